@@ -1,0 +1,1 @@
+"""Big arrays, in and out: files as lazy arrays, stores of tiles, export."""

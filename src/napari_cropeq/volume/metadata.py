@@ -1,0 +1,228 @@
+"""What a file says about its voxels: sizes, units, place, channels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+from xml.etree import ElementTree
+
+PIXEL = "pixel"
+_METRES = {
+    "kilometer": Fraction(1000),
+    "meter": Fraction(1),
+    "centimeter": Fraction(1, 10**2),
+    "millimeter": Fraction(1, 10**3),
+    "micrometer": Fraction(1, 10**6),
+    "nanometer": Fraction(1, 10**9),
+    "angstrom": Fraction(1, 10**10),
+    "picometer": Fraction(1, 10**12),
+    "inch": Fraction(254, 10**4),
+}
+_SHORT = {
+    "km": "kilometer",
+    "m": "meter",
+    "cm": "centimeter",
+    "mm": "millimeter",
+    "um": "micrometer",
+    "\N{MICRO SIGN}m": "micrometer",
+    "\N{GREEK SMALL LETTER MU}m": "micrometer",
+    "\\u00b5m": "micrometer",  # ImageJ escapes what is not ASCII
+    "micron": "micrometer",
+    "nm": "nanometer",
+    "\N{LATIN SMALL LETTER A WITH RING ABOVE}": "angstrom",  # lower case of OME's unit
+    "pm": "picometer",
+    "in": "inch",
+}
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says about its voxels; the defaults mean that it says nothing."""
+
+    voxel_size: tuple[float, float, float] | None = None  # (z, y, x) in `unit`
+    unit: str = PIXEL
+    translate: tuple[float, float, float] = (0.0, 0.0, 0.0)  # (z, y, x) of the first voxel's centre, in `unit`
+    channel_names: tuple[str, ...] = ()
+    channel_colors: tuple[str | None, ...] = ()  # '#rrggbb'
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image as its file holds it, not yet in the order this package works in."""
+
+    array: Any  # has shape and dtype; slices read, and only what they name
+    axes: str  # one lower-case letter per axis, in the file's order
+    chunks: tuple[int, ...]  # what is best read together, per axis
+    metadata: Metadata
+
+
+def full_unit(text: object) -> str:
+    """Give a unit of length its full English name, 'pixel' where it is not known.
+
+    Parameters
+    ----------
+    text
+        As files write it: 'µm', 'um', 'micron', 'nm', 'millimetre', ...
+
+    Returns
+    -------
+    str
+        'micrometer', 'nanometer', 'millimeter', ... or 'pixel'.
+    """
+    unit = str(text or "").strip().strip('"').lower().replace("metre", "meter")
+    if unit not in _SHORT and unit not in _METRES:
+        unit = unit.removesuffix("s")
+    unit = _SHORT.get(unit, unit)
+    return unit if unit in _METRES else PIXEL
+
+
+def in_one_unit(values: Sequence[float], units: Sequence[str]) -> tuple[tuple[float, ...], str] | None:
+    """Convert lengths along (z, y, x) to the unit of the last one, x.
+
+    Parameters
+    ----------
+    values
+        One length per axis, each in its own unit.
+    units
+        One full unit name per axis; 'pixel' where it is not known.
+
+    Returns
+    -------
+    tuple or None
+        The lengths and their unit; None where a known unit stands beside an unknown one.
+    """
+    unit = units[-1]
+    if all(other == unit for other in units):
+        return tuple(float(value) for value in values), unit
+    if PIXEL in units:
+        return None
+    ratios = [_METRES[other] / _METRES[unit] for other in units]
+    return tuple(float(Fraction(value) * ratio) for value, ratio in zip(values, ratios, strict=True)), unit
+
+
+def calibrated(sizes: Sequence[float | None], units: Sequence[str]) -> tuple[tuple[float, float, float] | None, str]:
+    """Make a voxel size of what a file says, or None where it does not say all of it.
+
+    Parameters
+    ----------
+    sizes
+        (z, y, x), each in its own unit; None where the file does not say.
+    units
+        (z, y, x), full names; 'pixel' where the file does not say.
+
+    Returns
+    -------
+    tuple
+        The voxel size (z, y, x) and its unit, or None and 'pixel'. Sizes of 1 without a unit are what
+        programs write when they know nothing, so they count as not said.
+    """
+    known = [abs(float(size)) for size in sizes if size is not None and math.isfinite(size) and size != 0]
+    converted = in_one_unit(known, units) if len(known) == 3 else None
+    if converted is None or (converted[1] == PIXEL and set(converted[0]) == {1.0}):
+        return None, PIXEL
+    (z, y, x), unit = converted
+    return (z, y, x), unit
+
+
+def hex_color(text: object) -> str | None:
+    """Write a colour as '#rrggbb' from 'RRGGBB' or '#RRGGBB', None where it is neither."""
+    digits = str(text or "").strip().removeprefix("#").lower()
+    if len(digits) not in (6, 8) or any(digit not in "0123456789abcdef" for digit in digits):
+        return None
+    return f"#{digits[:6]}"
+
+
+def filled_names(names: Sequence[object]) -> tuple[str, ...]:
+    """Name the unnamed channels by their number; no names at all stay no names."""
+    if not any(names):
+        return ()
+    return tuple(str(name) if name else f"channel {i}" for i, name in enumerate(names))
+
+
+def ome_xml_metadata(xml: str, sizes: Mapping[str, int]) -> Metadata:
+    """Read voxel size, unit and channels from the OME-XML of a TIFF file.
+
+    Parameters
+    ----------
+    xml
+        The image description of the first page.
+    sizes
+        Lengths by axis letter ('x', 'y', 'z', ...) of the image that was read: only an OME image of these
+        lengths is taken to describe it.
+
+    Returns
+    -------
+    Metadata
+        Nothing known where the XML is damaged or describes something else.
+    """
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return Metadata()
+    for pixels in root.iterfind("{*}Image/{*}Pixels"):
+        if all(pixels.get(f"Size{axis.upper()}") == str(sizes.get(axis, 1)) for axis in "zyx"):
+            return _of_pixels(pixels)
+    return Metadata()
+
+
+def _of_pixels(pixels: ElementTree.Element) -> Metadata:
+    """Read an OME `Pixels` element."""
+    sizes = [_number(pixels.get(f"PhysicalSize{axis}")) for axis in "ZYX"]
+    units = [full_unit(pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "ZYX"]
+    voxel_size, unit = calibrated(sizes, units)
+    channels = pixels.findall("{*}Channel")
+    colors = tuple(_ome_color(channel.get("Color")) for channel in channels)
+    return Metadata(
+        voxel_size=voxel_size,
+        unit=unit,
+        channel_names=filled_names([channel.get("Name") for channel in channels]),
+        channel_colors=colors if any(colors) else (),
+    )
+
+
+def _ome_color(text: str | None) -> str | None:
+    """Read OME's colour, a signed 32-bit integer of red, green, blue, alpha from the highest byte down."""
+    number = _number(text)
+    return None if number is None else f"#{(int(number) & 0xFFFFFFFF) >> 8:06x}"
+
+
+def _number(text: str | None) -> float | None:
+    """Read a finite number, None where there is none."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def imagej_metadata(
+    description: Mapping[str, Any], lateral: tuple[float | None, float | None], channels: int
+) -> Metadata:
+    """Read voxel size, unit and channel colours from an ImageJ description.
+
+    Parameters
+    ----------
+    description
+        Keys and values as ImageJ writes them; `spacing` is the step along z. Where it is absent the step is
+        not known.
+    lateral
+        (y, x) size of a pixel, in the unit that the description names.
+    channels
+        How many channels the image has.
+
+    Returns
+    -------
+    Metadata
+    """
+    x_unit = full_unit(description.get("unit"))
+    units = [full_unit(description.get(key, x_unit)) for key in ("zunit", "yunit")]
+    spacing = description.get("spacing")
+    z_step = float(spacing) if isinstance(spacing, int | float) else None
+    voxel_size, unit = calibrated([z_step, *lateral], [*units, x_unit])
+    tables = description.get("LUTs")
+    tables = tables if isinstance(tables, list) else [tables]
+    colors = tuple("#" + "".join(f"{int(v):02x}" for v in table[:3, -1]) for table in tables if table is not None)
+    return Metadata(voxel_size=voxel_size, unit=unit, channel_colors=colors if len(colors) == channels else ())

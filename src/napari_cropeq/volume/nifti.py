@@ -1,0 +1,164 @@
+"""NIfTI volumes as lazy arrays in the order (c, t, z, y, x)."""
+
+from __future__ import annotations
+
+import math
+import threading
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cropeq.volume.metadata import Metadata, Stored, full_unit
+from napari_cropeq.volume.raw import RawPages, truncated
+
+
+class PackedVolume:
+    """A compressed volume: it cannot be read by parts, so it is read whole when first needed, and kept.
+
+    Parameters
+    ----------
+    path
+        The file.
+    shape
+        Axis lengths, the fastest one last.
+    dtype
+        The type of the file's values, with the file's byte order.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._path = path
+        self._stored = dtype
+        self._values: NDArray[Any] | None = None
+        self._lock = threading.Lock()
+        self.shape = shape
+        self.dtype = dtype.newbyteorder("=")
+        self.ndim = len(shape)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Read a box.
+
+        Raises
+        ------
+        OSError
+            If the file is gone or damaged.
+        """
+        with self._lock:
+            if self._values is None:
+                self._values = self._read()
+        return self._values[index]
+
+    def _read(self) -> NDArray[Any]:
+        import nibabel
+
+        try:
+            values = np.asarray(nibabel.load(self._path).dataobj.get_unscaled())  # type: ignore[attr-defined]
+        except (EOFError, zlib.error, ValueError, OSError) as error:
+            raise OSError(
+                f"{self._path.name} cannot be unpacked ({error}): it is damaged or cut short, so copy it again."
+            ) from error
+        turned: NDArray[Any] = values.T.astype(self.dtype, copy=False)
+        return turned
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PackedVolume, (self._path, self.shape, self._stored)
+
+
+class Scaled:
+    """Stored values times a slope plus an intercept.
+
+    Parameters
+    ----------
+    array
+        The stored values.
+    slope, inter
+        From the header.
+    """
+
+    def __init__(self, array: Any, slope: float, inter: float) -> None:
+        self._array, self._slope, self._inter = array, slope, inter
+        self.shape: tuple[int, ...] = array.shape
+        self.dtype = np.result_type(array.dtype, np.float32)
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Read a box."""
+        values: NDArray[Any] = self._array[index].astype(self.dtype)
+        values *= self.dtype.type(self._slope)
+        values += self.dtype.type(self._inter)
+        return values
+
+
+def read_nifti(path: Path) -> Stored:
+    """Open a NIfTI file; of a compressed one only the header is read.
+
+    Parameters
+    ----------
+    path
+        A .nii or .nii.gz file.
+
+    Returns
+    -------
+    Stored
+        Its axes are the reverse of NIfTI's (x, y, z, t, c).
+
+    Raises
+    ------
+    ImportError
+        If nibabel is missing.
+    ValueError
+        If the file is damaged or cut short, or holds colours.
+    """
+    try:
+        import nibabel
+    except ImportError as error:
+        raise ImportError(
+            f'{path.name} is a NIfTI file, which needs nibabel; install it with: pip install "napari-cropeq[mri]"'
+        ) from error
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path.name} is empty (0 bytes), expected a NIfTI file: copy or save it again.")
+    try:
+        image: Any = nibabel.load(path)
+        proxy, header = image.dataobj, image.header
+        dtype, shape = np.dtype(proxy.dtype), tuple(int(size) for size in reversed(proxy.shape))
+        # The shortest decimal of a float32: 0.8, not 0.800000012.
+        zooms = [float(str(zoom)) for zoom in header.get_zooms()]
+        units = header.get_xyzt_units()[0]
+    except (nibabel.filebasedimages.ImageFileError, EOFError, zlib.error, ValueError, OSError, KeyError) as error:
+        raise ValueError(
+            f"{path.name} cannot be read as a NIfTI file ({error}): it is damaged or of another format, "
+            "so copy or export it again."
+        ) from error
+    array = _values(path, proxy, shape, dtype)
+    axes = "ctzyx"[-len(shape) :] if len(shape) <= 5 else "q" * (len(shape) - 5) + "ctzyx"
+    chunks = shape if isinstance(array, PackedVolume) else (1,) * (len(shape) - 2) + shape[-2:]
+    if (proxy.slope, proxy.inter) != (1, 0):
+        array = Scaled(array, float(proxy.slope), float(proxy.inter))
+    return Stored(array, axes, chunks, _metadata(zooms, units, image.affine))
+
+
+def _values(path: Path, proxy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> RawPages | PackedVolume | Any:
+    """Take the stored values: by parts where the file is not compressed."""
+    if path.suffix.lower() == ".gz":
+        return PackedVolume(path, shape, dtype)
+    needed = int(proxy.offset) + math.prod(shape) * dtype.itemsize
+    if needed > path.stat().st_size:
+        raise ValueError(truncated(path.name, needed, path.stat().st_size))
+    plane = shape[-2:]
+    count = math.prod(shape[:-2])
+    offsets = int(proxy.offset) + np.arange(count, dtype=np.int64) * (math.prod(plane) * dtype.itemsize)
+    return RawPages(path, offsets.reshape(shape[:-2]), plane, dtype)
+
+
+def _metadata(zooms: list[float], units: str, affine: Any) -> Metadata:
+    sizes = zooms[2::-1]
+    if len(sizes) < 3 or not all(math.isfinite(size) and size > 0 for size in sizes):
+        return Metadata()
+    unit = "millimeter" if units == "unknown" else full_unit(units)
+    z, y, x = sizes
+    # A scanner's axes may be turned or flipped; then no shift alone says where the volume lies.
+    straight = affine is not None and np.allclose(affine[:3, :3], np.diag([x, y, z]), atol=1e-4)
+    shift = [float(affine[axis, 3]) for axis in (2, 1, 0)] if straight else [0.0, 0.0, 0.0]
+    return Metadata(voxel_size=(z, y, x), unit=unit, translate=(shift[0], shift[1], shift[2]))

@@ -1,0 +1,115 @@
+"""OME-Zarr 0.4 and 0.5 images as lazy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from napari_cropeq.volume.metadata import Metadata, Stored, calibrated, filled_names, full_unit, hex_color, in_one_unit
+
+_EXPECTED = "expected an OME-Zarr image"
+
+
+def read_ome_zarr(path: Path) -> Stored:
+    """Open an OME-Zarr image without reading a pixel.
+
+    Parameters
+    ----------
+    path
+        The folder of the image, or of a bioformats2raw collection, of which the first image is taken. Of several
+        multiscales the first is taken, at its finest level.
+
+    Returns
+    -------
+    Stored
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no OME-Zarr image, or its metadata are damaged.
+    """
+    name = path.name
+    group, attributes = _image_group(path)
+    multiscale = attributes["multiscales"][0]
+    try:
+        axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]]
+        dataset = multiscale["datasets"][0]
+        array = group[dataset["path"]]
+        steps = [dataset.get("coordinateTransformations", []), multiscale.get("coordinateTransformations", [])]
+        scale, translation = _placed(steps, len(axes))
+        names = [str(axis["name"]).lower() for axis in axes]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{name} has damaged OME-Zarr metadata ({type(error).__name__}: {error}), {_EXPECTED} with axes, "
+            "datasets and their scales: write it again."
+        ) from error
+    if not isinstance(array, zarr.Array) or len(array.shape) != len(axes):
+        raise ValueError(f"{name} names {len(axes)} axes for {dataset['path']}, {_EXPECTED} whose array has them.")
+    metadata = _metadata(names, [axis.get("unit") for axis in axes], scale, translation, attributes.get("omero"))
+    return Stored(array, "".join(n if len(n) == 1 else "q" for n in names), tuple(array.chunks), metadata)
+
+
+def _image_group(path: Path) -> tuple[zarr.Group, Mapping[str, Any]]:
+    """Find the group of the first image, and its OME attributes."""
+    try:
+        group = zarr.open_group(path, mode="r")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"The folder {path.name} is no OME-Zarr image: give the folder that holds zarr.json (0.5) or .zattrs (0.4) "
+            "with 'multiscales'."
+        ) from error
+    attributes = _ome(group)
+    if not attributes.get("multiscales") and "plate" not in attributes and "0" in group:
+        first = group["0"]  # bioformats2raw puts the images of a file into 0, 1, ...
+        if isinstance(first, zarr.Group):
+            group, attributes = first, _ome(first)
+    if not attributes.get("multiscales"):
+        which = "a plate: open one of its fields" if "plate" in attributes else "Zarr, but names no 'multiscales'"
+        raise ValueError(f"The folder {path.name} is {which}, {_EXPECTED}, as for example in {path.name}/A/1/0.")
+    return group, attributes
+
+
+def _ome(group: zarr.Group) -> Mapping[str, Any]:
+    """Give the OME attributes: under 'ome' since 0.5, at the root before."""
+    attributes: Mapping[str, Any] = group.attrs.asdict()
+    nested = attributes.get("ome")
+    return nested if isinstance(nested, Mapping) else attributes
+
+
+def _placed(transformations: Sequence[Sequence[Mapping[str, Any]]], ndim: int) -> tuple[list[float], list[float]]:
+    """Join the scales and translations of the dataset and then of the multiscale: world = scale * index + shift."""
+    scale, shift = [1.0] * ndim, [0.0] * ndim
+    for step in (step for steps in transformations for step in steps):
+        values = [float(value) for value in step.get(str(step["type"]), [])]
+        if step["type"] == "scale":
+            scale = [a * b for a, b in zip(scale, values, strict=True)]
+            shift = [a * b for a, b in zip(shift, values, strict=True)]
+        elif step["type"] == "translation":
+            shift = [a + b for a, b in zip(shift, values, strict=True)]
+    return scale, shift
+
+
+def _metadata(
+    names: list[str], units: list[Any], scale: list[float], shift: list[float], omero: Mapping[str, Any] | None
+) -> Metadata:
+    voxel_size, unit, translate = None, "pixel", (0.0, 0.0, 0.0)
+    if all(axis in names for axis in "zyx"):
+        spatial = [names.index(axis) for axis in "zyx"]
+        spatial_units = [full_unit(units[i]) for i in spatial]
+        voxel_size, unit = calibrated([scale[i] for i in spatial], spatial_units)
+        shifts = in_one_unit([shift[i] for i in spatial], spatial_units)
+        if shifts is not None:
+            z, y, x = shifts[0]
+            translate = (z, y, x)
+    channels = (omero or {}).get("channels") or []
+    colors = tuple(hex_color(channel.get("color")) for channel in channels)
+    return Metadata(
+        voxel_size=voxel_size,
+        unit=unit,
+        translate=translate,
+        channel_names=filled_names([channel.get("label") for channel in channels]),
+        channel_colors=colors if any(colors) else (),
+    )

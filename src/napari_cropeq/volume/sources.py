@@ -1,0 +1,279 @@
+"""Files as lazy arrays with axes, voxel size and units."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cropeq.volume.metadata import PIXEL, Metadata, Stored
+from napari_cropeq.volume.nifti import read_nifti
+from napari_cropeq.volume.ome_zarr import read_ome_zarr
+from napari_cropeq.volume.tiff import read_tiff
+
+_READERS = {
+    ".ome.tif": read_tiff,
+    ".ome.tiff": read_tiff,
+    ".ome.btf": read_tiff,
+    ".tif": read_tiff,
+    ".tiff": read_tiff,
+    ".btf": read_tiff,
+    ".tf8": read_tiff,
+    ".nii": read_nifti,
+    ".nii.gz": read_nifti,
+}
+_FOLDERS = (".ome.zarr", ".zarr")
+SUFFIXES = (*_READERS, *_FOLDERS)
+_POSITIONS = "prm"  # tifffile's letters for positions and mosaics: the first is taken
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image as a lazy array: leading axes (t, c) first, the three spatial axes last."""
+
+    data: da.Array  # in the order of `axes`
+    axes: str  # 'zyx', 'czyx', 'tzyx' or 'tczyx'
+    voxel_size: tuple[float, float, float] | None  # (z, y, x) in `unit`; None where the file does not say
+    unit: str  # 'micrometer', 'nanometer', 'millimeter', ... or 'pixel' where unknown
+    translate: tuple[float, float, float]  # (z, y, x) world position of the first voxel's centre, in `unit`
+    name: str  # file name without its image suffixes
+    channel_names: tuple[str, ...] = ()
+    channel_colors: tuple[str | None, ...] = ()  # '#rrggbb'
+    path: str | None = None
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels, 1 where there is no such axis."""
+        return int(self.data.shape[self.axes.index("c")]) if "c" in self.axes else 1
+
+    @property
+    def n_times(self) -> int:
+        """Number of time points, 1 where there is no such axis."""
+        return int(self.data.shape[self.axes.index("t")]) if "t" in self.axes else 1
+
+    def volume(self, channel: int = 0, time: int = 0) -> da.Array:
+        """Take one channel at one time as a lazy array (z, y, x).
+
+        Parameters
+        ----------
+        channel, time
+            From 0.
+
+        Returns
+        -------
+        dask.array.Array
+            (z, y, x)
+
+        Raises
+        ------
+        ValueError
+            If there is no such channel or time point.
+        """
+        asked = (("t", "time point", time, self.n_times), ("c", "channel", channel, self.n_channels))
+        for _, word, number, count in asked:
+            if not 0 <= number < count:
+                raise ValueError(
+                    f"{self.name} has no {word} {number}: it has {count}, so ask for one of 0 to {count - 1}."
+                )
+        volume: da.Array = self.data[tuple(number for axis, _, number, _ in asked if axis in self.axes)]
+        return volume
+
+    def describe(self) -> dict[str, Any]:
+        """Say what the image is, in values that JSON can hold.
+
+        Returns
+        -------
+        dict
+            name, axes, shape, dtype, voxel_size and translate (z, y, x), unit, channels, path.
+        """
+        return {
+            "name": self.name,
+            "axes": self.axes,
+            "shape": [int(size) for size in self.data.shape],
+            "dtype": str(self.data.dtype),
+            "voxel_size": None if self.voxel_size is None else list(self.voxel_size),
+            "unit": self.unit,
+            "translate": list(self.translate),
+            "channels": list(self.channel_names),
+            "path": self.path,
+        }
+
+
+class _Ordered:
+    """An array-like whose axes are put in order as it is read.
+
+    Dask would transpose a whole chunk before it takes the box out of it; here only the box is read.
+    """
+
+    def __init__(self, array: Any, order: tuple[int, ...], fixed: tuple[int, ...], name: str) -> None:
+        self._array, self._order, self._fixed, self._name = array, order, fixed, name
+        self.shape = tuple(int(array.shape[axis]) for axis in order)
+        self.dtype = np.dtype(array.dtype).newbyteorder("=")
+        self.ndim = len(order)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Read a box; index holds a slice or an integer per axis."""
+        index = index if isinstance(index, tuple) else (index,)
+        index = (*index, *(slice(None),) * (self.ndim - len(index)))
+        wanted: list[slice] = [slice(0, 1)] * len(self._array.shape)
+        for axis, cut in zip(self._order, index, strict=True):
+            wanted[axis] = cut if isinstance(cut, slice) else slice(int(cut), int(cut) + 1)
+        try:
+            box = np.asarray(self._array[tuple(wanted)])
+        except (zlib.error, struct.error, EOFError, RuntimeError, ValueError, KeyError, IndexError) as error:
+            raise OSError(
+                f"{self._name} cannot be read any further ({error}): the file is damaged, so copy or export it again."
+            ) from error
+        box = box.transpose(*self._order, *self._fixed)
+        picked = tuple(slice(None) if isinstance(cut, slice) else 0 for cut in index)
+        box = box[(*picked, *(0,) * len(self._fixed))]
+        return np.ascontiguousarray(box, dtype=self.dtype)
+
+
+def open_source(path: str | Path) -> Source:
+    """Open an image file as a lazy array; its pixels are read when they are needed.
+
+    Parameters
+    ----------
+    path
+        A TIFF, OME-TIFF or ImageJ file, a NIfTI file, or the folder of an OME-Zarr image.
+
+    Returns
+    -------
+    Source
+        Its first image, at its finest level.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is of an unknown type, damaged, cut short, or holds no 3D grey-level image.
+    ImportError
+        If reading the file needs a package that is missing.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}: check its name and folder.")
+    suffix = _suffix(path)
+    if path.is_dir():
+        stored = read_ome_zarr(path)
+    elif suffix in _READERS:
+        stored = _READERS[suffix](path)
+    else:
+        raise ValueError(
+            f"{path.name} is of an unknown type, expected one of {', '.join(SUFFIXES)}: "
+            "save it as OME-TIFF or OME-Zarr."
+        )
+    name = path.name[: len(path.name) - len(suffix)] or path.name
+    array, axes, chunks = _ordered(stored, path.name)
+    check_volume(array, path.name)
+    metadata: Metadata = stored.metadata
+    return Source(
+        data=_lazy(array, chunks),
+        axes=axes,
+        voxel_size=metadata.voxel_size,
+        unit=metadata.unit if metadata.voxel_size is not None else PIXEL,
+        translate=metadata.translate if metadata.voxel_size is not None else (0.0, 0.0, 0.0),
+        name=name,
+        channel_names=metadata.channel_names,
+        channel_colors=metadata.channel_colors,
+        path=str(path.absolute()),
+    )
+
+
+def _lazy(array: Any, chunks: tuple[int, ...]) -> da.Array:
+    """Wrap an array-like, of which Dask then asks for no more than the boxes it needs."""
+    lazy: da.Array = da.from_array(array, chunks=chunks, name=False, asarray=True, fancy=False)  # type: ignore[no-untyped-call]
+    return lazy
+
+
+def _suffix(path: Path) -> str:
+    """Find the longest image suffix of a file name; its last suffix where there is none."""
+    name = path.name.lower()
+    return max((known for known in SUFFIXES if name.endswith(known)), key=len, default=path.suffix.lower())
+
+
+def _ordered(stored: Stored, name: str) -> tuple[_Ordered, str, tuple[int, ...]]:
+    """Put the axes in the order t, c, z, y, x; length-1 axes other than z, y and x are dropped."""
+    sizes = tuple(int(size) for size in stored.array.shape)
+    _check_not_color(stored, sizes, name)
+    kept = [i for i, axis in enumerate(stored.axes) if axis in "zyx" or (sizes[i] != 1 and axis not in _POSITIONS)]
+    letters = {i: stored.axes[i] for i in kept}
+    unknown = [i for i in kept if letters[i] not in "tczyx"]
+    if len(unknown) == 1 and "z" not in letters.values():
+        letters[unknown.pop()] = "z"  # a plain stack of pages
+    _check_axes(stored, sizes, letters, unknown, name)
+    order = tuple(sorted(kept, key=lambda i: "tczyx".index(letters[i])))
+    fixed = tuple(i for i in range(len(sizes)) if i not in kept)
+    axes = "".join(letters[i] for i in order)
+    return _Ordered(stored.array, order, fixed, name), axes, tuple(stored.chunks[i] for i in order)
+
+
+def _check_not_color(stored: Stored, sizes: tuple[int, ...], name: str) -> None:
+    if any(axis == "s" and size > 1 for axis, size in zip(stored.axes, sizes, strict=True)):
+        samples = sizes[stored.axes.index("s")]
+        raise ValueError(
+            f"{name} is a colour (RGB) image with {samples} samples per pixel, expected grey levels: split it into "
+            "channels (in Fiji: Image > Color > Split Channels) and save one of them."
+        )
+
+
+def _check_axes(stored: Stored, sizes: tuple[int, ...], letters: dict[int, str], unknown: list[int], name: str) -> None:
+    """Refuse an image whose axes cannot be told apart, or that has no depth."""
+    shape = "×".join(str(sizes[i]) for i in letters)
+    found = "".join(letters.values())
+    if unknown or len(set(found)) != len(found):
+        raise ValueError(
+            f"{name} has {len(found)} axes ({found.upper()}, {shape}) of which not all are known, expected time, "
+            "channel, z, y, x: save it as OME-TIFF, OME-Zarr or an ImageJ hyperstack, which name them."
+        )
+    if "y" not in found or "x" not in found:
+        raise ValueError(f"{name} has the axes {found.upper()} ({shape}), expected a 3D stack with z, y, x.")
+    depth = next((sizes[i] for i, axis in letters.items() if axis == "z"), 1)
+    if depth == 1 and sum(size != 1 for size in (sizes[i] for i in letters)) <= 2:
+        plane = "×".join(str(sizes[i]) for i, axis in letters.items() if axis in "yx")
+        raise ValueError(f"{name}: got a 2D image {plane}, expected a 3D stack with at least two slices along z.")
+    if depth == 1:
+        raise ValueError(
+            f"{name}: got 2D images with the axes {found.upper()} ({shape}), expected a 3D stack with at least two "
+            "slices along z: if one of these axes is z, correct that (in Fiji: Image > Properties) and save it again."
+        )
+
+
+def check_volume(data: Any, name: str) -> None:
+    """Refuse an array that cannot be an image volume, before any of it is read.
+
+    Parameters
+    ----------
+    data
+        Anything with shape and dtype; the last three axes are spatial.
+    name
+        What to call it in the message.
+
+    Raises
+    ------
+    ValueError
+        If it has fewer than three axes, an empty one, or values that are no real numbers.
+    """
+    shape = tuple(int(size) for size in data.shape)
+    text = "×".join(str(size) for size in shape) or "no axes"
+    dtype = np.dtype(data.dtype)
+    if len(shape) < 3:
+        raise ValueError(f"{name}: got {len(shape)}D data ({text}), expected a 3D stack: open the whole stack.")
+    if 0 in shape:
+        raise ValueError(f"{name}: got an empty array ({text}), expected a 3D stack: export it again.")
+    if dtype.kind == "b":
+        raise ValueError(f"{name}: got a mask of true and false, expected grey levels: open the image itself.")
+    if dtype.kind == "c":
+        raise ValueError(f"{name}: got complex numbers ({dtype}), expected grey levels: take their magnitude first.")
+    if dtype.kind not in "iuf":
+        raise ValueError(
+            f"{name}: got values of type {dtype}, expected numbers (such as uint16 or float32): convert them first."
+        )

@@ -1,0 +1,191 @@
+"""TIFF, OME-TIFF and ImageJ stacks as lazy arrays; tifffile does all the decoding."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from tifffile import TIFF, TiffFile, TiffPage, TiffPageSeries
+
+from napari_cropeq.volume.metadata import Metadata, Stored, imagej_metadata, ome_xml_metadata
+from napari_cropeq.volume.raw import RawPages, truncated
+
+# What tifffile raises on a file whose tags make no sense.
+_DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, struct.error, ZeroDivisionError)
+_CHUNK = 2048  # px a side: whole pages of the usual cameras, a part of a stitched mosaic
+
+
+class DecodedPages:
+    """The first series of a TIFF file at its finest level, decoded strip by strip or tile by tile as it is read.
+
+    Parameters
+    ----------
+    path
+        The file. It stays open until this object is collected.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        file = TiffFile(path)
+        weakref.finalize(self, file.close)
+        # Several threads read at once; zarr and tifffile share the file handle behind a lock.
+        store = file.series[0].aszarr(level=0)
+        self._array: Any = zarr.open_array(store, mode="r", zarr_format=2)
+        self.shape: tuple[int, ...] = self._array.shape
+        self.dtype: np.dtype[Any] = self._array.dtype
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Read a box, in the file's order of axes."""
+        return np.asarray(self._array[index])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DecodedPages, (self._path,)
+
+
+def read_tiff(path: Path) -> Stored:
+    """Open a TIFF file without reading a pixel.
+
+    Parameters
+    ----------
+    path
+        The file. Its first series is taken, at its finest level.
+
+    Returns
+    -------
+    Stored
+
+    Raises
+    ------
+    ValueError
+        If the file is empty, damaged, cut short, or compressed in a way that cannot be read here.
+    """
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path.name} is empty (0 bytes), expected a TIFF file: copy or save it again.")
+    try:
+        with TiffFile(path) as file:
+            if not file.series:
+                raise IndexError("it holds no image")
+            series = file.series[0]
+            _check_complete(file, series)
+            _check_decodable(path, series.keyframe)
+            return _stored(path, file, series)
+    except _Refused as refusal:
+        raise ValueError(str(refusal)) from refusal.__cause__
+    except _DAMAGE as error:
+        raise ValueError(
+            f"{path.name} cannot be read as a TIFF file ({error}): it is damaged or of another format, "
+            "so copy or export it again."
+        ) from error
+
+
+class _Refused(Exception):
+    """A refusal that already says what to do."""
+
+
+def _stored(path: Path, file: TiffFile, series: TiffPageSeries) -> Stored:
+    axes = series.axes.lower()
+    natural = (1,) * len(axes)
+    array: Any = _raw(path, file, series)
+    if array is None:
+        array = DecodedPages(path)
+        natural = tuple(array._array.chunks)
+    chunks = tuple(
+        _chunk(size, step) if axis in "yx" else (size if axis == "s" else step)
+        for size, step, axis in zip(series.shape, natural, axes, strict=True)
+    )
+    return Stored(array, axes, chunks, _metadata(file, series))
+
+
+def _chunk(size: int, natural: int) -> int:
+    """Take whole strips and tiles, as many as fit a Dask chunk."""
+    return min(size, max(_CHUNK // natural, 1) * natural)
+
+
+def _raw(path: Path, file: TiffFile, series: TiffPageSeries) -> RawPages | None:
+    """Take pages that lie in the file as they are in memory, so that a box reads no more than itself."""
+    key = series.keyframe
+    if series.is_multifile or series.transform is not None or not key.is_final or len(key.shape) != 2:
+        return None
+    dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
+    leading = series.shape[:-2]
+    if series.shape[-2:] != key.shape:
+        return None
+    count = math.prod(leading)
+    if series.dataoffset is not None:
+        offsets = series.dataoffset + np.arange(count, dtype=np.int64) * key.nbytes
+    else:
+        starts = [page.dataoffsets[0] for page in series if page is not None and page.dataoffsets]
+        if len(starts) != count or min(starts) == 0:
+            return None
+        offsets = np.array(starts, dtype=np.int64)
+    return RawPages(path, offsets.reshape(leading), key.shape, dtype)
+
+
+def _check_complete(file: TiffFile, series: TiffPageSeries) -> None:
+    """Refuse a file that ends before its last page does."""
+    name, size = Path(file.filename).name, os.path.getsize(file.filehandle.path)
+    if series.dataoffset is not None:
+        needed = series.dataoffset + math.prod(series.get_shape(squeeze=False)) * series.dtype.itemsize
+    else:
+        ours = [page for page in series if page is not None and page.parent is file]
+        needed = max((start + count for page in ours for start, count in _extents(page)), default=0)
+    if needed > size:
+        raise _Refused(truncated(name, needed, size))
+    if not _chain_ends(file):
+        raise _Refused(
+            f"{name} is cut short: its list of pages breaks off after {len(file.pages)}, in a file of {size} bytes, "
+            "so copy or export it again."
+        )
+
+
+def _extents(page: Any) -> zip[tuple[int, int]]:
+    return zip(page.dataoffsets, page.databytecounts, strict=False)
+
+
+def _chain_ends(file: TiffFile) -> bool:
+    """Tell whether the last page says that it is the last, rather than pointing beyond the end of the file."""
+    position = file.pages.next_page_offset
+    if position is None:
+        return True
+    file.filehandle.seek(position)
+    return file.filehandle.read(file.tiff.offsetsize) == bytes(file.tiff.offsetsize)
+
+
+def _check_decodable(path: Path, page: TiffPage) -> None:
+    """Refuse a compression that needs imagecodecs where that is not installed."""
+    for codecs, kind in ((TIFF.DECOMPRESSORS, page.compression), (TIFF.UNPREDICTORS, page.predictor)):
+        try:
+            codecs[kind]
+        except KeyError as error:
+            raise _Refused(
+                f"{path.name} is stored with {getattr(kind, 'name', kind)} compression, which needs a package that is "
+                "not installed here; install it with: pip install imagecodecs"
+            ) from error
+
+
+def _metadata(file: TiffFile, series: TiffPageSeries) -> Metadata:
+    sizes = dict(zip(series.axes.lower(), series.shape, strict=True))
+    if series.kind == "ome" and file.ome_metadata:
+        return ome_xml_metadata(file.ome_metadata, sizes)
+    if file.is_imagej and file.imagej_metadata is not None:
+        page = file.pages.first
+        lateral = (_pixel_size(page, "YResolution"), _pixel_size(page, "XResolution"))
+        return imagej_metadata(file.imagej_metadata, lateral, sizes.get("c", 1))
+    return Metadata()  # plain TIFF knows no z
+
+
+def _pixel_size(page: TiffPage, tag: str) -> float | None:
+    """Read the size of a pixel: TIFF stores pixels per unit."""
+    try:
+        pixels, units = page.tags.valueof(tag)
+    except (TypeError, ValueError):
+        return None
+    return units / pixels if pixels else None

@@ -1,0 +1,234 @@
+"""Boxes, and where the source grid and the SR grid lie in each other.
+
+Everything here is a pure function of absolute voxel coordinates, so that two tiles that meet
+agree about every voxel of both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["FWHM_PER_SIGMA", "Acquisition", "Box", "IntTriple", "Triple", "guess_axial"]
+
+Triple = tuple[float, float, float]
+IntTriple = tuple[int, int, int]
+
+FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
+LATERAL_TOLERANCE = 0.01
+MIN_SLICES = 4
+# A step beyond this ratio to the lateral one is a mistyped voxel size, not a microscope.
+MAX_FACTOR = 32.0
+AXIS_NAMES = "zyx"
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A half-open box of voxels, ``start <= index < stop``, axis order z, y, x."""
+
+    start: IntTriple
+    stop: IntTriple
+
+    @classmethod
+    def whole(cls, shape: Sequence[int]) -> Box:
+        """Return the box of a whole volume of ``shape`` (z, y, x)."""
+        return cls((0, 0, 0), int_triple(shape))
+
+    @property
+    def shape(self) -> IntTriple:
+        """Number of voxels along z, y, x."""
+        return int_triple([b - a for a, b in zip(self.start, self.stop, strict=True)])
+
+    @property
+    def size(self) -> int:
+        """Number of voxels."""
+        return math.prod(self.shape)
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """The box as an index into an array whose first voxel is the origin."""
+        z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+    def grow(self, margin: Sequence[int]) -> Box:
+        """Return the box with ``margin`` (z, y, x) more voxels on either side."""
+        return Box(
+            int_triple([a - m for a, m in zip(self.start, margin, strict=True)]),
+            int_triple([b + m for b, m in zip(self.stop, margin, strict=True)]),
+        )
+
+    def intersect(self, other: Box) -> Box | None:
+        """Return what both boxes share, or None."""
+        start = int_triple([max(a, b) for a, b in zip(self.start, other.start, strict=True)])
+        stop = int_triple([min(a, b) for a, b in zip(self.stop, other.stop, strict=True)])
+        return Box(start, stop) if all(a < b for a, b in zip(start, stop, strict=True)) else None
+
+    def relative_to(self, origin: Sequence[int]) -> Box:
+        """Return the box as seen from ``origin`` (z, y, x)."""
+        return Box(
+            int_triple([a - o for a, o in zip(self.start, origin, strict=True)]),
+            int_triple([b - o for b, o in zip(self.stop, origin, strict=True)]),
+        )
+
+
+def int_triple(values: Sequence[int]) -> IntTriple:
+    """Return three whole numbers as a tuple."""
+    z, y, x = (int(v) for v in values)
+    return z, y, x
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """How a volume was sampled; decides where the SR grid lies.
+
+    Parameters
+    ----------
+    voxel_size : (z, y, x)
+        Distance between sample centres, in ``unit``.
+    axial : int
+        Index into z, y, x of the low-resolution axis.
+    fwhm : float, optional
+        Width of the slice profile along the axial axis, in ``unit``. The axial step by default.
+    unit : str
+        Name of the unit of length.
+
+    Raises
+    ------
+    ValueError
+        If a step or the FWHM is not a positive number, the lateral steps differ by more than 1 %,
+        or the axial step is not larger than the lateral one.
+    """
+
+    voxel_size: Triple
+    axial: int = 0
+    fwhm: float = field(default=0.0)
+    unit: str = "micrometer"
+
+    def __post_init__(self) -> None:
+        if self.axial not in (0, 1, 2):
+            raise ValueError(f"Got axial axis {self.axial!r}, expected 0, 1 or 2 (z, y or x): choose one of these.")
+        check_voxel_size(self.voxel_size)
+        one, other = (self.voxel_size[a] for a in self.lateral)
+        if abs(one - other) > LATERAL_TOLERANCE * max(one, other) * (1 + 1e-9):
+            raise ValueError(
+                f"Got lateral steps {one:g} and {other:g} {self.unit}, expected them to differ by at most 1 %: "
+                "correct the voxel size, choose another axial axis, or resample the volume."
+            )
+        if not (math.isfinite(self.fwhm) and self.fwhm >= 0):
+            raise ValueError(f"Got FWHM {self.fwhm:g}, expected a positive length in {self.unit}: correct it.")
+        if self.fwhm == 0:
+            object.__setattr__(self, "fwhm", self.voxel_size[self.axial])
+        self._check_factor()
+
+    def _check_factor(self) -> None:
+        step = self.voxel_size[self.axial]
+        if self.factor <= 1 + LATERAL_TOLERANCE:
+            kind = "isotropic" if self.factor >= 1 - LATERAL_TOLERANCE else "finer axially than laterally"
+            raise ValueError(
+                f"Got a volume that is {kind} (axial step {step:g}, lateral step {self.lateral_step:g} {self.unit}), "
+                "expected an axial step larger than the lateral one: correct the voxel size or choose another axial axis."
+            )
+        if self.factor > MAX_FACTOR:
+            raise ValueError(
+                f"Got an axial step {self.factor:.4g} times the lateral one, expected at most {MAX_FACTOR:g}: "
+                "correct the voxel size."
+            )
+        if self.fwhm > 8 * step:
+            raise ValueError(
+                f"Got FWHM {self.fwhm:g} {self.unit} for an axial step of {step:g}, expected at most 8 steps: correct it."
+            )
+
+    @property
+    def lateral(self) -> tuple[int, int]:
+        """The two lateral axes, as indices into z, y, x."""
+        first, second = (a for a in range(3) if a != self.axial)
+        return first, second
+
+    @property
+    def lateral_step(self) -> float:
+        """Mean of the two lateral steps, in ``unit``: the step of the isotropic SR grid."""
+        first, second = self.lateral
+        return (self.voxel_size[first] + self.voxel_size[second]) / 2
+
+    @property
+    def factor(self) -> float:
+        """Axial step over lateral step; need not be an integer."""
+        return self.voxel_size[self.axial] / self.lateral_step
+
+    @property
+    def fwhm_px(self) -> float:
+        """Width of the slice profile in SR voxels."""
+        return self.fwhm / self.lateral_step
+
+    def sr_shape(self, shape: Sequence[int]) -> IntTriple:
+        """Return the shape (z, y, x) of the SR grid over a source of ``shape``."""
+        return int_triple([sr_length(n, self.factor) if a == self.axial else n for a, n in enumerate(shape)])
+
+    @property
+    def sr_voxel_size(self) -> Triple:
+        """Step of the SR grid along z, y, x, in ``unit``; lateral steps stay as they are."""
+        z, y, x = (v / self.factor if a == self.axial else v for a, v in enumerate(self.voxel_size))
+        return z, y, x
+
+    @property
+    def sr_offset(self) -> Triple:
+        """Centre of the first SR voxel in source index coordinates (z, y, x)."""
+        z, y, x = ((1 / self.factor - 1) / 2 if a == self.axial else 0.0 for a in range(3))
+        return z, y, x
+
+
+def check_voxel_size(voxel_size: Sequence[float]) -> None:
+    """Raise ValueError unless ``voxel_size`` is three positive, finite numbers (z, y, x)."""
+    if len(voxel_size) != 3 or not all(math.isfinite(v) and v > 0 for v in voxel_size):
+        got = ", ".join(f"{v:g}" for v in voxel_size)
+        raise ValueError(
+            f"Got voxel size ({got}), expected three positive numbers (z, y, x): give the distances between voxel centres."
+        )
+
+
+def guess_axial(voxel_size: Sequence[float]) -> int:
+    """Return the axis with the largest step, z where none stands out."""
+    return int(np.argmax(np.asarray(voxel_size)))
+
+
+def check_shape(shape: Sequence[int], acquisition: Acquisition, min_lateral: int) -> None:
+    """Raise ValueError if a source of ``shape`` (z, y, x) is too thin or too small laterally to train on."""
+    slices = shape[acquisition.axial]
+    if slices < MIN_SLICES:
+        raise ValueError(
+            f"Got {slices} slices along {AXIS_NAMES[acquisition.axial]}, expected at least {MIN_SLICES}: "
+            "choose another axial axis or a thicker stack."
+        )
+    smallest = min(shape[a] for a in acquisition.lateral)
+    if smallest < min_lateral:
+        raise ValueError(
+            f"Got a lateral side of {smallest} voxels, expected at least {min_lateral}: use a wider field of view."
+        )
+
+
+def sr_length(length: int, factor: float) -> int:
+    """Return how many SR samples cover ``length`` source samples."""
+    return math.floor(length * factor + 1e-6)
+
+
+def source_positions(start: int, stop: int, factor: float) -> npt.NDArray[np.float64]:
+    """Return where SR samples ``start`` to ``stop`` sit on the source grid, in source index coordinates.
+
+    Samples are cell-centred and both grids cover the same extent: SR index j sits at
+    (j + 1/2) / factor - 1/2. Indices may lie beyond the volume on either side.
+    """
+    index = np.arange(start, stop, dtype=np.float64)
+    return (index + 0.5) / factor - 0.5
+
+
+def mirror(index: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
+    """Fold indices back into ``0 <= i < length`` about the first and last voxel centre, repeatedly if need be."""
+    if length == 1:
+        return np.zeros_like(index)
+    period = 2 * (length - 1)
+    folded = np.mod(index, period)
+    return np.minimum(folded, period - folded)

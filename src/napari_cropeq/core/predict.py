@@ -1,0 +1,246 @@
+"""Boxes of a source through the network on a device: the one way to an SR voxel."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box
+from napari_cropeq.core.network import Network, build_network
+from napari_cropeq.core.normalisation import Normalisation, check_finite
+from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
+from napari_cropeq.core.tiles import TileGrid, divide, pick, read_box
+
+__all__ = ["Exactness", "Predictor", "choose_device", "convert", "plane_axes"]
+
+CANONICAL_TILE = 64
+CANONICAL_ROWS = 16
+FREE_TILE = 256
+# Feature-map elements in one call: bounds memory, and keeps tensors far below 2**31 elements.
+MAX_ELEMENTS = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class Exactness:
+    """What the check of a device found: the largest |tile - whole| for normalised intensities."""
+
+    device: str
+    epsilon: float
+
+    @property
+    def bit_exact(self) -> bool:
+        """Whether tiles of every shape tried had the bits of the whole."""
+        return self.epsilon == 0
+
+    def __str__(self) -> str:
+        return f"bit-exact on {self.device}" if self.bit_exact else f"≤ {self.epsilon:.0e} on {self.device}"
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device called ``auto``, ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown or not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise ValueError(f"Got device {name!r}, expected auto, cpu or cuda: choose one of these.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("Got device cuda, but torch finds no CUDA GPU here: choose cpu or auto.")
+    return torch.device(name)
+
+
+def plane_axes(planes: str | None, axial: int) -> tuple[int, ...]:
+    """Return the lateral axes whose planes with the axial one go through the network.
+
+    Parameters
+    ----------
+    planes : 'z', 'y', 'x', 'both' or None
+        Name of the lateral axis, or both for the mean of the two; the last lateral axis by default.
+    axial : int
+        Index of the axial axis into z, y, x.
+
+    Raises
+    ------
+    ValueError
+        If ``planes`` names no lateral axis.
+    """
+    lateral = tuple(a for a in range(3) if a != axial)
+    if planes is None:
+        return lateral[-1:]
+    if planes == "both":
+        return lateral
+    names = [AXIS_NAMES[a] for a in lateral]
+    if planes not in names:
+        raise ValueError(
+            f"Got planes {planes!r}, expected {names[0]}, {names[1]} or both for an axial axis "
+            f"{AXIS_NAMES[axial]}: choose one of these."
+        )
+    return (AXIS_NAMES.index(planes),)
+
+
+class Predictor:
+    """Computes any box of the SR grid of one source.
+
+    Parameters
+    ----------
+    network : Network
+        Trained weights; copied to the device.
+    acquisition : Acquisition
+        Grid of the source.
+    source : array-like (z, y, x)
+        Read only where a box needs it.
+    normalisation : Normalisation
+        Intensity scale of the source.
+    planes : str, optional
+        See :func:`plane_axes`.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    dtype : torch.dtype
+        Precision of interpolation and network; float64 serves tests.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        acquisition: Acquisition,
+        source: ArrayLike,
+        normalisation: Normalisation,
+        planes: str | None = None,
+        device: str = "auto",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.device = choose_device(device)
+        self.acquisition, self.source, self.normalisation = acquisition, source, normalisation
+        self.planes = plane_axes(planes, acquisition.axial)
+        self.network = _copy(network, self.device, dtype)
+        self.dtype = np.dtype(np.float64 if dtype is torch.float64 else np.float32)
+        self.sr_shape = acquisition.sr_shape(source.shape)
+        self.exactness = check_exactness(self.network, self.device)
+
+    def __call__(self, box: Box) -> npt.NDArray[Any]:
+        """Return the SR voxels of ``box`` (z, y, x) in source intensities, float32.
+
+        The bits do not depend on the box they are computed in: where the device's check found shapes to
+        matter, whole tiles of the canonical grid are computed and cropped.
+
+        Raises
+        ------
+        ValueError
+            If the source holds NaN or infinite voxels there.
+        """
+        total = self._mean_over_planes(box)
+        return self.normalisation.undo(total)
+
+    def interpolated(self, box: Box) -> npt.NDArray[Any]:
+        """Return the quintic interpolation of ``box``, which the network refines, in source intensities."""
+        return self.normalisation.undo(self._interpolate(box))
+
+    def _mean_over_planes(self, box: Box) -> npt.NDArray[Any]:
+        parts = [self._refine(box, plane) for plane in self.planes]
+        return parts[0] if len(parts) == 1 else (parts[0] + parts[1]) * parts[0].dtype.type(0.5)
+
+    def _interpolate(self, box: Box, halo: tuple[int, int, int] = (0, 0, 0)) -> npt.NDArray[Any]:
+        """Return normalised, interpolated voxels of an SR box grown by a halo, (z, y, x)."""
+        grown, axial = box.grow(halo), self.acquisition.axial
+        read = read_box(grown, self.acquisition)
+        raw = read_mirrored(self.source, read)
+        check_finite(raw, "the volume", tuple(max(s, 0) for s in read.start))
+        samples = np.moveaxis(self.normalisation.apply(raw, self.dtype), axial, 0)
+        out = interpolate(
+            np.ascontiguousarray(samples),
+            read.start[axial],
+            grown.start[axial],
+            grown.stop[axial],
+            self.acquisition.factor,
+        )
+        return np.moveaxis(out, 0, axial)
+
+    def _refine(self, box: Box, plane: int) -> npt.NDArray[Any]:
+        """Return normalised SR voxels of ``box`` from its planes (axial, ``plane``)."""
+        out = np.empty(box.shape, self.dtype)
+        for tile in self._compute_boxes(box, plane):
+            part = tile.intersect(box)
+            if part is not None:
+                refined = self._refine_tile(tile, plane)
+                out[part.relative_to(box.start).slices] = refined[part.relative_to(tile.start).slices]
+        return out
+
+    def _compute_boxes(self, box: Box, plane: int) -> Iterator[Box]:
+        """Yield boxes that cover ``box``: free ones inside it, or whole canonical tiles around it."""
+        in_plane = (self.acquisition.axial, plane)
+        if self.exactness.bit_exact:
+            return divide(box, pick(in_plane, FREE_TILE, self._rows(box, plane)))
+        return TileGrid(None, pick(in_plane, CANONICAL_TILE, CANONICAL_ROWS)).touching(box)
+
+    def _rows(self, box: Box, plane: int) -> int:
+        """Return how many planes of ``box`` go through the network in one call."""
+        area = 1
+        for a in (self.acquisition.axial, plane):
+            area *= min(box.shape[a], FREE_TILE) + self.network.shrink
+        return max(1, MAX_ELEMENTS // (area * self.network.filters))
+
+    def _refine_tile(self, tile: Box, plane: int) -> npt.NDArray[Any]:
+        axial, halo = self.acquisition.axial, self.network.halo
+        row = 3 - axial - plane
+        image = self._interpolate(tile, pick((axial, plane), halo, 0))
+        order = (row, axial, plane)
+        batch = torch.from_numpy(np.ascontiguousarray(image.transpose(order))[:, None])  # (rows, 1, axial, plane)
+        refined = self.network.predict(batch.to(self.device)).cpu().numpy()[:, 0]
+        return refined.transpose(np.argsort(order))
+
+
+def _copy(network: Network, device: torch.device, dtype: torch.dtype) -> Network:
+    copy = build_network(network.kind, network.filters, network.blocks, network.kernel)
+    copy.load_state_dict(network.state_dict())
+    copy.to(device=device, dtype=dtype)
+    copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return copy.eval().requires_grad_(False)
+
+
+def check_exactness(network: Network, device: torch.device) -> Exactness:
+    """Compare tiles of several shapes and batches with the whole, on the actual device and dtype.
+
+    Weights do not decide which kernels a backend picks, so the answer is kept for networks of one shape.
+    """
+    dtype = next(network.parameters()).dtype
+    return _check_exactness(network.kind, network.filters, network.blocks, network.kernel, device, dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_exactness(
+    kind: str, filters: int, blocks: int, kernel: int, device: torch.device, dtype: torch.dtype
+) -> Exactness:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_network(kind, filters, blocks, kernel).to(device=device, dtype=dtype)
+        torch.nn.init.normal_(network.tail.weight, std=0.1)  # an untrained tail is zero: every tile would agree
+        image = torch.randn(3, 1, 64 + network.shrink, 56 + network.shrink, dtype=dtype).to(device)
+    network.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+    whole = network.predict(image)
+    epsilon = 0.0
+    for rows, top, left, height, width in ((3, 0, 0, 64, 56), (1, 0, 0, 1, 1), (1, 5, 7, 17, 40), (2, 31, 3, 33, 53)):
+        tile = network.predict(image[:rows, :, top : top + height + network.shrink, left : left + width + network.shrink])
+        crop = whole[:rows, :, top : top + height, left : left + width]
+        epsilon = max(epsilon, float((tile - crop).abs().max()))
+    return Exactness(device.type, epsilon)
+
+
+def convert(voxels: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return voxels in the export's dtype: integers are rounded and clipped."""
+    target = np.dtype(dtype)
+    if target.kind == "f":
+        return voxels.astype(target)
+    limits = np.iinfo(target)
+    # float64 holds every 32-bit limit; the largest 64-bit ones are clipped to the float below them.
+    high = np.nextafter(float(limits.max), 0.0) if target.itemsize == 8 else float(limits.max)
+    return np.clip(np.rint(voxels.astype(np.float64)), float(limits.min), high).astype(target)

@@ -1,0 +1,57 @@
+"""Small volumes and networks that tests share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.network import PaddedNetwork, ValidNetwork
+from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.core.predict import Predictor
+
+
+def random_network(kind: str = "valid", filters: int = 8, blocks: int | None = None) -> ValidNetwork | PaddedNetwork:
+    """Return a network with random weights everywhere, the tail included: an untrained one adds nothing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(filters)
+        net = ValidNetwork(filters, blocks or 7) if kind == "valid" else PaddedNetwork(filters, blocks or 4)
+        torch.nn.init.normal_(net.tail.weight, std=0.1)
+    return net
+
+
+def textured_volume(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
+    """Return uint16 noise (z, y, x) over a gradient: every voxel differs from its neighbours."""
+    rng = np.random.default_rng(seed)
+    ramp = sum(np.meshgrid(*[np.linspace(0, 900, n) for n in shape], indexing="ij"))
+    return (ramp + rng.integers(0, 3000, shape)).astype(np.uint16)
+
+
+def make_predictor(
+    source: np.ndarray,
+    factor: float,
+    axial: int = 0,
+    planes: str | None = None,
+    filters: int = 8,
+    kind: str = "valid",
+    dtype: torch.dtype = torch.float32,
+) -> Predictor:
+    """Return a predictor with random weights over ``source``."""
+    voxel_size = [1.0, 1.0, 1.0]
+    voxel_size[axial] = factor
+    return Predictor(
+        random_network(kind, filters),
+        Acquisition((voxel_size[0], voxel_size[1], voxel_size[2]), axial),
+        source,
+        Normalisation.measure(source),
+        planes,
+        device="cpu",
+        dtype=dtype,
+    )
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Return a seeded generator."""
+    return np.random.default_rng(0)

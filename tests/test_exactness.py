@@ -1,0 +1,198 @@
+"""Tile = whole, from raw voxels to SR voxels: the claim the project stands on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_predictor, random_network, textured_volume
+
+from napari_cropeq.core import predict
+from napari_cropeq.core.geometry import Acquisition, Box
+from napari_cropeq.core.network import PaddedNetwork, ValidNetwork, shrink
+from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.core.predict import Exactness, Predictor
+from napari_cropeq.core.spline import TAPS
+from napari_cropeq.core.tiles import TileGrid, divide
+
+FACTORS = [pytest.param(f, id=f"factor{f}") for f in (2, 2.433, 2.5, 4)]
+PLANES = {0: ("x", "y", "both"), 1: ("x", "z", "both"), 2: ("y", "z", "both")}
+AXIAL_PLANES = [pytest.param(a, p, id=f"axial{'zyx'[a]}-{p}") for a, ps in PLANES.items() for p in ps]
+TILES = [pytest.param(t, id="x".join(map(str, t))) for t in ((64, 64, 64), (33, 20, 17), (9, 40, 90), (200, 12, 23))]
+
+
+def thin(axial: int, slices: int = 8, lateral: tuple[int, int] = (24, 36)) -> tuple[int, int, int]:
+    shape = list(lateral)
+    shape.insert(axial, slices)
+    return shape[0], shape[1], shape[2]
+
+
+def assemble(predictor: Predictor, boxes) -> np.ndarray:
+    out = np.full(predictor.sr_shape, np.nan, np.float32)
+    for box in boxes:
+        out[box.slices] = predictor(box)
+    return out
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize(("axial", "planes"), AXIAL_PLANES)
+@pytest.mark.parametrize("factor", FACTORS)
+def test_tiles_concatenated_are_the_whole(factor, axial, planes, tile):
+    predictor = make_predictor(textured_volume(thin(axial)), factor, axial, planes)
+    box = Box.whole(predictor.sr_shape)
+    assert predictor.exactness.bit_exact
+    whole = predictor(box)
+    assert np.array_equal(assemble(predictor, TileGrid(predictor.sr_shape, tile).touching(box)), whole)
+    assert not np.array_equal(whole, predictor.interpolated(box)), "the network must have done something"
+
+
+@pytest.mark.parametrize("filters", [8, 16, 32, 64])
+@pytest.mark.parametrize("offset", [(0, 0, 0), (1, 2, 3), (13, 5, 17), (20, 30, 40)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1, 1), (5, 1, 40), (16, 6, 16)], ids=str)
+def test_any_box_is_the_crop_of_the_whole(filters, offset, size):
+    predictor = make_predictor(textured_volume((12, 40, 60)), 2.433, filters=filters)
+    whole = predictor(Box.whole(predictor.sr_shape))
+    stop = [min(o + s, n) for o, s, n in zip(offset, size, predictor.sr_shape, strict=True)]
+    box = Box(offset, (stop[0], stop[1], stop[2]))
+    if all(a < b for a, b in zip(box.start, box.stop, strict=True)):
+        assert np.array_equal(predictor(box), whole[box.slices])
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+def test_rows_per_call_do_not_matter(monkeypatch, factor, rows):
+    predictor = make_predictor(textured_volume((10, 7, 70)), factor)
+    box = Box.whole(predictor.sr_shape)
+    whole = predictor(box)
+    monkeypatch.setattr(predictor, "_rows", lambda *_: rows)
+    assert np.array_equal(predictor(box), whole)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_do_not_matter(threads):
+    predictor = make_predictor(textured_volume((10, 9, 70)), 2.5)
+    whole = predictor(Box.whole(predictor.sr_shape))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        boxes = list(divide(Box.whole(predictor.sr_shape), (11, 4, 30)))
+        assert np.array_equal(assemble(predictor, boxes), whole)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("planes", ["x", "both"])
+def test_canonical_tiles_give_the_same_voxels_for_any_box(planes):
+    predictor = make_predictor(textured_volume((14, 20, 70)), 2.433, planes=planes)
+    free = predictor(Box.whole(predictor.sr_shape))
+    predictor.exactness = Exactness("cpu", 1e-7)  # as on a device whose kernels depend on the shape
+    whole = predictor(Box.whole(predictor.sr_shape))
+    assert np.array_equal(assemble(predictor, divide(Box.whole(predictor.sr_shape), (31, 13, 50))), whole)
+    assert np.array_equal(whole, free)
+
+
+def test_canonical_tiles_use_one_input_shape(monkeypatch):
+    predictor = make_predictor(textured_volume((30, 40, 80)), 2.433)
+    predictor.exactness = Exactness("cpu", 1e-7)
+    shapes = set()
+    inner = predictor.network.predict
+    monkeypatch.setattr(predictor.network, "predict", lambda image: (shapes.add(tuple(image.shape)), inner(image))[1])
+    predictor(Box((3, 30, 5), (70, 40, 80)))
+    assert shapes == {(predict.CANONICAL_ROWS, 1, predict.CANONICAL_TILE + 32, predict.CANONICAL_TILE + 32)}
+
+
+@pytest.mark.parametrize(("axial", "planes"), [(0, "x"), (1, "both"), (2, "z")])
+@pytest.mark.parametrize("factor", FACTORS)
+def test_float64_tiles_to_1e_12(factor, axial, planes):
+    predictor = make_predictor(textured_volume(thin(axial, 6, (13, 26))), factor, axial, planes, dtype=torch.float64)
+    predictor.exactness = Exactness("cpu", 0.0)  # free shapes
+    box = Box.whole(predictor.sr_shape)
+    whole = predictor(box)
+    tiles = np.empty_like(whole)
+    for part in divide(box, (9, 23, 14)):
+        tiles[part.slices] = predictor(part)
+    assert np.abs(tiles - whole).max() <= 1e-12 * (predictor.normalisation.high - predictor.normalisation.low)
+
+
+@pytest.mark.parametrize("axial", [0, 1, 2], ids="zyx")
+@pytest.mark.parametrize("factor", FACTORS)
+def test_a_volume_cropped_beforehand_agrees_beyond_the_border(factor, axial):
+    """The crop's new border is felt 16 / factor + 23 slices axially and 16 px laterally (and not before)."""
+    whole = textured_volume(thin(axial, 64, (5, 70)))
+    first = 8  # slices cut off: a multiple that keeps the sampling phase for every factor below
+    start = [0, 0, 0]
+    start[axial] = first if factor != 2.433 else 0
+    plane = 1 if axial == 2 else 2
+    start[plane] = 10
+    crop = np.ascontiguousarray(whole[tuple(slice(s, None) for s in start)])
+    one = make_predictor(whole, factor, axial, "zyx"[plane])
+    other = Predictor(one.network, one.acquisition, crop, one.normalisation, "zyx"[plane], "cpu")
+    shift = [round(s * factor) if a == axial else s for a, s in enumerate(start)]
+    margin = [0, 0, 0]
+    margin[axial] = int(np.ceil((16 / factor + TAPS + 3) * factor)) if start[axial] else 0
+    margin[plane] = 16
+    inner = Box((margin[0], margin[1], margin[2]), other.sr_shape)
+    outer = inner.relative_to([-s for s in shift])
+    assert np.array_equal(other(inner), one(outer))
+    felt = Box((0, 0, 0), other.sr_shape)
+    assert not np.array_equal(other(felt), one(felt.relative_to([-s for s in shift])))
+
+
+def test_a_thin_stack_sees_its_mirror_many_times():
+    predictor = make_predictor(textured_volume((4, 20, 40)), 5)
+    whole = predictor(Box.whole(predictor.sr_shape))
+    assert np.isfinite(whole).all()
+    assert np.array_equal(assemble(predictor, divide(Box.whole(predictor.sr_shape), (6, 7, 9))), whole)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "kernel"), [pytest.param(b, k, id=f"{b}blocks-{k}x{k}") for b in (1, 3, 7) for k in (3, 5, 7)]
+)
+def test_shrink_is_equation_2(blocks, kernel):
+    network = ValidNetwork(4, blocks, kernel)
+    side = network.shrink + 5
+    expected = 2 * (2 * blocks + 2) * (kernel // 2)
+    assert network.shrink == shrink(2 * blocks + 2, kernel) == expected
+    assert network(torch.zeros(1, 1, side, side + 2)).shape == (1, 1, 5, 7)
+    assert network.predict(torch.zeros(1, 1, side, side + 2)).shape == (1, 1, 5, 7)
+
+
+def test_the_paper_network():
+    network = ValidNetwork(64)
+    assert (network.layers, network.receptive_field, network.shrink, network.halo) == (16, 33, 32, 16)
+    assert network(torch.zeros(1, 1, 64, 64)).shape == (1, 1, 32, 32)
+    padded = PaddedNetwork(4)
+    assert (padded.layers, padded.receptive_field) == (66, 133)
+    assert padded(torch.zeros(1, 1, 32, 32)).shape == (1, 1, 32, 32)
+
+
+@pytest.mark.parametrize("kind", ["valid", "padded"])
+def test_training_and_inference_paths_agree(kind):
+    network = random_network(kind, 16)
+    image = torch.rand(2, 1, 50, 60)
+    assert torch.allclose(network(image), network.predict(image), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["valid", "padded"])
+def test_an_untrained_network_is_the_interpolation(kind):
+    source = textured_volume((10, 20, 60))
+    acquisition = Acquisition((2.5, 1, 1))
+    net = ValidNetwork(8) if kind == "valid" else PaddedNetwork(8, 2)
+    predictor = Predictor(net, acquisition, source, Normalisation.measure(source), device="cpu")
+    box = Box.whole(predictor.sr_shape)
+    assert np.array_equal(predictor(box), predictor.interpolated(box))
+
+
+def test_the_padded_network_shows_seams():
+    """The same test on the padded baseline: it must fail there, or it could not fail at all."""
+    predictor = make_predictor(textured_volume((20, 10, 90)), 2, kind="padded")
+    assert not predictor.exactness.bit_exact
+    predictor.exactness = Exactness("cpu", 0.0)  # let it use free shapes
+    whole = predictor(Box.whole(predictor.sr_shape))
+    tiles = assemble(predictor, divide(Box.whole(predictor.sr_shape), (32, 10, 32)))
+    difference = np.abs(tiles - whole)
+    assert difference.max() > 1
+    border = np.zeros_like(difference, bool)
+    for edge in (32, 64):
+        border[:, :, edge - 3 : edge + 3] = True
+    assert difference[border].mean() > 2 * difference[~border].mean(), "seams lie along tile borders"

@@ -48,7 +48,8 @@ class PackedVolume:
         with self._lock:
             if self._values is None:
                 self._values = self._read()
-        return self._values[index]
+        box: NDArray[Any] = self._values[index]
+        return box
 
     def _read(self) -> NDArray[Any]:
         import nibabel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def read_ome_zarr(path: Path) -> Stored:
         steps = [dataset.get("coordinateTransformations", []), multiscale.get("coordinateTransformations", [])]
         scale, translation = _placed(steps, len(axes))
         names = [str(axis["name"]).lower() for axis in axes]
+        metadata = _metadata(names, [axis.get("unit") for axis in axes], scale, translation, attributes.get("omero"))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{name} has damaged OME-Zarr metadata ({type(error).__name__}: {error}), {_EXPECTED} with axes, "
@@ -48,7 +50,6 @@ def read_ome_zarr(path: Path) -> Stored:
         ) from error
     if not isinstance(array, zarr.Array) or len(array.shape) != len(axes):
         raise ValueError(f"{name} names {len(axes)} axes for {dataset['path']}, {_EXPECTED} whose array has them.")
-    metadata = _metadata(names, [axis.get("unit") for axis in axes], scale, translation, attributes.get("omero"))
     return Stored(array, "".join(n if len(n) == 1 else "q" for n in names), tuple(array.chunks), metadata)
 
 
@@ -58,8 +59,8 @@ def _image_group(path: Path) -> tuple[zarr.Group, Mapping[str, Any]]:
         group = zarr.open_group(path, mode="r")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"The folder {path.name} is no OME-Zarr image: give the folder that holds zarr.json (0.5) or .zattrs (0.4) "
-            "with 'multiscales'."
+            f"The folder {path.name} is no OME-Zarr image: open the folder whose zarr.json (0.5) or .zattrs (0.4) "
+            "names 'multiscales'."
         ) from error
     attributes = _ome(group)
     if not attributes.get("multiscales") and "plate" not in attributes and "0" in group:
@@ -67,8 +68,9 @@ def _image_group(path: Path) -> tuple[zarr.Group, Mapping[str, Any]]:
         if isinstance(first, zarr.Group):
             group, attributes = first, _ome(first)
     if not attributes.get("multiscales"):
-        which = "a plate: open one of its fields" if "plate" in attributes else "Zarr, but names no 'multiscales'"
-        raise ValueError(f"The folder {path.name} is {which}, {_EXPECTED}, as for example in {path.name}/A/1/0.")
+        if "plate" in attributes:
+            raise ValueError(f"{path.name} is a plate, {_EXPECTED}: open one of its fields, such as {path.name}/A/1/0.")
+        raise ValueError(f"{path.name} is Zarr without 'multiscales', {_EXPECTED}: open the folder that names them.")
     return group, attributes
 
 
@@ -89,6 +91,8 @@ def _placed(transformations: Sequence[Sequence[Mapping[str, Any]]], ndim: int) -
             shift = [a * b for a, b in zip(shift, values, strict=True)]
         elif step["type"] == "translation":
             shift = [a + b for a, b in zip(shift, values, strict=True)]
+    if not all(math.isfinite(value) for value in (*scale, *shift)):
+        raise ValueError(f"scale {scale} and translation {shift} are not all finite")
     return scale, shift
 
 

@@ -217,8 +217,10 @@ def _ordered(stored: Stored, name: str) -> tuple[_Ordered, str, tuple[int, ...]]
 
 
 def _check_not_color(stored: Stored, sizes: tuple[int, ...], name: str) -> None:
-    if any(axis == "s" and size > 1 for axis, size in zip(stored.axes, sizes, strict=True)):
-        samples = sizes[stored.axes.index("s")]
+    samples = len(np.dtype(stored.array.dtype).names or ())
+    if "s" in stored.axes:
+        samples = max(samples, sizes[stored.axes.index("s")])
+    if samples > 1:
         raise ValueError(
             f"{name} is a colour (RGB) image with {samples} samples per pixel, expected grey levels: split it into "
             "channels (in Fiji: Image > Color > Split Channels) and save one of them."
@@ -239,7 +241,7 @@ def _check_axes(stored: Stored, sizes: tuple[int, ...], letters: dict[int, str],
     depth = next((sizes[i] for i, axis in letters.items() if axis == "z"), 1)
     if depth == 1 and sum(size != 1 for size in (sizes[i] for i in letters)) <= 2:
         plane = "×".join(str(sizes[i]) for i, axis in letters.items() if axis in "yx")
-        raise ValueError(f"{name}: got a 2D image {plane}, expected a 3D stack with at least two slices along z.")
+        raise ValueError(f"{name}: got a 2D image {plane}, expected a 3D stack: open the whole stack.")
     if depth == 1:
         raise ValueError(
             f"{name}: got 2D images with the axes {found.upper()} ({shape}), expected a 3D stack with at least two "

@@ -1,0 +1,25 @@
+# The usual errands. Every target that needs the environment makes it first, which takes no time once it is there.
+
+venv := .venv/bin/python
+
+.PHONY: setup demo test lint clean
+
+setup:
+	@scripts/setup
+
+# make demo INPUT=path/to/volume.tif runs it on a volume of your own.
+demo: setup
+	scripts/with-display $(venv) scripts/demo.py $(if $(INPUT),--input "$(INPUT)")
+
+lint: setup
+	$(venv) -m ruff check
+	$(venv) -m ruff format --check
+	$(venv) -m mypy
+
+# make test ARGS="-k spline -x" passes arguments on to pytest.
+test: lint
+	scripts/with-display $(venv) -m pytest $(ARGS)
+
+clean:
+	rm -rf build dist demo-output benchmark-output .mypy_cache .pytest_cache .ruff_cache
+	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

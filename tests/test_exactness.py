@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import make_predictor, random_network, textured_volume
 
+from conftest import make_predictor, random_network, textured_volume
 from napari_cropeq.core import predict
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.network import PaddedNetwork, ValidNetwork, shrink

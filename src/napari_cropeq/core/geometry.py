@@ -130,7 +130,7 @@ class Acquisition:
             kind = "isotropic" if self.factor >= 1 - LATERAL_TOLERANCE else "finer axially than laterally"
             raise ValueError(
                 f"Got a volume that is {kind} (axial step {step:g}, lateral step {self.lateral_step:g} {self.unit}), "
-                "expected an axial step larger than the lateral one: correct the voxel size or choose another axial axis."
+                "expected an axial step larger than the lateral one: correct the voxel size or the axial axis."
             )
         if self.factor > MAX_FACTOR:
             raise ValueError(
@@ -139,7 +139,7 @@ class Acquisition:
             )
         if self.fwhm > 8 * step:
             raise ValueError(
-                f"Got FWHM {self.fwhm:g} {self.unit} for an axial step of {step:g}, expected at most 8 steps: correct it."
+                f"Got FWHM {self.fwhm:g} {self.unit} for a step of {step:g}, expected at most 8 steps: correct it."
             )
 
     @property
@@ -186,7 +186,8 @@ def check_voxel_size(voxel_size: Sequence[float]) -> None:
     if len(voxel_size) != 3 or not all(math.isfinite(v) and v > 0 for v in voxel_size):
         got = ", ".join(f"{v:g}" for v in voxel_size)
         raise ValueError(
-            f"Got voxel size ({got}), expected three positive numbers (z, y, x): give the distances between voxel centres."
+            f"Got voxel size ({got}), expected three positive numbers (z, y, x): "
+            "give the distances between voxel centres."
         )
 
 
@@ -231,4 +232,5 @@ def mirror(index: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
         return np.zeros_like(index)
     period = 2 * (length - 1)
     folded = np.mod(index, period)
-    return np.minimum(folded, period - folded)
+    inside: npt.NDArray[np.int64] = np.minimum(folded, period - folded)
+    return inside

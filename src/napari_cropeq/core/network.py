@@ -24,7 +24,8 @@ def exact_conv(image: Tensor, conv: nn.Conv2d) -> Tensor:
     ``torch.conv2d`` sends small inputs to another kernel, with other bits; calling oneDNN directly
     with channels-last activations does not. Needs no gradient.
     """
-    if image.device.type == "cpu" and image.dtype is torch.float32 and torch.backends.mkldnn.is_available():
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if image.device.type == "cpu" and image.dtype is torch.float32 and has_onednn:
         return torch.mkldnn_convolution(image, conv.weight, conv.bias, [0, 0], [1, 1], [1, 1], 1)
     return functional.conv2d(image, conv.weight, conv.bias)
 
@@ -40,6 +41,11 @@ def channels_last(image: Tensor) -> Tensor:
         return image
     out = torch.empty_strided((n, c, h, w), (h * w * c, 1, w * c, c), dtype=image.dtype, device=image.device)
     return out.copy_(image)
+
+
+def use_channels_last(network: nn.Module) -> None:
+    """Lay the weights out for channels-last activations, in place."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class ValidNetwork(nn.Module):
@@ -69,7 +75,7 @@ class ValidNetwork(nn.Module):
         self.body = nn.ModuleList(nn.Conv2d(filters, filters, kernel) for _ in range(2 * blocks))
         self.tail = nn.Conv2d(filters, 1, kernel)
         initialise(self)
-        self.to(memory_format=torch.channels_last)
+        use_channels_last(self)
 
     @property
     def layers(self) -> int:
@@ -126,7 +132,7 @@ class PaddedNetwork(nn.Module):
         self.body = nn.ModuleList(nn.Conv2d(filters, filters, kernel, padding=pad) for _ in range(2 * blocks))
         self.tail = nn.Conv2d(filters, 1, kernel, padding=pad)
         initialise(self)
-        self.to(memory_format=torch.channels_last)
+        use_channels_last(self)
 
     @property
     def layers(self) -> int:

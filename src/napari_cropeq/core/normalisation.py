@@ -52,7 +52,8 @@ class Normalisation:
     def undo(self, voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return source intensities from normalised voxels, in the dtype given."""
         kind = voxels.dtype.type
-        return voxels * kind(self.high - self.low) + kind(self.low)
+        restored: npt.NDArray[Any] = voxels * kind(self.high - self.low) + kind(self.low)
+        return restored
 
 
 def _sample(source: ArrayLike, seed: int) -> npt.NDArray[Any]:
@@ -78,7 +79,9 @@ def check_dtype(dtype: npt.DTypeLike) -> None:
     """Raise ValueError unless ``dtype`` holds real intensities."""
     kind = np.dtype(dtype)
     if kind.kind not in "uif":
-        raise ValueError(f"Got voxels of type {kind}, expected integers or floats: convert the volume, e.g. to float32.")
+        raise ValueError(
+            f"Got voxels of type {kind}, expected integers or floats: convert the volume, e.g. to float32."
+        )
 
 
 def check_finite(voxels: npt.NDArray[Any], where: str, start: tuple[int, ...] | None = None) -> None:

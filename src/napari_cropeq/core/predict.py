@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box
-from napari_cropeq.core.network import Network, build_network
+from napari_cropeq.core.network import Network, build_network, use_channels_last
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
 from napari_cropeq.core.tiles import TileGrid, divide, pick, read_box
@@ -203,7 +203,7 @@ def _copy(network: Network, device: torch.device, dtype: torch.dtype) -> Network
     copy = build_network(network.kind, network.filters, network.blocks, network.kernel)
     copy.load_state_dict(network.state_dict())
     copy.to(device=device, dtype=dtype)
-    copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    use_channels_last(copy)
     return copy.eval().requires_grad_(False)
 
 
@@ -225,11 +225,14 @@ def _check_exactness(
         network = build_network(kind, filters, blocks, kernel).to(device=device, dtype=dtype)
         torch.nn.init.normal_(network.tail.weight, std=0.1)  # an untrained tail is zero: every tile would agree
         image = torch.randn(3, 1, 64 + network.shrink, 56 + network.shrink, dtype=dtype).to(device)
-    network.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+    use_channels_last(network)
+    network.requires_grad_(False)
     whole = network.predict(image)
     epsilon = 0.0
     for rows, top, left, height, width in ((3, 0, 0, 64, 56), (1, 0, 0, 1, 1), (1, 5, 7, 17, 40), (2, 31, 3, 33, 53)):
-        tile = network.predict(image[:rows, :, top : top + height + network.shrink, left : left + width + network.shrink])
+        tile = network.predict(
+            image[:rows, :, top : top + height + network.shrink, left : left + width + network.shrink]
+        )
         crop = whole[:rows, :, top : top + height, left : left + width]
         epsilon = max(epsilon, float((tile - crop).abs().max()))
     return Exactness(device.type, epsilon)

@@ -88,9 +88,7 @@ def read_mirrored(source: ArrayLike, box: Box) -> npt.NDArray[Any]:
     return data
 
 
-def interpolate(
-    samples: npt.NDArray[Any], first_sample: int, start: int, stop: int, factor: float
-) -> npt.NDArray[Any]:
+def interpolate(samples: npt.NDArray[Any], first_sample: int, start: int, stop: int, factor: float) -> npt.NDArray[Any]:
     """Interpolate along the first axis to SR samples ``start`` to ``stop``.
 
     Parameters
@@ -167,9 +165,7 @@ def degradation(
     return up, _band(tap - radius - first, blurred, width), first
 
 
-def _band(
-    first: npt.NDArray[np.int64], rows: npt.NDArray[np.float64], width: int
-) -> npt.NDArray[np.float64]:
+def _band(first: npt.NDArray[np.int64], rows: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:
     matrix = np.zeros((len(rows), width))
     for line, column, row in zip(matrix, first, rows, strict=True):
         line[column : column + len(row)] = row

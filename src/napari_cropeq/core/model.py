@@ -1,0 +1,219 @@
+"""A trained model in one safetensors file: weights, acquisition, normalisation, training, provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.network import Network, build_network
+from napari_cropeq.core.normalisation import Normalisation
+
+__all__ = ["Model"]
+
+FORMAT = "napari-cropeq model 1"
+SUFFIX = ".safetensors"
+MAX_BYTES = 2**31
+
+
+@dataclass
+class Model:
+    """What is needed to super-resolve a source, and where it came from.
+
+    Parameters
+    ----------
+    network : Network
+        Trained weights, on the CPU.
+    acquisition : Acquisition
+        Grid and slice profile of the volume it was trained on.
+    normalisation : Normalisation
+        Intensity scale of that volume; siblings are measured anew.
+    training : mapping
+        Recipe, noise, losses; JSON values.
+    provenance : mapping
+        Source name and shape, versions; JSON values.
+    """
+
+    network: Network
+    acquisition: Acquisition
+    normalisation: Normalisation
+    training: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of weights and architecture: equal for equal models."""
+        digest = hashlib.sha256(json.dumps(_architecture(self.network)).encode())
+        for name, weights in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(weights.detach().cpu().numpy()).tobytes())
+        return digest.hexdigest()[:16]
+
+    def check_fits(self, acquisition: Acquisition) -> None:
+        """Raise ValueError if the model was trained for another factor than ``acquisition`` has."""
+        own, other = self.acquisition.factor, acquisition.factor
+        if abs(own - other) > 0.01 * other:
+            raise ValueError(
+                f"Got a model trained for factor {own:.4g} and a volume of factor {other:.4g}, expected the same: "
+                "train on this volume, or correct its voxel size."
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write the model; a file of that name is replaced only once the new one is complete.
+
+        Raises
+        ------
+        ValueError
+            If the name does not end in ``.safetensors``.
+        OSError
+            If the folder cannot be written.
+        """
+        path = check_model_path(path)
+        partial = path.with_name(path.name + ".partial")
+        header = {
+            "format": FORMAT,
+            "network": _architecture(self.network),
+            "acquisition": asdict(self.acquisition),
+            "normalisation": asdict(self.normalisation),
+            "training": dict(self.training),
+            "provenance": dict(self.provenance),
+        }
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
+        try:
+            save_file(weights, partial, metadata={"cropeq": json.dumps(header)})
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """Read a model onto the CPU; no code in the file is ever run.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is no model, is damaged, or says of itself what cannot be.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"Got {path}, which is no file: give the path of a model ending in {SUFFIX}.")
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"Got {path.name}, larger than any model (2 GiB): give a model ending in {SUFFIX}.")
+        try:
+            with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+                header = _parse_header((file.metadata() or {}).get("cropeq"))
+                network = _read_network(file, header["network"])
+            return cls(
+                network,
+                _read_acquisition(header["acquisition"]),
+                _read_normalisation(header["normalisation"]),
+                header["training"],
+                header["provenance"],
+            )
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
+            raise ValueError(
+                f"Got {path.name}, which is no readable napari-cropeq model ({_one_line(error)}): "
+                f"give a model made by 'cropeq train' or the Train widget (ending in {SUFFIX})."
+            ) from error
+
+
+def check_model_path(path: str | Path) -> Path:
+    """Return ``path`` if a model can be written there, else raise."""
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise ValueError(f"Got model name {path.name!r}, expected one ending in {SUFFIX}: rename it.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OSError(f"Got {path}, but the folder {path.parent} does not exist or is not writable: choose another.")
+    return path
+
+
+def provenance(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record of the source (a mapping of JSON values) and of the versions in use."""
+    from napari_cropeq import __version__
+
+    text = json.dumps(source, sort_keys=True, default=str)
+    return {
+        "source": dict(source),
+        "source_checksum": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "versions": {
+            "napari-cropeq": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _architecture(network: Network) -> dict[str, Any]:
+    return {
+        "kind": network.kind,
+        "filters": network.filters,
+        "blocks": network.blocks,
+        "kernel": network.kernel,
+    }
+
+
+def _parse_header(text: str | None) -> dict[str, Any]:
+    if text is None:
+        raise ValueError("it holds no model header")
+    header = json.loads(text)
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ValueError(f"its format is not {FORMAT!r}")
+    for key in ("network", "acquisition", "normalisation", "training", "provenance"):
+        if not isinstance(header.get(key), dict):
+            raise ValueError(f"its header has no {key}")
+    return header
+
+
+def _read_network(file: Any, architecture: dict[str, Any]) -> Network:
+    """Build the network stated and fill it, comparing every shape before a weight is read."""
+    kind = architecture["kind"]
+    numbers = [architecture[k] for k in ("filters", "blocks", "kernel")]
+    if not isinstance(kind, str) or not all(type(n) is int for n in numbers):
+        raise ValueError("its network is described by the wrong types")
+    with torch.device("meta"):  # shapes without memory: a header cannot make us allocate
+        expected = {k: tuple(v.shape) for k, v in build_network(kind, *numbers).state_dict().items()}
+    found = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}
+    if found != expected:
+        raise ValueError("its weights do not fit the network it names")
+    weights = {k: file.get_tensor(k) for k in expected}
+    if not all(w.dtype is torch.float32 and bool(torch.isfinite(w).all()) for w in weights.values()):
+        raise ValueError("its weights are not finite 32-bit numbers")
+    network = build_network(kind, *numbers)
+    network.load_state_dict(weights)
+    return network.eval().requires_grad_(False)
+
+
+def _read_acquisition(values: dict[str, Any]) -> Acquisition:
+    size = values["voxel_size"]
+    if not isinstance(size, list) or type(values["axial"]) is not int:
+        raise ValueError("its acquisition is described by the wrong types")
+    z, y, x = (float(v) for v in size)
+    return Acquisition((z, y, x), values["axial"], float(values["fwhm"]), str(values["unit"])[:64])
+
+
+def _read_normalisation(values: dict[str, Any]) -> Normalisation:
+    low, high = float(values["low"]), float(values["high"])
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError("its normalisation is no range of numbers")
+    return Normalisation(low, high)
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error).strip("'\"").splitlines()
+    return (text[0] if text else type(error).__name__)[:200].rstrip(".")

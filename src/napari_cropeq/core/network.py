@@ -24,7 +24,7 @@ def exact_conv(image: Tensor, conv: nn.Conv2d) -> Tensor:
     ``torch.conv2d`` sends small inputs to another kernel, with other bits; calling oneDNN directly
     with channels-last activations does not. Needs no gradient.
     """
-    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    has_onednn: bool = torch.backends.mkldnn.is_available()
     if image.device.type == "cpu" and image.dtype is torch.float32 and has_onednn:
         return torch.mkldnn_convolution(image, conv.weight, conv.bias, [0, 0], [1, 1], [1, 1], 1)
     return functional.conv2d(image, conv.weight, conv.bias)

@@ -89,4 +89,5 @@ class NoiseModel:
         """
         missing = self.variance(lines) * np.maximum(1.0 - kept, 0.0)[:, None]
         added: npt.NDArray[np.float32] = rng.standard_normal(lines.shape, np.float32)
-        return lines + added * np.sqrt(missing).astype(np.float32)
+        topped: npt.NDArray[np.float32] = lines + added * np.sqrt(missing).astype(np.float32)
+        return topped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,10 +123,17 @@ class Predictor:
         self.device = choose_device(device)
         self.acquisition, self.source, self.normalisation = acquisition, source, normalisation
         self.planes = plane_axes(planes, acquisition.axial)
-        self.network = _copy(network, self.device, dtype)
+        self.network = _twin(network, self.device, dtype)
         self.dtype = np.dtype(np.float64 if dtype is torch.float64 else np.float32)
         self.sr_shape = acquisition.sr_shape(source.shape)
         self.exactness = check_exactness(self.network, self.device)
+
+    def over(self, source: ArrayLike, normalisation: Normalisation) -> Predictor:
+        """Return a predictor for another volume of the same grid, sharing the network."""
+        sibling = copy.copy(self)
+        sibling.source, sibling.normalisation = source, normalisation
+        sibling.sr_shape = self.acquisition.sr_shape(source.shape)
+        return sibling
 
     def __call__(self, box: Box) -> npt.NDArray[Any]:
         """Return the SR voxels of ``box`` (z, y, x) in source intensities, float32.
@@ -199,12 +207,12 @@ class Predictor:
         return refined.transpose(np.argsort(order))
 
 
-def _copy(network: Network, device: torch.device, dtype: torch.dtype) -> Network:
-    copy = build_network(network.kind, network.filters, network.blocks, network.kernel)
-    copy.load_state_dict(network.state_dict())
-    copy.to(device=device, dtype=dtype)
-    use_channels_last(copy)
-    return copy.eval().requires_grad_(False)
+def _twin(network: Network, device: torch.device, dtype: torch.dtype) -> Network:
+    twin = build_network(network.kind, network.filters, network.blocks, network.kernel)
+    twin.load_state_dict(network.state_dict())
+    twin.to(device=device, dtype=dtype)
+    use_channels_last(twin)
+    return twin.eval().requires_grad_(False)
 
 
 def check_exactness(network: Network, device: torch.device) -> Exactness:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.model import Model, provenance
 from napari_cropeq.core.network import Network, build_network
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.patches import Pairs, PatchSampler
@@ -156,6 +157,10 @@ class Training:
                 self.history.append(progress)
             yield progress
 
+    def model(self, source: Mapping[str, Any]) -> Model:
+        """Return the model so far, with a record of the source (a mapping of JSON values) and of this training."""
+        return Model(self.network, self.acquisition, self.normalisation, self.summary(), provenance(source))
+
     def summary(self) -> dict[str, Any]:
         """Return recipe, noise and losses as plain values, for the model file."""
         return {
@@ -170,7 +175,7 @@ class Training:
     def _step(self, optimiser: torch.optim.Optimizer, batch: Pairs) -> float:
         optimiser.zero_grad(set_to_none=True)
         loss = self._loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
         optimiser.step()
         return float(loss.detach())

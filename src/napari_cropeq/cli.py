@@ -1,0 +1,288 @@
+"""The command line: cropeq info | train | export."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_cropeq import __version__
+
+if TYPE_CHECKING:
+    from napari_cropeq.volume.sources import Source
+    from napari_cropeq.volume.superres import SuperResolution
+
+__all__ = ["main"]
+
+# What a user can mend, told in a sentence; anything else is a defect and keeps its traceback.
+EXPECTED = (ValueError, OSError, ArithmeticError, ImportError, MemoryError, RuntimeError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``cropeq`` and return its exit code: 0, 1 for an error told in one sentence, 130 when interrupted."""
+    arguments = _parser().parse_args(argv)
+    # A job scheduler's SIGTERM cleans up as Ctrl-C does.
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        report = arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("Interrupted: what was begun has been removed.", file=sys.stderr)
+        return 130
+    except EXPECTED as error:
+        if arguments.debug:
+            raise
+        print(f"cropeq: {_sentence(error)}", file=sys.stderr)
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if arguments.json:
+        print(json.dumps(report, default=str))
+    return 0
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+        return f"Got too little memory ({text[:200]}): use smaller tiles (--tile), fewer filters or another device."
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cropeq", description="Self-supervised axial super-resolution of 3D volumes.")
+    parser.add_argument("--version", action="version", version=f"cropeq {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    info = commands.add_parser("info", help="what a file or a model says of itself")
+    info.add_argument("path", type=Path, metavar="FILE|MODEL")
+    info.set_defaults(run=_info)
+
+    train = commands.add_parser("train", help="train a model on a volume itself")
+    train.add_argument("input", type=Path, metavar="INPUT", help="TIFF, OME-TIFF, ImageJ, OME-Zarr or NIfTI")
+    train.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL.safetensors")
+    train.add_argument("--channel", type=int, default=0, help="number of the channel, from 0")
+    train.add_argument("--time", type=int, default=0, help="number of the time point, from 0")
+    train.add_argument("--axial", choices="zyx", help="low-resolution axis; the one of the largest step by default")
+    train.add_argument("--fwhm", type=float, help="width of the slice profile in the file's unit; the step by default")
+    train.add_argument("--filters", type=int, default=32, help="feature maps between layers")
+    budget = train.add_mutually_exclusive_group()
+    budget.add_argument("--patches", type=int, help="patch budget")
+    budget.add_argument("--minutes", type=float, help="time budget; 2 by default")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--overwrite", action="store_true", help="replace an existing model")
+    train.set_defaults(run=_train)
+
+    export = commands.add_parser("export", help="super-resolve whole volumes")
+    export.add_argument("input", type=Path, nargs="+", metavar="INPUT")
+    export.add_argument("-m", "--model", type=Path, required=True, metavar="MODEL.safetensors")
+    export.add_argument("-o", "--output", required=True, metavar="OUT.ome.zarr|OUT.ome.tif|FOLDER/")
+    export.add_argument(
+        "--planes", choices=("x", "y", "z", "both"), help="lateral axis that shares the plane with the axial one"
+    )
+    export.add_argument("--dtype", choices=("source", "float32"), default="source")
+    export.add_argument("--tile", type=int, help="side of a tile in SR voxels")
+    export.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    export.set_defaults(run=_export)
+
+    for command in (train, export):
+        command.add_argument("--voxel-size", type=float, nargs=3, metavar=("Z", "Y", "X"), help="instead of the file's")
+        command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    for command in (info, train, export):
+        command.add_argument("--json", action="store_true", help="print one machine-readable object last")
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _info(arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.path.suffix == ".safetensors":
+        report = _describe_model(arguments.path)
+    else:
+        from napari_cropeq.volume.sources import open_source
+
+        report = _describe_source(open_source(arguments.path))
+    if not arguments.json:
+        for key, value in report.items():
+            print(f"{key:13} {value if isinstance(value, str) else json.dumps(value, default=str)}")
+    return report
+
+
+def _describe_source(source: Source) -> dict[str, Any]:
+    from napari_cropeq.volume.superres import acquisition_of
+
+    report = source.describe()
+    try:
+        acquisition = acquisition_of(source)
+    except ValueError as error:
+        return report | {"factor": None, "note": str(error)}
+    return report | {
+        "axial": "zyx"[acquisition.axial],
+        "factor": round(acquisition.factor, 6),
+        "sr_shape": list(acquisition.sr_shape(source.data.shape[-3:])),
+    }
+
+
+def _describe_model(path: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from napari_cropeq.core.model import Model
+
+    model = Model.load(path)
+    network = model.network
+    return {
+        "network": {
+            "kind": network.kind,
+            "filters": network.filters,
+            "layers": network.layers,
+            "receptive_field": network.receptive_field,
+            "parameters": sum(p.numel() for p in network.parameters()),
+        },
+        "factor": model.acquisition.factor,
+        "acquisition": asdict(model.acquisition),
+        "normalisation": asdict(model.normalisation),
+        "training": dict(model.training),
+        "provenance": dict(model.provenance),
+        "fingerprint": model.fingerprint,
+    }
+
+
+def _train(arguments: argparse.Namespace) -> dict[str, Any]:
+    from napari_cropeq.core.model import check_model_path
+    from napari_cropeq.core.training import Recipe, Training
+    from napari_cropeq.volume.sources import check_volume, open_source
+    from napari_cropeq.volume.superres import acquisition_of
+
+    output = check_model_path(arguments.output)
+    if output.exists() and not arguments.overwrite:
+        raise FileExistsError(f"Got {output}, which exists already: choose another name or add --overwrite.")
+    minutes = None if arguments.patches is not None else (arguments.minutes if arguments.minutes is not None else 2.0)
+    recipe = Recipe(minutes=minutes, patches=arguments.patches, filters=arguments.filters, seed=arguments.seed)
+    source = open_source(arguments.input)
+    check_volume(source.data, source.name)
+    axial = "zyx".index(arguments.axial) if arguments.axial else None
+    acquisition = acquisition_of(source, _voxel_size(arguments), axial, arguments.fwhm)
+    training = Training(source.volume(arguments.channel, arguments.time), acquisition, recipe, arguments.device)
+    with _progress() as update:
+        for step in training.run():
+            validation = training.history[-1].validation or math.nan if training.history else math.nan
+            update("training", step.fraction, f"loss {step.loss:.4f}, validation {validation:.4f}")
+    model = training.model(source.describe() | {"channel": arguments.channel, "time": arguments.time})
+    model.save(output)
+    summary = training.summary()
+    report = {
+        "model": str(output),
+        "factor": acquisition.factor,
+        "patches": summary["patches"],
+        "seconds": summary["seconds"],
+        "validation": min(loss for _, _, loss in summary["losses"]),
+        "fingerprint": model.fingerprint,
+    }
+    if not arguments.json:
+        print(f"{output}: {report['patches']} patches in {report['seconds']:.0f} s, factor {acquisition.factor:.4g}")
+    return report
+
+
+def _export(arguments: argparse.Namespace) -> dict[str, Any]:
+    from napari_cropeq.core.model import Model
+    from napari_cropeq.volume.export import export, output_kind
+    from napari_cropeq.volume.store import check_output
+
+    paths = _outputs(arguments.output, arguments.input)
+    for path in paths:
+        output_kind(path)
+        check_output(path, arguments.overwrite)
+    model = Model.load(arguments.model)
+    results = [_result(arguments, source, model) for source in arguments.input]
+    reports = []
+    for path, result in zip(paths, results, strict=True):
+        seconds = 0.0
+        with _progress() as update:
+            for step in export(result, path, arguments.tile, arguments.overwrite):
+                update(path.name, step.done / step.total, f"{step.stage}, {step.done} of {step.total} tiles")
+                seconds = step.seconds
+        reports.append(
+            {
+                "input": str(result.source.path),
+                "output": str(path),
+                "shape": [*result.lead_shape, *result.sr_shape],
+                "voxel_size": list(result.acquisition.sr_voxel_size),
+                "unit": result.acquisition.unit,
+                "dtype": str(result.dtype),
+                "exactness": str(result.exactness),
+                "seconds": round(seconds, 2),
+            }
+        )
+        if not arguments.json:
+            print(f"{path}: {'x'.join(map(str, reports[-1]['shape']))} {result.dtype}, {result.exactness}")
+    return {"exports": reports}
+
+
+def _outputs(output: str, inputs: list[Path]) -> list[Path]:
+    """Return one output for each input: the name given, or names made from the inputs' in a folder."""
+    from napari_cropeq.volume.export import output_path
+    from napari_cropeq.volume.sources import SUFFIXES, open_source
+
+    is_folder = output.endswith(("/", "\\")) or (Path(output).is_dir() and not output.rstrip("/").endswith(SUFFIXES))
+    if not is_folder:
+        if len(inputs) > 1:
+            raise ValueError(f"Got {len(inputs)} inputs and one output name {output}: give a folder ending in '/'.")
+        return [Path(output)]
+    folder = Path(output)
+    if not folder.exists() and folder.parent.is_dir():
+        folder.mkdir()
+    paths = [output_path(folder, open_source(path).name) for path in inputs]
+    if len(set(paths)) < len(paths):
+        raise ValueError("Got several inputs of one name, expected different ones: export them to different folders.")
+    return paths
+
+
+def _result(arguments: argparse.Namespace, path: Path, model: Any) -> SuperResolution:
+    from napari_cropeq.volume.sources import open_source
+    from napari_cropeq.volume.superres import SuperResolution, acquisition_of
+
+    source, size = open_source(path), _voxel_size(arguments)
+    acquisition = acquisition_of(source, size, fwhm=model.acquisition.fwhm) if size else None
+    return SuperResolution(source, model, acquisition, arguments.planes, arguments.device, arguments.dtype)
+
+
+def _voxel_size(arguments: argparse.Namespace) -> tuple[float, float, float] | None:
+    if arguments.voxel_size is None:
+        return None
+    z, y, x = arguments.voxel_size
+    return z, y, x
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float, str], None]]:
+    """Give a function that shows ``(what, fraction, detail)`` with the time left, on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=1.0, detail="")
+
+        def update(what: str, fraction: float, detail: str) -> None:
+            progress.update(task, description=what, completed=fraction, detail=detail)
+
+        yield update
+
+
+if __name__ == "__main__":
+    sys.exit(main())

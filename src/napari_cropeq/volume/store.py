@@ -1,0 +1,207 @@
+"""Where SR tiles are kept: in memory, or on disk as OME-Zarr. One interface, two homes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from napari_cropeq.core.geometry import Box, IntTriple
+from napari_cropeq.core.tiles import TileGrid
+from napari_cropeq.volume.superres import Lead, SuperResolution
+
+__all__ = ["BULK", "DiskStore", "MemoryStore", "Tile", "TileStore", "check_output"]
+
+Tile = tuple[Lead, IntTriple]
+"""Leading indices and the tile's number along z, y, x."""
+
+MEMORY_TILE: IntTriple = (32, 16, 64)
+BULK: IntTriple = (128, 256, 256)
+"""A shard: computed, written and journalled as one; recompute falls with size."""
+
+CHUNK = 64
+PARTIAL = ".partial"
+
+
+class TileStore(Protocol):
+    """What the scheduler writes and the lazy layer reads."""
+
+    grid: TileGrid
+
+    def __contains__(self, tile: Tile) -> bool: ...
+
+    def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
+        """Return the voxels of ``part`` (SR voxels, inside the tile) if the tile is finished. Never computes."""
+
+    def put(self, tile: Tile, voxels: npt.NDArray[Any]) -> None:
+        """Keep a finished tile."""
+
+
+class MemoryStore:
+    """Tiles in memory, the least recently used dropped beyond a byte cap. Safe for threads.
+
+    Parameters
+    ----------
+    shape : (z, y, x)
+        The SR volume.
+    cap : int
+        Bytes to hold at most.
+    tile : (z, y, x)
+        Size of a tile; small enough to be interactive.
+    """
+
+    def __init__(self, shape: IntTriple, cap: int = 2**31, tile: IntTriple = MEMORY_TILE) -> None:
+        self.grid = TileGrid(shape, tile)
+        self.cap = cap
+        self.nbytes = 0
+        self._tiles: OrderedDict[Tile, npt.NDArray[Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __contains__(self, tile: Tile) -> bool:
+        return tile in self._tiles
+
+    def __len__(self) -> int:
+        return len(self._tiles)
+
+    def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
+        """Return ``part`` (SR voxels) of a tile that is still held, else None."""
+        with self._lock:
+            voxels = self._tiles.get(tile)
+            if voxels is None:
+                return None
+            self._tiles.move_to_end(tile)
+        return voxels[part.relative_to(self.grid.box(tile[1]).start).slices]
+
+    def put(self, tile: Tile, voxels: npt.NDArray[Any]) -> None:
+        """Hold a tile; it is copied, so that a view does not keep a larger array alive."""
+        voxels = voxels.copy()
+        with self._lock:
+            old = self._tiles.pop(tile, None)
+            self.nbytes += voxels.nbytes - (old.nbytes if old is not None else 0)
+            self._tiles[tile] = voxels
+            while self.nbytes > self.cap and len(self._tiles) > 1:
+                _, dropped = self._tiles.popitem(last=False)
+                self.nbytes -= dropped.nbytes
+
+    def clear(self) -> None:
+        """Drop all tiles."""
+        with self._lock:
+            self._tiles.clear()
+            self.nbytes = 0
+
+
+class DiskStore:
+    """Tiles in an OME-Zarr 0.5 image that bears its name only once it is complete.
+
+    Until :meth:`finish` the folder is called ``NAME.partial``; a tile is a shard, written once.
+
+    Parameters
+    ----------
+    path : path
+        The OME-Zarr folder to be.
+    result : SuperResolution
+        Gives shape, dtype, axes and metadata.
+    tile : int, optional
+        Side of a tile in SR voxels, instead of 128 x 256 x 256.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written or the disk is too full.
+    """
+
+    def __init__(self, path: Path, result: SuperResolution, tile: int | None = None) -> None:
+        self.path = path
+        self.shape = (*result.lead_shape, *result.sr_shape)
+        shard: IntTriple = (tile, tile, tile) if tile else BULK
+        # A shard no larger than the volume needs: whole chunks of it.
+        chunk = [min(CHUNK, s) if s % min(CHUNK, s) == 0 else s for s in shard]
+        fitted = [min(s, -(-n // c) * c) for s, n, c in zip(shard, result.sr_shape, chunk, strict=True)]
+        self.grid = TileGrid(result.sr_shape, (fitted[0], fitted[1], fitted[2]))
+        self.partial = path.with_name(path.name + PARTIAL)
+        check_space(path.parent, result.nbytes)
+        shutil.rmtree(self.partial, ignore_errors=True)
+        ones = (1,) * len(result.lead_shape)
+        group = zarr.open_group(self.partial, mode="w", zarr_format=3)
+        group.create_array(
+            "0", shape=self.shape, dtype=result.dtype, chunks=(*ones, *chunk), shards=(*ones, *self.grid.tile)
+        )
+        self._done: set[Tile] = set()
+        self._array = self._open()
+
+    def __contains__(self, tile: Tile) -> bool:
+        return tile in self._done
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    @property
+    def folder(self) -> Path:
+        """Where the data lie now."""
+        return self.partial if self.partial.exists() else self.path
+
+    @property
+    def level0(self) -> Any:
+        """The zarr array of the finest level."""
+        return self._array
+
+    def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
+        """Read ``part`` (absolute SR voxels) of a finished tile, else None."""
+        lead, _ = tile
+        return np.asarray(self._array[(*lead, *part.slices)]) if tile in self._done else None
+
+    def put(self, tile: Tile, voxels: npt.NDArray[Any]) -> None:
+        """Write a tile to disk."""
+        lead, index = tile
+        self._array[(*lead, *self.grid.box(index).slices)] = voxels
+        self._done.add(tile)
+
+    def finish(self) -> None:
+        """Give the complete store its name; one that stood there is replaced only now."""
+        replace_folder(self.partial, self.path)
+        self._array = self._open()
+
+    def discard(self) -> None:
+        """Remove an unfinished store."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    def _open(self) -> Any:
+        return zarr.open_array(self.folder / "0", mode="r+")
+
+
+def replace_folder(new: Path, final: Path) -> None:
+    """Rename ``new`` to ``final``, putting a folder or file that stands there out of the way until it is done."""
+    old = final.with_name(final.name + ".old")
+    if final.exists():
+        os.replace(final, old)
+    os.replace(new, final)
+    if old.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink(missing_ok=True)
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise OSError if ``folder`` is no writable folder or has less than ``needed`` bytes free."""
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OSError(f"Got the folder {folder}, which does not exist or is not writable: choose another.")
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            f"Got {free / 1e9:.1f} GB free in {folder}, expected {needed / 1e9:.1f} GB for the result: "
+            "make space or choose another disk."
+        )
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Raise OSError if a result cannot be written to ``path``, or one stands there and is not to be replaced."""
+    check_space(path.parent, 0)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"Got {path}, which exists already: choose another name or allow overwriting.")

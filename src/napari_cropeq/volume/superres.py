@@ -1,0 +1,186 @@
+"""One source and one model: any SR box of any channel and time point."""
+
+from __future__ import annotations
+
+import itertools
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, check_shape, guess_axial
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.core.predict import Exactness, Predictor, convert
+from napari_cropeq.volume.sources import Source, check_volume
+
+__all__ = ["DTYPES", "Lead", "SuperResolution", "acquisition_of"]
+
+Lead = tuple[int, ...]
+"""Indices along the leading axes (t, c) of a source."""
+
+DTYPES = ("source", "float32")
+
+
+def acquisition_of(
+    source: Source,
+    voxel_size: tuple[float, float, float] | None = None,
+    axial: int | None = None,
+    fwhm: float | None = None,
+) -> Acquisition:
+    """Return how a source was sampled.
+
+    Parameters
+    ----------
+    source : Source
+        Gives voxel size and unit.
+    voxel_size : (z, y, x), optional
+        Instead of the source's own, in its unit.
+    axial : int, optional
+        Axial axis, an index into z, y, x; the one of the largest step by default.
+    fwhm : float, optional
+        Width of the slice profile in the source's unit; the axial step by default.
+
+    Raises
+    ------
+    ValueError
+        If the voxel size is unknown or no acquisition this method can improve.
+    """
+    size = voxel_size or source.voxel_size
+    if size is None:
+        raise ValueError(
+            f"Got {source.name}, which does not say its voxel size, expected one along z, y and x: "
+            "give it (command line: --voxel-size Z Y X)."
+        )
+    unit = source.unit
+    if unit == "pixel" and voxel_size is not None:
+        unit = "micrometer"
+    return Acquisition(size, guess_axial(size) if axial is None else axial, fwhm or 0.0, unit)
+
+
+class SuperResolution:
+    """Computes SR boxes of a source, in the dtype of the result.
+
+    Parameters
+    ----------
+    source : Source
+        With any leading axes.
+    model : Model
+        Trained for the factor of ``acquisition``.
+    acquisition : Acquisition, optional
+        Grid of the source; from the source and the model's axial axis by default.
+    planes, device : str, optional
+        See :class:`napari_cropeq.core.predict.Predictor`.
+    dtype : str
+        ``source`` (rounded and clipped) or ``float32``.
+
+    Raises
+    ------
+    ValueError
+        If source and model do not fit each other, before any tile is computed.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        model: Model,
+        acquisition: Acquisition | None = None,
+        planes: str | None = None,
+        device: str = "auto",
+        dtype: str = "source",
+    ) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"Got dtype {dtype!r}, expected source or float32: choose one of these.")
+        check_volume(source.data, source.name)
+        self.source, self.model = source, model
+        self.acquisition = acquisition or acquisition_of(source, axial=_axial(source, model))
+        model.check_fits(self.acquisition)
+        self.lead_shape: tuple[int, ...] = tuple(int(n) for n in source.data.shape[:-3])
+        shape = source.data.shape[-3:]
+        check_shape(shape, self.acquisition, 1)
+        self.sr_shape: IntTriple = self.acquisition.sr_shape(shape)
+        self.dtype = np.dtype(np.float32) if dtype == "float32" else np.dtype(source.data.dtype)
+        # Every channel is measured before any work: a constant one is found now.
+        self._normalisations: dict[int, Normalisation] = {}
+        for lead in self.leads:
+            if self._channel(lead) not in self._normalisations:
+                self._normalisations[self._channel(lead)] = Normalisation.measure(self.volume(lead))
+        first = self.leads[0]
+        scale = self._normalisations[self._channel(first)]
+        self._predictor = Predictor(model.network, self.acquisition, self.volume(first), scale, planes, device)
+        self.planes = self._predictor.planes
+        self._over = lru_cache(maxsize=64)(self._make_predictor)
+
+    @property
+    def leads(self) -> list[Lead]:
+        """All indices along the leading axes."""
+        return list(itertools.product(*(range(n) for n in self.lead_shape)))
+
+    @property
+    def exactness(self) -> Exactness:
+        """What the check of the device found."""
+        return self._predictor.exactness
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the whole result in bytes, uncompressed."""
+        return int(np.prod((*self.lead_shape, *self.sr_shape), dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def sr_translate(self) -> tuple[float, float, float]:
+        """World position of the first SR voxel's centre (z, y, x), in the source's unit."""
+        parts = zip(self.source.translate, self.acquisition.sr_offset, self.acquisition.voxel_size, strict=True)
+        z, y, x = (t + offset * step for t, offset, step in parts)
+        return z, y, x
+
+    def volume(self, lead: Lead) -> Any:
+        """Return the source volume (z, y, x) at ``lead``, lazily."""
+        return _Computed(self.source.data[lead])
+
+    def compute(self, lead: Lead, box: Box) -> npt.NDArray[Any]:
+        """Return the SR voxels of ``box`` (z, y, x) in the result's dtype; one chain, whoever asks."""
+        return convert(self._over(lead)(box), self.dtype)
+
+    def interpolated(self, lead: Lead, box: Box) -> npt.NDArray[Any]:
+        """Return the quintic interpolation of ``box`` (z, y, x) in the result's dtype."""
+        return convert(self._over(lead).interpolated(box), self.dtype)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the result, as JSON values."""
+        return {
+            "source": self.source.describe(),
+            "model": self.model.fingerprint,
+            "factor": self.acquisition.factor,
+            "axial": "zyx"[self.acquisition.axial],
+            "planes": ["zyx"[p] for p in self.planes],
+            "exactness": str(self.exactness),
+            "training": dict(self.model.training),
+            "provenance": dict(self.model.provenance),
+        }
+
+    def _make_predictor(self, lead: Lead) -> Predictor:
+        return self._predictor.over(self.volume(lead), self._normalisations[self._channel(lead)])
+
+    def _channel(self, lead: Lead) -> int:
+        return lead[self.source.axes.index("c")] if "c" in self.source.axes[:-3] else 0
+
+
+class _Computed:
+    """A lazy array whose boxes come as numpy arrays, computed in the calling thread."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self.shape = array.shape
+        self.dtype = array.dtype
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        part = self._array[key]
+        # One scheduler of our own decides what runs beside what: dask adds no threads to it.
+        return np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
+
+
+def _axial(source: Source, model: Model) -> int:
+    """Return the axial axis of a sibling: the one of its largest step, the model's where there is none."""
+    size = source.voxel_size
+    return model.acquisition.axial if size is None else guess_axial(size)

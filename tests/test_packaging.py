@@ -1,0 +1,124 @@
+"""What users install: the wheel, its metadata, and the manifest that napari finds in it."""
+
+from __future__ import annotations
+
+import email
+import email.message
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MANIFEST = Path("src/napari_cropeq/napari.yaml")
+
+
+def run(*command: object, **options: object) -> str:
+    """Run a command, return what it prints, and fail with what it says."""
+    # The environment made below must not be led back to this one.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel with what is installed here, so that no network is needed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def metadata(wheel: Path) -> email.message.Message:
+    """Return the wheel's metadata."""
+    return email.message_from_string(read(wheel, "METADATA"))
+
+
+def read(wheel: Path, name: str) -> str:
+    """Return a file of the wheel's .dist-info folder."""
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = (path for path in archive.namelist() if path.endswith(f".dist-info/{name}"))
+        return archive.read(path).decode()
+
+
+def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {"napari_cropeq/__init__.py", "napari_cropeq/py.typed", "napari_cropeq/napari.yaml"} <= names
+    assert not [name for name in names if not name.startswith(("napari_cropeq/", "napari_cropeq-"))]
+    assert not [name for name in names if name.endswith(("ruff.toml", ".pyc"))]
+
+
+def test_wheel_declares_manifest_and_command(wheel: Path) -> None:
+    entry_points = read(wheel, "entry_points.txt").splitlines()
+    assert "napari-cropeq = napari_cropeq:napari.yaml" in entry_points
+    assert "cropeq = napari_cropeq.cli:main" in entry_points
+
+
+def test_metadata_lets_the_hub_list_it(metadata: email.message.Message) -> None:
+    assert metadata["Name"] == "napari-cropeq"
+    assert metadata["License-Expression"] == "BSD-3-Clause"
+    assert "Framework :: napari" in metadata.get_all("Classifier", [])
+
+
+def test_base_requirements_leave_the_choice_of_qt(metadata: email.message.Message) -> None:
+    base = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert any(line.startswith("napari>") for line in base)
+    assert not [line for line in base if re.match(r"(pyqt[56]?\b|pyside|napari\[)", line, re.IGNORECASE)]
+
+
+# Runs in the empty environment. npe2 is borrowed from the one that runs the tests, whose packages then leave the path
+# again, together with the editable install among them: what discovery sees is what the wheel brought.
+DISCOVER = """
+import importlib.util, json, sys
+borrowed, own = sys.argv[1:], list(sys.path)
+sys.path += borrowed
+import npe2, yaml
+sys.path[:] = own
+found = list(npe2.PluginManifest.discover())
+print(json.dumps({
+    "errors": [str(result.error) for result in found if result.error],
+    "plugins": [result.manifest.name for result in found if result.manifest],
+    "package": importlib.util.find_spec("napari_cropeq").origin,
+}))
+"""
+
+
+def test_manifest_is_discovered_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path)
+    python = tmp_path / ("Scripts" if os.name == "nt" else "bin") / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
+
+    borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    found = json.loads(run(python, "-c", DISCOVER, *borrowed, cwd=tmp_path))
+
+    assert found["errors"] == []
+    assert found["plugins"] == ["napari-cropeq"]
+    assert Path(found["package"]).is_relative_to(tmp_path)
+
+
+def test_every_command_of_the_manifest_can_be_imported() -> None:
+    run(sys.executable, "-m", "npe2", "validate", "--imports", "napari_cropeq")
+
+
+def test_manifest_at_the_top_is_a_link() -> None:
+    link = ROOT / "napari.yaml"
+    assert link.is_symlink()
+    assert link.resolve() == ROOT / MANIFEST
+    assert link.is_file()
+
+
+def test_pictures_of_the_readme_are_seen_from_elsewhere() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    markdown = re.findall(r"!\[[^\]]*\]\(\s*<?([^)\s>]+)", text)
+    html = re.findall(r"<img\b[^>]*\bsrc\s*=\s*[\"']?([^\"'\s>]+)", text, re.IGNORECASE)
+    assert [url for url in markdown + html if not url.startswith("https://")] == []

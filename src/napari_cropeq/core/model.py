@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.network import Network, build_network
@@ -92,7 +92,10 @@ class Model:
         }
         weights = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
         try:
-            save_file(weights, partial, metadata={"cropeq": json.dumps(header)})
+            with open(partial, "wb") as file:
+                file.write(save(weights, metadata={"cropeq": json.dumps(header)}))
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box
+from napari_cropeq.core.allocator import keep_freed_memory
+from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple
 from napari_cropeq.core.network import Network, build_network, use_channels_last
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
-from napari_cropeq.core.tiles import TileGrid, divide, pick, read_box
+from napari_cropeq.core.tiles import TileGrid, divide, hull, pick, read_box
 
 __all__ = ["Exactness", "Predictor", "choose_device", "convert", "plane_axes"]
 
@@ -24,7 +25,7 @@ CANONICAL_TILE = 64
 CANONICAL_ROWS = 16
 FREE_TILE = 256
 # Feature-map elements in one call: bounds memory, and keeps tensors far below 2**31 elements.
-MAX_ELEMENTS = 2**24
+MAX_ELEMENTS = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ class Predictor:
         device: str = "auto",
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        keep_freed_memory()
         self.device = choose_device(device)
         self.acquisition, self.source, self.normalisation = acquisition, source, normalisation
         self.planes = plane_axes(planes, acquisition.axial)
@@ -146,42 +148,31 @@ class Predictor:
         ValueError
             If the source holds NaN or infinite voxels there.
         """
-        total = self._mean_over_planes(box)
-        return self.normalisation.undo(total)
+        tiles = [(plane, tile) for plane in self.planes for tile in self._compute_boxes(box, plane)]
+        window = self._read(hull([tile.grow(self._halo(plane)) for plane, tile in tiles]))
+        refined = {plane: np.empty(box.shape, self.dtype) for plane in self.planes}
+        for plane, tile in tiles:
+            part = tile.intersect(box)
+            if part is not None:
+                voxels = self._refine(window, tile, plane)
+                refined[plane][part.relative_to(box.start).slices] = voxels[part.relative_to(tile.start).slices]
+        parts = list(refined.values())
+        return self.normalisation.undo(parts[0] if len(parts) == 1 else (parts[0] + parts[1]) * self.dtype.type(0.5))
 
     def interpolated(self, box: Box) -> npt.NDArray[Any]:
         """Return the quintic interpolation of ``box``, which the network refines, in source intensities."""
-        return self.normalisation.undo(self._interpolate(box))
+        return self.normalisation.undo(self._read(box).interpolated(box))
 
-    def _mean_over_planes(self, box: Box) -> npt.NDArray[Any]:
-        parts = [self._refine(box, plane) for plane in self.planes]
-        return parts[0] if len(parts) == 1 else (parts[0] + parts[1]) * parts[0].dtype.type(0.5)
-
-    def _interpolate(self, box: Box, halo: tuple[int, int, int] = (0, 0, 0)) -> npt.NDArray[Any]:
-        """Return normalised, interpolated voxels of an SR box grown by a halo, (z, y, x)."""
-        grown, axial = box.grow(halo), self.acquisition.axial
-        read = read_box(grown, self.acquisition)
+    def _read(self, box: Box) -> Window:
+        """Read, once, the normalised source samples that the SR voxels of ``box`` are interpolated from."""
+        read = read_box(box, self.acquisition)
         raw = read_mirrored(self.source, read)
         check_finite(raw, "the volume", tuple(max(s, 0) for s in read.start))
-        samples = np.moveaxis(self.normalisation.apply(raw, self.dtype), axial, 0)
-        out = interpolate(
-            np.ascontiguousarray(samples),
-            read.start[axial],
-            grown.start[axial],
-            grown.stop[axial],
-            self.acquisition.factor,
-        )
-        return np.moveaxis(out, 0, axial)
+        samples = np.moveaxis(self.normalisation.apply(raw, self.dtype), self.acquisition.axial, 0)
+        return Window(np.ascontiguousarray(samples), read, self.acquisition)
 
-    def _refine(self, box: Box, plane: int) -> npt.NDArray[Any]:
-        """Return normalised SR voxels of ``box`` from its planes (axial, ``plane``)."""
-        out = np.empty(box.shape, self.dtype)
-        for tile in self._compute_boxes(box, plane):
-            part = tile.intersect(box)
-            if part is not None:
-                refined = self._refine_tile(tile, plane)
-                out[part.relative_to(box.start).slices] = refined[part.relative_to(tile.start).slices]
-        return out
+    def _halo(self, plane: int) -> IntTriple:
+        return pick((self.acquisition.axial, plane), self.network.halo, 0)
 
     def _compute_boxes(self, box: Box, plane: int) -> Iterator[Box]:
         """Yield boxes that cover ``box``: free ones inside it, or whole canonical tiles around it."""
@@ -197,14 +188,31 @@ class Predictor:
             area *= min(box.shape[a], FREE_TILE) + self.network.shrink
         return max(1, MAX_ELEMENTS // (area * self.network.filters))
 
-    def _refine_tile(self, tile: Box, plane: int) -> npt.NDArray[Any]:
-        axial, halo = self.acquisition.axial, self.network.halo
-        row = 3 - axial - plane
-        image = self._interpolate(tile, pick((axial, plane), halo, 0))
-        order = (row, axial, plane)
+    def _refine(self, window: Window, tile: Box, plane: int) -> npt.NDArray[Any]:
+        """Return normalised SR voxels of ``tile`` from its planes (axial, ``plane``), (z, y, x)."""
+        image = window.interpolated(tile.grow(self._halo(plane)))
+        order = (3 - self.acquisition.axial - plane, self.acquisition.axial, plane)
         batch = torch.from_numpy(np.ascontiguousarray(image.transpose(order))[:, None])  # (rows, 1, axial, plane)
         refined = self.network.predict(batch.to(self.device)).cpu().numpy()[:, 0]
         return refined.transpose(np.argsort(order))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Normalised source samples held in memory, from which tiles are interpolated."""
+
+    samples: npt.NDArray[Any]  # axial axis first
+    box: Box  # where they lie, source voxels (z, y, x), beyond the border too
+    acquisition: Acquisition
+
+    def interpolated(self, box: Box) -> npt.NDArray[Any]:
+        """Return normalised, interpolated voxels of an SR box (z, y, x) inside the window."""
+        axial = self.acquisition.axial
+        lateral = [box.relative_to(self.box.start).slices[a] for a in self.acquisition.lateral]
+        start, stop = box.start[axial], box.stop[axial]
+        part = self.samples[:, lateral[0], lateral[1]]
+        out = interpolate(part, self.box.start[axial], start, stop, self.acquisition.factor)
+        return np.moveaxis(out, 0, axial)
 
 
 def _twin(network: Network, device: torch.device, dtype: torch.dtype) -> Network:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, int_triple
 from napari_cropeq.core.spline import source_range
 
-__all__ = ["TileGrid", "divide", "pick", "read_box"]
+__all__ = ["TileGrid", "divide", "hull", "pick", "read_box"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,14 @@ def divide(box: Box, size: IntTriple) -> Iterator[Box]:
     """Yield parts of ``box`` of at most ``size`` (z, y, x), laid from its first voxel."""
     for part in TileGrid(box.shape, size).touching(Box.whole(box.shape)):
         yield part.relative_to([-s for s in box.start])
+
+
+def hull(boxes: Collection[Box]) -> Box:
+    """Return the smallest box that holds all ``boxes``."""
+    return Box(
+        int_triple([min(box.start[a] for box in boxes) for a in range(3)]),
+        int_triple([max(box.stop[a] for box in boxes) for a in range(3)]),
+    )
 
 
 def pick(axes: Collection[int], inside: int, outside: int) -> IntTriple:

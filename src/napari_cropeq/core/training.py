@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_cropeq.core.allocator import keep_freed_memory
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model, provenance
 from napari_cropeq.core.network import Network, build_network
@@ -100,6 +101,7 @@ class Training:
         device: str = "auto",
         normalisation: Normalisation | None = None,
     ) -> None:
+        keep_freed_memory()
         self.recipe, self.acquisition, self.device = recipe, acquisition, choose_device(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)

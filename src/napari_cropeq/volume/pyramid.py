@@ -32,7 +32,12 @@ def build_pyramid(folder: Path) -> Iterator[int]:
     fine: Any = group["0"]
     for level, shape in enumerate(level_shapes(fine.shape), 1):
         coarse = group.create_array(
-            str(level), shape=shape, dtype=fine.dtype, chunks=fine.chunks, shards=fine.shards or fine.chunks
+            str(level),
+            shape=shape,
+            dtype=fine.dtype,
+            chunks=fine.chunks,
+            shards=fine.shards or fine.chunks,
+            dimension_names=fine.metadata.dimension_names,
         )
         factors = [1 if m == n else 2 for n, m in zip(fine.shape, shape, strict=True)]
         shard = fine.shards or fine.chunks

@@ -92,7 +92,7 @@ def _photographed(rng: np.random.Generator, photons: NDArray[np.float64]) -> NDA
 
 
 def _source(name: str, data: NDArray[Any], voxel_size: tuple[float, float, float], shift: float) -> Source:
-    lazy = da.from_array(data, chunks=(1, 1, *data.shape[2:]), name=False)  # type: ignore[no-untyped-call]
+    lazy = da.from_array(data, chunks=(1, 1, *data.shape[2:]), name=False)
     return Source(
         data=lazy,
         axes="czyx",

@@ -190,7 +190,7 @@ def open_source(path: str | Path) -> Source:
 
 def _lazy(array: Any, chunks: tuple[int, ...]) -> da.Array:
     """Wrap an array-like, of which Dask then asks for no more than the boxes it needs."""
-    lazy: da.Array = da.from_array(array, chunks=chunks, name=False, asarray=True, fancy=False)  # type: ignore[no-untyped-call]
+    lazy: da.Array = da.from_array(array, chunks=chunks, name=False, asarray=True, fancy=False)
     return lazy
 
 

@@ -131,7 +131,12 @@ class DiskStore:
         ones = (1,) * len(result.lead_shape)
         group = zarr.open_group(self.partial, mode="w", zarr_format=3)
         group.create_array(
-            "0", shape=self.shape, dtype=result.dtype, chunks=(*ones, *chunk), shards=(*ones, *self.grid.tile)
+            "0",
+            shape=self.shape,
+            dtype=result.dtype,
+            chunks=(*ones, *chunk),
+            shards=(*ones, *self.grid.tile),
+            dimension_names=list(result.source.axes),
         )
         self._done: set[Tile] = set()
         self._array = self._open()

@@ -13,6 +13,7 @@ from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, check_shape
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Exactness, Predictor, convert
+from napari_cropeq.volume.bricks import Bricks
 from napari_cropeq.volume.sources import Source, check_volume
 
 __all__ = ["DTYPES", "Lead", "SuperResolution", "acquisition_of"]
@@ -101,6 +102,7 @@ class SuperResolution:
         check_shape(shape, self.acquisition, 1)
         self.sr_shape: IntTriple = self.acquisition.sr_shape(shape)
         self.dtype = np.dtype(np.float32) if dtype == "float32" else np.dtype(source.data.dtype)
+        self._bricks = lru_cache(maxsize=4)(lambda lead: Bricks(source.data[lead]))
         # Every channel is measured before any work: a constant one is found now.
         self._normalisations: dict[int, Normalisation] = {}
         for lead in self.leads:
@@ -110,7 +112,7 @@ class SuperResolution:
         scale = self._normalisations[self._channel(first)]
         self._predictor = Predictor(model.network, self.acquisition, self.volume(first), scale, planes, device)
         self.planes = self._predictor.planes
-        self._over = lru_cache(maxsize=64)(self._make_predictor)
+        self._over = lru_cache(maxsize=4)(self._make_predictor)
 
     @property
     def leads(self) -> list[Lead]:
@@ -134,9 +136,9 @@ class SuperResolution:
         z, y, x = (t + offset * step for t, offset, step in parts)
         return z, y, x
 
-    def volume(self, lead: Lead) -> Any:
+    def volume(self, lead: Lead) -> Bricks:
         """Return the source volume (z, y, x) at ``lead``, lazily."""
-        return _Computed(self.source.data[lead])
+        return self._bricks(lead)
 
     def compute(self, lead: Lead, box: Box) -> npt.NDArray[Any]:
         """Return the SR voxels of ``box`` (z, y, x) in the result's dtype; one chain, whoever asks."""
@@ -164,20 +166,6 @@ class SuperResolution:
 
     def _channel(self, lead: Lead) -> int:
         return lead[self.source.axes.index("c")] if "c" in self.source.axes[:-3] else 0
-
-
-class _Computed:
-    """A lazy array whose boxes come as numpy arrays, computed in the calling thread."""
-
-    def __init__(self, array: Any) -> None:
-        self._array = array
-        self.shape = array.shape
-        self.dtype = array.dtype
-
-    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        part = self._array[key]
-        # One scheduler of our own decides what runs beside what: dask adds no threads to it.
-        return np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
 
 
 def _axial(source: Source, model: Model) -> int:

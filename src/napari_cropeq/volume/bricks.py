@@ -1,0 +1,78 @@
+"""A lazy volume read brick by brick, each brick once as long as it is likely to be needed again."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Bricks"]
+
+CAP = 2**28
+
+
+class Bricks:
+    """Boxes of a Dask array as numpy arrays, computed in the calling thread.
+
+    Neighbouring tiles need the same chunks of the source (46 slices for one SR plane): decoded chunks
+    are kept, least recently used dropped beyond a byte cap. Safe for threads.
+
+    Parameters
+    ----------
+    array : dask array (z, y, x)
+        Where boxes are read from.
+    cap : int
+        Bytes to keep at most.
+    """
+
+    def __init__(self, array: Any, cap: int = CAP) -> None:
+        self._array, self._cap, self._nbytes = array, cap, 0
+        self.shape: tuple[int, ...] = tuple(int(n) for n in array.shape)
+        self.dtype = np.dtype(array.dtype)
+        self._edges = [np.cumsum((0, *sizes)) for sizes in array.chunks]
+        self._bricks: OrderedDict[tuple[int, ...], npt.NDArray[Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getitem__(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
+        """Return a box; ``key`` holds a slice or an integer for each axis."""
+        ranges = [
+            range(n)[k] if isinstance(k, slice) else range(k, k + 1) for n, k in zip(self.shape, key, strict=True)
+        ]
+        out = np.empty([len(r) for r in ranges], self.dtype)
+        spans = [self._spans(axis, r) for axis, r in enumerate(ranges)]
+        for parts in itertools.product(*spans):
+            brick = self._brick(tuple(number for number, _, _ in parts))
+            out[tuple(target for _, target, _ in parts)] = brick[tuple(inside for _, _, inside in parts)]
+        return out[tuple(slice(None) if isinstance(k, slice) else 0 for k in key)]
+
+    def _spans(self, axis: int, wanted: range) -> list[tuple[int, slice, slice]]:
+        """Return (brick number, where it goes in the box, what is taken of it) for a range along an axis."""
+        if not len(wanted):
+            return []
+        edges, index = self._edges[axis], np.asarray(wanted)
+        first, last = (int(np.searchsorted(edges, i, side="right")) - 1 for i in (index[0], index[-1]))
+        spans = []
+        for number in range(first, last + 1):
+            low, high = (int(i) for i in np.searchsorted(index, (edges[number], edges[number + 1])))
+            if low < high:
+                start, stop = int(index[low] - edges[number]), int(index[high - 1] - edges[number]) + 1
+                spans.append((number, slice(low, high), slice(start, stop, wanted.step)))
+        return spans
+
+    def _brick(self, number: tuple[int, ...]) -> npt.NDArray[Any]:
+        with self._lock:
+            brick = self._bricks.get(number)
+            if brick is not None:
+                self._bricks.move_to_end(number)
+                return brick
+            # One scheduler of our own decides what runs beside what: dask adds no threads to it.
+            brick = np.asarray(self._array.blocks[number].compute(scheduler="synchronous"))
+            self._bricks[number] = brick
+            self._nbytes += brick.nbytes
+            while self._nbytes > self._cap and len(self._bricks) > 1:
+                self._nbytes -= self._bricks.popitem(last=False)[1].nbytes
+            return brick

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,22 @@ from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
 from napari_cropeq.core.tiles import TileGrid, divide, hull, pick, read_box
 
-__all__ = ["Exactness", "Predictor", "choose_device", "convert", "plane_axes"]
+__all__ = ["Exactness", "Predictor", "StoppedError", "choose_device", "convert", "plane_axes"]
 
 CANONICAL_TILE = 64
 CANONICAL_ROWS = 16
 FREE_TILE = 256
 # Feature-map elements in one call: bounds memory, and keeps tensors far below 2**31 elements.
 MAX_ELEMENTS = 2**22
+
+
+class StoppedError(Exception):
+    """The caller asked a computation to stop between two calls of the network."""
+
+
+def never() -> bool:
+    """Return False: nothing asks to stop."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +146,7 @@ class Predictor:
         sibling.sr_shape = self.acquisition.sr_shape(source.shape)
         return sibling
 
-    def __call__(self, box: Box) -> npt.NDArray[Any]:
+    def __call__(self, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:
         """Return the SR voxels of ``box`` (z, y, x) in source intensities, float32.
 
         The bits do not depend on the box they are computed in: where the device's check found shapes to
@@ -147,12 +156,16 @@ class Predictor:
         ------
         ValueError
             If the source holds NaN or infinite voxels there.
+        StoppedError
+            If ``stop``, asked before every call of the network, returned True.
         """
         tiles = [(plane, tile) for plane in self.planes for tile in self._compute_boxes(box, plane)]
         window = self._read(hull([tile.grow(self._halo(plane)) for plane, tile in tiles]))
         refined = {plane: np.empty(box.shape, self.dtype) for plane in self.planes}
         for plane, tile in tiles:
             part = tile.intersect(box)
+            if stop():
+                raise StoppedError
             if part is not None:
                 voxels = self._refine(window, tile, plane)
                 refined[plane][part.relative_to(box.start).slices] = voxels[part.relative_to(tile.start).slices]

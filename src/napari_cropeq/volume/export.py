@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_cropeq.core.geometry import Box
+from napari_cropeq.core.geometry import Box, IntTriple
+from napari_cropeq.core.predict import never
 from napari_cropeq.volume.ome_tiff import write_ome_tiff
 from napari_cropeq.volume.pyramid import build_pyramid, write_metadata
 from napari_cropeq.volume.scheduler import Scheduler
 from napari_cropeq.volume.store import DiskStore, MemoryStore, check_output, replace_folder
 from napari_cropeq.volume.superres import Lead, SuperResolution
 
-__all__ = ["SUFFIXES", "ExportProgress", "export", "finish", "output_kind", "output_path"]
+__all__ = ["SUFFIXES", "ExportProgress", "bulk_part", "export", "finish", "output_kind", "output_path"]
 
 SUFFIXES = (".ome.zarr", ".ome.tif")
 
@@ -28,7 +29,7 @@ SUFFIXES = (".ome.zarr", ".ome.tif")
 class ExportProgress:
     """Where an export stands."""
 
-    stage: str  # "tiles", "pyramid" or "tiff"
+    stage: str  # "tiles" or "saving"
     done: int  # tiles
     total: int  # tiles
     seconds: float
@@ -99,7 +100,7 @@ def export(
     check_output(path, overwrite)
     folder = path if kind == ".ome.zarr" else path.with_name(f"{path.name}.tiles.zarr")
     store = DiskStore(folder, result, tile)
-    scheduler = Scheduler(result.compute if computed is None else Reuse(computed, result).compute)
+    scheduler = Scheduler(result.compute if computed is None else Reuse(computed, result).compute, bulk_part(result))
     total, start = store.grid.count * len(result.leads), time.monotonic()
     done = 0
     try:
@@ -108,14 +109,18 @@ def export(
         for finished in scheduler.run():
             done += finished.tiles if finished else 0
             yield ExportProgress("tiles", done, total, time.monotonic() - start)
-        yield ExportProgress("pyramid", done, total, time.monotonic() - start)
+        yield ExportProgress("saving", done, total, time.monotonic() - start)
         if kind == ".ome.zarr":
             finish(store, result)
         else:
-            yield ExportProgress("tiff", done, total, time.monotonic() - start)
             _convert(store, path, result)
     finally:
         store.discard()
+
+
+def bulk_part(result: SuperResolution) -> IntTriple:
+    """Return what is best computed at once in bulk, SR voxels (z, y, x): about a second of work."""
+    return result.oriented(128, 256 if len(result.planes) == 1 else 64, 16)
 
 
 def finish(store: DiskStore, result: SuperResolution) -> None:
@@ -127,11 +132,9 @@ def finish(store: DiskStore, result: SuperResolution) -> None:
 
 
 def _convert(store: DiskStore, path: Path, result: SuperResolution) -> None:
-    for _ in build_pyramid(store.partial):
-        pass
     partial = path.with_name(path.name + ".partial")
     try:
-        write_ome_tiff(store.partial, partial, result)
+        write_ome_tiff(store.level0, partial, result)
         replace_folder(partial, path)
     finally:
         if partial.exists():
@@ -152,13 +155,13 @@ class Reuse:
     def __init__(self, computed: MemoryStore, result: SuperResolution) -> None:
         self._computed, self._result = computed, result
 
-    def compute(self, lead: Lead, box: Box) -> npt.NDArray[Any]:
+    def compute(self, lead: Lead, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:
         """Return the SR voxels of ``box`` (z, y, x) at the leading indices ``lead``."""
         out = np.empty(box.shape, self._result.dtype)
         for index in self._computed.grid.indices(box):
             part = self._computed.grid.box(index).intersect(box)
             voxels = None if part is None else self._computed.read((lead, index), part)
             if part is None or voxels is None:
-                return self._result.compute(lead, box)
+                return self._result.compute(lead, box, stop)
             out[part.relative_to(box.start).slices] = voxels
         return out

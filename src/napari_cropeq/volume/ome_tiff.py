@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tifffile
-import zarr
 
+from napari_cropeq.volume.pyramid import block_means
 from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["write_ome_tiff"]
@@ -29,30 +29,42 @@ UNITS = {
 }
 
 
-def write_ome_tiff(folder: Path, path: Path, result: SuperResolution) -> None:
-    """Write the levels of the OME-Zarr ``folder`` to ``path``.
+def write_ome_tiff(volume: Any, path: Path, result: SuperResolution) -> None:
+    """Write a zarr array of SR voxels (axes as in the source) to ``path``.
 
     Voxel sizes, unit, channel names and the position of the first voxel (as plane positions) are kept.
+    The pyramid halves y and x alone: in an OME-TIFF all levels have the same planes.
     """
-    group = zarr.open_group(folder, mode="r")
-    levels: list[Any] = [group[key] for key in sorted(group.array_keys(), key=int)]
     options: dict[str, Any] = {"photometric": "minisblack", "tile": (TILE, TILE), "compression": "zlib"}
+    levels = _level_count(volume.shape)
     with tifffile.TiffWriter(path, bigtiff=True, ome=True) as tif:
-        for number, level in enumerate(levels):
-            extra: dict[str, Any] = {"subfiletype": 1}
-            if number == 0:
-                extra = {"subifds": len(levels) - 1, "metadata": _metadata(result, level.shape)}
-            tif.write(_tiles(level), shape=level.shape, dtype=level.dtype, **extra, **options)
+        for level in range(levels):
+            extra: dict[str, Any] = {"subfiletype": 1, "metadata": None}
+            if level == 0:
+                extra = {"subifds": levels - 1, "metadata": _metadata(result, volume.shape)}
+            shape = (*volume.shape[:-2], *(n >> level for n in volume.shape[-2:]))
+            tif.write(_tiles(volume, 2**level), shape=shape, dtype=volume.dtype, **extra, **options)
 
 
-def _tiles(level: Any) -> Iterator[npt.NDArray[Any]]:
+def _level_count(shape: tuple[int, ...]) -> int:
+    """Return how many levels it takes until a plane fits a tile."""
+    count = 1
+    while max(shape[-2:]) >> (count - 1) > TILE and min(shape[-2:]) >> count > 0:
+        count += 1
+    return count
+
+
+def _tiles(volume: Any, reduction: int) -> Iterator[npt.NDArray[Any]]:
     """Yield the tiles of every plane in order; a slab as deep as a chunk is read at once."""
-    depth = level.chunks[-3]
-    for lead in np.ndindex(*level.shape[:-3]):
-        for start in range(0, level.shape[-3], depth):
-            for plane in np.asarray(level[(*lead, slice(start, start + depth))]):
-                for y in range(0, plane.shape[0], TILE):
-                    for x in range(0, plane.shape[1], TILE):
+    depth = volume.chunks[-3]
+    for lead in np.ndindex(*volume.shape[:-3]):
+        for start in range(0, volume.shape[-3], depth):
+            slab = np.asarray(volume[(*lead, slice(start, start + depth))])
+            rows, columns = (n // reduction for n in slab.shape[1:])
+            slab = block_means(slab[:, : rows * reduction, : columns * reduction], (1, reduction, reduction))
+            for plane in slab:
+                for y in range(0, rows, TILE):
+                    for x in range(0, columns, TILE):
                         tile = np.zeros((TILE, TILE), plane.dtype)
                         part = plane[y : y + TILE, x : x + TILE]
                         tile[: part.shape[0], : part.shape[1]] = part

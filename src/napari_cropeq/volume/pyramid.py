@@ -13,7 +13,7 @@ import zarr
 
 from napari_cropeq.volume.superres import SuperResolution
 
-__all__ = ["build_pyramid", "write_metadata"]
+__all__ = ["block_means", "build_pyramid", "write_metadata"]
 
 SMALLEST = 256  # levels are added until no side is longer, voxels
 AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
@@ -44,7 +44,7 @@ def build_pyramid(folder: Path) -> Iterator[int]:
         source: Any = da.from_array(fine, chunks=tuple(s * f for s, f in zip(shard, factors, strict=True)))
         source = source[tuple(slice(0, m * f) for m, f in zip(shape, factors, strict=True))]
         means: Any = source.map_blocks(
-            _block_means,
+            block_means,
             tuple(factors),
             dtype=fine.dtype,
             chunks=tuple(tuple(c // f for c in cs) for cs, f in zip(source.chunks, factors, strict=True)),
@@ -54,7 +54,7 @@ def build_pyramid(folder: Path) -> Iterator[int]:
         yield level
 
 
-def _block_means(block: npt.NDArray[Any], factors: tuple[int, ...]) -> npt.NDArray[Any]:
+def block_means(block: npt.NDArray[Any], factors: tuple[int, ...]) -> npt.NDArray[Any]:
     """Return means over ``factors`` voxels along each axis, in the dtype of ``block``."""
     split = [n for size, f in zip(block.shape, factors, strict=True) for n in (size // f, f)]
     kind = np.float64 if block.dtype.kind != "f" else block.dtype

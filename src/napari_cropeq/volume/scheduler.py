@@ -8,26 +8,30 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
-from napari_cropeq.core.tiles import TileGrid
-from napari_cropeq.volume.store import BULK, Tile, TileStore
+from napari_cropeq.core.predict import StoppedError
+from napari_cropeq.core.tiles import TileGrid, divide
+from napari_cropeq.volume.store import Tile, TileStore
 from napari_cropeq.volume.superres import Lead
 
-__all__ = ["Done", "Scheduler"]
+__all__ = ["Compute", "Done", "Scheduler"]
 
-Compute = Callable[[Lead, Box], npt.NDArray[Any]]
+
+Compute = Callable[[Lead, Box, Callable[[], bool]], npt.NDArray[Any]]
+"""Gives the voxels of an SR box, or raises StoppedError once the function it is given returns True."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A box that has just been finished."""
+    """A box that has just been computed."""
 
     lead: Lead
     box: Box
-    tiles: int  # of the store, finished by this box
-    generation: int  # of the wish it belonged to
+    tiles: int  # of the store, finished by this box; 0 for a part of a larger tile
+    generation: int  # of the last wish when it was begun
 
 
 class Scheduler:
@@ -39,15 +43,17 @@ class Scheduler:
     Parameters
     ----------
     compute : callable
-        ``compute(lead, box)`` gives the voxels of an SR box.
+        ``compute(lead, box, stop)`` gives the voxels of an SR box.
+    part : (z, y, x)
+        What is computed at once in bulk: large enough that halos cost little, small enough that visible
+        tiles need not wait long.
     """
 
-    def __init__(self, compute: Compute) -> None:
-        self._compute = compute
+    def __init__(self, compute: Compute, part: IntTriple) -> None:
+        self._compute, self._part = compute, part
         self._changed = threading.Condition()
         self._visible: deque[tuple[TileStore, Tile]] = deque()
-        self._bulk: Iterator[tuple[TileStore, Lead, Box]] = iter(())
-        self._bulk_pending = False
+        self._bulk: Iterator[Done] | None = None
         self._closed = False
         self.generation = 0
 
@@ -62,17 +68,16 @@ class Scheduler:
     def run_all(self, store: TileStore, leads: Iterable[Lead]) -> None:
         """Ask for every tile in storage order, behind those in view."""
         with self._changed:
-            self._bulk = self._bulk_boxes(store, list(leads))
-            self._bulk_pending = True
+            self._bulk = self._fill(store, list(leads))
             self._changed.notify_all()
 
     def stop_all(self) -> None:
         """Drop the wish for every tile; those in view stay wanted."""
         with self._changed:
-            self._bulk, self._bulk_pending = iter(()), False
+            self._bulk = None
 
     def close(self) -> None:
-        """Drop all wishes and end :meth:`run` after the box under way."""
+        """Drop all wishes and end :meth:`run` after the call of the network under way."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -80,10 +85,15 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether nothing is wanted."""
-        return not self._visible and not self._bulk_pending
+        return not self._visible and self._bulk is None
+
+    @property
+    def running_all(self) -> bool:
+        """Whether every tile is wanted and not all are done."""
+        return self._bulk is not None
 
     def run(self, wait: bool = False) -> Iterator[Done | None]:
-        """Compute what is wanted, one box at a time, yielding each when it is in its store.
+        """Compute what is wanted, one box at a time, yielding each when it is done.
 
         Parameters
         ----------
@@ -92,9 +102,14 @@ class Scheduler:
             caller can look up), until :meth:`close`.
         """
         while not self._closed:
-            task = self._next()
-            if task is not None:
-                yield self._finish(*task)
+            try:
+                done = self._step()
+            except StoppedError:
+                continue
+            if done is not None:
+                yield done
+            elif not self.idle:
+                continue
             elif not wait:
                 return
             else:
@@ -103,35 +118,58 @@ class Scheduler:
                         self._changed.wait(0.5)
                 yield None
 
-    def _next(self) -> tuple[TileStore, Lead, Box, int] | None:
+    def _step(self) -> Done | None:
+        """Compute the next box, a visible tile before a part of the bulk."""
         with self._changed:
             while self._visible:
-                store, (lead, index) = self._visible.popleft()
-                if (lead, index) not in store:
-                    return store, lead, store.grid.box(index), self.generation
-            for store, lead, box in self._bulk:
-                if any((lead, index) not in store for index in store.grid.indices(box)):
-                    return store, lead, box, self.generation
-            self._bulk_pending = False
+                store, tile = self._visible.popleft()
+                if tile not in store:
+                    break
+            else:
+                store = None
+            bulk = self._bulk
+        if store is not None:
+            return self._tile(store, tile)
+        if bulk is None:
             return None
+        done = next(bulk, None)
+        if done is None:
+            with self._changed:
+                if self._bulk is bulk:
+                    self._bulk = None
+        return done
 
-    def _finish(self, store: TileStore, lead: Lead, box: Box, generation: int) -> Done:
-        voxels = self._compute(lead, box)
-        tiles = 0
-        for index in store.grid.indices(box):
-            part = store.grid.box(index)
-            store.put((lead, index), voxels[part.relative_to(box.start).slices])
-            tiles += 1
-        return Done(lead, box, tiles, generation)
+    def _tile(self, store: TileStore, tile: Tile) -> Done:
+        generation, box = self.generation, store.grid.box(tile[1])
+        # A tile is short work: only closing stops it; an outdated one is finished and kept.
+        store.put(tile, self._compute(tile[0], box, lambda: self._closed))
+        return Done(tile[0], box, 1, generation)
 
-    @staticmethod
-    def _bulk_boxes(store: TileStore, leads: list[Lead]) -> Iterator[tuple[TileStore, Lead, Box]]:
-        """Yield boxes of whole tiles, large because recompute falls with size."""
+    def _fill(self, store: TileStore, leads: list[Lead]) -> Iterator[Done]:
+        """Compute groups of tiles part by part, yielding every part, and put each group's tiles when it is whole."""
         grid = store.grid
         if grid.shape is None:
             raise ValueError("Got a store without a shape, expected a finite one: give it the shape of the SR grid.")
-        size: IntTriple = int_triple([max(1, b // t) * t for b, t in zip(BULK, grid.tile, strict=True)])
-        boxes = list(TileGrid(grid.shape, size).touching(Box.whole(grid.shape)))
+        # Small tiles are grouped to a part, since recompute falls with size; large ones are computed in parts.
+        group = int_triple([max(1, p // t) * t for p, t in zip(self._part, grid.tile, strict=True)])
+        groups = list(TileGrid(grid.shape, group).touching(Box.whole(grid.shape)))
         for lead in leads:
-            for box in boxes:
-                yield store, lead, box
+            for box in groups:
+                missing = [index for index in grid.indices(box) if (lead, index) not in store]
+                if missing:
+                    yield from self._fill_group(store, lead, box, missing)
+
+    def _fill_group(self, store: TileStore, lead: Lead, box: Box, missing: list[IntTriple]) -> Iterator[Done]:
+        me, voxels = self._bulk, None
+        parts = list(divide(box, self._part))
+        for number, part in enumerate(parts, 1):
+            computed = self._compute(lead, part, lambda: self._closed or self._bulk is not me)
+            if voxels is None:
+                voxels = np.empty(box.shape, computed.dtype)
+            voxels[part.relative_to(box.start).slices] = computed
+            if number < len(parts):
+                yield Done(lead, part, 0, self.generation)
+        if voxels is not None:
+            for index in missing:
+                store.put((lead, index), voxels[store.grid.box(index).relative_to(box.start).slices])
+        yield Done(lead, parts[-1], len(missing), self.generation)

@@ -118,12 +118,14 @@ class _Ordered:
         self.ndim = len(order)
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        """Read a box; index holds a slice or an integer per axis."""
+        """Read a box; index holds a slice, an integer or, as Dask also asks, a list of integers per axis."""
         index = index if isinstance(index, tuple) else (index,)
         index = (*index, *(slice(None),) * (self.ndim - len(index)))
         wanted: list[slice] = [slice(0, 1)] * len(self._array.shape)
+        picked: list[Any] = []
         for axis, cut in zip(self._order, index, strict=True):
-            wanted[axis] = cut if isinstance(cut, slice) else slice(int(cut), int(cut) + 1)
+            wanted[axis], pick = _span(cut)
+            picked.append(pick)
         try:
             box = np.asarray(self._array[tuple(wanted)])
         except (zlib.error, struct.error, EOFError, RuntimeError, ValueError, KeyError, IndexError) as error:
@@ -131,9 +133,23 @@ class _Ordered:
                 f"{self._name} cannot be read any further ({error}): the file is damaged, so copy or export it again."
             ) from error
         box = box.transpose(*self._order, *self._fixed)
-        picked = tuple(slice(None) if isinstance(cut, slice) else 0 for cut in index)
-        box = box[(*picked, *(0,) * len(self._fixed))]
-        return np.ascontiguousarray(box, dtype=self.dtype)
+        for axis, pick in enumerate(picked):
+            if isinstance(pick, np.ndarray):
+                box = np.take(box, pick, axis)
+        numbers = [slice(None) if isinstance(pick, np.ndarray) else pick for pick in picked]
+        return np.asarray(box[(*numbers, *(0,) * len(self._fixed))], dtype=self.dtype, order="C")
+
+
+def _span(cut: Any) -> tuple[slice, Any]:
+    """Give the slice that covers an index, and what is then to be picked from it."""
+    if isinstance(cut, slice):
+        return cut, slice(None)
+    if np.ndim(cut) == 0:
+        return slice(int(cut), int(cut) + 1), 0
+    numbers = np.asarray(cut, dtype=np.int64)
+    if not len(numbers):
+        return slice(0, 0), slice(None)
+    return slice(int(numbers.min()), int(numbers.max()) + 1), numbers - numbers.min()
 
 
 def open_source(path: str | Path) -> Source:
@@ -190,7 +206,9 @@ def open_source(path: str | Path) -> Source:
 
 def _lazy(array: Any, chunks: tuple[int, ...]) -> da.Array:
     """Wrap an array-like, of which Dask then asks for no more than the boxes it needs."""
-    lazy: da.Array = da.from_array(array, chunks=chunks, name=False, asarray=True, fancy=False)
+    # Without `meta` Dask reads a voxel to learn the type; without `fancy` it reads whole chunks and then cuts them.
+    meta = np.empty((0,) * array.ndim, array.dtype)
+    lazy: da.Array = da.from_array(array, chunks=chunks, name=False, asarray=True, fancy=True, meta=meta)
     return lazy
 
 

@@ -17,7 +17,7 @@ from napari_cropeq.core.geometry import Box, IntTriple
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.volume.superres import Lead, SuperResolution
 
-__all__ = ["BULK", "DiskStore", "MemoryStore", "Tile", "TileStore", "check_output"]
+__all__ = ["DiskStore", "MemoryStore", "Tile", "TileStore", "check_output"]
 
 Tile = tuple[Lead, IntTriple]
 """Leading indices and the tile's number along z, y, x."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, check_shape, guess_axial
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.predict import Exactness, Predictor, convert
+from napari_cropeq.core.predict import Exactness, Predictor, convert, never
 from napari_cropeq.volume.bricks import Bricks
 from napari_cropeq.volume.sources import Source, check_volume
 
@@ -140,9 +141,25 @@ class SuperResolution:
         """Return the source volume (z, y, x) at ``lead``, lazily."""
         return self._bricks(lead)
 
-    def compute(self, lead: Lead, box: Box) -> npt.NDArray[Any]:
-        """Return the SR voxels of ``box`` (z, y, x) in the result's dtype; one chain, whoever asks."""
-        return convert(self._over(lead)(box), self.dtype)
+    def compute(self, lead: Lead, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:
+        """Return the SR voxels of ``box`` (z, y, x) in the result's dtype; one chain, whoever asks.
+
+        Raises
+        ------
+        StoppedError
+            If ``stop`` returned True before the end.
+        """
+        return convert(self._over(lead)(box, stop), self.dtype)
+
+    def oriented(self, axial: int, plane: int, row: int) -> IntTriple:
+        """Return a (z, y, x) shape with the sizes given along the axial axis, in the plane, and across planes.
+
+        Where both lateral axes share planes with the axial one, neither lies across.
+        """
+        first, second, third = (
+            axial if a == self.acquisition.axial else plane if a in self.planes else row for a in range(3)
+        )
+        return first, second, third
 
     def interpolated(self, lead: Lead, box: Box) -> npt.NDArray[Any]:
         """Return the quintic interpolation of ``box`` (z, y, x) in the result's dtype."""

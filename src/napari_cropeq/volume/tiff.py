@@ -33,7 +33,7 @@ class DecodedPages:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        file = TiffFile(path)
+        file = _opened(path)
         weakref.finalize(self, file.close)
         # Several threads read at once; zarr and tifffile share the file handle behind a lock.
         store = file.series[0].aszarr(level=0)
@@ -70,9 +70,7 @@ def read_tiff(path: Path) -> Stored:
     if path.stat().st_size == 0:
         raise ValueError(f"{path.name} is empty (0 bytes), expected a TIFF file: copy or save it again.")
     try:
-        with TiffFile(path) as file:
-            if not file.series:
-                raise IndexError("it holds no image")
+        with _opened(path) as file:
             series = file.series[0]
             _check_complete(file, series)
             _check_decodable(path, series.keyframe)
@@ -84,6 +82,21 @@ def read_tiff(path: Path) -> Stored:
             f"{path.name} cannot be read as a TIFF file ({error}): it is damaged or of another format, "
             "so copy or export it again."
         ) from error
+
+
+def _opened(path: Path, **flags: bool) -> TiffFile:
+    """Open a file that has at least one series; OME-XML that makes no sense is passed over."""
+    file = TiffFile(path, **flags)
+    try:
+        if not file.series:
+            raise IndexError("it holds no image")
+    except _DAMAGE:
+        described = bool(file.is_ome)
+        file.close()
+        if not described:
+            raise
+        return _opened(path, is_ome=False)
+    return file
 
 
 class _Refused(Exception):

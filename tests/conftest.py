@@ -51,6 +51,22 @@ def make_predictor(
     )
 
 
+class Recorded:
+    """An array (z, y, x) that remembers which boxes were read of it."""
+
+    def __init__(self, voxels: np.ndarray) -> None:
+        self._voxels = voxels
+        self.shape, self.dtype, self.ndim = voxels.shape, voxels.dtype, voxels.ndim
+        self.keys: list[tuple] = []
+        self.sizes: list[int] = []
+
+    def __getitem__(self, key):
+        self.keys.append(key)
+        box = self._voxels[key]
+        self.sizes.append(box.size)
+        return box
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Return a seeded generator."""

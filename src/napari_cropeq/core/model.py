@@ -197,7 +197,8 @@ def _read_network(file: Any, architecture: dict[str, Any]) -> Network:
     weights = {k: file.get_tensor(k) for k in expected}
     if not all(w.dtype is torch.float32 and bool(torch.isfinite(w).all()) for w in weights.values()):
         raise ValueError("its weights are not finite 32-bit numbers")
-    network = build_network(kind, *numbers)
+    with torch.random.fork_rng(devices=[]):  # the first weights are drawn: not from the user's random numbers
+        network = build_network(kind, *numbers)
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False)
 

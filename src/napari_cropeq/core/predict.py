@@ -229,9 +229,7 @@ class Window:
 
 
 def _twin(network: Network, device: torch.device, dtype: torch.dtype) -> Network:
-    twin = build_network(network.kind, network.filters, network.blocks, network.kernel)
-    twin.load_state_dict(network.state_dict())
-    twin.to(device=device, dtype=dtype)
+    twin = copy.deepcopy(network).to(device=device, dtype=dtype)
     use_channels_last(twin)
     return twin.eval().requires_grad_(False)
 

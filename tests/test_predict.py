@@ -1,0 +1,66 @@
+"""What a predictor is told: planes, device, and the dtype of its result."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from napari_cropeq.core.predict import choose_device, convert, plane_axes
+
+
+@pytest.mark.parametrize(
+    ("planes", "axial", "expected"),
+    [
+        pytest.param(None, 0, (2,), id="default-z"),
+        pytest.param(None, 2, (1,), id="default-x"),
+        pytest.param("both", 1, (0, 2), id="both"),
+        pytest.param("y", 0, (1,), id="named"),
+    ],
+)
+def test_planes(planes, axial, expected):
+    assert plane_axes(planes, axial) == expected
+
+
+@pytest.mark.parametrize("axial", [0, 1, 2], ids="zyx")
+def test_the_axial_axis_is_no_lateral_one(axial):
+    with pytest.raises(ValueError, match=f"Got planes '{'zyx'[axial]}', expected"):
+        plane_axes("zyx"[axial], axial)
+
+
+def test_devices():
+    assert choose_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match="Got device 'tpu', expected auto, cpu or cuda"):
+        choose_device("tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
+def test_no_cuda():
+    assert choose_device("auto").type == "cpu"
+    with pytest.raises(ValueError, match="torch finds no CUDA GPU here: choose cpu or auto"):
+        choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        pytest.param("uint8", [0, 0, 2, 2, 255, 255], id="uint8"),
+        pytest.param("int8", [-128, 0, 2, 2, 127, 127], id="int8"),
+        pytest.param("uint16", [0, 0, 2, 2, 300, 65535], id="uint16"),
+        pytest.param("int16", [-999, 0, 2, 2, 300, 32767], id="int16"),
+        pytest.param("uint32", [0, 0, 2, 2, 300, 2**32 - 1], id="uint32"),
+        pytest.param("float32", np.float32([-999, -0.4, 1.6, 2.4, 300, 1e30]).tolist(), id="float32"),
+    ],
+)
+def test_results_are_rounded_and_clipped(dtype, expected):
+    converted = convert(np.float32([-999, -0.4, 1.6, 2.4, 300, 1e30]), dtype)
+    assert converted.dtype == dtype
+    assert converted.tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", ["uint64", "int64"])
+def test_the_largest_integers_do_not_wrap(dtype):
+    low, high = convert(np.float32([-1e30, 1e30]), dtype)
+    limits = np.iinfo(dtype)
+    assert low == limits.min
+    assert limits.max - 2**11 <= high <= limits.max

@@ -84,9 +84,9 @@ def read_tiff(path: Path) -> Stored:
         ) from error
 
 
-def _opened(path: Path, **flags: bool) -> TiffFile:
+def _opened(path: Path, is_ome: bool | None = None) -> TiffFile:
     """Open a file that has at least one series; OME-XML that makes no sense is passed over."""
-    file = TiffFile(path, **flags)
+    file = TiffFile(path, is_ome=is_ome)
     try:
         if not file.series:
             raise IndexError("it holds no image")

@@ -1,0 +1,89 @@
+"""The noise estimate against noise that is known, and what it gives back to degraded lines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_cropeq.core.noise import NoiseModel
+from napari_cropeq.core.spline import degradation
+
+
+def blobs(rng: np.random.Generator, width: float) -> np.ndarray:
+    """Return slices (z, y, x) from 0 to 1 with structures of some ``width`` px."""
+    planes = np.stack([ndimage.gaussian_filter(rng.normal(size=(200, 220)), width) for _ in range(8)])
+    return (planes - planes.min()) / np.ptp(planes)
+
+
+NOISE = [
+    pytest.param(0.01, 0.0, id="shot"),
+    pytest.param(0.0, 0.001, id="read-out"),
+    pytest.param(0.004, 0.0005, id="both"),
+    pytest.param(0.05, 0.002, id="strong"),
+]
+
+
+@pytest.mark.parametrize(
+    ("width", "tolerance"), [pytest.param(6.0, 0.15, id="smooth"), pytest.param(1.5, 0.4, id="textured")]
+)
+@pytest.mark.parametrize(("slope", "offset"), NOISE)
+def test_known_noise_is_found(slope, offset, width, tolerance, rng):
+    clean = blobs(rng, width)
+    noisy = clean + rng.normal(size=clean.shape) * np.sqrt(slope * clean + offset)
+    found = NoiseModel.estimate(plane.astype(np.float32) for plane in noisy)
+    intensity = np.array([0.25, 0.5, 0.75])
+    assert found.variance(intensity) == pytest.approx(slope * intensity + offset, rel=tolerance)
+    if width > 2 and offset == 0:
+        assert found.slope == pytest.approx(slope, rel=tolerance)
+
+
+@pytest.mark.parametrize("width", [6.0, 1.5])
+def test_a_clean_volume_has_no_noise(width, rng):
+    found = NoiseModel.estimate(plane.astype(np.float32) for plane in blobs(rng, width))
+    assert np.sqrt(found.variance(np.linspace(0, 1, 5))).max() < 0.004
+
+
+def test_clipped_voxels_carry_no_noise(rng):
+    clean = np.clip(2 * blobs(rng, 6.0) - 0.5, 0, 1)
+    noisy = np.clip(clean + 0.03 * rng.normal(size=clean.shape), 0, 1)
+    found = NoiseModel.estimate(plane.astype(np.float32) for plane in noisy)
+    assert found.variance(np.array([0.5])) == pytest.approx(0.03**2, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    "slices",
+    [
+        pytest.param([], id="none"),
+        pytest.param([np.zeros((5, 5), np.float32)], id="tiny"),
+        pytest.param([np.full((50, 50), 0.3, np.float32)], id="constant"),
+    ],
+)
+def test_nothing_to_estimate_from_is_no_noise(slices):
+    assert NoiseModel.estimate(slices) == NoiseModel(0.0, 0.0)
+
+
+def test_the_variance_is_never_negative():
+    assert NoiseModel(0.5, -0.1).variance(np.array([0.0, 0.1, 1.0])).tolist() == pytest.approx([0.0, 0.0, 0.4])
+
+
+@pytest.mark.parametrize("factor", [2, 2.433, 4])
+def test_degraded_lines_get_back_the_noise_that_blurring_took(factor, rng):
+    """A noisy flat slice, blurred and sampled, ends with the variance that a real axial sample has."""
+    model = NoiseModel(0.01, 0.001)
+    level = 0.4
+    true = 0.01 * level + 0.001
+    _, down, _ = degradation(0, 200, factor, factor / 2.3548)
+    lines = (level + np.sqrt(true) * rng.normal(size=(down.shape[1], 4000))).astype(np.float32)
+    coarse = (down @ lines).astype(np.float32)
+    kept = (down**2).sum(axis=1)
+    assert np.var(coarse) < 0.6 * true, "blurring takes noise away"
+    topped = model.top_up(coarse, kept, rng)
+    assert topped.dtype == np.float32
+    assert np.var(topped) == pytest.approx(true, rel=0.03)
+    assert topped.mean() == pytest.approx(level, abs=1e-3)
+
+
+def test_no_noise_adds_nothing(rng):
+    lines = rng.random((5, 40)).astype(np.float32)
+    assert np.array_equal(NoiseModel(0.0, 0.0).top_up(lines, np.full(5, 0.2), rng), lines)

@@ -24,6 +24,9 @@ from napari_cropeq.core.spline import ArrayLike
 
 __all__ = ["Progress", "Recipe", "Training", "edge_loss"]
 
+MIN_TARGET = 3
+"""Smallest target that has an edge, px."""
+
 SOBEL = torch.tensor([[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]) / 8
 
 
@@ -53,6 +56,11 @@ class Recipe:
             raise ValueError(f"Got {budget} {name}, expected a positive number: give a larger training budget.")
         if self.batch < 1 or self.patch < 33 or not self.rate > 0:
             raise ValueError("Got a batch below 1, a patch below 33 px or a rate of 0: choose larger ones.")
+        if self.validation < 1 or self.seed < 0 or not 0 <= self.edge_weight < math.inf:
+            raise ValueError(
+                f"Got {self.validation} validation patches, seed {self.seed} and edge weight {self.edge_weight:g}, "
+                "expected at least 1, 0 and 0: choose larger ones."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,11 @@ class Training:
             torch.manual_seed(recipe.seed)
             self._network = _network_of(recipe).to(self.device)
         shrink = self._network.shrink
+        if recipe.patch < shrink + MIN_TARGET:
+            raise ValueError(
+                f"Got patches of {recipe.patch} px for a network that crops {shrink}, expected at least "
+                f"{shrink + MIN_TARGET}: choose larger patches or a smaller network."
+            )
         self.normalisation = normalisation or Normalisation.measure(source, recipe.seed)
         self._sampler = PatchSampler(
             source, acquisition, self.normalisation, recipe.patch, shrink, recipe.seed, recipe.match_noise
@@ -134,6 +147,7 @@ class Training:
         """
         recipe, network = self.recipe, self._network.train()
         held = self._to_device(self._sampler.draw(recipe.validation))
+        self._validate(held)  # the untrained network is the interpolation: what is kept is never worse
         optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate)
         start, done, smooth, next_check, fraction = time.monotonic(), 0, math.nan, 0.0, 0.0
         while fraction < 1:

@@ -1,0 +1,45 @@
+"""How close a result is to a truth, and tiles to the whole."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cropeq.core.geometry import Box, IntTriple
+from napari_cropeq.core.predict import Predictor
+from napari_cropeq.core.tiles import TileGrid
+
+__all__ = ["psnr", "tile_mismatch"]
+
+
+def psnr(image: npt.NDArray[Any], truth: npt.NDArray[Any], rim: int = 0) -> float:
+    """Return the peak signal-to-noise ratio in dB, the peak being the range of ``truth``.
+
+    Parameters
+    ----------
+    image, truth : (z, y, x)
+        Volumes of one shape.
+    rim : int
+        Voxels left out on every side.
+    """
+    if image.shape != truth.shape:
+        raise ValueError(f"Got volumes of shape {image.shape} and {truth.shape}, expected one shape: crop one of them.")
+    inner = tuple(slice(rim, n - rim) for n in truth.shape)
+    one, other = image[inner].astype(np.float64), truth[inner].astype(np.float64)
+    error = float(np.mean((one - other) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(float(np.ptp(other)) ** 2 / error)
+
+
+def tile_mismatch(predictor: Predictor, box: Box, tile: IntTriple) -> float:
+    """Return the largest |tile - whole| in ``box`` (SR voxels), in source intensities, before any rounding."""
+    whole = predictor(box)
+    worst = 0.0
+    for part in TileGrid(None, tile).touching(box):
+        inside = part.intersect(box)
+        if inside is not None:
+            difference = predictor(inside) - whole[inside.relative_to(box.start).slices]
+            worst = max(worst, float(np.abs(difference).max()))
+    return worst

@@ -1,0 +1,131 @@
+"""napari layers as sources, and where a result lies: the one adapter between the two worlds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from napari.layers import Image, Layer
+from napari.utils.transforms import Affine
+
+from napari_cropeq.core.geometry import Acquisition, check_voxel_size
+from napari_cropeq.volume.sources import Source, check_volume
+
+__all__ = ["check_layer", "result_transform", "set_voxel_size", "source_of", "voxel_size_of"]
+
+LEADING = {0: "", 1: "t", 2: "tc"}
+
+
+def check_layer(layer: Layer | None) -> Image:
+    """Return ``layer`` if it is a volume that can be worked on.
+
+    Raises
+    ------
+    ValueError
+        If it is not an image, is RGB, has fewer than three or more than five axes, no real voxels, or
+        units that differ among z, y and x.
+    """
+    if layer is None:
+        raise ValueError("Got no layer, expected a 3D image layer: open a volume and choose it.")
+    if not isinstance(layer, Image):
+        kind = type(layer).__name__.lower()
+        raise ValueError(f"Got the {kind} layer '{layer.name}', expected a 3D image layer: choose another layer.")
+    if layer.rgb:
+        raise ValueError(f"Got the RGB layer '{layer.name}', expected one intensity a voxel: split its channels first.")
+    if not 3 <= layer.ndim <= 5:
+        raise ValueError(
+            f"Got the {layer.ndim}D layer '{layer.name}', expected z, y, x and at most two leading axes: "
+            "choose another layer."
+        )
+    check_volume(finest(layer), layer.name)
+    units = [str(u) for u in layer.units[-3:]]
+    if len(set(units)) > 1:
+        raise ValueError(
+            f"Got the units {', '.join(units)} along z, y, x of '{layer.name}', expected one: "
+            "set the layer's units to be the same."
+        )
+    return layer
+
+
+def finest(layer: Image) -> Any:
+    """Return the layer's array, or its finest level."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def linear_map(layer: Layer) -> np.ndarray:
+    """Return the matrix (3, 3) from steps along z, y, x of the data to world, affine included."""
+    data = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear, ndim=layer.ndim).linear_matrix
+    return (layer.affine.linear_matrix @ data)[-3:, -3:]
+
+
+def voxel_size_of(layer: Layer) -> tuple[float, float, float]:
+    """Return the distances between voxel centres along z, y, x, in the layer's unit."""
+    z, y, x = (float(v) for v in np.linalg.norm(linear_map(layer), axis=0))
+    return z, y, x
+
+
+def set_voxel_size(layer: Layer, voxel_size: tuple[float, float, float]) -> None:
+    """Correct the layer's scale so that voxels lie ``voxel_size`` (z, y, x) apart.
+
+    Raises
+    ------
+    ValueError
+        If the sizes are not positive, finite numbers; the layer is left as it was.
+    """
+    check_voxel_size(voxel_size)
+    scale = np.array(layer.scale, float)
+    scale[-3:] *= np.array(voxel_size) / np.array(voxel_size_of(layer))
+    if not np.allclose(scale, layer.scale, rtol=1e-9):
+        layer.scale = scale
+
+
+def source_of(layer: Layer | None) -> Source:
+    """Return the layer's data as a lazy source; its finest level where it has several.
+
+    Raises
+    ------
+    ValueError
+        As :func:`check_layer`, or if the voxel size is not finite.
+    """
+    image = check_layer(layer)
+    data = finest(image)
+    if not isinstance(data, da.Array):
+        chunks = getattr(data, "chunks", None) or (*(1,) * (data.ndim - 2), *data.shape[-2:])
+        data = da.from_array(data, chunks=chunks, name=False)
+    size = voxel_size_of(image)
+    check_voxel_size(size)
+    z, y, x = (float(t) for t in image.translate[-3:])
+    path = image.source.path
+    return Source(
+        data=data,
+        axes=LEADING[image.ndim - 3] + "zyx",
+        voxel_size=size,
+        unit=str(image.units[-1]),
+        translate=(z, y, x),
+        name=image.name,
+        path=None if path is None else str(path),
+    )
+
+
+def result_transform(layer: Image, acquisition: Acquisition) -> dict[str, Any]:
+    """Return scale, translate, rotate, shear, affine, units and axis labels of an SR layer over ``layer``.
+
+    The axial scale is divided by the factor; the translation moves by the half-voxel difference of the two
+    grids through the layer's rotation and shear, since both cover the same extent.
+    """
+    axial = layer.ndim - 3 + acquisition.axial
+    scale = np.array(layer.scale, float)
+    offset = np.zeros(layer.ndim)
+    offset[-3:] = acquisition.sr_offset
+    linear = Affine(scale=scale, rotate=layer.rotate, shear=layer.shear, ndim=layer.ndim).linear_matrix
+    scale[axial] /= acquisition.factor
+    return {
+        "scale": scale,
+        "translate": np.array(layer.translate, float) + linear @ offset,
+        "rotate": layer.rotate,
+        "shear": layer.shear,
+        "affine": layer.affine.affine_matrix,
+        "units": layer.units,
+        "axis_labels": layer.axis_labels,
+    }

@@ -1,0 +1,106 @@
+"""What every dock widget has: a layer to choose, a message, a progress bar, buttons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from magicgui.widgets import ComboBox, Container, PushButton
+from napari.layers import Image, Labels, Layer
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
+
+from napari_cropeq.gui.session import Session
+
+__all__ = ["Panel"]
+
+
+class Panel(QWidget):
+    """A dock widget that works on a layer.
+
+    Parameters
+    ----------
+    viewer : napari viewer
+        Given by napari.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self.session = Session.of(viewer)
+        self.viewer = self.session.viewer
+        self.layer = ComboBox(label="Layer", choices=self._layers, nullable=True, tooltip="The acquired volume")
+        self.message = QLabel("")
+        self.message.setWordWrap(True)
+        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
+        self.form = Container(widgets=[self.layer])
+        self._layout = QVBoxLayout(self)
+        self._layout.addWidget(self.form.native)
+        events = self.viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered):
+            event.connect(self._on_layers)
+        if self._preferred() is not None:
+            self.layer.value = self._preferred()
+        self.session.enter()
+        session = self.session
+        self.destroyed.connect(lambda: session.leave())
+
+    def closeEvent(self, event: Any) -> None:
+        """Stop the widget's work when it or the window is closed."""
+        self.stop_work()
+        super().closeEvent(event)
+
+    def stop_work(self) -> None:
+        """Stop what this widget has started."""
+
+    def add_buttons(self, **actions: Callable[[], None]) -> dict[str, PushButton]:
+        """Add a row of buttons named as the keywords; their errors end up in the message."""
+        row, buttons = QHBoxLayout(), {}
+        for name, action in actions.items():
+            button = PushButton(text=name.replace("_", " ").capitalize())
+            button.clicked.connect(lambda _=None, action=action: self.attempt(action))
+            row.addWidget(button.native)
+            buttons[name] = button
+        self._layout.addLayout(row)
+        return buttons
+
+    def add_status(self) -> None:
+        """Add progress bar and message below what is there."""
+        self._layout.addWidget(self.bar)
+        self._layout.addWidget(self.message)
+        self._layout.addStretch()
+
+    def attempt(self, action: Callable[[], None]) -> None:
+        """Run ``action``; an error is told in the message, and nothing is lost."""
+        self.say("")
+        try:
+            action()
+        except (ValueError, OSError, ImportError) as error:
+            self.complain(str(error))
+
+    def say(self, text: str) -> None:
+        """Show a message."""
+        self.message.setStyleSheet("")
+        self.message.setText(text)
+
+    def complain(self, text: str) -> None:
+        """Show an error: one sentence that says got, expected, what to do."""
+        self.message.setStyleSheet("color: #ff6b5e")
+        self.message.setText(text)
+
+    def _on_layers(self, event: Any = None) -> None:
+        """Keep the choice of layers up to date; a layer that is chosen stays so."""
+        had = self.layer.value
+        self.layer.reset_choices()
+        if had is None and self._preferred() is not None:
+            self.layer.value = self._preferred()
+
+    def _layers(self, widget: Any = None) -> list[Layer]:
+        """Return what can be chosen; results are no sources."""
+        kinds = (Image, Labels)
+        return [la for la in self.viewer.layers if isinstance(la, kinds) and "napari-cropeq" not in la.metadata]
+
+    def _preferred(self) -> Layer | None:
+        chosen = [la for la in self.viewer.layers.selection if la in self._layers()]
+        return next(iter(chosen or self._layers()), None)

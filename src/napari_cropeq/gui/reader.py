@@ -1,0 +1,60 @@
+"""Opens OME-TIFF, ImageJ TIFF, OME-Zarr and NIfTI lazily, with scale, translate, units and channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from napari_cropeq.volume.sources import SUFFIXES, Source, open_source
+
+__all__ = ["get_reader", "layer_data"]
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+
+def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
+    """Return a reader if every path has a suffix of ours."""
+    paths = [path] if isinstance(path, str) else path
+    return read if all(p.rstrip("/\\").lower().endswith(SUFFIXES) for p in paths) else None
+
+
+def read(path: str | list[str]) -> list[LayerData]:
+    """Return one layer for each channel of each file; voxels are read when they are looked at."""
+    paths = [path] if isinstance(path, str) else path
+    return [data for p in paths for data in layer_data(open_source(Path(p)))]
+
+
+def layer_data(source: Source) -> list[LayerData]:
+    """Return napari layers of a source: channels split, (t, z, y, x) or (z, y, x) each.
+
+    A volume that does not say its voxel size lies in pixels.
+    """
+    lead = len(source.axes) - 3
+    scale = [1.0] * lead + list(source.voxel_size or (1.0, 1.0, 1.0))
+    translate = [0.0] * lead + list(source.translate)
+    unit = source.unit if source.voxel_size is not None else "pixel"
+    units = ["pixel"] * lead + [unit] * 3
+    keep = [a for a, letter in enumerate(source.axes) if letter != "c"]
+    layers = []
+    for number in range(source.n_channels):
+        index = tuple(number if letter == "c" else slice(None) for letter in source.axes)
+        known = number < len(source.channel_names)
+        name = f"{source.name} {source.channel_names[number]}" if known else source.name
+        if source.n_channels > 1 and not known:
+            name = f"{source.name} channel {number}"
+        options: dict[str, Any] = {
+            "name": name,
+            "scale": [scale[a] for a in keep],
+            "translate": [translate[a] for a in keep],
+            "units": [units[a] for a in keep],
+            "axis_labels": [source.axes[a] for a in keep],
+            "metadata": {"source": source.describe()},
+        }
+        if source.n_channels > 1:
+            options |= {"blending": "additive"}
+            color = source.channel_colors[number] if number < len(source.channel_colors) else None
+            if color:
+                options["colormap"] = color
+        layers.append((source.data[index], options, "image"))
+    return layers

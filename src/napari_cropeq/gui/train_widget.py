@@ -1,0 +1,184 @@
+"""The Train dock widget: a model from the loaded layer itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyqtgraph
+from magicgui.widgets import ComboBox, Container, FileEdit, FloatSpinBox, SpinBox
+
+from napari_cropeq.core.geometry import AXIS_NAMES, guess_axial
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.training import Progress, Recipe, Training
+from napari_cropeq.gui.jobs import Job
+from napari_cropeq.gui.layers import set_voxel_size, source_of, voxel_size_of
+from napari_cropeq.gui.panel import Panel
+from napari_cropeq.gui.result import acquisition_for
+from napari_cropeq.volume.bricks import Bricks
+
+__all__ = ["TrainWidget"]
+
+
+class TrainWidget(Panel):
+    """Trains on the chosen layer and hands the model to the other widgets.
+
+    Parameters
+    ----------
+    napari_viewer : napari viewer
+        Given by napari.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer)
+        self.axial = ComboBox(label="Axial axis", choices=list(AXIS_NAMES), tooltip="The axis of low resolution")
+        self.voxel_size = [FloatSpinBox(label=name, value=1.0, min=-1e9, max=1e9, step=0.01) for name in AXIS_NAMES]
+        for box in self.voxel_size:
+            box.native.setDecimals(6)
+        self.sizes = Container(widgets=self.voxel_size, layout="horizontal", label="Voxel size")
+        self.fwhm = FloatSpinBox(
+            label="FWHM",
+            value=0.0,
+            min=0.0,
+            max=1e9,
+            step=0.01,
+            tooltip="Width of the slice profile",
+        )
+        self.fwhm.native.setDecimals(6)
+        self.minutes = FloatSpinBox(label="Minutes", value=2.0, min=0.01, max=10_000.0, step=0.5)
+        self.filters = SpinBox(label="Filters", value=32, min=1, max=1024, tooltip="Feature maps: more is slower")
+        self.form.extend([self.axial, self.sizes, self.fwhm, self.minutes, self.filters])
+        self.buttons = self.add_buttons(start=self.start, stop=self.stop)
+        self.plot = pyqtgraph.PlotWidget(enableMenu=False)
+        self.plot.setMinimumHeight(140)
+        self.plot.setLabel("bottom", "patches")
+        self.plot.setLabel("left", "loss")
+        self.plot.setLogMode(y=True)
+        self.plot.addLegend(offset=(-5, 5))
+        self._loss = self.plot.plot(pen=pyqtgraph.mkPen("#5ac8fa"), name="training")
+        self._validation = self.plot.plot(pen=None, symbol="o", symbolSize=5, name="validation")
+        self._layout.addWidget(self.plot)
+        self.file = FileEdit(label="Model file", mode="w", filter="*.safetensors", value="model.safetensors")
+        self.file_form = Container(widgets=[self.file])
+        self._layout.addWidget(self.file_form.native)
+        self.buttons |= self.add_buttons(save_model=self.save_model, load_model=self.load_model)
+        self.add_status()
+
+        self._job: Job | None = None
+        self._training: Training | None = None
+        self._curve: list[tuple[int, float]] = []
+        self._showing = False
+        self.layer.changed.connect(self._show_layer)
+        self.sizes.changed.connect(lambda _=None: self.attempt(self._correct_layer))
+        self._show_layer()
+        self._enable()
+
+    def start(self) -> None:
+        """Check everything, then train in the background."""
+        if self._job is not None:
+            return
+        layer = self.layer.value
+        source = source_of(layer)
+        acquisition = acquisition_for(layer, AXIS_NAMES.index(self.axial.value), self.fwhm.value)
+        recipe = Recipe(minutes=self.minutes.value, filters=self.filters.value)
+        leading = source.data.ndim - 3
+        shown = self.viewer.dims.current_step[self.viewer.dims.ndim - source.data.ndim :]
+        lead = tuple(int(n) for n in shown[:leading])
+        volume = Bricks(source.data[lead])
+        self._curve.clear()
+        self._source = source.describe() | {"lead": list(lead)}
+
+        def steps() -> Iterator[Progress]:
+            self._training = None
+            self._training = Training(volume, acquisition, recipe)
+            yield from self._training.run()
+
+        self._job = Job(steps)
+        self._job.progressed.connect(self._on_progress)
+        self._job.failed.connect(self.complain)
+        self._job.ended.connect(self._on_ended)
+        self.say("Reading the volume.")
+        self._job.start()
+        self._enable()
+
+    def stop(self) -> None:
+        """Stop training; the best weights so far become the model."""
+        if self._job is not None:
+            self._job.stop()
+
+    def stop_work(self) -> None:
+        """Stop training and wait for the step under way."""
+        if self._job is not None:
+            self._job.stop(wait=True)
+
+    def save_model(self) -> None:
+        """Write the model in use to the file named."""
+        if self.session.model is None:
+            raise ValueError("Got no model to save, expected one: train or load one first.")
+        self.session.model.save(Path(self.file.value))
+        self.say(f"Saved {self.file.value}.")
+
+    def load_model(self) -> None:
+        """Use the model of the file named."""
+        path = Path(self.file.value)
+        model = Model.load(path)
+        self.session.use_model(model, path.name)
+        self.say(f"Using {path.name}, trained for factor {model.acquisition.factor:.4g}.")
+
+    def _show_layer(self, _: Any = None) -> None:
+        """Fill the fields from the layer."""
+        layer = self.layer.value
+        if layer is None or layer.ndim < 3:
+            return
+        size = voxel_size_of(layer)
+        self._showing = True
+        try:
+            for box, value in zip(self.voxel_size, size, strict=True):
+                box.value = value
+            self.axial.value = AXIS_NAMES[guess_axial(size)]
+            self.fwhm.value = max(size)
+            self.sizes.label = f"Voxel size ({layer.units[-1]:~P})"
+        finally:
+            self._showing = False
+
+    def _correct_layer(self) -> None:
+        """Set the source layer's scale from the fields."""
+        layer = self.layer.value
+        if self._showing or layer is None:
+            return
+        z, y, x = (float(box.value) for box in self.voxel_size)
+        before = voxel_size_of(layer)
+        set_voxel_size(layer, (z, y, x))
+        axial = guess_axial((z, y, x))
+        if np.isclose(self.fwhm.value, max(before), rtol=1e-4):
+            self.fwhm.value = (z, y, x)[axial]  # the width followed the step and goes on doing so
+        self.axial.value = AXIS_NAMES[axial]
+
+    def _on_progress(self, progress: Progress) -> None:
+        self.bar.setValue(int(1000 * progress.fraction))
+        self._curve.append((progress.patches, progress.loss))
+        patches, loss = np.array(self._curve).T
+        self._loss.setData(patches, loss)
+        history = list(self._training.history) if self._training is not None else []
+        if history:
+            self._validation.setData([p.patches for p in history], [p.validation for p in history])
+        rate = progress.patches / max(progress.seconds, 1e-9)
+        self.say(
+            f"{progress.patches} patches, {rate:.0f}/s, {progress.seconds_left:.0f} s left, loss {progress.loss:.4f}."
+        )
+
+    def _on_ended(self) -> None:
+        training, self._job = self._training, None
+        if training is not None and training.history:
+            model = training.model(self._source)
+            self.session.use_model(model, "the model just trained")
+            if not self.message.styleSheet():
+                last = training.history[-1]
+                self.say(f"Trained on {last.patches} patches in {last.seconds:.0f} s: preview it, or save it.")
+        self._enable()
+
+    def _enable(self) -> None:
+        self.buttons["start"].enabled = self._job is None
+        self.buttons["stop"].enabled = self._job is not None

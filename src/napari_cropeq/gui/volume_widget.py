@@ -1,0 +1,141 @@
+"""The Volume dock widget: the whole volume into a lazy layer, and into a file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, Label
+
+from napari_cropeq.gui.jobs import Job
+from napari_cropeq.gui.layers import check_layer
+from napari_cropeq.gui.panel import Panel
+from napari_cropeq.gui.preview_widget import PLANES
+from napari_cropeq.gui.result import Result
+from napari_cropeq.volume.export import ExportProgress, export, output_kind
+from napari_cropeq.volume.store import check_output
+from napari_cropeq.volume.superres import DTYPES
+
+__all__ = ["VolumeWidget"]
+
+
+class VolumeWidget(Panel):
+    """Fills the lazy SR layer tile by tile, in memory or straight into an OME-Zarr, and saves it.
+
+    Parameters
+    ----------
+    napari_viewer : napari viewer
+        Given by napari.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer)
+        self.model = Label(label="Model", value="")
+        self.planes = ComboBox(
+            label="Planes", choices=PLANES, tooltip="Lateral axis that shares the planes with the axial one"
+        )
+        self.dtype = ComboBox(label="Type", choices=list(DTYPES), tooltip="source: rounded and clipped to its range")
+        self.destination = FileEdit(
+            label="Destination", mode="w", nullable=True, value=None, tooltip=".ome.zarr or .ome.tif; empty: memory"
+        )
+        self.overwrite = CheckBox(label="Overwrite", value=False)
+        self.form.extend([self.model, self.planes, self.dtype, self.destination, self.overwrite])
+        self.buttons = self.add_buttons(start=self.start, stop=self.stop_work, save=self.save)
+        self.add_status()
+        self.result: Result | None = None
+        self._saving: Job | None = None
+        self._started = 0.0
+        self._begun = 0
+        self.session.model_changed.connect(self._show_model)
+        self._show_model()
+
+    def start(self) -> None:
+        """Compute every tile; those in view go first."""
+        layer = check_layer(self.layer.value)
+        path = self._path()
+        result = self._use(self.session.result_for(layer, self.planes.value, self.dtype.value))
+        self._started, self._begun = time.monotonic(), result.tiles[0]
+        result.run_all(path, self.overwrite.value)
+        self._show_state()
+
+    def stop_work(self) -> None:
+        """Stop the run and the saving; finished tiles stay."""
+        if self.result is not None:
+            self.result.stop_all()
+        if self._saving is not None:
+            self._saving.stop()
+
+    def save(self) -> None:
+        """Write the whole result to the destination; tiles that are finished are not computed again."""
+        path = self._path()
+        if path is None:
+            raise ValueError("Got no destination, expected a name ending in .ome.zarr or .ome.tif: choose one.")
+        if self._saving is not None:
+            raise ValueError("Got a second wish to save while one is under way: wait for it or press Stop.")
+        result = self.result
+        if result is None or result.result is None or result.memory is None:
+            raise ValueError("Got nothing to save, expected a result: press Preview or Start first.")
+        output_kind(path)
+        check_output(path, self.overwrite.value)
+        whole, memory, overwrite = result.result, result.memory, self.overwrite.value
+
+        def steps() -> Iterator[ExportProgress]:
+            yield from export(whole, path, overwrite=overwrite, computed=memory)
+
+        self._saving = Job(steps)
+        self._saving.progressed.connect(self._on_saving)
+        self._saving.failed.connect(self.complain)
+        self._saving.ended.connect(lambda: self._on_saved(path))
+        self._saving.start()
+
+    @property
+    def saving(self) -> bool:
+        """Whether a file is being written."""
+        return self._saving is not None
+
+    def _path(self) -> Path | None:
+        value = self.destination.value
+        return None if value is None or not str(value).strip() or str(value) == "." else Path(value)
+
+    def _use(self, result: Result) -> Result:
+        if result is not self.result:
+            if self.result is not None:
+                self.result.changed.disconnect(self._show_state)
+                self.result.failed.disconnect(self.complain)
+                self.result.saved.disconnect(self._on_stored)
+            self.result = result
+            result.changed.connect(self._show_state)
+            result.failed.connect(self.complain)
+            result.saved.connect(self._on_stored)
+        return result
+
+    def _show_model(self) -> None:
+        self.model.value = self.session.model_name or "none yet: train or load one"
+
+    def _show_state(self) -> None:
+        result = self.result
+        if result is None or result.result is None or self.message.styleSheet() or self._saving is not None:
+            return
+        done, total = result.tiles
+        self.bar.setValue(int(1000 * done / max(total, 1)))
+        if result.scheduler is not None and result.scheduler.running_all:
+            seconds = time.monotonic() - self._started
+            rate = (done - self._begun) / max(seconds, 1e-9)
+            left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
+            self.say(f"{done} of {total} tiles, {rate:.1f} tiles/s{left}; {result.result.exactness}.")
+        elif result.complete:
+            self.say(f"All {total} tiles are done; {result.result.exactness}.")
+
+    def _on_saving(self, progress: ExportProgress) -> None:
+        self.bar.setValue(int(1000 * progress.done / max(progress.total, 1)))
+        self.say(f"Saving: {progress.done} of {progress.total} tiles.")
+
+    def _on_saved(self, path: Path) -> None:
+        self._saving = None
+        if not self.message.styleSheet():
+            self.say(f"Saved {path}." if path.exists() else "Saving stopped: what was begun has been removed.")
+
+    def _on_stored(self, path: str) -> None:
+        self.say(f"Saved {path}.")

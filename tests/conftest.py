@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
-from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition
 from napari_cropeq.core.network import PaddedNetwork, ValidNetwork
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
@@ -26,6 +27,24 @@ def textured_volume(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     ramp = sum(np.meshgrid(*[np.linspace(0, 900, n) for n in shape], indexing="ij"))
     return (ramp + rng.integers(0, 3000, shape)).astype(np.uint16)
+
+
+def blobs(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
+    """Return isotropic float32 spots (z, y, x) from 0 to 1 on a dark ground: something to learn from."""
+    rng = np.random.default_rng(seed)
+    volume = np.zeros(shape)
+    places = (rng.uniform(0, 1, (volume.size // 900, 3)) * shape).astype(int)
+    volume[tuple(places.T)] = rng.uniform(0.3, 1, len(places))
+    volume = ndimage.gaussian_filter(volume, 1.0)
+    return (volume / volume.max()).astype(np.float32)
+
+
+def acquired(truth: np.ndarray, factor: int) -> np.ndarray:
+    """Return ``truth`` (z, y, x) as a microscope with thick slices sees it: FWHM and step of ``factor`` voxels."""
+    blurred = ndimage.gaussian_filter1d(truth.astype(np.float64), factor / FWHM_PER_SIGMA, axis=0, mode="mirror")
+    positions = (np.arange(len(truth) // factor) + 0.5) * factor - 0.5
+    places = np.meshgrid(positions, *map(np.arange, truth.shape[1:]), indexing="ij")
+    return ndimage.map_coordinates(blurred, places, order=5, mode="mirror").astype(np.float32)
 
 
 def make_predictor(

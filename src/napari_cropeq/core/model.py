@@ -139,6 +139,8 @@ def check_model_path(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix != SUFFIX:
         raise ValueError(f"Got model name {path.name!r}, expected one ending in {SUFFIX}: rename it.")
+    if path.is_dir():
+        raise OSError(f"Got {path}, which is a folder, expected the name of a file: choose another.")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise OSError(f"Got {path}, but the folder {path.parent} does not exist or is not writable: choose another.")
     return path

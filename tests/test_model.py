@@ -1,0 +1,348 @@
+"""The model file: what is kept, and every way in which a file can be none."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from conftest import random_network, textured_volume
+from napari_cropeq.core.geometry import Acquisition, Box
+from napari_cropeq.core.model import FORMAT, Model, check_model_path, provenance
+from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.core.predict import Predictor
+
+ACQUISITION = Acquisition((1.0, 0.411, 0.41), 0, 2.2)
+
+
+def a_model(kind: str = "valid", filters: int = 4) -> Model:
+    return Model(
+        random_network(kind, filters),
+        ACQUISITION,
+        Normalisation(100.25, 4000.5),
+        {"recipe": {"seed": 3}, "losses": [[8, 0.5, 0.25]]},
+        provenance({"name": "µ-brain", "shape": [4, 5, 6]}),
+    )
+
+
+@pytest.mark.parametrize("kind", ["valid", "padded"])
+def test_saved_and_loaded(tmp_path, kind):
+    model = a_model(kind)
+    path = tmp_path / "a model.safetensors"
+    model.save(path)
+    loaded = Model.load(path)
+    assert loaded.acquisition == model.acquisition
+    assert loaded.normalisation == model.normalisation
+    assert loaded.training == model.training
+    assert loaded.provenance == json.loads(json.dumps(model.provenance))
+    assert loaded.fingerprint == model.fingerprint
+    assert not loaded.network.training
+    source = textured_volume((8, 30, 40))
+    box = Box.whole(ACQUISITION.sr_shape(source.shape))
+    one, other = (
+        Predictor(m.network, m.acquisition, source, m.normalisation, device="cpu")(box) for m in (model, loaded)
+    )
+    assert np.array_equal(one, other)
+
+
+def test_fingerprints_tell_models_apart():
+    model = a_model()
+    same, other = a_model(), a_model()
+    other.network.tail.bias.data += 1e-6
+    assert model.fingerprint == same.fingerprint
+    assert len({m.fingerprint for m in (model, other, a_model(filters=5), a_model("padded"))}) == 4
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+def test_others_may_read_it_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        a_model().save(tmp_path / "m.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "m.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_model_is_replaced_only_by_a_complete_one(tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    a_model().save(path)
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(os, "fsync", full)
+        a_model("padded").save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["m.safetensors"]
+    a_model("padded").save(path)
+    assert Model.load(path).network.kind == "padded"
+    assert os.listdir(tmp_path) == ["m.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        pytest.param("model.pt", ValueError, "Got model name 'model.pt', expected one ending in .safetensors", id="pt"),
+        pytest.param("model", ValueError, "Got model name 'model'", id="no-suffix"),
+        pytest.param("nowhere/m.safetensors", OSError, "does not exist or is not writable", id="missing-folder"),
+        pytest.param("file/m.safetensors", OSError, "does not exist or is not writable", id="file-as-folder"),
+        pytest.param("taken.safetensors", OSError, "is a folder, expected", id="folder-of-that-name"),
+    ],
+)
+def test_where_no_model_can_be_saved(tmp_path, name, error, message):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken.safetensors").mkdir()
+    with pytest.raises(error, match=message):
+        check_model_path(tmp_path / name)
+    with pytest.raises(error, match=message):
+        a_model().save(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == ["file", "taken.safetensors"]
+
+
+@pytest.mark.parametrize("factor", [2.433, 2.42, 2.45])
+def test_a_model_fits_volumes_of_its_factor(factor):
+    a_model().check_fits(Acquisition((factor, 1.0, 1.0)))
+
+
+@pytest.mark.parametrize("factor", [2.0, 2.39, 2.5, 5.0])
+def test_a_model_for_another_factor_is_refused(factor):
+    message = f"Got a model trained for factor 2.436 and a volume of factor {factor:.4g}, expected the same"
+    with pytest.raises(ValueError, match=message):
+        a_model().check_fits(Acquisition((factor, 1.0, 1.0)))
+
+
+def header(**changes) -> dict:
+    """Return the header of a good model, with entries replaced; None removes one."""
+    model = a_model()
+    good = {
+        "format": FORMAT,
+        "network": {"kind": "valid", "filters": 4, "blocks": 7, "kernel": 3},
+        "acquisition": asdict(model.acquisition),
+        "normalisation": asdict(model.normalisation),
+        "training": {},
+        "provenance": {},
+    }
+    for key, value in changes.items():
+        outer, _, inner = key.partition("__")
+        entry, name = (good[outer], inner) if inner else (good, outer)
+        if value is None:
+            del entry[name]
+        else:
+            entry[name] = value
+    return good
+
+
+def write(path: Path, text: str | None, weights: dict | None = None) -> None:
+    weights = a_model().network.state_dict() if weights is None else weights
+    metadata = None if text is None else {"cropeq": text}
+    save_file({k: v.contiguous() for k, v in weights.items()}, path, metadata)
+
+
+def changed(name: str, value) -> dict:
+    return dict(a_model().network.state_dict()) | {name: value}
+
+
+def poisoned() -> torch.Tensor:
+    bias = torch.zeros(4)
+    bias[2] = torch.nan
+    return bias
+
+
+class Trap:
+    """Leaves a trace if it is ever unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def raw_safetensors(path: Path, head: bytes, body: bytes = b"") -> None:
+    path.write_bytes(struct.pack("<Q", len(head)) + head + body)
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+NETWORK = {"kind": "valid", "filters": 4, "blocks": 7, "kernel": 3}
+HEADERS = [
+    pytest.param("not json", "no readable napari-cropeq model", id="no-json"),
+    pytest.param("[]", "its format is not", id="list"),
+    pytest.param(DEEP, "no readable", id="deeply-nested"),
+    pytest.param(f'{{"format": "{FORMAT}", "network": {DEEP}}}', "no readable", id="deeply-nested-inside"),
+    pytest.param(header(format="other"), "its format is not", id="format"),
+    *(
+        pytest.param(header(**{key: None}), f"its header has no {key}", id=f"no-{key}")
+        for key in ("network", "acquisition", "normalisation", "training", "provenance")
+    ),
+    pytest.param(header(network=[1]), "its header has no network", id="network-list"),
+    pytest.param(header(network__filters=None), "no readable", id="no-filters"),
+    pytest.param(header(network__filters="4"), "the wrong types", id="filters-text"),
+    pytest.param(header(network__filters=True), "the wrong types", id="filters-bool"),
+    pytest.param(header(network__filters=4.0), "the wrong types", id="filters-float"),
+    pytest.param(header(network__filters=5), "its weights do not fit", id="filters-other"),
+    pytest.param(header(network__filters=10**12), "expected 1 to 1024 filters", id="filters-huge"),
+    pytest.param(header(network__filters=10**5000), "no readable", id="filters-5000-digits"),
+    pytest.param(header(network__filters=-4), "expected 1 to 1024 filters", id="filters-negative"),
+    pytest.param(header(network__filters=1024, network__blocks=64), "its weights do not fit", id="filters-1024"),
+    pytest.param(header(network__blocks=10**9), "1 to 64 blocks", id="blocks-huge"),
+    pytest.param(header(network__blocks=8), "its weights do not fit", id="blocks-other"),
+    pytest.param(header(network__kernel=4), "a kernel of 3, 5 or 7", id="kernel-even"),
+    pytest.param(header(network__kind="u-net"), "expected one of valid, padded", id="kind"),
+    pytest.param(header(network__kind={}), "the wrong types", id="kind-mapping"),
+    pytest.param(header(acquisition__voxel_size="4 1 1"), "the wrong types", id="voxel-size-text"),
+    pytest.param(header(acquisition__voxel_size=[4, 1]), "no readable", id="voxel-size-of-two"),
+    pytest.param(header(acquisition__voxel_size=[1, 1, 1]), "isotropic", id="isotropic"),
+    pytest.param(header(acquisition__voxel_size=[0, 1, 1]), "expected three positive numbers", id="voxel-size-zero"),
+    pytest.param(header(acquisition__voxel_size=[float("nan"), 1, 1]), "expected three positive", id="voxel-size-nan"),
+    pytest.param(header(acquisition__voxel_size=[[4], 1, 1]), "no readable", id="voxel-size-nested"),
+    pytest.param(header(acquisition__axial="z"), "the wrong types", id="axial-text"),
+    pytest.param(header(acquisition__axial=7), "Got axial axis 7", id="axial-7"),
+    pytest.param(header(acquisition__fwhm=-1), "Got FWHM -1", id="fwhm"),
+    pytest.param(header(acquisition__fwhm={}), "no readable", id="fwhm-mapping"),
+    pytest.param(header(normalisation={"low": 5, "high": 5}), "no range of numbers", id="range-empty"),
+    pytest.param(header(normalisation={"low": 0, "high": float("inf")}), "no range of numbers", id="range-endless"),
+    pytest.param(header(normalisation={"low": 0}), "no readable", id="range-half"),
+    pytest.param(header(normalisation={"low": "a", "high": 1}), "no readable", id="range-text"),
+]
+WEIGHTS = [
+    pytest.param({}, "do not fit", id="none"),
+    pytest.param(changed("more", torch.zeros(3)), "do not fit", id="one-more"),
+    pytest.param(changed("head.bias", torch.zeros(5)), "do not fit", id="shape"),
+    pytest.param(changed("head.bias", poisoned()), "not finite 32-bit numbers", id="nan"),
+    pytest.param(changed("head.bias", torch.full((4,), torch.inf)), "not finite 32-bit numbers", id="inf"),
+    pytest.param(changed("head.bias", torch.zeros(4, dtype=torch.float64)), "not finite 32-bit", id="float64"),
+    pytest.param(changed("head.bias", torch.zeros(4, dtype=torch.int32)), "not finite 32-bit", id="int32"),
+]
+
+
+def refused(path: Path, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        Model.load(path)
+    text = str(caught.value)
+    assert text.startswith(f"Got {path.name}, ") and "give a model" in text
+    assert "\n" not in text and len(text) < 500, "one sentence"
+
+
+@pytest.mark.parametrize(("head", "message"), HEADERS)
+def test_hostile_headers(tmp_path, head, message):
+    sys.set_int_max_str_digits(0)  # to write a number that is too long to read
+    try:
+        text = head if isinstance(head, str) else json.dumps(head)
+    finally:
+        sys.set_int_max_str_digits(4300)
+    path = tmp_path / "m.safetensors"
+    write(path, text)
+    refused(path, message)
+
+
+@pytest.mark.parametrize(("weights", "message"), WEIGHTS)
+def test_hostile_weights(tmp_path, weights, message):
+    path = tmp_path / "m.safetensors"
+    write(path, json.dumps(header()), weights)
+    refused(path, message)
+
+
+def test_the_good_header_is_good(tmp_path):
+    """The cases above differ from a file that loads by one thing each."""
+    write(tmp_path / "m.safetensors", json.dumps(header()))
+    assert Model.load(tmp_path / "m.safetensors").acquisition == ACQUISITION
+
+
+def good_bytes(folder: Path) -> bytes:
+    a_model().save(folder / "good.safetensors")
+    return (folder / "good.safetensors").read_bytes()
+
+
+FILES = [
+    pytest.param(lambda path: path.write_bytes(b""), id="empty"),
+    pytest.param(lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)), id="random"),
+    pytest.param(lambda path: path.write_bytes(b"\x00" * 5000), id="zeros"),
+    pytest.param(lambda path: path.write_bytes(good_bytes(path.parent)[:-100]), id="cut-in-weights"),
+    pytest.param(lambda path: path.write_bytes(good_bytes(path.parent)[:100]), id="cut-in-header"),
+    pytest.param(lambda path: path.write_bytes(good_bytes(path.parent)[:4]), id="four-bytes"),
+    pytest.param(lambda path: path.write_bytes(good_bytes(path.parent) + b"more"), id="too-long"),
+    pytest.param(lambda path: write(path, None), id="no-header"),
+    pytest.param(lambda path: raw_safetensors(path, b"{" * 100_000), id="deep-safetensors-header"),
+    pytest.param(lambda path: path.write_bytes(struct.pack("<Q", 2**63) + b"{}"), id="endless-header"),
+    pytest.param(
+        lambda path: raw_safetensors(
+            path, json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+        ),
+        id="huge-tensor",
+    ),
+    pytest.param(lambda path: path.write_text("<html>404</html>"), id="web-page"),
+    pytest.param(lambda path: torch.save(a_model().network.state_dict(), path), id="torch-zip"),
+]
+
+
+@pytest.mark.parametrize("make", FILES)
+def test_files_that_are_no_models(tmp_path, make):
+    path = tmp_path / "m.safetensors"
+    make(path)
+    refused(path, "no readable napari-cropeq model")
+
+
+def test_a_pickle_is_never_run(tmp_path):
+    path, trace = tmp_path / "m.safetensors", tmp_path / "trace"
+    path.write_bytes(pickle.dumps(Trap(trace)))
+    refused(path, "no readable")
+    torch.save({"a": Trap(trace)}, path)
+    refused(path, "no readable")
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(Trap(trace)))
+    assert trace.exists(), "it would have left a trace"
+
+
+def test_a_file_beyond_any_model_is_not_even_read(tmp_path):
+    path = tmp_path / "m.safetensors"
+    with open(path, "wb") as file:
+        file.truncate(2**31 + 1)  # holes: takes no space
+    refused(path, "larger than any model")
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder"])
+def test_what_is_no_file(tmp_path, kind):
+    path = tmp_path / "m.safetensors"
+    if kind == "folder":
+        path.mkdir()
+    with pytest.raises(FileNotFoundError, match="which is no file: give the path of a model"):
+        Model.load(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="resource limits are POSIX's")
+def test_a_header_cannot_make_it_allocate(tmp_path):
+    """1024 filters in 64 blocks of 7 x 7 would take 26 GB."""
+    path = tmp_path / "m.safetensors"
+    write(path, json.dumps(header(network={"kind": "valid", "filters": 1024, "blocks": 64, "kernel": 7})))
+    script = (
+        "import resource, sys\n"
+        "from napari_cropeq.core.model import Model\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (3 * 2**30,) * 2)\n"
+        "try:\n    Model.load(sys.argv[1])\n"
+        "except ValueError as error:\n    print('refused:', error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.startswith("refused: Got m.safetensors"), run.stderr
+
+
+def test_the_file_is_plain_safetensors(tmp_path):
+    """Anybody's safetensors reads it, header and all."""
+    a_model().save(tmp_path / "m.safetensors")
+    with safetensors.safe_open(tmp_path / "m.safetensors", framework="np") as file:
+        head = json.loads(file.metadata()["cropeq"])
+        assert file.get_tensor("head.weight").shape == (4, 1, 3, 3)
+    assert head["format"] == FORMAT
+    assert set(head["provenance"]["versions"]) == {"napari-cropeq", "torch", "numpy", "python"}

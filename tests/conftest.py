@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dask.array as da
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition
+from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import PaddedNetwork, ValidNetwork
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
+from napari_cropeq.volume.sources import Source
+from napari_cropeq.volume.superres import SuperResolution, acquisition_of
 
 
 def random_network(kind: str = "valid", filters: int = 8, blocks: int | None = None) -> ValidNetwork | PaddedNetwork:
@@ -84,6 +88,23 @@ class Recorded:
         box = self._voxels[key]
         self.sizes.append(box.size)
         return box
+
+
+def a_source(data, axes: str = "zyx", voxel_size=(2.5, 1.0, 1.0), **options) -> Source:
+    """Return a lazy source of ``data``, in chunks that no tile fits."""
+    if not isinstance(data, da.Array):
+        data = da.from_array(data, chunks=(*(1,) * (data.ndim - 3), 4, 23, 31), name=False, asarray=True, fancy=False)
+    named = {"unit": "micrometer", "translate": (0.0, 0.0, 0.0), "name": "stack"} | options
+    return Source(data=data, axes=axes, voxel_size=voxel_size, **named)
+
+
+def a_result(data, axes: str = "zyx", voxel_size=(2.5, 1.0, 1.0), filters: int = 4, **options) -> SuperResolution:
+    """Return the super-resolution of ``data`` by a network with random weights."""
+    chosen = {key: options.pop(key) for key in ("planes", "dtype") if key in options}
+    source = a_source(data, axes, voxel_size, **options)
+    acquisition = acquisition_of(source)
+    model = Model(random_network(filters=filters), acquisition, Normalisation(0.0, 4000.0))
+    return SuperResolution(source, model, device="cpu", **chosen)
 
 
 @pytest.fixture

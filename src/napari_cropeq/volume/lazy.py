@@ -144,12 +144,12 @@ def _overlay(
 
 
 class _Block:
-    """A box of one level. Slicing gives a smaller box; only ``__array__`` reads."""
+    """A box of one level. Slicing gives a smaller box, an integer drops its axis; only ``__array__`` reads."""
 
-    def __init__(self, view: LazyView, ranges: tuple[range, ...], level_shape: IntTriple) -> None:
+    def __init__(self, view: LazyView, ranges: tuple[range | int, ...], level_shape: IntTriple) -> None:
         self._view, self._ranges, self._level = view, ranges, level_shape
-        self.shape = tuple(map(len, ranges))
-        self.ndim = len(ranges)
+        self.shape = tuple(len(r) for r in ranges if isinstance(r, range))
+        self.ndim = len(self.shape)
         self.dtype = view.result.dtype
 
     def __len__(self) -> int:
@@ -157,18 +157,17 @@ class _Block:
 
     def __getitem__(self, key: Any) -> _Block:
         key = key if isinstance(key, tuple) else (key,)
-        key += (slice(None),) * (self.ndim - len(key))
-        cuts = [k if isinstance(k, slice) else slice(int(k), int(k) + 1) for k in key]
-        return _Block(self._view, tuple(r[c] for r, c in zip(self._ranges, cuts, strict=True)), self._level)
+        cuts = iter((*key, *(slice(None),) * (self.ndim - len(key))))
+        ranges = tuple(r[next(cuts)] if isinstance(r, range) else r for r in self._ranges)
+        return _Block(self._view, ranges, self._level)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        split = self.ndim - 3
+        ranges = [r if isinstance(r, range) else range(r, r + 1) for r in self._ranges]
+        lead, spatial = ranges[:-3], ranges[-3:]
         full = self._view.result.sr_shape
-        indices = tuple(
-            np.asarray(r, np.int64) * n // m for r, n, m in zip(self._ranges[split:], full, self._level, strict=True)
-        )
-        out = np.empty(self.shape, dtype or self.dtype)
-        for position in np.ndindex(*self.shape[:split]):
-            lead = tuple(r[p] for r, p in zip(self._ranges[:split], position, strict=True))
-            out[position] = self._view.read(lead, (indices[0], indices[1], indices[2]))
-        return out
+        indices = tuple(np.asarray(r, np.int64) * n // m for r, n, m in zip(spatial, full, self._level, strict=True))
+        out = np.empty([len(r) for r in ranges], dtype or self.dtype)
+        for position in np.ndindex(*map(len, lead)):
+            number = tuple(r[p] for r, p in zip(lead, position, strict=True))
+            out[position] = self._view.read(number, (indices[0], indices[1], indices[2]))
+        return out.reshape(self.shape)

@@ -76,6 +76,8 @@ class Demo:
         dock, widget = self.viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=True)
         dock.raise_()
         self.spin(0.3)
+        self.viewer.fit_to_view()
+        self.spin(0.3)
         return widget
 
     def open(self, path: Path | None) -> None:
@@ -88,10 +90,13 @@ class Demo:
         for layer in self.viewer.layers[1:]:
             layer.visible = False
         self.layer = self.viewer.layers[0]
-        self.layer.reset_contrast_limits()
         self.viewer.layers.selection = {self.layer}
         self.viewer.dims.order = (*range(self.layer.ndim - 3), *(self.layer.ndim - 3 + a for a in (1, 0, 2)))
         self.viewer.fit_to_view()
+        middle = np.asarray(self.layer.data[..., self.layer.data.shape[-2] // 2, :])
+        low, high = np.percentile(middle, (1, 99.8))
+        self.layer.contrast_limits_range = (float(middle.min()), float(middle.max()))
+        self.layer.contrast_limits = (low, high)
         self.spin(0.5)
 
     def zoom(self, factor: float) -> None:

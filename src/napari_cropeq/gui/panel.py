@@ -7,7 +7,7 @@ from typing import Any
 
 from magicgui.widgets import ComboBox, Container, PushButton
 from napari.layers import Image, Labels, Layer
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 
 from napari_cropeq.gui.session import Session
@@ -45,6 +45,10 @@ class Panel(QWidget):
         self.session.enter()
         session = self.session
         self.destroyed.connect(lambda: session.leave())
+
+    def sizeHint(self) -> QSize:
+        """Ask for a column: the image keeps the room."""
+        return QSize(340, 620)
 
     def closeEvent(self, event: Any) -> None:
         """Stop the widget's work when it or the window is closed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, Label
+from magicgui.widgets import CheckBox, ComboBox, LineEdit
 
 from napari_cropeq.gui.layers import check_layer
 from napari_cropeq.gui.panel import Panel
@@ -26,7 +26,7 @@ class PreviewWidget(Panel):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
-        self.model = Label(label="Model", value="")
+        self.model = LineEdit(label="Model", enabled=False)
         self.planes = ComboBox(
             label="Planes", choices=PLANES, tooltip="Lateral axis that shares the planes with the axial one"
         )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from napari_cropeq.gui.reader import LayerData, layer_data
-from napari_cropeq.volume.sample import light_sheet_sample
+from napari_cropeq.volume.sample import AXIAL_FWHM, light_sheet_sample
 
 __all__ = ["light_sheet", "light_sheet_truth"]
 
 
 def light_sheet() -> list[LayerData]:
     """Return the anisotropic volume, a layer for each channel."""
-    return layer_data(light_sheet_sample()[0])
+    layers = layer_data(light_sheet_sample()[0])
+    for _, options, _ in layers:
+        options["metadata"]["fwhm"] = AXIAL_FWHM  # a slice profile wider than the step; the Train widget shows it
+    return layers
 
 
 def light_sheet_truth() -> list[LayerData]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyqtgraph
 from magicgui.widgets import ComboBox, Container, FileEdit, FloatSpinBox, SpinBox
+from qtpy.QtCore import QSize
+from qtpy.QtWidgets import QAbstractSpinBox
 
 from napari_cropeq.core.geometry import AXIS_NAMES, guess_axial
 from napari_cropeq.core.model import Model
@@ -34,28 +36,19 @@ class TrainWidget(Panel):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self.axial = ComboBox(label="Axial axis", choices=list(AXIS_NAMES), tooltip="The axis of low resolution")
-        self.voxel_size = [FloatSpinBox(label=name, value=1.0, min=-1e9, max=1e9, step=0.01) for name in AXIS_NAMES]
-        for box in self.voxel_size:
-            box.native.setDecimals(6)
-        self.sizes = Container(widgets=self.voxel_size, layout="horizontal", label="Voxel size")
-        self.fwhm = FloatSpinBox(
-            label="FWHM",
-            value=0.0,
-            min=0.0,
-            max=1e9,
-            step=0.01,
-            tooltip="Width of the slice profile",
-        )
-        self.fwhm.native.setDecimals(6)
+        self.voxel_size = [_length(name, "Distance between voxel centres") for name in AXIS_NAMES]
+        self.sizes = Container(widgets=self.voxel_size, layout="horizontal", label="Voxel")
+        self.fwhm = _length("FWHM", "Width of the slice profile along the axial axis; the step by default")
         self.minutes = FloatSpinBox(label="Minutes", value=2.0, min=0.01, max=10_000.0, step=0.5)
         self.filters = SpinBox(label="Filters", value=32, min=1, max=1024, tooltip="Feature maps: more is slower")
         self.form.extend([self.axial, self.sizes, self.fwhm, self.minutes, self.filters])
         self.buttons = self.add_buttons(start=self.start, stop=self.stop)
         self.plot = pyqtgraph.PlotWidget(enableMenu=False)
-        self.plot.setMinimumHeight(140)
+        self.plot.setMinimumSize(200, 140)
+        self.plot.sizeHint = lambda: QSize(320, 180)
         self.plot.setLabel("bottom", "patches")
         self.plot.setLabel("left", "loss")
-        self.plot.setLogMode(y=True)
+        self.plot.getAxis("left").enableAutoSIPrefix(False)
         self.plot.addLegend(offset=(-5, 5))
         self._loss = self.plot.plot(pen=pyqtgraph.mkPen("#5ac8fa"), name="training")
         self._validation = self.plot.plot(pen=None, symbol="o", symbolSize=5, name="validation")
@@ -138,8 +131,8 @@ class TrainWidget(Panel):
             for box, value in zip(self.voxel_size, size, strict=True):
                 box.value = value
             self.axial.value = AXIS_NAMES[guess_axial(size)]
-            self.fwhm.value = max(size)
-            self.sizes.label = f"Voxel size ({layer.units[-1]:~P})"
+            self.fwhm.value = layer.metadata.get("fwhm", max(size))
+            self.sizes.label = f"Voxel ({layer.units[-1]:~P})"
         finally:
             self._showing = False
 
@@ -182,3 +175,12 @@ class TrainWidget(Panel):
     def _enable(self) -> None:
         self.buttons["start"].enabled = self._job is None
         self.buttons["stop"].enabled = self._job is not None
+
+
+def _length(label: str, tooltip: str) -> FloatSpinBox:
+    """Return a narrow field for a length; what it cannot be is told when it is used."""
+    box = FloatSpinBox(label=label, value=1.0, min=-1e6, max=1e6, step=0.01, tooltip=tooltip)
+    box.native.setDecimals(5)
+    box.native.setMinimumWidth(56)
+    box.native.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
+    return box

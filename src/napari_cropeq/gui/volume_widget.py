@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, FileEdit, Label
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, LineEdit
 
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers import check_layer
@@ -32,7 +32,7 @@ class VolumeWidget(Panel):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
-        self.model = Label(label="Model", value="")
+        self.model = LineEdit(label="Model", enabled=False)
         self.planes = ComboBox(
             label="Planes", choices=PLANES, tooltip="Lateral axis that shares the planes with the axial one"
         )
@@ -48,6 +48,7 @@ class VolumeWidget(Panel):
         self._saving: Job | None = None
         self._started = 0.0
         self._begun = 0
+        self._running = False
         self.session.model_changed.connect(self._show_model)
         self._show_model()
 
@@ -56,7 +57,7 @@ class VolumeWidget(Panel):
         layer = check_layer(self.layer.value)
         path = self._path()
         result = self._use(self.session.result_for(layer, self.planes.value, self.dtype.value))
-        self._started, self._begun = time.monotonic(), result.tiles[0]
+        self._started, self._begun, self._running = time.monotonic(), result.tiles[0], True
         result.run_all(path, self.overwrite.value)
         self._show_state()
 
@@ -125,7 +126,9 @@ class VolumeWidget(Panel):
             rate = (done - self._begun) / max(seconds, 1e-9)
             left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
             self.say(f"{done} of {total} tiles, {rate:.1f} tiles/s{left}; {result.result.exactness}.")
-        elif result.complete:
+            self._running = True
+        elif self._running and result.complete:
+            self._running = False
             self.say(f"All {total} tiles are done; {result.result.exactness}.")
 
     def _on_saving(self, progress: ExportProgress) -> None:

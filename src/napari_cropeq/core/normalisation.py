@@ -88,11 +88,10 @@ def check_finite(voxels: npt.NDArray[Any], where: str, start: tuple[int, ...] | 
     """Raise ValueError if any voxel is NaN or infinite, saying where."""
     if voxels.dtype.kind != "f" or np.isfinite(voxels).all():
         return
-    count = int(np.count_nonzero(~np.isfinite(voxels)))
-    place = ""
-    if start is not None:
-        place = " at " + ", ".join(f"{n} from {s}" for n, s in zip(AXIS_NAMES, start, strict=True))
+    count, place = f"{np.count_nonzero(~np.isfinite(voxels))} ", ""
+    if start is not None:  # beyond the border voxels are mirrored, so that they cannot be counted here
+        count, place = "", " at " + ", ".join(f"{n} from {s}" for n, s in zip(AXIS_NAMES, start, strict=True))
     raise ValueError(
-        f"Got {count} NaN or infinite voxels in {where}{place}, expected finite intensities: "
+        f"Got {count}NaN or infinite voxels in {where}{place}, expected finite intensities: "
         "replace them (for instance by 0) and try again."
     )

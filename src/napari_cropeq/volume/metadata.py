@@ -143,7 +143,7 @@ def filled_names(names: Sequence[object]) -> tuple[str, ...]:
 
 
 def ome_xml_metadata(xml: str, sizes: Mapping[str, int]) -> Metadata:
-    """Read voxel size, unit and channels from the OME-XML of a TIFF file.
+    """Read voxel size, unit, place and channels from the OME-XML of a TIFF file.
 
     Parameters
     ----------
@@ -178,9 +178,25 @@ def _of_pixels(pixels: ElementTree.Element) -> Metadata:
     return Metadata(
         voxel_size=voxel_size,
         unit=unit,
+        translate=_of_first_plane(pixels.findall("{*}Plane"), unit),
         channel_names=filled_names([channel.get("Name") for channel in channels]),
         channel_colors=colors if any(colors) else (),
     )
+
+
+def _of_first_plane(planes: Sequence[ElementTree.Element], unit: str) -> tuple[float, float, float]:
+    """Read the position (z, y, x) of the first plane in `unit`; the origin where it is not said in lengths."""
+    first = next((plane for plane in planes if all(plane.get(f"The{axis}") == "0" for axis in "ZCT")), None)
+    if first is None:
+        return 0.0, 0.0, 0.0
+    position = [_number(first.get(f"Position{axis}")) for axis in "ZYX"]
+    units = [full_unit(first.get(f"Position{axis}Unit")) for axis in "ZYX"]  # OME's default is no length
+    known = [value for value in position if value is not None]
+    converted = in_one_unit([*known, 0.0], [*units, unit]) if len(known) == 3 else None
+    if converted is None:
+        return 0.0, 0.0, 0.0
+    z, y, x, _ = converted[0]
+    return z, y, x
 
 
 def _ome_color(text: str | None) -> str | None:

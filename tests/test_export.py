@@ -1,0 +1,344 @@
+"""Whole volumes into files: the bits, the place of every voxel, and what is left when it fails."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from ome_zarr_models.v05 import Image
+
+from conftest import a_result, textured_volume
+from napari_cropeq.core import normalisation
+from napari_cropeq.core.geometry import Box
+from napari_cropeq.core.predict import convert
+from napari_cropeq.volume import export as exporting
+from napari_cropeq.volume import ome_tiff, pyramid
+from napari_cropeq.volume.export import Reuse, bulk_part, export, output_kind, output_path
+from napari_cropeq.volume.scheduler import Scheduler
+from napari_cropeq.volume.sources import open_source
+from napari_cropeq.volume.store import MemoryStore
+
+FILES = [pytest.param(name, id=name[4:]) for name in ("out.ome.zarr", "out.ome.tif")]
+
+
+def run(result, path, **options) -> None:
+    for _ in export(result, path, **options):
+        pass
+
+
+def stored(path) -> np.ndarray:
+    return np.asarray(open_source(path).data)
+
+
+def whole(result, lead=()) -> np.ndarray:
+    return result.compute(lead, Box.whole(result.sr_shape))
+
+
+def names(folder) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+@pytest.mark.parametrize("tile", [None, 64, 48, 33], ids=str)
+@pytest.mark.parametrize("dtype", ["source", "float32"])
+@pytest.mark.parametrize("name", FILES)
+def test_the_file_is_the_whole_result_bit_for_bit(tmp_path, name, dtype, tile):
+    result = a_result(textured_volume((20, 50, 70)), dtype=dtype)
+    run(result, tmp_path / name, tile=tile)
+    found = stored(tmp_path / name)
+    assert found.dtype == ("uint16" if dtype == "source" else "float32")
+    assert np.array_equal(found, whole(result))
+    assert not np.array_equal(found, result.interpolated((), Box.whole(result.sr_shape))), "not the interpolation"
+    assert names(tmp_path) == [name]
+
+
+def test_both_planes(tmp_path):
+    one, both = (a_result(textured_volume((10, 40, 50)), planes=planes, dtype="float32") for planes in ("y", "both"))
+    run(both, tmp_path / "out.ome.zarr", tile=33)
+    found = stored(tmp_path / "out.ome.zarr")
+    assert np.array_equal(found, whole(both))
+    assert not np.array_equal(found, whole(one))
+
+
+@pytest.mark.parametrize("axial", [0, 1, 2], ids="zyx")
+def test_any_axial_axis(tmp_path, axial):
+    size = [0.5, 0.5, 0.5]
+    size[axial] = 1.25
+    result = a_result(np.moveaxis(textured_volume((12, 40, 50)), 0, axial), voxel_size=tuple(size))
+    run(result, tmp_path / "out.ome.zarr", tile=33)
+    source = open_source(tmp_path / "out.ome.zarr")
+    assert source.data.shape[axial] == 30 and source.voxel_size == pytest.approx((0.5,) * 3)
+    assert np.array_equal(np.asarray(source.data), whole(result))
+
+
+DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FILES)
+def test_every_dtype_is_kept(tmp_path, name, dtype):
+    volume = textured_volume((8, 20, 40)).astype(np.float64) - 1500
+    kind = np.dtype(dtype)
+    if kind.kind in "ui":
+        limits = np.iinfo(kind)
+        volume = np.clip(volume / (16 if kind.itemsize == 1 else 1), limits.min, limits.max)
+    result = a_result(volume.astype(kind))
+    run(result, tmp_path / name)
+    found = stored(tmp_path / name)
+    assert found.dtype == kind
+    assert np.array_equal(found, whole(result))
+    if kind.kind in "ui":
+        exact = a_result(volume.astype(kind), dtype="float32")
+        unrounded = whole(exact)
+        assert np.array_equal(found, np.clip(np.rint(unrounded.astype(float)), limits.min, limits.max).astype(kind))
+        if kind.itemsize == 1:
+            assert unrounded.max() > limits.max and found.max() == limits.max, "clipped, not wrapped"
+
+
+LEADS = [
+    pytest.param("czyx", (2,), id="channels"),
+    pytest.param("tzyx", (3,), id="times"),
+    pytest.param("tczyx", (2, 3), id="times-and-channels"),
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(("axes", "lead"), LEADS)
+def test_channels_and_times(tmp_path, axes, lead, name):
+    data = np.stack([textured_volume((8, 20, 40), seed) for seed in range(int(np.prod(lead)))])
+    named = {"channel_names": ("nuclei",), "channel_colors": ("#ff0080",)} if "c" in axes else {}
+    result = a_result(data.reshape(*lead, 8, 20, 40), axes, **named)
+    run(result, tmp_path / name, tile=33)
+    source = open_source(tmp_path / name)
+    assert (source.axes, source.data.shape) == (axes, (*lead, 20, 20, 40))
+    if "c" in axes:
+        assert source.channel_names == ("nuclei", *(f"channel {n}" for n in range(1, lead[-1])))
+    if "c" in axes and name.endswith("zarr"):
+        assert source.channel_colors == ("#ff0080", *("#ffffff",) * (lead[-1] - 1))
+    found = np.asarray(source.data)
+    for index in np.ndindex(*lead):
+        assert np.array_equal(found[index], whole(result, index))
+
+
+PLACES = [
+    pytest.param((2.5, 1.0, 1.0), (0.0, 0.0, 0.0), "micrometer", id="origin"),
+    pytest.param((1.0, 0.411, 0.411), (100.5, -20.25, 7.125), "micrometer", id="paper-moved"),
+    pytest.param((1.0, 0.997, 3.0), (-5.0, 6.0, -7.0), "millimeter", id="axial-x-mm"),
+    pytest.param((0.2, 0.8, 0.2), (1.0, 2.0, 3.0), "nanometer", id="axial-y-nm"),
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(("voxel_size", "translate", "unit"), PLACES)
+def test_every_voxel_lies_where_it_belongs(tmp_path, voxel_size, translate, unit, name):
+    """World coordinates of SR voxel centres, from the faces of the source's first voxel outwards."""
+    axial = int(np.argmax(voxel_size))
+    volume = np.moveaxis(textured_volume((9, 24, 40)), 0, axial)
+    result = a_result(volume, voxel_size=voxel_size, translate=translate, unit=unit)
+    run(result, tmp_path / name)
+    source = open_source(tmp_path / name)
+    assert source.unit == unit
+    lateral = np.mean([v for a, v in enumerate(voxel_size) if a != axial])
+    for axis in range(3):
+        step = lateral if axis == axial else voxel_size[axis]
+        face = translate[axis] - voxel_size[axis] / 2
+        expected = face + step * (np.arange(source.data.shape[axis]) + 0.5)
+        found = source.translate[axis] + source.voxel_size[axis] * np.arange(source.data.shape[axis])
+        assert np.abs(found - expected).max() < 1e-6 * step
+        far = translate[axis] + voxel_size[axis] * (volume.shape[axis] - 0.5)
+        assert far - step < found[-1] + step / 2 <= far + 1e-6, "both end at the same face, to a voxel"
+
+
+def test_ome_zarr_is_valid_and_its_levels_lie_on_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(pyramid, "SMALLEST", 24)
+    data = np.stack([textured_volume((20, 51, 70), seed) for seed in (0, 1)])
+    options = {"channel_names": ("a", "b"), "channel_colors": ("#ff0000", "#00ff00"), "translate": (5.0, 6.0, 7.0)}
+    result = a_result(data, "czyx", voxel_size=(1.0, 0.4, 0.4), **options)
+    run(result, tmp_path / "out.ome.zarr", tile=33)
+    group = zarr.open_group(tmp_path / "out.ome.zarr", mode="r")
+    image = Image.from_zarr(group)
+    multiscale = image.attributes.ome.multiscales[0]
+    assert [axis.name for axis in multiscale.axes] == list("czyx")
+    assert [axis.unit for axis in multiscale.axes][1:] == ["micrometer"] * 3
+    levels = [np.asarray(group[dataset.path]) for dataset in multiscale.datasets]
+    assert [level.shape for level in levels] == [(2, 50, 51, 70), (2, 25, 25, 35), (2, 12, 12, 17)]
+    assert np.array_equal(levels[0][1], whole(result, (1,)))
+    for number, dataset in enumerate(multiscale.datasets):
+        scale, translation = (t for t in dataset.coordinateTransformations)
+        step = 0.4 * 2**number
+        assert scale.scale == pytest.approx([1, step, step, step])
+        corner = np.array([5.0 - 0.5, 6.0 - 0.2, 7.0 - 0.2])  # the outer corner of the source's first voxel
+        assert np.array(translation.translation[1:]) == pytest.approx(corner + step / 2), "all levels share that corner"
+        if number:
+            fine = levels[number - 1].astype(float)
+            z, y, x = levels[number].shape[1:]
+            cut = fine[:, : 2 * z, : 2 * y, : 2 * x].reshape(2, z, 2, y, 2, x, 2)
+            assert np.array_equal(levels[number], np.rint(cut.mean(axis=(2, 4, 6))).astype(np.uint16))
+    described = group.attrs["napari-cropeq"]
+    assert described["model"] == result.model.fingerprint and described["factor"] == pytest.approx(2.5)
+
+
+def test_ome_tiff_for_other_programs(tmp_path, monkeypatch):
+    monkeypatch.setattr(ome_tiff, "TILE", 32)
+    data = np.stack([textured_volume((10, 50, 70), seed) for seed in (0, 1)])
+    result = a_result(data, "czyx", voxel_size=(1.0, 0.4, 0.4), translate=(5.0, 6.0, 7.0), channel_names=("a", "b"))
+    run(result, tmp_path / "out.ome.tif", tile=33)
+    with tifffile.TiffFile(tmp_path / "out.ome.tif") as file:
+        assert file.is_ome and file.is_bigtiff
+        (series,) = file.series
+        assert (series.axes, series.shape, series.dtype) == ("CZYX", (2, 25, 50, 70), np.uint16)
+        assert series.keyframe.is_tiled and series.keyframe.compression.name == "ADOBE_DEFLATE"
+        assert [level.shape for level in series.levels] == [(2, 25, 50, 70), (2, 25, 25, 35), (2, 25, 12, 17)]
+        fine = series.asarray()
+        for number, level in enumerate(series.levels[1:], 1):
+            n = 2**number
+            y, x = level.shape[-2:]
+            means = fine[..., : y * n, : x * n].astype(float).reshape(2, 25, y, n, x, n).mean(axis=(3, 5))
+            assert np.array_equal(level.asarray(), np.rint(means).astype(np.uint16))
+        pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+    assert np.array_equal(fine, np.stack([whole(result, (c,)) for c in (0, 1)]))
+    for axis in "XYZ":
+        assert pixels[f"PhysicalSize{axis}"] == pytest.approx(0.4)
+        assert pixels[f"PhysicalSize{axis}Unit"] == "µm"
+    assert [channel["Name"] for channel in pixels["Channel"]] == ["a", "b"]
+    for plane in pixels["Plane"]:
+        assert plane["PositionZ"] == pytest.approx(5.0 - 0.5 + 0.4 * (plane["TheZ"] + 0.5))
+        assert (plane["PositionY"], plane["PositionX"]) == (6.0, 7.0)
+
+
+PLANE = {f"Position{axis}": [value] * 8 for axis, value in zip("ZYX", (2.0, 3000.0, 4e6), strict=True)}
+POSITIONS = [
+    pytest.param(PLANE, {"Z": "mm", "Y": "µm", "X": "nm"}, (2000.0, 3000.0, 4000.0), id="three-units"),
+    pytest.param(PLANE, {"Z": "reference frame", "Y": "µm", "X": "nm"}, (0.0, 0.0, 0.0), id="one-is-no-length"),
+    pytest.param(PLANE, {}, (0.0, 0.0, 0.0), id="no-units"),
+    pytest.param({k: v for k, v in PLANE.items() if "Z" not in k}, {"Y": "µm", "X": "µm"}, (0.0, 0.0, 0.0), id="no-z"),
+]
+
+
+@pytest.mark.parametrize(("positions", "units", "expected"), POSITIONS)
+def test_where_an_ome_tiff_says_it_lies(tmp_path, positions, units, expected):
+    size = {f"PhysicalSize{a}": s for a, s in zip("ZYX", (4.0, 1.0, 1.0), strict=True)}
+    plane = positions | {f"Position{axis}Unit": [unit] * 8 for axis, unit in units.items()}
+    metadata = {"axes": "ZYX", "Plane": plane} | size | {f"PhysicalSize{a}Unit": "µm" for a in "ZYX"}
+    tifffile.imwrite(tmp_path / "a.ome.tif", textured_volume((8, 20, 30)), metadata=metadata)
+    source = open_source(tmp_path / "a.ome.tif")
+    assert source.voxel_size == (4.0, 1.0, 1.0)
+    assert source.translate == expected
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_old_output_is_replaced_only_by_a_complete_one(tmp_path, name):
+    one, two = (a_result(textured_volume((8, 20, 40), seed)) for seed in (0, 1))
+    path = tmp_path / name
+    run(one, path)
+    with pytest.raises(FileExistsError, match="exists already: choose another name or allow overwriting"):
+        run(two, path)
+    halfway = export(two, path, overwrite=True)
+    next(halfway), next(halfway)
+    assert np.array_equal(stored(path), whole(one))
+    halfway.close()
+    assert np.array_equal(stored(path), whole(one)) and names(tmp_path) == [name]
+    run(two, path, overwrite=True)
+    assert np.array_equal(stored(path), whole(two)) and names(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_failure_in_mid_run_leaves_nothing_and_the_old_output(tmp_path, name, monkeypatch):
+    good = a_result(textured_volume((8, 20, 40)))
+    volume = textured_volume((30, 40, 50)).astype(np.float32)
+    monkeypatch.setattr(normalisation, "SAMPLE_VOXELS", 20_000)
+    sampled = np.linspace(0, 29, 24).round()  # the planes that the intensity scale is measured on
+    volume[max(set(range(30)) - set(sampled)), 39, 49] = np.nan
+    broken = a_result(volume)
+    run(good, tmp_path / name)
+    seen = []
+    with pytest.raises(ValueError, match="Got NaN or infinite voxels in the volume at z from 0, y from 32, x from 0"):
+        seen.extend(export(broken, tmp_path / name, tile=32, overwrite=True))
+    assert seen[-1].done > 0, "it had begun"
+    assert names(tmp_path) == [name] and np.array_equal(stored(tmp_path / name), whole(good))
+    with pytest.raises(ValueError, match="Got NaN"):
+        run(broken, tmp_path / ("new " + name), tile=32)
+    assert names(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_failure_while_saving_leaves_nothing(tmp_path, name, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(exporting, "replace_folder", full)
+    monkeypatch.setattr(exporting, "write_metadata", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(a_result(textured_volume((8, 20, 40))), tmp_path / name)
+    assert names(tmp_path) == []
+
+
+def test_progress_counts_tiles_and_ends_with_all(tmp_path):
+    result = a_result(np.stack([textured_volume((12, 40, 50), seed) for seed in (0, 1)]), "czyx")
+    steps = list(export(result, tmp_path / "out.ome.zarr", tile=33))
+    assert (steps[0].done, steps[0].total) == (0, 2 * 1 * 2 * 2)
+    assert [s.done for s in steps] == sorted(s.done for s in steps)
+    assert steps[-1].done == steps[-1].total and steps[-1].stage == "saving"
+    assert steps[0].seconds_left == float("inf") and steps[-1].seconds_left == 0
+
+
+def test_what_the_preview_computed_is_taken_over(tmp_path, monkeypatch):
+    result = a_result(textured_volume((20, 50, 70)))
+    expected = whole(result)
+    memory = MemoryStore(result.sr_shape)
+    scheduler = Scheduler(result.compute, bulk_part(result))
+    scheduler.run_all(memory, [()])
+    list(scheduler.run())
+    with monkeypatch.context() as patch:
+        patch.setattr(result, "compute", None)
+        run(result, tmp_path / "all.ome.zarr", computed=memory)
+    assert np.array_equal(stored(tmp_path / "all.ome.zarr"), expected)
+    some = MemoryStore(result.sr_shape)
+    for index in ((0, 0, 0), (1, 1, 0)):
+        box = some.grid.box(index)
+        some.put(((), index), expected[box.slices])
+    box = Box((3, 5, 2), (20, 15, 50))
+    assert np.array_equal(Reuse(some, result).compute((), box), expected[box.slices])
+    run(result, tmp_path / "some.ome.zarr", tile=33, computed=some)
+    assert np.array_equal(stored(tmp_path / "some.ome.zarr"), expected)
+
+
+OUTPUTS = [
+    pytest.param("a.ome.zarr", ".ome.zarr", id="ome-zarr"),
+    pytest.param("a.zarr", ".ome.zarr", id="zarr"),
+    pytest.param("A.OME.TIF", ".ome.tif", id="capitals"),
+    pytest.param("a.ome.tiff", ".ome.tif", id="tiff"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), OUTPUTS)
+def test_kinds_of_output(tmp_path, name, kind):
+    assert output_kind(tmp_path / name) == kind
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.npy", "a", "a.ome.zarr.zip", ".safetensors"])
+def test_unknown_outputs_are_refused(tmp_path, name):
+    result = a_result(textured_volume((8, 20, 40)))
+    with pytest.raises(ValueError, match=r"expected a name ending in \.ome\.zarr or \.ome\.tif: rename it"):
+        run(result, tmp_path / name)
+    assert names(tmp_path) == []
+
+
+def test_refused_options(tmp_path):
+    result = a_result(textured_volume((8, 20, 40)))
+    with pytest.raises(ValueError, match="Got tiles of 7 voxels, expected at least 8"):
+        run(result, tmp_path / "a.ome.zarr", tile=7)
+    with pytest.raises(OSError, match="does not exist or is not writable"):
+        run(result, tmp_path / "missing" / "a.ome.zarr")
+    assert names(tmp_path) == []
+    with pytest.raises(ValueError, match="Got dtype 'int5', expected source or float32"):
+        a_result(textured_volume((8, 20, 40)), dtype="int5")
+    assert output_path(tmp_path, "stack") == tmp_path / "stack_SR.ome.zarr"
+
+
+def test_a_result_is_the_predictor_converted():
+    exact = a_result(textured_volume((8, 20, 40)), dtype="float32")
+    rounded = a_result(textured_volume((8, 20, 40)))
+    assert np.array_equal(whole(rounded), convert(whole(exact), np.uint16))

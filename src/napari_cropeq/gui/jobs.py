@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -56,10 +58,7 @@ class Job(QObject):
 
     def start(self) -> None:
         """Start the thread."""
-        if not _running:
-            app = QCoreApplication.instance()
-            if app is not None:
-                app.aboutToQuit.connect(stop_all_jobs)
+        stop_at_exit()
         _running.add(self)
         self._thread.start()
 
@@ -104,6 +103,15 @@ class Job(QObject):
         # The window, and this object's Qt half with it, may be gone by now.
         with contextlib.suppress(RuntimeError):
             signal.emit(*values)
+
+
+@functools.lru_cache(maxsize=1)
+def stop_at_exit() -> None:
+    """Stop all jobs when the application or the interpreter ends, whichever comes first."""
+    app = QCoreApplication.instance()
+    if app is not None:
+        app.aboutToQuit.connect(stop_all_jobs)
+    atexit.register(stop_all_jobs)
 
 
 def stop_all_jobs() -> None:

@@ -10,9 +10,20 @@ from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 
+from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.session import Session
 
 __all__ = ["Panel"]
+
+
+class Jobs(list[Job]):
+    """Jobs that end with their widget."""
+
+    def stop(self) -> None:
+        """Stop them all and wait for the step under way."""
+        for job in self:
+            job.stop(wait=True)
+        self.clear()
 
 
 class Panel(QWidget):
@@ -43,20 +54,14 @@ class Panel(QWidget):
         if self._preferred() is not None:
             self.layer.value = self._preferred()
         self.session.enter()
-        session = self.session
-        self.destroyed.connect(lambda: session.leave())
+        session, self.jobs = self.session, Jobs()
+        jobs = self.jobs
+        # What is called once the widget is gone must not belong to it.
+        self.destroyed.connect(lambda: (jobs.stop(), session.leave()))
 
     def sizeHint(self) -> QSize:
         """Ask for a column: the image keeps the room."""
         return QSize(340, 620)
-
-    def closeEvent(self, event: Any) -> None:
-        """Stop the widget's work when it or the window is closed."""
-        self.stop_work()
-        super().closeEvent(event)
-
-    def stop_work(self) -> None:
-        """Stop what this widget has started."""
 
     def add_buttons(self, **actions: Callable[[], None]) -> dict[str, PushButton]:
         """Add a row of buttons named as the keywords; their errors end up in the message."""

@@ -32,7 +32,7 @@ class PreviewWidget(Panel):
         )
         self.follow = CheckBox(label="Follow view", value=True, tooltip="Go on as the view pans, zooms and steps")
         self.form.extend([self.model, self.planes, self.follow])
-        self.buttons = self.add_buttons(preview=self.preview, stop=self.stop_work)
+        self.buttons = self.add_buttons(preview=self.preview, stop=self.stop)
         self.add_status()
         self.result: Result | None = None
         self.follow.changed.connect(self._on_follow)
@@ -53,7 +53,7 @@ class PreviewWidget(Panel):
         result.follow(self.follow.value)
         result.look()
 
-    def stop_work(self) -> None:
+    def stop(self) -> None:
         """Stop following the view and drop what is not computed yet; what is shown stays."""
         if self.result is not None and self.result.alive:
             self.result.follow(False)

@@ -93,6 +93,7 @@ class TrainWidget(Panel):
         self._job.failed.connect(self.complain)
         self._job.ended.connect(self._on_ended)
         self.say("Reading the volume.")
+        self.jobs[:] = [self._job]
         self._job.start()
         self._enable()
 
@@ -100,11 +101,6 @@ class TrainWidget(Panel):
         """Stop training; the best weights so far become the model."""
         if self._job is not None:
             self._job.stop()
-
-    def stop_work(self) -> None:
-        """Stop training and wait for the step under way."""
-        if self._job is not None:
-            self._job.stop(wait=True)
 
     def save_model(self) -> None:
         """Write the model in use to the file named."""

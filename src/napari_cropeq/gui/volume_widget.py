@@ -42,7 +42,7 @@ class VolumeWidget(Panel):
         )
         self.overwrite = CheckBox(label="Overwrite", value=False)
         self.form.extend([self.model, self.planes, self.dtype, self.destination, self.overwrite])
-        self.buttons = self.add_buttons(start=self.start, stop=self.stop_work, save=self.save)
+        self.buttons = self.add_buttons(start=self.start, stop=self.stop, save=self.save)
         self.add_status()
         self.result: Result | None = None
         self._saving: Job | None = None
@@ -61,7 +61,7 @@ class VolumeWidget(Panel):
         result.run_all(path, self.overwrite.value)
         self._show_state()
 
-    def stop_work(self) -> None:
+    def stop(self) -> None:
         """Stop the run and the saving; finished tiles stay."""
         if self.result is not None:
             self.result.stop_all()
@@ -89,6 +89,7 @@ class VolumeWidget(Panel):
         self._saving.progressed.connect(self._on_saving)
         self._saving.failed.connect(self.complain)
         self._saving.ended.connect(lambda: self._on_saved(path))
+        self.jobs[:] = [self._saving]
         self._saving.start()
 
     @property

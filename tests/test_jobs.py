@@ -1,0 +1,98 @@
+"""Work off the GUI thread ends in exactly one signal, whatever happens."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from napari_cropeq.core.predict import StoppedError
+from napari_cropeq.gui.jobs import Job, stop_all_jobs
+
+
+def failing(error: BaseException):
+    def steps():
+        yield 1
+        raise error
+
+    return steps
+
+
+ERRORS = [
+    pytest.param(ValueError("Got 1, expected 2: mend it."), "Got 1, expected 2: mend it.", id="ours"),
+    pytest.param(RuntimeError("broken"), "Got an unexpected error", id="RuntimeError"),
+    pytest.param(torch.OutOfMemoryError("CUDA out of memory."), "Got too little memory", id="OutOfMemoryError"),
+    pytest.param(RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Got too little memory", id="cpu-memory"),
+    pytest.param(MemoryError(), "Got too little memory", id="MemoryError"),
+    pytest.param(KeyboardInterrupt(), "Got an unexpected error", id="BaseException"),
+    pytest.param(StoppedError(), None, id="stopped"),
+]
+
+
+@pytest.mark.parametrize(("error", "words"), ERRORS)
+def test_errors_become_a_sentence_and_an_end(qtbot, capsys, error, words):
+    job, told, seen = Job(failing(error)), [], []
+    job.failed.connect(told.append)
+    job.progressed.connect(seen.append)
+    with qtbot.waitSignal(job.ended, timeout=5000):
+        job.start()
+    qtbot.waitUntil(lambda: not job.running)
+    assert len(told) == (words is not None)
+    assert words is None or words in told[0]
+    assert seen == [1]
+
+
+def test_an_error_before_the_first_step(qtbot):
+    def steps():
+        raise OSError("Got no file: choose another.")
+
+    job, told = Job(steps), []
+    job.failed.connect(told.append)
+    with qtbot.waitSignal(job.ended, timeout=5000):
+        job.start()
+    assert told == ["Got no file: choose another."]
+
+
+def test_stop_ends_the_work_and_closes_the_generator(qtbot):
+    closed = threading.Event()
+
+    def steps():
+        try:
+            while True:
+                time.sleep(0.01)
+                yield 0
+        finally:
+            closed.set()
+
+    job = Job(steps)
+    job.start()
+    qtbot.waitUntil(lambda: job.running)
+    with qtbot.waitSignal(job.ended, timeout=5000):
+        job.stop()
+    assert closed.is_set()
+    job.stop(wait=True)
+    assert not job.running
+
+
+def test_the_last_value_is_always_reported(qtbot):
+    job, seen = Job(lambda: iter(range(1000))), []
+    job.progressed.connect(seen.append)
+    with qtbot.waitSignal(job.ended, timeout=5000):
+        job.start()
+    assert seen[-1] == 999
+    assert len(seen) < 100
+
+
+def test_quitting_stops_every_job(qtbot):
+    def steps():
+        while True:
+            time.sleep(0.01)
+            yield 0
+
+    jobs = [Job(steps) for _ in range(3)]
+    for job in jobs:
+        job.start()
+    stop_all_jobs()
+    assert not any(job.running for job in jobs)

@@ -1,0 +1,165 @@
+"""Layers and results in the world; what of a layer is in view."""
+
+from __future__ import annotations
+
+import itertools
+
+import dask.array as da
+import napari
+import numpy as np
+import pytest
+from napari.layers import Image, Labels
+
+from napari_cropeq.core.geometry import Acquisition, Box
+from napari_cropeq.core.tiles import TileGrid
+from napari_cropeq.gui.layers import check_layer, result_transform, set_voxel_size, source_of, voxel_size_of
+from napari_cropeq.gui.viewport import View, box_of_corners, nearest_first, view_of
+
+TURN = [[1, 0, 0], [0, np.cos(0.4), -np.sin(0.4)], [0, np.sin(0.4), np.cos(0.4)]]
+AFFINE = np.array([[1, 0.1, 0, 5], [0, 1, 0.2, -3], [0, 0, 1, 2], [0, 0, 0, 1]], float)
+
+TRANSFORMS = [
+    pytest.param({"scale": (2.5, 1, 1)}, id="scale"),
+    pytest.param({"scale": (2.433, 1, 1), "translate": (10, -20, 30)}, id="translate"),
+    pytest.param({"scale": (2.5, 1, 1), "rotate": TURN}, id="rotate"),
+    pytest.param({"scale": (4, 1, 1), "shear": (0.3, 0.2, 0.1), "translate": (1, 2, 3)}, id="shear"),
+    pytest.param({"scale": (2, 1, 1), "rotate": TURN, "shear": (0.3, 0.0, 0.1), "affine": AFFINE}, id="affine"),
+    pytest.param({"scale": (3, 1, 1), "units": ["um"] * 3, "axis_labels": ["z", "y", "x"]}, id="units"),
+]
+
+
+def world_matrix(layer: Image) -> np.ndarray:
+    """Compose data -> world anew (4, 4): affine @ (translate . rotate . shear . scale)."""
+    shear = np.eye(3)
+    shear[np.triu_indices(3, 1)] = (
+        np.asarray(layer.shear)[np.triu_indices(3, 1)] if np.ndim(layer.shear) == 2 else layer.shear
+    )
+    inner = np.eye(4)
+    inner[:3, :3] = np.asarray(layer.rotate) @ shear @ np.diag(layer.scale)
+    inner[:3, 3] = layer.translate
+    return np.asarray(layer.affine.affine_matrix) @ inner
+
+
+@pytest.mark.parametrize("axial", [0, 1, 2], ids="zyx")
+@pytest.mark.parametrize("options", TRANSFORMS)
+def test_every_result_voxel_lies_where_it_was_sampled(options, axial):
+    shape = [6, 7, 8]
+    scale = np.ones(3)
+    scale[axial] = options["scale"][0]
+    layer = Image(np.zeros(shape), **(options | {"scale": scale}))
+    factor = scale[axial]
+    acquisition = Acquisition(tuple(scale), axial)
+    result = Image(np.zeros(acquisition.sr_shape(shape)), **result_transform(layer, acquisition))
+    for index in itertools.product(*(range(n) for n in result.data.shape)):
+        position = np.array(index, float)
+        position[axial] = (index[axial] + 0.5) / factor - 0.5  # in source voxels
+        expected = (world_matrix(layer) @ [*position, 1])[:3]
+        assert np.allclose(result.data_to_world(index), expected, atol=1e-9)
+    assert result.units == layer.units
+    assert result.axis_labels == layer.axis_labels
+
+
+def test_leading_axes_keep_their_place():
+    layer = Image(np.zeros((3, 2, 6, 7, 8)), scale=(9, 4, 2.5, 1, 1), translate=(1, 2, 3, 4, 5))
+    acquisition = Acquisition((2.5, 1, 1))
+    moved = result_transform(layer, acquisition)
+    assert np.allclose(moved["scale"], (9, 4, 1, 1, 1))
+    assert np.allclose(moved["translate"], (1, 2, 3 - 0.75, 4, 5))
+
+
+@pytest.mark.parametrize("options", TRANSFORMS)
+def test_correcting_the_voxel_size_sets_the_scale(options):
+    layer = Image(np.zeros((6, 7, 8)), **options)
+    set_voxel_size(layer, (5.0, 2.0, 2.0))
+    assert np.allclose(voxel_size_of(layer), (5, 2, 2))
+
+
+@pytest.mark.parametrize("size", [(0, 1, 1), (1, -1, 1), (np.nan, 1, 1), (1, 1, np.inf)], ids=str)
+def test_an_absurd_voxel_size_leaves_the_layer_alone(size):
+    layer = Image(np.zeros((6, 7, 8)), scale=(3, 1, 1))
+    with pytest.raises(ValueError, match=r"Got voxel size .* expected three positive numbers"):
+        set_voxel_size(layer, size)
+    assert np.allclose(layer.scale, (3, 1, 1))
+
+
+VOLUME = np.zeros((6, 70, 70), np.uint16)
+BAD_LAYERS = [
+    pytest.param(lambda: None, "Got no layer, expected a 3D image layer", id="none"),
+    pytest.param(lambda: Labels(VOLUME), "Got the labels layer", id="labels"),
+    pytest.param(lambda: Image(np.zeros((70, 70, 3), np.uint8), rgb=True), "Got the RGB layer", id="rgb"),
+    pytest.param(lambda: Image(np.zeros((70, 70))), "Got the 2D layer", id="2d"),
+    pytest.param(lambda: Image(np.zeros((2, 2, 2, 4, 5, 6))), "Got the 6D layer", id="6d"),
+    pytest.param(lambda: Image(VOLUME > 0), "got a mask", id="bool"),
+    pytest.param(lambda: Image(VOLUME.astype(complex), contrast_limits=(0, 1)), "complex", id="complex"),
+    pytest.param(lambda: Image(VOLUME, units=["mm", "um", "um"]), "Got the units", id="mixed-units"),
+]
+
+
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")  # napari makes a thumbnail of it
+@pytest.mark.parametrize(("make", "words"), BAD_LAYERS)
+def test_unsuitable_layers_are_refused_in_a_sentence(make, words):
+    with pytest.raises(ValueError, match=words) as error:
+        check_layer(make())
+    assert "\n" not in str(error.value)
+
+
+def test_a_source_is_lazy_and_of_the_finest_level():
+    data = da.zeros((10, 100, 100), chunks=(1, 100, 100))
+    layer = Image([data, data[:, ::2, ::2]], multiscale=True, scale=(3, 1, 1), units=["nm"] * 3)
+    source = source_of(layer)
+    assert source.data is layer.data[0]
+    assert (source.axes, source.voxel_size, source.unit) == ("zyx", (3, 1, 1), "nanometer")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+@pytest.mark.parametrize("options", [TRANSFORMS[0], TRANSFORMS[1]])
+@pytest.mark.parametrize("zoom", [0.5, 3.0, 40.0])
+def test_the_view_holds_what_the_canvas_shows(make_napari_viewer, order, options, zoom):
+    """Every voxel whose centre is on the canvas, found one by one, lies in the box, which is no larger."""
+    viewer = make_napari_viewer(show=False)
+    layer = viewer.add_image(np.zeros((9, 20, 30)), **options)
+    viewer.dims.order = order
+    camera = getattr(viewer, "scene", viewer).camera
+    camera.zoom = zoom
+    viewer.dims.set_current_step(order[0], 4)
+    view = view_of(viewer, layer)
+    height, width = viewer.canvas.size
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in layer.data.shape), indexing="ij"), -1).reshape(-1, 3)
+    world = np.array([layer.data_to_world(i) for i in grid])[:, list(viewer.dims.displayed)]
+    inside = (np.abs(world - camera.center[-2:]) * zoom <= (height / 2, width / 2)).all(axis=1)
+    inside &= grid[:, order[0]] == viewer.dims.current_step[order[0]]
+    seen = grid[inside]
+    assert (seen >= view.box.start).all()
+    assert (seen < view.box.stop).all()
+    if len(seen):
+        assert (seen.min(axis=0) - view.box.start <= 1).all()
+        assert (view.box.stop - seen.max(axis=0) <= 2).all()
+    assert view.box.shape[order[0]] == 1
+
+
+def test_no_view_in_3d_or_beside_the_layer(make_napari_viewer):
+    viewer = make_napari_viewer(show=False)
+    layer = viewer.add_image(np.zeros((9, 20, 30)))
+    getattr(viewer, "scene", viewer).camera.center = (0, 5000, 5000)
+    assert view_of(viewer, layer) is None
+    viewer.dims.ndisplay = 3
+    assert view_of(viewer, layer) is None
+
+
+def test_a_view_through_leading_axes():
+    corners = np.array([[2.0, 1.0, 3.2, 0.0, 0.0], [2.0, 1.0, 3.2, 9.6, 40.0]])
+    assert box_of_corners(corners, (4, 2, 8, 20, 30)) == View((2, 1), Box((3, 0, 0), (4, 11, 30)), (3.2, 4.8, 20.0))
+
+
+def test_tiles_come_nearest_first():
+    grid = TileGrid((64, 128, 256), (32, 16, 64))
+    view = View((), Box((10, 20, 0), (11, 100, 256)), (10.0, 60.0, 130.0))
+    indices = nearest_first(grid, view)
+    assert set(indices) == set(grid.indices(view.box))
+    centres = (np.array(indices) + 0.5) * grid.tile
+    distance = np.linalg.norm(centres - view.centre, axis=1)
+    assert (np.diff(distance) >= 0).all()
+
+
+def test_napari_is_the_version_whose_facts_we_rely_on():
+    assert tuple(map(int, napari.__version__.split(".")[:2])) >= (0, 9)

@@ -1,0 +1,345 @@
+"""The widgets in a real window, driven by their buttons."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtWidgets import QMenu
+
+from conftest import random_network, textured_volume
+from napari_cropeq.core.geometry import Acquisition, Box
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.volume.sources import open_source
+from napari_cropeq.volume.superres import SuperResolution
+
+PLUGIN = "napari-cropeq"
+TIMEOUT = 60_000
+
+
+def blobs(shape=(12, 72, 80)) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    volume = textured_volume(shape) // 20
+    for z, y, x in zip(*(rng.integers(4, n - 4, 40) for n in shape), strict=True):
+        volume[z - 1 : z + 2, y - 3 : y + 4, x - 3 : x + 4] += 2000
+    return volume
+
+
+def model_for(factor: float = 2.5, filters: int = 8) -> Model:
+    return Model(random_network("valid", filters), Acquisition((factor, 1, 1)), Normalisation(0.0, 3000.0))
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1200, 800)
+    return viewer
+
+
+def dock(viewer, name):
+    return viewer.window.add_plugin_dock_widget(PLUGIN, name)[1]
+
+
+def work_threads() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "cropeq"]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    yield
+    end = time.monotonic() + 5
+    while work_threads() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not work_threads()
+
+
+def test_train_preview_volume_save(viewer, qtbot, tmp_path):
+    """The main job; what the layer shows is what the file holds, and what a direct computation gives."""
+    layer = viewer.add_image(blobs(), scale=(2.5, 1, 1), translate=(5, 6, 7), units=["um"] * 3, name="cells")
+    train = dock(viewer, "Train")
+    assert [box.value for box in train.voxel_size] == [2.5, 1, 1]
+    assert (train.axial.value, train.fwhm.value) == ("z", 2.5)
+    train.filters.value, train.minutes.value = 8, 0.05
+    train.buttons["start"].native.click()
+    assert not train.buttons["start"].enabled
+    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
+    assert train.message.text().startswith("Trained on")
+    train.file.value = tmp_path / "model.safetensors"
+    train.buttons["save_model"].native.click()
+    assert Model.load(tmp_path / "model.safetensors").fingerprint == train.session.model.fingerprint
+
+    preview = dock(viewer, "Preview")
+    preview.buttons["preview"].native.click()
+    qtbot.waitUntil(lambda: preview.result.layer is not None and preview.result.tiles[0] > 0, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: not preview.result.busy, timeout=TIMEOUT)
+    shown = preview.result.layer
+    assert np.allclose(shown.scale, (1, 1, 1))
+    assert np.allclose(shown.translate, (5 - 0.75, 6, 7))
+    assert shown.units == layer.units
+    assert shown.data.shape == (30, 72, 80)
+    done, total = preview.result.tiles
+    assert 0 < done < total, "only what is in view"
+
+    volume = dock(viewer, "Volume")
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.result is not None and volume.result.complete, timeout=TIMEOUT)
+    assert volume.result is preview.result, "one layer, one scheduler, one store"
+    volume.destination.value = tmp_path / "result.ome.zarr"
+    volume.buttons["save"].native.click()
+    qtbot.waitUntil(lambda: not volume.saving, timeout=TIMEOUT)
+    assert volume.message.text() == f"Saved {tmp_path / 'result.ome.zarr'}."
+    stored = open_source(tmp_path / "result.ome.zarr")
+    assert stored.voxel_size == (1, 1, 1)
+    assert stored.translate == (4.25, 6, 7)
+    assert stored.unit == "micrometer"
+    whole = SuperResolution(volume.result.result.source, train.session.model)
+    expected = whole.compute((), Box.whole(whole.sr_shape))
+    assert np.array_equal(stored.volume().compute(), expected)
+    assert np.array_equal(np.asarray(shown.data), expected)
+
+
+def test_the_layer_shows_tiles_as_they_come(viewer, qtbot):
+    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    preview = dock(viewer, "Preview")
+    preview.session.use_model(model_for(), "a model")
+    viewer.dims.order = (1, 0, 2)
+    preview.buttons["preview"].native.click()
+    qtbot.waitUntil(lambda: preview.result.layer is not None, timeout=TIMEOUT)
+    result = preview.result.result
+    qtbot.waitUntil(lambda: not preview.result.busy, timeout=TIMEOUT)
+    y = viewer.dims.current_step[1]
+    expected = result.compute((), Box((0, y, 0), (30, y + 1, 80)))[:, 0]
+    qtbot.waitUntil(lambda: np.array_equal(preview.result.layer._slice.image.raw, expected), timeout=5000)
+    viewer.dims.set_current_step(1, 3)
+    expected = result.compute((), Box((0, 3, 0), (30, 4, 80)))[:, 0]
+    qtbot.waitUntil(lambda: np.array_equal(preview.result.layer._slice.image.raw, expected), timeout=TIMEOUT)
+
+
+def test_the_whole_volume_straight_to_disk(viewer, qtbot, tmp_path):
+    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    volume = dock(viewer, "Volume")
+    volume.session.use_model(model_for(), "a model")
+    volume.destination.value = tmp_path / "out.ome.zarr"
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: (tmp_path / "out.ome.zarr").exists(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
+    result = volume.result.result
+    expected = result.compute((), Box.whole(result.sr_shape))
+    assert np.array_equal(open_source(tmp_path / "out.ome.zarr").volume().compute(), expected)
+    assert np.array_equal(np.asarray(volume.result.layer.data), expected), "the layer reads the finished store"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.ome.zarr"]
+
+
+def test_stop_keeps_what_was_trained(viewer, qtbot):
+    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    train.filters.value, train.minutes.value = 8, 10
+    train.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: bool(train._curve), timeout=TIMEOUT)
+    train.buttons["stop"].native.click()
+    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
+    assert train.session.model is not None
+    assert train.buttons["start"].enabled
+
+
+def test_stop_keeps_finished_tiles_and_start_goes_on(viewer, qtbot):
+    viewer.add_image(blobs((20, 96, 160)), scale=(2.5, 1, 1), name="cells")
+    volume = dock(viewer, "Volume")
+    volume.session.use_model(model_for(filters=32), "a model")
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.result.tiles[0] > 0, timeout=TIMEOUT)
+    volume.buttons["stop"].native.click()
+    qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
+    stopped, total = volume.result.tiles
+    assert 0 < stopped < total
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.result.complete, timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("stage", ["train", "volume"])
+def test_closing_the_window_stops_the_work(make_napari_viewer, qtbot, tmp_path, stage):
+    viewer = make_napari_viewer(show=True)
+    viewer.add_image(blobs((40, 128, 128)), scale=(2.5, 1, 1), name="cells")
+    widget = dock(viewer, stage.capitalize())
+    widget.session.use_model(model_for(filters=32), "a model")
+    if stage == "volume":
+        widget.destination.value = tmp_path / "out.ome.zarr"
+    widget.buttons["start"].native.click()
+    if stage == "train":
+        qtbot.waitUntil(lambda: bool(widget._curve), timeout=TIMEOUT)
+    else:
+        qtbot.waitUntil(lambda: widget.result.layer is not None, timeout=TIMEOUT)
+    assert work_threads()
+    viewer.close()
+    qtbot.waitUntil(lambda: not work_threads(), timeout=20_000)
+    assert not list(tmp_path.iterdir()), "nothing half-named is left"
+
+
+@pytest.mark.parametrize("which", ["source", "result"])
+def test_removing_a_layer_stops_the_work(viewer, qtbot, which):
+    layer = viewer.add_image(blobs((30, 128, 128)), scale=(2.5, 1, 1), name="cells")
+    volume = dock(viewer, "Volume")
+    volume.session.use_model(model_for(filters=32), "a model")
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.result.layer is not None, timeout=TIMEOUT)
+    viewer.layers.remove(layer if which == "source" else volume.result.layer)
+    qtbot.waitUntil(lambda: not work_threads(), timeout=20_000)
+    assert not volume.result.alive
+
+
+BAD_TRAINING = [
+    pytest.param({"scale": (1, 1, 1)}, "isotropic", id="isotropic"),
+    pytest.param({"scale": (0.5, 1, 1), "axial": "z"}, "finer axially|lateral steps", id="inverted"),
+    pytest.param({"scale": (3, 1, 1.05)}, "Got lateral steps", id="lateral-steps"),
+    pytest.param({"scale": (3, 1, 1), "units": ["mm", "um", "um"]}, "Got the units", id="mixed-units"),
+    pytest.param({"data": np.arange(19_200.0).reshape(3, 80, 80), "scale": (3, 1, 1)}, "Got 3 slices", id="thin"),
+    pytest.param({"data": blobs((12, 40, 80)), "scale": (3, 1, 1)}, "Got a lateral side of 40", id="small"),
+    pytest.param({"data": np.full((8, 80, 80), 7.0), "scale": (3, 1, 1)}, "Got a constant image", id="constant"),
+    pytest.param({"data": np.full((8, 80, 80), np.nan), "scale": (3, 1, 1)}, "NaN", id="nan"),
+    pytest.param({"data": blobs() > 100, "scale": (3, 1, 1)}, "got a mask", id="bool"),
+    pytest.param({"data": blobs()[0]}, "2D", id="2d"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), BAD_TRAINING)
+@pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning", "ignore:.*NaN.*:RuntimeWarning")
+def test_training_refuses_in_a_sentence(viewer, qtbot, options, words):
+    options = dict(options)
+    data, axial = options.pop("data", None), options.pop("axial", None)
+    viewer.add_image(blobs() if data is None else data, name="cells", contrast_limits=(0, 1), **options)
+    train = dock(viewer, "Train")
+    if axial:
+        train.axial.value = axial
+    train.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: bool(train.message.styleSheet()), timeout=TIMEOUT)
+    text = train.message.text()
+    assert any(word in text for word in words.split("|")), text
+    assert "\n" not in text
+    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
+    assert train.session.model is None
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0], ids=["zero", "negative"])
+def test_an_absurd_voxel_size_is_refused_and_the_layer_kept(viewer, value):
+    layer = viewer.add_image(blobs(), scale=(3, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    train.voxel_size[0].value = value
+    assert "expected three positive numbers" in train.message.text()
+    assert np.allclose(layer.scale, (3, 1, 1))
+
+
+def test_correcting_the_voxel_size_sets_the_layers_scale(viewer):
+    layer = viewer.add_image(blobs(), name="cells")
+    train = dock(viewer, "Train")
+    train.voxel_size[0].value = 4.0
+    assert np.allclose(layer.scale, (4, 1, 1))
+    assert (train.axial.value, train.fwhm.value) == ("z", 4.0)
+
+
+BAD_USE = [
+    pytest.param("Preview", "preview", None, "Got no model", id="preview-no-model"),
+    pytest.param("Volume", "start", None, "Got no model", id="volume-no-model"),
+    pytest.param("Preview", "preview", 4.0, "Got a model trained for factor 4", id="preview-other-factor"),
+    pytest.param("Volume", "start", 4.0, "Got a model trained for factor 4", id="volume-other-factor"),
+    pytest.param("Volume", "save", 2.5, "Got no destination", id="save-nowhere"),
+]
+
+
+@pytest.mark.parametrize(("name", "button", "factor", "words"), BAD_USE)
+def test_preview_and_volume_refuse_in_a_sentence(viewer, name, button, factor, words):
+    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    widget = dock(viewer, name)
+    if factor:
+        widget.session.use_model(model_for(factor), "a model")
+    widget.buttons[button].native.click()
+    assert words in widget.message.text()
+    assert len(viewer.layers) == 1
+
+
+def test_an_existing_destination_is_refused(viewer, tmp_path):
+    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    volume = dock(viewer, "Volume")
+    volume.session.use_model(model_for(), "a model")
+    (tmp_path / "out.ome.zarr").mkdir()
+    (tmp_path / "out.ome.zarr" / "precious").write_text("data")
+    volume.destination.value = tmp_path / "out.ome.zarr"
+    volume.buttons["start"].native.click()
+    assert "exists already" in volume.message.text()
+    assert (tmp_path / "out.ome.zarr" / "precious").read_text() == "data"
+
+
+BAD_MODELS = [
+    pytest.param(b"", id="empty"),
+    pytest.param(b"not a model at all", id="text"),
+    pytest.param((1 << 60).to_bytes(8, "little") + b"{}", id="huge-header"),
+]
+
+
+@pytest.mark.parametrize("content", BAD_MODELS)
+def test_a_bad_model_file_is_refused(viewer, tmp_path, content):
+    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    before = model_for()
+    train.session.use_model(before, "a model")
+    (tmp_path / "bad.safetensors").write_bytes(content)
+    train.file.value = tmp_path / "bad.safetensors"
+    train.buttons["load_model"].native.click()
+    assert "no readable napari-cropeq model" in train.message.text()
+    assert train.session.model is before
+
+
+@pytest.mark.parametrize("menu", ["Plugins", "Layers"])
+@pytest.mark.parametrize("name", ["Train", "Preview", "Volume"])
+def test_widgets_open_from_the_menus(viewer, menu, name):
+    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    titles = {
+        "Train": "Train super-res",
+        "Preview": "Preview super-res",
+        "Volume": "Super-resolve volume",
+    }
+    top = {a.text().replace("&", ""): a.menu() for a in viewer.window._qt_window.menuBar().actions()}[menu]
+    found = [a for a in actions_below(top) if titles[name] in a.text() or a.text().startswith(f"{name} (")]
+    assert found, [a.text() for a in actions_below(top)]
+    found[0].trigger()
+    assert any(name in key for key in viewer.window.dock_widgets), list(viewer.window.dock_widgets)
+
+
+def actions_below(menu: QMenu):
+    menu.aboutToShow.emit()  # some menus are filled only now
+    for action in menu.actions():
+        if action.menu() is not None:
+            yield from actions_below(action.menu())
+        else:
+            yield action
+
+
+def test_the_sample_opens_with_its_truth(viewer):
+    viewer.open_sample(PLUGIN, "light_sheet")
+    viewer.open_sample(PLUGIN, "light_sheet_truth")
+    vessels, neurons, truth, _ = viewer.layers
+    assert vessels.data.shape == neurons.data.shape == (48, 256, 256)
+    assert truth.data.shape == (116, 256, 256)
+    assert np.allclose(vessels.scale, (1, 1 / 2.433, 1 / 2.433))
+    assert np.allclose(truth.translate, ((1 / 2.433 - 1) / 2, 0, 0))
+    train = dock(viewer, "Train")
+    train.layer.value = vessels
+    assert train.fwhm.value == pytest.approx(2.2)
+
+
+def test_ome_tiff_opens_lazily_with_scale_units_and_channels(viewer, tmp_path):
+    data = np.random.default_rng(0).integers(0, 999, (5, 2, 70, 80)).astype(np.uint16)
+    metadata = {"axes": "ZCYX", "Channel": {"Name": ["dapi", "gfp"]}}
+    for letter, size in zip("ZYX", (5.0, 2.0, 2.0), strict=True):
+        metadata |= {f"PhysicalSize{letter}": size, f"PhysicalSize{letter}Unit": "µm"}
+    tifffile.imwrite(tmp_path / "cells.ome.tif", data, metadata=metadata, ome=True)
+    viewer.open(tmp_path / "cells.ome.tif", plugin=PLUGIN)
+    assert [layer.name for layer in viewer.layers] == ["cells dapi", "cells gfp"]
+    for number, layer in enumerate(viewer.layers):
+        assert np.allclose(layer.scale, (5, 2, 2))
+        assert [str(u) for u in layer.units] == ["micrometer"] * 3
+        assert hasattr(layer.data, "dask")
+        assert np.array_equal(np.asarray(layer.data), data[:, number])

@@ -17,6 +17,7 @@ from typing import Any
 
 import napari
 import numpy as np
+from napari.utils.io import imsave
 from qtpy.QtWidgets import QApplication
 
 from napari_cropeq.core.geometry import Box
@@ -50,7 +51,7 @@ class Demo:
     def picture(self, name: str) -> None:
         """Save a screenshot of the whole window."""
         self.spin(0.5)
-        number = len(list(self.output.glob("*.png"))) + 1
+        number = len(list(self.output.glob("[0-9]*.png"))) + 1
         self.viewer.screenshot(str(self.output / f"{number}-{name}.png"), canvas_only=False, flash=False)
 
     @staticmethod
@@ -86,6 +87,7 @@ class Demo:
             self.viewer.open_sample(PLUGIN, "light_sheet")
         else:
             self.viewer.open(path, plugin=PLUGIN)
+        self.is_sample = path is None
         self.summary["input"] = str(path.name if path else "light-sheet sample")
         for layer in self.viewer.layers[1:]:
             layer.visible = False
@@ -142,12 +144,21 @@ class Demo:
         self.saved = open_source(self.output / "result.ome.zarr")
 
     def compare(self) -> None:
-        """Show the same axial view of source and result, zoomed in."""
-        result = self.volume_panel.result.layer
-        self.zoom(3)
-        for shown, name in ((self.layer, "axial-source"), (result, "axial-result")):
-            self.layer.visible, result.visible = shown is self.layer, shown is result
-            self.picture(name)
+        """Show one axial view of source, result and truth, zoomed in, and put them side by side."""
+        shown = {"source": self.layer, "result": self.volume_panel.result.layer}
+        if self.is_sample:
+            self.viewer.open_sample(PLUGIN, "light_sheet_truth")
+            shown["truth"] = self.viewer.layers[-2]
+            shown["truth"].contrast_limits = self.layer.contrast_limits
+            shown["truth"].colormap = self.layer.colormap
+        self.zoom(2)
+        canvases = []
+        for name, only in shown.items():
+            for layer in self.viewer.layers:
+                layer.visible = layer is only
+            self.picture(f"axial-{name}")
+            canvases.append(self.viewer.screenshot(canvas_only=True, flash=False))
+        imsave(str(self.output / "side-by-side.png"), np.concatenate(canvases, axis=1))
 
     def check(self) -> None:
         """Compare tiles with the whole, the saved file with the shown layer, and both with the truth."""
@@ -164,7 +175,7 @@ class Demo:
             "max |saved - shown|": float(np.abs(stored.astype(float) - shown.astype(float)).max()),
             "shape": [list(self.layer.data.shape), list(stored.shape)],
         }
-        if self.summary["input"] == "light-sheet sample":
+        if self.is_sample:
             self.score(stored, whole)
         if mismatch > 0 and whole.exactness.bit_exact:
             raise AssertionError(f"Tiles differ from the whole by {mismatch}.")
@@ -173,7 +184,6 @@ class Demo:
 
     def score(self, stored: np.ndarray, predictor: Predictor) -> None:
         """Add PSNR against the sample's truth."""
-        self.viewer.open_sample(PLUGIN, "light_sheet_truth")
         truth = np.asarray(self.viewer.layers[-2].data)
         quintic = predictor.interpolated(Box.whole(predictor.sr_shape))
         scores = {"SR": psnr(stored, truth, RIM), "quintic": psnr(quintic, truth, RIM)}

@@ -90,12 +90,10 @@ BAD_LAYERS = [
     pytest.param(lambda: Image(np.zeros((70, 70))), "Got the 2D layer", id="2d"),
     pytest.param(lambda: Image(np.zeros((2, 2, 2, 4, 5, 6))), "Got the 6D layer", id="6d"),
     pytest.param(lambda: Image(VOLUME > 0), "got a mask", id="bool"),
-    pytest.param(lambda: Image(VOLUME.astype(complex), contrast_limits=(0, 1)), "complex", id="complex"),
     pytest.param(lambda: Image(VOLUME, units=["mm", "um", "um"]), "Got the units", id="mixed-units"),
 ]
 
 
-@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")  # napari makes a thumbnail of it
 @pytest.mark.parametrize(("make", "words"), BAD_LAYERS)
 def test_unsuitable_layers_are_refused_in_a_sentence(make, words):
     with pytest.raises(ValueError, match=words) as error:

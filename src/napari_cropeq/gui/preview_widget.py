@@ -42,14 +42,14 @@ class PreviewWidget(Panel):
     def preview(self) -> None:
         """Compute what is in view."""
         layer = check_layer(self.layer.value)
+        if self.viewer.dims.ndisplay != 2:
+            raise ValueError("Got a 3D display, expected a 2D view: switch to 2D to preview.")
         result = self.session.result_for(layer, self.planes.value)
         if result is not self.result:
             self._let_go()
             self.result = result
             result.changed.connect(self._show_state)
             result.failed.connect(self.complain)
-        if result.viewer.dims.ndisplay != 2:
-            raise ValueError("Got a 3D display, expected a 2D view: switch to 2D to preview.")
         result.follow(self.follow.value)
         result.look()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer, Signal
@@ -22,7 +23,7 @@ from napari_cropeq.volume.scheduler import Done, Scheduler
 from napari_cropeq.volume.store import DiskStore, MemoryStore, check_output
 from napari_cropeq.volume.superres import Lead, SuperResolution
 
-__all__ = ["Result", "acquisition_for"]
+__all__ = ["Result", "acquisition_for", "result_key"]
 
 MEMORY_CAP = 2**31
 DEBOUNCE_MS = 60
@@ -41,6 +42,14 @@ def acquisition_for(layer: Image, axial: int | None, fwhm: float | None) -> Acqu
     source = source_of(layer)
     size = source.voxel_size or (0.0, 0.0, 0.0)
     return Acquisition(size, guess_axial(size) if axial is None else axial, fwhm or 0.0, source.unit)
+
+
+def result_key(layer: Image, model: Model, planes: str | None, dtype: str) -> tuple[Any, ...]:
+    """Return what must be equal for a result to be the one asked for: a layer that was moved has another."""
+    place = np.concatenate(
+        [np.ravel(v) for v in (layer.scale, layer.translate, layer.rotate, layer.affine.affine_matrix)]
+    )
+    return id(layer), id(layer.data), place.tobytes(), model.fingerprint, planes, dtype
 
 
 class Result(QObject):
@@ -85,7 +94,7 @@ class Result(QObject):
     ) -> None:
         super().__init__()
         self.viewer, self.source_layer, self.model = viewer, layer, model
-        self.key = (id(layer), model.fingerprint, planes, dtype)
+        self.key = result_key(layer, model, planes, dtype)
         source = source_of(layer)
         self.acquisition = acquisition_for(layer, None, None)
         model.check_fits(self.acquisition)

@@ -9,7 +9,7 @@ from napari.layers import Image
 from qtpy.QtCore import QObject, Signal
 
 from napari_cropeq.core.model import Model
-from napari_cropeq.gui.result import Result
+from napari_cropeq.gui.result import Result, result_key
 
 __all__ = ["Session"]
 
@@ -60,7 +60,7 @@ class Session(QObject):
         if self.model is None:
             raise ValueError("Got no model, expected one: train on this layer, or load a model in the Train widget.")
         self.results = [r for r in self.results if r.alive]
-        key = (id(layer), self.model.fingerprint, planes, dtype)
+        key = result_key(layer, self.model, planes, dtype)
         for result in self.results:
             if result.key == key:
                 return result

@@ -1,0 +1,64 @@
+"""What the README tells to run, runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from conftest import textured_volume
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the stack that the README speaks of, small."""
+    folder = tmp_path_factory.mktemp("readme")
+    metadata = {"axes": "ZYX"}
+    for letter, size in zip("ZYX", (5.0, 2.0, 2.0), strict=True):
+        metadata |= {f"PhysicalSize{letter}": size, f"PhysicalSize{letter}Unit": "µm"}
+    data = textured_volume((8, 72, 80)).astype(np.uint16)
+    tifffile.imwrite(folder / "stack.ome.tif", data, metadata=metadata, ome=True)
+    return folder
+
+
+def shorter(text: str) -> str:
+    """Train for seconds instead of minutes; nothing else is changed."""
+    return text.replace("--minutes 2", "--patches 32 --filters 4").replace("minutes=2", "minutes=0.05, filters=4")
+
+
+COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("cropeq ")]
+
+
+def test_commands(folder):
+    assert len(COMMANDS) >= 5
+    for command in COMMANDS:
+        words = [sys.executable, "-m", "napari_cropeq.cli", *shorter(command).split()[1:]]
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, (command, done.stderr)
+    assert (folder / "stack_SR.ome.zarr").is_dir()
+    assert (folder / "results" / "stack_SR.ome.zarr").is_dir()
+
+
+def test_script(folder):
+    (script,) = blocks("python")
+    done = subprocess.run([sys.executable, "-c", shorter(script)], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "tiles" in done.stdout
+
+
+def test_make_targets():
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    targets = [w for block in blocks("sh") for w in re.findall(r"^make (\w+)", block, re.MULTILINE)]
+    assert targets == ["demo", "test"]
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)

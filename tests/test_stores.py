@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -149,6 +150,36 @@ def test_disk_sweeps_what_a_kill_left(tmp_path, result):
     disk = DiskStore(tmp_path / "out.ome.zarr", result, 32)
     assert not (left / "rubbish").exists()
     disk.finish()
+
+
+def test_what_stood_there_is_put_back_if_the_new_one_cannot_take_its_name(tmp_path, result, monkeypatch):
+    path = tmp_path / "out.ome.zarr"
+    (path / "deep").mkdir(parents=True)
+    (tmp_path / "out.ome.zarr.old" / "left by a kill").mkdir(parents=True)
+    disk = DiskStore(path, result, 32)
+    rename = os.replace
+
+    def refuse(new, final):
+        if str(new).endswith(".partial"):
+            raise OSError("refused")
+        rename(new, final)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="refused"):
+        patch.setattr(os, "replace", refuse)
+        disk.finish()
+    assert (path / "deep").exists()
+    disk.finish()
+    assert not (path / "deep").exists() and [p.name for p in tmp_path.iterdir()] == ["out.ome.zarr"]
+
+
+def test_a_store_that_cannot_be_begun_leaves_nothing(tmp_path, result, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zarr, "open_array", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        DiskStore(tmp_path / "out.ome.zarr", result, 32)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_where_nothing_can_be_written(tmp_path, result):

@@ -8,7 +8,7 @@ import math
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,20 +192,28 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.core.model import Model
-    from napari_cropeq.volume.export import export, output_kind
+    from napari_cropeq.volume.export import output_kind
     from napari_cropeq.volume.store import check_output
 
-    paths = _outputs(arguments.output, arguments.input)
-    for path in paths:
-        output_kind(path)
-        check_output(path, arguments.overwrite)
-    model = Model.load(arguments.model)
-    results = [_result(arguments, source, model) for source in arguments.input]
-    reports = []
+    with _folder_for(arguments.output):
+        paths = _outputs(arguments.output, arguments.input)
+        for path in paths:
+            output_kind(path)
+            check_output(path, arguments.overwrite)
+        model = Model.load(arguments.model)
+        results = [_result(arguments, source, model) for source in arguments.input]
+        return {"exports": _export_all(arguments, paths, results)}
+
+
+def _export_all(arguments: argparse.Namespace, paths: list[Path], results: list[SuperResolution]) -> list[Any]:
+    from napari_cropeq.volume.export import export
+
+    reports: list[dict[str, Any]] = []
     for path, result in zip(paths, results, strict=True):
         seconds = 0.0
-        with _progress() as update:
-            for step in export(result, path, arguments.tile, arguments.overwrite):
+        steps = export(result, path, arguments.tile, arguments.overwrite)
+        with _progress() as update, closing(steps):  # what was begun is removed before anything else
+            for step in steps:
                 update(path.name, step.done / step.total, f"{step.stage}, {step.done} of {step.total} tiles")
                 seconds = step.seconds
         reports.append(
@@ -222,23 +230,42 @@ def _export(arguments: argparse.Namespace) -> dict[str, Any]:
         )
         if not arguments.json:
             print(f"{path}: {'x'.join(map(str, reports[-1]['shape']))} {result.dtype}, {result.exactness}")
-    return {"exports": reports}
+    return reports
+
+
+def _is_folder(output: str) -> bool:
+    from napari_cropeq.volume.sources import SUFFIXES
+
+    # A shell completes the name of an OME-Zarr that is there with a slash.
+    is_image = output.rstrip("/\\").lower().endswith(SUFFIXES)
+    return not is_image and (output.endswith(("/", "\\")) or Path(output).is_dir())
+
+
+@contextmanager
+def _folder_for(output: str) -> Iterator[None]:
+    """Make the folder that ``FOLDER/`` names, and remove it again if nothing came into it."""
+    folder = Path(output)
+    made = _is_folder(output) and not folder.exists() and folder.parent.is_dir()
+    if made:
+        folder.mkdir()
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _outputs(output: str, inputs: list[Path]) -> list[Path]:
     """Return one output for each input: the name given, or names made from the inputs' in a folder."""
     from napari_cropeq.volume.export import output_path
-    from napari_cropeq.volume.sources import SUFFIXES, open_source
+    from napari_cropeq.volume.sources import open_source
 
-    is_folder = output.endswith(("/", "\\")) or (Path(output).is_dir() and not output.rstrip("/").endswith(SUFFIXES))
-    if not is_folder:
+    if not _is_folder(output):
         if len(inputs) > 1:
             raise ValueError(f"Got {len(inputs)} inputs and one output name {output}: give a folder ending in '/'.")
         return [Path(output)]
-    folder = Path(output)
-    if not folder.exists() and folder.parent.is_dir():
-        folder.mkdir()
-    paths = [output_path(folder, open_source(path).name) for path in inputs]
+    paths = [output_path(Path(output), open_source(path).name) for path in inputs]
     if len(set(paths)) < len(paths):
         raise ValueError("Got several inputs of one name, expected different ones: export them to different folders.")
     return paths
@@ -249,7 +276,7 @@ def _result(arguments: argparse.Namespace, path: Path, model: Any) -> SuperResol
     from napari_cropeq.volume.superres import SuperResolution, acquisition_of
 
     source, size = open_source(path), _voxel_size(arguments)
-    acquisition = acquisition_of(source, size, fwhm=model.acquisition.fwhm) if size else None
+    acquisition = acquisition_of(source, size) if size else None
     return SuperResolution(source, model, acquisition, arguments.planes, arguments.device, arguments.dtype)
 
 

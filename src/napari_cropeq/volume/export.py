@@ -99,11 +99,11 @@ def export(
         raise ValueError(f"Got tiles of {tile} voxels, expected at least 8: choose larger ones.")
     check_output(path, overwrite)
     folder = path if kind == ".ome.zarr" else path.with_name(f"{path.name}.tiles.zarr")
+    compute = result.compute if computed is None else Reuse(computed, result).compute
+    scheduler, start, done = Scheduler(compute, bulk_part(result)), time.monotonic(), 0
     store = DiskStore(folder, result, tile)
-    scheduler = Scheduler(result.compute if computed is None else Reuse(computed, result).compute, bulk_part(result))
-    total, start = store.grid.count * len(result.leads), time.monotonic()
-    done = 0
     try:
+        total = store.grid.count * len(result.leads)
         scheduler.run_all(store, result.leads)
         yield ExportProgress("tiles", 0, total, 0.0)
         for finished in scheduler.run():

@@ -127,19 +127,23 @@ class DiskStore:
         self.grid = TileGrid(result.sr_shape, (fitted[0], fitted[1], fitted[2]))
         self.partial = path.with_name(path.name + PARTIAL)
         check_space(path.parent, result.nbytes)
-        shutil.rmtree(self.partial, ignore_errors=True)
+        remove(self.partial)
         ones = (1,) * len(result.lead_shape)
-        group = zarr.open_group(self.partial, mode="w", zarr_format=3)
-        group.create_array(
-            "0",
-            shape=self.shape,
-            dtype=result.dtype,
-            chunks=(*ones, *chunk),
-            shards=(*ones, *self.grid.tile),
-            dimension_names=list(result.source.axes),
-        )
+        try:
+            group = zarr.open_group(self.partial, mode="w", zarr_format=3)
+            group.create_array(
+                "0",
+                shape=self.shape,
+                dtype=result.dtype,
+                chunks=(*ones, *chunk),
+                shards=(*ones, *self.grid.tile),
+                dimension_names=list(result.source.axes),
+            )
+            self._array = self._open()
+        except BaseException:
+            self.discard()
+            raise
         self._done: set[Tile] = set()
-        self._array = self._open()
 
     def __contains__(self, tile: Tile) -> bool:
         return tile in self._done
@@ -175,7 +179,7 @@ class DiskStore:
 
     def discard(self) -> None:
         """Remove an unfinished store."""
-        shutil.rmtree(self.partial, ignore_errors=True)
+        remove(self.partial)
 
     def _open(self) -> Any:
         return zarr.open_array(self.folder / "0", mode="r+")
@@ -183,14 +187,29 @@ class DiskStore:
 
 def replace_folder(new: Path, final: Path) -> None:
     """Rename ``new`` to ``final``, putting a folder or file that stands there out of the way until it is done."""
+    if not (new.is_dir() or final.is_dir()):
+        os.replace(new, final)
+        return
     old = final.with_name(final.name + ".old")
-    if final.exists():
+    remove(old)
+    stands = final.exists()
+    if stands:
         os.replace(final, old)
-    os.replace(new, final)
-    if old.is_dir():
-        shutil.rmtree(old, ignore_errors=True)
+    try:
+        os.replace(new, final)
+    except BaseException:
+        if stands:
+            os.replace(old, final)
+        raise
+    remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with all that is in it, or a file, where there is one."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        old.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def check_space(folder: Path, needed: int) -> None:

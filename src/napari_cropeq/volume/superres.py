@@ -55,6 +55,8 @@ def acquisition_of(
             f"Got {source.name}, which does not say its voxel size, expected one along z, y and x: "
             "give it (command line: --voxel-size Z Y X)."
         )
+    if fwhm is not None and not fwhm > 0:
+        raise ValueError(f"Got FWHM {fwhm:g}, expected a positive length: give the width of the slice profile.")
     unit = source.unit
     if unit == "pixel" and voxel_size is not None:
         unit = "micrometer"

@@ -1,0 +1,434 @@
+"""The command line: real files in, real files out, and one sentence for whatever cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from conftest import a_result, random_network, textured_volume
+from napari_cropeq.cli import main
+from napari_cropeq.core.geometry import Acquisition, Box
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.volume.export import export
+from napari_cropeq.volume.sources import open_source
+from napari_cropeq.volume.superres import SuperResolution
+
+STACK = textured_volume((10, 70, 72))
+TINY = ("--patches", "32", "--filters", "4", "--device", "cpu")
+
+
+def write(path: Path, data: np.ndarray = STACK, size=(4.0, 1.0, 1.0), axes: str = "ZYX") -> Path:
+    metadata = {"axes": axes}
+    for axis, step in zip("ZYX", size, strict=True):
+        metadata |= {f"PhysicalSize{axis}": step, f"PhysicalSize{axis}Unit": "µm"}
+    tifffile.imwrite(path, data, metadata=metadata, photometric="minisblack")
+    return path
+
+
+def a_model(path: Path, factor: float = 4.0, filters: int = 4) -> Path:
+    Model(random_network(filters=filters), Acquisition((factor, 1.0, 1.0)), Normalisation(0.0, 4000.0)).save(path)
+    return path
+
+
+def command(*words) -> list[str]:
+    return [sys.executable, "-m", "napari_cropeq.cli", *map(str, words)]
+
+
+def call(*words, code: int = 0) -> subprocess.CompletedProcess[str]:
+    ran = subprocess.run(command(*words), capture_output=True, text=True, timeout=120)
+    assert ran.returncode == code, ran.stderr
+    return ran
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_train_export_and_info_end_to_end(tmp_path):
+    """What a user types, in processes of their own."""
+    stack, model, out = write(tmp_path / "stack.ome.tif"), tmp_path / "m.safetensors", tmp_path / "out.ome.zarr"
+    report = json.loads(call("train", stack, "-o", model, *TINY, "--json").stdout)
+    assert report["model"] == str(model) and report["patches"] == 32 and report["factor"] == 4
+    assert 0 < report["validation"] < 10
+    ran = call("export", stack, "-m", model, "-o", out, "--device", "cpu", "--json")
+    (last,) = ran.stdout.splitlines()
+    (done,) = json.loads(last)["exports"]
+    assert (done["output"], done["shape"], done["dtype"]) == (str(out), [40, 70, 72], "uint16")
+    assert (done["voxel_size"], done["unit"], done["exactness"]) == ([1, 1, 1], "micrometer", "bit-exact on cpu")
+    told = json.loads(call("info", out, "--json").stdout)
+    assert (told["shape"], told["voxel_size"], told["translate"]) == ([40, 70, 72], [1, 1, 1], [-1.5, 0, 0])
+    assert told["factor"] is None and "isotropic" in told["note"]
+    told = json.loads(call("info", model, "--json").stdout)
+    assert told["fingerprint"] == report["fingerprint"] and told["network"]["receptive_field"] == 33
+    assert told["provenance"]["source"]["name"] == "stack" and told["training"]["patches"] == 32
+    assert everything(tmp_path)[0] == "m.safetensors" and not list(tmp_path.glob("*.partial"))
+
+
+def test_version():
+    from napari_cropeq import __version__
+
+    assert call("--version").stdout == f"cropeq {__version__}\n"
+
+
+def of_every_kind(folder: Path, kind: str) -> Path:
+    path = folder / f"a.{kind}"
+    if kind == "ome.zarr":
+        for _ in export(a_result(textured_volume((8, 20, 40)), voxel_size=(4.0, 1.0, 1.0)), path):
+            pass
+    elif kind.startswith("nii"):
+        nibabel.save(nibabel.Nifti1Image(STACK.T, np.diag([1.0, 1.0, 4.0, 1.0])), path)
+    elif kind == "ome.tif":
+        write(path)
+    else:
+        metadata = {"axes": "ZYX", "spacing": 4.0, "unit": "um"}
+        tifffile.imwrite(path, STACK, imagej=True, resolution=(1.0, 1.0), metadata=metadata)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["ome.tif", "tif", "nii", "nii.gz", "ome.zarr"])
+def test_info_on_every_format(tmp_path, capsys, kind):
+    path = of_every_kind(tmp_path, kind)
+    assert main(["info", str(path), "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    told = json.loads(line)
+    if kind == "ome.zarr":
+        assert told["shape"] == [32, 20, 40] and told["voxel_size"] == [1, 1, 1]
+    else:
+        assert told["shape"] == [10, 70, 72] and told["voxel_size"] == [4, 1, 1]
+        assert (told["axial"], told["factor"], told["sr_shape"]) == ("z", 4, [40, 70, 72])
+    assert main(["info", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert "voxel_size" in text and "uint16" in text
+
+
+def test_info_on_a_model(tmp_path, capsys):
+    assert main(["info", str(a_model(tmp_path / "m.safetensors"))]) == 0
+    text = capsys.readouterr().out
+    assert "fingerprint" in text and '"filters": 4' in text
+
+
+def test_several_inputs_into_a_folder(tmp_path, capsys):
+    model = a_model(tmp_path / "m.safetensors")
+    stacks = [write(tmp_path / f"{name}.ome.tif", textured_volume((8, 20, 40), seed)) for seed, name in enumerate("ab")]
+    folder = tmp_path / "results"
+    words = ["export", *map(str, stacks), "-m", str(model), "-o", f"{folder}/", "--device", "cpu"]
+    assert main(words) == 0
+    assert sorted(os.listdir(folder)) == ["a_SR.ome.zarr", "b_SR.ome.zarr"]
+    for stack in stacks:
+        result = SuperResolution(open_source(stack), Model.load(model), device="cpu")
+        found = open_source(folder / f"{stack.name[0]}_SR.ome.zarr").data
+        assert np.array_equal(np.asarray(found), result.compute((), Box.whole(result.sr_shape)))
+    capsys.readouterr()
+    assert main(words) == 1
+    assert "a_SR.ome.zarr, which exists already" in capsys.readouterr().err
+    assert main([*words, "--overwrite", "--json"]) == 0
+    reports = json.loads(capsys.readouterr().out)["exports"]
+    assert [report["input"] for report in reports] == list(map(str, stacks))
+
+
+@pytest.mark.parametrize("name", ["out.ome.zarr", "out.ome.tif"])
+@pytest.mark.parametrize("planes", [None, "y", "both"], ids=str)
+def test_float32_export_has_the_predictors_bits(tmp_path, planes, name):
+    stack, model = write(tmp_path / "a.ome.tif"), a_model(tmp_path / "m.safetensors")
+    words = ["export", stack, "-m", model, "-o", tmp_path / name, "--dtype", "float32", "--tile", "48"]
+    assert main([*map(str, words), *(["--planes", planes] if planes else []), "--device", "cpu"]) == 0
+    exact = SuperResolution(open_source(stack), Model.load(model), planes=planes, device="cpu", dtype="float32")
+    assert np.array_equal(np.asarray(open_source(tmp_path / name).data), exact.compute((), Box.whole(exact.sr_shape)))
+
+
+def test_the_same_training_twice_is_the_same_model(tmp_path, capsys):
+    stack = write(tmp_path / "a.ome.tif")
+    prints = []
+    for seed in (3, 3, 4):
+        words = ["train", str(stack), "-o", str(tmp_path / "m.safetensors"), "--seed", str(seed), "--overwrite"]
+        assert main([*words, *TINY, "--json"]) == 0
+        prints.append(json.loads(capsys.readouterr().out)["fingerprint"])
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_options_of_a_training_reach_its_model(tmp_path):
+    data = np.stack([textured_volume((10, 70, 72), seed) * np.uint16(1 + 3 * seed) for seed in (0, 1)])
+    stack, path = write(tmp_path / "a.ome.tif", data, axes="CZYX"), tmp_path / "m.safetensors"
+    words = ["--channel", "1", "--fwhm", "6.5", "--voxel-size", "5", "2", "2", "--axial", "z"]
+    assert main(["train", str(stack), "-o", str(path), *words, *TINY]) == 0
+    model = Model.load(path)
+    assert model.acquisition == Acquisition((5.0, 2.0, 2.0), 0, 6.5)
+    assert model.normalisation == Normalisation.measure(data[1]) != Normalisation.measure(data[0])
+    assert model.provenance["source"]["channel"] == 1
+
+
+def cut(path: Path, share: float) -> Path:
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    return path
+
+
+def with_voxel(value: float) -> np.ndarray:
+    volume = STACK.astype(np.float32)
+    volume[5, 33, 44] = value
+    return volume
+
+
+def plain(path: Path) -> Path:
+    tifffile.imwrite(path, STACK, photometric="minisblack", metadata={"axes": "ZYX"})
+    return path
+
+
+def rgb(path: Path) -> Path:
+    tifffile.imwrite(path, np.zeros((10, 70, 72, 3), np.uint8), photometric="rgb")
+    return path
+
+
+def empty(path: Path) -> Path:
+    path.write_bytes(b"")
+    return path
+
+
+def mask(path: Path) -> Path:
+    tifffile.imwrite(path, STACK > 2000, photometric="minisblack", metadata={"axes": "ZYX"})
+    return path
+
+
+def complex_numbers(path: Path) -> Path:
+    tifffile.imwrite(path, STACK.astype(np.complex64), photometric="minisblack", metadata={"axes": "ZYX"})
+    return path
+
+
+def flat(path: Path) -> Path:
+    tifffile.imwrite(path, STACK[0], photometric="minisblack")
+    return path
+
+
+# How the input is written, and what is said of it. Refused by train and by export alike.
+INPUTS = [
+    pytest.param(flat, "got a 2D image 70×72, expected a 3D stack: open the whole stack", id="2d"),
+    pytest.param(rgb, "is a colour (RGB) image with 3 samples per pixel, expected grey levels: split it", id="rgb"),
+    pytest.param(lambda p: write(p, size=(2, 2, 2)), "Got a volume that is isotropic", id="isotropic"),
+    pytest.param(lambda p: write(p, size=(1, 2, 2)), "Got lateral steps 1 and 2", id="inverted"),
+    pytest.param(lambda p: write(p, size=(900, 1, 1)), "900 times the lateral one, expected at most 32", id="absurd"),
+    pytest.param(lambda p: write(p, size=(4, 1, 1.02)), "expected them to differ by at most 1 %", id="lateral-steps"),
+    pytest.param(plain, "does not say its voxel size, expected one along z, y and x: give it", id="no-voxel-size"),
+    pytest.param(lambda p: write(p, STACK[:3]), "Got 3 slices along z, expected at least 4", id="thin"),
+    pytest.param(lambda p: write(p, 0 * STACK + 5), "Got a constant image (every voxel is 5)", id="constant"),
+    pytest.param(lambda p: write(p, with_voxel(np.nan)), "Got 1 NaN or infinite voxels", id="nan"),
+    pytest.param(lambda p: write(p, with_voxel(-np.inf)), "Got 1 NaN or infinite voxels", id="inf"),
+    pytest.param(mask, "got a mask of true and false, expected grey levels: open the image itself", id="bool"),
+    pytest.param(complex_numbers, "got complex numbers (complex64), expected grey levels", id="complex"),
+    pytest.param(empty, "is empty (0 bytes), expected a TIFF file", id="empty"),
+    pytest.param(lambda p: cut(write(p), 0.5), "cut short", id="truncated"),
+    pytest.param(lambda p: p, "There is no file", id="missing"),
+    pytest.param(lambda p: empty(p.with_name("a.png")), "a.png is of an unknown type, expected one of", id="png"),
+]
+
+
+def refused(capsys, folder: Path, words: list, message: str) -> None:
+    """Check that a command ends with 1 and one sentence, and leaves the folder as it was."""
+    before = everything(folder)
+    assert main([str(word) for word in words]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("cropeq: ") and message in lines[0]
+    assert ": " in lines[0].removeprefix("cropeq: "), "got, expected: what to do"
+    assert everything(folder) == before
+
+
+@pytest.mark.parametrize(("make", "message"), INPUTS)
+def test_unsuitable_inputs(tmp_path, capsys, make, message):
+    path, model = make(tmp_path / "a.ome.tif"), a_model(tmp_path / "m.safetensors")
+    refused(capsys, tmp_path, ["train", path, "-o", tmp_path / "new.safetensors", *TINY], message)
+    for output in ("out.ome.zarr", "folder/"):
+        refused(capsys, tmp_path, ["export", path, "-m", model, "-o", f"{tmp_path}/{output}"], message)
+
+
+TRAINING = [
+    pytest.param(["--voxel-size", "0", "1", "1"], "Got voxel size (0, 1, 1), expected three positive", id="zero"),
+    pytest.param(["--voxel-size", "-4", "1", "1"], "Got voxel size (-4, 1, 1), expected three positive", id="negative"),
+    pytest.param(["--voxel-size", "nan", "1", "1"], "Got voxel size (nan, 1, 1), expected three", id="nan-step"),
+    pytest.param(["--voxel-size", "4", "inf", "1"], "Got voxel size (4, inf, 1), expected three", id="inf-step"),
+    pytest.param(["--voxel-size", "1", "2", "2", "--axial", "z"], "finer axially than laterally", id="inverted"),
+    pytest.param(["--axial", "y"], "Got lateral steps 4 and 1", id="axial"),
+    pytest.param(["--fwhm", "0"], "Got FWHM 0, expected a positive length", id="fwhm-zero"),
+    pytest.param(["--fwhm", "-2"], "Got FWHM -2, expected a positive length", id="fwhm-negative"),
+    pytest.param(["--fwhm", "nan"], "Got FWHM nan, expected a positive length", id="fwhm-nan"),
+    pytest.param(["--fwhm", "99"], "expected at most 8 steps", id="fwhm-absurd"),
+    pytest.param(["--channel", "1"], "has no channel 1", id="channel"),
+    pytest.param(["--channel", "-1"], "has no channel -1", id="channel-negative"),
+    pytest.param(["--time", "7"], "has no time point 7", id="time"),
+    pytest.param(["--patches", "0"], "Got 0 patches, expected a positive number", id="no-patches"),
+    pytest.param(["--patches", "-3"], "Got -3 patches, expected a positive number", id="negative-patches"),
+    pytest.param(["--minutes", "0"], "Got 0.0 minutes, expected a positive number", id="no-minutes"),
+    pytest.param(["--minutes", "nan"], "Got nan minutes, expected a positive number", id="nan-minutes"),
+    pytest.param(["--filters", "0"], "Got 0 filters", id="no-filters"),
+    pytest.param(["--filters", "1000000"], "expected 1 to 1024 filters", id="huge-filters"),
+    pytest.param(["--seed", "-1"], "seed -1", id="seed"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), TRAINING)
+def test_unsuitable_trainings(tmp_path, capsys, words, message):
+    stack = write(tmp_path / "a.ome.tif")
+    refused(capsys, tmp_path, ["train", stack, "-o", tmp_path / "m.safetensors", "--device", "cpu", *words], message)
+
+
+def test_a_field_of_view_too_small_says_the_minimum(tmp_path, capsys):
+    stack = write(tmp_path / "a.ome.tif", STACK[:, :63])
+    message = "Got a lateral side of 63 voxels, expected at least 64: use a wider field of view"
+    refused(capsys, tmp_path, ["train", stack, "-o", tmp_path / "m.safetensors", *TINY], message)
+
+
+@pytest.mark.parametrize("name", ["train", "export"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
+def test_no_cuda(tmp_path, capsys, name):
+    stack, model = write(tmp_path / "a.ome.tif"), a_model(tmp_path / "m.safetensors")
+    words = {"train": ["-o", tmp_path / "n.safetensors"], "export": ["-m", model, "-o", tmp_path / "o.ome.zarr"]}
+    refused(capsys, tmp_path, [name, stack, *words[name], "--device", "cuda"], "torch finds no CUDA GPU here: choose")
+
+
+OUTPUTS = [
+    pytest.param("train", "file/m.safetensors", "does not exist or is not writable: choose", id="train-under-a-file"),
+    pytest.param("train", "no/m.safetensors", "does not exist or is not writable: choose", id="train-no-folder"),
+    pytest.param("train", "m.safetensors", "exists already: choose another name or add --overwrite", id="train-exists"),
+    pytest.param("train", "m.pt", "Got model name 'm.pt', expected one ending in .safetensors", id="train-suffix"),
+    pytest.param("export", "file/o.ome.zarr", "does not exist or is not writable: choose", id="export-under-a-file"),
+    pytest.param("export", "no/o.ome.zarr", "does not exist or is not writable: choose", id="export-no-folder"),
+    pytest.param("export", "no/folder/", "does not exist or is not writable: choose", id="export-no-folder-for-folder"),
+    pytest.param("export", "old.ome.zarr", "exists already: choose another name", id="export-exists"),
+    pytest.param("export", "old.ome.zarr/", "exists already: choose another name", id="export-exists-slash"),
+    pytest.param("export", "a.ome.tif", "exists already: choose another name", id="export-onto-its-input"),
+    pytest.param("export", "o.h5", "Got output 'o.h5', expected a name ending in .ome.zarr or .ome.tif", id="suffix"),
+]
+
+
+@pytest.mark.parametrize(("name", "output", "message"), OUTPUTS)
+def test_outputs_that_cannot_be_written(tmp_path, capsys, name, output, message):
+    stack, model = write(tmp_path / "a.ome.tif"), a_model(tmp_path / "m.safetensors")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "old.ome.zarr").mkdir()
+    words = [name, stack, "-o", f"{tmp_path}/{output}", *(TINY if name == "train" else ["-m", model])]
+    refused(capsys, tmp_path, words, message)
+
+
+def test_two_inputs_need_a_folder(tmp_path, capsys):
+    model = a_model(tmp_path / "m.safetensors")
+    (tmp_path / "b").mkdir()
+    one, two = write(tmp_path / "a.ome.tif"), write(tmp_path / "b" / "a.ome.tif")
+    message = "Got 2 inputs and one output name"
+    refused(capsys, tmp_path, ["export", one, two, "-m", model, "-o", tmp_path / "o.ome.zarr"], message)
+    message = "Got several inputs of one name, expected different ones"
+    refused(capsys, tmp_path, ["export", one, two, "-m", model, "-o", f"{tmp_path}/new/"], message)
+
+
+def garbage(path: Path) -> Path:
+    path.write_bytes(np.random.default_rng(0).bytes(3000))
+    return path
+
+
+MODELS = [
+    pytest.param(lambda p: a_model(p, 5.0), "Got a model trained for factor 5 and a volume of factor 4", id="factor"),
+    pytest.param(garbage, "no readable napari-cropeq model", id="garbage"),
+    pytest.param(lambda p: cut(a_model(p), 0.7), "no readable napari-cropeq model", id="truncated"),
+    pytest.param(lambda p: write(p.with_name("m.tif")), "no readable napari-cropeq model", id="an-image"),
+    pytest.param(lambda p: p, "which is no file: give the path of a model", id="missing"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), MODELS)
+def test_unsuitable_models(tmp_path, capsys, make, message):
+    stack, model = write(tmp_path / "a.ome.tif"), make(tmp_path / "m.safetensors")
+    for output in ("o.ome.zarr", "o.ome.tif", "folder/"):
+        refused(capsys, tmp_path, ["export", stack, "-m", model, "-o", f"{tmp_path}/{output}"], message)
+    if "factor" not in message:
+        refused(capsys, tmp_path, ["info", model.with_suffix(".safetensors")], "")
+
+
+EXPORTING = [
+    pytest.param(["--planes", "z"], "Got planes 'z', expected y, x or both", id="planes"),
+    pytest.param(["--tile", "0"], "Got tiles of 0 voxels, expected at least 8", id="tile-0"),
+    pytest.param(["--tile", "-64"], "Got tiles of -64 voxels, expected at least 8", id="tile-negative"),
+    pytest.param(["--voxel-size", "5", "1", "1"], "trained for factor 4 and a volume of factor 5", id="voxel-size"),
+    pytest.param(["--voxel-size", "0", "0", "0"], "expected three positive numbers", id="voxel-size-zero"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), EXPORTING)
+@pytest.mark.parametrize("output", ["o.ome.tif", "folder/"])
+def test_unsuitable_exports(tmp_path, capsys, words, message, output):
+    stack, model = write(tmp_path / "a.ome.tif"), a_model(tmp_path / "m.safetensors")
+    refused(capsys, tmp_path, ["export", stack, "-m", model, "-o", f"{tmp_path}/{output}", *words], message)
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        main(["info", str(tmp_path / "none.tif"), "--debug"])
+
+
+def test_one_sentence_from_a_real_process(tmp_path):
+    ran = call("info", tmp_path / "none.tif", code=1)
+    assert ran.stdout == "" and ran.stderr.startswith("cropeq: There is no file ") and ran.stderr.count("\n") == 1
+    assert call("train", code=2).stderr.startswith("usage: ")
+
+
+SIGNALS = [pytest.param(signal.SIGINT, id="Ctrl-C"), pytest.param(signal.SIGTERM, id="SIGTERM")]
+
+
+def interrupt(words: list[str], number: signal.Signals, begun) -> str:
+    """Start a process, signal it as soon as ``begun()``, and return what it said."""
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not begun(process):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert out == ""
+    return err.strip()
+
+
+def computing(process) -> bool:
+    """Whether a process has started torch's threads and worked a while."""
+    import psutil
+
+    running = psutil.Process(process.pid)
+    return running.num_threads() > 1 and sum(running.cpu_times()[:2]) > 4
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.parametrize("number", SIGNALS)
+def test_interrupting_a_training(tmp_path, number):
+    stack = write(tmp_path / "a.ome.tif")
+    words = command("train", stack, "-o", tmp_path / "m.safetensors", "--minutes", "5", "--filters", "8")
+    assert interrupt(words, number, computing) == "Interrupted: what was begun has been removed."
+    assert everything(tmp_path) == ["a.ome.tif"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("output", ["out.ome.zarr", "out.ome.tif", "folder/"])
+def test_interrupting_an_export(tmp_path, number, output):
+    stack = write(tmp_path / "a.ome.tif", textured_volume((40, 300, 300)))
+    model = a_model(tmp_path / "m.safetensors", filters=32)
+    words = command("export", stack, "-m", model, "-o", f"{tmp_path}/{output}", "--tile", "64")
+
+    def begun(_) -> bool:
+        return any(path.name == "0" for path in tmp_path.rglob("*.partial/0"))
+
+    assert interrupt(words, number, begun) == "Interrupted: what was begun has been removed."
+    assert everything(tmp_path) == ["a.ome.tif", "m.safetensors"]

@@ -158,7 +158,7 @@ class Demo:
                 layer.visible = layer is only
             self.picture(f"axial-{name}")
             canvases.append(self.viewer.screenshot(canvas_only=True, flash=False))
-        imsave(str(self.output / "side-by-side.png"), np.concatenate(canvases, axis=1))
+        imsave(str(self.output / "side-by-side.png"), side_by_side(canvases))
 
     def check(self) -> None:
         """Compare tiles with the whole, the saved file with the shown layer, and both with the truth."""
@@ -189,6 +189,14 @@ class Demo:
         scores = {"SR": psnr(stored, truth, RIM), "quintic": psnr(quintic, truth, RIM)}
         self.summary["PSNR, dB"] = {k: round(v, 2) for k, v in scores.items()}
         self.summary["PSNR, dB"]["gain"] = round(scores["SR"] - scores["quintic"], 2)
+
+
+def side_by_side(canvases: list[np.ndarray]) -> np.ndarray:
+    """Return canvases (rows, columns, RGBA) in a row, without empty rows above and below, a white line between."""
+    rows = np.flatnonzero(np.any([c[..., :3].max(axis=(1, 2)) > 8 for c in canvases], axis=0))
+    line = np.full((rows[-1] + 1 - rows[0], 6, 4), 255, np.uint8)
+    parts = [part for c in canvases for part in (c[rows[0] : rows[-1] + 1], line)]
+    return np.concatenate(parts[:-1], axis=1)
 
 
 def main() -> int:

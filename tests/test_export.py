@@ -264,15 +264,18 @@ def test_a_failure_in_mid_run_leaves_nothing_and_the_old_output(tmp_path, name, 
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_failure_while_saving_leaves_nothing(tmp_path, name, monkeypatch):
+def test_a_failure_while_saving_leaves_nothing_and_the_old_output(tmp_path, name, monkeypatch):
     def full(*_):
         raise OSError("No space left on device")
 
+    one, two = (a_result(textured_volume((8, 20, 40), seed)) for seed in (0, 1))
+    run(one, tmp_path / name)
     monkeypatch.setattr(exporting, "replace_folder", full)
     monkeypatch.setattr(exporting, "write_metadata", full)
-    with pytest.raises(OSError, match="No space left"):
-        run(a_result(textured_volume((8, 20, 40))), tmp_path / name)
-    assert names(tmp_path) == []
+    for path, options in ((tmp_path / name, {"overwrite": True}), (tmp_path / f"new {name}", {})):
+        with pytest.raises(OSError, match="No space left"):
+            run(two, path, **options)
+    assert names(tmp_path) == [name] and np.array_equal(stored(tmp_path / name), whole(one))
 
 
 def test_progress_counts_tiles_and_ends_with_all(tmp_path):

@@ -533,6 +533,16 @@ def test_bricks_beyond_the_cap_are_dropped():
     assert bricks._nbytes <= 5 * 4 * 23 * 31 * 2 and len(bricks._bricks) == 5
 
 
+def test_bricks_keep_what_was_read_last():
+    watched = Recorded(textured_volume((12, 23, 31)))
+    lazy_array = da.from_array(watched, chunks=(4, 23, 31), name=False, asarray=True, fancy=False)
+    bricks = Bricks(lazy_array, cap=2 * 4 * 23 * 31 * 2)
+    for z in (0, 4, 0, 8, 0):
+        _ = bricks[z, :, :]
+    read = [key[0].start for key, size in zip(watched.keys, watched.sizes, strict=True) if size]
+    assert read == [0, 4, 8], "the third pushed the second out, since the first had been read again"
+
+
 def test_storage_tiles_are_whole_bulk_boxes_by_default(tmp_path):
     disk = DiskStore(tmp_path / "o.ome.zarr", a_result(textured_volume((12, 50, 300))))
     assert disk.grid.tile == (64, 64, 256), "no larger than the volume needs"

@@ -67,7 +67,7 @@ class Demo:
         end = time.monotonic() + timeout
         while not done():
             self.spin(0.05)
-            if panel.message.styleSheet():
+            if panel.complaining:
                 raise RuntimeError(f"{type(panel).__name__} says: {panel.message.text()}")
             if time.monotonic() > end:
                 raise TimeoutError(f"{type(panel).__name__} was not done after {timeout:.0f} s.")

@@ -88,6 +88,11 @@ class Panel(QWidget):
         except (ValueError, OSError, ImportError) as error:
             self.complain(str(error))
 
+    @property
+    def complaining(self) -> bool:
+        """Whether the message is an error, which stays until the next action."""
+        return bool(self.message.styleSheet())
+
     def say(self, text: str) -> None:
         """Show a message."""
         self.message.setStyleSheet("")

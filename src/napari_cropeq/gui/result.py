@@ -106,6 +106,7 @@ class Result(QObject):
         self.layer: Image | None = None
         self.memory: MemoryStore | None = None
         self.disk: DiskStore | None = None
+        self.filling: MemoryStore | DiskStore | None = None  # what the last run fills
         self.scheduler: Scheduler | None = None
         self._view: LazyView | None = None
         self._closed = False
@@ -128,7 +129,7 @@ class Result(QObject):
     @property
     def tiles(self) -> tuple[int, int]:
         """Finished and total tiles of the store that is being filled."""
-        store = self.disk or self.memory
+        store = self.filling or self.memory
         if store is None or self.result is None:
             return 0, 0
         return len(store), store.grid.count * len(self.result.leads)
@@ -161,6 +162,12 @@ class Result(QObject):
     def look(self) -> None:
         """Ask for the tiles that are in view now, nearest the centre first."""
         self._look_timer.start()
+
+    def look_away(self) -> None:
+        """Ask for nothing in view any more."""
+        self._look_timer.stop()
+        if self.scheduler is not None and self.memory is not None:
+            self.scheduler.look_at(self.memory, [])
 
     def run_all(self, destination: Path | None = None, overwrite: bool = False) -> None:
         """Ask for every tile, into memory or an OME-Zarr at ``destination``.
@@ -226,8 +233,8 @@ class Result(QObject):
         self.memory, self._view, self.result = memory, view, result
         yield None
         for done in self.scheduler.run(wait=True):
-            if self.disk is not None and not self.scheduler.running_all and self.complete:
-                disk, self.disk = self.disk, None
+            disk = self.disk
+            if disk is not None and not disk.finished and len(disk) == disk.grid.count * len(result.leads):
                 finish(disk, result)
                 self.saved.emit(str(disk.path))
             yield done
@@ -276,16 +283,27 @@ class Result(QObject):
         assert self.result is not None and self.scheduler is not None and self._view is not None
         assert self.memory is not None
         try:
+            self.filling = self.memory
             if destination is None:
                 self._check_memory(self.result)
                 self.scheduler.run_all(self.memory, self.result.leads)
                 return
-            if self.disk is None or self.disk.path != destination:
-                self.disk = DiskStore(destination, self.result)
-                self._view.stores.insert(0, self.disk)
+            if self.disk is None or self.disk.finished or self.disk.path != destination:
+                self._replace_disk(DiskStore(destination, self.result))
+            assert self.disk is not None
+            self.filling = self.disk
             self.scheduler.run_all(self.disk, self.result.leads)
         except (ValueError, OSError) as error:
             self.failed.emit(str(error))
+
+    def _replace_disk(self, store: DiskStore) -> None:
+        """Fill ``store`` from now on; an unfinished one before it is given up."""
+        assert self._view is not None
+        if self.disk is not None:
+            self._view.stores.remove(self.disk)
+            self.disk.discard()
+        self.disk = store
+        self._view.stores.insert(0, store)
 
     @staticmethod
     def _check_memory(result: SuperResolution) -> None:

@@ -163,7 +163,7 @@ class TrainWidget(Panel):
         if training is not None and training.history:
             model = training.model(self._source)
             self.session.use_model(model, "the model just trained")
-            if not self.message.styleSheet():
+            if not self.complaining:
                 last = training.history[-1]
                 self.say(f"Trained on {last.patches} patches in {last.seconds:.0f} s: preview it, or save it.")
         self._enable()

@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, FileEdit, LineEdit
+from magicgui.widgets import CheckBox, ComboBox, FileEdit
 
 from napari_cropeq.gui.jobs import Job
-from napari_cropeq.gui.layers import check_layer
-from napari_cropeq.gui.panel import Panel
-from napari_cropeq.gui.preview_widget import PLANES
-from napari_cropeq.gui.result import Result
+from napari_cropeq.gui.result_panel import ResultPanel
 from napari_cropeq.volume.export import ExportProgress, export, output_kind
 from napari_cropeq.volume.store import check_output
 from napari_cropeq.volume.superres import DTYPES
@@ -21,7 +18,7 @@ from napari_cropeq.volume.superres import DTYPES
 __all__ = ["VolumeWidget"]
 
 
-class VolumeWidget(Panel):
+class VolumeWidget(ResultPanel):
     """Fills the lazy SR layer tile by tile, in memory or straight into an OME-Zarr, and saves it.
 
     Parameters
@@ -32,34 +29,26 @@ class VolumeWidget(Panel):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
-        self.model = LineEdit(label="Model", enabled=False)
-        self.planes = ComboBox(
-            label="Planes", choices=PLANES, tooltip="Lateral axis that shares the planes with the axial one"
-        )
         self.dtype = ComboBox(label="Type", choices=list(DTYPES), tooltip="source: rounded and clipped to its range")
         self.destination = FileEdit(
             label="Destination", mode="w", nullable=True, value=None, tooltip=".ome.zarr or .ome.tif; empty: memory"
         )
         self.overwrite = CheckBox(label="Overwrite", value=False)
-        self.form.extend([self.model, self.planes, self.dtype, self.destination, self.overwrite])
+        self.form.extend([self.dtype, self.destination, self.overwrite])
         self.buttons = self.add_buttons(start=self.start, stop=self.stop, save=self.save)
         self.add_status()
-        self.result: Result | None = None
         self._saving: Job | None = None
         self._started = 0.0
         self._begun = 0
         self._running = False
-        self.session.model_changed.connect(self._show_model)
-        self._show_model()
 
     def start(self) -> None:
         """Compute every tile; those in view go first."""
-        layer = check_layer(self.layer.value)
         path = self._path()
-        result = self._use(self.session.result_for(layer, self.planes.value, self.dtype.value))
+        result = self.open_result(self.dtype.value)
         self._started, self._begun, self._running = time.monotonic(), result.tiles[0], True
         result.run_all(path, self.overwrite.value)
-        self._show_state()
+        self.show_state()
 
     def stop(self) -> None:
         """Stop the run and the saving; finished tiles stay."""
@@ -75,20 +64,22 @@ class VolumeWidget(Panel):
             raise ValueError("Got no destination, expected a name ending in .ome.zarr or .ome.tif: choose one.")
         if self._saving is not None:
             raise ValueError("Got a second wish to save while one is under way: wait for it or press Stop.")
-        result = self.result
-        if result is None or result.result is None or result.memory is None:
-            raise ValueError("Got nothing to save, expected a result: press Preview or Start first.")
         output_kind(path)
         check_output(path, self.overwrite.value)
+        result = self.open_result(self.dtype.value)
+        if result.result is None or result.memory is None:
+            raise ValueError("Got a result that is still being prepared: wait a moment and press Save again.")
         whole, memory, overwrite = result.result, result.memory, self.overwrite.value
+        complete: list[Path] = []
 
         def steps() -> Iterator[ExportProgress]:
             yield from export(whole, path, overwrite=overwrite, computed=memory)
+            complete.append(path)
 
         self._saving = Job(steps)
         self._saving.progressed.connect(self._on_saving)
         self._saving.failed.connect(self.complain)
-        self._saving.ended.connect(lambda: self._on_saved(path))
+        self._saving.ended.connect(lambda: self._on_saved(complete))
         self.jobs[:] = [self._saving]
         self._saving.start()
 
@@ -101,24 +92,10 @@ class VolumeWidget(Panel):
         value = self.destination.value
         return None if value is None or not str(value).strip() or str(value) == "." else Path(value)
 
-    def _use(self, result: Result) -> Result:
-        if result is not self.result:
-            if self.result is not None:
-                self.result.changed.disconnect(self._show_state)
-                self.result.failed.disconnect(self.complain)
-                self.result.saved.disconnect(self._on_stored)
-            self.result = result
-            result.changed.connect(self._show_state)
-            result.failed.connect(self.complain)
-            result.saved.connect(self._on_stored)
-        return result
-
-    def _show_model(self) -> None:
-        self.model.value = self.session.model_name or "none yet: train or load one"
-
-    def _show_state(self) -> None:
+    def show_state(self) -> None:
+        """Show how far the run is, and when it will be done."""
         result = self.result
-        if result is None or result.result is None or self.message.styleSheet() or self._saving is not None:
+        if result is None or result.result is None or self.complaining or self._saving is not None:
             return
         done, total = result.tiles
         self.bar.setValue(int(1000 * done / max(total, 1)))
@@ -136,10 +113,10 @@ class VolumeWidget(Panel):
         self.bar.setValue(int(1000 * progress.done / max(progress.total, 1)))
         self.say(f"Saving: {progress.done} of {progress.total} tiles.")
 
-    def _on_saved(self, path: Path) -> None:
+    def _on_saved(self, complete: list[Path]) -> None:
         self._saving = None
-        if not self.message.styleSheet():
-            self.say(f"Saved {path}." if path.exists() else "Saving stopped: what was begun has been removed.")
-
-    def _on_stored(self, path: str) -> None:
-        self.say(f"Saved {path}.")
+        if not self.complaining:
+            if complete:
+                self.say_saved(str(complete[0]))
+            else:
+                self.say("Saving stopped: what was begun has been removed.")

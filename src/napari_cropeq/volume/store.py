@@ -144,6 +144,7 @@ class DiskStore:
             self.discard()
             raise
         self._done: set[Tile] = set()
+        self.finished = False
 
     def __contains__(self, tile: Tile) -> bool:
         return tile in self._done
@@ -176,6 +177,7 @@ class DiskStore:
         """Give the complete store its name; one that stood there is replaced only now."""
         replace_folder(self.partial, self.path)
         self._array = self._open()
+        self.finished = True
 
     def discard(self) -> None:
         """Remove an unfinished store."""

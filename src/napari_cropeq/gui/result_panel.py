@@ -1,0 +1,66 @@
+"""What the Preview and Volume widgets share: the model, the planes, the result they work on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from magicgui.widgets import ComboBox, LineEdit
+
+from napari_cropeq.gui.layers import check_layer
+from napari_cropeq.gui.panel import Panel
+from napari_cropeq.gui.result import Result
+
+__all__ = ["ResultPanel"]
+
+PLANES = (("last lateral axis", None), ("z", "z"), ("y", "y"), ("x", "x"), ("mean of both", "both"))
+
+
+class ResultPanel(Panel):
+    """A dock widget that asks for tiles of a result.
+
+    Parameters
+    ----------
+    viewer : napari viewer
+        Given by napari.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__(viewer)
+        self.result: Result | None = None
+        self.model = LineEdit(label="Model", enabled=False)
+        self.planes = ComboBox(
+            label="Planes", choices=PLANES, tooltip="Lateral axis that shares the planes with the axial one"
+        )
+        self.form.extend([self.model, self.planes])
+        self.session.model_changed.connect(self._show_model)
+        self._show_model()
+
+    def show_state(self) -> None:
+        """Show how far the result is."""
+
+    def open_result(self, dtype: str = "source") -> Result:
+        """Return the result for the chosen layer and the model in use, and show its state from now on.
+
+        Raises
+        ------
+        ValueError
+            If layer and model do not fit.
+        """
+        result = self.session.result_for(check_layer(self.layer.value), self.planes.value, dtype)
+        if result is not self.result:
+            if self.result is not None:
+                self.result.changed.disconnect(self.show_state)
+                self.result.failed.disconnect(self.complain)
+                self.result.saved.disconnect(self.say_saved)
+            self.result = result
+            result.changed.connect(self.show_state)
+            result.failed.connect(self.complain)
+            result.saved.connect(self.say_saved)
+        return result
+
+    def say_saved(self, path: str) -> None:
+        """Tell that a file is complete."""
+        self.say(f"Saved {path}.")
+
+    def _show_model(self) -> None:
+        self.model.value = self.session.model_name or "none yet: train or load one"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,13 @@ MAX_ELEMENTS = 2**22
 
 class StoppedError(Exception):
     """The caller asked a computation to stop between two calls of the network."""
+
+
+def reproducible(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which CUDA convolves deterministically, without autotuning and without TF32."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def never() -> bool:
@@ -206,7 +214,8 @@ class Predictor:
         image = window.interpolated(tile.grow(self._halo(plane)))
         order = (3 - self.acquisition.axial - plane, self.acquisition.axial, plane)
         batch = torch.from_numpy(np.ascontiguousarray(image.transpose(order))[:, None])  # (rows, 1, axial, plane)
-        refined = self.network.predict(batch.to(self.device)).cpu().numpy()[:, 0]
+        with reproducible(self.device):
+            refined = self.network.predict(batch.to(self.device)).cpu().numpy()[:, 0]
         return refined.transpose(np.argsort(order))
 
 
@@ -254,14 +263,18 @@ def _check_exactness(
         image = torch.randn(3, 1, 64 + network.shrink, 56 + network.shrink, dtype=dtype).to(device)
     use_channels_last(network)
     network.requires_grad_(False)
-    whole = network.predict(image)
-    epsilon = 0.0
-    for rows, top, left, height, width in ((3, 0, 0, 64, 56), (1, 0, 0, 1, 1), (1, 5, 7, 17, 40), (2, 31, 3, 33, 53)):
-        tile = network.predict(
-            image[:rows, :, top : top + height + network.shrink, left : left + width + network.shrink]
-        )
-        crop = whole[:rows, :, top : top + height, left : left + width]
-        epsilon = max(epsilon, float((tile - crop).abs().max()))
+    margin, epsilon = network.shrink, 0.0
+    with reproducible(device):
+        whole = network.predict(image)
+        for rows, top, left, height, width in (
+            (3, 0, 0, 64, 56),
+            (1, 0, 0, 1, 1),
+            (1, 5, 7, 17, 40),
+            (2, 31, 3, 33, 53),
+        ):
+            tile = network.predict(image[:rows, :, top : top + height + margin, left : left + width + margin])
+            crop = whole[:rows, :, top : top + height, left : left + width]
+            epsilon = max(epsilon, float((tile - crop).abs().max()))
     return Exactness(device.type, epsilon)
 
 

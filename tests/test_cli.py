@@ -432,3 +432,13 @@ def test_interrupting_an_export(tmp_path, number, output):
 
     assert interrupt(words, number, begun) == "Interrupted: what was begun has been removed."
     assert everything(tmp_path) == ["a.ome.tif", "m.safetensors"]
+
+
+@pytest.mark.parametrize("kept", [100, 200, 0.5, 0.9], ids=str)
+def test_a_truncated_tiff_is_told_in_one_line(tmp_path, kept):
+    """Nothing that a library logs comes before the sentence."""
+    tifffile.imwrite(tmp_path / "whole.tif", np.zeros((8, 70, 72), np.uint16), imagej=True, metadata={"axes": "ZYX"})
+    content = (tmp_path / "whole.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(content[: kept if kept > 1 else int(kept * len(content))])
+    ran = call("info", str(tmp_path / "cut.tif"), code=1)
+    assert ran.stderr.startswith("cropeq: ") and ran.stderr.count("\n") == 1, ran.stderr

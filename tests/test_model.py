@@ -129,6 +129,7 @@ def header(**changes) -> dict:
     model = a_model()
     good = {
         "format": FORMAT,
+        "fingerprint": model.fingerprint,
         "network": {"kind": "valid", "filters": 4, "blocks": 7, "kernel": 3},
         "acquisition": asdict(model.acquisition),
         "normalisation": asdict(model.normalisation),
@@ -346,3 +347,13 @@ def test_the_file_is_plain_safetensors(tmp_path):
         assert file.get_tensor("head.weight").shape == (4, 1, 3, 3)
     assert head["format"] == FORMAT
     assert set(head["provenance"]["versions"]) == {"napari-cropeq", "torch", "numpy", "python"}
+
+
+def test_a_flipped_bit_of_the_weights_is_found(tmp_path):
+    path = tmp_path / "m.safetensors"
+    a_model().save(path)
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="its weights are not those that were saved"):
+        Model.load(path)

@@ -122,3 +122,6 @@ def test_pictures_of_the_readme_are_seen_from_elsewhere() -> None:
     markdown = re.findall(r"!\[[^\]]*\]\(\s*<?([^)\s>]+)", text)
     html = re.findall(r"<img\b[^>]*\bsrc\s*=\s*[\"']?([^\"'\s>]+)", text, re.IGNORECASE)
     assert [url for url in markdown + html if not url.startswith("https://")] == []
+    ours = [url.partition("/main/")[2] for url in markdown + html if "/napari-cropeq/" in url]
+    assert ours
+    assert [path for path in ours if not (ROOT / path).is_file()] == []

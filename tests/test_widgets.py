@@ -143,6 +143,7 @@ def test_stop_keeps_what_was_trained(viewer, qtbot):
     train.buttons["stop"].native.click()
     qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
     assert train.session.model is not None
+    assert train.session.model.training["patches"] >= train._curve[-1][0], "nothing learnt is lost"
     assert train.buttons["start"].enabled
 
 
@@ -343,3 +344,129 @@ def test_ome_tiff_opens_lazily_with_scale_units_and_channels(viewer, tmp_path):
         assert [str(u) for u in layer.units] == ["micrometer"] * 3
         assert hasattr(layer.data, "dask")
         assert np.array_equal(np.asarray(layer.data), data[:, number])
+
+
+def test_a_store_that_is_not_full_never_gets_its_name(viewer, qtbot, tmp_path):
+    """A run in memory is complete; a stopped run to disk beside it is not."""
+    viewer.add_image(blobs((20, 96, 160)), scale=(2.5, 1, 1), name="cells")
+    volume = dock(viewer, "Volume")
+    volume.session.use_model(model_for(filters=16), "a model")
+    volume.destination.value = tmp_path / "out.ome.zarr"
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.result.disk is not None, timeout=TIMEOUT)
+    volume.buttons["stop"].native.click()
+    qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
+    assert "Stopped" in volume.message.text()
+    volume.destination.value = None
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.result.complete, timeout=TIMEOUT)
+    volume.destination.value = tmp_path / "out.ome.zarr"
+    volume.buttons["start"].native.click()
+    volume.buttons["stop"].native.click()
+    qtbot.wait(300)
+    assert not (tmp_path / "out.ome.zarr").exists()
+    volume.destination.value = tmp_path / "other.ome.zarr"
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
+    assert [p.name for p in tmp_path.iterdir()] == ["other.ome.zarr"], "the store given up is removed"
+    assert volume.bar.value() == 1000
+
+
+def test_a_run_over_the_volume_is_not_ended_by_a_preview(viewer, qtbot, tmp_path):
+    viewer.add_image(blobs((30, 128, 160)), scale=(2.5, 1, 1), name="cells")
+    volume, preview = dock(viewer, "Volume"), dock(viewer, "Preview")
+    volume.session.use_model(model_for(filters=32), "a model")
+    volume.dtype.value = "float32"
+    volume.destination.value = tmp_path / "out.ome.zarr"
+    volume.buttons["start"].native.click()
+    preview.buttons["preview"].native.click()
+    assert preview.result is volume.result, "the type of the result there is will do"
+    preview.planes.value = "both"
+    preview.buttons["preview"].native.click()
+    assert "under way" in preview.message.text()
+    volume.session.use_model(model_for(filters=8), "another model")
+    preview.buttons["preview"].native.click()
+    assert "under way" in preview.message.text()
+    assert volume.result.alive
+    volume.buttons["stop"].native.click()
+    preview.buttons["preview"].native.click()
+    assert not preview.complaining
+    assert preview.result is not volume.result
+    assert not volume.result.alive
+
+
+@pytest.mark.parametrize("name", ["Train", "Volume"])
+def test_closing_the_dock_stops_its_work(viewer, qtbot, name):
+    viewer.add_image(blobs((30, 128, 160)), scale=(2.5, 1, 1), name="cells")
+    widget = dock(viewer, name)
+    widget.session.use_model(model_for(filters=32), "a model")
+    widget.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: bool(work_threads()), timeout=TIMEOUT)
+    viewer.window.remove_dock_widget(widget)
+    qtbot.waitUntil(lambda: not work_threads(), timeout=TIMEOUT)
+
+
+def test_the_time_point_shown_is_the_one_trained_on(viewer, qtbot):
+    """Layers of other length and scale along time: the index is the layer's own."""
+    data = np.stack([blobs() + 5000 * t for t in range(3)])
+    viewer.add_image(np.zeros((9, 4, 5, 6)), name="other")
+    layer = viewer.add_image(data, scale=(3, 2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    train.layer.value = layer
+    viewer.dims.set_point(0, 6)
+    train.filters.value, train.minutes.value = 8, 0.02
+    train.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
+    assert train.session.model.provenance["source"]["lead"] == [2]
+    assert train.session.model.normalisation.low > 9000
+
+
+def test_lengths_of_any_magnitude(viewer):
+    layer = viewer.add_image(blobs(), scale=(5e-6, 2e-6, 2e-6), units=["m"] * 3, name="cells")
+    train = dock(viewer, "Train")
+    assert [box.value for box in train.voxel_size] == pytest.approx([5e-6, 2e-6, 2e-6])
+    assert train.fwhm.value == pytest.approx(5e-6)
+    train.voxel_size[0].value = 4e-6
+    assert np.allclose(layer.scale, (4e-6, 2e-6, 2e-6), rtol=1e-9)
+
+
+def test_the_fields_follow_the_layer(viewer):
+    layer = viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    layer.scale = (5, 1, 1)
+    assert (train.voxel_size[0].value, train.fwhm.value) == (5, 5)
+    train.fwhm.value = 7.0
+    layer.scale = (4, 1, 1)
+    assert (train.voxel_size[0].value, train.fwhm.value) == (4, 7), "a width that was set stays"
+
+
+@pytest.mark.parametrize(
+    "change", [{"shear": [0, 0, 0.05]}, {"translate": (1, 2, 3)}, {"scale": (2.51, 1, 1)}], ids=str
+)
+def test_a_layer_that_was_moved_has_another_result(viewer, qtbot, change):
+    layer = viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    preview = dock(viewer, "Preview")
+    preview.session.use_model(model_for(), "a model")
+    preview.buttons["preview"].native.click()
+    first = preview.result
+    preview.buttons["preview"].native.click()
+    assert preview.result is first
+    for name, value in change.items():
+        setattr(layer, name, value)
+    preview.buttons["preview"].native.click()
+    assert preview.result is not first or preview.complaining
+
+
+def test_an_existing_model_is_not_overwritten(viewer, tmp_path):
+    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    train.session.use_model(model_for(), "a model")
+    (tmp_path / "mine.safetensors").write_bytes(b"precious")
+    train.file.value = tmp_path / "mine.safetensors"
+    train.buttons["save_model"].native.click()
+    assert "exists already" in train.message.text()
+    assert (tmp_path / "mine.safetensors").read_bytes() == b"precious"
+    train.file.value = tmp_path / "new.safetensors"
+    train.buttons["save_model"].native.click()
+    train.buttons["save_model"].native.click()
+    assert train.message.text().startswith("Saved"), "what it wrote it may write again"

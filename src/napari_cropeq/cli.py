@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import signal
 import sys
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cropeq`` and return its exit code: 0, 1 for an error told in one sentence, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
     # A job scheduler's SIGTERM cleans up as Ctrl-C does.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # what is wrong with a file is told in a sentence
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         report = arguments.run(arguments)
@@ -293,6 +295,7 @@ def _progress() -> Iterator[Callable[[str, float, str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -302,7 +305,7 @@ def _progress() -> Iterator[Callable[[str, float, str], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("starting", total=1.0, detail="")
 
         def update(what: str, fraction: float, detail: str) -> None:

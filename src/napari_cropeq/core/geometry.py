@@ -192,8 +192,10 @@ def check_voxel_size(voxel_size: Sequence[float]) -> None:
 
 
 def guess_axial(voxel_size: Sequence[float]) -> int:
-    """Return the axis with the largest step, z where none stands out."""
-    return int(np.argmax(np.asarray(voxel_size)))
+    """Return the axis whose step differs from two that agree, else the one with the largest step."""
+    z, y, x = voxel_size
+    agree = [abs(a - b) <= LATERAL_TOLERANCE * max(a, b) for a, b in ((y, x), (z, x), (z, y))]
+    return agree.index(True) if agree.count(True) == 1 else int(np.argmax(np.asarray(voxel_size)))
 
 
 def check_shape(shape: Sequence[int], acquisition: Acquisition, min_lateral: int) -> None:

@@ -84,6 +84,7 @@ class Model:
         partial = path.with_name(path.name + ".partial")
         header = {
             "format": FORMAT,
+            "fingerprint": self.fingerprint,
             "network": _architecture(self.network),
             "acquisition": asdict(self.acquisition),
             "normalisation": asdict(self.normalisation),
@@ -120,13 +121,16 @@ class Model:
             with safetensors.safe_open(path, framework="pt", device="cpu") as file:
                 header = _parse_header((file.metadata() or {}).get("cropeq"))
                 network = _read_network(file, header["network"])
-            return cls(
+            model = cls(
                 network,
                 _read_acquisition(header["acquisition"]),
                 _read_normalisation(header["normalisation"]),
                 header["training"],
                 header["provenance"],
             )
+            if header.get("fingerprint") != model.fingerprint:
+                raise ValueError("its weights are not those that were saved")
+            return model
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
             raise ValueError(
                 f"Got {path.name}, which is no readable napari-cropeq model ({_one_line(error)}): "

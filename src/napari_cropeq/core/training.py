@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -149,7 +149,8 @@ class Training:
         held = self._to_device(self._sampler.draw(recipe.validation))
         self._validate(held)  # the untrained network is the interpolation: what is kept is never worse
         optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate)
-        start, done, smooth, next_check, fraction = time.monotonic(), 0, math.nan, 0.0, 0.0
+        start, done, smooth, fraction = time.monotonic(), 0, math.nan, 0.0
+        checked = 0.0
         while fraction < 1:
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate * schedule(fraction, done // recipe.batch)
@@ -164,14 +165,18 @@ class Training:
             done += recipe.batch
             seconds = time.monotonic() - start
             fraction = min(1.0, done / recipe.patches if recipe.patches else seconds / (60 * (recipe.minutes or 1)))
-            validation = None
-            if fraction >= next_check or fraction == 1:
-                next_check = fraction + 0.05
-                validation = self._validate(held)
-            progress = Progress(done, seconds, fraction, smooth, validation)
-            if validation is not None:
-                self.history.append(progress)
-            yield progress
+            # What decides the bits of a training with a patch budget is counted in patches, never in seconds.
+            place, often = (done, 2000) if recipe.patches else (seconds, 10.0)
+            due = place - checked >= min(often, place / max(fraction, 1e-9) / 20)
+            progress = Progress(done, seconds, fraction, smooth, None)
+            if due or fraction == 1:
+                checked, progress = place, self._check(progress, held)
+            try:
+                yield progress
+            except GeneratorExit:
+                if progress.validation is None:
+                    self._check(progress, held)  # what was learnt since the last check is not lost by stopping
+                raise
 
     def model(self, source: Mapping[str, Any]) -> Model:
         """Return the model so far, with a record of the source (a mapping of JSON values) and of this training."""
@@ -199,6 +204,12 @@ class Training:
     def _loss(self, batch: Pairs) -> Tensor:
         output = self._network(batch.image)
         return functional.l1_loss(output, batch.target) + self.recipe.edge_weight * edge_loss(output, batch.target)
+
+    def _check(self, progress: Progress, held: Pairs) -> Progress:
+        """Validate, and add the result to the history."""
+        checked = replace(progress, validation=self._validate(held))
+        self.history.append(checked)
+        return checked
 
     def _validate(self, held: Pairs) -> float:
         with torch.no_grad():

@@ -36,7 +36,8 @@ class Job(QObject):
     Parameters
     ----------
     steps : callable
-        Makes the generator; it is called, run and closed in the thread. Yielded values are progress.
+        Makes the generator; it is called, run and closed in the thread. Yielded values are progress, None
+        that there is nothing to do for now.
     interrupt : callable, optional
         Called by :meth:`stop` from the GUI thread, to wake or shorten what is under way.
     """
@@ -90,9 +91,10 @@ class Job(QObject):
     def _drive(self, steps: Iterator[Any]) -> None:
         last, unsent = 0.0, None
         for value in steps:
-            unsent = value
-            if time.monotonic() - last >= REPORT_SECONDS:
-                self._emit(self.progressed, value)
+            # None says that nothing is under way: what was held back is due.
+            unsent = value if value is not None else unsent
+            if unsent is not None and (value is None or time.monotonic() - last >= REPORT_SECONDS):
+                self._emit(self.progressed, unsent)
                 last, unsent = time.monotonic(), None
             if self._stop.is_set():
                 break

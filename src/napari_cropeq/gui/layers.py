@@ -12,7 +12,7 @@ from napari.utils.transforms import Affine
 from napari_cropeq.core.geometry import Acquisition, check_voxel_size
 from napari_cropeq.volume.sources import Source, check_volume
 
-__all__ = ["check_layer", "result_transform", "set_voxel_size", "source_of", "voxel_size_of"]
+__all__ = ["check_layer", "finest", "result_transform", "set_voxel_size", "source_of", "voxel_size_of"]
 
 LEADING = {0: "", 1: "t", 2: "tc"}
 

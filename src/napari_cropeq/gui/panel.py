@@ -7,23 +7,13 @@ from typing import Any
 
 from magicgui.widgets import ComboBox, Container, PushButton
 from napari.layers import Image, Labels, Layer
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 
-from napari_cropeq.gui.jobs import Job
+from napari_cropeq.gui.jobs import sentence
 from napari_cropeq.gui.session import Session
 
 __all__ = ["Panel"]
-
-
-class Jobs(list[Job]):
-    """Jobs that end with their widget."""
-
-    def stop(self) -> None:
-        """Stop them all and wait for the step under way."""
-        for job in self:
-            job.stop(wait=True)
-        self.clear()
 
 
 class Panel(QWidget):
@@ -53,11 +43,10 @@ class Panel(QWidget):
             event.connect(self._on_layers)
         if self._preferred() is not None:
             self.layer.value = self._preferred()
-        self.session.enter()
-        session, self.jobs = self.session, Jobs()
-        jobs = self.jobs
+        self.jobs = self.session.enter()
+        session, jobs = self.session, self.jobs
         # What is called once the widget is gone must not belong to it.
-        self.destroyed.connect(lambda: (jobs.stop(), session.leave()))
+        self.destroyed.connect(lambda: session.leave(jobs))
 
     def sizeHint(self) -> QSize:
         """Ask for a column: the image keeps the room."""
@@ -85,8 +74,18 @@ class Panel(QWidget):
         self.say("")
         try:
             action()
-        except (ValueError, OSError, ImportError) as error:
-            self.complain(str(error))
+        except Exception as error:  # noqa: BLE001 (whatever it is, the user is told)
+            self.complain(sentence(error))
+
+    def event(self, event: Any) -> bool:
+        """Stop the widget's work when its dock is closed: napari then takes its parent away."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.stop_work()
+            self.session.leave(self.jobs)
+        return bool(super().event(event))
+
+    def stop_work(self) -> None:
+        """Stop what this widget alone has asked for, before its dock goes."""
 
     @property
     def complaining(self) -> bool:

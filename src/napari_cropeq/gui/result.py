@@ -15,7 +15,7 @@ from napari_cropeq.core.geometry import Acquisition, Box, guess_axial
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import never
 from napari_cropeq.gui.jobs import Job
-from napari_cropeq.gui.layers import result_transform, source_of
+from napari_cropeq.gui.layers import finest, result_transform, source_of
 from napari_cropeq.gui.viewport import nearest_first, view_of
 from napari_cropeq.volume.export import bulk_part, finish, output_kind
 from napari_cropeq.volume.lazy import LazyView
@@ -46,10 +46,10 @@ def acquisition_for(layer: Image, axial: int | None, fwhm: float | None) -> Acqu
 
 def result_key(layer: Image, model: Model, planes: str | None, dtype: str) -> tuple[Any, ...]:
     """Return what must be equal for a result to be the one asked for: a layer that was moved has another."""
-    place = np.concatenate(
-        [np.ravel(v) for v in (layer.scale, layer.translate, layer.rotate, layer.affine.affine_matrix)]
-    )
-    return id(layer), id(layer.data), place.tobytes(), model.fingerprint, planes, dtype
+    maps = (layer.scale, layer.translate, layer.rotate, layer.shear, layer.affine.affine_matrix)
+    place = np.concatenate([np.ravel(m) for m in maps]).tobytes()
+    data = id(finest(layer))
+    return id(layer), data, place, str(layer.units), layer.axis_labels, model.fingerprint, planes, dtype
 
 
 class Result(QObject):
@@ -93,7 +93,7 @@ class Result(QObject):
         device: str = "auto",
     ) -> None:
         super().__init__()
-        self.viewer, self.source_layer, self.model = viewer, layer, model
+        self.viewer, self.source_layer, self.model, self.dtype = viewer, layer, model, dtype
         self.key = result_key(layer, model, planes, dtype)
         source = source_of(layer)
         self.acquisition = acquisition_for(layer, None, None)
@@ -109,6 +109,8 @@ class Result(QObject):
         self.filling: MemoryStore | DiskStore | None = None  # what the last run fills
         self.scheduler: Scheduler | None = None
         self._view: LazyView | None = None
+        self._part = 0.0
+        self._waiting_to_run = False
         self._closed = False
         self._following = False
         self._wanted: list[Callable[[], None]] = []  # asked for before the worker was ready
@@ -129,10 +131,21 @@ class Result(QObject):
     @property
     def tiles(self) -> tuple[int, int]:
         """Finished and total tiles of the store that is being filled."""
-        store = self.filling or self.memory
+        store = self.memory if self.filling is None else self.filling  # an empty store is false
         if store is None or self.result is None:
             return 0, 0
         return len(store), store.grid.count * len(self.result.leads)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the whole that is done, parts of a tile under way counted."""
+        done, total = self.tiles
+        return min(1.0, (done + self._part) / total) if total else 0.0
+
+    @property
+    def running_all(self) -> bool:
+        """Whether a run over the whole volume is under way or about to begin."""
+        return self.alive and (self._waiting_to_run or (self.scheduler is not None and self.scheduler.running_all))
 
     @property
     def complete(self) -> bool:
@@ -186,12 +199,14 @@ class Result(QObject):
                     "or compute in memory and save as .ome.tif."
                 )
             check_output(destination, overwrite)
+        self._waiting_to_run = True
         self._when_ready(lambda: self._run_all(destination))
 
     def stop_all(self) -> None:
         """Stop asking for every tile; what is finished stays."""
         if self.scheduler is not None:
             self.scheduler.stop_all()
+        self._waiting_to_run = False
         self._wanted.clear()
         self.changed.emit()
 
@@ -231,13 +246,21 @@ class Result(QObject):
 
         self.scheduler = Scheduler(compute, bulk_part(result))
         self.memory, self._view, self.result = memory, view, result
-        yield None
+        yield self
         for done in self.scheduler.run(wait=True):
+            self._count(done)
             disk = self.disk
             if disk is not None and not disk.finished and len(disk) == disk.grid.count * len(result.leads):
                 finish(disk, result)
                 self.saved.emit(str(disk.path))
             yield done
+
+    def _count(self, done: Done | None) -> None:
+        """Note which share of the tile under way the finished parts are."""
+        if done is None or self.filling is None:
+            return
+        size = Box.whole(self.filling.grid.tile).size
+        self._part = 0.0 if done.tiles else self._part + done.box.size / size
 
     def _interrupt(self) -> None:
         if self.scheduler is not None:
@@ -245,7 +268,7 @@ class Result(QObject):
 
     # -- on the GUI thread -----------------------------------------------------------------------
 
-    def _on_progress(self, done: Done | None) -> None:
+    def _on_progress(self, done: Any) -> None:
         if self._closed:
             return
         if self.layer is None and self.result is not None:
@@ -253,7 +276,7 @@ class Result(QObject):
             for wish in self._wanted:
                 wish()
             self._wanted.clear()
-        elif done is not None and not self._refresh_timer.isActive():
+        elif not self._refresh_timer.isActive():
             self._refresh_timer.start()
         self.changed.emit()
 
@@ -282,6 +305,7 @@ class Result(QObject):
     def _run_all(self, destination: Path | None) -> None:
         assert self.result is not None and self.scheduler is not None and self._view is not None
         assert self.memory is not None
+        self._waiting_to_run = False
         try:
             self.filling = self.memory
             if destination is None:

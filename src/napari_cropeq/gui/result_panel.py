@@ -12,7 +12,7 @@ from napari_cropeq.gui.result import Result
 
 __all__ = ["ResultPanel"]
 
-PLANES = (("last lateral axis", None), ("z", "z"), ("y", "y"), ("x", "x"), ("mean of both", "both"))
+PLANES = (("automatic", None), ("z", "z"), ("y", "y"), ("x", "x"), ("mean of both", "both"))
 
 
 class ResultPanel(Panel):
@@ -29,7 +29,9 @@ class ResultPanel(Panel):
         self.result: Result | None = None
         self.model = LineEdit(label="Model", enabled=False)
         self.planes = ComboBox(
-            label="Planes", choices=PLANES, tooltip="Lateral axis that shares the planes with the axial one"
+            label="Planes",
+            choices=PLANES,
+            tooltip="Lateral axis that shares the planes with the axial one: x where it is lateral, else y",
         )
         self.form.extend([self.model, self.planes])
         self.session.model_changed.connect(self._show_model)
@@ -38,7 +40,7 @@ class ResultPanel(Panel):
     def show_state(self) -> None:
         """Show how far the result is."""
 
-    def open_result(self, dtype: str = "source") -> Result:
+    def open_result(self, dtype: str | None = None) -> Result:
         """Return the result for the chosen layer and the model in use, and show its state from now on.
 
         Raises

@@ -9,6 +9,7 @@ from napari.layers import Image
 from qtpy.QtCore import QObject, Signal
 
 from napari_cropeq.core.model import Model
+from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.result import Result, result_key
 
 __all__ = ["Session"]
@@ -27,7 +28,7 @@ class Session(QObject):
         self.model: Model | None = None
         self.model_name = ""
         self.results: list[Result] = []
-        self._users = 0
+        self._users: list[list[Job]] = []
 
     @classmethod
     def of(cls, viewer: Any) -> Session:
@@ -46,39 +47,59 @@ class Session(QObject):
         self.model_changed.emit()
 
     def result_for(
-        self, layer: Image, planes: str | None = None, dtype: str = "source", device: str = "auto"
+        self, layer: Image, planes: str | None = None, dtype: str | None = None, device: str = "auto"
     ) -> Result:
         """Return the result for a layer and the model in use, the one there is or a new one.
 
-        Another model's result for the layer is closed; its layer stays.
+        Another result for the layer is closed; its layer stays.
+
+        Parameters
+        ----------
+        layer : Image
+            The source.
+        planes, device : str, optional
+            See :class:`Result`.
+        dtype : str, optional
+            ``source`` or ``float32``; that of the result there is, by default.
 
         Raises
         ------
         ValueError
-            If there is no model, or it does not fit the layer.
+            If there is no model, it does not fit the layer, or a run over the whole layer with other settings
+            is under way.
         """
         if self.model is None:
             raise ValueError("Got no model, expected one: train on this layer, or load a model in the Train widget.")
         self.results = [r for r in self.results if r.alive]
-        key = result_key(layer, self.model, planes, dtype)
-        for result in self.results:
-            if result.key == key:
+        own = [r for r in self.results if r.source_layer is layer]
+        for result in own:
+            if result.key == result_key(layer, self.model, planes, dtype or result.dtype):
                 return result
-        new = Result(self.viewer, layer, self.model, planes, dtype, device)
-        for result in self.results:
-            if result.source_layer is layer:
-                result.close()
+        if any(r.running_all for r in own):
+            raise ValueError(
+                f"Got a run over the whole of '{layer.name}' under way with another model or other settings, expected "
+                "none: wait for its end, or press Stop in the Volume widget."
+            )
+        new = Result(self.viewer, layer, self.model, planes, dtype or "source", device)
+        for result in own:
+            result.close()
         self.results.append(new)
         return new
 
-    def enter(self) -> None:
-        """Count a widget that uses the session."""
-        self._users += 1
+    def enter(self) -> list[Job]:
+        """Register a widget; return the list for jobs that end with it."""
+        jobs: list[Job] = []
+        self._users.append(jobs)
+        return jobs
 
-    def leave(self) -> None:
-        """Close all results once the last widget that used them is gone."""
-        self._users -= 1
-        if self._users <= 0:
+    def leave(self, jobs: list[Job]) -> None:
+        """Stop a widget's jobs; close all results once the last widget is gone. Harmless when called again."""
+        if not any(user is jobs for user in self._users):
+            return
+        self._users = [user for user in self._users if user is not jobs]
+        for job in jobs:
+            job.stop(wait=True)
+        if not self._users:
             self.close()
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,17 +38,16 @@ class TrainWidget(Panel):
         super().__init__(napari_viewer)
         self.axial = ComboBox(label="Axial axis", choices=list(AXIS_NAMES), tooltip="The axis of low resolution")
         self.voxel_size = [_length(name, "Distance between voxel centres") for name in AXIS_NAMES]
-        self.sizes = Container(widgets=self.voxel_size, layout="horizontal", label="Voxel")
+        self.sizes = Container(widgets=self.voxel_size, layout="horizontal", label="Voxel size")
         self.fwhm = _length("FWHM", "Width of the slice profile along the axial axis; the step by default")
         self.minutes = FloatSpinBox(label="Minutes", value=2.0, min=0.01, max=10_000.0, step=0.5)
         self.filters = SpinBox(label="Filters", value=32, min=1, max=1024, tooltip="Feature maps: more is slower")
         self.form.extend([self.axial, self.sizes, self.fwhm, self.minutes, self.filters])
         self.buttons = self.add_buttons(start=self.start, stop=self.stop)
         self.plot = pyqtgraph.PlotWidget(enableMenu=False)
-        self.plot.setMinimumSize(200, 140)
+        self.plot.setMinimumSize(200, 150)
         self.plot.sizeHint = lambda: QSize(320, 180)
-        self.plot.setLabel("bottom", "patches")
-        self.plot.setLabel("left", "loss")
+        self.plot.setToolTip("Loss over patches")
         self.plot.getAxis("left").enableAutoSIPrefix(False)
         self.plot.addLegend(offset=(-5, 5))
         self._loss = self.plot.plot(pen=pyqtgraph.mkPen("#5ac8fa"), name="training")
@@ -61,10 +61,14 @@ class TrainWidget(Panel):
 
         self._job: Job | None = None
         self._training: Training | None = None
+        self._own: set[Path] = set()  # files that this widget wrote and may write again
         self._curve: list[tuple[int, float]] = []
         self._showing = False
+        self._shown: Any = None  # the layer whose scale the fields follow
+        self._followed: float | None = None  # the step that the FWHM follows until it is set to something else
         self.layer.changed.connect(self._show_layer)
-        self.sizes.changed.connect(lambda _=None: self.attempt(self._correct_layer))
+        for axis, box in enumerate(self.voxel_size):
+            box.changed.connect(lambda _=None, axis=axis: self.attempt(lambda: self._correct_layer(axis)))
         self._show_layer()
         self._enable()
 
@@ -76,9 +80,8 @@ class TrainWidget(Panel):
         source = source_of(layer)
         acquisition = acquisition_for(layer, AXIS_NAMES.index(self.axial.value), self.fwhm.value)
         recipe = Recipe(minutes=self.minutes.value, filters=self.filters.value)
-        leading = source.data.ndim - 3
-        shown = self.viewer.dims.current_step[self.viewer.dims.ndim - source.data.ndim :]
-        lead = tuple(int(n) for n in shown[:leading])
+        shown = layer.world_to_data(self.viewer.dims.point[-layer.ndim :])
+        lead = tuple(int(np.clip(round(i), 0, n - 1)) for i, n in zip(shown, source.data.shape[:-3], strict=False))
         volume = Bricks(source.data[lead])
         self._curve.clear()
         self._source = source.describe() | {"lead": list(lead)}
@@ -106,7 +109,11 @@ class TrainWidget(Panel):
         """Write the model in use to the file named."""
         if self.session.model is None:
             raise ValueError("Got no model to save, expected one: train or load one first.")
-        self.session.model.save(Path(self.file.value))
+        path = Path(self.file.value)
+        if path.exists() and path not in self._own:
+            raise ValueError(f"Got {path}, which exists already: choose another name.")
+        self.session.model.save(path)
+        self._own.add(path)
         self.say(f"Saved {self.file.value}.")
 
     def load_model(self) -> None:
@@ -117,33 +124,42 @@ class TrainWidget(Panel):
         self.say(f"Using {path.name}, trained for factor {model.acquisition.factor:.4g}.")
 
     def _show_layer(self, _: Any = None) -> None:
-        """Fill the fields from the layer."""
+        """Fill the fields from the layer, now and whenever its scale changes."""
         layer = self.layer.value
+        if layer is not self._shown:
+            for old, connect in ((self._shown, False), (layer, True)):
+                if old is not None:
+                    for event in (old.events.scale, old.events.affine, old.events.units):
+                        (event.connect if connect else event.disconnect)(self._show_layer)
+            self._shown = layer
         if layer is None or layer.ndim < 3:
             return
         size = voxel_size_of(layer)
+        # Four significant digits of the smallest step, whatever the unit.
+        decimals = int(np.clip(4 - math.floor(math.log10(min(size))), 2, 15)) if min(size) > 0 else 5
+        follows = self._followed is None or math.isclose(self.fwhm.value, self._followed, rel_tol=1e-3)
         self._showing = True
         try:
-            for box, value in zip(self.voxel_size, size, strict=True):
+            for box, value in zip((*self.voxel_size, self.fwhm), (*size, self.fwhm.value), strict=True):
+                box.native.setDecimals(decimals)
                 box.value = value
-            self.axial.value = AXIS_NAMES[guess_axial(size)]
-            self.fwhm.value = layer.metadata.get("fwhm", max(size))
-            self.sizes.label = f"Voxel ({layer.units[-1]:~P})"
+            axial = guess_axial(size)
+            self.axial.value = AXIS_NAMES[axial]
+            if follows or layer.metadata.get("fwhm"):
+                self.fwhm.value = layer.metadata.get("fwhm", size[axial])
+            self._followed = size[axial]
+            self.fwhm.label = f"FWHM ({layer.units[-1]:~P})"
         finally:
             self._showing = False
 
-    def _correct_layer(self) -> None:
-        """Set the source layer's scale from the fields."""
+    def _correct_layer(self, axis: int) -> None:
+        """Set the source layer's scale along one axis from its field."""
         layer = self.layer.value
         if self._showing or layer is None:
             return
-        z, y, x = (float(box.value) for box in self.voxel_size)
-        before = voxel_size_of(layer)
-        set_voxel_size(layer, (z, y, x))
-        axial = guess_axial((z, y, x))
-        if np.isclose(self.fwhm.value, max(before), rtol=1e-4):
-            self.fwhm.value = (z, y, x)[axial]  # the width followed the step and goes on doing so
-        self.axial.value = AXIS_NAMES[axial]
+        size = list(voxel_size_of(layer))
+        size[axis] = float(self.voxel_size[axis].value)
+        set_voxel_size(layer, (size[0], size[1], size[2]))
 
     def _on_progress(self, progress: Progress) -> None:
         self.bar.setValue(int(1000 * progress.fraction))

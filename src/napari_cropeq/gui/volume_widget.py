@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,23 +40,30 @@ class VolumeWidget(ResultPanel):
         self.add_status()
         self._saving: Job | None = None
         self._started = 0.0
-        self._begun = 0
+        self._begun = 0.0
         self._running = False
 
     def start(self) -> None:
         """Compute every tile; those in view go first."""
         path = self._path()
         result = self.open_result(self.dtype.value)
-        self._started, self._begun, self._running = time.monotonic(), result.tiles[0], True
+        self._started, self._begun, self._running = time.monotonic(), result.fraction, True
         result.run_all(path, self.overwrite.value)
         self.show_state()
 
     def stop(self) -> None:
         """Stop the run and the saving; finished tiles stay."""
-        if self.result is not None:
+        if self.result is not None and self._running:
+            self._running = False
             self.result.stop_all()
+            self.say("Stopped: finished tiles stay, and Start goes on from there.")
         if self._saving is not None:
             self._saving.stop()
+
+    def stop_work(self) -> None:
+        """Stop the run when the dock is closed."""
+        if self.result is not None and self.result.alive:
+            self.result.stop_all()
 
     def save(self) -> None:
         """Write the whole result to the destination; tiles that are finished are not computed again."""
@@ -69,11 +77,12 @@ class VolumeWidget(ResultPanel):
         result = self.open_result(self.dtype.value)
         if result.result is None or result.memory is None:
             raise ValueError("Got a result that is still being prepared: wait a moment and press Save again.")
-        whole, memory, overwrite = result.result, result.memory, self.overwrite.value
+        whole, overwrite = result.result, self.overwrite.value
+        computed = result.filling if result.filling is not None and result.complete else result.memory
         complete: list[Path] = []
 
         def steps() -> Iterator[ExportProgress]:
-            yield from export(whole, path, overwrite=overwrite, computed=memory)
+            yield from export(whole, path, overwrite=overwrite, computed=computed)
             complete.append(path)
 
         self._saving = Job(steps)
@@ -92,20 +101,30 @@ class VolumeWidget(ResultPanel):
         value = self.destination.value
         return None if value is None or not str(value).strip() or str(value) == "." else Path(value)
 
+    def say_saved(self, path: str) -> None:
+        """Tell that a file is complete."""
+        self._running = False
+        self.bar.setValue(self.bar.maximum())
+        super().say_saved(path)
+
     def show_state(self) -> None:
         """Show how far the run is, and when it will be done."""
         result = self.result
         if result is None or result.result is None or self.complaining or self._saving is not None:
             return
         done, total = result.tiles
-        self.bar.setValue(int(1000 * done / max(total, 1)))
-        if result.scheduler is not None and result.scheduler.running_all:
-            seconds = time.monotonic() - self._started
-            rate = (done - self._begun) / max(seconds, 1e-9)
-            left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
-            self.say(f"{done} of {total} tiles, {rate:.1f} tiles/s{left}; {result.result.exactness}.")
-            self._running = True
-        elif self._running and result.complete:
+        self.bar.setValue(int(1000 * result.fraction))
+        if not self._running:
+            return
+        if result.running_all:
+            gained = result.fraction - self._begun
+            left = (time.monotonic() - self._started) * (1 - result.fraction) / gained if gained > 0 else math.inf
+            tell = f", {left:.0f} s left" if math.isfinite(left) else ""
+            self.say(f"{done} of {total} tiles{tell}; {result.result.exactness}.")
+        elif not result.alive:
+            self._running = False
+            self.say("Stopped: the result was closed.")
+        elif result.complete:
             self._running = False
             self.say(f"All {total} tiles are done; {result.result.exactness}.")
 

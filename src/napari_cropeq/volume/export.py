@@ -17,7 +17,7 @@ from napari_cropeq.core.predict import never
 from napari_cropeq.volume.ome_tiff import write_ome_tiff
 from napari_cropeq.volume.pyramid import build_pyramid, write_metadata
 from napari_cropeq.volume.scheduler import Scheduler
-from napari_cropeq.volume.store import DiskStore, MemoryStore, check_output, replace_folder
+from napari_cropeq.volume.store import DiskStore, TileStore, check_output, replace_folder
 from napari_cropeq.volume.superres import Lead, SuperResolution
 
 __all__ = ["SUFFIXES", "ExportProgress", "bulk_part", "export", "finish", "output_kind", "output_path"]
@@ -66,7 +66,7 @@ def export(
     path: str | Path,
     tile: int | None = None,
     overwrite: bool = False,
-    computed: MemoryStore | None = None,
+    computed: TileStore | None = None,
 ) -> Iterator[ExportProgress]:
     """Compute a whole volume into an OME-Zarr or OME-TIFF, yielding after every tile.
 
@@ -83,7 +83,7 @@ def export(
         Side of a tile in SR voxels, instead of 128 x 256 x 256.
     overwrite : bool
         Replace what stands there, once the new one is complete.
-    computed : MemoryStore, optional
+    computed : TileStore, optional
         Tiles that are finished already and need no network.
 
     Raises
@@ -124,7 +124,18 @@ def bulk_part(result: SuperResolution) -> IntTriple:
 
 
 def finish(store: DiskStore, result: SuperResolution) -> None:
-    """Add pyramid and metadata to a store whose tiles are all done, and give it its name."""
+    """Add pyramid and metadata to a store whose tiles are all done, and give it its name.
+
+    Raises
+    ------
+    ValueError
+        If tiles are missing.
+    """
+    total = store.grid.count * len(result.leads)
+    if len(store) != total:
+        raise ValueError(
+            f"Got {len(store)} finished tiles, expected {total}: run the volume to its end before saving it."
+        )
     for _ in build_pyramid(store.partial):
         pass
     write_metadata(store.partial, result)
@@ -146,13 +157,13 @@ class Reuse:
 
     Parameters
     ----------
-    computed : MemoryStore
+    computed : TileStore
         Tiles of ``result``.
     result : SuperResolution
         Computes what is missing.
     """
 
-    def __init__(self, computed: MemoryStore, result: SuperResolution) -> None:
+    def __init__(self, computed: TileStore, result: SuperResolution) -> None:
         self._computed, self._result = computed, result
 
     def compute(self, lead: Lead, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:

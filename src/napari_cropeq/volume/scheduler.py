@@ -54,7 +54,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._visible: deque[tuple[TileStore, Tile]] = deque()
         self._bulk: Iterator[Done] | None = None
-        self._closed = False
+        self._closed = self._working = False
         self.generation = 0
 
     def look_at(self, store: TileStore, tiles: Iterable[Tile]) -> int:
@@ -85,7 +85,7 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether nothing is wanted."""
-        return not self._visible and self._bulk is None
+        return not self._visible and self._bulk is None and not self._working
 
     @property
     def running_all(self) -> bool:
@@ -102,10 +102,13 @@ class Scheduler:
             caller can look up), until :meth:`close`.
         """
         while not self._closed:
+            self._working = True
             try:
                 done = self._step()
             except StoppedError:
                 continue
+            finally:
+                self._working = False
             if done is not None:
                 yield done
             elif not self.idle:
@@ -113,10 +116,10 @@ class Scheduler:
             elif not wait:
                 return
             else:
+                yield None
                 with self._changed:
                     if self.idle and not self._closed:
                         self._changed.wait(0.5)
-                yield None
 
     def _step(self) -> Done | None:
         """Compute the next box, a visible tile before a part of the bulk."""

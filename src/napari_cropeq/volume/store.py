@@ -230,4 +230,6 @@ def check_output(path: Path, overwrite: bool) -> None:
     """Raise OSError if a result cannot be written to ``path``, or one stands there and is not to be replaced."""
     check_space(path.parent, 0)
     if path.exists() and not overwrite:
-        raise FileExistsError(f"Got {path}, which exists already: choose another name or allow overwriting.")
+        raise FileExistsError(
+            f"Got {path}, which exists already: choose another name, or allow overwriting (--overwrite)."
+        )

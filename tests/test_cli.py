@@ -215,7 +215,9 @@ INPUTS = [
     pytest.param(flat, "got a 2D image 70×72, expected a 3D stack: open the whole stack", id="2d"),
     pytest.param(rgb, "is a colour (RGB) image with 3 samples per pixel, expected grey levels: split it", id="rgb"),
     pytest.param(lambda p: write(p, size=(2, 2, 2)), "Got a volume that is isotropic", id="isotropic"),
-    pytest.param(lambda p: write(p, size=(1, 2, 2)), "Got a volume that is finer axially than laterally", id="inverted"),
+    pytest.param(
+        lambda p: write(p, size=(1, 2, 2)), "Got a volume that is finer axially than laterally", id="inverted"
+    ),
     pytest.param(lambda p: write(p, size=(900, 1, 1)), "900 times the lateral one, expected at most 32", id="absurd"),
     pytest.param(lambda p: write(p, size=(4, 1, 1.02)), "expected them to differ by at most 1 %", id="lateral-steps"),
     pytest.param(plain, "does not say its voxel size, expected one along z, y and x: give it", id="no-voxel-size"),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_cropeq.core.geometry import Acquisition, Box, guess_axial
+from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import never
 from napari_cropeq.gui.jobs import Job
@@ -21,27 +21,14 @@ from napari_cropeq.volume.export import bulk_part, finish, output_kind
 from napari_cropeq.volume.lazy import LazyView
 from napari_cropeq.volume.scheduler import Done, Scheduler
 from napari_cropeq.volume.store import DiskStore, MemoryStore, check_output
-from napari_cropeq.volume.superres import Lead, SuperResolution
+from napari_cropeq.volume.superres import Lead, SuperResolution, acquisition_of
 
-__all__ = ["Result", "acquisition_for", "result_key"]
+__all__ = ["Result", "result_key"]
 
 MEMORY_CAP = 2**31
 DEBOUNCE_MS = 60
 REFRESH_MS = 100
 MAX_VISIBLE_TILES = 4096
-
-
-def acquisition_for(layer: Image, axial: int | None, fwhm: float | None) -> Acquisition:
-    """Return how ``layer`` was sampled; the axis of the largest step is axial unless one is given.
-
-    Raises
-    ------
-    ValueError
-        If the layer is no volume this method can improve.
-    """
-    source = source_of(layer)
-    size = source.voxel_size or (0.0, 0.0, 0.0)
-    return Acquisition(size, guess_axial(size) if axial is None else axial, fwhm or 0.0, source.unit)
 
 
 def result_key(layer: Image, model: Model, planes: str | None, dtype: str) -> tuple[Any, ...]:
@@ -96,7 +83,7 @@ class Result(QObject):
         self.viewer, self.source_layer, self.model, self.dtype = viewer, layer, model, dtype
         self.key = result_key(layer, model, planes, dtype)
         source = source_of(layer)
-        self.acquisition = acquisition_for(layer, None, None)
+        self.acquisition = acquisition_of(source)
         model.check_fits(self.acquisition)
         self._transform = result_transform(layer, self.acquisition)
         self._prepare: Callable[[], SuperResolution] = lambda: SuperResolution(

@@ -19,8 +19,8 @@ from napari_cropeq.core.training import Progress, Recipe, Training
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers import set_voxel_size, source_of, voxel_size_of
 from napari_cropeq.gui.panel import Panel
-from napari_cropeq.gui.result import acquisition_for
 from napari_cropeq.volume.bricks import Bricks
+from napari_cropeq.volume.superres import acquisition_of
 
 __all__ = ["TrainWidget"]
 
@@ -78,7 +78,7 @@ class TrainWidget(Panel):
             return
         layer = self.layer.value
         source = source_of(layer)
-        acquisition = acquisition_for(layer, AXIS_NAMES.index(self.axial.value), self.fwhm.value)
+        acquisition = acquisition_of(source, axial=AXIS_NAMES.index(self.axial.value), fwhm=self.fwhm.value)
         recipe = Recipe(minutes=self.minutes.value, filters=self.filters.value)
         shown = layer.world_to_data(self.viewer.dims.point[-layer.ndim :])
         lead = tuple(int(np.clip(round(i), 0, n - 1)) for i, n in zip(shown, source.data.shape[:-3], strict=False))

@@ -470,3 +470,18 @@ def test_an_existing_model_is_not_overwritten(viewer, tmp_path):
     train.buttons["save_model"].native.click()
     train.buttons["save_model"].native.click()
     assert train.message.text().startswith("Saved"), "what it wrote it may write again"
+
+
+def test_a_width_belongs_to_its_layer(viewer):
+    """Another layer's known width is not carried over, and one that was set is not set back."""
+    known = viewer.add_image(blobs(), scale=(2.5, 1, 1), metadata={"fwhm": 6.0}, name="known")
+    other = viewer.add_image(blobs(), scale=(4, 1, 1), name="other")
+    train = dock(viewer, "Train")
+    train.layer.value = known
+    assert train.fwhm.value == 6
+    train.layer.value = other
+    assert train.fwhm.value == 4
+    train.layer.value = known
+    train.fwhm.value = 5.5
+    known.scale = (2.6, 1, 1)
+    assert train.fwhm.value == 5.5

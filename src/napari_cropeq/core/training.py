@@ -32,7 +32,7 @@ SOBEL = torch.tensor([[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]) / 8
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides a training, with units; widgets and command line are made from these fields."""
+    """What decides a training; each field says what it is, with its unit."""
 
     minutes: float | None = field(default=2.0, metadata={"help": "time budget, minutes"})
     patches: int | None = field(default=None, metadata={"help": "patch budget, instead of a time budget"})

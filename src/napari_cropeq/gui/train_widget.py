@@ -126,7 +126,8 @@ class TrainWidget(Panel):
     def _show_layer(self, _: Any = None) -> None:
         """Fill the fields from the layer, now and whenever its scale changes."""
         layer = self.layer.value
-        if layer is not self._shown:
+        is_new = layer is not self._shown
+        if is_new:
             for old, connect in ((self._shown, False), (layer, True)):
                 if old is not None:
                     for event in (old.events.scale, old.events.affine, old.events.units):
@@ -137,7 +138,7 @@ class TrainWidget(Panel):
         size = voxel_size_of(layer)
         # Four significant digits of the smallest step, whatever the unit.
         decimals = int(np.clip(4 - math.floor(math.log10(min(size))), 2, 15)) if min(size) > 0 else 5
-        follows = self._followed is None or math.isclose(self.fwhm.value, self._followed, rel_tol=1e-3)
+        follows = self._followed is not None and math.isclose(self.fwhm.value, self._followed, rel_tol=1e-3)
         self._showing = True
         try:
             for box, value in zip((*self.voxel_size, self.fwhm), (*size, self.fwhm.value), strict=True):
@@ -145,8 +146,10 @@ class TrainWidget(Panel):
                 box.value = value
             axial = guess_axial(size)
             self.axial.value = AXIS_NAMES[axial]
-            if follows or layer.metadata.get("fwhm"):
+            if is_new:
                 self.fwhm.value = layer.metadata.get("fwhm", size[axial])
+            elif follows:
+                self.fwhm.value = size[axial]
             self._followed = size[axial]
             self.fwhm.label = f"FWHM ({layer.units[-1]:~P})"
         finally:

@@ -10,18 +10,19 @@ from scipy import ndimage
 
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.network import PaddedNetwork, ValidNetwork
+from napari_cropeq.core.network import Network, build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.volume.sources import Source
 from napari_cropeq.volume.superres import SuperResolution, acquisition_of
 
 
-def random_network(kind: str = "valid", filters: int = 8, blocks: int | None = None) -> ValidNetwork | PaddedNetwork:
+def random_network(kind: str = "valid", filters: int = 8, blocks: int | None = None, factor: float = 2.5) -> Network:
     """Return a network with random weights everywhere, the tail included: an untrained one adds nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(filters)
-        net = ValidNetwork(filters, blocks or 7) if kind == "valid" else PaddedNetwork(filters, blocks or 4)
+        depth = blocks or (4 if kind == "padded" else 7)
+        net = build_network(kind, filters, depth, 3, subpositions_for(kind, factor))
         torch.nn.init.normal_(net.tail.weight, std=0.1)
     return net
 
@@ -64,7 +65,7 @@ def make_predictor(
     voxel_size = [1.0, 1.0, 1.0]
     voxel_size[axial] = factor
     return Predictor(
-        random_network(kind, filters),
+        random_network(kind, filters, factor=factor),
         Acquisition((voxel_size[0], voxel_size[1], voxel_size[2]), axial),
         source,
         Normalisation.measure(source),
@@ -98,12 +99,15 @@ def a_source(data, axes: str = "zyx", voxel_size=(2.5, 1.0, 1.0), **options) -> 
     return Source(data=data, axes=axes, voxel_size=voxel_size, **named)
 
 
-def a_result(data, axes: str = "zyx", voxel_size=(2.5, 1.0, 1.0), filters: int = 4, **options) -> SuperResolution:
+def a_result(
+    data, axes: str = "zyx", voxel_size=(2.5, 1.0, 1.0), filters: int = 4, kind: str = "valid", **options
+) -> SuperResolution:
     """Return the super-resolution of ``data`` by a network with random weights."""
     chosen = {key: options.pop(key) for key in ("planes", "dtype") if key in options}
     source = a_source(data, axes, voxel_size, **options)
     acquisition = acquisition_of(source)
-    model = Model(random_network(filters=filters), acquisition, Normalisation(0.0, 4000.0))
+    network = random_network(kind, filters, factor=acquisition.factor)
+    model = Model(network, acquisition, [Normalisation(0.0, 4000.0)])
     return SuperResolution(source, model, device="cpu", **chosen)
 
 

@@ -16,6 +16,7 @@ from napari_cropeq.core.spline import TAPS
 from napari_cropeq.core.tiles import TileGrid, divide
 
 FACTORS = [pytest.param(f, id=f"factor{f}") for f in (2, 2.433, 2.5, 4)]
+KINDS = ("valid", "subpixel")
 PLANES = {0: ("x", "y", "both"), 1: ("x", "z", "both"), 2: ("y", "z", "both")}
 AXIAL_PLANES = [pytest.param(a, p, id=f"axial{'zyx'[a]}-{p}") for a, ps in PLANES.items() for p in ps]
 TILES = [pytest.param(t, id="x".join(map(str, t))) for t in ((64, 64, 64), (33, 20, 17), (9, 40, 90), (200, 12, 23))]
@@ -34,11 +35,12 @@ def assemble(predictor: Predictor, boxes) -> np.ndarray:
     return out
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize(("axial", "planes"), AXIAL_PLANES)
 @pytest.mark.parametrize("factor", FACTORS)
-def test_tiles_concatenated_are_the_whole(factor, axial, planes, tile):
-    predictor = make_predictor(textured_volume(thin(axial)), factor, axial, planes)
+def test_tiles_concatenated_are_the_whole(kind, factor, axial, planes, tile):
+    predictor = make_predictor(textured_volume(thin(axial)), factor, axial, planes, kind=kind)
     box = Box.whole(predictor.sr_shape)
     assert predictor.exactness.bit_exact
     whole = predictor(box)
@@ -46,11 +48,12 @@ def test_tiles_concatenated_are_the_whole(factor, axial, planes, tile):
     assert not np.array_equal(whole, predictor.interpolated(box)), "the network must have done something"
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("filters", [8, 16, 32, 64])
 @pytest.mark.parametrize("offset", [(0, 0, 0), (1, 2, 3), (13, 5, 17), (20, 30, 40)], ids=str)
 @pytest.mark.parametrize("size", [(1, 1, 1), (5, 1, 40), (16, 6, 16)], ids=str)
-def test_any_box_is_the_crop_of_the_whole(filters, offset, size):
-    predictor = make_predictor(textured_volume((12, 40, 60)), 2.433, filters=filters)
+def test_any_box_is_the_crop_of_the_whole(kind, filters, offset, size):
+    predictor = make_predictor(textured_volume((12, 40, 60)), 2.433, filters=filters, kind=kind)
     whole = predictor(Box.whole(predictor.sr_shape))
     stop = [min(o + s, n) for o, s, n in zip(offset, size, predictor.sr_shape, strict=True)]
     box = Box(offset, (stop[0], stop[1], stop[2]))
@@ -58,19 +61,21 @@ def test_any_box_is_the_crop_of_the_whole(filters, offset, size):
         assert np.array_equal(predictor(box), whole[box.slices])
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
-def test_rows_per_call_do_not_matter(monkeypatch, factor, rows):
-    predictor = make_predictor(textured_volume((10, 7, 70)), factor)
+def test_rows_per_call_do_not_matter(kind, monkeypatch, factor, rows):
+    predictor = make_predictor(textured_volume((10, 7, 70)), factor, kind=kind)
     box = Box.whole(predictor.sr_shape)
     whole = predictor(box)
     monkeypatch.setattr(predictor, "_rows", lambda *_: rows)
     assert np.array_equal(predictor(box), whole)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads_do_not_matter(threads):
-    predictor = make_predictor(textured_volume((10, 9, 70)), 2.5)
+def test_threads_do_not_matter(kind, threads):
+    predictor = make_predictor(textured_volume((10, 9, 70)), 2.5, kind=kind)
     whole = predictor(Box.whole(predictor.sr_shape))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -81,9 +86,10 @@ def test_threads_do_not_matter(threads):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("planes", ["x", "both"])
-def test_canonical_tiles_give_the_same_voxels_for_any_box(planes):
-    predictor = make_predictor(textured_volume((14, 20, 70)), 2.433, planes=planes)
+def test_canonical_tiles_give_the_same_voxels_for_any_box(kind, planes):
+    predictor = make_predictor(textured_volume((14, 20, 70)), 2.433, planes=planes, kind=kind)
     free = predictor(Box.whole(predictor.sr_shape))
     predictor.exactness = Exactness("cpu", 1e-7)  # as on a device whose kernels depend on the shape
     whole = predictor(Box.whole(predictor.sr_shape))
@@ -91,8 +97,9 @@ def test_canonical_tiles_give_the_same_voxels_for_any_box(planes):
     assert np.array_equal(whole, free)
 
 
-def test_canonical_tiles_use_one_input_shape(monkeypatch):
-    predictor = make_predictor(textured_volume((30, 40, 80)), 2.433)
+@pytest.mark.parametrize("kind", KINDS)
+def test_canonical_tiles_use_one_input_shape(kind, monkeypatch):
+    predictor = make_predictor(textured_volume((30, 40, 80)), 2.433, kind=kind)
     predictor.exactness = Exactness("cpu", 1e-7)
     shapes = set()
     inner = predictor.network.predict
@@ -101,10 +108,13 @@ def test_canonical_tiles_use_one_input_shape(monkeypatch):
     assert shapes == {(predict.CANONICAL_ROWS, 1, predict.CANONICAL_TILE + 32, predict.CANONICAL_TILE + 32)}
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("axial", "planes"), [(0, "x"), (1, "both"), (2, "z")])
 @pytest.mark.parametrize("factor", FACTORS)
-def test_float64_tiles_to_1e_12(factor, axial, planes):
-    predictor = make_predictor(textured_volume(thin(axial, 6, (13, 26))), factor, axial, planes, dtype=torch.float64)
+def test_float64_tiles_to_1e_12(kind, factor, axial, planes):
+    predictor = make_predictor(
+        textured_volume(thin(axial, 6, (13, 26))), factor, axial, planes, kind=kind, dtype=torch.float64
+    )
     predictor.exactness = Exactness("cpu", 0.0)  # free shapes
     box = Box.whole(predictor.sr_shape)
     whole = predictor(box)
@@ -138,8 +148,9 @@ def test_a_volume_cropped_beforehand_agrees_beyond_the_border(factor, axial):
     assert not np.array_equal(other(felt), one(felt.relative_to([-s for s in shift])))
 
 
-def test_a_thin_stack_sees_its_mirror_many_times():
-    predictor = make_predictor(textured_volume((4, 20, 40)), 5)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thin_stack_sees_its_mirror_many_times(kind):
+    predictor = make_predictor(textured_volume((4, 20, 40)), 5, kind=kind)
     whole = predictor(Box.whole(predictor.sr_shape))
     assert np.isfinite(whole).all()
     assert np.array_equal(assemble(predictor, divide(Box.whole(predictor.sr_shape), (6, 7, 9))), whole)

@@ -149,7 +149,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
         },
         "factor": model.acquisition.factor,
         "acquisition": asdict(model.acquisition),
-        "normalisation": asdict(model.normalisation),
+        "normalisations": [asdict(n) for n in model.normalisations],
         "training": dict(model.training),
         "provenance": dict(model.provenance),
         "fingerprint": model.fingerprint,
@@ -184,7 +184,7 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
         "factor": acquisition.factor,
         "patches": summary["patches"],
         "seconds": summary["seconds"],
-        "validation": min(loss for _, _, loss in summary["losses"]),
+        "validation": min(loss for *_, loss in summary["losses"]),
         "fingerprint": model.fingerprint,
     }
     if not arguments.json:

@@ -95,6 +95,9 @@ class Acquisition:
         Width of the slice profile along the axial axis, in ``unit``. The axial step by default.
     unit : str
         Name of the unit of length.
+    lateral_fwhm : float, optional
+        Width of the lateral point spread, in ``unit``: training then blurs lateral slices by the difference of
+        the two variances. 0, as in the paper, takes lateral slices for perfectly sharp.
 
     Raises
     ------
@@ -107,6 +110,7 @@ class Acquisition:
     axial: int = 0
     fwhm: float = field(default=0.0)
     unit: str = "micrometer"
+    lateral_fwhm: float = 0.0
 
     def __post_init__(self) -> None:
         if self.axial not in (0, 1, 2):
@@ -122,6 +126,11 @@ class Acquisition:
             raise ValueError(f"Got FWHM {self.fwhm:g}, expected a positive length in {self.unit}: correct it.")
         if self.fwhm == 0:
             object.__setattr__(self, "fwhm", self.voxel_size[self.axial])
+        if not (math.isfinite(self.lateral_fwhm) and 0 <= self.lateral_fwhm < self.fwhm):
+            raise ValueError(
+                f"Got lateral FWHM {self.lateral_fwhm:g} and axial FWHM {self.fwhm:g} {self.unit}, expected the "
+                "lateral one to be smaller (0 if it is not known): correct one of them."
+            )
         self._check_factor()
 
     def _check_factor(self) -> None:
@@ -163,6 +172,11 @@ class Acquisition:
     def fwhm_px(self) -> float:
         """Width of the slice profile in SR voxels."""
         return self.fwhm / self.lateral_step
+
+    @property
+    def blur_px(self) -> float:
+        """FWHM of the Gaussian that makes lateral slices as blurred as the axial direction, SR voxels."""
+        return math.sqrt(self.fwhm**2 - self.lateral_fwhm**2) / self.lateral_step
 
     def sr_shape(self, shape: Sequence[int]) -> IntTriple:
         """Return the shape (z, y, x) of the SR grid over a source of ``shape``."""

@@ -1,4 +1,4 @@
-"""A trained model in one safetensors file: weights, acquisition, normalisation, training, provenance."""
+"""A trained model in one safetensors file: weights, acquisition, normalisation, training, provenance, state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,42 @@ from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.network import Network, build_network
 from napari_cropeq.core.normalisation import Normalisation
 
-__all__ = ["Model"]
+__all__ = ["Model", "State"]
 
-FORMAT = "napari-cropeq model 1"
+FORMAT = "napari-cropeq model 2"
 SUFFIX = ".safetensors"
 MAX_BYTES = 2**31
+STATE = "state/"
+STATE_GROUPS = ("last", "average", "exp_avg", "exp_avg_sq")
+"""The last weights, their running average, and the two moments of AdamW."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a training stands: what the best weights alone do not tell.
+
+    Parameters
+    ----------
+    tensors : mapping
+        ``GROUP/NAME`` to a tensor of the shape of the weight NAME, on the CPU; the groups are those of
+        ``STATE_GROUPS``.
+    steps : int
+        Steps of the optimiser.
+    patches : int
+        Patches seen.
+    seconds : float
+        Time spent, s.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    steps: int
+    patches: int
+    seconds: float
+
+    def group(self, name: str) -> dict[str, torch.Tensor]:
+        """Return the tensors of one group by the names of the weights; empty where the group is not there."""
+        prefix = f"{name}/"
+        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
 
 @dataclass
@@ -38,19 +69,22 @@ class Model:
         Trained weights, on the CPU.
     acquisition : Acquisition
         Grid and slice profile of the volume it was trained on.
-    normalisation : Normalisation
-        Intensity scale of that volume; siblings are measured anew.
+    normalisations : sequence of Normalisation
+        Intensity scale of each channel it was trained on; siblings are measured anew.
     training : mapping
         Recipe, noise, losses; JSON values.
     provenance : mapping
         Source name and shape, versions; JSON values.
+    state : State, optional
+        Where its training stopped, to go on from.
     """
 
     network: Network
     acquisition: Acquisition
-    normalisation: Normalisation
+    normalisations: Sequence[Normalisation]
     training: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    state: State | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -87,17 +121,21 @@ class Model:
             "fingerprint": self.fingerprint,
             "network": _architecture(self.network),
             "acquisition": asdict(self.acquisition),
-            "normalisation": asdict(self.normalisation),
+            "normalisations": [asdict(n) for n in self.normalisations],
             "training": dict(self.training),
             "provenance": dict(self.provenance),
         }
         weights = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
+        if self.state is not None:
+            numbers = {"steps": self.state.steps, "patches": self.state.patches, "seconds": self.state.seconds}
+            header["state"] = numbers
+            weights |= {f"{STATE}{k}": v.contiguous() for k, v in self.state.tensors.items()}
         try:
             with open(partial, "wb") as file:
                 file.write(save(weights, metadata={"cropeq": json.dumps(header)}))
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, path)
+            os.replace(partial, path)  # the old file or the new one, whenever the process is killed
         finally:
             partial.unlink(missing_ok=True)
 
@@ -121,12 +159,14 @@ class Model:
             with safetensors.safe_open(path, framework="pt", device="cpu") as file:
                 header = _parse_header((file.metadata() or {}).get("cropeq"))
                 network = _read_network(file, header["network"])
+                state = _read_state(file, header.get("state"), network)
             model = cls(
                 network,
                 _read_acquisition(header["acquisition"]),
-                _read_normalisation(header["normalisation"]),
+                [_read_normalisation(n) for n in header["normalisations"]],
                 header["training"],
                 header["provenance"],
+                state,
             )
             if header.get("fingerprint") != model.fingerprint:
                 raise ValueError("its weights are not those that were saved")
@@ -174,6 +214,7 @@ def _architecture(network: Network) -> dict[str, Any]:
         "filters": network.filters,
         "blocks": network.blocks,
         "kernel": network.kernel,
+        "subpositions": network.subpositions,
     }
 
 
@@ -183,30 +224,60 @@ def _parse_header(text: str | None) -> dict[str, Any]:
     header = json.loads(text)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"its format is not {FORMAT!r}")
-    for key in ("network", "acquisition", "normalisation", "training", "provenance"):
+    for key in ("network", "acquisition", "training", "provenance"):
         if not isinstance(header.get(key), dict):
             raise ValueError(f"its header has no {key}")
+    if not isinstance(header.get("normalisations"), list) or not header["normalisations"]:
+        raise ValueError("its header has no normalisations")
     return header
 
 
 def _read_network(file: Any, architecture: dict[str, Any]) -> Network:
     """Build the network stated and fill it, comparing every shape before a weight is read."""
     kind = architecture["kind"]
-    numbers = [architecture[k] for k in ("filters", "blocks", "kernel")]
+    numbers = [architecture[k] for k in ("filters", "blocks", "kernel", "subpositions")]
     if not isinstance(kind, str) or not all(type(n) is int for n in numbers):
         raise ValueError("its network is described by the wrong types")
     with torch.device("meta"):  # shapes without memory: a header cannot make us allocate
         expected = {k: tuple(v.shape) for k, v in build_network(kind, *numbers).state_dict().items()}
-    found = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}
-    if found != expected:
-        raise ValueError("its weights do not fit the network it names")
-    weights = {k: file.get_tensor(k) for k in expected}
-    if not all(w.dtype is torch.float32 and bool(torch.isfinite(w).all()) for w in weights.values()):
-        raise ValueError("its weights are not finite 32-bit numbers")
+    names = [k for k in file.keys() if not k.startswith(STATE)]
+    weights = _read_tensors(file, dict(zip(names, names, strict=True)), expected)
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn: not from the user's random numbers
         network = build_network(kind, *numbers)
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False)
+
+
+def _read_state(file: Any, numbers: Any, network: Network) -> State | None:
+    """Return the state of the training, every tensor's shape compared before it is read; None if there is none."""
+    expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    names = [k for k in file.keys() if k.startswith(STATE)]
+    if numbers is None and not names:
+        return None
+    steps, patches, seconds = (numbers[k] for k in ("steps", "patches", "seconds"))
+    if type(steps) is not int or type(patches) is not int or min(steps, patches) < 0 or not 0 <= float(seconds) < 1e12:
+        raise ValueError("its state counts what cannot be")
+    tensors: dict[str, torch.Tensor] = {}
+    for group in STATE_GROUPS:
+        prefix = f"{STATE}{group}/"
+        own = {k.removeprefix(prefix): k for k in names if k.startswith(prefix)}
+        if own:
+            tensors |= {f"{group}/{k}": v for k, v in _read_tensors(file, own, expected).items()}
+    if len(tensors) != len(names) or not any(k.startswith("last/") for k in tensors):
+        raise ValueError("its state does not fit the network it names")
+    return State(tensors, steps, patches, float(seconds))
+
+
+def _read_tensors(
+    file: Any, keys: Mapping[str, str], expected: Mapping[str, tuple[int, ...]]
+) -> dict[str, torch.Tensor]:
+    """Return the tensors under ``keys`` (name to key), if they are the finite float32 ones of ``expected`` shapes."""
+    if {name: tuple(file.get_slice(key).get_shape()) for name, key in keys.items()} != expected:
+        raise ValueError("its weights do not fit the network it names")
+    tensors = {name: file.get_tensor(keys[name]) for name in expected}
+    if not all(t.dtype is torch.float32 and bool(torch.isfinite(t).all()) for t in tensors.values()):
+        raise ValueError("its weights are not finite 32-bit numbers")
+    return tensors
 
 
 def _read_acquisition(values: dict[str, Any]) -> Acquisition:
@@ -214,7 +285,8 @@ def _read_acquisition(values: dict[str, Any]) -> Acquisition:
     if not isinstance(size, list) or type(values["axial"]) is not int:
         raise ValueError("its acquisition is described by the wrong types")
     z, y, x = (float(v) for v in size)
-    return Acquisition((z, y, x), values["axial"], float(values["fwhm"]), str(values["unit"])[:64])
+    fwhm, lateral = float(values["fwhm"]), float(values["lateral_fwhm"])
+    return Acquisition((z, y, x), values["axial"], fwhm, str(values["unit"])[:64], lateral)
 
 
 def _read_normalisation(values: dict[str, Any]) -> Normalisation:

@@ -1,16 +1,18 @@
-"""The two networks of the paper: valid (crop-equivariant) and zero-padded (to compare with)."""
+"""Networks: valid ones (crop-equivariant) on the SR grid or on the source grid, and the zero-padded baseline."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["NETWORKS", "PaddedNetwork", "ValidNetwork", "build_network", "shrink"]
+__all__ = ["NETWORKS", "PaddedNetwork", "SubpixelNetwork", "ValidNetwork", "build_network", "shrink"]
 
 MAX_FILTERS = 1024
+MAX_SUBPOSITIONS = 32
 
 
 def shrink(layers: int, kernel: int) -> int:
@@ -59,6 +61,8 @@ class ValidNetwork(nn.Module):
         Residual blocks of two convolutions; 7 in the paper.
     kernel : int
         Odd side of a kernel; 3 in the paper.
+    subpositions : int
+        Outputs for each input sample along the axial axis; 1, since input and output lie on the SR grid.
 
     Notes
     -----
@@ -67,13 +71,14 @@ class ValidNetwork(nn.Module):
     """
 
     kind = "valid"
+    on_source_grid = False
 
-    def __init__(self, filters: int = 32, blocks: int = 7, kernel: int = 3) -> None:
+    def __init__(self, filters: int = 32, blocks: int = 7, kernel: int = 3, subpositions: int = 1) -> None:
         super().__init__()
-        self.filters, self.blocks, self.kernel = filters, blocks, kernel
+        self.filters, self.blocks, self.kernel, self.subpositions = filters, blocks, kernel, subpositions
         self.head = nn.Conv2d(1, filters, kernel)
         self.body = nn.ModuleList(nn.Conv2d(filters, filters, kernel) for _ in range(2 * blocks))
-        self.tail = nn.Conv2d(filters, 1, kernel)
+        self.tail = nn.Conv2d(filters, subpositions, kernel)
         initialise(self)
         use_channels_last(self)
 
@@ -84,36 +89,72 @@ class ValidNetwork(nn.Module):
 
     @property
     def shrink(self) -> int:
-        """By how much the output is smaller than the input, px along each axis (paper, Eq. 2)."""
+        """By how much the output is smaller than the input, input samples along each axis (paper, Eq. 2)."""
         return shrink(self.layers, self.kernel)
 
     @property
     def halo(self) -> int:
-        """The margin a tile needs on each side, SR px."""
+        """The margin a tile needs on each side, input samples."""
         return self.shrink // 2
 
     @property
     def receptive_field(self) -> int:
-        """Side of the input region that one output pixel sees, px."""
+        """Side of the input region that one output pixel sees, input samples."""
         return self.shrink + 1
 
     def forward(self, image: Tensor) -> Tensor:
         """Refine an interpolated image, with gradients. (N, 1, H, W) -> (N, 1, H - shrink, W - shrink)."""
+        return crop(image, self.halo) + self._tail(image)
+
+    def _tail(self, image: Tensor) -> Tensor:
         skip = 2 * (self.kernel // 2)
         x = self.head(channels_last(image))  # (N, C, H - 2, W - 2)
         for first, second in zip(self.body[::2], self.body[1::2], strict=True):
             x = crop(x, skip) + second(functional.relu(first(x)))
-        return crop(image, self.halo) + self.tail(x)  # type: ignore[no-any-return]
+        return self.tail(x)  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def predict(self, image: Tensor) -> Tensor:
         """Refine as :meth:`forward` does, without gradients and with bits that do not depend on H, W or N."""
+        return self._exact_tail(image).add_(crop(image, self.halo))
+
+    def _exact_tail(self, image: Tensor) -> Tensor:
         skip = 2 * (self.kernel // 2)
         convs: list[Any] = list(self.body)
         x = exact_conv(channels_last(image), self.head)
         for first, second in zip(convs[::2], convs[1::2], strict=True):
             x = exact_conv(exact_conv(x, first).relu_(), second).add_(crop(x, skip))
-        return exact_conv(x, self.tail).add_(crop(image, self.halo))
+        return exact_conv(x, self.tail)
+
+
+class SubpixelNetwork(ValidNetwork):
+    """The valid network on the source grid; its tail predicts what each axial sample hides.
+
+    The same stack of unpadded convolutions sees the acquired samples, ``factor`` times fewer than there are SR
+    voxels, and its tail gives ``subpositions`` values for each, which are interleaved along the axial axis (H) at
+    the very end. What it predicts is the residual over the interpolation, zero while untrained. Nothing in it
+    pads, strides or resamples, so it is crop-equivariant on the source grid (paper, Eq. 1).
+
+    Takes (N, 1, H, W) source samples, gives (N, 1, (H - shrink) * subpositions, W - shrink).
+    """
+
+    kind = "subpixel"
+    on_source_grid = True
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the residual at all sub-positions, with gradients."""
+        return interleave(self._tail(image))
+
+    @torch.inference_mode()
+    def predict(self, image: Tensor) -> Tensor:
+        """Return the residual without gradients, with bits that do not depend on H, W or N."""
+        return interleave(self._exact_tail(image))
+
+
+def interleave(image: Tensor) -> Tensor:
+    """Lay the channels of (N, R, H, W) out as the R sub-positions of each row: (N, 1, H * R, W)."""
+    n, r, h, w = image.shape
+    return image.permute(0, 2, 1, 3).reshape(n, 1, h * r, w)
 
 
 class PaddedNetwork(nn.Module):
@@ -123,10 +164,11 @@ class PaddedNetwork(nn.Module):
     """
 
     kind = "padded"
+    on_source_grid = False
 
-    def __init__(self, filters: int = 32, blocks: int = 32, kernel: int = 3) -> None:
+    def __init__(self, filters: int = 32, blocks: int = 32, kernel: int = 3, subpositions: int = 1) -> None:
         super().__init__()
-        self.filters, self.blocks, self.kernel = filters, blocks, kernel
+        self.filters, self.blocks, self.kernel, self.subpositions = filters, blocks, kernel, subpositions
         pad = kernel // 2
         self.head = nn.Conv2d(1, filters, kernel, padding=pad)
         self.body = nn.ModuleList(nn.Conv2d(filters, filters, kernel, padding=pad) for _ in range(2 * blocks))
@@ -162,10 +204,14 @@ class PaddedNetwork(nn.Module):
 
 
 Network = ValidNetwork | PaddedNetwork
-NETWORKS: dict[str, type[ValidNetwork] | type[PaddedNetwork]] = {"valid": ValidNetwork, "padded": PaddedNetwork}
+NETWORKS: dict[str, type[ValidNetwork] | type[PaddedNetwork]] = {
+    "subpixel": SubpixelNetwork,
+    "valid": ValidNetwork,
+    "padded": PaddedNetwork,
+}
 
 
-def build_network(kind: str, filters: int, blocks: int, kernel: int) -> Network:
+def build_network(kind: str, filters: int, blocks: int, kernel: int, subpositions: int = 1) -> Network:
     """Return an untrained network.
 
     Raises
@@ -180,7 +226,15 @@ def build_network(kind: str, filters: int, blocks: int, kernel: int) -> Network:
             f"Got {filters} filters, {blocks} blocks, kernel {kernel}, expected 1 to {MAX_FILTERS} filters, "
             "1 to 64 blocks and a kernel of 3, 5 or 7: correct them."
         )
-    return NETWORKS[kind](filters, blocks, kernel)
+    most = MAX_SUBPOSITIONS if NETWORKS[kind].on_source_grid else 1
+    if not 1 <= subpositions <= most:
+        raise ValueError(f"Got {subpositions} sub-positions, expected 1 to {most} for network {kind!r}: correct it.")
+    return NETWORKS[kind](filters, blocks, kernel, subpositions)
+
+
+def subpositions_for(kind: str, factor: float) -> int:
+    """Return how many outputs a network of that kind gives for each axial sample: the factor, rounded up."""
+    return math.ceil(factor - 1e-6) if kind in NETWORKS and NETWORKS[kind].on_source_grid else 1
 
 
 def crop(image: Tensor, margin: int) -> Tensor:

@@ -1,183 +1,195 @@
-"""Training patches, drawn on the fly from the lateral slices of a source (internal supervision)."""
+"""Training patches, drawn on the fly from the lateral planes of a source (internal supervision)."""
 
 from __future__ import annotations
 
-import functools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, check_shape, mirror
+from napari_cropeq.core.lattice import Lattice
+from napari_cropeq.core.network import Network
 from napari_cropeq.core.noise import NoiseModel
-from napari_cropeq.core.normalisation import Normalisation, check_finite
-from napari_cropeq.core.spline import ArrayLike, degradation
+from napari_cropeq.core.planes import HELD_OUT, WINDOW, Plane, PlaneReader, Planes, Volume, upwards
+from napari_cropeq.core.recipe import Recipe
 
-__all__ = ["MIN_LATERAL", "Pairs", "PatchSampler"]
+__all__ = ["Pairs", "PatchSampler", "min_lateral"]
 
 MIN_LATERAL = 64
-"""Smallest lateral side that can be trained on, px."""
-
-POOL_BYTES = 256 * 2**20
-PHASES = 64
-BLOCK = 16  # side of the squares whose mean gradient decides where patches are drawn, px
+FEWEST_CELLS = 8
+NOISE_PLANES = 8
 
 
-@dataclass(frozen=True)
+def min_lateral(acquisition: Acquisition) -> int:
+    """Return the smallest lateral side that can be trained on, px.
+
+    It holds 8 slices of a stack whose axial axis it plays, with the support of their slice profile (3 sigma a
+    side), and at least 64 px.
+    """
+    support = 6 * acquisition.blur_px / FWHM_PER_SIGMA
+    return max(MIN_LATERAL, math.ceil(FEWEST_CELLS * acquisition.factor + support))
+
+
+@dataclass(frozen=True, slots=True)
 class Pairs:
-    """A batch: interpolated low-resolution images and what they should become, normalised float32."""
+    """A batch: what a network sees and what it should make of it, normalised float32."""
 
-    image: Tensor  # (N, 1, patch, patch)
-    target: Tensor  # (N, 1, patch - shrink, patch - shrink)
+    image: Tensor  # (N, 1, patch, patch), on the network's input grid
+    target: Tensor  # (N, 1, rows, columns), on the SR grid
+    base: Tensor | None = None  # (N, 1, rows, columns), the interpolation, where the network gives the residual only
+    carry: Tensor | None = None  # (N, rows, outputs), from the network's outputs to the SR grid where they differ
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def output(self, network: Network) -> Tensor:
+        """Return what ``network`` makes of the images, (N, 1, rows, columns) on the SR grid."""
+        output: Tensor = network(self.image)
+        if self.carry is not None:
+            output = (self.carry @ output[:, 0])[:, None]
+        return output if self.base is None else self.base + output
+
+    def split(self, size: int) -> Iterator[Pairs]:
+        """Yield the batch in parts of at most ``size``."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            base, carry = (None if x is None else x[part] for x in (self.base, self.carry))
+            yield Pairs(self.image[part], self.target[part], base, carry)
+
+    def to(self, device: torch.device) -> Pairs:
+        """Return the batch on ``device``."""
+        base, carry = (None if x is None else x.to(device) for x in (self.base, self.carry))
+        return Pairs(self.image.to(device), self.target.to(device), base, carry)
 
 
 class PatchSampler:
-    """Draws (LR, HR) pairs from lateral slices of a source.
+    """Draws (LR, HR) pairs from lateral slices of the volumes.
 
-    A slice is flipped and transposed at random, so that either lateral axis serves as the axial one;
-    its degraded axis is blurred by the slice profile, sampled at the axial step and interpolated back,
-    by the code that interpolates at inference.
+    A slice is turned at random, so that any lateral direction serves as the axial one; that direction is blurred by
+    the slice profile and sampled at the axial step, by the code that interpolates at inference. Patches and the
+    support of their blur lie inside it wherever it is large enough; beyond its border it is mirrored, as at
+    inference.
 
     Parameters
     ----------
-    source : array-like (z, y, x)
-        Slices are read when needed; at most 256 MiB of them are held.
+    volumes : sequence of Volume
+        Channels and time points to train on; their slices are read when needed, and some kept.
     acquisition : Acquisition
         Step and slice profile to imitate.
-    normalisation : Normalisation
-        Intensity scale.
-    patch : int
-        Side of an input patch, px.
-    shrink : int
-        By how much a target is smaller than its input, px.
-    seed : int
-        Fixes every draw.
-    match_noise : bool
-        Give LR patches the noise of real axial samples.
+    network : Network
+        States what it needs: its grid, halo and sub-positions.
+    recipe : Recipe
+        Patch size, rotations, noise, seed; with a patch budget every draw depends on the seed alone.
+    start : int
+        Patches drawn before, when a training goes on: the draws are then others.
 
     Raises
     ------
     ValueError
-        If the source is too thin, too small laterally, or holds NaN or infinite voxels.
+        If a volume is too thin, too small laterally, or holds NaN or infinite voxels.
     """
 
     def __init__(
-        self,
-        source: ArrayLike,
-        acquisition: Acquisition,
-        normalisation: Normalisation,
-        patch: int,
-        shrink: int,
-        seed: int = 0,
-        match_noise: bool = True,
+        self, volumes: Sequence[Volume], acquisition: Acquisition, network: Network, recipe: Recipe, start: int = 0
     ) -> None:
-        check_shape(source.shape, acquisition, max(MIN_LATERAL, patch))
-        self.source, self.acquisition, self.normalisation = source, acquisition, normalisation
-        self.patch, self.shrink = patch, shrink
-        self.sigma = acquisition.fwhm_px / FWHM_PER_SIGMA
-        self.rng = np.random.default_rng(seed)
-        self._pool: dict[int, _Slice] = {}
-        side = [source.shape[a] for a in acquisition.lateral]
-        self.slices = source.shape[acquisition.axial]
-        self.capacity = max(4, min(self.slices, POOL_BYTES // (4 * side[0] * side[1])))
-        self._fill_pool()
-        self.noise = NoiseModel(0.0, 0.0)
-        if match_noise:
-            self.noise = NoiseModel.estimate(s.pixels for s in list(self._pool.values())[:16])
+        for volume in volumes:
+            check_shape(volume.voxels.shape, acquisition, min_lateral(acquisition))
+        self.lattice, self.halo = Lattice.of(network, acquisition.factor), network.halo
+        self.recipe = recipe
+        self.rng = np.random.default_rng((recipe.seed, start, 0))
+        self.support = math.ceil(3 * acquisition.blur_px / FWHM_PER_SIGMA)
+        smallest = min(min(v.voxels.shape[a], WINDOW) for v in volumes for a in acquisition.lateral)
+        offset = math.ceil(acquisition.factor) if self.lattice.on_source_grid else 0
+        # The padded network is trained on patches as large as the valid one's targets (paper: 32 px).
+        self.columns = min(recipe.patch - network.shrink if network.shrink else recipe.patch // 2, smallest)
+        self.cells = min(self.columns, math.floor((smallest - offset) / self.lattice.step))
+        margin = 2 * self.halo
+        room = math.ceil((self.cells + margin) * self.lattice.step) + 2 * self.support + offset
+        space = (room, self.columns + margin)
+        self.noise: dict[int, NoiseModel] = {}
+        self._held_out: list[Plane] = []
+        # Not continued from ``start``: what is validated on stays the same when a training goes on.
+        reader = PlaneReader(volumes, acquisition, False, space, (recipe.seed, 0, 2))
+        for channel in sorted({volume.channel for volume in volumes}):
+            slices = reader.spread(channel, NOISE_PLANES)
+            self.noise[channel] = NoiseModel.estimate(slices) if recipe.match_noise else NoiseModel(0.0, 0.0)
+            self._held_out += [reader.turned(plane, channel, HELD_OUT) for plane in slices]
+        reader = PlaneReader(volumes, acquisition, recipe.rotations == "any", space, (recipe.seed, start, 1))
+        self._planes = Planes(reader, patient=recipe.patches is not None)
 
     def draw(self, count: int) -> Pairs:
         """Return ``count`` pairs."""
-        if self.capacity < self.slices:
-            self._replace_one()
-        images = np.empty((count, 1, self.patch, self.patch), np.float32)
-        side = self.patch - self.shrink
-        targets = np.empty((count, 1, side, side), np.float32)
-        for image, target in zip(images, targets, strict=True):
-            image[0], target[0] = self._draw_one()
-        return Pairs(torch.from_numpy(images), torch.from_numpy(targets))
+        self._planes.renew(self.rng)
+        return self._pairs((self._planes.draw(self.rng) for _ in range(count)), self.rng)
 
-    def _draw_one(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        rng, patch = self.rng, self.patch
-        numbers = list(self._pool)
-        plane = self._pool[numbers[int(rng.integers(len(numbers)))]]
-        top, left = plane.place(rng, patch, self._support)
-        up, down, kept, first = _matrices(int(rng.integers(PHASES)), patch, self.acquisition.factor, self.sigma)
-        transposed = rng.random() < 0.5
-        pixels = plane.pixels.T if transposed else plane.pixels
-        if transposed:
-            top, left = left, top
-        rows = mirror(np.arange(top + first, top + first + down.shape[1]), pixels.shape[0])
-        lines = pixels[rows, left : left + patch]  # (m, patch)
-        target = pixels[top : top + patch, left : left + patch]
-        if rng.random() < 0.5:
-            lines, target = lines[:, ::-1], target[:, ::-1]
-        coarse = self.noise.top_up(down @ lines, kept, rng)  # (n, patch)
-        image = up @ coarse  # (patch, patch)
-        margin = self.shrink // 2
-        target = target[margin : patch - margin, margin : patch - margin]
-        gain, shift = np.float32(rng.uniform(0.8, 1.2)), np.float32(rng.uniform(-0.1, 0.1))
-        return image * gain + shift, target * gain + shift
+    def held_out(self, count: int) -> Pairs:
+        """Return ``count`` pairs of the rotation that :meth:`draw` never gives, for validation."""
+        planes = (self._held_out[n % len(self._held_out)] for n in range(count))
+        return self._pairs(planes, np.random.default_rng((self.recipe.seed, 0, 3)))
 
-    @property
-    def _support(self) -> int:
-        """How far the slice profile reaches beyond a patch, px (3 sigma)."""
-        return int(np.ceil(3 * self.sigma))
+    def close(self) -> None:
+        """End the reading ahead."""
+        self._planes.close()
 
-    def _fill_pool(self) -> None:
-        chosen = self.rng.permutation(self.slices)[: self.capacity]
-        for number in np.sort(chosen):
-            self._pool[int(number)] = self._read(int(number))
+    def _pairs(self, planes: Iterator[Plane], rng: np.random.Generator) -> Pairs:
+        parts = zip(*(self._draw_one(plane, rng) for plane in planes), strict=True)
+        image, target, base, carry = (None if x[0] is None else torch.from_numpy(np.stack(x)) for x in parts)
+        assert image is not None and target is not None
+        return Pairs(image[:, None], target[:, None], None if base is None else base[:, None], carry)
 
-    def _replace_one(self) -> None:
-        outside = int(self.rng.integers(self.slices))
-        if outside not in self._pool:
-            del self._pool[list(self._pool)[int(self.rng.integers(len(self._pool)))]]
-            self._pool[outside] = self._read(outside)
-
-    def _read(self, number: int) -> _Slice:
-        key = tuple(number if a == self.acquisition.axial else slice(None) for a in range(3))
-        raw = np.asarray(self.source[key])
-        check_finite(raw, f"slice {number}")
-        return _Slice(self.normalisation.apply(raw))
-
-
-class _Slice:
-    """A lateral slice, normalised, and where its structure is."""
-
-    def __init__(self, pixels: npt.NDArray[np.float32]) -> None:
-        self.pixels = pixels
-        rows, columns = (n // BLOCK for n in pixels.shape)
-        smooth = ndimage.gaussian_filter(pixels, 1.0)
-        gradient = np.hypot(*np.gradient(smooth))[: rows * BLOCK, : columns * BLOCK]
-        blocks = gradient.reshape(rows, BLOCK, columns, BLOCK).mean(axis=(1, 3))
-        self._columns = columns
-        weight = blocks.ravel() + 1e-12
-        self._cumulative = np.cumsum(weight / weight.sum())
-
-    def place(self, rng: np.random.Generator, patch: int, support: int) -> tuple[int, int]:
-        """Return the first row and column of a patch; every second one where the gradient is high.
-
-        Patches and the support of their blur lie inside the slice wherever it is large enough.
-        """
-        if rng.random() < 0.5:
-            block = min(int(np.searchsorted(self._cumulative, rng.random())), len(self._cumulative) - 1)
-            centre = [(block // self._columns + 0.5) * BLOCK, (block % self._columns + 0.5) * BLOCK]
-            wanted = [c + rng.uniform(-BLOCK, BLOCK) - patch / 2 for c in centre]
+    def _draw_one(self, plane: Plane, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32] | None, ...]:
+        lattice, halo = self.lattice, self.halo
+        samples = len(plane.coarse)
+        cell, column = self._place(plane, rng)
+        start, stop = lattice.inside(cell, self.cells)
+        columns = mirror(np.arange(column - halo, column + self.columns + halo), plane.sharp.shape[1])
+        left, right = int(columns.min()), int(columns.max()) + 1
+        up = upwards(samples, halo, lattice.factor)  # row halo + j is SR px j
+        if lattice.on_source_grid:
+            rows = up[halo + start : halo + stop]
+            taken = mirror(np.arange(cell - halo, cell + self.cells + halo), samples)
         else:
-            wanted = [rng.uniform(-0.5, n - patch + 0.5) for n in self.pixels.shape]
-        starts = []
-        for start, length in zip(wanted, self.pixels.shape, strict=True):
-            margin = min(support, (length - patch) // 2)
-            starts.append(int(np.clip(round(start), margin, length - patch - margin)))
-        return starts[0], starts[1]
+            rows = up[start : stop + 2 * halo]
+            taken = np.zeros(0, np.int64)
+        needed = np.flatnonzero(rows.any(axis=0))
+        low = int(min(needed[0], *taken)) if len(taken) else int(needed[0])
+        high = int(max(needed[-1], *taken)) + 1 if len(taken) else int(needed[-1]) + 1
+        coarse = self.noise[plane.channel].top_up(plane.coarse[low:high, left:right], plane.kept[low:high], rng)
+        coarse = self._more_noise(coarse, rng)[:, columns - left]
+        gain, shift = np.float32(rng.uniform(0.8, 1.2)), np.float32(rng.uniform(-0.1, 0.1))
+        coarse = coarse * gain + shift
+        target = plane.sharp[start:stop, column : column + self.columns] * gain + shift
+        if not lattice.on_source_grid:
+            return rows[:, low:high] @ coarse, target, None, None
+        base = rows[:, low:high] @ coarse[:, halo : halo + self.columns]
+        return coarse[taken - low], target, base, lattice.matrix(cell, self.cells, start, stop)
 
+    def _place(self, plane: Plane, rng: np.random.Generator) -> tuple[int, int]:
+        """Return the first cell and column of what a patch gives."""
+        step, halo = self.lattice.step, self.halo
+        row, column = plane.place(rng, self.recipe.gradient)
+        # The halo, and the support of the blur, stay inside where there is room for them.
+        end = math.floor((plane.sharp.shape[0] + 1e-6) / step)
+        margin = max(0, min(halo + math.ceil(self.support / step), (end - self.cells) // 2))
+        cell = int(np.clip(round(row / step - self.cells / 2), margin, max(margin, end - self.cells - margin)))
+        end = plane.sharp.shape[1]
+        margin = max(0, min(halo, (end - self.columns) // 2))
+        first = int(np.clip(round(column - self.columns / 2), margin, max(margin, end - self.columns - margin)))
+        return cell, first
 
-@functools.lru_cache(maxsize=4 * PHASES)
-def _matrices(phase: int, patch: int, factor: float, sigma: float) -> tuple[Any, Any, Any, int]:
-    """Return :func:`degradation` as float32, the noise kept per sample, and the first row's offset."""
-    up, down, first = degradation(phase, phase + patch, factor, sigma)
-    return up.astype(np.float32), down.astype(np.float32), (down**2).sum(axis=1), first - phase
+    def _more_noise(self, coarse: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Add Poisson and uniform noise of random strength to a low-resolution window (paper, section 4)."""
+        recipe = self.recipe
+        if recipe.poisson > 0 and (variance := rng.uniform(0, recipe.poisson)) > 1e-9:
+            coarse = (rng.poisson(np.maximum(coarse, 0) / variance) * variance + np.minimum(coarse, 0)).astype(
+                np.float32
+            )
+        if recipe.uniform > 0:
+            width = rng.uniform(0, recipe.uniform)
+            coarse = coarse + rng.uniform(-width, width, coarse.shape).astype(np.float32)
+        return coarse

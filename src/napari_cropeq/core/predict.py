@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 
 from napari_cropeq.core.allocator import keep_freed_memory
-from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple
+from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
+from napari_cropeq.core.lattice import Lattice
 from napari_cropeq.core.network import Network, build_network, use_channels_last
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
@@ -143,6 +144,7 @@ class Predictor:
         self.acquisition, self.source, self.normalisation = acquisition, source, normalisation
         self.planes = plane_axes(planes, acquisition.axial)
         self.network = _twin(network, self.device, dtype)
+        self._lattice = Lattice.of(network, acquisition.factor)
         self.dtype = np.dtype(np.float64 if dtype is torch.float64 else np.float32)
         self.sr_shape = acquisition.sr_shape(source.shape)
         self.exactness = check_exactness(self.network, self.device)
@@ -167,26 +169,32 @@ class Predictor:
         StoppedError
             If ``stop``, asked before every call of the network, returned True.
         """
-        tiles = [(plane, tile) for plane in self.planes for tile in self._compute_boxes(box, plane)]
-        window = self._read(hull([tile.grow(self._halo(plane)) for plane, tile in tiles]))
-        refined = {plane: np.empty(box.shape, self.dtype) for plane in self.planes}
+        cells = self._cells(box)
+        tiles = [(plane, tile) for plane in self.planes for tile in self._compute_boxes(cells, plane)]
+        window = self._read([tile.grow(self._halo(plane)) for plane, tile in tiles], box)
+        outputs = {plane: np.empty(self._outputs(cells).shape, self.dtype) for plane in self.planes}
         for plane, tile in tiles:
-            part = tile.intersect(box)
+            part = tile.intersect(cells)
             if stop():
                 raise StoppedError
             if part is not None:
-                voxels = self._refine(window, tile, plane)
-                refined[plane][part.relative_to(box.start).slices] = voxels[part.relative_to(tile.start).slices]
-        parts = list(refined.values())
-        return self.normalisation.undo(parts[0] if len(parts) == 1 else (parts[0] + parts[1]) * self.dtype.type(0.5))
+                into, taken = (self._outputs(part.relative_to(b.start)).slices for b in (cells, tile))
+                outputs[plane][into] = self._refine(window, tile, plane)[taken]
+        parts = [self._carry(voxels, cells, box) for voxels in outputs.values()]
+        refined = parts[0] if len(parts) == 1 else (parts[0] + parts[1]) * self.dtype.type(0.5)
+        if self._lattice.on_source_grid:  # the network gave the residual
+            refined = refined + window.interpolated(box)
+        return self.normalisation.undo(refined)
 
     def interpolated(self, box: Box) -> npt.NDArray[Any]:
         """Return the quintic interpolation of ``box``, which the network refines, in source intensities."""
-        return self.normalisation.undo(self._read(box).interpolated(box))
+        return self.normalisation.undo(self._read([], box).interpolated(box))
 
-    def _read(self, box: Box) -> Window:
-        """Read, once, the normalised source samples that the SR voxels of ``box`` are interpolated from."""
-        read = read_box(box, self.acquisition)
+    def _read(self, cells: list[Box], box: Box) -> Window:
+        """Read, once, the normalised source samples that ``cells`` and the SR voxels of ``box`` are made of."""
+        if not self._lattice.on_source_grid:
+            cells = [read_box(b, self.acquisition) for b in cells]
+        read = hull([*cells, read_box(box, self.acquisition)])
         raw = read_mirrored(self.source, read)
         check_finite(raw, "the volume", tuple(max(s, 0) for s in read.start))
         samples = np.moveaxis(self.normalisation.apply(raw, self.dtype), self.acquisition.axial, 0)
@@ -195,23 +203,48 @@ class Predictor:
     def _halo(self, plane: int) -> IntTriple:
         return pick((self.acquisition.axial, plane), self.network.halo, 0)
 
-    def _compute_boxes(self, box: Box, plane: int) -> Iterator[Box]:
-        """Yield boxes that cover ``box``: free ones inside it, or whole canonical tiles around it."""
+    def _along(self, box: Box, start: int, stop: int) -> Box:
+        """Return ``box`` with another range along the axial axis."""
+        axial = self.acquisition.axial
+        ends = zip(pick((axial,), 1, 0), box.start, box.stop, strict=True)
+        ranges = [(start, stop) if is_axial else (a, b) for is_axial, a, b in ends]
+        return Box(int_triple([a for a, _ in ranges]), int_triple([b for _, b in ranges]))
+
+    def _cells(self, box: Box) -> Box:
+        """Return the cells of the network's lattice that the SR voxels of ``box`` are made of."""
+        axial = self.acquisition.axial
+        return self._along(box, *self._lattice.cells(box.start[axial], box.stop[axial]))
+
+    def _outputs(self, cells: Box) -> Box:
+        """Return the box of a network's outputs for a box of its cells."""
+        axial, each = self.acquisition.axial, self._lattice.subpositions
+        return self._along(cells, cells.start[axial] * each, cells.stop[axial] * each)
+
+    def _carry(self, outputs: npt.NDArray[Any], cells: Box, box: Box) -> npt.NDArray[Any]:
+        """Return the SR voxels of ``box`` (z, y, x) from the outputs for ``cells``."""
+        axial = self.acquisition.axial
+        start, stop = box.start[axial], box.stop[axial]
+        carried = self._lattice.carry(np.moveaxis(outputs, axial, 0), cells.start[axial], start, stop)
+        return np.moveaxis(carried, 0, axial)
+
+    def _compute_boxes(self, cells: Box, plane: int) -> Iterator[Box]:
+        """Yield boxes that cover ``cells``: free ones inside them, or whole canonical tiles around them."""
         in_plane = (self.acquisition.axial, plane)
         if self.exactness.bit_exact:
-            return divide(box, pick(in_plane, FREE_TILE, self._rows(box, plane)))
-        return TileGrid(None, pick(in_plane, CANONICAL_TILE, CANONICAL_ROWS)).touching(box)
+            return divide(cells, pick(in_plane, FREE_TILE, self._rows(cells, plane)))
+        return TileGrid(None, pick(in_plane, CANONICAL_TILE, CANONICAL_ROWS)).touching(cells)
 
-    def _rows(self, box: Box, plane: int) -> int:
-        """Return how many planes of ``box`` go through the network in one call."""
+    def _rows(self, cells: Box, plane: int) -> int:
+        """Return how many planes of ``cells`` go through the network in one call."""
         area = 1
         for a in (self.acquisition.axial, plane):
-            area *= min(box.shape[a], FREE_TILE) + self.network.shrink
+            area *= min(cells.shape[a], FREE_TILE) + self.network.shrink
         return max(1, MAX_ELEMENTS // (area * self.network.filters))
 
-    def _refine(self, window: Window, tile: Box, plane: int) -> npt.NDArray[Any]:
-        """Return normalised SR voxels of ``tile`` from its planes (axial, ``plane``), (z, y, x)."""
-        image = window.interpolated(tile.grow(self._halo(plane)))
+    def _refine(self, window: Window, cells: Box, plane: int) -> npt.NDArray[Any]:
+        """Return what the network gives for ``cells`` from their planes (axial, ``plane``), (z, y, x)."""
+        box = cells.grow(self._halo(plane))
+        image = window.samples_of(box) if self._lattice.on_source_grid else window.interpolated(box)
         order = (3 - self.acquisition.axial - plane, self.acquisition.axial, plane)
         batch = torch.from_numpy(np.ascontiguousarray(image.transpose(order))[:, None])  # (rows, 1, axial, plane)
         with reproducible(self.device):
@@ -226,6 +259,13 @@ class Window:
     samples: npt.NDArray[Any]  # axial axis first
     box: Box  # where they lie, source voxels (z, y, x), beyond the border too
     acquisition: Acquisition
+
+    def samples_of(self, box: Box) -> npt.NDArray[Any]:
+        """Return the normalised samples of a source box (z, y, x) inside the window."""
+        inside = box.relative_to(self.box.start).slices
+        axial = self.acquisition.axial
+        lateral = [inside[a] for a in self.acquisition.lateral]
+        return np.moveaxis(self.samples[inside[axial], lateral[0], lateral[1]], 0, axial)
 
     def interpolated(self, box: Box) -> npt.NDArray[Any]:
         """Return normalised, interpolated voxels of an SR box (z, y, x) inside the window."""
@@ -249,21 +289,22 @@ def check_exactness(network: Network, device: torch.device) -> Exactness:
     Weights do not decide which kernels a backend picks, so the answer is kept for networks of one shape.
     """
     dtype = next(network.parameters()).dtype
-    return _check_exactness(network.kind, network.filters, network.blocks, network.kernel, device, dtype)
+    shape = (network.filters, network.blocks, network.kernel, network.subpositions)
+    return _check_exactness(network.kind, shape, device, dtype)
 
 
 @functools.lru_cache(maxsize=64)
 def _check_exactness(
-    kind: str, filters: int, blocks: int, kernel: int, device: torch.device, dtype: torch.dtype
+    kind: str, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype
 ) -> Exactness:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = build_network(kind, filters, blocks, kernel).to(device=device, dtype=dtype)
+        network = build_network(kind, *shape).to(device=device, dtype=dtype)
         torch.nn.init.normal_(network.tail.weight, std=0.1)  # an untrained tail is zero: every tile would agree
         image = torch.randn(3, 1, 64 + network.shrink, 56 + network.shrink, dtype=dtype).to(device)
     use_channels_last(network)
     network.requires_grad_(False)
-    margin, epsilon = network.shrink, 0.0
+    margin, each, epsilon = network.shrink, network.subpositions, 0.0
     with reproducible(device):
         whole = network.predict(image)
         for rows, top, left, height, width in (
@@ -273,7 +314,7 @@ def _check_exactness(
             (2, 31, 3, 33, 53),
         ):
             tile = network.predict(image[:rows, :, top : top + height + margin, left : left + width + margin])
-            crop = whole[:rows, :, top : top + height, left : left + width]
+            crop = whole[:rows, :, top * each : (top + height) * each, left : left + width]
             epsilon = max(epsilon, float((tile - crop).abs().max()))
     return Exactness(device.type, epsilon)
 

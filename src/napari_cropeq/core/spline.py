@@ -46,29 +46,31 @@ def _cardinal() -> tuple[npt.NDArray[np.float64], int]:
     return ndimage.spline_filter1d(impulse, order=5, output=np.float64), centre
 
 
-def _tap_weights(positions: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return the first tap's index (n,) and the weights (n, 2 * TAPS), normalised to sum 1."""
+def _tap_weights(
+    positions: npt.NDArray[np.float64], taps: int = TAPS
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the first tap's index (n,) and the weights (n, 2 * taps), normalised to sum 1."""
     coefficients, centre = _cardinal()
     floor = np.floor(positions)
-    first = floor.astype(np.int64) - (TAPS - 1)
-    distance = (positions - floor)[:, None] + (TAPS - 1) - np.arange(2 * TAPS)  # position minus tap
+    first = floor.astype(np.int64) - (taps - 1)
+    distance = (positions - floor)[:, None] + (taps - 1) - np.arange(2 * taps)  # position minus tap
     weights = ndimage.map_coordinates(coefficients, [centre + distance], order=5, prefilter=False)
     return first, weights / weights.sum(axis=1, keepdims=True)
 
 
 def interpolation_weights(
-    start: int, stop: int, factor: float
+    start: int, stop: int, factor: float, taps: int = TAPS
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return the FIR that carries source samples to SR samples ``start`` to ``stop``.
+    """Return the FIR, of ``taps`` a side, that carries source samples to SR samples ``start`` to ``stop``.
 
     Returns
     -------
     first : (n,) int64
         Absolute source index of the first tap of each SR sample; may lie beyond the volume.
-    weights : (n, 40) float64
+    weights : (n, 2 * taps) float64
         One row an SR sample, each summing to 1.
     """
-    return _tap_weights(source_positions(start, stop, factor))
+    return _tap_weights(source_positions(start, stop, factor), taps)
 
 
 def read_mirrored(source: ArrayLike, box: Box) -> npt.NDArray[Any]:
@@ -88,7 +90,9 @@ def read_mirrored(source: ArrayLike, box: Box) -> npt.NDArray[Any]:
     return data
 
 
-def interpolate(samples: npt.NDArray[Any], first_sample: int, start: int, stop: int, factor: float) -> npt.NDArray[Any]:
+def interpolate(
+    samples: npt.NDArray[Any], first_sample: int, start: int, stop: int, factor: float, taps: int = TAPS
+) -> npt.NDArray[Any]:
     """Interpolate along the first axis to SR samples ``start`` to ``stop``.
 
     Parameters
@@ -101,12 +105,14 @@ def interpolate(samples: npt.NDArray[Any], first_sample: int, start: int, stop: 
         Absolute SR indices.
     factor : float
         Axial step over lateral step.
+    taps : int
+        Taps on either side of a position.
 
     Returns
     -------
     (stop - start, ...) array of the dtype of ``samples``
     """
-    first, weights = interpolation_weights(start, stop, factor)
+    first, weights = interpolation_weights(start, stop, factor, taps)
     weights = weights.astype(samples.dtype)
     out = np.zeros((stop - start, *samples.shape[1:]), samples.dtype)
     term = np.empty(samples.shape[1:], samples.dtype)
@@ -118,10 +124,10 @@ def interpolate(samples: npt.NDArray[Any], first_sample: int, start: int, stop: 
     return out
 
 
-def source_range(start: int, stop: int, factor: float) -> tuple[int, int]:
+def source_range(start: int, stop: int, factor: float, taps: int = TAPS) -> tuple[int, int]:
     """Return the absolute range of source samples that SR samples ``start`` to ``stop`` need, border ignored."""
     low, high = source_positions(start, start + 1, factor)[0], source_positions(stop - 1, stop, factor)[0]
-    return int(np.floor(low)) - (TAPS - 1), int(np.floor(high)) + TAPS + 1
+    return int(np.floor(low)) - (taps - 1), int(np.floor(high)) + taps + 1
 
 
 def degradation(

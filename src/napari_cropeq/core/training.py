@@ -5,62 +5,34 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_cropeq.core.allocator import keep_freed_memory
 from napari_cropeq.core.geometry import Acquisition
-from napari_cropeq.core.model import Model, provenance
-from napari_cropeq.core.network import Network, build_network
+from napari_cropeq.core.model import Model, State, provenance
+from napari_cropeq.core.network import Network, build_network, crop, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.patches import Pairs, PatchSampler
+from napari_cropeq.core.planes import Volume
 from napari_cropeq.core.predict import choose_device
+from napari_cropeq.core.recipe import Recipe
 from napari_cropeq.core.spline import ArrayLike
 
-__all__ = ["Progress", "Recipe", "Training", "edge_loss"]
+__all__ = ["Progress", "Recipe", "Thumbnail", "Training", "edge_loss"]
 
 MIN_TARGET = 3
 """Smallest target that has an edge, px."""
 
+CHECK_SECONDS = 10.0
 SOBEL = torch.tensor([[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]) / 8
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What decides a training; each field says what it is, with its unit."""
-
-    minutes: float | None = field(default=2.0, metadata={"help": "time budget, minutes"})
-    patches: int | None = field(default=None, metadata={"help": "patch budget, instead of a time budget"})
-    filters: int = field(default=32, metadata={"help": "feature maps between layers"})
-    network: str = field(default="valid", metadata={"help": "valid, or padded to compare with"})
-    blocks: int | None = field(default=None, metadata={"help": "residual blocks; 7 (valid) or 32 (padded) by default"})
-    kernel: int = field(default=3, metadata={"help": "side of a convolution kernel, px"})
-    patch: int = field(default=64, metadata={"help": "side of an input patch, px"})
-    batch: int = field(default=16, metadata={"help": "patches a step"})
-    rate: float = field(default=1e-3, metadata={"help": "peak learning rate; warm-up, then a cosine to zero"})
-    edge_weight: float = field(default=1.0, metadata={"help": "weight of the Sobel-edge loss beside L1"})
-    validation: int = field(default=64, metadata={"help": "patches held to choose the best weights by"})
-    match_noise: bool = field(default=True, metadata={"help": "give LR patches the noise of real axial samples"})
-    seed: int = field(default=0, metadata={"help": "fixes weights and patches"})
-
-    def __post_init__(self) -> None:
-        if (self.minutes is None) == (self.patches is None):
-            raise ValueError("Got both or neither of minutes and patches, expected one budget: give one of them.")
-        budget, name = (self.minutes, "minutes") if self.patches is None else (self.patches, "patches")
-        if budget is None or not (math.isfinite(budget) and budget > 0):
-            raise ValueError(f"Got {budget} {name}, expected a positive number: give a larger training budget.")
-        if self.batch < 1 or self.patch < 33 or not self.rate > 0:
-            raise ValueError("Got a batch below 1, a patch below 33 px or a rate of 0: choose larger ones.")
-        if self.validation < 1 or self.seed < 0 or not 0 <= self.edge_weight < math.inf:
-            raise ValueError(
-                f"Got {self.validation} validation patches, seed {self.seed} and edge weight {self.edge_weight:g}, "
-                "expected at least 1, 0 and 0: choose larger ones."
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +44,8 @@ class Progress:
     fraction: float  # of the budget
     loss: float
     validation: float | None  # only where just measured
+    rate: float = math.nan  # patches/s
+    note: str = ""  # what the user should know: out of memory, converged
 
     @property
     def seconds_left(self) -> float:
@@ -79,162 +53,328 @@ class Progress:
         return self.seconds * (1 / self.fraction - 1) if self.fraction > 0 else math.inf
 
 
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A validation patch, normalised (rows along the degraded axis, columns)."""
+
+    input: npt.NDArray[np.float32]  # the interpolation
+    output: npt.NDArray[np.float32]
+    truth: npt.NDArray[np.float32]
+
+
 class Training:
     """Trains a network on a source; iterate :meth:`run`, then (or at any time) take :attr:`network`.
 
     Parameters
     ----------
-    source : array-like (z, y, x)
-        The acquired volume.
+    source : array-like (z, y, x), or a sequence of channels, each a sequence of such volumes
+        The acquired volume, or the time points of each channel to train on.
     acquisition : Acquisition
         Its grid and slice profile.
     recipe : Recipe
         Budget and settings. With a patch budget the same seed gives the same bits on the CPU.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
-    normalisation : Normalisation, optional
-        Measured from the source by default.
+    normalisations : sequence of Normalisation, optional
+        Intensity scale of each channel; measured on its first time point by default.
+    start : Model, optional
+        Go on from its weights and, where it has one, the state of its optimiser.
+    resume : bool
+        Whether what ``start`` has spent counts towards the budget: an interrupted training is then completed.
 
     Raises
     ------
     ValueError
-        If the source cannot be trained on.
+        If the source cannot be trained on, or ``start`` has another network or factor.
     """
 
     def __init__(
         self,
-        source: ArrayLike,
+        source: ArrayLike | Sequence[Sequence[ArrayLike]],
         acquisition: Acquisition,
         recipe: Recipe,
         device: str = "auto",
-        normalisation: Normalisation | None = None,
+        normalisations: Sequence[Normalisation] | None = None,
+        start: Model | None = None,
+        resume: bool = False,
     ) -> None:
         keep_freed_memory()
-        self.recipe, self.acquisition, self.device = recipe, acquisition, choose_device(device)
-        with torch.random.fork_rng(devices=[]):
+        self.acquisition, self.recipe = acquisition, recipe
+        self.device = choose_device(device)
+        channels = source if isinstance(source, Sequence) else [[source]]
+        subpositions = subpositions_for(recipe.network, acquisition.factor)
+        with torch.random.fork_rng(devices=[]):  # the user's random numbers stay theirs
             torch.manual_seed(recipe.seed)
-            self._network = _network_of(recipe).to(self.device)
-        shrink = self._network.shrink
-        if recipe.patch < shrink + MIN_TARGET:
+            network = build_network(recipe.network, recipe.filters, recipe.depth, recipe.kernel, subpositions)
+        if network.shrink and recipe.patch - network.shrink < MIN_TARGET:
             raise ValueError(
-                f"Got patches of {recipe.patch} px for a network that crops {shrink}, expected at least "
-                f"{shrink + MIN_TARGET}: choose larger patches or a smaller network."
+                f"Got a patch of {recipe.patch} px and a network that crops {network.shrink}, expected at least "
+                f"{network.shrink + MIN_TARGET}: choose a larger patch or fewer blocks."
             )
-        self.normalisation = normalisation or Normalisation.measure(source, recipe.seed)
-        self._sampler = PatchSampler(
-            source, acquisition, self.normalisation, recipe.patch, shrink, recipe.seed, recipe.match_noise
-        )
+        self._state = None if start is None else _check_start(start, network, acquisition)
+        if start is not None:
+            last = {} if self._state is None else self._state.group("last")
+            network.load_state_dict(last or start.network.state_dict())
+        self.normalisations = list(normalisations or (Normalisation.measure(c[0], recipe.seed) for c in channels))
+        volumes = [
+            Volume(voxels, scale, number)
+            for number, (times, scale) in enumerate(zip(channels, self.normalisations, strict=True))
+            for voxels in times
+        ]
+        done = 0 if self._state is None else self._state.patches
+        self._sampler = PatchSampler(volumes, acquisition, network, recipe, done)
         self.noise = self._sampler.noise
-        self.history: list[Progress] = []
-        self._best: dict[str, Tensor] | None = None
+        self._network = network.to(self.device)
+        self._held = self._sampler.held_out(recipe.validation).to(self.device)
+        self._part = recipe.batch
+        self._note = ""
+        self._resume = resume and self._state is not None
+        self.history: list[Progress] = _history(start) if start is not None and self._resume else []
+        self._best = copy.deepcopy(network.state_dict() if start is None else start.network.state_dict())
         self._best_loss = math.inf
+        self._average: dict[str, Tensor] = {} if self._state is None else self._state.group("average")
+        self._optimiser = self._make_optimiser()
+        self._steps = 0 if self._state is None else self._state.steps
+        self._patches, self._seconds = (
+            (self._state.patches, self._state.seconds) if self._state is not None else (0, 0.0)
+        )
+        self._epochs_waited, self._wanted_loss = 0, math.inf
 
     @property
     def network(self) -> Network:
         """The weights of the lowest validation loss so far, on the CPU."""
         best = copy.deepcopy(self._network).cpu()
-        if self._best is not None:
-            best.load_state_dict(self._best)
+        best.load_state_dict(self._best)
         return best.eval().requires_grad_(False)
 
     def run(self) -> Iterator[Progress]:
-        """Train until the budget is spent, yielding after every step.
+        """Train until the budget is spent or the loss has converged, yielding after every step.
 
         Raises
         ------
         ArithmeticError
             If the loss becomes NaN or infinite; the best weights so far are kept.
+        MemoryError
+            If memory does not suffice for a single patch.
         """
-        recipe, network = self.recipe, self._network.train()
-        held = self._to_device(self._sampler.draw(recipe.validation))
-        self._validate(held)  # the untrained network is the interpolation: what is kept is never worse
-        optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate)
-        start, done, smooth, fraction = time.monotonic(), 0, math.nan, 0.0
-        checked = 0.0
+        try:
+            yield from self._run()
+        finally:
+            self._sampler.close()
+
+    def _run(self) -> Iterator[Progress]:
+        recipe = self.recipe
+        self._network.train()
+        self._validate()  # the untrained network is the interpolation: what is kept is never worse
+        # A budget counts from here, unless an interrupted training is completed.
+        patches0, seconds0 = (0, 0.0) if self._resume else (self._patches, self._seconds)
+        before, begun = self._seconds, time.monotonic() - self._seconds
+        smooth, fraction, steps = math.nan, 0.0, 0
+        checked = (self._patches, self._seconds)
         while fraction < 1:
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate * schedule(fraction, done // recipe.batch)
-            batch = self._to_device(self._sampler.draw(recipe.batch))
-            loss = self._step(optimiser, batch)
+            self._set_rate(fraction, steps)
+            loss = self._step(self._sampler.draw(recipe.batch).to(self.device))
             if not math.isfinite(loss):
                 raise ArithmeticError(
-                    f"Got a loss of {loss} after {done} patches, expected a finite one: lower the learning rate "
-                    "or check the volume for extreme voxels; the best weights so far are kept."
+                    f"Got a loss of {loss} after {self._patches} patches, expected a finite one: lower the learning "
+                    "rate or check the volume for extreme voxels; the best weights so far are kept."
                 )
             smooth = loss if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss
-            done += recipe.batch
-            seconds = time.monotonic() - start
-            fraction = min(1.0, done / recipe.patches if recipe.patches else seconds / (60 * (recipe.minutes or 1)))
-            # What decides the bits of a training with a patch budget is counted in patches, never in seconds.
-            place, often = (done, 2000) if recipe.patches else (seconds, 10.0)
-            due = place - checked >= min(often, place / max(fraction, 1e-9) / 20)
-            progress = Progress(done, seconds, fraction, smooth, None)
-            if due or fraction == 1:
-                checked, progress = place, self._check(progress, held)
+            steps += 1
+            self._patches += recipe.batch
+            self._seconds = time.monotonic() - begun
+            spent = (self._patches - patches0, self._seconds - seconds0)
+            fraction = min(
+                1.0, spent[0] / recipe.patches if recipe.patches else spent[1] / (60 * (recipe.minutes or 1))
+            )
+            rate = recipe.batch * steps / max(self._seconds - before, 1e-9)
+            progress = Progress(self._patches, self._seconds, fraction, smooth, None, rate, self._note)
+            if self._is_due(checked, spent, fraction) or fraction == 1:
+                checked = (self._patches, self._seconds)
+                progress = self._check(progress)
+                fraction = progress.fraction
             try:
                 yield progress
             except GeneratorExit:
                 if progress.validation is None:
-                    self._check(progress, held)  # what was learnt since the last check is not lost by stopping
+                    self._check(progress)  # what was learnt since the last check is not lost by stopping
                 raise
 
+    def _is_due(self, checked: tuple[int, float], spent: tuple[int, float], fraction: float) -> bool:
+        """Return whether it is time to validate: after an epoch, and at least 20 times in all."""
+        # What decides the bits of a training with a patch budget is counted in patches, never in seconds.
+        patches = self._patches - checked[0]
+        if self.recipe.patches:
+            return patches >= min(self.recipe.epoch, self.recipe.patches / 20)
+        return self._seconds - checked[1] >= min(CHECK_SECONDS, spent[1] / max(fraction, 1e-9) / 20)
+
     def model(self, source: Mapping[str, Any]) -> Model:
-        """Return the model so far, with a record of the source (a mapping of JSON values) and of this training."""
-        return Model(self.network, self.acquisition, self.normalisation, self.summary(), provenance(source))
+        """Return the model so far, with a record of the source (a mapping of JSON values) and of this training.
+
+        It can be gone on from: see ``start``.
+        """
+        return Model(
+            self.network,
+            self.acquisition,
+            self.normalisations,
+            self.summary(),
+            provenance(source),
+            self._take_state(),
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return recipe, noise and losses as plain values, for the model file."""
         return {
             "recipe": asdict(self.recipe),
             "device": self.device.type,
-            "noise": asdict(self.noise),
-            "patches": self.history[-1].patches if self.history else 0,
-            "seconds": round(self.history[-1].seconds, 1) if self.history else 0.0,
-            "losses": [[p.patches, p.loss, p.validation] for p in self.history],
+            "noise": [asdict(noise) for _, noise in sorted(self.noise.items())],
+            "patches": self._patches,
+            "seconds": round(self._seconds, 1),
+            "losses": [[p.patches, p.seconds, p.loss, p.validation] for p in self.history],
         }
 
-    def _step(self, optimiser: torch.optim.Optimizer, batch: Pairs) -> float:
-        optimiser.zero_grad(set_to_none=True)
-        loss = self._loss(batch)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
-        optimiser.step()
-        return float(loss.detach())
+    def thumbnail(self) -> Thumbnail:
+        """Return a validation patch as the weights of this moment see it; to be called between two steps."""
+        part = next(self._held.split(1))
+        with torch.no_grad():
+            output = part.output(self._network)
+        base = part.base if part.base is not None else crop(part.image, self._network.halo)
+        one, two, three = (x[0, 0].float().cpu().numpy().copy() for x in (base, output, part.target))
+        return Thumbnail(one, two, three)
 
-    def _loss(self, batch: Pairs) -> Tensor:
-        output = self._network(batch.image)
+    def _make_optimiser(self) -> torch.optim.Optimizer:
+        recipe = self.recipe
+        optimiser = torch.optim.AdamW(self._network.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+        if self._state is not None and self._state.group("exp_avg"):
+            first, second = self._state.group("exp_avg"), self._state.group("exp_avg_sq")
+            for name, weight in self._network.named_parameters():
+                moments = {k: v[name].to(weight).clone() for k, v in (("exp_avg", first), ("exp_avg_sq", second))}
+                optimiser.state[weight] = {"step": torch.tensor(float(self._state.steps)), **moments}
+        return optimiser
+
+    def _set_rate(self, fraction: float, step: int) -> None:
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.recipe.rate * schedule(self.recipe.schedule, fraction, step, self.recipe.warm_up)
+
+    def _step(self, batch: Pairs) -> float:
+        """Make one step; where memory does not suffice, in parts whose gradients add up to the same."""
+        while True:
+            try:
+                self._optimiser.zero_grad(set_to_none=True)
+                total = 0.0
+                for part in batch.split(self._part):
+                    loss = self._loss(part) * (len(part) / len(batch))
+                    loss.backward()
+                    total += float(loss.detach())
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._shorten(batch)
+        nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
+        self._optimiser.step()
+        self._steps += 1
+        self._average_weights()
+        return total
+
+    def _shorten(self, batch: Pairs) -> None:
+        if self._part == 1:
+            raise MemoryError("a single patch does not fit") from None
+        self._part = -(-self._part // 2)
+        self._note = (
+            f"Out of memory: batches of {len(batch)} are computed {self._part} at a time, with the same result."
+        )
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _average_weights(self) -> None:
+        """Update the running average; its first steps count as a plain mean."""
+        if not self.recipe.average:
+            return
+        weights = self._network.state_dict()
+        if not self._average:
+            self._average = {k: v.clone() for k, v in weights.items()}
+            return
+        keep = min(self.recipe.average, (self._steps + 1) / (self._steps + 10))
+        for name, mean in self._average.items():
+            mean.lerp_(weights[name].to(mean.device), 1 - keep)
+
+    def _loss(self, batch: Pairs, network: Network | None = None) -> Tensor:
+        output = batch.output(network or self._network)
         return functional.l1_loss(output, batch.target) + self.recipe.edge_weight * edge_loss(output, batch.target)
 
-    def _check(self, progress: Progress, held: Pairs) -> Progress:
-        """Validate, and add the result to the history."""
-        checked = replace(progress, validation=self._validate(held))
+    def _check(self, progress: Progress) -> Progress:
+        """Validate, add the result to the history, and end a training that does not improve any more."""
+        loss = self._validate()
+        checked = replace(progress, validation=loss)
+        if loss < self._wanted_loss:
+            self._wanted_loss, self._epochs_waited = loss * (1 - self.recipe.improvement), 0
+        else:
+            self._epochs_waited += 1
+        if self.recipe.patience and self._epochs_waited >= self.recipe.patience and progress.fraction < 1:
+            self._note = f"Converged: no improvement over {self._epochs_waited} validations."
+            checked = replace(checked, fraction=1.0, note=self._note)
         self.history.append(checked)
         return checked
 
-    def _validate(self, held: Pairs) -> float:
+    def _validate(self) -> float:
+        """Return the loss of the held-out patches; weights better than all before are kept."""
+        weights = self._average or self._network.state_dict()
+        network = self._network
+        if self._average:
+            network = copy.deepcopy(self._network)
+            network.load_state_dict(self._average)
         with torch.no_grad():
-            parts = [
-                float(self._loss(Pairs(i, t)))
-                for i, t in zip(torch.split(held.image, 16), torch.split(held.target, 16), strict=True)
-            ]
-        loss = sum(parts) / len(parts)
+            loss = sum(float(self._loss(part, network)) * len(part) / len(self._held) for part in self._held.split(16))
         if loss < self._best_loss:
             self._best_loss = loss
-            self._best = {k: v.detach().cpu().clone() for k, v in self._network.state_dict().items()}
+            self._best = {k: v.detach().cpu().clone() for k, v in weights.items()}
         return loss
 
-    def _to_device(self, batch: Pairs) -> Pairs:
-        return Pairs(batch.image.to(self.device), batch.target.to(self.device))
+    def _take_state(self) -> State:
+        tensors = {f"last/{k}": v.detach().cpu().clone() for k, v in self._network.state_dict().items()}
+        tensors |= {f"average/{k}": v.detach().cpu().clone() for k, v in self._average.items()}
+        for name, weight in self._network.named_parameters():
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if weight in self._optimiser.state:
+                    tensors[f"{moment}/{name}"] = self._optimiser.state[weight][moment].detach().cpu().clone()
+        return State(tensors, self._steps, self._patches, self._seconds)
 
 
-def _network_of(recipe: Recipe) -> Network:
-    blocks = recipe.blocks if recipe.blocks is not None else {"valid": 7, "padded": 32}.get(recipe.network, 7)
-    return build_network(recipe.network, recipe.filters, blocks, recipe.kernel)
+def _check_start(start: Model, network: Network, acquisition: Acquisition) -> State | None:
+    """Return the state of ``start`` if its training can go on with ``network``."""
+    start.check_fits(acquisition)
+    own, other = ((n.kind, n.filters, n.blocks, n.kernel) for n in (start.network, network))
+    if own != other:
+        raise ValueError(
+            f"Got a model of {_in_words(own)}, expected {_in_words(other)} as the recipe says: "
+            "choose the model's, or start anew."
+        )
+    return start.state
 
 
-def schedule(fraction: float, step: int, warm_up: int = 50) -> float:
-    """Return the learning rate as a share of its peak: linear warm-up, then a cosine to 1 % at the end."""
-    return min(1.0, (step + 1) / warm_up) * (0.505 + 0.495 * math.cos(math.pi * min(fraction, 1.0)))
+def _in_words(architecture: tuple[str, int, int, int]) -> str:
+    kind, filters, blocks, kernel = architecture
+    return f"network {kind!r} with {filters} filters, {blocks} blocks and kernels of {kernel} px"
+
+
+def _history(start: Model) -> list[Progress]:
+    """Return what a model tells of its training before."""
+    losses = start.training.get("losses", [])
+    return [Progress(int(p), float(s), 0.0, float(loss), float(v)) for p, s, loss, v in losses]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether torch, its CPU library or Python ran out of memory."""
+    text = str(error).lower()
+    told = ("out of memory", "can't allocate", "bad_alloc", "could not create a memory", "not enough memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(t in text for t in told)
+
+
+def schedule(kind: str, fraction: float, step: int, warm_up: int = 50) -> float:
+    """Return the learning rate as a share of its peak: linear warm-up, then constant or a cosine to 1 % at the end."""
+    rise = min(1.0, (step + 1) / warm_up)
+    return rise if kind == "constant" else rise * (0.505 + 0.495 * math.cos(math.pi * min(fraction, 1.0)))
 
 
 def edge_loss(output: Tensor, target: Tensor) -> Tensor:

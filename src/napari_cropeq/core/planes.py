@@ -1,0 +1,355 @@
+"""Lateral planes of a source, turned at random and degraded as the axial direction is: what patches are cut from."""
+
+from __future__ import annotations
+
+import functools
+import math
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, mirror, sr_length
+from napari_cropeq.core.normalisation import Normalisation, check_finite
+from napari_cropeq.core.spline import ArrayLike, degradation, interpolation_weights, source_range
+
+__all__ = ["HELD_OUT", "Plane", "PlaneReader", "Planes", "Turn", "Volume"]
+
+WINDOW = 1024
+"""Largest side of a plane, px: of wider slices, windows are read."""
+
+BLOCK_SLICES = 8
+POOL_BYTES = 2**27
+MOST_PLANES = 32
+GRADIENT_BLOCK = 16  # side of the squares whose mean gradient decides where patches are drawn, px
+# Share of white noise that cubic interpolation at random offsets leaves along one axis (the mean of its squared
+# weights); along the other axis the blur that follows leaves little of it anyway.
+INTERPOLATED_NOISE = 0.874
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A source volume (z, y, x) and what it shares with the other time points of its channel."""
+
+    voxels: ArrayLike
+    normalisation: Normalisation
+    channel: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a plane is turned: by ``angle`` degrees, and flipped before that."""
+
+    angle: float
+    flip: bool
+
+    @property
+    def right(self) -> bool:
+        """Whether no interpolation is needed."""
+        return self.angle % 90 == 0
+
+    def apply(self, plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the plane turned; by an oblique angle, the largest upright rectangle inside: no rim comes in."""
+        plane = plane[:, ::-1] if self.flip else plane
+        if self.right:
+            return np.rot90(plane, round(self.angle / 90))
+        radians = math.radians(self.angle)
+        cos, sin = math.cos(radians), math.sin(radians)
+        shape = inscribed(plane.shape, self.angle)
+        matrix = np.array([[cos, sin], [-sin, cos]])
+        centre, middle = (np.array(plane.shape) - 1) / 2, (np.array(shape) - 1) / 2
+        turned: npt.NDArray[Any] = ndimage.affine_transform(
+            plane, matrix, centre - matrix @ middle, output_shape=shape, order=3, mode="mirror"
+        )
+        return turned
+
+
+HELD_OUT = Turn(180.0, False)
+"""The rotation that only validation patches come from; training keeps ``HELD_OUT_MARGIN`` degrees off it."""
+
+HELD_OUT_MARGIN = 7.5
+
+
+def inscribed(shape: Sequence[int], angle: float) -> tuple[int, int]:
+    """Return the largest upright rectangle (rows, columns) inside one of ``shape`` that is turned by ``angle`` degrees.
+
+    It keeps two px off the border, so that interpolation needs nothing from beyond it.
+    """
+    height, width = (float(n - 4) for n in shape)
+    sin, cos = (abs(f(math.radians(angle))) for f in (math.sin, math.cos))
+    short, long = min(height, width), max(height, width)
+    if short <= 2 * sin * cos * long or abs(sin - cos) < 1e-9:  # two corners touch the longer sides
+        half = short / 2
+        turned = (half / cos, half / sin) if height > width else (half / sin, half / cos)
+    else:
+        double = cos * cos - sin * sin
+        turned = ((height * cos - width * sin) / double, (width * cos - height * sin) / double)
+    # Few different sizes: what degrades a plane is prepared once a size.
+    rows, columns = (max(0, int(n)) // 16 * 16 for n in turned)
+    return rows, columns
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """A lateral plane in training: axis 0 is degraded as the axial axis is, axis 1 is lateral."""
+
+    sharp: npt.NDArray[np.float32]  # (rows, columns), SR px, normalised: what should come out
+    coarse: npt.NDArray[np.float32]  # (samples, columns): what a stack of that direction would hold
+    kept: npt.NDArray[np.float32]  # (samples,) share of a voxel's noise variance that is left
+    channel: int
+    structure: npt.NDArray[np.float64]  # cumulative mean gradient of squares, row by row
+    squares: int  # along a row
+
+    @property
+    def nbytes(self) -> int:
+        """Memory it takes."""
+        return self.sharp.nbytes + self.coarse.nbytes + self.structure.nbytes
+
+    @classmethod
+    def make(
+        cls, sharp: npt.NDArray[np.float32], factor: float, sigma: float, noise_left: float = 1.0, channel: int = 0
+    ) -> Plane:
+        """Degrade ``sharp`` (rows, columns) along axis 0 by the slice profile (``sigma`` px) and the step.
+
+        ``noise_left`` is the share of its noise variance that was left by what was done to it before.
+        """
+        samples = math.floor((sharp.shape[0] + 1e-6) / factor)
+        sharp = np.ascontiguousarray(sharp[: sr_length(samples, factor)], np.float32)
+        down, kept = downwards(samples, factor, sigma)
+        smooth = ndimage.gaussian_filter(sharp, 1.0)
+        high, wide = (n // GRADIENT_BLOCK for n in sharp.shape)
+        gradient = np.hypot(*np.gradient(smooth))[: high * GRADIENT_BLOCK, : wide * GRADIENT_BLOCK]
+        weight = gradient.reshape(high, GRADIENT_BLOCK, wide, GRADIENT_BLOCK).mean(axis=(1, 3)).ravel() + 1e-12
+        structure = np.cumsum(weight / weight.sum())
+        return cls(sharp, down @ sharp, kept * np.float32(noise_left), channel, structure, wide)
+
+    def place(self, rng: np.random.Generator, share: float) -> tuple[float, float]:
+        """Return a wanted centre (row, column), SR px; the ``share`` given of them where the gradient is high."""
+        if rng.random() < share:
+            square = min(int(np.searchsorted(self.structure, rng.random())), len(self.structure) - 1)
+            row, column = divmod(square, self.squares)
+            centre = [(n + 0.5) * GRADIENT_BLOCK + rng.uniform(-GRADIENT_BLOCK, GRADIENT_BLOCK) for n in (row, column)]
+        else:
+            centre = [rng.uniform(0, n) for n in self.sharp.shape]
+        return centre[0], centre[1]
+
+
+@functools.lru_cache(maxsize=64)
+def downwards(samples: int, factor: float, sigma: float) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return the matrix (samples, rows) that blurs and samples a line of SR px, and the noise it leaves each sample.
+
+    Beyond the line's ends it is mirrored.
+    """
+    rows = sr_length(samples, factor)
+    _, down, first = degradation(0, rows, factor, sigma)
+    before = -source_range(0, rows, factor)[0]  # degradation begins with samples before the line
+    inside = down[before : before + samples]
+    columns = mirror(np.arange(first, first + down.shape[1], dtype=np.int64), rows)
+    matrix = np.zeros((samples, rows))
+    np.add.at(matrix.T, columns, inside.T)
+    return matrix.astype(np.float32), (inside**2).sum(axis=1).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=64)
+def upwards(samples: int, halo: int, factor: float) -> npt.NDArray[np.float32]:
+    """Return the matrix that interpolates a line of ``samples``, ``halo`` SR px beyond its ends too, mirrored there.
+
+    Row ``halo + j`` gives SR px j.
+    """
+    first, weights = interpolation_weights(-halo, sr_length(samples, factor) + halo, factor)
+    matrix = np.zeros((len(first), samples))
+    for row, tap, values in zip(matrix, first, weights, strict=True):
+        np.add.at(row, mirror(np.arange(tap, tap + len(values), dtype=np.int64), samples), values)
+    return matrix.astype(np.float32)
+
+
+@dataclass
+class PlaneReader:
+    """Reads lateral slices, a box of neighbouring ones at a time, and makes planes of them; endless.
+
+    Parameters
+    ----------
+    volumes : sequence of Volume
+        Channels and time points, drawn alike.
+    acquisition : Acquisition
+        Says which axis is axial, and its step and slice profile.
+    oblique : bool
+        Turn by any angle where the turned plane still holds ``room``, else by right angles.
+    room : (rows, columns)
+        What a patch needs of a plane, SR px.
+    seed : sequence of int
+        Fixes every draw.
+    """
+
+    volumes: Sequence[Volume]
+    acquisition: Acquisition
+    oblique: bool
+    room: tuple[int, int]
+    seed: Sequence[int]
+    rng: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+        self.sigma = self.acquisition.blur_px / FWHM_PER_SIGMA
+
+    def turned(self, sharp: npt.NDArray[np.float32], channel: int, turn: Turn) -> Plane:
+        """Return a plane from normalised voxels (rows, columns)."""
+        plane = turn.apply(sharp)
+        offset = int(self.rng.integers(math.ceil(self.acquisition.factor)))  # where the first slice would begin
+        if plane.shape[0] - offset >= min(plane.shape[0], self.room[0]):
+            plane = plane[offset:]
+        left = 1.0 if turn.right else INTERPOLATED_NOISE
+        return Plane.make(plane, self.acquisition.factor, self.sigma, left, channel)
+
+    def draw_turn(self, shape: Sequence[int]) -> Turn:
+        """Return a random turn for a plane of ``shape``, never the held-out one."""
+        rng = self.rng
+        while True:
+            flip = bool(rng.random() < 0.5)
+            angle = float(rng.uniform(0, 360))
+            fits = all(n >= room for n, room in zip(inscribed(shape, angle), self.room, strict=True))
+            if not (self.oblique and fits):
+                angle = float(angle // 90 * 90)
+            if flip != HELD_OUT.flip or abs(angle - HELD_OUT.angle) > HELD_OUT_MARGIN:
+                return Turn(angle, flip)
+
+    def planes(self) -> Iterator[Plane]:
+        """Yield training planes endlessly; neighbouring slices are read as one box.
+
+        Raises
+        ------
+        ValueError
+            If a voxel is NaN or infinite.
+        """
+        while True:
+            volume = self.volumes[int(self.rng.integers(len(self.volumes)))]
+            for sharp in self._read(volume, self._slices(volume.voxels)):
+                yield self.turned(sharp, volume.channel, self.draw_turn(sharp.shape))
+
+    def spread(self, channel: int, count: int) -> list[npt.NDArray[np.float32]]:
+        """Return normalised slices of a channel, spread over its time points and its depth, each read alone."""
+        volumes = [volume for volume in self.volumes if volume.channel == channel]
+        found = []
+        for number in range(count):
+            volume = volumes[number * len(volumes) // count]
+            index = int((number + 0.5) / count * volume.voxels.shape[self.acquisition.axial])
+            found += self._read(volume, slice(index, index + 1))
+        return found
+
+    def _read(self, volume: Volume, slices: slice) -> list[npt.NDArray[np.float32]]:
+        """Return ``slices`` along the axial axis, normalised, in random order; windows of them where they are wide."""
+        axial, box = self.acquisition.axial, []
+        for axis, length in enumerate(volume.voxels.shape):
+            start = 0 if axis == axial else int(self.rng.integers(max(length - WINDOW, 0) + 1))
+            box.append(slices if axis == axial else slice(start, min(start + WINDOW, length)))
+        raw = np.moveaxis(np.asarray(volume.voxels[tuple(box)]), axial, 0)
+        for number, plane in enumerate(raw, slices.start):
+            check_finite(plane, f"slice {number}")
+        return [volume.normalisation.apply(raw[n]) for n in self.rng.permutation(len(raw))]
+
+    def _slices(self, voxels: ArrayLike) -> slice:
+        """Return random neighbouring slices: of one stored chunk, not more than ``BLOCK_SLICES``."""
+        axial = self.acquisition.axial
+        start, stop = chunk_around(voxels, axial, int(self.rng.integers(voxels.shape[axial])))
+        if stop - start > BLOCK_SLICES:
+            start = int(self.rng.integers(start, stop - BLOCK_SLICES + 1))
+            stop = start + BLOCK_SLICES
+        return slice(start, stop)
+
+
+def chunk_around(voxels: ArrayLike, axis: int, index: int) -> tuple[int, int]:
+    """Return the range of the stored chunk that holds ``index``; the index alone where chunks are not known."""
+    chunks = getattr(voxels, "chunks", None)
+    if chunks is None:
+        return index, index + 1
+    sizes = chunks[axis]
+    if isinstance(sizes, int):
+        start = index // sizes * sizes
+        return start, min(start + sizes, voxels.shape[axis])
+    edges = np.cumsum((0, *sizes))
+    number = int(np.searchsorted(edges, index, side="right")) - 1
+    return int(edges[number]), int(edges[number + 1])
+
+
+class Planes:
+    """A bounded pool of planes that a thread renews, ahead of who draws from it.
+
+    Parameters
+    ----------
+    reader : PlaneReader
+        Where planes come from; used by the thread alone from now on.
+    patient : bool
+        Wait for the thread where a new plane is due: then draws depend on seeds alone, never on timing.
+    """
+
+    def __init__(self, reader: PlaneReader, patient: bool) -> None:
+        self._patient, self._pool = patient, list[Plane]()
+        self._queue: queue.Queue[Plane | BaseException] = queue.Queue(maxsize=2)
+        self._closed = threading.Event()
+        self._turn = 0
+        self._full = False
+        self._thread = threading.Thread(target=self._read, args=(reader,), name="cropeq-planes", daemon=True)
+        self._thread.start()
+
+    def draw(self, rng: np.random.Generator) -> Plane:
+        """Return a plane of the pool."""
+        if not self._pool:
+            self._take()
+        return self._pool[int(rng.integers(len(self._pool)))]
+
+    def renew(self, rng: np.random.Generator) -> None:
+        """Take in a new plane: at every call until the pool is full, then at every fourth.
+
+        Raises
+        ------
+        ValueError
+            If the reader met voxels that are NaN or infinite, or OSError if it could not read.
+        """
+        self._turn += 1
+        if self._full and self._turn % 4:
+            return
+        if not self._patient and self._queue.empty():
+            return
+        if self._full:
+            del self._pool[int(rng.integers(len(self._pool)))]
+        self._take()
+        used = sum(plane.nbytes for plane in self._pool)
+        self._full = self._full or len(self._pool) >= MOST_PLANES or used * (1 + 1 / len(self._pool)) > POOL_BYTES
+
+    def close(self) -> None:
+        """End the thread after the read under way, and let go of the planes."""
+        self._closed.set()
+        while True:
+            try:
+                self._queue.get_nowait()
+            except queue.Empty:
+                break
+        self._thread.join(20.0)
+        self._pool.clear()
+
+    def _take(self) -> None:
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        self._pool.append(item)
+
+    def _read(self, reader: PlaneReader) -> None:
+        try:
+            for plane in reader.planes():
+                self._put(plane)
+                if self._closed.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 (told to whoever draws)
+            self._put(error)
+
+    def _put(self, item: Plane | BaseException) -> None:
+        while not self._closed.is_set():
+            try:
+                return self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue

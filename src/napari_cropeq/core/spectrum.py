@@ -120,7 +120,8 @@ def _window(depth: int, side: int) -> npt.NDArray[np.float32]:
     """Return a separable Hann window (depth, side, side) whose squares sum to 1."""
     deep, wide = (np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in (depth, side))
     window = deep[:, None, None] * wide[:, None] * wide
-    return (window / np.sqrt((window**2).sum())).astype(np.float32)
+    unit: npt.NDArray[np.float32] = (window / np.sqrt((window**2).sum())).astype(np.float32)
+    return unit
 
 
 def _periodogram(tile: npt.NDArray[np.float32], window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

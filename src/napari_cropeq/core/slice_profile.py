@@ -280,10 +280,11 @@ class _BlurFit:
         return ratio
 
     def sensitivity(self, best: _Solution) -> float:
-        """Return the root mean square change of log power with the log of the FWHM."""
-        aliases = self._aliases(best.state, best.log_fwhm) * (-2 * DECAY * best.fwhm**2 * self.squares)
-        slope = _leaked(aliases.sum(axis=1)) / self.model(best.state, best.log_fwhm)
-        return float(np.sqrt((slope**2).mean()))
+        """Return the root mean square change of log power with the log of the FWHM that nothing else can make good."""
+        slopes = self._slopes(best.state, best.log_fwhm, free=True)
+        width, others = slopes[:, -1], slopes[:, :-1]
+        left = width - others @ np.linalg.lstsq(others, width)[0]
+        return FLOOR * ROBUST * math.sqrt(float((left**2).sum()) / self.power.size)
 
     def _aliases(self, state: Values, log_fwhm: float) -> Values:
         log_power = self.table @ state[:KNOTS]

@@ -38,7 +38,8 @@ def write(path: Path, data: np.ndarray = STACK, size=(4.0, 1.0, 1.0), axes: str 
 
 
 def a_model(path: Path, factor: float = 4.0, filters: int = 4) -> Path:
-    Model(random_network(filters=filters), Acquisition((factor, 1.0, 1.0)), Normalisation(0.0, 4000.0)).save(path)
+    network = random_network(filters=filters, factor=factor)
+    Model(network, Acquisition((factor, 1.0, 1.0)), [Normalisation(0.0, 4000.0)]).save(path)
     return path
 
 
@@ -161,12 +162,81 @@ def test_the_same_training_twice_is_the_same_model(tmp_path, capsys):
 def test_options_of_a_training_reach_its_model(tmp_path):
     data = np.stack([textured_volume((10, 70, 72), seed) * np.uint16(1 + 3 * seed) for seed in (0, 1)])
     stack, path = write(tmp_path / "a.ome.tif", data, axes="CZYX"), tmp_path / "m.safetensors"
-    words = ["--channel", "1", "--fwhm", "6.5", "--voxel-size", "5", "2", "2", "--axial", "z"]
+    words = ["--channel", "1", "--fwhm", "6.5", "--voxel-size", "5", "2", "2", "--axial", "z", "--lateral-fwhm", "2.5"]
+    words += ["--set", "edge_weight=0.5", "--set", "match-noise=false", "--set", "blocks=3"]
     assert main(["train", str(stack), "-o", str(path), *words, *TINY]) == 0
     model = Model.load(path)
-    assert model.acquisition == Acquisition((5.0, 2.0, 2.0), 0, 6.5)
-    assert model.normalisation == Normalisation.measure(data[1]) != Normalisation.measure(data[0])
-    assert model.provenance["source"]["channel"] == 1
+    assert model.acquisition == Acquisition((5.0, 2.0, 2.0), 0, 6.5, lateral_fwhm=2.5)
+    assert model.normalisations == [Normalisation.measure(data[1])] != [Normalisation.measure(data[0])]
+    assert model.provenance["source"]["channels"] == [1]
+    recipe = model.training["recipe"]
+    assert (recipe["edge_weight"], recipe["match_noise"], recipe["blocks"]) == (0.5, False, 3)
+    assert model.network.blocks == 3
+
+
+@pytest.mark.parametrize(
+    ("preset", "seen"),
+    [
+        ("paper", (256, "adamw", "any", 32, False)),
+        ("light-sheet", (256, "adamw", "any", 32, False)),
+        ("fast", (32, "muon", "right", 4, True)),
+    ],
+)
+def test_presets_reach_the_model_and_can_be_overridden(tmp_path, preset, seen):
+    from napari_cropeq.core.recipe import Recipe
+
+    recipe = Recipe.preset(preset)
+    assert (recipe.filters, recipe.optimiser, recipe.rotations, recipe.batch, recipe.match_noise) == seen
+    stack, path = write(tmp_path / "a.ome.tif"), tmp_path / "m.safetensors"
+    words = ["--preset", preset, *TINY, "--set", "batch=8", "--set", "validation=4"]
+    assert main(["train", str(stack), "-o", str(path), *words]) == 0
+    told = Model.load(path).training["recipe"]
+    changed = {"filters": 4, "patches": 32, "minutes": None, "batch": 8, "validation": 4}
+    assert told == vars(recipe) | changed
+
+
+@pytest.mark.parametrize(
+    ("axes", "words", "expected"),
+    [
+        pytest.param("TCZYX", ["--channel", "all", "--time", "all"], [2, 2], id="all"),
+        pytest.param("TCZYX", ["--channel", "1", "--time", "0,1"], [2], id="one-channel-all-times"),
+        pytest.param("TCZYX", ["--channel", "0,1", "--time", "1"], [1, 1], id="two-channels-one-time"),
+        pytest.param("CZYX", ["--channel", "all"], [1, 1], id="channels"),
+        pytest.param("ZYX", ["--channel", "all", "--time", "all"], [1], id="neither"),
+    ],
+)
+def test_channels_and_times_to_train_on(tmp_path, axes, words, expected):
+    from napari_cropeq.volume.superres import training_volumes
+
+    shape = {"ZYX": (), "CZYX": (2,), "TCZYX": (2, 2)}[axes]
+    data = np.empty((*shape, 10, 70, 72), np.uint16)
+    for number, lead in enumerate(np.ndindex(shape)):
+        data[lead] = textured_volume((10, 70, 72), number) // 2 + 500 * number
+    stack, path = write(tmp_path / "a.ome.tif", data, axes=axes), tmp_path / "m.safetensors"
+    assert main(["train", str(stack), "-o", str(path), *words, *TINY]) == 0
+    model = Model.load(path)
+    assert len(model.normalisations) == len(expected)
+    told = model.provenance["source"]
+    volumes = training_volumes(open_source(stack), told["channels"], told["times"])
+    assert [len(times) for times in volumes] == expected
+    assert model.normalisations == [Normalisation.measure(times[0]) for times in volumes]
+
+
+def test_settings_are_listed(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--settings"])
+    told = capsys.readouterr().out
+    assert end.value.code == 0 and "edge_weight" in told and "320000" in told and "500000" in told
+
+
+def test_going_on_from_a_model(tmp_path):
+    stack, first, second = write(tmp_path / "a.ome.tif"), tmp_path / "1.safetensors", tmp_path / "2.safetensors"
+    assert main(["train", str(stack), "-o", str(first), *TINY, "--set", "blocks=2"]) == 0
+    words = ["train", str(stack), "-o", str(second), "--continue", str(first), "--patches", "16", "--device", "cpu"]
+    assert main(words) == 0
+    one, two = Model.load(first), Model.load(second)
+    assert (one.state.patches, two.state.patches) == (32, 48) and two.state.steps == 12
+    assert two.network.blocks == 2 and two.training["recipe"]["filters"] == 4, "the settings are the model's"
 
 
 def cut(path: Path, share: float) -> Path:
@@ -276,6 +346,14 @@ TRAINING = [
     pytest.param(["--filters", "0"], "Got 0 filters", id="no-filters"),
     pytest.param(["--filters", "1000000"], "expected 1 to 1024 filters", id="huge-filters"),
     pytest.param(["--seed", "-1"], "seed -1", id="seed"),
+    pytest.param(["--set", "colour=3"], "expected NAME=VALUE with a name among minutes", id="unknown-setting"),
+    pytest.param(["--set", "batch"], "Got setting 'batch', expected NAME=VALUE", id="setting-without-value"),
+    pytest.param(["--set", "batch=many"], "Got setting batch of 'many', expected a whole number", id="setting-text"),
+    pytest.param(["--set", "match_noise=2"], "expected true or false", id="setting-neither"),
+    pytest.param(["--set", "schedule=step"], "Got schedule 'step', expected one of cosine, constant", id="choice"),
+    pytest.param(["--set", "average=1"], "Got average 1, expected a share", id="average"),
+    pytest.param(["--lateral-fwhm", "4"], "expected the lateral one to be smaller", id="lateral-fwhm"),
+    pytest.param(["--lateral-fwhm", "-1"], "Got lateral FWHM -1", id="lateral-fwhm-negative"),
 ]
 
 
@@ -417,8 +495,9 @@ def computing(process) -> bool:
 def test_interrupting_a_training(tmp_path, number):
     stack = write(tmp_path / "a.ome.tif")
     words = command("train", stack, "-o", tmp_path / "m.safetensors", "--minutes", "5", "--filters", "8")
-    assert interrupt(words, number, computing) == "Interrupted: what was begun has been removed."
-    assert everything(tmp_path) == ["a.ome.tif"]
+    told = "Interrupted: the same command with --resume completes the training."
+    assert interrupt(words, number, computing) == told
+    assert everything(tmp_path) == ["a.ome.tif", "m.checkpoint.safetensors"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")

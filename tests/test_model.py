@@ -19,31 +19,50 @@ from safetensors.torch import save_file
 
 from conftest import random_network, textured_volume
 from napari_cropeq.core.geometry import Acquisition, Box
-from napari_cropeq.core.model import FORMAT, Model, check_model_path, provenance
+from napari_cropeq.core.model import FORMAT, STATE_GROUPS, Model, State, check_model_path, provenance
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 
 ACQUISITION = Acquisition((1.0, 0.411, 0.41), 0, 2.2)
 
 
-def a_model(kind: str = "valid", filters: int = 4) -> Model:
+def a_model(kind: str = "valid", filters: int = 4, state: State | None = None) -> Model:
     return Model(
-        random_network(kind, filters),
+        random_network(kind, filters, factor=ACQUISITION.factor),
         ACQUISITION,
-        Normalisation(100.25, 4000.5),
-        {"recipe": {"seed": 3}, "losses": [[8, 0.5, 0.25]]},
+        [Normalisation(100.25, 4000.5), Normalisation(0.0, 2.0)],
+        {"recipe": {"seed": 3}, "losses": [[8, 1.0, 0.5, 0.25]]},
         provenance({"name": "µ-brain", "shape": [4, 5, 6]}),
+        state,
     )
 
 
-@pytest.mark.parametrize("kind", ["valid", "padded"])
+def a_state(groups=STATE_GROUPS, **numbers) -> State:
+    weights = a_model().network.state_dict()
+    tensors = {f"{group}/{k}": torch.full_like(v, n) for n, group in enumerate(groups) for k, v in weights.items()}
+    return State(tensors, **({"steps": 12, "patches": 96, "seconds": 3.5} | numbers))
+
+
+@pytest.mark.parametrize("groups", [STATE_GROUPS, ("last",), ("last", "exp_avg", "exp_avg_sq")], ids="-".join)
+def test_the_state_of_the_training_is_kept(tmp_path, groups):
+    model = a_model(state=a_state(groups))
+    model.save(tmp_path / "m.safetensors")
+    state = Model.load(tmp_path / "m.safetensors").state
+    assert (state.steps, state.patches, state.seconds) == (12, 96, 3.5)
+    assert set(state.tensors) == set(model.state.tensors)
+    assert all(torch.equal(v, model.state.tensors[k]) for k, v in state.tensors.items())
+    assert set(state.group("last")) == set(model.network.state_dict())
+    assert state.group("nothing") == {}
+
+
+@pytest.mark.parametrize("kind", ["valid", "padded", "subpixel"])
 def test_saved_and_loaded(tmp_path, kind):
     model = a_model(kind)
     path = tmp_path / "a model.safetensors"
     model.save(path)
     loaded = Model.load(path)
     assert loaded.acquisition == model.acquisition
-    assert loaded.normalisation == model.normalisation
+    assert loaded.normalisations == model.normalisations and loaded.state is None
     assert loaded.training == model.training
     assert loaded.provenance == json.loads(json.dumps(model.provenance))
     assert loaded.fingerprint == model.fingerprint
@@ -51,7 +70,7 @@ def test_saved_and_loaded(tmp_path, kind):
     source = textured_volume((8, 30, 40))
     box = Box.whole(ACQUISITION.sr_shape(source.shape))
     one, other = (
-        Predictor(m.network, m.acquisition, source, m.normalisation, device="cpu")(box) for m in (model, loaded)
+        Predictor(m.network, m.acquisition, source, m.normalisations[0], device="cpu")(box) for m in (model, loaded)
     )
     assert np.array_equal(one, other)
 
@@ -130,9 +149,9 @@ def header(**changes) -> dict:
     good = {
         "format": FORMAT,
         "fingerprint": model.fingerprint,
-        "network": {"kind": "valid", "filters": 4, "blocks": 7, "kernel": 3},
+        "network": {"kind": "valid", "filters": 4, "blocks": 7, "kernel": 3, "subpositions": 1},
         "acquisition": asdict(model.acquisition),
-        "normalisation": asdict(model.normalisation),
+        "normalisations": [asdict(n) for n in model.normalisations],
         "training": {},
         "provenance": {},
     }
@@ -177,7 +196,8 @@ def raw_safetensors(path: Path, head: bytes, body: bytes = b"") -> None:
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
-NETWORK = {"kind": "valid", "filters": 4, "blocks": 7, "kernel": 3}
+NETWORK = {"kind": "valid", "filters": 4, "blocks": 7, "kernel": 3, "subpositions": 1}
+NUMBERS = {"steps": 1, "patches": 8, "seconds": 1.0}
 HEADERS = [
     pytest.param("not json", "no readable napari-cropeq model", id="no-json"),
     pytest.param("[]", "its format is not", id="list"),
@@ -186,7 +206,7 @@ HEADERS = [
     pytest.param(header(format="other"), "its format is not", id="format"),
     *(
         pytest.param(header(**{key: None}), f"its header has no {key}", id=f"no-{key}")
-        for key in ("network", "acquisition", "normalisation", "training", "provenance")
+        for key in ("network", "acquisition", "normalisations", "training", "provenance")
     ),
     pytest.param(header(network=[1]), "its header has no network", id="network-list"),
     pytest.param(header(network__filters=None), "no readable", id="no-filters"),
@@ -201,7 +221,7 @@ HEADERS = [
     pytest.param(header(network__blocks=10**9), "1 to 64 blocks", id="blocks-huge"),
     pytest.param(header(network__blocks=8), "its weights do not fit", id="blocks-other"),
     pytest.param(header(network__kernel=4), "a kernel of 3, 5 or 7", id="kernel-even"),
-    pytest.param(header(network__kind="u-net"), "expected one of valid, padded", id="kind"),
+    pytest.param(header(network__kind="u-net"), "expected one of subpixel, valid, padded", id="kind"),
     pytest.param(header(network__kind={}), "the wrong types", id="kind-mapping"),
     pytest.param(header(acquisition__voxel_size="4 1 1"), "the wrong types", id="voxel-size-text"),
     pytest.param(header(acquisition__voxel_size=[4, 1]), "no readable", id="voxel-size-of-two"),
@@ -213,13 +233,28 @@ HEADERS = [
     pytest.param(header(acquisition__axial=7), "Got axial axis 7", id="axial-7"),
     pytest.param(header(acquisition__fwhm=-1), "Got FWHM -1", id="fwhm"),
     pytest.param(header(acquisition__fwhm={}), "no readable", id="fwhm-mapping"),
-    pytest.param(header(normalisation={"low": 5, "high": 5}), "no range of numbers", id="range-empty"),
-    pytest.param(header(normalisation={"low": 0, "high": float("inf")}), "no range of numbers", id="range-endless"),
-    pytest.param(header(normalisation={"low": 0}), "no readable", id="range-half"),
-    pytest.param(header(normalisation={"low": "a", "high": 1}), "no readable", id="range-text"),
+    pytest.param(header(network__subpositions=2), "expected 1 to 1 for network 'valid'", id="subpositions"),
+    pytest.param(
+        header(network__kind="subpixel", network__subpositions=10**9), "expected 1 to 32", id="subpositions-huge"
+    ),
+    pytest.param(header(network__kind="subpixel", network__subpositions=3), "do not fit", id="subpositions-other"),
+    pytest.param(header(acquisition__lateral_fwhm=9.0), "expected the lateral one to be smaller", id="lateral-fwhm"),
+    pytest.param(header(normalisations=[]), "its header has no normalisations", id="no-scale"),
+    pytest.param(header(normalisations={"low": 0, "high": 1}), "no normalisations", id="scale-mapping"),
+    pytest.param(header(normalisations=[7]), "no readable", id="scale-number"),
+    pytest.param(header(state=NUMBERS), "its weights do not fit", id="state-without-tensors"),
+    pytest.param(header(state=[1]), "no readable", id="state-list"),
+    pytest.param(header(state=NUMBERS | {"steps": -1}), "counts what cannot be", id="state-negative"),
+    pytest.param(header(state=NUMBERS | {"patches": 1.5}), "counts what cannot be", id="state-half"),
+    pytest.param(header(state=NUMBERS | {"seconds": float("nan")}), "counts what cannot be", id="state-nan"),
+    pytest.param(header(normalisations=[{"low": 5, "high": 5}]), "no range of numbers", id="range-empty"),
+    pytest.param(header(normalisations=[{"low": 0, "high": float("inf")}]), "no range of numbers", id="range-endless"),
+    pytest.param(header(normalisations=[{"low": 0}]), "no readable", id="range-half"),
+    pytest.param(header(normalisations=[{"low": "a", "high": 1}]), "no readable", id="range-text"),
 ]
 WEIGHTS = [
     pytest.param({}, "do not fit", id="none"),
+    pytest.param(changed("state/last/head.bias", torch.zeros(4)), "no readable", id="state-without-numbers"),
     pytest.param(changed("more", torch.zeros(3)), "do not fit", id="one-more"),
     pytest.param(changed("head.bias", torch.zeros(5)), "do not fit", id="shape"),
     pytest.param(changed("head.bias", poisoned()), "not finite 32-bit numbers", id="nan"),

@@ -12,7 +12,7 @@ from napari_cropeq.core.network import MAX_FILTERS, build_network
 from napari_cropeq.core.training import Recipe, Training
 
 REFUSED = [
-    pytest.param(("wide", 8, 7, 3), "Got network 'wide', expected one of valid, padded", id="kind"),
+    pytest.param(("wide", 8, 7, 3), "Got network 'wide', expected one of subpixel, valid, padded", id="kind"),
     pytest.param(("valid", 0, 7, 3), "Got 0 filters", id="no-filters"),
     pytest.param(("valid", -1, 7, 3), "Got -1 filters", id="negative-filters"),
     pytest.param(("valid", 10**9, 7, 3), "expected 1 to 1024 filters", id="huge-filters"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cropeq import __version__
+from napari_cropeq.cli_train import add_train
 
 if TYPE_CHECKING:
     from napari_cropeq.volume.sources import Source
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         report = arguments.run(arguments)
-    except KeyboardInterrupt:
-        print("Interrupted: what was begun has been removed.", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or "Interrupted: what was begun has been removed.", file=sys.stderr)
         return 130
     except EXPECTED as error:
         if arguments.debug:
@@ -68,20 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("path", type=Path, metavar="FILE|MODEL")
     info.set_defaults(run=_info)
 
-    train = commands.add_parser("train", help="train a model on a volume itself")
-    train.add_argument("input", type=Path, metavar="INPUT", help="TIFF, OME-TIFF, ImageJ, OME-Zarr or NIfTI")
-    train.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL.safetensors")
-    train.add_argument("--channel", type=int, default=0, help="number of the channel, from 0")
-    train.add_argument("--time", type=int, default=0, help="number of the time point, from 0")
-    train.add_argument("--axial", choices="zyx", help="low-resolution axis; the one of the largest step by default")
-    train.add_argument("--fwhm", type=float, help="width of the slice profile in the file's unit; the step by default")
-    train.add_argument("--filters", type=int, default=32, help="feature maps between layers")
-    budget = train.add_mutually_exclusive_group()
-    budget.add_argument("--patches", type=int, help="patch budget")
-    budget.add_argument("--minutes", type=float, help="time budget; 2 by default")
-    train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--overwrite", action="store_true", help="replace an existing model")
-    train.set_defaults(run=_train)
+    train = add_train(commands, _progress)
 
     export = commands.add_parser("export", help="super-resolve whole volumes")
     export.add_argument("input", type=Path, nargs="+", metavar="INPUT")
@@ -154,42 +141,6 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "provenance": dict(model.provenance),
         "fingerprint": model.fingerprint,
     }
-
-
-def _train(arguments: argparse.Namespace) -> dict[str, Any]:
-    from napari_cropeq.core.model import check_model_path
-    from napari_cropeq.core.training import Recipe, Training
-    from napari_cropeq.volume.sources import check_volume, open_source
-    from napari_cropeq.volume.superres import acquisition_of
-
-    output = check_model_path(arguments.output)
-    if output.exists() and not arguments.overwrite:
-        raise FileExistsError(f"Got {output}, which exists already: choose another name or add --overwrite.")
-    minutes = None if arguments.patches is not None else (arguments.minutes if arguments.minutes is not None else 2.0)
-    recipe = Recipe(minutes=minutes, patches=arguments.patches, filters=arguments.filters, seed=arguments.seed)
-    source = open_source(arguments.input)
-    check_volume(source.data, source.name)
-    axial = "zyx".index(arguments.axial) if arguments.axial else None
-    acquisition = acquisition_of(source, _voxel_size(arguments), axial, arguments.fwhm)
-    training = Training(source.volume(arguments.channel, arguments.time), acquisition, recipe, arguments.device)
-    with _progress() as update:
-        for step in training.run():
-            validation = training.history[-1].validation or math.nan if training.history else math.nan
-            update("training", step.fraction, f"loss {step.loss:.4f}, validation {validation:.4f}")
-    model = training.model(source.describe() | {"channel": arguments.channel, "time": arguments.time})
-    model.save(output)
-    summary = training.summary()
-    report = {
-        "model": str(output),
-        "factor": acquisition.factor,
-        "patches": summary["patches"],
-        "seconds": summary["seconds"],
-        "validation": min(loss for *_, loss in summary["losses"]),
-        "fingerprint": model.fingerprint,
-    }
-    if not arguments.json:
-        print(f"{output}: {report['patches']} patches in {report['seconds']:.0f} s, factor {acquisition.factor:.4g}")
-    return report
 
 
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -28,7 +28,7 @@ SUFFIX = ".safetensors"
 MAX_BYTES = 2**31
 STATE = "state/"
 STATE_GROUPS = ("last", "average", "exp_avg", "exp_avg_sq")
-"""The last weights, their running average, and the two moments of AdamW."""
+"""The last weights, their running average, and the optimiser's two moments."""
 
 
 @dataclass(frozen=True)
@@ -261,9 +261,12 @@ def _read_state(file: Any, numbers: Any, network: Network) -> State | None:
     for group in STATE_GROUPS:
         prefix = f"{STATE}{group}/"
         own = {k.removeprefix(prefix): k for k in names if k.startswith(prefix)}
-        if own:
-            tensors |= {f"{group}/{k}": v for k, v in _read_tensors(file, own, expected).items()}
-    if len(tensors) != len(names) or not any(k.startswith("last/") for k in tensors):
+        whole = group == "last" or (group == "average" and own)
+        wanted = (
+            expected if whole else {k: v for k, v in expected.items() if k in own}
+        )  # not every weight has both moments
+        tensors |= {f"{group}/{k}": v for k, v in _read_tensors(file, own, wanted).items()}
+    if len(tensors) != len(names):
         raise ValueError("its state does not fit the network it names")
     return State(tensors, steps, patches, float(seconds))
 

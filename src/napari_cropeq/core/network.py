@@ -77,10 +77,16 @@ class ValidNetwork(nn.Module):
         super().__init__()
         self.filters, self.blocks, self.kernel, self.subpositions = filters, blocks, kernel, subpositions
         self.head = nn.Conv2d(1, filters, kernel)
-        self.body = nn.ModuleList(nn.Conv2d(filters, filters, kernel) for _ in range(2 * blocks))
+        pairs = [(filters, filters, (kernel, kernel)), (filters, filters, (self.second(kernel), kernel))]
+        self.body = nn.ModuleList(nn.Conv2d(*pair) for pair in pairs * blocks)
         self.tail = nn.Conv2d(filters, subpositions, kernel)
         initialise(self)
         use_channels_last(self)
+
+    @staticmethod
+    def second(kernel: int) -> int:
+        """Return how far along the axial axis the second convolution of a block reaches, samples."""
+        return kernel
 
     @property
     def layers(self) -> int:
@@ -89,41 +95,49 @@ class ValidNetwork(nn.Module):
 
     @property
     def shrink(self) -> int:
-        """By how much the output is smaller than the input, input samples along each axis (paper, Eq. 2)."""
+        """By how much the output is smaller than the input, px along the lateral axis (paper, Eq. 2)."""
         return shrink(self.layers, self.kernel)
 
     @property
     def halo(self) -> int:
-        """The margin a tile needs on each side, input samples."""
+        """The margin a tile needs on each lateral side, px."""
         return self.shrink // 2
 
     @property
+    def axial_halo(self) -> int:
+        """The margin a tile needs on each axial side, input samples."""
+        return (self.blocks + 2) * (self.kernel // 2) + self.blocks * (self.second(self.kernel) // 2)
+
+    @property
     def receptive_field(self) -> int:
-        """Side of the input region that one output pixel sees, input samples."""
+        """Lateral side of the input region that one output pixel sees, px."""
         return self.shrink + 1
 
     def forward(self, image: Tensor) -> Tensor:
         """Refine an interpolated image, with gradients. (N, 1, H, W) -> (N, 1, H - shrink, W - shrink)."""
-        return crop(image, self.halo) + self._tail(image)
+        return crop(image, self.axial_halo, self.halo) + self._tail(image)
+
+    @property
+    def _skip(self) -> tuple[int, int]:
+        """By how much a block crops its skip path on each side (axial, lateral); 2 px in the paper."""
+        return self.kernel // 2 + self.second(self.kernel) // 2, 2 * (self.kernel // 2)
 
     def _tail(self, image: Tensor) -> Tensor:
-        skip = 2 * (self.kernel // 2)
         x = self.head(channels_last(image))  # (N, C, H - 2, W - 2)
         for first, second in zip(self.body[::2], self.body[1::2], strict=True):
-            x = crop(x, skip) + second(functional.relu(first(x)))
+            x = crop(x, *self._skip) + second(functional.relu(first(x)))
         return self.tail(x)  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def predict(self, image: Tensor) -> Tensor:
         """Refine as :meth:`forward` does, without gradients and with bits that do not depend on H, W or N."""
-        return self._exact_tail(image).add_(crop(image, self.halo))
+        return self._exact_tail(image).add_(crop(image, self.axial_halo, self.halo))
 
     def _exact_tail(self, image: Tensor) -> Tensor:
-        skip = 2 * (self.kernel // 2)
         convs: list[Any] = list(self.body)
         x = exact_conv(channels_last(image), self.head)
         for first, second in zip(convs[::2], convs[1::2], strict=True):
-            x = exact_conv(exact_conv(x, first).relu_(), second).add_(crop(x, skip))
+            x = exact_conv(exact_conv(x, first).relu_(), second).add_(crop(x, *self._skip))
         return exact_conv(x, self.tail)
 
 
@@ -135,11 +149,19 @@ class SubpixelNetwork(ValidNetwork):
     the very end. What it predicts is the residual over the interpolation, zero while untrained. Nothing in it
     pads, strides or resamples, so it is crop-equivariant on the source grid (paper, Eq. 1).
 
-    Takes (N, 1, H, W) source samples, gives (N, 1, (H - shrink) * subpositions, W - shrink).
+    Axial samples lie ``factor`` times further apart, so that less of them tells as much: the second convolution of
+    each block is one sample high, which makes the axial halo 9 samples instead of 16 and saves 3 convolutions in 10.
+
+    Takes (N, 1, H, W) source samples, gives (N, 1, (H - 2 * axial_halo) * subpositions, W - shrink).
     """
 
     kind = "subpixel"
     on_source_grid = True
+
+    @staticmethod
+    def second(kernel: int) -> int:
+        """Return 1: the second convolution of a block is purely lateral."""
+        return 1
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the residual at all sub-positions, with gradients."""
@@ -183,6 +205,7 @@ class PaddedNetwork(nn.Module):
 
     shrink = 0
     halo = 0
+    axial_halo = 0
 
     @property
     def receptive_field(self) -> int:
@@ -237,9 +260,9 @@ def subpositions_for(kind: str, factor: float) -> int:
     return math.ceil(factor - 1e-6) if kind in NETWORKS and NETWORKS[kind].on_source_grid else 1
 
 
-def crop(image: Tensor, margin: int) -> Tensor:
-    """Return ``image`` (N, C, H, W) without ``margin`` px on each side."""
-    return image[..., margin : image.shape[-2] - margin, margin : image.shape[-1] - margin]
+def crop(image: Tensor, rows: int, columns: int) -> Tensor:
+    """Return ``image`` (N, C, H, W) without so many ``rows`` and ``columns`` on each side."""
+    return image[..., rows : image.shape[-2] - rows, columns : image.shape[-1] - columns]
 
 
 def initialise(network: ValidNetwork | PaddedNetwork) -> None:

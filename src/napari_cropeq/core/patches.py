@@ -39,7 +39,7 @@ def min_lateral(acquisition: Acquisition) -> int:
 class Pairs:
     """A batch: what a network sees and what it should make of it, normalised float32."""
 
-    image: Tensor  # (N, 1, patch, patch), on the network's input grid
+    image: Tensor  # (N, 1, cells and halo, columns and halo), on the network's input grid
     target: Tensor  # (N, 1, rows, columns), on the SR grid
     base: Tensor | None = None  # (N, 1, rows, columns), the interpolation, where the network gives the residual only
     carry: Tensor | None = None  # (N, rows, outputs), from the network's outputs to the SR grid where they differ
@@ -99,7 +99,8 @@ class PatchSampler:
     ) -> None:
         for volume in volumes:
             check_shape(volume.voxels.shape, acquisition, min_lateral(acquisition))
-        self.lattice, self.halo = Lattice.of(network, acquisition.factor), network.halo
+        self.lattice = Lattice.of(network, acquisition.factor)
+        self.axial_halo, self.halo = network.axial_halo, network.halo
         self.recipe = recipe
         self.rng = np.random.default_rng((recipe.seed, start, 0))
         self.support = math.ceil(3 * acquisition.blur_px / FWHM_PER_SIGMA)
@@ -108,9 +109,8 @@ class PatchSampler:
         # The padded network is trained on patches as large as the valid one's targets (paper: 32 px).
         self.columns = min(recipe.patch - network.shrink if network.shrink else recipe.patch // 2, smallest)
         self.cells = min(self.columns, math.floor((smallest - offset) / self.lattice.step))
-        margin = 2 * self.halo
-        room = math.ceil((self.cells + margin) * self.lattice.step) + 2 * self.support + offset
-        space = (room, self.columns + margin)
+        room = math.ceil((self.cells + 2 * self.axial_halo) * self.lattice.step) + 2 * self.support + offset
+        space = (room, self.columns + 2 * self.halo)
         self.noise: dict[int, NoiseModel] = {}
         self._held_out: list[Plane] = []
         # Not continued from ``start``: what is validated on stays the same when a training goes on.
@@ -143,18 +143,18 @@ class PatchSampler:
         return Pairs(image[:, None], target[:, None], None if base is None else base[:, None], carry)
 
     def _draw_one(self, plane: Plane, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32] | None, ...]:
-        lattice, halo = self.lattice, self.halo
+        lattice, halo, deep = self.lattice, self.halo, self.axial_halo
         samples = len(plane.coarse)
         cell, column = self._place(plane, rng)
         start, stop = lattice.inside(cell, self.cells)
         columns = mirror(np.arange(column - halo, column + self.columns + halo), plane.sharp.shape[1])
         left, right = int(columns.min()), int(columns.max()) + 1
-        up = upwards(samples, halo, lattice.factor)  # row halo + j is SR px j
+        up = upwards(samples, deep, lattice.factor)  # row deep + j is SR px j
         if lattice.on_source_grid:
-            rows = up[halo + start : halo + stop]
-            taken = mirror(np.arange(cell - halo, cell + self.cells + halo), samples)
+            rows = up[deep + start : deep + stop]
+            taken = mirror(np.arange(cell - deep, cell + self.cells + deep), samples)
         else:
-            rows = up[start : stop + 2 * halo]
+            rows = up[start : stop + 2 * deep]
             taken = np.zeros(0, np.int64)
         needed = np.flatnonzero(rows.any(axis=0))
         low = int(min(needed[0], *taken)) if len(taken) else int(needed[0])
@@ -171,14 +171,14 @@ class PatchSampler:
 
     def _place(self, plane: Plane, rng: np.random.Generator) -> tuple[int, int]:
         """Return the first cell and column of what a patch gives."""
-        step, halo = self.lattice.step, self.halo
+        step = self.lattice.step
         row, column = plane.place(rng, self.recipe.gradient)
         # The halo, and the support of the blur, stay inside where there is room for them.
         end = math.floor((plane.sharp.shape[0] + 1e-6) / step)
-        margin = max(0, min(halo + math.ceil(self.support / step), (end - self.cells) // 2))
+        margin = max(0, min(self.axial_halo + math.ceil(self.support / step), (end - self.cells) // 2))
         cell = int(np.clip(round(row / step - self.cells / 2), margin, max(margin, end - self.cells - margin)))
         end = plane.sharp.shape[1]
-        margin = max(0, min(halo, (end - self.columns) // 2))
+        margin = max(0, min(self.halo, (end - self.columns) // 2))
         first = int(np.clip(round(column - self.columns / 2), margin, max(margin, end - self.columns - margin)))
         return cell, first
 

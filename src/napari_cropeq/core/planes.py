@@ -85,7 +85,7 @@ def inscribed(shape: Sequence[int], angle: float) -> tuple[int, int]:
     short, long = min(height, width), max(height, width)
     if short <= 2 * sin * cos * long or abs(sin - cos) < 1e-9:  # two corners touch the longer sides
         half = short / 2
-        turned = (half / cos, half / sin) if height > width else (half / sin, half / cos)
+        turned = (half / sin, half / cos) if height > width else (half / cos, half / sin)
     else:
         double = cos * cos - sin * sin
         turned = ((height * cos - width * sin) / double, (width * cos - height * sin) / double)

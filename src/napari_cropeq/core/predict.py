@@ -201,7 +201,8 @@ class Predictor:
         return Window(np.ascontiguousarray(samples), read, self.acquisition)
 
     def _halo(self, plane: int) -> IntTriple:
-        return pick((self.acquisition.axial, plane), self.network.halo, 0)
+        halos = {self.acquisition.axial: self.network.axial_halo, plane: self.network.halo}
+        return int_triple([halos.get(a, 0) for a in range(3)])
 
     def _along(self, box: Box, start: int, stop: int) -> Box:
         """Return ``box`` with another range along the axial axis."""
@@ -236,9 +237,9 @@ class Predictor:
 
     def _rows(self, cells: Box, plane: int) -> int:
         """Return how many planes of ``cells`` go through the network in one call."""
-        area = 1
+        halo, area = self._halo(plane), 1
         for a in (self.acquisition.axial, plane):
-            area *= min(cells.shape[a], FREE_TILE) + self.network.shrink
+            area *= min(cells.shape[a], FREE_TILE) + 2 * halo[a]
         return max(1, MAX_ELEMENTS // (area * self.network.filters))
 
     def _refine(self, window: Window, cells: Box, plane: int) -> npt.NDArray[Any]:
@@ -301,10 +302,11 @@ def _check_exactness(
         torch.manual_seed(0)
         network = build_network(kind, *shape).to(device=device, dtype=dtype)
         torch.nn.init.normal_(network.tail.weight, std=0.1)  # an untrained tail is zero: every tile would agree
-        image = torch.randn(3, 1, 64 + network.shrink, 56 + network.shrink, dtype=dtype).to(device)
+        high, wide = 2 * network.axial_halo, 2 * network.halo
+        image = torch.randn(3, 1, 64 + high, 56 + wide, dtype=dtype).to(device)
     use_channels_last(network)
     network.requires_grad_(False)
-    margin, each, epsilon = network.shrink, network.subpositions, 0.0
+    each, epsilon = network.subpositions, 0.0
     with reproducible(device):
         whole = network.predict(image)
         for rows, top, left, height, width in (
@@ -313,7 +315,7 @@ def _check_exactness(
             (1, 5, 7, 17, 40),
             (2, 31, 3, 33, 53),
         ):
-            tile = network.predict(image[:rows, :, top : top + height + margin, left : left + width + margin])
+            tile = network.predict(image[:rows, :, top : top + height + high, left : left + width + wide])
             crop = whole[:rows, :, top * each : (top + height) * each, left : left + width]
             epsilon = max(epsilon, float((tile - crop).abs().max()))
     return Exactness(device.type, epsilon)

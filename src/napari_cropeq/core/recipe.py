@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from napari_cropeq.core.network import NETWORKS
 __all__ = ["PRESETS", "Recipe"]
 
 BLOCKS = {"subpixel": 7, "valid": 7, "padded": 32}
+OPTIMISERS = ("muon", "adamw")
 SCHEDULES = ("cosine", "constant")
 ROTATIONS = ("right", "any")
 
@@ -39,8 +40,9 @@ class Recipe:
     blocks: int | None = option(None, "residual blocks; 7, or 32 for the padded network, by default")
     kernel: int = option(3, "side of a convolution kernel, px", choices=(3, 5, 7))
     patch: int = option(64, "side of an input patch, px of the network's input")
-    batch: int = option(16, "patches a step")
-    rate: float = option(1e-3, "peak learning rate")
+    batch: int = option(4, "patches a step")
+    optimiser: str = option("muon", "how weights are stepped", choices=OPTIMISERS)
+    rate: float = option(1e-3, "peak learning rate (of AdamW; Muon's matrices take ten times that)")
     schedule: str = option("cosine", "how the learning rate goes after its warm-up", choices=SCHEDULES)
     warm_up: int = option(50, "steps until the learning rate is at its peak")
     decay: float = option(0.01, "weight decay of AdamW")
@@ -81,6 +83,45 @@ class Recipe:
             values["patches"] = None
         return cls(**{**values, **overrides})
 
+    @classmethod
+    def read(cls, values: Any) -> Recipe:
+        """Return the recipe that a model file tells of; what it does not tell is as by default.
+
+        Raises
+        ------
+        ValueError
+            If it is no mapping of a recipe's fields, each of the right type and range.
+        """
+        kinds = {f.name: f.type for f in dataclasses.fields(cls)}
+        if not isinstance(values, Mapping) or not set(values) <= set(kinds):
+            raise ValueError("Got a model that does not tell its recipe, expected one: train anew.")
+        for name, value in values.items():
+            if not any(_fits(value, kind.strip()) for kind in str(kinds[name]).split("|")):
+                raise ValueError(f"Got a model whose recipe has {name} {value!r}, expected {kinds[name]}: train anew.")
+        return cls(**values)
+
+    @classmethod
+    def parse(cls, words: Iterable[str]) -> dict[str, Any]:
+        """Return ``NAME=VALUE`` words as values of a recipe's fields, each in the type of its field.
+
+        Raises
+        ------
+        ValueError
+            If a word is none, or the value is none of that field.
+        """
+        kinds = {f.name: str(f.type).split(" ")[0] for f in dataclasses.fields(cls)}
+        settings: dict[str, Any] = {}
+        for word in words:
+            name, found, text = word.partition("=")
+            name = name.replace("-", "_")
+            if not found or name not in kinds:
+                raise ValueError(
+                    f"Got setting {word!r}, expected NAME=VALUE with a name among {', '.join(kinds)}: "
+                    "write, for instance, filters=64."
+                )
+            settings[name] = _parse(name, text, kinds[name])
+        return settings
+
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.patches is None):
             raise ValueError("Got both or neither of minutes and patches, expected one budget: give one of them.")
@@ -117,6 +158,21 @@ class Recipe:
         return self.blocks if self.blocks is not None else BLOCKS.get(self.network, 7)
 
 
+def _fits(value: Any, kind: str) -> bool:
+    """Return whether a JSON value is of the ``kind`` of a field; a whole number is a float as well."""
+    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+    return value is None if kind == "None" else type(value) in kinds[kind]
+
+
+def _parse(name: str, text: str, kind: str) -> Any:
+    known: dict[str, Any] = {"true": True, "false": False} if kind == "bool" else {}
+    expected = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+    try:
+        return known[text.lower()] if kind == "bool" else {"int": int, "float": float, "str": str}[kind](text)
+    except (ValueError, KeyError):
+        raise ValueError(f"Got setting {name} of {text!r}, expected {expected[kind]}: correct it.") from None
+
+
 PAPER: dict[str, Any] = {
     "minutes": None,
     "patches": 320_000,
@@ -124,6 +180,7 @@ PAPER: dict[str, Any] = {
     "filters": 256,  # not in the paper's text: the count that its times fit best
     "patch": 64,
     "batch": 32,
+    "optimiser": "adamw",
     "rate": 1e-4,
     "schedule": "constant",
     "warm_up": 1,

@@ -18,6 +18,7 @@ from torch.nn import functional
 from napari_cropeq.core.allocator import keep_freed_memory
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model, State, provenance
+from napari_cropeq.core.muon import Muon
 from napari_cropeq.core.network import Network, build_network, crop, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.patches import Pairs, PatchSampler
@@ -238,18 +239,23 @@ class Training:
         part = next(self._held.split(1))
         with torch.no_grad():
             output = part.output(self._network)
-        base = part.base if part.base is not None else crop(part.image, self._network.halo)
+        base = part.base if part.base is not None else crop(part.image, self._network.axial_halo, self._network.halo)
         one, two, three = (x[0, 0].float().cpu().numpy().copy() for x in (base, output, part.target))
         return Thumbnail(one, two, three)
 
     def _make_optimiser(self) -> torch.optim.Optimizer:
-        recipe = self.recipe
-        optimiser = torch.optim.AdamW(self._network.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
-        if self._state is not None and self._state.group("exp_avg"):
-            first, second = self._state.group("exp_avg"), self._state.group("exp_avg_sq")
-            for name, weight in self._network.named_parameters():
-                moments = {k: v[name].to(weight).clone() for k, v in (("exp_avg", first), ("exp_avg_sq", second))}
-                optimiser.state[weight] = {"step": torch.tensor(float(self._state.steps)), **moments}
+        recipe, network = self.recipe, self._network
+        optimiser: torch.optim.Optimizer = (
+            Muon(network, recipe.rate, recipe.decay)
+            if recipe.optimiser == "muon"
+            else torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+        )
+        if self._state is not None:
+            moments = {moment: self._state.group(moment) for moment in ("exp_avg", "exp_avg_sq")}
+            for name, weight in network.named_parameters():
+                kept = {k: v[name].to(weight).clone() for k, v in moments.items() if name in v}
+                if kept:
+                    optimiser.state[weight] = {"step": torch.tensor(float(self._state.steps)), **kept}
         return optimiser
 
     def _set_rate(self, fraction: float, step: int) -> None:
@@ -331,13 +337,16 @@ class Training:
             self._best = {k: v.detach().cpu().clone() for k, v in weights.items()}
         return loss
 
-    def _take_state(self) -> State:
+    def _take_state(self) -> State | None:
+        """Return where the training stands; None where nothing can be gone on from, since a loss was no number."""
         tensors = {f"last/{k}": v.detach().cpu().clone() for k, v in self._network.state_dict().items()}
         tensors |= {f"average/{k}": v.detach().cpu().clone() for k, v in self._average.items()}
         for name, weight in self._network.named_parameters():
             for moment in ("exp_avg", "exp_avg_sq"):
-                if weight in self._optimiser.state:
+                if moment in self._optimiser.state.get(weight, {}):
                     tensors[f"{moment}/{name}"] = self._optimiser.state[weight][moment].detach().cpu().clone()
+        if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
+            return None
         return State(tensors, self._steps, self._patches, self._seconds)
 
 

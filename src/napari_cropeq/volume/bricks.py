@@ -33,6 +33,7 @@ class Bricks:
         self._array, self._cap, self._nbytes = array, cap, 0
         self.shape: tuple[int, ...] = tuple(int(n) for n in array.shape)
         self.dtype = np.dtype(array.dtype)
+        self.chunks = array.chunks  # sizes along z, y, x: what is best read together
         self._edges = [np.cumsum((0, *sizes)) for sizes in array.chunks]
         self._bricks: OrderedDict[tuple[int, ...], npt.NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,10 +14,10 @@ from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, check_shape
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Exactness, Predictor, convert, never
-from napari_cropeq.volume.bricks import Bricks
+from napari_cropeq.volume.bricks import CAP, Bricks
 from napari_cropeq.volume.sources import Source, check_volume
 
-__all__ = ["DTYPES", "Lead", "SuperResolution", "acquisition_of"]
+__all__ = ["DTYPES", "Lead", "SuperResolution", "acquisition_of", "training_volumes"]
 
 Lead = tuple[int, ...]
 """Indices along the leading axes (t, c) of a source."""
@@ -30,6 +30,7 @@ def acquisition_of(
     voxel_size: tuple[float, float, float] | None = None,
     axial: int | None = None,
     fwhm: float | None = None,
+    lateral_fwhm: float = 0.0,
 ) -> Acquisition:
     """Return how a source was sampled.
 
@@ -43,6 +44,8 @@ def acquisition_of(
         Axial axis, an index into z, y, x; the one of the largest step by default.
     fwhm : float, optional
         Width of the slice profile in the source's unit; the axial step by default.
+    lateral_fwhm : float, optional
+        Width of the lateral point spread in the source's unit; 0 where it is not known.
 
     Raises
     ------
@@ -60,7 +63,24 @@ def acquisition_of(
     unit = source.unit
     if unit == "pixel" and voxel_size is not None:
         unit = "micrometer"
-    return Acquisition(size, guess_axial(size) if axial is None else axial, fwhm or 0.0, unit)
+    return Acquisition(size, guess_axial(size) if axial is None else axial, fwhm or 0.0, unit, lateral_fwhm)
+
+
+def training_volumes(
+    source: Source, channels: Sequence[int] | None = (0,), times: Sequence[int] | None = (0,)
+) -> list[list[Bricks]]:
+    """Return the time points (z, y, x) of each channel to train on, lazily; None stands for all.
+
+    Raises
+    ------
+    ValueError
+        If there is no such channel or time point, or the source holds no volumes.
+    """
+    check_volume(source.data, source.name)
+    chosen = range(source.n_channels) if channels is None else channels
+    when = range(source.n_times) if times is None else times
+    cap = CAP // (len(chosen) * len(when))
+    return [[Bricks(source.volume(channel, time), cap) for time in when] for channel in chosen]
 
 
 class SuperResolution:

@@ -1,0 +1,263 @@
+"""Trainings that are interrupted, killed, gone on from, or short of memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from conftest import acquired, blobs, textured_volume
+from napari_cropeq.cli import main
+from napari_cropeq.core import checkpoint as checkpoints
+from napari_cropeq.core.checkpoint import Checkpoint
+from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.core.training import Training
+
+Z4 = Acquisition((4.0, 1.0, 1.0))
+SOURCE = acquired(blobs((48, 96, 96)), 4)
+TINY = {"minutes": None, "patches": 64, "filters": 4, "validation": 4, "batch": 8, "blocks": 2}
+
+
+def training(start: Model | None = None, resume: bool = False, source=SOURCE, **options) -> Training:
+    return Training(source, Z4, Recipe(**(TINY | options)), "cpu", start=start, resume=resume)
+
+
+def finished(one: Training) -> Training:
+    for _ in one.run():
+        pass
+    return one
+
+
+def interrupted(steps: int, **options) -> Training:
+    one = training(**options)
+    run = one.run()
+    for _ in range(steps):
+        next(run)
+    run.close()
+    return one
+
+
+def stack_file(folder: Path) -> Path:
+    data = textured_volume((12, 90, 92))
+    size = {f"PhysicalSize{axis}": step for axis, step in zip("ZYX", (4.0, 1.0, 1.0), strict=True)}
+    tifffile.imwrite(folder / "a.ome.tif", data, metadata={"axes": "ZYX", **size}, photometric="minisblack")
+    return folder / "a.ome.tif"
+
+
+def optimiser_state(one: Training) -> list[torch.Tensor]:
+    state = one._take_state()
+    return [state.tensors[k] for k in sorted(state.tensors) if not k.startswith("average")]
+
+
+@pytest.mark.parametrize("optimiser", ["muon", "adamw"])
+@pytest.mark.parametrize("kind", ["subpixel", "valid"])
+def test_going_on_takes_weights_and_optimiser_along(tmp_path, kind, optimiser):
+    one = finished(training(network=kind, optimiser=optimiser, average=0.9))
+    one.model({}).save(tmp_path / "m.safetensors")
+    start = Model.load(tmp_path / "m.safetensors")
+    two = training(start, network=kind, optimiser=optimiser, average=0.9)
+    assert len(optimiser_state(two)) == len(optimiser_state(one))
+    assert all(torch.equal(a, b) for a, b in zip(optimiser_state(one), optimiser_state(two), strict=True))
+    assert all(torch.equal(v, two._average[k]) for k, v in one._average.items())
+    again = finished(two)
+    assert (again._patches, again._steps) == (128, 16)
+    assert again.history[0].patches > 64 and min(p.validation for p in again.history) <= one._best_loss + 1e-6
+
+
+def test_going_on_never_loses_what_was_best():
+    one = finished(training(patches=400))
+    two = finished(training(one.model({}), rate=0.5, patches=16))  # a rate that ruins the weights
+    assert two._best_loss == pytest.approx(one._best_loss)
+    assert all(torch.equal(v, two.network.state_dict()[k]) for k, v in one.network.state_dict().items())
+
+
+def test_an_interrupted_training_is_completed_not_begun_anew():
+    one = interrupted(3)
+    two = training(one.model({}), resume=True)
+    steps = list(two.run())
+    assert [p.patches for p in steps] == [32, 40, 48, 56, 64]
+    assert steps[0].fraction == 0.5 and steps[0].seconds > one._seconds
+    assert two.history[0].patches == 24, "what was measured before is still shown"
+    third = training(one.model({}))
+    assert [p.patches for p in third.run()] == list(range(32, 96, 8)), "without resume the budget is spent anew"
+
+
+DIFFERENT = [
+    pytest.param(
+        {"filters": 5}, Z4, "with 4 filters, 2 blocks and kernels of 3 px, expected network .* 5", id="filters"
+    ),
+    pytest.param({"network": "valid"}, Z4, "Got a model of network 'subpixel'", id="network"),
+    pytest.param({}, Acquisition((5.0, 1.0, 1.0)), "trained for factor 4 and a volume of factor 5", id="factor"),
+]
+
+
+@pytest.mark.parametrize(("options", "acquisition", "message"), DIFFERENT)
+def test_what_cannot_be_gone_on_from(options, acquisition, message):
+    start = interrupted(1).model({})
+    with pytest.raises(ValueError, match=message):
+        Training(SOURCE, acquisition, Recipe(**(TINY | options)), "cpu", start=start)
+
+
+def test_a_checkpoint_is_of_one_source_and_recipe(tmp_path):
+    one = interrupted(2)
+    checkpoint = Checkpoint.beside(tmp_path / "m.safetensors", {"name": "stack"})
+    assert not checkpoint.exists
+    checkpoint.keep(one)
+    assert not checkpoint.exists, "it is not time yet"
+    checkpoint.keep(one, now=True)
+    assert checkpoint.exists and checkpoint.path.name == "m.checkpoint.safetensors"
+    assert checkpoint.load(one.recipe).state.patches == 16
+    with pytest.raises(ValueError, match=r"Got other settings \(rate\) than the training"):
+        checkpoint.load(Recipe(**TINY, rate=0.5))
+    with pytest.raises(ValueError, match="Got an unfinished training of 'stack'"):
+        Checkpoint.beside(tmp_path / "m.safetensors", {"name": "other"}).load()
+    checkpoint.remove()
+    assert not checkpoint.exists
+
+
+HOSTILE = [
+    pytest.param(None, "does not tell its recipe", id="none"),
+    pytest.param([1], "does not tell its recipe", id="list"),
+    pytest.param({"colour": 1}, "does not tell its recipe", id="unknown"),
+    pytest.param({"filters": "4"}, "recipe has filters '4', expected int", id="text"),
+    pytest.param({"filters": True}, "recipe has filters True", id="bool"),
+    pytest.param({"filters": None}, "recipe has filters None", id="null"),
+    pytest.param({"minutes": float("nan")}, "Got nan minutes", id="nan"),
+    pytest.param({"batch": -1}, "Got a batch below 1", id="range"),
+    pytest.param({"schedule": "__import__('os')"}, "expected one of cosine", id="choice"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), HOSTILE)
+def test_a_hostile_recipe_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe.read(values)
+
+
+def test_a_recipe_survives_its_file():
+    recipe = Recipe.preset("light-sheet", seed=5, filters=8)
+    assert Recipe.read(json.loads(json.dumps(vars(recipe)))) == recipe
+
+
+KILLS = [pytest.param(n, id=f"kill-{n}") for n in range(4)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.parametrize("number", KILLS)
+def test_a_killed_training_is_completed(tmp_path, number):
+    """Kill it at a random moment, among them while it saves; what is there is whole, and --resume completes it."""
+    stack, output = stack_file(tmp_path), tmp_path / "m.safetensors"
+    words = ["train", str(stack), "-o", str(output), "--patches", "4000", "--filters", "4", "--device", "cpu"]
+    words += ["--set", "blocks=1", "--set", "validation=4", "--resume"]
+    program = (
+        "import sys\nfrom napari_cropeq.core import checkpoint\ncheckpoint.SECONDS = 0.0\n"
+        "from napari_cropeq.cli import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE)
+    checkpoint = tmp_path / "m.checkpoint.safetensors"
+    deadline = time.monotonic() + 60
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(np.random.default_rng(number).uniform(0.05, 1.0))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    kept = Model.load(checkpoint)
+    assert not output.exists() and 0 < kept.state.patches < 4000
+    words[words.index("4000")] = str(kept.training["recipe"]["patches"])
+    assert main(words) == 0
+    model = Model.load(output)
+    assert 4000 <= model.state.patches < 4004 and model.training["losses"][0][0] <= kept.state.patches + 2000
+    assert not checkpoint.exists()
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] in ([], ["m.checkpoint.safetensors.partial"])
+
+
+def test_a_checkpoint_loses_half_a_minute_at_most():
+    assert checkpoints.SECONDS + 10 <= 30, "a step, or a validation, may pass before it is saved"
+
+
+def test_an_unfinished_training_is_not_forgotten(tmp_path, capsys):
+    stack, output = stack_file(tmp_path), tmp_path / "m.safetensors"
+    words = ["train", str(stack), "-o", str(output), "--patches", "16", "--filters", "4", "--device", "cpu"]
+    (tmp_path / "m.checkpoint.safetensors").write_bytes(b"anything")
+    assert main(words) == 1
+    assert "interrupted: add --resume to complete it, or --overwrite to start anew" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 1
+    assert "no readable napari-cropeq model" in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 0
+    assert output.exists() and not (tmp_path / "m.checkpoint.safetensors").exists()
+
+
+MEMORY = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+import numpy as np, torch
+torch.set_num_threads(1)
+from test_checkpoint import SOURCE, Z4
+from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.core.training import Training
+
+training = Training(SOURCE, Z4, Recipe(minutes=None, patches=192, batch=64, filters={filters}, validation=1), "cpu")
+run = training.run()
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + {spare} * 2**20,) * 2)
+try:
+    steps = list(run)
+except MemoryError as error:
+    print("memory", error)
+else:
+    print(steps[-1].patches, training._part, steps[-1].note)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on a process's memory is Linux's")
+@pytest.mark.parametrize(
+    ("filters", "spare", "expected"),
+    [
+        pytest.param(16, 4000, "192 64 \n", id="enough"),
+        pytest.param(32, 700, "192 part Out of memory: batches of 64", id="halved"),
+        pytest.param(256, 60, "memory a single patch", id="too-little"),
+    ],
+)
+def test_out_of_memory_halves_the_batch(filters, spare, expected):
+    """A process that really cannot allocate more."""
+    program = MEMORY.format(tests=str(Path(__file__).parent), filters=filters, spare=spare)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    told = ran.stdout
+    if "part" in expected:
+        part = int(told.split()[1])
+        assert part < 64
+        expected = expected.replace("part", str(part))
+    assert told.startswith(expected), ran.stderr
+
+
+def test_parts_of_a_batch_make_the_same_step():
+    whole, parts = training(batch=16), training(batch=16)
+    parts._part = 3
+    for one in (whole, parts):
+        next(iter(one.run()))
+    for a, b in zip(whole._network.parameters(), parts._network.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=2e-5)
+
+
+def test_training_stops_when_nothing_improves_any_more():
+    flat = np.full((8, 96, 96), 100.0, np.float32)
+    flat[:, :, ::40] = 101.0  # nothing to learn along the other axis, soon nothing along this one
+    one = training(source=flat, patches=100_000, epoch=32, patience=3, improvement=0.2, match_noise=False)
+    steps = list(one.run())
+    assert steps[-1].fraction == 1 and steps[-1].patches < 50_000
+    assert steps[-1].note.startswith("Converged: no improvement over 3 validations")
+    never = training(source=flat, patches=800, epoch=32, patience=0, improvement=0.2, match_noise=False)
+    assert list(never.run())[-1].patches == 800

@@ -30,7 +30,7 @@ def blobs(shape=(12, 72, 80)) -> np.ndarray:
 
 
 def model_for(factor: float = 2.5, filters: int = 8) -> Model:
-    return Model(random_network("valid", filters), Acquisition((factor, 1, 1)), Normalisation(0.0, 3000.0))
+    return Model(random_network("valid", filters), Acquisition((factor, 1, 1)), [Normalisation(0.0, 3000.0)])
 
 
 @pytest.fixture
@@ -42,6 +42,12 @@ def viewer(make_napari_viewer):
 
 def dock(viewer, name):
     return viewer.window.add_plugin_dock_widget(PLUGIN, name)[1]
+
+
+def small(train, **budget: float) -> None:
+    """Choose a small network and a budget."""
+    train.recipe.fields["filters"].value = 8
+    train.recipe.set_budget(**budget)
 
 
 def work_threads() -> list[threading.Thread]:
@@ -63,7 +69,7 @@ def test_train_preview_volume_save(viewer, qtbot, tmp_path):
     train = dock(viewer, "Train")
     assert [box.value for box in train.voxel_size] == [2.5, 1, 1]
     assert (train.axial.value, train.fwhm.value) == ("z", 2.5)
-    train.filters.value, train.minutes.value = 8, 0.05
+    small(train, minutes=0.05)
     train.buttons["start"].native.click()
     assert not train.buttons["start"].enabled
     qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
@@ -137,13 +143,13 @@ def test_the_whole_volume_straight_to_disk(viewer, qtbot, tmp_path):
 def test_stop_keeps_what_was_trained(viewer, qtbot):
     viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
     train = dock(viewer, "Train")
-    train.filters.value, train.minutes.value = 8, 10
+    small(train, minutes=10)
     train.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: bool(train._curve), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: bool(train.curves.points), timeout=TIMEOUT)
     train.buttons["stop"].native.click()
     qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
     assert train.session.model is not None
-    assert train.session.model.training["patches"] >= train._curve[-1][0], "nothing learnt is lost"
+    assert train.session.model.training["patches"] >= train.curves.points[-1][0], "nothing learnt is lost"
     assert train.buttons["start"].enabled
 
 
@@ -171,7 +177,7 @@ def test_closing_the_window_stops_the_work(make_napari_viewer, qtbot, tmp_path, 
         widget.destination.value = tmp_path / "out.ome.zarr"
     widget.buttons["start"].native.click()
     if stage == "train":
-        qtbot.waitUntil(lambda: bool(widget._curve), timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: bool(widget.curves.points), timeout=TIMEOUT)
     else:
         qtbot.waitUntil(lambda: widget.result.layer is not None, timeout=TIMEOUT)
     assert work_threads()
@@ -414,11 +420,11 @@ def test_the_time_point_shown_is_the_one_trained_on(viewer, qtbot):
     train = dock(viewer, "Train")
     train.layer.value = layer
     viewer.dims.set_point(0, 6)
-    train.filters.value, train.minutes.value = 8, 0.02
+    small(train, minutes=0.02)
     train.buttons["start"].native.click()
     qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
-    assert train.session.model.provenance["source"]["lead"] == [2]
-    assert train.session.model.normalisation.low > 9000
+    assert train.session.model.provenance["source"]["times"] == [2]
+    assert train.session.model.normalisations[0].low > 9000
 
 
 def test_lengths_of_any_magnitude(viewer):

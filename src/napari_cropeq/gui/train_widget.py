@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from magicgui.widgets import ComboBox, Container, FileEdit, FloatSpinBox
+from magicgui.widgets import ComboBox, Container, FileEdit
 from napari.layers import Image
 from napari.utils.theme import get_theme
 from platformdirs import user_cache_path
-from qtpy.QtWidgets import QAbstractSpinBox
 
 from napari_cropeq.core.checkpoint import Checkpoint
-from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, guess_axial
+from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import choose_device
 from napari_cropeq.core.recipe import Recipe
@@ -23,18 +21,16 @@ from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
 from napari_cropeq.core.training import Training
 from napari_cropeq.gui.curves import Curves
 from napari_cropeq.gui.jobs import Job
-from napari_cropeq.gui.layers import check_layer, set_voxel_size, source_of, voxel_size_of
+from napari_cropeq.gui.layers import check_layer
 from napari_cropeq.gui.panel import Panel
 from napari_cropeq.gui.profile_section import ProfileSection
 from napari_cropeq.gui.recipe_form import RecipeForm
+from napari_cropeq.gui.source_form import SourceForm
 from napari_cropeq.gui.thumbnails import Thumbnails
-from napari_cropeq.gui.training_data import TrainingData, channel_layers, shown_of, source_checksum
+from napari_cropeq.gui.training_data import TrainingData, source_checksum
 from napari_cropeq.gui.training_run import Report, TrainingRun
-from napari_cropeq.volume.superres import acquisition_of
 
 __all__ = ["TrainWidget"]
-
-SHOWN, ALL = "shown", "all"
 
 
 class TrainWidget(Panel):
@@ -51,39 +47,26 @@ class TrainWidget(Panel):
         self._job: Job | None = None
         self._run: TrainingRun | None = None
         self._own: set[Path] = set()  # files that this widget wrote and may write again
-        self._showing = False
-        self._shown: Any = None  # the layer whose scale the fields follow
-        self._followed: float | None = None  # the step that the FWHM follows until it is set to something else
         self._add_fields()
         self._add_views()
         self.layer.changed.connect(self._show_layer)
-        self.viewer.layers.events.inserted.connect(self._show_choices)
-        self.viewer.layers.events.removed.connect(self._show_choices)
-        for axis, box in enumerate(self.voxel_size):
-            box.changed.connect(lambda _=None, axis=axis: self.attempt(lambda: self._correct_layer(axis)))
+        self.viewer.layers.events.inserted.connect(self._on_siblings)
+        self.viewer.layers.events.removed.connect(self._on_siblings)
         self.profile.asked.connect(lambda: self.attempt(self.suggest))
-        self.profile.applied.connect(self._apply_fwhm)
+        self.profile.applied.connect(self._on_applied)
+        for box in (*self.source.voxel_size, self.source.axial, self.source.lateral_fwhm):
+            box.changed.connect(lambda: self.profile.clear())  # what was suggested is of another acquisition
         self.session.model_changed.connect(self._enable)
         self._show_layer()
 
     def _add_fields(self) -> None:
         foreground = get_theme(self.viewer.theme).text.as_hex()
-        one = [("the one shown", SHOWN)]
-        self.channels = ComboBox(label="Channels", choices=one, tooltip="Each channel has a normalisation of its own")
-        self.times = ComboBox(label="Time points", choices=one, tooltip="All share the normalisation of the first")
-        self.axial = ComboBox(label="Axial axis", choices=list(AXIS_NAMES), tooltip="The axis of low resolution")
-        self.voxel_size = [_length(name, f"Distance between voxel centres along {name}") for name in AXIS_NAMES]
-        self.sizes = Container(widgets=self.voxel_size, layout="horizontal", labels=False, label="Voxel z, y, x")
-        self.sizes.margins = (0, 0, 0, 0)
-        self.fwhm = _length("FWHM", "Width of the slice profile along the axial axis; the step by default")
-        told = "Width of the blur that lateral slices have already: only the difference is then added. 0: not known"
-        self.lateral_fwhm = _length("Lateral FWHM", told, 0.0)
+        self.source = SourceForm(self._layers, self.attempt)
         self.device = ComboBox(label="Device", choices=_devices(), tooltip="Where to compute; auto: the GPU if any")
         self.recipe = RecipeForm()
-        self.profile = ProfileSection(self.lateral_fwhm, foreground)
+        self.profile = ProfileSection(self.source.lateral_fwhm, foreground)
         self.curves = Curves(foreground)
-        self.form.extend([self.channels, self.times, self.axial, self.sizes, self.fwhm])
-        self.form.extend([self.recipe.preset, self.recipe.spending, self.device])
+        self.form.extend([*self.source.widgets, self.recipe.preset, self.recipe.spending, self.device])
 
     def _add_views(self) -> None:
         self.thumbnails = Thumbnails()
@@ -105,18 +88,18 @@ class TrainWidget(Panel):
 
     def start(self) -> None:
         """Check everything, then train a new model in the background."""
-        self._train(self._acquisition(), self._data(), self.recipe.recipe())
+        self._train(self.source.acquisition(), self.source.data(self.viewer.dims.point), self.recipe.recipe())
 
     def go_on(self) -> None:
         """Train the model in use further, with its optimiser's state and the budget in the form."""
         model = self.session.model
         if model is None:
             raise ValueError("Got no model to go on from, expected one: train or load one first.")
-        model.check_fits(self._acquisition())
-        self._train(self._acquisition(), self._data(), self.recipe.recipe(), model)
+        model.check_fits(self.source.acquisition())
+        self._train(self.source.acquisition(), self.source.data(self.viewer.dims.point), self.recipe.recipe(), model)
 
     def resume(self) -> None:
-        """Complete the training of this layer that was interrupted, with the settings it had."""
+        """Complete the training of the layer that was interrupted, with the settings it had."""
         layer = check_layer(self.layer.value)
         path = checkpoint_path(layer)
 
@@ -134,14 +117,14 @@ class TrainWidget(Panel):
 
     def suggest(self) -> None:
         """Have the image suggest the FWHM; nothing is changed by it."""
-        layer, acquisition = self.layer.value, self._acquisition()
-        volume, lateral = self._data(every=False).channels[0][0], self.lateral_fwhm.value
+        layer, acquisition = self.layer.value, self.source.acquisition()
+        [[volume]] = self.source.data(self.viewer.dims.point, every=False).channels
 
         def steps() -> Iterator[Suggestion]:
-            yield suggest_fwhm(volume, acquisition, lateral)
+            yield suggest_fwhm(volume, acquisition, acquisition.lateral_fwhm)
 
         def show(suggestion: Suggestion) -> None:
-            if self.layer.value is layer:
+            if self.layer.value is layer and self.source.acquisition() == acquisition:
                 self.profile.show_suggestion(suggestion, f"{layer.units[-1]:~P}")
 
         self.profile.wait()
@@ -221,105 +204,25 @@ class TrainWidget(Panel):
         if len(others) < len(names):
             raise ValueError(f"Got a training of {', '.join(names)} as well, expected these layers: open them.")
         recipe = _recipe_of(model)
-        set_voxel_size(layer, acquisition.voxel_size)
-        self.axial.value = AXIS_NAMES[acquisition.axial]
-        self.fwhm.value, self.lateral_fwhm.value = acquisition.fwhm, acquisition.lateral_fwhm
+        self.source.show_acquisition(layer, acquisition)
         self.recipe.show_recipe(recipe)
         data = TrainingData.of([layer, *others], told.get("channels", [0]), told.get("times", [0]))
         self._train(acquisition, data, recipe, model, whole=True)
 
-    def _acquisition(self) -> Acquisition:
-        source = source_of(self.layer.value)
-        return acquisition_of(
-            source,
-            axial=AXIS_NAMES.index(self.axial.value),
-            fwhm=self.fwhm.value,
-            lateral_fwhm=self.lateral_fwhm.value,
-        )
-
-    def _data(self, every: bool = True) -> TrainingData:
-        """Return what the form chooses to train on; the one shown unless ``every``."""
-        layer = check_layer(self.layer.value)
-        source = source_of(layer)
-        shown = shown_of(layer, self.viewer.dims.point)
-        all_channels, all_times = (every and box.value == ALL for box in (self.channels, self.times))
-        layers = channel_layers(layer, self._layers()) if all_channels and source.n_channels == 1 else [layer]
-        channels = range(source.n_channels) if all_channels else [shown["c"]]
-        return TrainingData.of(layers, channels, range(source.n_times) if all_times else [shown["t"]])
-
-    def _apply_fwhm(self, fwhm: float) -> None:
-        self.fwhm.value = fwhm
-
     def _show_layer(self, _: Any = None) -> None:
-        """Fill the fields from the layer, now and whenever its scale changes."""
-        layer = self.layer.value
-        is_new = layer is not self._shown
-        if is_new:
-            for old, connect in ((self._shown, False), (layer, True)):
-                if old is not None:
-                    for event in (old.events.scale, old.events.affine, old.events.units):
-                        (event.connect if connect else event.disconnect)(self._show_layer)
-            self._shown = layer
-            self.profile.clear()
-        self._show_choices()
+        """Fill the fields from the layer, and tell if a training of it was interrupted."""
+        self.source.follow(self.layer.value)
+        self.profile.clear()
+        if self._job is None:
+            found = self._interrupted()
+            self.say("A training of this layer was interrupted: Resume completes it." if found else "")
         self._enable()
-        if layer is None or layer.ndim < 3:
-            return
-        if is_new and self._job is None and self._interrupted():
-            self.say("A training of this layer was interrupted: Resume completes it.")
-        size = voxel_size_of(layer)
-        # Four significant digits of the smallest step, whatever the unit.
-        decimals = int(np.clip(4 - math.floor(math.log10(min(size))), 2, 15)) if min(size) > 0 else 5
-        follows = self._followed is not None and math.isclose(self.fwhm.value, self._followed, rel_tol=1e-3)
-        self._showing = True
-        try:
-            lengths = (*self.voxel_size, self.fwhm, self.lateral_fwhm)
-            for box, value in zip(lengths, (*size, self.fwhm.value, self.lateral_fwhm.value), strict=True):
-                box.native.setDecimals(decimals)
-                box.value = value
-            axial = guess_axial(size)
-            self.axial.value = AXIS_NAMES[axial]
-            if is_new:
-                self.fwhm.value, self.lateral_fwhm.value = layer.metadata.get("fwhm", size[axial]), 0.0
-            elif follows:
-                self.fwhm.value = size[axial]
-            self._followed = size[axial]
-            self.fwhm.label = f"FWHM ({layer.units[-1]:~P})"
-        finally:
-            self._showing = False
 
-    def _show_choices(self, _: Any = None) -> None:
-        """Offer all channels and all time points where there are several."""
-        channels = times = 1
-        names: list[str] = []
-        try:
-            source = source_of(self.layer.value)
-            names = [la.name for la in channel_layers(self.layer.value, self._layers())]
-            channels, times = source.n_channels, source.n_times
-        except ValueError:
-            pass  # what is no volume offers nothing; pressing Start says why
-        layers = channels == 1 and len(names) > 1
-        every = f"this and {len(names) - 1} more of its shape" if layers else f"all {channels}"
-        for box, what, offered in (
-            (self.channels, every, layers or channels > 1),
-            (self.times, f"all {times}", times > 1),
-        ):
-            before = box.value
-            shown = "this layer" if box is self.channels and layers else "the one shown"
-            box.choices = [(shown, SHOWN), (what, ALL)] if offered else [(shown, SHOWN)]
-            box.value = before if offered else SHOWN
-            box.visible = offered
-        told = f": {', '.join(names)}" if layers else ""
-        self.channels.tooltip = f"Channels to train on, each with a normalisation of its own{told}"
+    def _on_siblings(self, _: Any = None) -> None:
+        self.source.offer()
 
-    def _correct_layer(self, axis: int) -> None:
-        """Set the source layer's scale along one axis from its field."""
-        layer = self.layer.value
-        if self._showing or layer is None:
-            return
-        size = list(voxel_size_of(layer))
-        size[axis] = float(self.voxel_size[axis].value)
-        set_voxel_size(layer, (size[0], size[1], size[2]))
+    def _on_applied(self, fwhm: float) -> None:
+        self.source.fwhm.value = fwhm
 
     def _on_report(self, report: Report) -> None:
         progress = report.progress
@@ -388,12 +291,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min" if minutes else f"{rest} s"
-
-
-def _length(label: str, tooltip: str, value: float = 1.0) -> FloatSpinBox:
-    """Return a narrow field for a length; what it cannot be is told when it is used."""
-    box = FloatSpinBox(label=label, value=value, min=-1e6, max=1e6, step=0.01, tooltip=tooltip)
-    box.native.setDecimals(5)
-    box.native.setStyleSheet("min-width: 56px")  # the style of the window has its own
-    box.native.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
-    return box

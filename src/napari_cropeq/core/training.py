@@ -160,6 +160,10 @@ class Training:
         """
         try:
             yield from self._run()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise MemoryError("a single patch does not fit") from error
+            raise
         finally:
             self._sampler.close()
 
@@ -167,7 +171,8 @@ class Training:
         recipe = self.recipe
         self._network.train()
         # The untrained network is the interpolation: what is kept is never worse, nor than what is gone on from.
-        self._validate(self._best)
+        if self._state is not None:
+            self._validate(self._best)
         self._validate(self._weights)
         # A budget counts from here, unless an interrupted training is completed.
         patches0, seconds0 = (0, 0.0) if self._resume else (self._patches, self._seconds)
@@ -333,8 +338,10 @@ class Training:
 
     def _validate(self, weights: Mapping[str, Tensor]) -> float:
         """Return the loss of the held-out patches; weights better than all before are kept."""
-        network = copy.deepcopy(self._network)
-        network.load_state_dict(weights)
+        network = self._network
+        if weights is self._average or weights is self._best:  # not the network's own
+            network = copy.deepcopy(network)
+            network.load_state_dict(weights)
         with torch.no_grad():
             loss = self._in_parts(self._held, lambda part: float(self._loss(part, network)) * len(part))
         loss /= len(self._held)

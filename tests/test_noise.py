@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from conftest import acquired
+from conftest import blobs as spots
+from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.noise import NoiseModel
+from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.spline import degradation
+from napari_cropeq.core.training import Recipe, Training
 
 
 def blobs(rng: np.random.Generator, width: float) -> np.ndarray:
@@ -87,3 +92,35 @@ def test_degraded_lines_get_back_the_noise_that_blurring_took(factor, rng):
 def test_no_noise_adds_nothing(rng):
     lines = rng.random((5, 40)).astype(np.float32)
     assert np.array_equal(NoiseModel(0.0, 0.0).top_up(lines, np.full(5, 0.2), rng), lines)
+
+
+NOISES = [
+    pytest.param("subpixel", 0.004, 0.0002, id="subpixel-shot"),
+    pytest.param("subpixel", 0.0, 0.001, id="subpixel-read-out"),
+    pytest.param("valid", 0.004, 0.0002, id="valid-shot"),
+]
+
+
+@pytest.mark.parametrize(("kind", "slope", "offset"), NOISES)
+def test_matching_noise_brings_the_result_closer_to_the_clean_truth(kind, slope, offset, rng):
+    """Spots and a flat region, degraded, then noisy: each slice carries its own noise, as a microscope's does."""
+    truth = 0.2 + 0.8 * spots((64, 128, 128))
+    truth[:, 80:] = 0.4
+    clean = acquired(truth, 4)
+    source = (clean + rng.normal(size=clean.shape) * np.sqrt(slope * clean + offset)).astype(np.float32)
+    acquisition = Acquisition((4.0, 1.0, 1.0))
+    recipe = {"minutes": None, "patches": 600, "filters": 8, "blocks": 3, "validation": 8, "network": kind}
+    error, fine = {}, {}
+    for match in (True, False):
+        training = Training(source, acquisition, Recipe(match_noise=match, **recipe), "cpu")
+        for _ in training.run():
+            pass
+        predictor = Predictor(training.network, acquisition, source, training.normalisations[0], device="cpu")
+        box = Box.whole(predictor.sr_shape)
+        for name, voxels in ((match, predictor(box)), ("interpolation", predictor.interpolated(box))):
+            flat = voxels[8:-8, 92:-8, 8:-8]
+            error[name] = np.square(voxels - truth)[:, 8:72].mean()
+            fine[name] = np.var(flat - ndimage.gaussian_filter(flat, 1.5))
+    assert error[True] < 0.8 * error[False] and error[True] < 0.8 * error["interpolation"]
+    assert fine[True] < 0.5 * fine["interpolation"], "nothing is added to what is flat"
+    assert fine[False] > fine["interpolation"], "without it, noise is sharpened"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_cropeq.core.allocator import keep_freed_memory
+from napari_cropeq.core.allocator import give_freed_memory_back, keep_freed_memory
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model, State, provenance
 from napari_cropeq.core.muon import Muon
@@ -160,13 +160,20 @@ class Training:
         """
         try:
             yield from self._run()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise MemoryError("a single patch does not fit") from error
+            raise
         finally:
             self._sampler.close()
 
     def _run(self) -> Iterator[Progress]:
         recipe = self.recipe
         self._network.train()
-        self._validate()  # the untrained network is the interpolation: what is kept is never worse
+        # The untrained network is the interpolation: what is kept is never worse, nor than what is gone on from.
+        if self._state is not None:
+            self._validate(self._best)
+        self._validate(self._weights)
         # A budget counts from here, unless an interrupted training is completed.
         patches0, seconds0 = (0, 0.0) if self._resume else (self._patches, self._seconds)
         before, begun = self._seconds, time.monotonic() - self._seconds
@@ -263,35 +270,36 @@ class Training:
             group["lr"] = self.recipe.rate * schedule(self.recipe.schedule, fraction, step, self.recipe.warm_up)
 
     def _step(self, batch: Pairs) -> float:
-        """Make one step; where memory does not suffice, in parts whose gradients add up to the same."""
-        while True:
-            try:
-                self._optimiser.zero_grad(set_to_none=True)
-                total = 0.0
-                for part in batch.split(self._part):
-                    loss = self._loss(part) * (len(part) / len(batch))
-                    loss.backward()
-                    total += float(loss.detach())
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._shorten(batch)
+        """Make one step and return its loss."""
+
+        def accumulate(part: Pairs) -> float:
+            loss = self._loss(part) * (len(part) / len(batch))
+            loss.backward()
+            return float(loss.detach())
+
+        loss = self._in_parts(batch, accumulate)
         nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
         self._optimiser.step()
         self._steps += 1
         self._average_weights()
-        return total
+        return loss
 
-    def _shorten(self, batch: Pairs) -> None:
-        if self._part == 1:
-            raise MemoryError("a single patch does not fit") from None
-        self._part = -(-self._part // 2)
-        self._note = (
-            f"Out of memory: batches of {len(batch)} are computed {self._part} at a time, with the same result."
-        )
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+    def _in_parts(self, batch: Pairs, work: Callable[[Pairs], float]) -> float:
+        """Return the sum of ``work`` over the parts of a batch, halving them while memory does not suffice."""
+        while True:
+            try:
+                self._optimiser.zero_grad(set_to_none=True)
+                return sum(work(part) for part in batch.split(self._part))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            if self._part == 1:
+                raise MemoryError("a single patch does not fit")
+            self._part = -(-self._part // 2)
+            self._note = f"Out of memory: {self._part} patches at a time, the result is the same."
+            give_freed_memory_back()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _average_weights(self) -> None:
         """Update the running average; its first steps count as a plain mean."""
@@ -311,7 +319,7 @@ class Training:
 
     def _check(self, progress: Progress) -> Progress:
         """Validate, add the result to the history, and end a training that does not improve any more."""
-        loss = self._validate()
+        loss = self._validate(self._weights)
         checked = replace(progress, validation=loss)
         if loss < self._wanted_loss:
             self._wanted_loss, self._epochs_waited = loss * (1 - self.recipe.improvement), 0
@@ -323,15 +331,20 @@ class Training:
         self.history.append(checked)
         return checked
 
-    def _validate(self) -> float:
+    @property
+    def _weights(self) -> dict[str, Tensor]:
+        """The weights of this moment: their average where there is one."""
+        return self._average or self._network.state_dict()
+
+    def _validate(self, weights: Mapping[str, Tensor]) -> float:
         """Return the loss of the held-out patches; weights better than all before are kept."""
-        weights = self._average or self._network.state_dict()
         network = self._network
-        if self._average:
-            network = copy.deepcopy(self._network)
-            network.load_state_dict(self._average)
+        if weights is self._average or weights is self._best:  # not the network's own
+            network = copy.deepcopy(network)
+            network.load_state_dict(weights)
         with torch.no_grad():
-            loss = sum(float(self._loss(part, network)) * len(part) / len(self._held) for part in self._held.split(16))
+            loss = self._in_parts(self._held, lambda part: float(self._loss(part, network)) * len(part))
+        loss /= len(self._held)
         if loss < self._best_loss:
             self._best_loss = loss
             self._best = {k: v.detach().cpu().clone() for k, v in weights.items()}
@@ -376,7 +389,8 @@ def _history(start: Model) -> list[Progress]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether torch, its CPU library or Python ran out of memory."""
     text = str(error).lower()
-    told = ("out of memory", "can't allocate", "bad_alloc", "could not create a memory", "not enough memory")
+    # oneDNN says no more than that it could not create a primitive.
+    told = ("out of memory", "can't allocate", "bad_alloc", "could not create a", "not enough memory")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(t in text for t in told)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Protocol
@@ -181,7 +182,12 @@ class DiskStore:
 
     def discard(self) -> None:
         """Remove an unfinished store."""
-        remove(self.partial)
+        # A write that was interrupted may be ending in zarr's own thread, and make its folder anew.
+        for _ in range(20):
+            remove(self.partial)
+            time.sleep(0.05)
+            if not self.partial.exists():
+                break
 
     def _open(self) -> Any:
         return zarr.open_array(self.folder / "0", mode="r+")

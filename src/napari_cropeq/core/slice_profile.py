@@ -42,7 +42,7 @@ ANISOTROPY = 0.1
 FLOOR = 0.1  # relative deviation of power from the model that is always expected
 ROBUST = 2.5  # deviations beyond this many expected ones count linearly
 KNOTS = 14
-WIDEST_INTERVAL = 2.0  # high over low; beyond, the data do not tell
+WIDEST_INTERVAL = 1.6  # high over low; beyond, a number would say little
 WORST_MISMATCH = 0.2  # real volumes blurred by a known Gaussian stay below 0.16
 DECAY = (2 * math.pi / FWHM_PER_SIGMA) ** 2  # of power, per (FWHM * frequency)²
 

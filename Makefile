@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint bench-heartbeat clean
 
 setup:
 	@scripts/setup
@@ -19,6 +19,10 @@ lint: setup
 # make test ARGS="-k spline -x" passes arguments on to pytest.
 test: lint
 	scripts/with-display $(venv) -m pytest $(ARGS)
+
+# How late the window is while training, against idle napari; make bench-heartbeat SECONDS=10 for a quick look.
+bench-heartbeat: setup
+	scripts/with-display $(venv) benchmarks/heartbeat.py $(if $(SECONDS),--seconds $(SECONDS))
 
 clean:
 	rm -rf build dist demo-output benchmark-output .mypy_cache .pytest_cache .ruff_cache

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication
@@ -84,12 +85,19 @@ def test_every_option_of_a_recipe_reaches_it(qtbot, name):
 
 
 def test_the_device_chosen_is_the_one_used(viewer, qtbot):
+    """Only devices that are there are offered; one that is not is refused where it is used."""
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train = dock(viewer, "Train")
-    assert train.device.choices[:2] == ("auto", "cpu")
-    train.device.value = "cpu"
+    there = torch.cuda.is_available()
+    assert train.device.choices == (("auto", "cpu", "cuda") if there else ("auto", "cpu"))
+    train.device.choices = ["cuda"]
     small(train, patches=8)
-    assert trained(qtbot, train).training["device"] == "cpu"
+    train.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
+    if there:
+        assert train.session.model.training["device"] == "cuda"
+    else:
+        assert "Got device cuda" in train.message.text()
 
 
 def test_curves_thumbnails_and_time_left_update(viewer, qtbot):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -58,7 +59,8 @@ class Panel(QWidget):
 
         def leave() -> None:  # called once the widget is gone, so that it must not belong to it
             for job in jobs:
-                job.blockSignals(True)
+                with contextlib.suppress(RuntimeError):  # at the end of the application it may be gone as well
+                    job.blockSignals(True)
             session.leave(jobs)
 
         self.destroyed.connect(leave)
@@ -79,10 +81,9 @@ class Panel(QWidget):
         return buttons
 
     def add_status(self) -> None:
-        """Add progress bar and message below what is there, and nothing after them."""
+        """Add progress bar and message below what is there; numbers and choices are complete by now."""
         self._layout.addWidget(self.bar)
         self._layout.addWidget(self.message)
-        self._layout.addStretch()
         for kind in (QAbstractSpinBox, QComboBox):
             for field in self.findChildren(kind):
                 field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -153,7 +154,9 @@ class Panel(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(_Scrolled(column))
-        return QVBoxLayout(column)
+        layout = QVBoxLayout(column)
+        layout.setAlignment(Qt.AlignmentFlag.AlignTop)
+        return layout
 
     def _on_layers(self, event: Any = None) -> None:
         """Keep the choice of layers up to date; a layer that is chosen stays so."""

@@ -41,7 +41,7 @@ class SourceForm:
         self.times = ComboBox(label="Time points", choices=one, tooltip="All share the normalisation of the first")
         self.axial = ComboBox(label="Axial axis", choices=list(AXIS_NAMES), tooltip="The axis of low resolution")
         self.voxel_size = [_length(name, f"Distance between voxel centres along {name}") for name in AXIS_NAMES]
-        sizes = Container(widgets=self.voxel_size, layout="horizontal", labels=False, label="Voxel z, y, x")
+        sizes = Container(widgets=self.voxel_size, layout="horizontal", labels=False, label="Voxel size")
         sizes.margins = (0, 0, 0, 0)
         self.fwhm = _length("FWHM", "Width of the slice profile along the axial axis; the step by default")
         told = "Width of the blur that lateral slices have already: only the difference is then added. 0: not known"

@@ -12,7 +12,7 @@ from napari_cropeq.core.training import Thumbnail
 
 __all__ = ["Thumbnails"]
 
-SIDE = 96
+WIDTH, HEIGHT = 104, 128
 CAPTIONS = {
     "input": "Input: a lateral patch that was not trained on, as blurred and coarse as the axial direction",
     "output": "Output: what the network makes of it now",
@@ -21,7 +21,7 @@ CAPTIONS = {
 
 
 class Thumbnails(QWidget):
-    """Three grey images of equal contrast, nearest-neighbour scaled; the degraded axis is vertical."""
+    """Three grey images of equal contrast, nearest-neighbour scaled where they are small; the degraded axis is vertical."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Thumbnails(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         for column, (name, told) in enumerate(CAPTIONS.items()):
             caption, image = QLabel(name.capitalize()), QLabel()
-            image.setFixedSize(SIDE, SIDE)
+            image.setFixedSize(WIDTH, HEIGHT)
             for label in (caption, image):
                 label.setAlignment(Qt.AlignmentFlag.AlignCenter)
                 label.setToolTip(told)
@@ -61,6 +61,9 @@ def _pixmap(patch: npt.NDArray[np.float32], low: float, high: float) -> QPixmap:
     pixels = np.ascontiguousarray(grey.round().astype(np.uint8))
     height, width = pixels.shape
     # The image only borrows the pixels; the pixmap is a copy.
-    image = QImage(pixels.data, width, height, width, QImage.Format.Format_Grayscale8)
-    keep, nearest = Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.FastTransformation
-    return QPixmap.fromImage(image).scaled(SIDE, SIDE, keep, nearest)
+    pixmap = QPixmap.fromImage(QImage(pixels.data, width, height, width, QImage.Format.Format_Grayscale8))
+    times = min(WIDTH // width, HEIGHT // height)  # whole, so that all pixels are of one size
+    if times:
+        return pixmap.scaled(times * width, times * height)
+    keep, smooth = Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.SmoothTransformation
+    return pixmap.scaled(WIDTH, HEIGHT, keep, smooth)

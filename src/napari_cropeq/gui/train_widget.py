@@ -83,7 +83,7 @@ class TrainWidget(Panel):
         self.file = FileEdit(label="Model file", mode="w", filter="*.safetensors", value="model.safetensors")
         self.file_form = Container(widgets=[self.file])
         self.add_status()
-        self._layout.insertWidget(self._layout.count() - 1, self.file_form.native)
+        self._layout.addWidget(self.file_form.native)
         self.buttons |= self.add_buttons(save_model=self.save_model, load_model=self.load_model)
 
     def start(self) -> None:

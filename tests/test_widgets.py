@@ -32,6 +32,7 @@ def test_train_preview_volume_save(viewer, qtbot, tmp_path):
     assert Model.load(tmp_path / "model.safetensors").fingerprint == train.session.model.fingerprint
 
     preview = dock(viewer, "Preview")
+    viewer.scene.camera.zoom *= 3
     preview.buttons["preview"].native.click()
     qtbot.waitUntil(lambda: preview.result.layer is not None and preview.result.tiles[0] > 0, timeout=TIMEOUT)
     qtbot.waitUntil(lambda: not preview.result.busy, timeout=TIMEOUT)

@@ -21,7 +21,7 @@ CAPTIONS = {
 
 
 class Thumbnails(QWidget):
-    """Three grey images of equal contrast, nearest-neighbour scaled where they are small; the degraded axis is vertical."""
+    """Three grey images of equal contrast, nearest-neighbour scaled; the degraded axis is vertical."""
 
     def __init__(self) -> None:
         super().__init__()

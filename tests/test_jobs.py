@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -96,3 +97,23 @@ def test_quitting_stops_every_job(qtbot):
         job.start()
     stop_all_jobs()
     assert not any(job.running for job in jobs)
+
+
+def test_threads_take_turns_more_often_while_jobs_run(qtbot):
+    before, seen = sys.getswitchinterval(), []
+
+    def steps():
+        while True:
+            time.sleep(0.01)
+            yield sys.getswitchinterval()
+
+    jobs = [Job(steps) for _ in range(2)]
+    for job in jobs:
+        job.progressed.connect(seen.append)
+        job.start()
+    jobs[0].stop(wait=True)
+    seen.clear()
+    qtbot.waitUntil(lambda: len(seen) > 2, timeout=5000)
+    assert max(seen) < before / 5, "the other still runs"
+    jobs[1].stop(wait=True)
+    assert sys.getswitchinterval() == before

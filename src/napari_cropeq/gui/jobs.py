@@ -22,6 +22,7 @@ __all__ = ["Job", "stop_all_jobs"]
 
 REPORT_SECONDS = 0.05
 NICENESS = 10
+SWITCH_SECONDS = 0.0005
 JOIN_SECONDS = 20.0
 
 _running: weakref.WeakSet[Job] = weakref.WeakSet()
@@ -75,8 +76,9 @@ class Job(QObject):
         lower_priority()
         steps = None
         try:
-            steps = self._steps()
-            self._drive(steps)
+            with _turns:
+                steps = self._steps()
+                self._drive(steps)
         except StoppedError:
             pass
         except BaseException as error:  # noqa: BLE001 (a thread has nobody above it to tell)
@@ -105,6 +107,33 @@ class Job(QObject):
         # The window, and this object's Qt half with it, may be gone by now.
         with contextlib.suppress(RuntimeError):
             signal.emit(*values)
+
+
+class _Turns:
+    """Lets threads take turns ten times as often as Python does by default, while any job runs.
+
+    The window gives the interpreter away with every call into Qt, and a thread that computes in Python keeps it
+    for the whole interval: 50 calls took 270 ms beside such a thread, and 37 ms with the shorter interval.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = threading.Lock(), 0, 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(SWITCH_SECONDS, self._before))
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                sys.setswitchinterval(self._before)
+
+
+_turns = _Turns()
 
 
 @functools.lru_cache(maxsize=1)

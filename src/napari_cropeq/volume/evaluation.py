@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES
+from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, sr_length
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.patches import MIN_LATERAL
 from napari_cropeq.core.predict import choose_device, plane_axes
@@ -153,16 +153,27 @@ class Cell:
         words = (self.truth.name, f"x{self.factor:g}", self.method, self.budget.replace(" ", ""), digest)
         return re.sub(r"[^\w.+-]+", "-", "_".join(word for word in words if word))
 
+    @property
+    def compared(self) -> NDArray[Any]:
+        """The part of the truth that the SR grid covers (z, y, x): less than all where the factor does not divide it.
+
+        Raises
+        ------
+        ValueError
+            If the truth cannot be degraded so.
+        """
+        acquisition, slices = acquisition_for(self.truth.shape, self.axis, self.factor, self.fwhm)
+        length = sr_length(slices, acquisition.factor)
+        return self.truth.voxels[tuple(slice(length if a == self.axis else None) for a in range(3))]
+
     def check(self) -> None:
         """Raise ValueError, in a sentence, if the cell cannot be computed; nothing is degraded or trained for it."""
         if self.method not in methods():
             raise ValueError(
                 f"Got method {self.method!r}, expected one of {', '.join(methods())}: choose one of these."
             )
-        acquisition, slices = acquisition_for(self.truth.shape, self.axis, self.factor, self.fwhm)
-        length = acquisition.sr_shape([slices] * 3)[self.axis]
-        seen = self.truth.voxels[tuple(slice(length if a == self.axis else None) for a in range(3))]
-        check_range(seen[inside(seen.shape, self.rim)], self.rim)
+        acquisition, _ = acquisition_for(self.truth.shape, self.axis, self.factor, self.fwhm)
+        check_range(self.compared[inside(self.compared.shape, self.rim)], self.rim)
         if self.trained:
             plane_axes(self.planes, self.axis)
             recipe, side = self.recipe, min(self.truth.shape[a] for a in acquisition.lateral)
@@ -257,9 +268,7 @@ class Evaluation:
         work = self._refine if cell.trained else self._interpolate
         image, report = yield from work(cell, degraded, at)
         yield at("scoring", 0.0)
-        length = degraded.sr_shape[cell.axis]
-        truth = cell.truth.voxels[tuple(slice(length if a == cell.axis else None) for a in range(3))]
-        scores = asdict(score(image, truth, cell.rim))
+        scores = asdict(score(image, cell.compared, cell.rim))
         scores["psnr"] = scores["psnr"] if np.isfinite(scores["psnr"]) else None  # JSON knows no infinity
         result = {
             "format": FORMAT,

@@ -30,7 +30,6 @@ VOLUMES = {
 MAIN = (("MRI", 2.0), ("MRI", 4.0), ("EM", 4.0), ("brain", 4.0))
 ODD = (("MRI", 2.433), ("MRI", 2.5))
 ALL = tuple((volume, factor) for volume in VOLUMES for factor in (2.0, 3.0, 4.0, 5.0))
-ECLARE = "ECLARE"
 
 
 class Wanted(NamedTuple):
@@ -155,12 +154,9 @@ def entry(wanted: Wanted, found: Sequence[Any], share: float, machines: list[Any
     return {**wanted._asdict(), "column": wanted.column, **done, **kept, "recipe": result["key"].get("recipe")}
 
 
-def read_eclare(path: Path) -> list[dict[str, Any]]:
-    """Return the cells of another method's run: mappings with volume, factor, psnr, ssim, and minutes if known."""
-    if not path.exists():
-        return []
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [{"volume": c["volume"], "factor": float(c["factor"]), **c} for c in cells]
+def read_eclare(path: Path) -> dict[str, Any] | None:
+    """Return what the benchmark of ECLARE has found, None where it has not been run."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def text_of(values: dict[str, Any]) -> str:
@@ -176,10 +172,12 @@ def text_of(values: dict[str, Any]) -> str:
     parts += [
         "## Side by side\n",
         "PSNR in dB (less that of quintic interpolation) / SSIM.\n",
-        side_by_side(values["cells"], values["eclare"]),
+        side_by_side(values["cells"]),
         "## Each training\n",
         details(values["cells"]),
     ]
+    if values["eclare"] is not None:
+        parts += ["## Beside ECLARE\n", beside_eclare(values["eclare"])]
     return "\n".join(parts)
 
 
@@ -195,7 +193,7 @@ def machines_of(machines: Sequence[Any]) -> str:
     return "\n".join(lines) or "No cell has been run yet.\n"
 
 
-def side_by_side(cells: Sequence[Any], eclare: Sequence[Any]) -> str:
+def side_by_side(cells: Sequence[Any]) -> str:
     """Return one row a volume and factor, one column a method and training time."""
     order = [w.column for w in plan(full=True)]
     columns = sorted({cell["column"] for cell in cells}, key=_place_in(order))
@@ -203,10 +201,7 @@ def side_by_side(cells: Sequence[Any], eclare: Sequence[Any]) -> str:
     for volume, factor in dict.fromkeys((cell["volume"], cell["factor"]) for cell in cells):
         here = {c["column"]: _scores(c) for c in cells if (c["volume"], c["factor"]) == (volume, factor)}
         rows.append([volume, f"{factor:g}", *(here.get(column, NONE) for column in columns)])
-        if eclare:
-            others = [c for c in eclare if (c["volume"], c["factor"]) == (volume, factor)]
-            rows[-1].append("; ".join(_eclare(c) for c in others) or NONE)
-    return markdown(["volume", "factor", *columns, *([ECLARE] if eclare else [])], rows)
+    return markdown(["volume", "factor", *columns], rows)
 
 
 def _place_in(order: Sequence[str]) -> Any:
@@ -228,9 +223,15 @@ def _scores(cell: Any) -> str:
     return f"{decibels(cell['scores']['psnr'])}{against} / {cell['scores']['ssim']:.4f}"
 
 
-def _eclare(cell: Any) -> str:
-    minutes = f", {cell['minutes']:g} min" if cell.get("minutes") is not None else ""
-    return f"{cell['psnr']:.2f} / {cell['ssim']:.4f}{minutes}"
+def beside_eclare(eclare: dict[str, Any]) -> str:
+    """Return the cells of the benchmark of ECLARE: a volume of its own, so a table of its own."""
+    about = [f"- {name}: {text}" for name, text in eclare.get("about", {}).items()]
+    rows = []
+    for cell in eclare["cells"]:
+        minutes = NONE if cell.get("minutes") is None else f"{cell['minutes']:.2f}"
+        scores = [f"{cell['psnr']:.2f}", f"{cell['ssim']:.4f}"] if "psnr" in cell else ["not run", "not run"]
+        rows.append([cell["method"], minutes, *scores])
+    return "\n".join([*about, "", markdown(["method", "minutes", "PSNR (dB)", "SSIM"], rows)])
 
 
 def details(cells: Sequence[Any]) -> str:

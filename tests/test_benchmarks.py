@@ -51,7 +51,7 @@ def test_a_report_without_cells_says_so(tmp_path):
     said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert "No cell has been run yet." in said and said.count("not run") == 20
     told = json.loads((tmp_path / "results" / "training.json").read_text())
-    assert {cell["status"] for cell in told["cells"]} == {"not run"} and told["eclare"] == []
+    assert {cell["status"] for cell in told["cells"]} == {"not run"} and told["eclare"] is None
     assert not (tmp_path / "out").exists()
 
 
@@ -61,7 +61,7 @@ def test_measuring_and_reporting(training, tmp_path, capsys):
     spots = (blobs((48, 72, 80)) * 250).astype(np.uint8)
     tifffile.imwrite(tmp_path / "data" / "em_isotropic_8nm.tif", spots, photometric="minisblack")
     (tmp_path / "results").mkdir()
-    other = {"cells": [{"volume": "EM", "factor": 4, "psnr": 31.5, "ssim": 0.9, "minutes": 60}]}
+    other = {"about": {"truth": "a crop"}, "cells": [{"method": "ECLARE", "psnr": 31.5, "ssim": 0.9, "minutes": 60}]}
     (tmp_path / "results" / "eclare.json").write_text(json.dumps(other))
     arguments = training.parse(options(tmp_path, "--share", "0.001"))
     wanted = [training.Wanted("EM", 4.0, name) for name in ("cubic", "quintic")]
@@ -72,8 +72,8 @@ def test_measuring_and_reporting(training, tmp_path, capsys):
     lines = [line for line in said.splitlines() if line.startswith("[")]
     assert len(lines) == 3 and all("em_isotropic_8nm x4" in line and "load [" in line for line in lines)
     text = (tmp_path / "results" / "training.md").read_text()
-    (row,) = (line for line in text.splitlines() if line.startswith("| EM ") and "31.50" in line)
-    assert "not run" not in row and "31.50 / 0.9000, 60 min" in row
+    (row,) = (line for line in text.splitlines() if line.startswith("| EM ") and " / " in line)
+    assert "not run" not in row and "| ECLARE | 60.00   | 31.50     | 0.9000 |" in text and "- truth: a crop" in text
     assert text.count("not run") == 1 and "torch threads" in text and "0.001 of every training time" in text
     told = json.loads((tmp_path / "results" / "training.json").read_text())
     done = [cell for cell in told["cells"] if cell["status"] == "done"]

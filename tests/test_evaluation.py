@@ -22,7 +22,9 @@ from conftest import acquired, blobs, make_predictor, random_network, textured_v
 from napari_cropeq.cli import main
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Box
 from napari_cropeq.core.model import Model
+from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.training import Recipe
 from napari_cropeq.volume import score as scoring
 from napari_cropeq.volume.evaluation import Cell, Evaluation, methods, read_results, write_json
@@ -108,41 +110,35 @@ def test_interpolations(factor, axis):
     assert np.abs(quintic(degraded) - reference).max() < 1e-5 * np.ptp(degraded.source)
 
 
-def refined(kind: str, planes: str | None = None, factor: float = 2.5) -> tuple[Refinement, Model]:
+def refined(kind: str, planes: str | None, factor: float = 2.5) -> tuple[Refinement, Predictor]:
+    """Return a refinement that has run, and the predictor of an export of the same volume."""
     degraded = degrade(blobs((30, 90, 76)), 0, factor)
-    scale = Normalisation.measure(degraded.source)
-    model = Model(random_network(kind, filters=4, blocks=2), degraded.acquisition, scale)
-    refinement = Refinement(model, degraded, planes, "cpu")
+    network, scale = random_network(kind, filters=4, blocks=2), Normalisation.measure(degraded.source)
+    refinement = Refinement(network, degraded, planes, "cpu")
     shares = list(refinement.run())
     assert shares == sorted(shares) and shares[-1] == 1
-    return refinement, model
+    return refinement, Predictor(network, degraded.acquisition, degraded.source, scale, planes, "cpu")
 
 
 @pytest.mark.parametrize("planes", [None, "y", "both"], ids=str)
-def test_a_network_is_refined_as_an_export_is(planes):
-    refinement, model = refined("valid", planes)
-    degraded = refinement.degraded
-    predictor = make_predictor(degraded.source, degraded.acquisition.factor, planes=planes)
-    predictor = type(predictor)(
-        model.network, degraded.acquisition, degraded.source, model.normalisation, planes, "cpu"
-    )
-    assert np.array_equal(refinement.image, predictor(Box.whole(degraded.sr_shape)))
+@pytest.mark.parametrize("kind", [kind for kind in NETWORKS if kind != "padded"])
+def test_a_network_is_refined_as_an_export_is(kind, planes):
+    refinement, predictor = refined(kind, planes)
+    assert np.array_equal(refinement.image, predictor(Box.whole(predictor.sr_shape)))
     assert refinement.tiling == "bit-exact on cpu"
 
 
 @pytest.mark.parametrize("planes", [None, "y", "both"], ids=str)
 def test_the_padded_network_sees_whole_planes(planes):
-    refinement, model = refined("padded", planes)
-    scale = model.normalisation
+    refinement, predictor = refined("padded", planes)
+    scale, network = refinement.normalisation, refinement.network
     image = torch.from_numpy(scale.apply(quintic(refinement.degraded)))  # (z, y, x)
-    along_x = model.network.predict(image.transpose(0, 1)[:, None])[:, 0].transpose(0, 1)
-    along_y = model.network.predict(image.permute(2, 0, 1)[:, None])[:, 0].permute(1, 2, 0)
+    along_x = network.predict(image.transpose(0, 1)[:, None])[:, 0].transpose(0, 1)
+    along_y = network.predict(image.permute(2, 0, 1)[:, None])[:, 0].permute(1, 2, 0)
     expected = {None: along_x, "y": along_y, "both": (along_x + along_y) / 2}[planes]
     assert np.abs(refinement.image - scale.undo(expected.numpy())).max() < 1e-4
     assert refinement.tiling == "whole planes"
-    x = make_predictor(refinement.degraded.source, 2.5, planes=planes)
-    tiles = type(x)(model.network, refinement.degraded.acquisition, refinement.degraded.source, scale, planes, "cpu")
-    assert np.abs(tiles(Box.whole(x.sr_shape)) - refinement.image).max() > 1e-3, "tiles would show seams"
+    assert np.abs(predictor(Box.whole(predictor.sr_shape)) - refinement.image).max() > 1e-3, "tiles would show seams"
 
 
 @pytest.mark.parametrize("part", [7, 20, 192])
@@ -212,7 +208,7 @@ def test_every_method_and_what_is_told_of_it(tmp_path):
         assert result["training"]["patches"] == 32 and result["training"]["patches_per_second"] > 0
         model = Model.load(tmp_path / "cells" / result["model"])
         assert model.network.kind == result["training"]["network"] == (name if name != "fast" else Recipe().network)
-        refinement = Refinement(model, degraded, device="cpu")
+        refinement = Refinement(model.network, degraded, device="cpu")
         assert list(refinement.run())[-1] == 1
         assert score(refinement.image, SPOTS).psnr == result["scores"]["psnr"], "the model beside it gave the scores"
     table = result_table(read_results(tmp_path))
@@ -401,7 +397,7 @@ TRUTHS = [
     pytest.param(with_voxel(-math.inf), "Got 1 NaN or infinite voxels in spots", id="infinite"),
     pytest.param(SPOTS[:14], "Got a truth of 14 voxels along z, of which factor 4 leaves 3 slices", id="too-thin"),
     pytest.param(SPOTS[:36], "Got 36 x 72 x 80 voxels to compare with a rim of 16 on every side", id="all-rim"),
-    pytest.param(SPOTS[:, :63], "side of 63 voxels across z, expected at least 64 to train on", id="too-narrow"),
+    pytest.param(SPOTS[:, :63], "Got a lateral side of 63 voxels, expected at least 64", id="too-narrow"),
 ]
 
 
@@ -438,7 +434,7 @@ OPTIONS = [
     pytest.param(["--set", "seed=1"], "Got setting 'seed', expected one of filters, ", id="setting-of-the-cell"),
     pytest.param(["--set", "kernel=7"], "crops 96, expected at least 99", id="network-too-large"),
     pytest.param(["--set", "filters=0"], "Got 0 filters", id="no-filters"),
-    pytest.param(["--set", "patch=73"], "side of 72 voxels across z, expected at least 73", id="patch"),
+    pytest.param(["--set", "patch=73"], "Got a lateral side of 72 voxels, expected at least 73", id="patch"),
     pytest.param(["--channel", "1"], "has no channel 1", id="channel"),
     pytest.param(["--patches", "0"], "Got 0 patches", id="no-budget"),
 ]
@@ -463,6 +459,15 @@ def test_folders_that_cannot_be_written(tmp_path, capsys, name):
     truth = write(tmp_path / "spots.ome.tif")
     words = ["evaluate", str(truth), "--out", str(tmp_path / name), "--methods", "quintic"]
     refused(capsys, tmp_path, words, "which cannot be written (")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_there_and_cannot_be_written(tmp_path, capsys):
+    truth = write(tmp_path / "spots.ome.tif")
+    (tmp_path / "o" / "cells").mkdir(parents=True)
+    (tmp_path / "o" / "cells").chmod(0o555)
+    words = ["evaluate", str(truth), "--out", str(tmp_path / "o"), "--methods", "quintic"]
+    refused(capsys, tmp_path, words, "which cannot be written (permission denied)")
 
 
 @pytest.mark.parametrize("text", ["a", "2,,3", ""])

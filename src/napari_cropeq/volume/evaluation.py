@@ -9,7 +9,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, sr_length
+from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, Acquisition, IntTriple, sr_length
 from napari_cropeq.core.network import NETWORKS
-from napari_cropeq.core.patches import MIN_LATERAL
 from napari_cropeq.core.predict import choose_device, plane_axes
 from napari_cropeq.core.training import Recipe, Training
 from napari_cropeq.volume.machine import describe_machine, load_average
@@ -167,7 +166,7 @@ class Cell:
         return self.truth.voxels[tuple(slice(length if a == self.axis else None) for a in range(3))]
 
     def check(self) -> None:
-        """Raise ValueError, in a sentence, if the cell cannot be computed; nothing is degraded or trained for it."""
+        """Raise ValueError, in a sentence, if the cell cannot be computed; before the truth is degraded."""
         if self.method not in methods():
             raise ValueError(
                 f"Got method {self.method!r}, expected one of {', '.join(methods())}: choose one of these."
@@ -176,16 +175,17 @@ class Cell:
         check_range(self.compared[inside(self.compared.shape, self.rim)], self.rim)
         if self.trained:
             plane_axes(self.planes, self.axis)
-            recipe, side = self.recipe, min(self.truth.shape[a] for a in acquisition.lateral)
-            if side < max(MIN_LATERAL, recipe.patch):
-                raise ValueError(
-                    f"Got a truth with a side of {side} voxels across {AXIS_NAMES[self.axis]}, expected at least "
-                    f"{max(MIN_LATERAL, recipe.patch)} to train on: use a larger truth or another axis."
-                )
-            # Whatever else a training refuses (device, filters, kernel) it refuses on a stand-in too.
-            side = max(MIN_LATERAL, recipe.patch)
-            stand_in = np.random.default_rng(0).random([MIN_SLICES if a == self.axis else side for a in range(3)])
-            Training(stand_in, acquisition, recipe, self.device)
+            _rehearse(self.recipe, acquisition, self.truth.shape, self.device)
+
+
+@functools.lru_cache(maxsize=256)
+def _rehearse(recipe: Recipe, acquisition: Acquisition, shape: IntTriple, device: str) -> None:
+    """Train on one patch of noise as wide as the truth: what a training refuses, it refuses now."""
+    small = replace(recipe, minutes=None, patches=1, batch=1, validation=1)
+    thin = [MIN_SLICES if a == acquisition.axial else n for a, n in enumerate(shape)]
+    noise = np.random.default_rng(0).random(thin, np.float32)
+    for _ in Training(noise, acquisition, small, device).run():
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +307,7 @@ class Evaluation:
         model = training.model(cell.truth.describe() | facts)
         model.save(self.folder / f"{cell.name}.safetensors")
         yield at("super-resolving", 0.0)
-        refinement = Refinement(model, degraded, cell.planes, cell.device)
+        refinement = Refinement(model.network, degraded, cell.planes, cell.device)
         start = time.perf_counter()
         for fraction in refinement.run():
             yield at("super-resolving", fraction)
@@ -319,7 +319,7 @@ class Evaluation:
                 "seconds": round(spent, 2),
                 "patches": summary["patches"],
                 "patches_per_second": round(summary["patches"] / max(spent, 1e-9), 2),
-                "validation": min(loss for _, _, loss in summary["losses"]),
+                "validation": min(p.validation for p in training.history if p.validation is not None),
                 "network": model.network.kind,
                 "parameters": sum(p.numel() for p in model.network.parameters()),
                 "device": summary["device"],

@@ -12,8 +12,8 @@ import torch
 from scipy import ndimage
 
 from napari_cropeq.core.geometry import Box, source_positions
-from napari_cropeq.core.model import Model
-from napari_cropeq.core.network import PaddedNetwork
+from napari_cropeq.core.network import Network, PaddedNetwork
+from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor, choose_device, plane_axes
 from napari_cropeq.core.spline import interpolate, read_mirrored
 from napari_cropeq.core.tiles import divide, pick, read_box
@@ -53,11 +53,11 @@ INTERPOLATIONS = {"cubic": cubic, "quintic": quintic}
 
 
 class Refinement:
-    """A degraded volume through a trained model, in parts.
+    """A degraded volume through a trained network, in parts.
 
     Parameters
     ----------
-    model : Model
+    network : Network
         Trained on ``degraded``.
     degraded : Degraded
         The volume.
@@ -65,16 +65,17 @@ class Refinement:
         See :class:`napari_cropeq.core.predict.Predictor`.
     """
 
-    def __init__(self, model: Model, degraded: Degraded, planes: str | None = None, device: str = "auto") -> None:
-        self.model, self.degraded = model, degraded
+    def __init__(self, network: Network, degraded: Degraded, planes: str | None = None, device: str = "auto") -> None:
+        self.network, self.degraded = network, degraded
+        self.normalisation = Normalisation.measure(degraded.source)  # anew, as for an export
         self.planes = plane_axes(planes, degraded.acquisition.axial)
         self.device = choose_device(device)
         self.image = np.empty(degraded.sr_shape, np.float32)
         """What is computed so far (z, y, x), in source intensities."""
         self._predictor = None
-        if not isinstance(model.network, PaddedNetwork):
+        if not isinstance(network, PaddedNetwork):
             self._predictor = Predictor(
-                model.network, degraded.acquisition, degraded.source, model.normalisation, planes, device
+                network, degraded.acquisition, degraded.source, self.normalisation, planes, device
             )
 
     @property
@@ -102,8 +103,8 @@ class Refinement:
 
     def _in_whole_planes(self) -> Iterator[tuple[int, int]]:
         """Refine whole planes, as the paper does: tiles of a zero-padded network would show seams."""
-        network: Any = copy.deepcopy(self.model.network).to(self.device)
-        scale, axial = self.model.normalisation, self.degraded.acquisition.axial
+        network: Any = copy.deepcopy(self.network).to(self.device)
+        scale, axial = self.normalisation, self.degraded.acquisition.axial
         image, refined = scale.apply(quintic(self.degraded)), np.zeros_like(self.image)
         done = 0
         for plane in self.planes:

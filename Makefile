@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint bench-training clean
 
 setup:
 	@scripts/setup
@@ -19,6 +19,11 @@ lint: setup
 # make test ARGS="-k spline -x" passes arguments on to pytest.
 test: lint
 	scripts/with-display $(venv) -m pytest $(ARGS)
+
+# make bench-training FULL=1 adds the other factors and training times; OUT=folder keeps cells and models elsewhere.
+# Stopped, the same command goes on. The report is benchmarks/results/training.md, and training.json beside it.
+bench-training: setup
+	$(venv) benchmarks/training.py $(if $(FULL),--full) --out "$(or $(OUT),benchmark-output/training)"
 
 clean:
 	rm -rf build dist demo-output benchmark-output .mypy_cache .pytest_cache .ruff_cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -91,10 +92,21 @@ def run(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
     if not cells:
         return
     evaluation = Evaluation(cells, arguments.out)
+    kept = arguments.results / "training-cells"
+    copy_cells(kept, evaluation.folder)  # what was committed is not measured again
     for step in evaluation.run():
         if step.result is not None:
             say(step)
+            copy_cells(evaluation.folder, kept)
             report(wanted, arguments)
+
+
+def copy_cells(source: Path, target: Path) -> None:
+    """Copy the results of finished cells, not their models, that ``target`` does not have."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.glob("*.json"):
+        if not (target / path.name).exists():
+            shutil.copy(path, target)
 
 
 def say(step: EvaluationProgress) -> None:

@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test lint bench-training clean
+.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat clean
 
 setup:
 	@scripts/setup
@@ -24,6 +24,17 @@ test: lint
 # Stopped, the same command goes on. The report is benchmarks/results/training.md, and training.json beside it.
 bench-training: setup
 	$(venv) benchmarks/training.py $(if $(FULL),--full) --out "$(or $(OUT),benchmark-output/training)"
+
+# One setting changed at a time, and the suggested FWHM on volumes blurred by a known one.
+bench-recipes: setup
+	$(venv) benchmarks/recipes.py
+
+bench-fwhm: setup
+	$(venv) benchmarks/fwhm.py
+
+# How late the window is while training, against idle napari; make bench-heartbeat SECONDS=10 for a quick look.
+bench-heartbeat: setup
+	scripts/with-display $(venv) benchmarks/heartbeat.py $(if $(SECONDS),--seconds $(SECONDS))
 
 clean:
 	rm -rf build dist demo-output benchmark-output .mypy_cache .pytest_cache .ruff_cache

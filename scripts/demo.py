@@ -110,7 +110,7 @@ class Demo:
     def train(self) -> None:
         """Press Start in the Train widget and wait for the model."""
         panel = self.panel("Train")
-        panel.minutes.value = self.minutes
+        panel.recipe.set_budget(minutes=self.minutes)
         panel.buttons["start"].native.click()
         self.wait(lambda: panel._job is None, panel, self.minutes * 60 + 120)
         panel.file.value = self.output / "model.safetensors"

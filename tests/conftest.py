@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -115,3 +118,27 @@ def a_result(
 def rng() -> np.random.Generator:
     """Return a seeded generator."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def no_thread_is_left():
+    """Check that every thread of ours has ended."""
+    yield
+    end = time.monotonic() + 5
+    while work_threads() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not work_threads()
+
+
+def work_threads() -> list[threading.Thread]:
+    """Return the threads of ours that run."""
+    return [t for t in threading.enumerate() if t.name == "cropeq"]
+
+
+@pytest.fixture
+def viewer(no_thread_is_left, make_napari_viewer, monkeypatch, tmp_path_factory):
+    """Return a napari in a real window, with a cache folder of its own; closed before threads are looked for."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1200, 800)
+    return viewer

@@ -2,77 +2,37 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
 import numpy as np
 import pytest
 import tifffile
 from qtpy.QtWidgets import QMenu
 
-from conftest import random_network, textured_volume
-from napari_cropeq.core.geometry import Acquisition, Box
+from conftest import work_threads
+from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.volume.sources import open_source
 from napari_cropeq.volume.superres import SuperResolution
-
-PLUGIN = "napari-cropeq"
-TIMEOUT = 60_000
-
-
-def blobs(shape=(12, 72, 80)) -> np.ndarray:
-    rng = np.random.default_rng(1)
-    volume = textured_volume(shape) // 20
-    for z, y, x in zip(*(rng.integers(4, n - 4, 40) for n in shape), strict=True):
-        volume[z - 1 : z + 2, y - 3 : y + 4, x - 3 : x + 4] += 2000
-    return volume
-
-
-def model_for(factor: float = 2.5, filters: int = 8) -> Model:
-    return Model(random_network("valid", filters), Acquisition((factor, 1, 1)), Normalisation(0.0, 3000.0))
-
-
-@pytest.fixture
-def viewer(make_napari_viewer):
-    viewer = make_napari_viewer(show=True)
-    viewer.window.resize(1200, 800)
-    return viewer
-
-
-def dock(viewer, name):
-    return viewer.window.add_plugin_dock_widget(PLUGIN, name)[1]
-
-
-def work_threads() -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t.name == "cropeq"]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    yield
-    end = time.monotonic() + 5
-    while work_threads() and time.monotonic() < end:
-        time.sleep(0.01)
-    assert not work_threads()
+from window import PLUGIN, TIMEOUT, cells, dock, model_for, small
 
 
 def test_train_preview_volume_save(viewer, qtbot, tmp_path):
     """The main job; what the layer shows is what the file holds, and what a direct computation gives."""
-    layer = viewer.add_image(blobs(), scale=(2.5, 1, 1), translate=(5, 6, 7), units=["um"] * 3, name="cells")
+    layer = viewer.add_image(cells(), scale=(2.5, 1, 1), translate=(5, 6, 7), units=["um"] * 3, name="cells")
     train = dock(viewer, "Train")
-    assert [box.value for box in train.voxel_size] == [2.5, 1, 1]
-    assert (train.axial.value, train.fwhm.value) == ("z", 2.5)
-    train.filters.value, train.minutes.value = 8, 0.05
+    assert [box.value for box in train.source.voxel_size] == [2.5, 1, 1]
+    assert (train.source.axial.value, train.source.fwhm.value) == ("z", 2.5)
+    small(train, minutes=0.05)
     train.buttons["start"].native.click()
     assert not train.buttons["start"].enabled
     qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
     assert train.message.text().startswith("Trained on")
     train.file.value = tmp_path / "model.safetensors"
     train.buttons["save_model"].native.click()
+    qtbot.waitUntil(lambda: train.message.text().startswith("Saved"), timeout=TIMEOUT)
     assert Model.load(tmp_path / "model.safetensors").fingerprint == train.session.model.fingerprint
 
     preview = dock(viewer, "Preview")
+    viewer.scene.camera.zoom *= 3
     preview.buttons["preview"].native.click()
     qtbot.waitUntil(lambda: preview.result.layer is not None and preview.result.tiles[0] > 0, timeout=TIMEOUT)
     qtbot.waitUntil(lambda: not preview.result.busy, timeout=TIMEOUT)
@@ -103,7 +63,7 @@ def test_train_preview_volume_save(viewer, qtbot, tmp_path):
 
 
 def test_the_layer_shows_tiles_as_they_come(viewer, qtbot):
-    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     preview = dock(viewer, "Preview")
     preview.session.use_model(model_for(), "a model")
     viewer.dims.order = (1, 0, 2)
@@ -120,7 +80,7 @@ def test_the_layer_shows_tiles_as_they_come(viewer, qtbot):
 
 
 def test_the_whole_volume_straight_to_disk(viewer, qtbot, tmp_path):
-    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(), "a model")
     volume.destination.value = tmp_path / "out.ome.zarr"
@@ -134,21 +94,8 @@ def test_the_whole_volume_straight_to_disk(viewer, qtbot, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out.ome.zarr"]
 
 
-def test_stop_keeps_what_was_trained(viewer, qtbot):
-    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
-    train = dock(viewer, "Train")
-    train.filters.value, train.minutes.value = 8, 10
-    train.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: bool(train._curve), timeout=TIMEOUT)
-    train.buttons["stop"].native.click()
-    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
-    assert train.session.model is not None
-    assert train.session.model.training["patches"] >= train._curve[-1][0], "nothing learnt is lost"
-    assert train.buttons["start"].enabled
-
-
 def test_stop_keeps_finished_tiles_and_start_goes_on(viewer, qtbot):
-    viewer.add_image(blobs((20, 96, 160)), scale=(2.5, 1, 1), name="cells")
+    viewer.add_image(cells((20, 96, 160)), scale=(2.5, 1, 1), name="cells")
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(filters=32), "a model")
     volume.buttons["start"].native.click()
@@ -162,16 +109,15 @@ def test_stop_keeps_finished_tiles_and_start_goes_on(viewer, qtbot):
 
 
 @pytest.mark.parametrize("stage", ["train", "volume"])
-def test_closing_the_window_stops_the_work(make_napari_viewer, qtbot, tmp_path, stage):
-    viewer = make_napari_viewer(show=True)
-    viewer.add_image(blobs((40, 128, 128)), scale=(2.5, 1, 1), name="cells")
+def test_closing_the_window_stops_the_work(viewer, qtbot, tmp_path, stage):
+    viewer.add_image(cells((40, 128, 128)), scale=(2.5, 1, 1), name="cells")
     widget = dock(viewer, stage.capitalize())
     widget.session.use_model(model_for(filters=32), "a model")
     if stage == "volume":
         widget.destination.value = tmp_path / "out.ome.zarr"
     widget.buttons["start"].native.click()
     if stage == "train":
-        qtbot.waitUntil(lambda: bool(widget._curve), timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: bool(widget.curves.points), timeout=TIMEOUT)
     else:
         qtbot.waitUntil(lambda: widget.result.layer is not None, timeout=TIMEOUT)
     assert work_threads()
@@ -182,7 +128,7 @@ def test_closing_the_window_stops_the_work(make_napari_viewer, qtbot, tmp_path, 
 
 @pytest.mark.parametrize("which", ["source", "result"])
 def test_removing_a_layer_stops_the_work(viewer, qtbot, which):
-    layer = viewer.add_image(blobs((30, 128, 128)), scale=(2.5, 1, 1), name="cells")
+    layer = viewer.add_image(cells((30, 128, 128)), scale=(2.5, 1, 1), name="cells")
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(filters=32), "a model")
     volume.buttons["start"].native.click()
@@ -190,55 +136,6 @@ def test_removing_a_layer_stops_the_work(viewer, qtbot, which):
     viewer.layers.remove(layer if which == "source" else volume.result.layer)
     qtbot.waitUntil(lambda: not work_threads(), timeout=20_000)
     assert not volume.result.alive
-
-
-BAD_TRAINING = [
-    pytest.param({"scale": (1, 1, 1)}, "isotropic", id="isotropic"),
-    pytest.param({"scale": (0.5, 1, 1), "axial": "z"}, "finer axially|lateral steps", id="inverted"),
-    pytest.param({"scale": (3, 1, 1.05)}, "Got lateral steps", id="lateral-steps"),
-    pytest.param({"scale": (3, 1, 1), "units": ["mm", "um", "um"]}, "Got the units", id="mixed-units"),
-    pytest.param({"data": np.arange(19_200.0).reshape(3, 80, 80), "scale": (3, 1, 1)}, "Got 3 slices", id="thin"),
-    pytest.param({"data": blobs((12, 40, 80)), "scale": (3, 1, 1)}, "Got a lateral side of 40", id="small"),
-    pytest.param({"data": np.full((8, 80, 80), 7.0), "scale": (3, 1, 1)}, "Got a constant image", id="constant"),
-    pytest.param({"data": np.full((8, 80, 80), np.nan), "scale": (3, 1, 1)}, "NaN", id="nan"),
-    pytest.param({"data": blobs() > 100, "scale": (3, 1, 1)}, "got a mask", id="bool"),
-    pytest.param({"data": blobs()[0]}, "2D", id="2d"),
-]
-
-
-@pytest.mark.parametrize(("options", "words"), BAD_TRAINING)
-@pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning", "ignore:.*NaN.*:RuntimeWarning")
-def test_training_refuses_in_a_sentence(viewer, qtbot, options, words):
-    options = dict(options)
-    data, axial = options.pop("data", None), options.pop("axial", None)
-    viewer.add_image(blobs() if data is None else data, name="cells", contrast_limits=(0, 1), **options)
-    train = dock(viewer, "Train")
-    if axial:
-        train.axial.value = axial
-    train.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: bool(train.message.styleSheet()), timeout=TIMEOUT)
-    text = train.message.text()
-    assert any(word in text for word in words.split("|")), text
-    assert "\n" not in text
-    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
-    assert train.session.model is None
-
-
-@pytest.mark.parametrize("value", [0.0, -1.0], ids=["zero", "negative"])
-def test_an_absurd_voxel_size_is_refused_and_the_layer_kept(viewer, value):
-    layer = viewer.add_image(blobs(), scale=(3, 1, 1), name="cells")
-    train = dock(viewer, "Train")
-    train.voxel_size[0].value = value
-    assert "expected three positive numbers" in train.message.text()
-    assert np.allclose(layer.scale, (3, 1, 1))
-
-
-def test_correcting_the_voxel_size_sets_the_layers_scale(viewer):
-    layer = viewer.add_image(blobs(), name="cells")
-    train = dock(viewer, "Train")
-    train.voxel_size[0].value = 4.0
-    assert np.allclose(layer.scale, (4, 1, 1))
-    assert (train.axial.value, train.fwhm.value) == ("z", 4.0)
 
 
 BAD_USE = [
@@ -252,7 +149,7 @@ BAD_USE = [
 
 @pytest.mark.parametrize(("name", "button", "factor", "words"), BAD_USE)
 def test_preview_and_volume_refuse_in_a_sentence(viewer, name, button, factor, words):
-    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     widget = dock(viewer, name)
     if factor:
         widget.session.use_model(model_for(factor), "a model")
@@ -262,7 +159,7 @@ def test_preview_and_volume_refuse_in_a_sentence(viewer, name, button, factor, w
 
 
 def test_an_existing_destination_is_refused(viewer, tmp_path):
-    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(), "a model")
     (tmp_path / "out.ome.zarr").mkdir()
@@ -273,30 +170,10 @@ def test_an_existing_destination_is_refused(viewer, tmp_path):
     assert (tmp_path / "out.ome.zarr" / "precious").read_text() == "data"
 
 
-BAD_MODELS = [
-    pytest.param(b"", id="empty"),
-    pytest.param(b"not a model at all", id="text"),
-    pytest.param((1 << 60).to_bytes(8, "little") + b"{}", id="huge-header"),
-]
-
-
-@pytest.mark.parametrize("content", BAD_MODELS)
-def test_a_bad_model_file_is_refused(viewer, tmp_path, content):
-    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
-    train = dock(viewer, "Train")
-    before = model_for()
-    train.session.use_model(before, "a model")
-    (tmp_path / "bad.safetensors").write_bytes(content)
-    train.file.value = tmp_path / "bad.safetensors"
-    train.buttons["load_model"].native.click()
-    assert "no readable napari-cropeq model" in train.message.text()
-    assert train.session.model is before
-
-
 @pytest.mark.parametrize("menu", ["Plugins", "Layers"])
 @pytest.mark.parametrize("name", ["Train", "Preview", "Volume"])
 def test_widgets_open_from_the_menus(viewer, menu, name):
-    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     titles = {
         "Train": "Train super-res",
         "Preview": "Preview super-res",
@@ -328,7 +205,7 @@ def test_the_sample_opens_with_its_truth(viewer):
     assert np.allclose(truth.translate, ((1 / 2.433 - 1) / 2, 0, 0))
     train = dock(viewer, "Train")
     train.layer.value = vessels
-    assert train.fwhm.value == pytest.approx(2.2)
+    assert train.source.fwhm.value == pytest.approx(2.2)
 
 
 def test_ome_tiff_opens_lazily_with_scale_units_and_channels(viewer, tmp_path):
@@ -348,7 +225,7 @@ def test_ome_tiff_opens_lazily_with_scale_units_and_channels(viewer, tmp_path):
 
 def test_a_store_that_is_not_full_never_gets_its_name(viewer, qtbot, tmp_path):
     """A run in memory is complete; a stopped run to disk beside it is not."""
-    viewer.add_image(blobs((20, 96, 160)), scale=(2.5, 1, 1), name="cells")
+    viewer.add_image(cells((20, 96, 160)), scale=(2.5, 1, 1), name="cells")
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(filters=16), "a model")
     volume.destination.value = tmp_path / "out.ome.zarr"
@@ -373,7 +250,7 @@ def test_a_store_that_is_not_full_never_gets_its_name(viewer, qtbot, tmp_path):
 
 
 def test_a_run_over_the_volume_is_not_ended_by_a_preview(viewer, qtbot, tmp_path):
-    viewer.add_image(blobs((30, 128, 160)), scale=(2.5, 1, 1), name="cells")
+    viewer.add_image(cells((30, 128, 160)), scale=(2.5, 1, 1), name="cells")
     volume, preview = dock(viewer, "Volume"), dock(viewer, "Preview")
     volume.session.use_model(model_for(filters=32), "a model")
     volume.dtype.value = "float32"
@@ -397,7 +274,7 @@ def test_a_run_over_the_volume_is_not_ended_by_a_preview(viewer, qtbot, tmp_path
 
 @pytest.mark.parametrize("name", ["Train", "Volume"])
 def test_closing_the_dock_stops_its_work(viewer, qtbot, name):
-    viewer.add_image(blobs((30, 128, 160)), scale=(2.5, 1, 1), name="cells")
+    viewer.add_image(cells((30, 128, 160)), scale=(2.5, 1, 1), name="cells")
     widget = dock(viewer, name)
     widget.session.use_model(model_for(filters=32), "a model")
     widget.buttons["start"].native.click()
@@ -406,45 +283,11 @@ def test_closing_the_dock_stops_its_work(viewer, qtbot, name):
     qtbot.waitUntil(lambda: not work_threads(), timeout=TIMEOUT)
 
 
-def test_the_time_point_shown_is_the_one_trained_on(viewer, qtbot):
-    """Layers of other length and scale along time: the index is the layer's own."""
-    data = np.stack([blobs() + 5000 * t for t in range(3)])
-    viewer.add_image(np.zeros((9, 4, 5, 6)), name="other")
-    layer = viewer.add_image(data, scale=(3, 2.5, 1, 1), name="cells")
-    train = dock(viewer, "Train")
-    train.layer.value = layer
-    viewer.dims.set_point(0, 6)
-    train.filters.value, train.minutes.value = 8, 0.02
-    train.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
-    assert train.session.model.provenance["source"]["lead"] == [2]
-    assert train.session.model.normalisation.low > 9000
-
-
-def test_lengths_of_any_magnitude(viewer):
-    layer = viewer.add_image(blobs(), scale=(5e-6, 2e-6, 2e-6), units=["m"] * 3, name="cells")
-    train = dock(viewer, "Train")
-    assert [box.value for box in train.voxel_size] == pytest.approx([5e-6, 2e-6, 2e-6])
-    assert train.fwhm.value == pytest.approx(5e-6)
-    train.voxel_size[0].value = 4e-6
-    assert np.allclose(layer.scale, (4e-6, 2e-6, 2e-6), rtol=1e-9)
-
-
-def test_the_fields_follow_the_layer(viewer):
-    layer = viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
-    train = dock(viewer, "Train")
-    layer.scale = (5, 1, 1)
-    assert (train.voxel_size[0].value, train.fwhm.value) == (5, 5)
-    train.fwhm.value = 7.0
-    layer.scale = (4, 1, 1)
-    assert (train.voxel_size[0].value, train.fwhm.value) == (4, 7), "a width that was set stays"
-
-
 @pytest.mark.parametrize(
     "change", [{"shear": [0, 0, 0.05]}, {"translate": (1, 2, 3)}, {"scale": (2.51, 1, 1)}], ids=str
 )
 def test_a_layer_that_was_moved_has_another_result(viewer, qtbot, change):
-    layer = viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
+    layer = viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     preview = dock(viewer, "Preview")
     preview.session.use_model(model_for(), "a model")
     preview.buttons["preview"].native.click()
@@ -455,33 +298,3 @@ def test_a_layer_that_was_moved_has_another_result(viewer, qtbot, change):
         setattr(layer, name, value)
     preview.buttons["preview"].native.click()
     assert preview.result is not first or preview.complaining
-
-
-def test_an_existing_model_is_not_overwritten(viewer, tmp_path):
-    viewer.add_image(blobs(), scale=(2.5, 1, 1), name="cells")
-    train = dock(viewer, "Train")
-    train.session.use_model(model_for(), "a model")
-    (tmp_path / "mine.safetensors").write_bytes(b"precious")
-    train.file.value = tmp_path / "mine.safetensors"
-    train.buttons["save_model"].native.click()
-    assert "exists already" in train.message.text()
-    assert (tmp_path / "mine.safetensors").read_bytes() == b"precious"
-    train.file.value = tmp_path / "new.safetensors"
-    train.buttons["save_model"].native.click()
-    train.buttons["save_model"].native.click()
-    assert train.message.text().startswith("Saved"), "what it wrote it may write again"
-
-
-def test_a_width_belongs_to_its_layer(viewer):
-    """Another layer's known width is not carried over, and one that was set is not set back."""
-    known = viewer.add_image(blobs(), scale=(2.5, 1, 1), metadata={"fwhm": 6.0}, name="known")
-    other = viewer.add_image(blobs(), scale=(4, 1, 1), name="other")
-    train = dock(viewer, "Train")
-    train.layer.value = known
-    assert train.fwhm.value == 6
-    train.layer.value = other
-    assert train.fwhm.value == 4
-    train.layer.value = known
-    train.fwhm.value = 5.5
-    known.scale = (2.6, 1, 1)
-    assert train.fwhm.value == 5.5

@@ -99,13 +99,19 @@ def source_of(layer: Layer | None) -> Source:
     path = image.source.path
     return Source(
         data=data,
-        axes=LEADING[image.ndim - 3] + "zyx",
+        axes=_leading(image) + "zyx",
         voxel_size=size,
         unit=str(image.units[-1]),
         translate=(z, y, x),
         name=image.name,
         path=None if path is None else str(path),
     )
+
+
+def _leading(layer: Image) -> str:
+    """Return what the leading axes are: of one alone its label tells whether it holds channels."""
+    label = str(layer.axis_labels[0]).lower()
+    return "c" if layer.ndim == 4 and label in ("c", "ch", "channel", "channels") else LEADING[layer.ndim - 3]
 
 
 def result_transform(layer: Image, acquisition: Acquisition) -> dict[str, Any]:

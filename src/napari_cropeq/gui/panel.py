@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from magicgui.widgets import ComboBox, Container, PushButton
 from napari.layers import Image, Labels, Layer
-from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 
-from napari_cropeq.gui.jobs import sentence
+from napari_cropeq.gui.jobs import Job, sentence
 from napari_cropeq.gui.session import Session
 
 __all__ = ["Panel"]
@@ -36,7 +47,7 @@ class Panel(QWidget):
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.form = Container(widgets=[self.layer])
-        self._layout = QVBoxLayout(self)
+        self._layout = self._scrolled()
         self._layout.addWidget(self.form.native)
         events = self.viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
@@ -45,8 +56,14 @@ class Panel(QWidget):
             self.layer.value = self._preferred()
         self.jobs = self.session.enter()
         session, jobs = self.session, self.jobs
-        # What is called once the widget is gone must not belong to it.
-        self.destroyed.connect(lambda: session.leave(jobs))
+
+        def leave() -> None:  # called once the widget is gone, so that it must not belong to it
+            for job in jobs:
+                with contextlib.suppress(RuntimeError):  # at the end of the application it may be gone as well
+                    job.blockSignals(True)
+            session.leave(jobs)
+
+        self.destroyed.connect(leave)
 
     def sizeHint(self) -> QSize:
         """Ask for a column: the image keeps the room."""
@@ -64,10 +81,39 @@ class Panel(QWidget):
         return buttons
 
     def add_status(self) -> None:
-        """Add progress bar and message below what is there."""
+        """Add progress bar and message below what is there; numbers and choices are complete by now."""
         self._layout.addWidget(self.bar)
         self._layout.addWidget(self.message)
-        self._layout.addStretch()
+        for kind in (QAbstractSpinBox, QComboBox):
+            for field in self.findChildren(kind):
+                field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+                field.installEventFilter(self)
+
+    def eventFilter(self, field: QObject | None, event: QEvent | None) -> bool:
+        """Let a wheel turned over a field scroll the panel: only the field being edited takes it."""
+        if event.type() == QEvent.Type.Wheel and not field.hasFocus():
+            event.ignore()
+            return True
+        return False
+
+    def run(
+        self, steps: Callable[[], Iterator[Any]], progressed: Callable[[Any], None], ended: Callable[[], None]
+    ) -> Job:
+        """Do work in the background that ends with this widget; an error is told in the message."""
+
+        def deliver(value: Any) -> None:
+            try:
+                progressed(value)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the user is told)
+                self.complain(sentence(error))
+
+        job = Job(steps)
+        job.progressed.connect(deliver)
+        job.failed.connect(self.complain)
+        job.ended.connect(ended)
+        self.jobs[:] = [*(j for j in self.jobs if j.running), job]
+        job.start()
+        return job
 
     def attempt(self, action: Callable[[], None]) -> None:
         """Run ``action``; an error is told in the message, and nothing is lost."""
@@ -102,6 +148,16 @@ class Panel(QWidget):
         self.message.setStyleSheet("color: #ff6b5e")
         self.message.setText(text)
 
+    def _scrolled(self) -> QVBoxLayout:
+        """Return the layout of a column that can be scrolled where the window is too low for it."""
+        column = QWidget()
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(_Scrolled(column))
+        layout = QVBoxLayout(column)
+        layout.setAlignment(Qt.AlignmentFlag.AlignTop)
+        return layout
+
     def _on_layers(self, event: Any = None) -> None:
         """Keep the choice of layers up to date; a layer that is chosen stays so."""
         had = self.layer.value
@@ -117,3 +173,18 @@ class Panel(QWidget):
     def _preferred(self) -> Layer | None:
         chosen = [la for la in self.viewer.layers.selection if la in self._layers()]
         return next(iter(chosen or self._layers()), None)
+
+
+class _Scrolled(QScrollArea):
+    """A column as wide as it needs to be, of which a part is seen where the window is too low."""
+
+    def __init__(self, column: QWidget) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(column)
+
+    def minimumSizeHint(self) -> QSize:
+        """Ask for the width of the column and its scroll bar."""
+        return QSize(self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width(), 120)

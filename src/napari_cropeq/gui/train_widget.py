@@ -7,20 +7,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyqtgraph
-from magicgui.widgets import ComboBox, Container, FileEdit, FloatSpinBox, SpinBox
-from qtpy.QtCore import QSize
-from qtpy.QtWidgets import QAbstractSpinBox
+from magicgui.widgets import ComboBox, Container, FileEdit
+from napari.layers import Image
+from napari.utils.theme import get_theme
+from platformdirs import user_cache_path
 
-from napari_cropeq.core.geometry import AXIS_NAMES, guess_axial
+from napari_cropeq.core.checkpoint import Checkpoint
+from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.training import Progress, Recipe, Training
+from napari_cropeq.core.predict import choose_device
+from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
+from napari_cropeq.core.training import Training
+from napari_cropeq.gui.curves import Curves
 from napari_cropeq.gui.jobs import Job
-from napari_cropeq.gui.layers import set_voxel_size, source_of, voxel_size_of
+from napari_cropeq.gui.layers import check_layer
 from napari_cropeq.gui.panel import Panel
-from napari_cropeq.volume.bricks import Bricks
-from napari_cropeq.volume.superres import acquisition_of
+from napari_cropeq.gui.profile_section import ProfileSection
+from napari_cropeq.gui.recipe_form import RecipeForm
+from napari_cropeq.gui.source_form import SourceForm
+from napari_cropeq.gui.thumbnails import Thumbnails
+from napari_cropeq.gui.training_data import TrainingData, source_checksum
+from napari_cropeq.gui.training_run import Report, TrainingRun
 
 __all__ = ["TrainWidget"]
 
@@ -36,166 +44,250 @@ class TrainWidget(Panel):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
-        self.axial = ComboBox(label="Axial axis", choices=list(AXIS_NAMES), tooltip="The axis of low resolution")
-        self.voxel_size = [_length(name, "Distance between voxel centres") for name in AXIS_NAMES]
-        self.sizes = Container(widgets=self.voxel_size, layout="horizontal", label="Voxel size")
-        self.fwhm = _length("FWHM", "Width of the slice profile along the axial axis; the step by default")
-        self.minutes = FloatSpinBox(label="Minutes", value=2.0, min=0.01, max=10_000.0, step=0.5)
-        self.filters = SpinBox(label="Filters", value=32, min=1, max=1024, tooltip="Feature maps: more is slower")
-        self.form.extend([self.axial, self.sizes, self.fwhm, self.minutes, self.filters])
-        self.buttons = self.add_buttons(start=self.start, stop=self.stop)
-        self.plot = pyqtgraph.PlotWidget(enableMenu=False)
-        self.plot.setMinimumSize(200, 150)
-        self.plot.sizeHint = lambda: QSize(320, 180)
-        self.plot.setToolTip("Loss over patches")
-        self.plot.getAxis("left").enableAutoSIPrefix(False)
-        self.plot.addLegend(offset=(-5, 5))
-        self._loss = self.plot.plot(pen=pyqtgraph.mkPen("#5ac8fa"), name="training")
-        self._validation = self.plot.plot(pen=None, symbol="o", symbolSize=5, name="validation")
-        self._layout.addWidget(self.plot)
+        self._job: Job | None = None
+        self._run: TrainingRun | None = None
+        self._own: set[Path] = set()  # files that this widget wrote and may write again
+        self._add_fields()
+        self._add_views()
+        self.layer.changed.connect(self._show_layer)
+        self.viewer.layers.events.inserted.connect(self._on_siblings)
+        self.viewer.layers.events.removed.connect(self._on_siblings)
+        self.profile.asked.connect(lambda: self.attempt(self.suggest))
+        self.profile.applied.connect(self._on_applied)
+        for box in (*self.source.voxel_size, self.source.axial, self.source.lateral_fwhm):
+            box.changed.connect(lambda: self.profile.clear())  # what was suggested is of another acquisition
+        self.session.model_changed.connect(self._enable)
+        self._show_layer()
+
+    def _add_fields(self) -> None:
+        foreground = get_theme(self.viewer.theme).text.as_hex()
+        self.source = SourceForm(self._layers, self.attempt)
+        self.device = ComboBox(label="Device", choices=_devices(), tooltip="Where to compute; auto: the GPU if any")
+        self.recipe = RecipeForm()
+        self.profile = ProfileSection(self.source.lateral_fwhm, foreground)
+        self.curves = Curves(foreground)
+        self.form.extend([*self.source.widgets, self.recipe.preset, self.recipe.spending, self.device])
+
+    def _add_views(self) -> None:
+        self.thumbnails = Thumbnails()
+        for section in (self.profile, self.recipe):
+            self._layout.addWidget(section)
+        actions = {"start": self.start, "continue": self.go_on, "resume": self.resume, "stop": self.stop}
+        self.buttons = self.add_buttons(**actions)
+        self.buttons["start"].tooltip = "Train a new model"
+        self.buttons["continue"].tooltip = "Train the model in use further, with the budget above"
+        self.buttons["resume"].tooltip = "Complete the training of this layer that was interrupted"
+        self.buttons["stop"].tooltip = "End the training and keep the best weights so far"
+        self._layout.addWidget(self.curves)
+        self._layout.addWidget(self.thumbnails)
         self.file = FileEdit(label="Model file", mode="w", filter="*.safetensors", value="model.safetensors")
         self.file_form = Container(widgets=[self.file])
+        self.add_status()
         self._layout.addWidget(self.file_form.native)
         self.buttons |= self.add_buttons(save_model=self.save_model, load_model=self.load_model)
-        self.add_status()
-
-        self._job: Job | None = None
-        self._training: Training | None = None
-        self._own: set[Path] = set()  # files that this widget wrote and may write again
-        self._curve: list[tuple[int, float]] = []
-        self._showing = False
-        self._shown: Any = None  # the layer whose scale the fields follow
-        self._followed: float | None = None  # the step that the FWHM follows until it is set to something else
-        self.layer.changed.connect(self._show_layer)
-        for axis, box in enumerate(self.voxel_size):
-            box.changed.connect(lambda _=None, axis=axis: self.attempt(lambda: self._correct_layer(axis)))
-        self._show_layer()
-        self._enable()
 
     def start(self) -> None:
-        """Check everything, then train in the background."""
-        if self._job is not None:
-            return
-        layer = self.layer.value
-        source = source_of(layer)
-        acquisition = acquisition_of(source, axial=AXIS_NAMES.index(self.axial.value), fwhm=self.fwhm.value)
-        recipe = Recipe(minutes=self.minutes.value, filters=self.filters.value)
-        shown = layer.world_to_data(self.viewer.dims.point[-layer.ndim :])
-        lead = tuple(int(np.clip(round(i), 0, n - 1)) for i, n in zip(shown, source.data.shape[:-3], strict=False))
-        volume = Bricks(source.data[lead])
-        self._curve.clear()
-        self._source = source.describe() | {"lead": list(lead)}
+        """Check everything, then train a new model in the background."""
+        self._train(self.source.acquisition(), self.source.data(self.viewer.dims.point), self.recipe.recipe())
 
-        def steps() -> Iterator[Progress]:
-            self._training = None
-            self._training = Training(volume, acquisition, recipe)
-            yield from self._training.run()
+    def go_on(self) -> None:
+        """Train the model in use further, with its optimiser's state and the budget in the form."""
+        model = self.session.model
+        if model is None:
+            raise ValueError("Got no model to go on from, expected one: train or load one first.")
+        model.check_fits(self.source.acquisition())
+        self._train(self.source.acquisition(), self.source.data(self.viewer.dims.point), self.recipe.recipe(), model)
 
-        self._job = Job(steps)
-        self._job.progressed.connect(self._on_progress)
-        self._job.failed.connect(self.complain)
-        self._job.ended.connect(self._on_ended)
-        self.say("Reading the volume.")
-        self.jobs[:] = [self._job]
-        self._job.start()
-        self._enable()
+    def resume(self) -> None:
+        """Complete the training of the layer that was interrupted, with the settings it had."""
+        layer = check_layer(self.layer.value)
+        path = checkpoint_path(layer)
+
+        def steps() -> Iterator[Model]:
+            yield Model.load(path)
+
+        self.say("Reading what was interrupted.")
+        self.run(steps, lambda model: self._resume(layer, model), self._enable)
 
     def stop(self) -> None:
         """Stop training; the best weights so far become the model."""
-        if self._job is not None:
+        if self._job is not None and self._run is not None:
+            self._run.ended_by_user = True
             self._job.stop()
+
+    def suggest(self) -> None:
+        """Have the image suggest the FWHM; nothing is changed by it."""
+        layer, acquisition = self.layer.value, self.source.acquisition()
+        [[volume]] = self.source.data(self.viewer.dims.point, every=False).channels
+
+        def steps() -> Iterator[Suggestion]:
+            yield suggest_fwhm(volume, acquisition, acquisition.lateral_fwhm)
+
+        def show(suggestion: Suggestion) -> None:
+            if self.layer.value is layer and self.source.acquisition() == acquisition:
+                self.profile.show_suggestion(suggestion, f"{layer.units[-1]:~P}")
+
+        self.profile.wait()
+        self.run(steps, show, self.profile.done)
 
     def save_model(self) -> None:
         """Write the model in use to the file named."""
-        if self.session.model is None:
+        model = self.session.model
+        if model is None:
             raise ValueError("Got no model to save, expected one: train or load one first.")
         path = Path(self.file.value)
         if path.exists() and path not in self._own:
             raise ValueError(f"Got {path}, which exists already: choose another name.")
-        self.session.model.save(path)
-        self._own.add(path)
-        self.say(f"Saved {self.file.value}.")
+
+        def steps() -> Iterator[Path]:
+            model.save(path)
+            yield path
+
+        def tell(path: Path) -> None:
+            self._own.add(path)
+            self.say(f"Saved {path}.")
+
+        self.run(steps, tell, self._enable)
 
     def load_model(self) -> None:
-        """Use the model of the file named."""
+        """Use the model of the file named; the form shows how it was trained."""
         path = Path(self.file.value)
-        model = Model.load(path)
-        self.session.use_model(model, path.name)
-        self.say(f"Using {path.name}, trained for factor {model.acquisition.factor:.4g}.")
 
-    def _show_layer(self, _: Any = None) -> None:
-        """Fill the fields from the layer, now and whenever its scale changes."""
-        layer = self.layer.value
-        is_new = layer is not self._shown
-        if is_new:
-            for old, connect in ((self._shown, False), (layer, True)):
-                if old is not None:
-                    for event in (old.events.scale, old.events.affine, old.events.units):
-                        (event.connect if connect else event.disconnect)(self._show_layer)
-            self._shown = layer
-        if layer is None or layer.ndim < 3:
+        def steps() -> Iterator[Model]:
+            yield Model.load(path)
+
+        def use(model: Model) -> None:
+            self.session.use_model(model, path.name)
+            if model.training:
+                self.recipe.show_recipe(_recipe_of(model), budget=False)
+            self.say(f"Using {path.name}, trained for factor {model.acquisition.factor:.4g}.")
+
+        self.run(steps, use, self._enable)
+
+    def _train(
+        self,
+        acquisition: Acquisition,
+        data: TrainingData,
+        recipe: Recipe,
+        model: Model | None = None,
+        whole: bool = False,
+    ) -> None:
+        """Train in the background, from the start or from a model; ``whole``: completing what was interrupted."""
+        if self._job is not None:
             return
-        size = voxel_size_of(layer)
-        # Four significant digits of the smallest step, whatever the unit.
-        decimals = int(np.clip(4 - math.floor(math.log10(min(size))), 2, 15)) if min(size) > 0 else 5
-        follows = self._followed is not None and math.isclose(self.fwhm.value, self._followed, rel_tol=1e-3)
-        self._showing = True
-        try:
-            for box, value in zip((*self.voxel_size, self.fwhm), (*size, self.fwhm.value), strict=True):
-                box.native.setDecimals(decimals)
-                box.value = value
-            axial = guess_axial(size)
-            self.axial.value = AXIS_NAMES[axial]
-            if is_new:
-                self.fwhm.value = layer.metadata.get("fwhm", size[axial])
-            elif follows:
-                self.fwhm.value = size[axial]
-            self._followed = size[axial]
-            self.fwhm.label = f"FWHM ({layer.units[-1]:~P})"
-        finally:
-            self._showing = False
+        device = self.device.value
+        path = checkpoint_path(self.layer.value)
+        path.parent.mkdir(parents=True, exist_ok=True)
 
-    def _correct_layer(self, axis: int) -> None:
-        """Set the source layer's scale along one axis from its field."""
-        layer = self.layer.value
-        if self._showing or layer is None:
-            return
-        size = list(voxel_size_of(layer))
-        size[axis] = float(self.voxel_size[axis].value)
-        set_voxel_size(layer, (size[0], size[1], size[2]))
+        def make() -> Training:
+            training = Training(data.channels, acquisition, recipe, device, start=model, resume=whole)
+            if whole and model is not None and training.normalisations != list(model.normalisations):
+                raise ValueError(
+                    "Got an interrupted training of a volume with other voxels, expected one of this layer: start anew."
+                )
+            return training
 
-    def _on_progress(self, progress: Progress) -> None:
-        self.bar.setValue(int(1000 * progress.fraction))
-        self._curve.append((progress.patches, progress.loss))
-        patches, loss = np.array(self._curve).T
-        self._loss.setData(patches, loss)
-        history = list(self._training.history) if self._training is not None else []
-        if history:
-            self._validation.setData([p.patches for p in history], [p.validation for p in history])
-        rate = progress.patches / max(progress.seconds, 1e-9)
-        self.say(
-            f"{progress.patches} patches, {rate:.0f}/s, {progress.seconds_left:.0f} s left, loss {progress.loss:.4f}."
-        )
-
-    def _on_ended(self) -> None:
-        training, self._job = self._training, None
-        if training is not None and training.history:
-            model = training.model(self._source)
-            self.session.use_model(model, "the model just trained")
-            if not self.complaining:
-                last = training.history[-1]
-                self.say(f"Trained on {last.patches} patches in {last.seconds:.0f} s: preview it, or save it.")
+        self._run = TrainingRun(make, data.description, Checkpoint(path, data.description))
+        self.curves.clear()
+        self.thumbnails.clear()
+        self.say("Reading the volume.")
+        self._job = self.run(self._run.steps, self._on_report, self._on_ended)
         self._enable()
 
+    def _resume(self, layer: Image, model: Model) -> None:
+        """Show the settings that an interrupted training had, and complete it."""
+        if self.layer.value is not layer:
+            return
+        told, acquisition = dict(model.provenance.get("source", {})), model.acquisition
+        names = [name for name in told.get("layers", []) if name != layer.name]
+        others = [la for la in self._layers() if la.name in names]
+        if len(others) < len(names):
+            raise ValueError(f"Got a training of {', '.join(names)} as well, expected these layers: open them.")
+        recipe = _recipe_of(model)
+        self.source.show_acquisition(layer, acquisition)
+        self.recipe.show_recipe(recipe)
+        data = TrainingData.of([layer, *others], told.get("channels", [0]), told.get("times", [0]))
+        self._train(acquisition, data, recipe, model, whole=True)
+
+    def _show_layer(self, _: Any = None) -> None:
+        """Fill the fields from the layer, and tell if a training of it was interrupted."""
+        self.source.follow(self.layer.value)
+        self.profile.clear()
+        if self._job is None:
+            found = self._interrupted()
+            self.say("A training of this layer was interrupted: Resume completes it." if found else "")
+        self._enable()
+
+    def _on_siblings(self, _: Any = None) -> None:
+        self.source.offer()
+
+    def _on_applied(self, fwhm: float) -> None:
+        self.source.fwhm.value = fwhm
+
+    def _on_report(self, report: Report) -> None:
+        progress = report.progress
+        self.bar.setValue(int(1000 * progress.fraction))
+        self.bar.setFormat(f"%p %, {_duration(report.seconds_left)} left, {progress.rate:.0f} patches/s")
+        self.curves.add(progress.patches, progress.loss, report.validations)
+        if report.thumbnail is not None:
+            self.thumbnails.show_patch(report.thumbnail)
+        best = min((loss for _, loss in report.validations), default=math.nan)
+        told = f"{progress.patches:,} patches, loss {progress.loss:.4f}, best validation {best:.4f}."
+        self.say(f"{told} {report.note}")
+
+    def _on_ended(self) -> None:
+        run, self._job = self._run, None
+        self.curves.draw()
+        self.bar.setFormat("%p %")
+        if run is not None and run.model is not None and run.last is not None:
+            self.session.use_model(run.model, "the model just trained")
+            if not self.complaining:
+                told = (
+                    f"Trained on {run.last.patches:,} patches in {_duration(run.last.seconds)}: preview it, or save it."
+                )
+                self.say(f"{told} {run.last.note}")
+        self._enable()
+
+    def _interrupted(self) -> bool:
+        """Return whether a training of the layer was interrupted and is not the one under way."""
+        try:
+            return self._job is None and checkpoint_path(self.layer.value).is_file()
+        except ValueError:
+            return False
+
     def _enable(self) -> None:
-        self.buttons["start"].enabled = self._job is None
-        self.buttons["stop"].enabled = self._job is not None
+        idle = self._job is None
+        self.buttons["start"].enabled = idle
+        self.buttons["continue"].enabled = idle and self.session.model is not None
+        self.buttons["resume"].native.setVisible(self._interrupted())
+        self.buttons["stop"].enabled = not idle
 
 
-def _length(label: str, tooltip: str) -> FloatSpinBox:
-    """Return a narrow field for a length; what it cannot be is told when it is used."""
-    box = FloatSpinBox(label=label, value=1.0, min=-1e6, max=1e6, step=0.01, tooltip=tooltip)
-    box.native.setDecimals(5)
-    box.native.setMinimumWidth(56)
-    box.native.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
-    return box
+def checkpoint_path(layer: Any) -> Path:
+    """Return where a training of ``layer`` is kept while it runs."""
+    return user_cache_path("napari-cropeq") / f"{source_checksum(layer)}.safetensors"
+
+
+def _recipe_of(model: Model) -> Recipe:
+    return Recipe.read(model.training.get("recipe"))
+
+
+def _devices() -> list[str]:
+    """Return the names of the devices there are."""
+    found = []
+    for name in ("auto", "cpu", "cuda"):
+        try:
+            choose_device(name)
+        except ValueError:
+            continue
+        found.append(name)
+    return found
+
+
+def _duration(seconds: float) -> str:
+    """Return hours, minutes and seconds, as few of them as are needed."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min" if minutes else f"{rest} s"

@@ -1,0 +1,143 @@
+"""The options of a training as widgets, made from the fields of the recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from typing import Any
+
+from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, SpinBox
+from magicgui.widgets.bases import ValueWidget
+from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QWidget
+from superqt import QCollapsible
+
+from napari_cropeq.core.recipe import PRESETS, Recipe
+
+__all__ = ["RecipeForm"]
+
+BUDGETS = {"minutes": 2.0, "patches": 10_000}
+"""What a budget can be counted in, and how much of it is offered where the preset counts in the other."""
+
+CHANGED = "font-weight: bold; color: #f0a35e"
+
+
+class RecipeForm(QCollapsible):
+    """All fields of a :class:`Recipe`, folded away; a preset fills them, and what is set otherwise stands out.
+
+    :attr:`preset` and :attr:`spending` (the budget's number and unit) are for the owner to place where they are
+    always visible.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("Advanced options")
+        self.layout().setContentsMargins(0, 0, 0, 0)
+        told = "Where the options below come from: quick on a CPU, as in the paper, or for fluorescence"
+        self.preset = ComboBox(label="Preset", choices=list(PRESETS), tooltip=told)
+        self.budget = FloatSpinBox(min=0.0, max=1e9, tooltip="Training ends when this is spent, or once it converged")
+        self.unit = ComboBox(choices=list(BUDGETS), tooltip="What the budget is counted in")
+        self.spending = Container(widgets=[self.budget, self.unit], layout="horizontal", labels=False, label="Budget")
+        self.spending.margins = (0, 0, 0, 0)
+        self.fields = {f.name: _widget(f) for f in dataclasses.fields(Recipe) if f.name not in BUDGETS}
+        self._labels = {name: QLabel(_in_words(name)) for name in self.fields}
+        body = QWidget()
+        rows = QFormLayout(body)
+        for name, field in self.fields.items():
+            self._labels[name].setBuddy(field.native)
+            rows.addRow(self._labels[name], field.native)
+        self.restore = QPushButton("Back to the preset")
+        rows.addRow(self.restore)
+        self.addWidget(body)
+
+        self.preset.changed.connect(self._fill)
+        self.unit.changed.connect(self._show_budget)
+        self.restore.clicked.connect(lambda: self._fill())
+        for field in self.fields.values():
+            field.changed.connect(self._mark)
+        self._fill()
+
+    def recipe(self) -> Recipe:
+        """Return the recipe that the form shows.
+
+        Raises
+        ------
+        ValueError
+            If a field is out of range.
+        """
+        budget = self.budget.value if self.unit.value == "minutes" else round(self.budget.value)
+        return Recipe.preset(self.preset.value, **{self.unit.value: budget}, **self.overrides())
+
+    def overrides(self) -> dict[str, Any]:
+        """Return the fields that differ from the preset, the budget aside."""
+        return {name: value for name, value in self._values().items() if not _same(value, self._of_preset(name))}
+
+    def show_recipe(self, recipe: Recipe, budget: bool = True) -> None:
+        """Fill the form with a recipe, its budget too if asked to; what differs from the preset stands out."""
+        for name, field in self.fields.items():
+            value = getattr(recipe, name)
+            field.value = 0 if value is None else value
+        unit = "minutes" if recipe.patches is None else "patches"
+        if budget:
+            self.set_budget(**{unit: getattr(recipe, unit)})
+
+    def set_budget(self, **budget: float) -> None:
+        """Set the budget: ``minutes=`` or ``patches=``."""
+        [(self.unit.value, amount)] = budget.items()
+        self.budget.value = amount
+
+    def _of_preset(self, name: str) -> Any:
+        return getattr(Recipe.preset(self.preset.value), name)
+
+    def _values(self) -> dict[str, Any]:
+        return {n: None if n == "blocks" and not w.value else w.value for n, w in self.fields.items()}
+
+    def _fill(self, _: Any = None) -> None:
+        self.show_recipe(Recipe.preset(self.preset.value))
+        self._mark()
+
+    def _show_budget(self, unit: str) -> None:
+        """Show the preset's budget where it counts in ``unit``, else a usual one."""
+        of_preset = self._of_preset(unit)
+        self.budget.native.setDecimals(2 if unit == "minutes" else 0)
+        self.budget.step = 0.5 if unit == "minutes" else 1000
+        self.budget.value = BUDGETS[unit] if of_preset is None else of_preset
+
+    def _mark(self, _: Any = None) -> None:
+        changed = self.overrides()
+        for name, label in self._labels.items():
+            of_preset = self._of_preset(name)
+            label.setStyleSheet(CHANGED if name in changed else "")
+            label.setToolTip(f"{self.fields[name].tooltip} ({self.preset.value}: {of_preset or 0})")
+        self.restore.setEnabled(bool(changed))
+        self.setText(f"Advanced options ({len(changed)} changed)" if changed else "Advanced options")
+
+
+def _widget(field: dataclasses.Field[Any]) -> ValueWidget:
+    """Return a widget for a field of the recipe, from its type, its choices and its help."""
+    kind = typing.get_type_hints(Recipe)[field.name]
+    optional = type(None) in typing.get_args(kind)
+    kind = next((k for k in typing.get_args(kind) if k is not type(None)), kind)
+    told = field.metadata["help"] + (" (0)" if optional else "")
+    common = {"name": field.name, "tooltip": told[:1].upper() + told[1:]}
+    if "choices" in field.metadata:
+        return ComboBox(choices=list(field.metadata["choices"]), value=field.default, **common)
+    if kind is bool:
+        return CheckBox(value=field.default, text="", **common)
+    if kind is int:
+        return SpinBox(value=field.default or 0, min=0, max=10**9, **common)
+    box = FloatSpinBox(value=0.0, min=0.0, max=1e6, **common)
+    known = [field.default, *(p[field.name] for p in PRESETS.values() if field.name in p)]
+    # Two digits finer than the finest value that a preset has.
+    box.native.setDecimals(2 + max(0, *(-math.floor(math.log10(v)) if v else 0 for v in known)))
+    box.value = field.default
+    return box
+
+
+def _same(value: Any, other: Any) -> bool:
+    if isinstance(value, float) and other is not None:
+        return math.isclose(value, other, rel_tol=1e-9)
+    return bool(value == other)
+
+
+def _in_words(name: str) -> str:
+    return name.replace("_", " ").capitalize()

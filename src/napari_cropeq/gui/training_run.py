@@ -1,0 +1,90 @@
+"""A training as the worker thread runs it: reports out, a checkpoint beside it, a model at its end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from napari_cropeq.core.checkpoint import Checkpoint
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.training import Progress, Thumbnail, Training
+
+__all__ = ["Report", "TrainingRun"]
+
+THUMBNAIL_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the window shows of a training."""
+
+    progress: Progress
+    validations: tuple[tuple[int, float], ...]  # patches and loss
+    thumbnail: Thumbnail | None
+    seconds_left: float
+    note: str  # what the user should know
+
+
+class TrainingRun:
+    """One press of Start, Continue or Resume; :meth:`steps` is for a :class:`~napari_cropeq.gui.jobs.Job`.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the training; called in the thread, since it reads the volumes.
+    description : mapping
+        What the model is told of its source.
+    checkpoint : Checkpoint
+        Where the training is kept while it runs; removed once it has ended or the user has ended it.
+    """
+
+    def __init__(self, make: Callable[[], Training], description: dict[str, Any], checkpoint: Checkpoint) -> None:
+        self._make, self._description, self._checkpoint = make, description, checkpoint
+        self.model: Model | None = None
+        self.last: Progress | None = None
+        self.ended_by_user = False
+        self._note = ""
+
+    def steps(self) -> Iterator[Report]:
+        """Train, and yield a report after every step; closing this keeps the best weights so far."""
+        training = self._make()
+        steps = training.run()
+        whole = False
+        try:
+            yield from self._reports(training, steps)
+            whole = True
+        finally:
+            steps.close()  # validates what was learnt since the last time
+            if training.history:
+                self.last, self.model = training.history[-1], training.model(self._description)
+            if whole or self.ended_by_user:
+                self._checkpoint.remove()
+            elif self.model is not None:
+                self._keep(training, now=True)
+
+    def _reports(self, training: Training, steps: Iterator[Progress]) -> Iterator[Report]:
+        begun, first, drawn = time.monotonic(), 0.0, -math.inf
+        thumbnail: Thumbnail | None = None
+        validations: tuple[tuple[int, float], ...] = ()
+        for number, progress in enumerate(steps):
+            now = time.monotonic()
+            if number == 0:  # from here on is counted: what an interrupted training did before took no time now
+                begun, first = now, progress.fraction
+            if now - drawn >= THUMBNAIL_SECONDS or progress.fraction == 1:
+                thumbnail, drawn = training.thumbnail(), time.monotonic()
+            if len(validations) < len(training.history):
+                validations = tuple((p.patches, p.validation or math.nan) for p in training.history)
+            gained = progress.fraction - first
+            left = (now - begun) * (1 - progress.fraction) / gained if gained > 0 else math.inf
+            self._keep(training)
+            yield Report(progress, validations, thumbnail, left, progress.note or self._note)
+
+    def _keep(self, training: Training, now: bool = False) -> None:
+        """Keep a checkpoint; a disk that is full does not end the training."""
+        try:
+            self._checkpoint.keep(training, now)
+        except OSError as error:
+            self._note = f"A crash would lose this training, since no checkpoint can be kept ({error})."

@@ -1,0 +1,470 @@
+"""The Train widget in a real window, driven by its buttons."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QApplication
+from scipy import ndimage
+
+from napari_cropeq.core.checkpoint import Checkpoint
+from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition
+from napari_cropeq.core.recipe import PRESETS, Recipe
+from napari_cropeq.core.training import Training
+from napari_cropeq.gui.recipe_form import RecipeForm
+from napari_cropeq.gui.train_widget import checkpoint_path
+from napari_cropeq.gui.training_data import TrainingData
+from window import TIMEOUT, cells, dock, model_for, small
+
+
+def trained(qtbot, train, button: str = "start"):
+    """Press a button, wait for the end of the training, and return the model."""
+    train.buttons[button].native.click()
+    qtbot.waitUntil(lambda: train._job is not None or train.complaining, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
+    assert not train.complaining, train.message.text()
+    return train.session.model
+
+
+def offered(train) -> tuple[bool, bool]:
+    """Return whether channels and time points can be chosen."""
+    return train.source.channels.native.isVisibleTo(train), train.source.times.native.isVisibleTo(train)
+
+
+def held_out_loss(train, model) -> float:
+    """Return the validation loss of a model's weights as a training that goes on from them would."""
+    data = train.source.data(train.viewer.dims.point)
+    start = dataclasses.replace(model, state=None)
+    recipe = Recipe.read({**model.training["recipe"], "minutes": None, "patches": 1})
+    training = Training(data.channels, model.acquisition, recipe, "cpu", start=start)
+    return training._validate()
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_a_preset_fills_the_form(qtbot, name):
+    form = RecipeForm()
+    qtbot.addWidget(form)
+    form.preset.value = next(other for other in PRESETS if other != name)
+    form.fields["filters"].value = 7
+    form.preset.value = name
+    assert form.recipe() == Recipe.preset(name)
+    assert form.overrides() == {}
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Recipe)])
+def test_every_option_of_a_recipe_reaches_it(qtbot, name):
+    """One widget a field: none is forgotten, and each is heard."""
+    form = RecipeForm()
+    qtbot.addWidget(form)
+    default = getattr(Recipe.preset("fast"), name)
+    if name in ("minutes", "patches"):
+        form.set_budget(**{name: 7})
+        assert getattr(form.recipe(), name) == 7
+        return
+    field = form.fields[name]
+    others = [c for c in getattr(field, "choices", [not default]) if c != default]
+    number = not isinstance(default, (bool, str)) and not hasattr(field, "choices")
+    value = (
+        (0.5 if isinstance(default, float) and default != 0.5 else 0.25 if default == 0.5 else 70)
+        if number
+        else others[0]
+    )
+    field.value = value
+    assert getattr(form.recipe(), name) == value
+    assert form.overrides() == {name: value}
+    assert "1 changed" in form.text()
+    assert "bold" in form._labels[name].styleSheet()
+    form.restore.click()
+    assert form.recipe() == Recipe.preset("fast")
+    assert form._labels[name].styleSheet() == ""
+
+
+def test_the_device_chosen_is_the_one_used(viewer, qtbot):
+    """Only devices that are there are offered; one that is not is refused where it is used."""
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    there = torch.cuda.is_available()
+    assert train.device.choices == (("auto", "cpu", "cuda") if there else ("auto", "cpu"))
+    train.device.choices = ["cuda"]
+    small(train, patches=8)
+    train.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
+    if there:
+        assert train.session.model.training["device"] == "cuda"
+    else:
+        assert "Got device cuda" in train.message.text()
+
+
+def test_curves_thumbnails_and_time_left_update(viewer, qtbot):
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    small(train, minutes=0.08)
+    seen = set()
+    train.buttons["start"].native.click()
+
+    def ended() -> bool:
+        if train.thumbnails.shown is not None:
+            seen.add(id(train.thumbnails.shown))
+            thumbnails.append(train.thumbnails.shown)
+        if "left" in train.bar.format():
+            formats.append(train.bar.format())
+        return train._job is None
+
+    thumbnails, formats = [], []
+    qtbot.waitUntil(ended, timeout=TIMEOUT)
+    assert len(seen) > 1, "the thumbnails change while training"
+    first, last = thumbnails[0], thumbnails[-1]
+    assert first.input.shape == first.output.shape == first.truth.shape
+    assert np.array_equal(first.truth, last.truth), "of one patch"
+    assert not np.array_equal(first.output, last.output)
+    assert all("patches/s" in text for text in formats) and formats
+    x, y = train.curves._training.getData()
+    assert len(x) == len(train.curves.points) > 1
+    assert np.all(np.diff(x) > 0) and np.isfinite(y).all()
+    patches, losses = train.curves._validation.getData()
+    told = train.session.model.training["losses"]
+    assert list(patches) == [p for p, *_ in told]
+    assert list(losses) == pytest.approx([loss for *_, loss in told])
+    train.curves.logarithmic.setChecked(True)
+    assert np.allclose(train.curves._validation.getData()[1], np.log10(losses))
+
+
+def test_continue_goes_on(viewer, qtbot, tmp_path):
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    assert not train.buttons["continue"].enabled
+    small(train, patches=40)
+    first = trained(qtbot, train)
+    assert (first.state.patches, first.state.steps) == (40, 10)
+    train.recipe.set_budget(patches=20)
+    second = trained(qtbot, train, "continue")
+    assert (second.state.patches, second.state.steps) == (60, 15), "the budget in the form comes on top"
+    assert second.state.group("exp_avg")
+    train.file.value = tmp_path / "model.safetensors"
+    train.buttons["save_model"].native.click()
+    qtbot.waitUntil(lambda: train.message.text().startswith("Saved"), timeout=TIMEOUT)
+    train.session.use_model(model_for(), "another")
+    train.recipe.fields["filters"].value = 32
+    train.buttons["load_model"].native.click()
+    qtbot.waitUntil(lambda: train.message.text().startswith("Using"), timeout=TIMEOUT)
+    assert train.recipe.fields["filters"].value == 8, "the form shows how the model was trained"
+    assert trained(qtbot, train, "continue").state.patches == 80
+    train.recipe.fields["filters"].value = 16
+    train.buttons["continue"].native.click()
+    qtbot.waitUntil(lambda: train.complaining, timeout=TIMEOUT)
+    assert "8 filters" in train.message.text()
+
+
+def interrupted(layer, patches: int) -> Checkpoint:
+    """Leave the checkpoint that a killed training of a layer leaves."""
+    data = TrainingData.of([layer], [0], [0])
+    recipe = Recipe.preset("fast", filters=8, patches=80)
+    training = Training(data.channels, Acquisition((3.0, 1.0, 1.0), fwhm=4.0), recipe, "cpu")
+    for progress in training.run():
+        if progress.patches == patches:
+            break
+    checkpoint = Checkpoint(checkpoint_path(layer), data.description)
+    checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.keep(training, now=True)
+    return checkpoint
+
+
+def test_an_interrupted_training_is_resumed(viewer, qtbot):
+    """Resume is offered for that layer only, completes with the settings it had, and leaves nothing behind."""
+    layer = viewer.add_image(cells(), name="cells")
+    other = viewer.add_image(cells((14, 72, 80)), scale=(2.5, 1, 1), name="other")
+    checkpoint = interrupted(layer, 20)
+    train = dock(viewer, "Train")
+    train.layer.value = other
+    assert not train.buttons["resume"].native.isVisibleTo(train)
+    train.layer.value = layer
+    assert train.buttons["resume"].native.isVisibleTo(train)
+    assert "interrupted" in train.message.text()
+    model = trained(qtbot, train, "resume")
+    assert model.state.patches == 80, "completed, not begun anew"
+    assert (model.training["recipe"]["filters"], model.acquisition.fwhm) == (8, 4.0)
+    assert model.training["losses"][0][0] <= 20, "its curve begins where it began"
+    assert np.allclose(layer.scale, (3, 1, 1)), "the voxel size it was given then"
+    assert not checkpoint.exists
+    assert not train.buttons["resume"].native.isVisibleTo(train)
+
+
+def test_what_was_interrupted_on_other_voxels_is_not_resumed(viewer, qtbot):
+    layer = viewer.add_image(cells(), scale=(3, 1, 1), name="cells")
+    checkpoint = interrupted(layer, 20)
+    layer.data = cells(seed=2) * 2
+    train = dock(viewer, "Train")
+    train.buttons["resume"].native.click()
+    qtbot.waitUntil(lambda: train.complaining, timeout=TIMEOUT)
+    assert "other voxels" in train.message.text()
+    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
+    assert checkpoint.exists
+
+
+def test_closing_the_dock_leaves_a_checkpoint(viewer, qtbot):
+    layer = viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    small(train, minutes=10)
+    train.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: bool(train.curves.points), timeout=TIMEOUT)
+    viewer.window.remove_dock_widget(train)
+    assert checkpoint_path(layer).exists()
+
+
+def texture(shape=(40, 128, 128)) -> np.ndarray:
+    """Return an isotropic texture blurred and sampled along z: FWHM and step of 3 px."""
+    truth = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(3 * shape[0], *shape[1:])), 1.0)
+    return ndimage.gaussian_filter1d(truth, 3 / FWHM_PER_SIGMA, axis=0)[1::3].astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("data", "honest"), [pytest.param(texture(), True, id="texture"), pytest.param(texture()[:14], False, id="thin")]
+)
+def test_a_suggestion_is_never_applied_by_itself(viewer, qtbot, data, honest):
+    viewer.add_image(data, scale=(3, 1, 1), metadata={"fwhm": 5.0}, name="texture")
+    train = dock(viewer, "Train")
+    train.profile.suggest.click()
+    qtbot.waitUntil(lambda: train.profile.suggestion is not None, timeout=TIMEOUT)
+    assert train.source.fwhm.value == 5.0
+    assert train.profile.plot.isVisibleTo(train), "to be judged"
+    assert train.profile.apply.isVisibleTo(train) == honest
+    if not honest:
+        assert "14 slices" in train.profile.found.text()
+        train.profile.apply.click()
+        assert train.source.fwhm.value == 5.0
+        return
+    found = train.profile.suggestion
+    assert 2.4 < found.low < 3 < found.high < 3.6
+    assert f"{found.low:.3g}" in train.profile.found.text() and f"{found.high:.3g}" in train.profile.found.text()
+    train.profile.apply.click()
+    assert train.source.fwhm.value == pytest.approx(found.fwhm, abs=1e-4)
+
+
+def test_the_lateral_width_reaches_the_model(viewer, qtbot):
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    train.source.lateral_fwhm.value = 1.5
+    small(train, patches=4)
+    assert trained(qtbot, train).acquisition.lateral_fwhm == 1.5
+
+
+CHOICES = [
+    pytest.param("shown", "shown", [[(2, 1)]], id="one-of-each"),
+    pytest.param("all", "shown", [[(2, 0)], [(2, 1)]], id="all-channels"),
+    pytest.param("shown", "all", [[(0, 1), (1, 1), (2, 1)]], id="all-times"),
+    pytest.param("all", "all", [[(0, 0), (1, 0), (2, 0)], [(0, 1), (1, 1), (2, 1)]], id="everything"),
+]
+
+
+@pytest.mark.parametrize(("channels", "times", "expected"), CHOICES)
+def test_channels_and_times_give_their_volumes(viewer, channels, times, expected):
+    data = np.arange(3 * 2 * 4 * 70 * 70, dtype=np.uint32).reshape(3, 2, 4, 70, 70)
+    viewer.add_image(data, scale=(1, 1, 2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    assert offered(train) == (True, True)
+    viewer.dims.set_point((0, 1), (2, 1))
+    train.source.channels.value, train.source.times.value = channels, times
+    volumes = train.source.data(train.viewer.dims.point).channels
+    every = (slice(None),) * 3
+    assert [len(v) for v in volumes] == [len(v) for v in expected]
+    for own, leads in zip(volumes, expected, strict=True):
+        for volume, lead in zip(own, leads, strict=True):
+            assert np.array_equal(volume[every], data[lead])
+
+
+def test_channels_that_are_layers(viewer, qtbot):
+    """A file's channels open as layers of one shape; each gets a normalisation of its own."""
+    viewer.add_image(cells() * 3, scale=(2.5, 1, 1), name="bright")
+    viewer.add_image(cells((12, 72, 90)), scale=(2.5, 1, 1), name="larger")
+    layer = viewer.add_image(cells(seed=2), scale=(2.5, 1, 1), name="dark")
+    train = dock(viewer, "Train")
+    train.layer.value = layer
+    assert offered(train) == (True, False)
+    train.source.channels.value = "all"
+    small(train, patches=8)
+    model = trained(qtbot, train)
+    dark, bright = model.normalisations
+    assert bright.high > 2 * dark.high
+    assert model.provenance["source"]["layers"] == ["dark", "bright"]
+    viewer.layers.remove("bright")
+    assert offered(train) == (False, False)
+    assert train.source.channels.value == "shown"
+
+
+def test_an_axis_labelled_as_channels(viewer):
+    data = np.stack([cells(), cells(seed=2)])
+    viewer.add_image(data, scale=(1, 2.5, 1, 1), axis_labels=("c", "z", "y", "x"), name="cells")
+    train = dock(viewer, "Train")
+    assert offered(train) == (True, False)
+    train.source.channels.value = "all"
+    assert [v[0][:, :, :].max() for v in train.source.data(train.viewer.dims.point).channels] == [d.max() for d in data]
+
+
+def test_a_wheel_over_a_field_changes_nothing(viewer, qtbot):
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    box = train.source.fwhm.native
+    at = QPointF(5, 5)
+    turned = QWheelEvent(
+        at, at, QPoint(0, 0), QPoint(0, 120), Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier,
+        Qt.ScrollPhase.NoScrollPhase, False,
+    )  # fmt: skip
+    box.clearFocus()
+    QApplication.sendEvent(box, turned)
+    assert train.source.fwhm.value == 2.5
+
+
+def test_stop_keeps_the_best_weights(viewer, qtbot):
+    layer = viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    small(train, minutes=10)
+    train.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: bool(train.curves.points), timeout=TIMEOUT)
+    train.buttons["stop"].native.click()
+    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
+    model = train.session.model
+    assert model.training["patches"] >= train.curves.points[-1][0], "nothing learnt is lost"
+    best = min(loss for *_, loss in model.training["losses"])
+    assert held_out_loss(train, model) <= best * 1.00001, "the best weights, not the last"
+    assert train.buttons["start"].enabled
+    assert not list(checkpoint_path(layer).parent.iterdir()), "no checkpoint is left of what the user ended"
+
+
+BAD_TRAINING = [
+    pytest.param({"scale": (1, 1, 1)}, "isotropic", id="isotropic"),
+    pytest.param({"scale": (0.5, 1, 1), "axial": "z"}, "finer axially|lateral steps", id="inverted"),
+    pytest.param({"scale": (3, 1, 1.05)}, "Got lateral steps", id="lateral-steps"),
+    pytest.param({"scale": (3, 1, 1), "units": ["mm", "um", "um"]}, "Got the units", id="mixed-units"),
+    pytest.param({"data": np.arange(19_200.0).reshape(3, 80, 80), "scale": (3, 1, 1)}, "Got 3 slices", id="thin"),
+    pytest.param({"data": cells((12, 40, 80)), "scale": (3, 1, 1)}, "Got a lateral side of 40", id="small"),
+    pytest.param({"data": np.full((8, 80, 80), 7.0), "scale": (3, 1, 1)}, "Got a constant image", id="constant"),
+    pytest.param({"data": np.full((8, 80, 80), np.nan), "scale": (3, 1, 1)}, "NaN", id="nan"),
+    pytest.param({"data": cells() > 100, "scale": (3, 1, 1)}, "got a mask", id="bool"),
+    pytest.param({"data": cells()[0]}, "2D", id="2d"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), BAD_TRAINING)
+@pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning", "ignore:.*NaN.*:RuntimeWarning")
+def test_training_refuses_in_a_sentence(viewer, qtbot, options, words):
+    options = dict(options)
+    data, axial = options.pop("data", None), options.pop("axial", None)
+    viewer.add_image(cells() if data is None else data, name="cells", contrast_limits=(0, 1), **options)
+    train = dock(viewer, "Train")
+    if axial:
+        train.source.axial.value = axial
+    train.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: bool(train.message.styleSheet()), timeout=TIMEOUT)
+    text = train.message.text()
+    assert any(word in text for word in words.split("|")), text
+    assert "\n" not in text
+    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
+    assert train.session.model is None
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0], ids=["zero", "negative"])
+def test_an_absurd_voxel_size_is_refused_and_the_layer_kept(viewer, value):
+    layer = viewer.add_image(cells(), scale=(3, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    train.source.voxel_size[0].value = value
+    assert "expected three positive numbers" in train.message.text()
+    assert np.allclose(layer.scale, (3, 1, 1))
+
+
+def test_correcting_the_voxel_size_sets_the_layers_scale(viewer):
+    layer = viewer.add_image(cells(), name="cells")
+    train = dock(viewer, "Train")
+    train.source.voxel_size[0].value = 4.0
+    assert np.allclose(layer.scale, (4, 1, 1))
+    assert (train.source.axial.value, train.source.fwhm.value) == ("z", 4.0)
+
+
+BAD_MODELS = [
+    pytest.param(b"", id="empty"),
+    pytest.param(b"not a model at all", id="text"),
+    pytest.param((1 << 60).to_bytes(8, "little") + b"{}", id="huge-header"),
+]
+
+
+@pytest.mark.parametrize("content", BAD_MODELS)
+def test_a_bad_model_file_is_refused(viewer, qtbot, tmp_path, content):
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    before = model_for()
+    train.session.use_model(before, "a model")
+    (tmp_path / "bad.safetensors").write_bytes(content)
+    train.file.value = tmp_path / "bad.safetensors"
+    train.buttons["load_model"].native.click()
+    qtbot.waitUntil(lambda: train.complaining, timeout=TIMEOUT)
+    assert "no readable napari-cropeq model" in train.message.text()
+    assert train.session.model is before
+
+
+def test_the_time_point_shown_is_the_one_trained_on(viewer, qtbot):
+    """Layers of other length and scale along time: the index is the layer's own."""
+    data = np.stack([cells() + 5000 * t for t in range(3)])
+    viewer.add_image(np.zeros((9, 4, 5, 6)), name="other")
+    layer = viewer.add_image(data, scale=(3, 2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    train.layer.value = layer
+    viewer.dims.set_point(0, 6)
+    small(train, minutes=0.02)
+    train.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
+    assert train.session.model.provenance["source"]["times"] == [2]
+    assert train.session.model.normalisations[0].low > 9000
+
+
+def test_lengths_of_any_magnitude(viewer):
+    layer = viewer.add_image(cells(), scale=(5e-6, 2e-6, 2e-6), units=["m"] * 3, name="cells")
+    train = dock(viewer, "Train")
+    assert [box.value for box in train.source.voxel_size] == pytest.approx([5e-6, 2e-6, 2e-6])
+    assert train.source.fwhm.value == pytest.approx(5e-6)
+    train.source.voxel_size[0].value = 4e-6
+    assert np.allclose(layer.scale, (4e-6, 2e-6, 2e-6), rtol=1e-9)
+
+
+def test_the_fields_follow_the_layer(viewer):
+    layer = viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    layer.scale = (5, 1, 1)
+    assert (train.source.voxel_size[0].value, train.source.fwhm.value) == (5, 5)
+    train.source.fwhm.value = 7.0
+    layer.scale = (4, 1, 1)
+    assert (train.source.voxel_size[0].value, train.source.fwhm.value) == (4, 7), "a width that was set stays"
+
+
+def test_an_existing_model_is_not_overwritten(viewer, qtbot, tmp_path):
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    train.session.use_model(model_for(), "a model")
+    (tmp_path / "mine.safetensors").write_bytes(b"precious")
+    train.file.value = tmp_path / "mine.safetensors"
+    train.buttons["save_model"].native.click()
+    assert "exists already" in train.message.text()
+    assert (tmp_path / "mine.safetensors").read_bytes() == b"precious"
+    train.file.value = tmp_path / "new.safetensors"
+    for _ in range(2):  # what it wrote it may write again
+        train.say("")
+        train.buttons["save_model"].native.click()
+        qtbot.waitUntil(lambda: train.message.text().startswith("Saved"), timeout=TIMEOUT)
+
+
+def test_a_width_belongs_to_its_layer(viewer):
+    """Another layer's known width is not carried over, and one that was set is not set back."""
+    known = viewer.add_image(cells(), scale=(2.5, 1, 1), metadata={"fwhm": 6.0}, name="known")
+    other = viewer.add_image(cells(), scale=(4, 1, 1), name="other")
+    train = dock(viewer, "Train")
+    train.layer.value = known
+    assert train.source.fwhm.value == 6
+    train.layer.value = other
+    assert train.source.fwhm.value == 4
+    train.layer.value = known
+    train.source.fwhm.value = 5.5
+    known.scale = (2.6, 1, 1)
+    assert train.source.fwhm.value == 5.5

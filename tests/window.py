@@ -1,0 +1,38 @@
+"""What tests of the window share: a small volume, a model, the docks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from conftest import random_network, textured_volume
+from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.normalisation import Normalisation
+
+PLUGIN = "napari-cropeq"
+TIMEOUT = 60_000
+
+
+def cells(shape=(12, 72, 80), seed: int = 1) -> np.ndarray:
+    """Return bright boxes (z, y, x) on a textured ground, uint16."""
+    rng = np.random.default_rng(seed)
+    volume = textured_volume(shape) // 20
+    for z, y, x in zip(*(rng.integers(4, n - 4, 40) for n in shape), strict=True):
+        volume[z - 1 : z + 2, y - 3 : y + 4, x - 3 : x + 4] += 2000
+    return volume
+
+
+def model_for(factor: float = 2.5, filters: int = 8) -> Model:
+    """Return a model with random weights."""
+    return Model(random_network("valid", filters), Acquisition((factor, 1, 1)), [Normalisation(0.0, 3000.0)])
+
+
+def dock(viewer, name: str):
+    """Open a widget as the menu does."""
+    return viewer.window.add_plugin_dock_widget(PLUGIN, name)[1]
+
+
+def small(train, **budget: float) -> None:
+    """Choose a small network and a budget."""
+    train.recipe.fields["filters"].value = 8
+    train.recipe.set_budget(**budget)

@@ -431,7 +431,9 @@ OPTIONS = [
     pytest.param(["--set", "filters"], "Got setting 'filters', expected NAME=VALUE", id="setting-without-value"),
     pytest.param(["--set", "filters=many"], "Got setting filters of 'many', expected a whole number", id="value"),
     pytest.param(["--set", "match_noise=2"], "Got setting match_noise of '2', expected true or false", id="no-bool"),
-    pytest.param(["--set", "colour=1"], "Got setting 'colour=1', expected NAME=VALUE with a name among minutes", id="setting"),
+    pytest.param(
+        ["--set", "colour=1"], "Got setting 'colour=1', expected NAME=VALUE with a name among minutes", id="setting"
+    ),
     pytest.param(["--set", "seed=1"], "Got setting 'seed', expected one of filters, ", id="setting-of-the-cell"),
     pytest.param(["--set", "kernel=7"], "crops 96, expected at least 99", id="network-too-large"),
     pytest.param(["--set", "filters=0"], "Got 0 filters", id="no-filters"),

@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test lint bench-heartbeat clean
+.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat clean
 
 setup:
 	@scripts/setup
@@ -19,6 +19,18 @@ lint: setup
 # make test ARGS="-k spline -x" passes arguments on to pytest.
 test: lint
 	scripts/with-display $(venv) -m pytest $(ARGS)
+
+# make bench-training FULL=1 adds the other factors and training times; OUT=folder keeps cells and models elsewhere.
+# Stopped, the same command goes on. The report is benchmarks/results/training.md, and training.json beside it.
+bench-training: setup
+	$(venv) benchmarks/training.py $(if $(FULL),--full) --out "$(or $(OUT),benchmark-output/training)"
+
+# One setting changed at a time, and the suggested FWHM on volumes blurred by a known one.
+bench-recipes: setup
+	$(venv) benchmarks/recipes.py
+
+bench-fwhm: setup
+	$(venv) benchmarks/fwhm.py
 
 # How late the window is while training, against idle napari; make bench-heartbeat SECONDS=10 for a quick look.
 bench-heartbeat: setup

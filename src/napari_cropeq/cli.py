@@ -1,4 +1,4 @@
-"""The command line: cropeq info | train | export."""
+"""The command line: cropeq info | train | export | evaluate."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cropeq import __version__
+from napari_cropeq.cli_evaluate import add_evaluate
 from napari_cropeq.cli_train import add_train
 
 if TYPE_CHECKING:
@@ -82,10 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--overwrite", action="store_true", help="replace an existing output")
     export.set_defaults(run=_export)
 
+    evaluate = add_evaluate(commands, _progress)
+
     for command in (train, export):
         command.add_argument("--voxel-size", type=float, nargs=3, metavar=("Z", "Y", "X"), help="instead of the file's")
         command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    for command in (info, train, export):
+    for command in (info, train, export, evaluate):
         command.add_argument("--json", action="store_true", help="print one machine-readable object last")
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser

@@ -161,7 +161,8 @@ class PatchSampler:
         high = int(max(needed[-1], *taken)) + 1 if len(taken) else int(needed[-1]) + 1
         coarse = self.noise[plane.channel].top_up(plane.coarse[low:high, left:right], plane.kept[low:high], rng)
         coarse = self._more_noise(coarse, rng)[:, columns - left]
-        gain, shift = np.float32(rng.uniform(0.8, 1.2)), np.float32(rng.uniform(-0.1, 0.1))
+        reach = self.recipe.intensity
+        gain, shift = np.float32(rng.uniform(1 - reach, 1 + reach)), np.float32(rng.uniform(-reach / 2, reach / 2))
         coarse = coarse * gain + shift
         target = plane.sharp[start:stop, column : column + self.columns] * gain + shift
         if not lattice.on_source_grid:

@@ -48,11 +48,12 @@ class Recipe:
     decay: float = option(0.01, "weight decay of AdamW")
     edge_weight: float = option(1.0, "weight of the Sobel-edge loss beside L1")
     average: float = option(0.0, "share that the running average of the weights keeps each step; 0 for none")
-    validation: int = option(64, "patches of the held-out rotation to choose the best weights by")
+    validation: int = option(24, "patches of the held-out rotation to choose the best weights by")
     epoch: int = option(2_000, "patches between validations; with a time budget at most 10 s pass between them")
     patience: int = option(40, "epochs without an improvement after which training stops; 0 for never")
     improvement: float = option(0.002, "what counts as an improvement, share of the validation loss")
     rotations: str = option("right", "planes are turned by right angles or any angle", choices=ROTATIONS)
+    intensity: float = option(0.2, "largest change of contrast, and twice that of brightness, between patches")
     gradient: float = option(0.5, "share of patches drawn where the gradient is high")
     match_noise: bool = option(True, "give LR patches the noise of real axial samples")
     poisson: float = option(0.0, "largest Poisson noise added to LR patches, variance at full intensity")
@@ -140,7 +141,14 @@ class Recipe:
                 f"Got epochs of {self.epoch} patches, a patience of {self.patience} and {self.warm_up} warm-up steps, "
                 "expected at least 1, 0 and 1: choose larger ones."
             )
-        for name, limit in (("average", 1.0), ("gradient", 1.0), ("poisson", 1.0), ("uniform", 1.0), ("decay", 1.0)):
+        for name, limit in (
+            ("average", 1.0),
+            ("intensity", 1.0),
+            ("gradient", 1.0),
+            ("poisson", 1.0),
+            ("uniform", 1.0),
+            ("decay", 1.0),
+        ):
             share = getattr(self, name)
             if not 0 <= share <= limit or (name == "average" and share == 1):
                 raise ValueError(f"Got {name} {share:g}, expected a share from 0 to 1: correct it.")
@@ -190,6 +198,7 @@ PAPER: dict[str, Any] = {
     "patience": 10,
     "improvement": 1e-2,
     "rotations": "any",
+    "intensity": 0.2,
     "gradient": 0.0,
     "match_noise": False,
 }

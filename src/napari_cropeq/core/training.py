@@ -6,11 +6,9 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,6 +22,7 @@ from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.patches import Pairs, PatchSampler
 from napari_cropeq.core.planes import Volume
 from napari_cropeq.core.predict import choose_device
+from napari_cropeq.core.progress import Progress, Thumbnail
 from napari_cropeq.core.recipe import Recipe
 from napari_cropeq.core.spline import ArrayLike
 
@@ -34,33 +33,6 @@ MIN_TARGET = 3
 
 CHECK_SECONDS = 10.0
 SOBEL = torch.tensor([[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]) / 8
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a training stands."""
-
-    patches: int
-    seconds: float
-    fraction: float  # of the budget
-    loss: float
-    validation: float | None  # only where just measured
-    rate: float = math.nan  # patches/s
-    note: str = ""  # what the user should know: out of memory, converged
-
-    @property
-    def seconds_left(self) -> float:
-        """Estimated time to the end, s."""
-        return self.seconds * (1 / self.fraction - 1) if self.fraction > 0 else math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class Thumbnail:
-    """A validation patch, normalised (rows along the degraded axis, columns)."""
-
-    input: npt.NDArray[np.float32]  # the interpolation
-    output: npt.NDArray[np.float32]
-    truth: npt.NDArray[np.float32]
 
 
 class Training:

@@ -1,0 +1,300 @@
+"""Quality against time: interpolations, the default training and the zero-padded baseline, on real volumes.
+
+Every cell is kept as soon as it is finished, and the report in ``benchmarks/results`` is made anew after each, so that
+a run may be stopped at any time; the same command goes on. ``--report`` only makes the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from napari_cropeq.volume.evaluation import Cell, Evaluation, EvaluationProgress, read_results, write_json
+from napari_cropeq.volume.evaluation_table import NONE, decibels, gain_of, markdown
+from napari_cropeq.volume.sources import open_source
+from napari_cropeq.volume.truth import Truth
+from napari_cropeq.volume.upscaling import INTERPOLATIONS
+
+ROOT = Path(__file__).resolve().parents[1]
+VOLUMES = {
+    "MRI": "mri_t1_isotropic_1mm.nii.gz",
+    "EM": "em_isotropic_8nm.tif",
+    "brain": "mouse_brain_whole_50x40x40um.ome.tif",
+}
+MAIN = (("MRI", 2.0), ("MRI", 4.0), ("EM", 4.0), ("brain", 4.0))
+ODD = (("MRI", 2.433), ("MRI", 2.5))
+ALL = tuple((volume, factor) for volume in VOLUMES for factor in (2.0, 3.0, 4.0, 5.0))
+
+
+class Wanted(NamedTuple):
+    """A cell of the benchmark, before there are data for it."""
+
+    volume: str
+    factor: float
+    method: str
+    minutes: float | None = None
+
+    @property
+    def column(self) -> str:
+        """What it is called where methods stand side by side."""
+        return self.method if self.minutes is None else f"{self.method}, {self.minutes:g} min"
+
+
+def plan(full: bool) -> list[Wanted]:
+    """Return the cells, the most informative first: the default ones, then 3 minutes before 1 and 10."""
+    cells = _each(MAIN, "cubic", "quintic")
+    for pair in MAIN:
+        cells += [*_each([pair], "fast", minutes=1), *_each([pair], "fast", "padded", minutes=3)]
+    if full:
+        cells += _each((*ALL, *ODD), "cubic", "quintic")
+        cells += _each(MAIN, "valid", minutes=3)
+        cells += _each(ALL, "fast", "padded", minutes=3)
+        cells += _each(ODD, "fast", minutes=3)
+        cells += _each(MAIN, "fast", "padded", minutes=10)
+        cells += _each((*ALL, *ODD), "fast", minutes=1)
+        cells += _each(ALL, "padded", minutes=1)
+        cells += _each((*ALL, *ODD), "fast", minutes=10)
+        cells += _each(ALL, "padded", minutes=10)
+    return list(dict.fromkeys(cells))
+
+
+def _each(pairs: Iterable[tuple[str, float]], *methods: str, minutes: float | None = None) -> list[Wanted]:
+    return [Wanted(volume, factor, method, minutes) for volume, factor in pairs for method in methods]
+
+
+def find_data() -> Path:
+    """Return the folder of the volumes: ``shared/data`` beside the checkout, or further up."""
+    folders = [parent / "shared" / "data" for parent in ROOT.parents]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+
+def run(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
+    """Compute the cells that are missing, making the report after each."""
+    truths: dict[str, Truth] = {}
+    for volume in dict.fromkeys(cell.volume for cell in wanted):
+        path = arguments.data / VOLUMES[volume]
+        if path.exists():
+            truths[volume] = Truth.of(open_source(path))
+        else:
+            print(f"SKIPPED {volume}: there is no {path}", flush=True)
+    cells = [
+        Cell(truths[w.volume], w.factor, w.method, w.minutes and w.minutes * arguments.share, device="cpu")
+        for w in wanted
+        if w.volume in truths
+    ]
+    if not cells:
+        return
+    evaluation = Evaluation(cells, arguments.out)
+    kept = arguments.results / "training-cells"
+    copy_cells(kept, evaluation.folder)  # what was committed is not measured again
+    for step in evaluation.run():
+        if step.result is not None:
+            say(step)
+            copy_cells(evaluation.folder, kept)
+            report(wanted, arguments)
+
+
+def copy_cells(source: Path, target: Path) -> None:
+    """Copy the results of finished cells, not their models, that ``target`` does not have."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.glob("*.json"):
+        if not (target / path.name).exists():
+            shutil.copy(path, target)
+
+
+def say(step: EvaluationProgress) -> None:
+    """Print a line for a cell that has just been finished, or was there."""
+    if step.result is None:
+        return
+    scores, load = step.result["scores"], step.result["load"]
+    name = f"{step.cell.truth.name} x{step.cell.factor:g} {step.cell.method} {step.cell.budget}".rstrip()
+    text = f"[{step.number + 1}/{step.total}] {name}: {decibels(scores['psnr'])} dB, SSIM {scores['ssim']:.4f}"
+    print(f"{text}, load {load['start']} to {load['end']}, {step.stage}", flush=True)
+
+
+def report(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
+    """Write ``training.json`` and ``training.md`` from the cells that are finished."""
+    found = read_results(arguments.out)
+    # What an earlier, longer run has measured is shown by a shorter one too.
+    shown = list(dict.fromkeys([*wanted, *(w for w in plan(full=True) if match(w, found, arguments.share))]))
+    machines: list[Any] = []
+    cells = [entry(w, found, arguments.share, machines) for w in shown]
+    eclare = read_eclare(arguments.results / "eclare.json")
+    about = {
+        "axis": "z",
+        "rim": 16,
+        "data_range": "of the truth, less the rim",
+        "fwhm": "the factor",
+        "share_of_budgets": arguments.share,
+    }
+    values = {"about": about, "machines": machines, "cells": cells, "eclare": eclare}
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.results / "training.json", values)
+    (arguments.results / "training.md").write_text(text_of(values), encoding="utf-8")
+
+
+def match(wanted: Wanted, found: Sequence[Any], share: float) -> Any:
+    """Return the newest result of a cell with the default recipe, None where it has not been run."""
+    minutes = None if wanted.minutes is None else wanted.minutes * share
+    name = Path(VOLUMES[wanted.volume]).name.partition(".")[0]
+
+    def fits(key: dict[str, Any]) -> bool:
+        own = (key["truth"], key["factor"], key["method"], key.get("minutes"), key["axis"], key["fwhm"])
+        return own == (name, wanted.factor, wanted.method, minutes, "z", wanted.factor) and not key.get("overrides")
+
+    fitting = [result for result in found if fits(result["key"])]
+    return max(fitting, key=lambda result: result["finished"], default=None)
+
+
+def entry(wanted: Wanted, found: Sequence[Any], share: float, machines: list[Any]) -> dict[str, Any]:
+    """Return a cell of the report; its machine is a number in ``machines``."""
+    result = match(wanted, found, share)
+    if result is None:
+        return {**wanted._asdict(), "column": wanted.column, "status": "not run"}
+    if result["machine"] not in machines:
+        machines.append(result["machine"])
+    kept = {name: result[name] for name in ("scores", "training", "inference", "degraded", "load", "finished")}
+    gain = gain_of(result, found)
+    done = {"status": "done", "over_quintic": gain, "machine": machines.index(result["machine"])}
+    return {**wanted._asdict(), "column": wanted.column, **done, **kept, "recipe": result["key"].get("recipe")}
+
+
+def read_eclare(path: Path) -> dict[str, Any] | None:
+    """Return what the benchmark of ECLARE has found, None where it has not been run."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def text_of(values: dict[str, Any]) -> str:
+    """Return the report in Markdown."""
+    parts = [
+        "# Quality against training time\n",
+        "Made by `make bench-training` (`FULL=1` adds the rest); what is measured, and how, is in "
+        "[docs/benchmarks.md](../../docs/benchmarks.md).\n",
+        machines_of(values["machines"]),
+    ]
+    if values["about"]["share_of_budgets"] != 1:
+        parts.append(f"**A trial: {values['about']['share_of_budgets']:g} of every training time.**\n")
+    parts += [
+        "## Side by side\n",
+        "PSNR in dB (less that of quintic interpolation) / SSIM.\n",
+        side_by_side(values["cells"]),
+        "## Each training\n",
+        details(values["cells"]),
+    ]
+    if values["eclare"] is not None:
+        parts += ["## Beside ECLARE\n", beside_eclare(values["eclare"])]
+    return "\n".join(parts)
+
+
+def machines_of(machines: Sequence[Any]) -> str:
+    """Say in words what the cells were measured on."""
+    lines = []
+    for number, machine in enumerate(machines):
+        versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+        lines.append(
+            f"Machine {number}: {machine['processor']}, {machine['cores']} cores, {machine['torch_threads']} torch "
+            f"threads, {machine['instruction_set']}; {versions}.\n"
+        )
+    return "\n".join(lines) or "No cell has been run yet.\n"
+
+
+def side_by_side(cells: Sequence[Any]) -> str:
+    """Return one row a volume and factor, one column a method and training time."""
+    order = [w.column for w in plan(full=True)]
+    columns = sorted({cell["column"] for cell in cells}, key=_place_in(order))
+    rows = []
+    for volume, factor in dict.fromkeys((cell["volume"], cell["factor"]) for cell in cells):
+        here = {c["column"]: _scores(c) for c in cells if (c["volume"], c["factor"]) == (volume, factor)}
+        rows.append([volume, f"{factor:g}", *(here.get(column, NONE) for column in columns)])
+    return markdown(["volume", "factor", *columns], rows)
+
+
+def _place_in(order: Sequence[str]) -> Any:
+    """Sort interpolations first, then each method by its training time."""
+    methods = list(dict.fromkeys(column.partition(",")[0] for column in order))
+
+    def place(column: str) -> tuple[int, float]:
+        method, _, minutes = column.partition(", ")
+        return methods.index(method), float(minutes.partition(" ")[0] or 0)
+
+    return place
+
+
+def _scores(cell: Any) -> str:
+    if cell["status"] != "done":
+        return cell["status"]
+    gain = cell["over_quintic"]
+    against = "" if gain is None or cell["method"] == "quintic" else f" ({gain:+.2f})"
+    return f"{decibels(cell['scores']['psnr'])}{against} / {cell['scores']['ssim']:.4f}"
+
+
+def beside_eclare(eclare: dict[str, Any]) -> str:
+    """Return the cells of the benchmark of ECLARE: a volume of its own, so a table of its own."""
+    about = [f"- {name}: {text}" for name, text in eclare.get("about", {}).items()]
+    rows = []
+    for cell in eclare["cells"]:
+        minutes = NONE if cell.get("minutes") is None else f"{cell['minutes']:.2f}"
+        scores = [f"{cell['psnr']:.2f}", f"{cell['ssim']:.4f}"] if "psnr" in cell else ["not run", "not run"]
+        rows.append([cell["method"], minutes, *scores])
+    return "\n".join([*about, "", markdown(["method", "minutes", "PSNR (dB)", "SSIM"], rows)])
+
+
+def details(cells: Sequence[Any]) -> str:
+    """Return one row a training that has been run."""
+    rows = []
+    for cell in cells:
+        if cell["method"] in INTERPOLATIONS or cell["status"] != "done":
+            continue
+        training, inference, load = cell["training"], cell["inference"], cell["load"]
+        busy = [NONE if at is None else f"{at[0]:.1f}" for at in (load["start"], load["end"])]
+        rows.append(
+            [
+                *(cell["volume"], f"{cell['factor']:g}", cell["column"], training["network"]),
+                *(str(training["patches"]), f"{training['patches_per_second']:.1f}", f"{training['seconds']:.0f}"),
+                *(f"{inference['seconds']:.1f}", f"{inference['voxels_per_second'] / 1e3:.0f}", inference["tiling"]),
+                *(" to ".join(busy), str(cell["machine"])),
+            ]
+        )
+    header = ["volume", "factor", "method", "network", "patches", "patches/s", "training, s"]
+    header += ["inference, s", "kvoxel/s", "tiles", "load, start to end", "machine"]
+    return markdown(header, rows) if rows else "None has been run yet.\n"
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="all factors and training times, hours")
+    parser.add_argument("--report", action="store_true", help="only make the report from the cells that exist")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmark-output" / "training", help="cells and models")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="the report")
+    parser.add_argument("--data", type=Path, default=find_data(), help="folder of the volumes")
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--share", type=float, default=1.0, help="of every training time, for a trial")
+    return parser.parse_args(words)
+
+
+def main() -> int:
+    """Run the benchmark."""
+    arguments = parse()
+    torch.set_num_threads(arguments.threads)
+    wanted = plan(arguments.full)
+    if not arguments.report:
+        try:
+            run(wanted, arguments)
+        except KeyboardInterrupt:
+            print("Interrupted: finished cells are kept, and the same command goes on.", file=sys.stderr)
+            return 130
+    report(wanted, arguments)
+    print((arguments.results / "training.md").read_text(encoding="utf-8"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

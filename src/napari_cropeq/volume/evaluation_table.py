@@ -1,0 +1,64 @@
+"""Results of an evaluation as rows and as a Markdown table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["budget_of", "gain_of", "markdown", "result_table"]
+
+GRID = ("checksum", "factor", "fwhm", "axis", "rim")
+"""What two results must share to be compared."""
+
+NONE = "–"
+
+
+def budget_of(key: Mapping[str, Any]) -> str:
+    """Return a result's training budget in words."""
+    if key.get("minutes") is not None:
+        return f"{key['minutes']:g} min"
+    return NONE if key.get("patches") is None else f"{key['patches']} patches"
+
+
+def gain_of(result: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return by how many dB a result is better than the quintic interpolation of the same volume among ``results``."""
+    own = result["scores"]["psnr"]
+    for other in results:
+        same = all(other["key"][name] == result["key"][name] for name in GRID)
+        if other["key"]["method"] == "quintic" and same:
+            base = other["scores"]["psnr"]
+            return None if own is None or base is None else float(own - base)
+    return None
+
+
+def result_table(results: Sequence[Mapping[str, Any]], among: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """Return results as a Markdown table: method, factor, budget, PSNR, SSIM, gain over quintic interpolation.
+
+    Parameters
+    ----------
+    results : sequence
+        As :class:`napari_cropeq.volume.evaluation.Evaluation` gives them.
+    among : sequence, optional
+        Where to look for the quintic interpolations; ``results`` by default.
+    """
+    rows = []
+    for result in results:
+        key, scores, gain = result["key"], result["scores"], gain_of(result, among or results)
+        names = [key["truth"], f"{key['factor']:g}", key["method"], budget_of(key)]
+        gained = NONE if gain is None else f"{gain:+.2f}"
+        rows.append([*names, decibels(scores["psnr"]), f"{scores['ssim']:.4f}", gained])
+    header = ["truth", "factor", "method", "budget", "PSNR (dB)", "SSIM", "over quintic (dB)"]
+    return markdown(header, rows)
+
+
+def decibels(psnr: float | None) -> str:
+    """Return a PSNR in words; None, which JSON has for infinity, is that of equal volumes."""
+    return "∞" if psnr is None else f"{psnr:.2f}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table whose columns are aligned in plain text too."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    cells = ([text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells) + "\n"

@@ -1,0 +1,217 @@
+"""A volume whose every voxel is known, and what a microscope with thick slices would have acquired of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cropeq.core.geometry import (
+    AXIS_NAMES,
+    FWHM_PER_SIGMA,
+    LATERAL_TOLERANCE,
+    MAX_FACTOR,
+    MIN_SLICES,
+    Acquisition,
+    IntTriple,
+    mirror,
+    sr_length,
+)
+from napari_cropeq.core.normalisation import check_dtype, check_finite
+from napari_cropeq.core.spline import degradation, source_range
+from napari_cropeq.volume.sources import Source, check_volume
+
+__all__ = ["Degraded", "Truth", "acquisition_for", "along", "degrade"]
+
+BLOCK = 2**24
+"""Voxels that are carried through a matrix at once, in float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """A volume to degrade and to compare with, held in memory.
+
+    Parameters
+    ----------
+    name : str
+        What to call it in tables.
+    voxels : (z, y, x)
+        Intensities, in the dtype of the file.
+    voxel_size : (z, y, x), optional
+        In ``unit``; only told, see :attr:`treatment`.
+    unit : str
+        Name of the unit of length.
+
+    Raises
+    ------
+    ValueError
+        If the voxels are no intensities, NaN or infinite, or all equal.
+    """
+
+    name: str
+    voxels: npt.NDArray[Any]
+    voxel_size: tuple[float, float, float] | None = None
+    unit: str = "pixel"
+
+    def __post_init__(self) -> None:
+        check_volume(self.voxels, self.name)
+        check_dtype(self.voxels.dtype)
+        check_finite(self.voxels, self.name)
+        if self.voxels.min() == self.voxels.max():
+            raise ValueError(
+                f"Got a constant truth ({self.name}: every voxel is {self.voxels.flat[0]:g}), expected one with "
+                "structure: choose another volume."
+            )
+
+    @classmethod
+    def of(cls, source: Source, channel: int = 0, time: int = 0) -> Truth:
+        """Read one channel at one time point of a source."""
+        volume = source.volume(channel, time)
+        voxels = np.ascontiguousarray(volume.compute())
+        return cls(source.name, voxels, source.voxel_size, source.unit)
+
+    @property
+    def shape(self) -> IntTriple:
+        """Voxels along z, y, x."""
+        z, y, x = self.voxels.shape
+        return z, y, x
+
+    @property
+    def treatment(self) -> str | None:
+        """How the voxels are taken where they are not known to be cubes, in a sentence; None where they are."""
+        if self.voxel_size is None:
+            got = f"Got {self.name}, which does not say its voxel size"
+        elif max(self.voxel_size) - min(self.voxel_size) > LATERAL_TOLERANCE * max(self.voxel_size):
+            size = " x ".join(f"{v:g}" for v in self.voxel_size)
+            got = f"Got {self.name} of {size} {self.unit}, which is not isotropic"
+        else:
+            return None
+        return f"{got}: its voxels are treated as cubes, so that factor and FWHM count voxels."
+
+    def describe(self) -> dict[str, Any]:
+        """Say what it is, in values that JSON can hold."""
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "dtype": str(self.voxels.dtype),
+            "voxel_size": None if self.voxel_size is None else list(self.voxel_size),
+            "unit": self.unit,
+            "treatment": self.treatment,
+            "checksum": self.checksum,
+        }
+
+    @cached_property
+    def checksum(self) -> str:
+        """Hexadecimal digest of shape, dtype and voxels."""
+        digest = hashlib.sha256(f"{self.shape} {self.voxels.dtype.newbyteorder('=')}".encode())
+        digest.update(np.ascontiguousarray(self.voxels).data)
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class Degraded:
+    """A truth as it would have been acquired with thick slices.
+
+    Parameters
+    ----------
+    source : (z, y, x) float32
+        The samples; fewer than the truth has along the axial axis of ``acquisition``.
+    acquisition : Acquisition
+        Its grid, in truth voxels (unit ``pixel``).
+    sr_shape : (z, y, x)
+        The SR grid, which lies on the truth's first voxels.
+    cut : int
+        Truth voxels along the axial axis, at its end, that the SR grid does not reach.
+    """
+
+    source: npt.NDArray[np.float32]
+    acquisition: Acquisition
+    sr_shape: IntTriple
+    cut: int
+
+
+def acquisition_for(shape: IntTriple, axis: int, factor: float, fwhm: float | None = None) -> tuple[Acquisition, int]:
+    """Return the grid that a truth of ``shape`` (z, y, x) is degraded to, and its number of slices.
+
+    Parameters
+    ----------
+    shape : (z, y, x)
+        Voxels of the truth.
+    axis : int
+        Index into z, y, x of the axis to degrade.
+    factor : float
+        Step between slices, in truth voxels; need not be an integer.
+    fwhm : float, optional
+        Width of the Gaussian slice profile, in truth voxels; the factor by default.
+
+    Raises
+    ------
+    ValueError
+        If factor or FWHM cannot be, or too few slices would be left.
+    """
+    if axis not in (0, 1, 2):
+        raise ValueError(f"Got axis {axis!r}, expected 0, 1 or 2 (z, y or x): choose one of these.")
+    if not 1 + LATERAL_TOLERANCE < factor <= MAX_FACTOR:
+        raise ValueError(
+            f"Got factor {factor:g}, expected one above {1 + LATERAL_TOLERANCE:g} and at most {MAX_FACTOR:g}: "
+            "choose another factor."
+        )
+    if fwhm is not None and not fwhm > 0:
+        raise ValueError(f"Got FWHM {fwhm:g}, expected a positive number of voxels: give the slice profile's width.")
+    slices = int(shape[axis] / factor + 1e-6)
+    if slices < MIN_SLICES:
+        raise ValueError(
+            f"Got a truth of {shape[axis]} voxels along {AXIS_NAMES[axis]}, of which factor {factor:g} leaves "
+            f"{slices} slices, expected at least {MIN_SLICES}: choose a smaller factor, another axis or a larger truth."
+        )
+    z, y, x = (factor if a == axis else 1.0 for a in range(3))
+    return Acquisition((z, y, x), axis, fwhm or 0.0, "pixel"), slices
+
+
+def degrade(truth: npt.NDArray[Any], axis: int, factor: float, fwhm: float | None = None) -> Degraded:
+    """Blur a truth along one axis by a Gaussian slice profile, and sample it at the exact positions of the slices.
+
+    Slice i lies at truth index (i + 1/2) · factor − 1/2, so that truth and SR grid coincide voxel for voxel. Beyond
+    its border the truth is mirrored. The samples stay float32: they are not rounded to the truth's integers.
+
+    Parameters
+    ----------
+    truth : (z, y, x)
+        Intensities.
+    axis, factor, fwhm
+        See :func:`acquisition_for`.
+    """
+    z, y, x = truth.shape
+    acquisition, slices = acquisition_for((z, y, x), axis, factor, fwhm)
+    length = sr_length(slices, factor)
+    source = along(_degradation_matrix(truth.shape[axis], length, slices, acquisition), truth, axis)
+    shape = acquisition.sr_shape(source.shape)
+    return Degraded(source, acquisition, shape, truth.shape[axis] - length)
+
+
+def _degradation_matrix(voxels: int, length: int, slices: int, acquisition: Acquisition) -> npt.NDArray[np.float64]:
+    """Return what carries ``voxels`` truth voxels to ``slices`` samples (slices, voxels): the code of training."""
+    factor, sigma = acquisition.factor, acquisition.fwhm_px / FWHM_PER_SIGMA
+    _, down, first = degradation(0, length, factor, sigma)
+    low, _ = source_range(0, length, factor)  # samples beyond the border, which an interpolation's taps reach
+    rows = down[-low : slices - low]
+    matrix = np.zeros((slices, voxels))
+    np.add.at(matrix.T, mirror(np.arange(first, first + down.shape[1]), voxels), rows.T)
+    return matrix
+
+
+def along(matrix: npt.NDArray[np.float64], volume: npt.NDArray[Any], axis: int) -> npt.NDArray[np.float32]:
+    """Carry every line of ``volume`` (z, y, x) along ``axis`` through ``matrix`` (new, old), in float64."""
+    shape = [len(matrix) if a == axis else n for a, n in enumerate(volume.shape)]
+    out = np.empty(shape, np.float32)
+    across = 1 if axis == 0 else 0
+    step = max(1, BLOCK * volume.shape[across] // volume.size)
+    for start in range(0, volume.shape[across], step):
+        part = tuple(slice(start, start + step) if a == across else slice(None) for a in range(3))
+        lines = np.tensordot(matrix, volume[part].astype(np.float64), (1, axis))  # (new, ...)
+        out[part] = np.moveaxis(lines, 0, axis)
+    return out

@@ -1,0 +1,120 @@
+"""Ways from a degraded volume back to its SR grid: spline interpolations, and networks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+
+from napari_cropeq.core.geometry import Box, source_positions
+from napari_cropeq.core.network import Network, PaddedNetwork
+from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.core.predict import Predictor, choose_device, plane_axes
+from napari_cropeq.core.spline import interpolate, read_mirrored
+from napari_cropeq.core.tiles import divide, pick, read_box
+from napari_cropeq.volume.truth import Degraded, along
+
+__all__ = ["INTERPOLATIONS", "Refinement", "cubic", "quintic"]
+
+ROWS = 16
+"""Planes between two reports of progress."""
+
+MAX_ELEMENTS = 2**22
+"""Feature-map elements in one call of a network on whole planes, where one plane does not exceed them already."""
+
+
+def cubic(degraded: Degraded) -> npt.NDArray[np.float32]:
+    """Return scipy's cubic B-spline interpolation (z, y, x) at the SR voxels' centres, border mirrored."""
+    axial, acquisition = degraded.acquisition.axial, degraded.acquisition
+    samples = degraded.source.shape[axial]
+    positions = source_positions(0, degraded.sr_shape[axial], acquisition.factor)
+    # The answer to an impulse at each sample: interpolation is linear, and the same on every line.
+    impulses = ndimage.spline_filter1d(np.eye(samples), order=3, axis=1, mode="mirror")
+    answers = [ndimage.map_coordinates(line, [positions], order=3, mode="mirror", prefilter=False) for line in impulses]
+    return along(np.stack(answers, axis=1), degraded.source, axial)
+
+
+def quintic(degraded: Degraded) -> npt.NDArray[np.float32]:
+    """Return the quintic B-spline interpolation (z, y, x) that the networks are given."""
+    acquisition = degraded.acquisition
+    axial, length = acquisition.axial, degraded.sr_shape[acquisition.axial]
+    box = read_box(Box.whole(degraded.sr_shape), acquisition)
+    samples = np.moveaxis(read_mirrored(degraded.source, box), axial, 0)
+    image = interpolate(np.ascontiguousarray(samples), box.start[axial], 0, length, acquisition.factor)
+    return np.ascontiguousarray(np.moveaxis(image, 0, axial))
+
+
+INTERPOLATIONS = {"cubic": cubic, "quintic": quintic}
+
+
+class Refinement:
+    """A degraded volume through a trained network, in parts.
+
+    Parameters
+    ----------
+    network : Network
+        Trained on ``degraded``.
+    degraded : Degraded
+        The volume.
+    planes, device : str, optional
+        See :class:`napari_cropeq.core.predict.Predictor`.
+    """
+
+    def __init__(self, network: Network, degraded: Degraded, planes: str | None = None, device: str = "auto") -> None:
+        self.network, self.degraded = network, degraded
+        self.normalisation = Normalisation.measure(degraded.source)  # anew, as for an export
+        self.planes = plane_axes(planes, degraded.acquisition.axial)
+        self.device = choose_device(device)
+        self.image = np.empty(degraded.sr_shape, np.float32)
+        """What is computed so far (z, y, x), in source intensities."""
+        self._predictor = None
+        if not isinstance(network, PaddedNetwork):
+            self._predictor = Predictor(
+                network, degraded.acquisition, degraded.source, self.normalisation, planes, device
+            )
+
+    @property
+    def tiling(self) -> str:
+        """How the volume is divided for the network, in words."""
+        return "whole planes" if self._predictor is None else str(self._predictor.exactness)
+
+    def run(self) -> Iterator[float]:
+        """Fill :attr:`image`, yielding the share that is done."""
+        steps = self._in_tiles(self._predictor) if self._predictor else self._in_whole_planes()
+        for done, total in steps:
+            yield done / total
+
+    def _in_tiles(self, predictor: Predictor) -> Iterator[tuple[int, int]]:
+        whole = Box.whole(self.degraded.sr_shape)
+        # With both lateral axes in planes none lies across, and thicker parts share more of their halos.
+        rows = ROWS if len(self.planes) == 1 else 8 * ROWS
+        size = max(whole.shape)
+        in_plane = (self.degraded.acquisition.axial, *self.planes[:1])
+        done = 0
+        for box in divide(whole, pick(in_plane, size, rows)):
+            self.image[box.slices] = predictor(box)
+            done += box.size
+            yield done, whole.size
+
+    def _in_whole_planes(self) -> Iterator[tuple[int, int]]:
+        """Refine whole planes, as the paper does: tiles of a zero-padded network would show seams."""
+        network: Any = copy.deepcopy(self.network).to(self.device)
+        scale, axial = self.normalisation, self.degraded.acquisition.axial
+        image, refined = scale.apply(quintic(self.degraded)), np.zeros_like(self.image)
+        done = 0
+        for plane in self.planes:
+            across = 3 - axial - plane
+            area = image.shape[axial] * image.shape[plane]
+            rows = max(1, MAX_ELEMENTS // (area * network.filters))
+            for box in divide(Box.whole(image.shape), pick((axial, plane), max(image.shape), rows)):
+                batch = image[box.slices].transpose(across, axial, plane)[:, None]  # (rows, 1, axial, plane)
+                output = network.predict(torch.from_numpy(np.ascontiguousarray(batch)).to(self.device))
+                refined[box.slices] += output.cpu().numpy()[:, 0].transpose(np.argsort((across, axial, plane)))
+                done += box.size
+                yield done, image.size * len(self.planes)
+        self.image[:] = scale.undo(refined / np.float32(len(self.planes)))

@@ -105,7 +105,9 @@ def test_canonical_tiles_use_one_input_shape(kind, monkeypatch):
     inner = predictor.network.predict
     monkeypatch.setattr(predictor.network, "predict", lambda image: (shapes.add(tuple(image.shape)), inner(image))[1])
     predictor(Box((3, 30, 5), (70, 40, 80)))
-    assert shapes == {(predict.CANONICAL_ROWS, 1, predict.CANONICAL_TILE + 32, predict.CANONICAL_TILE + 32)}
+    network = predictor.network
+    high, wide = (predict.CANONICAL_TILE + 2 * halo for halo in (network.axial_halo, network.halo))
+    assert shapes == {(predict.CANONICAL_ROWS, 1, high, wide)}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -21,8 +21,8 @@ class Muon(torch.optim.Optimizer):
     """Orthogonalised momentum for the weights between feature maps, AdamW for all others.
 
     A convolution from feature maps to feature maps is taken for a matrix (out, in * kernel); its momentum is
-    replaced by the nearest orthogonal matrix before the step. At equal time this gained 0.5 dB or more over AdamW on the
-    benchmark (``benchmarks/results/recipes.md``). torch's own Muon takes two-dimensional weights only.
+    replaced by the nearest orthogonal matrix before the step. At equal time this gained 0.5 dB or more over AdamW on
+    the benchmark (``benchmarks/results/recipes.md``). torch's own Muon takes two-dimensional weights only.
 
     Parameters
     ----------

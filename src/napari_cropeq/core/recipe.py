@@ -53,7 +53,7 @@ class Recipe:
     patience: int = option(40, "epochs without an improvement after which training stops; 0 for never")
     improvement: float = option(0.002, "what counts as an improvement, share of the validation loss")
     rotations: str = option("right", "planes are turned by right angles or any angle", choices=ROTATIONS)
-    intensity: float = option(0.2, "largest change of contrast, and twice that of brightness, between patches")
+    intensity: float = option(0.0, "largest change of contrast, and twice that of brightness, between patches")
     gradient: float = option(0.5, "share of patches drawn where the gradient is high")
     match_noise: bool = option(True, "give LR patches the noise of real axial samples")
     poisson: float = option(0.0, "largest Poisson noise added to LR patches, variance at full intensity")

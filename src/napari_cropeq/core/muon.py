@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ MATRIX_RATE = 10.0
 """How much larger a matrix's step is than AdamW's, since its size is spread over all directions."""
 
 
-class Muon(torch.optim.Optimizer):
+class Muon:
     """Orthogonalised momentum for the weights between feature maps, AdamW for all others.
 
     A convolution from feature maps to feature maps is taken for a matrix (out, in * kernel); its momentum is
@@ -35,36 +35,47 @@ class Muon(torch.optim.Optimizer):
 
     Notes
     -----
-    K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024. The state has the names of
-    AdamW's: ``exp_avg`` is the momentum.
+    K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024. It has what is used of torch's
+    optimisers, and AdamW's names in its state (``exp_avg`` is the momentum), but is none: making one of those imports
+    torch's compiler, which holds up the window for a second.
     """
 
     def __init__(self, network: nn.Module, rate: float, decay: float) -> None:
         matrices = [w for w in network.body.parameters() if w.ndim == 4]  # type: ignore[union-attr]
         known = {id(w) for w in matrices}
         others = [w for w in network.parameters() if id(w) not in known]
-        groups = [{"params": matrices, "matrix": True}, {"params": others, "matrix": False}]
-        super().__init__(groups, {"lr": rate, "weight_decay": decay})
+        shared = {"lr": rate, "weight_decay": decay}
+        self.param_groups: list[dict[str, Any]] = [
+            {"params": matrices, "matrix": True, **shared},
+            {"params": others, "matrix": False, **shared},
+        ]
+        self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                weight.grad = None if set_to_none or weight.grad is None else torch.zeros_like(weight)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Make a step along the gradients there are; ``closure`` is not used."""
+    def step(self) -> None:
+        """Make a step along the gradients there are."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    (self._step_matrix if group["matrix"] else self._step_adamw)(weight, group)
+                    (self._step_matrix if group["matrix"] else self._step_adamw)(weight, weight.grad, group)
 
-    def _step_matrix(self, weight: Tensor, group: dict[str, Any]) -> None:
+    def _step_matrix(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             state |= {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(weight)}
         state["step"] += 1
-        state["exp_avg"].mul_(MOMENTUM).add_(weight.grad)
-        ahead = weight.grad + MOMENTUM * state["exp_avg"]  # Nesterov
+        state["exp_avg"].mul_(MOMENTUM).add_(gradient)
+        ahead = gradient + MOMENTUM * state["exp_avg"]  # Nesterov
         direction = orthogonal(ahead.reshape(len(weight), -1)).reshape(weight.shape)
         weight.add_(direction, alpha=-MATRIX_RATE * group["lr"])
 
-    def _step_adamw(self, weight: Tensor, group: dict[str, Any]) -> None:
+    def _step_adamw(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             zeros = (torch.zeros_like(weight), torch.zeros_like(weight))
@@ -72,8 +83,8 @@ class Muon(torch.optim.Optimizer):
         state["step"] += 1
         step = float(state["step"])
         weight.mul_(1 - group["lr"] * group["weight_decay"])
-        state["exp_avg"].lerp_(weight.grad, 1 - BETAS[0])
-        state["exp_avg_sq"].mul_(BETAS[1]).addcmul_(weight.grad, weight.grad, value=1 - BETAS[1])
+        state["exp_avg"].lerp_(gradient, 1 - BETAS[0])
+        state["exp_avg_sq"].mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
         spread = (state["exp_avg_sq"] / (1 - BETAS[1] ** step)).sqrt_().add_(EPSILON)
         weight.addcdiv_(state["exp_avg"], spread, value=-group["lr"] / (1 - BETAS[0] ** step))
 

@@ -22,11 +22,7 @@ class Progress:
     validation: float | None  # only where just measured
     rate: float = math.nan  # patches/s
     note: str = ""  # what the user should know: out of memory, converged
-
-    @property
-    def seconds_left(self) -> float:
-        """Estimated time to the end, s."""
-        return self.seconds * (1 / self.fraction - 1) if self.fraction > 0 else math.inf
+    seconds_left: float = math.inf  # estimated, to the end of the budget
 
 
 @dataclass(frozen=True, slots=True)

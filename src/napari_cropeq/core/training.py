@@ -168,7 +168,8 @@ class Training:
                 1.0, spent[0] / recipe.patches if recipe.patches else spent[1] / (60 * (recipe.minutes or 1))
             )
             rate = recipe.batch * steps / max(self._seconds - before, 1e-9)
-            progress = Progress(self._patches, self._seconds, fraction, smooth, None, rate, self._note)
+            left = spent[1] * (1 / fraction - 1) if fraction > 0 else math.inf
+            progress = Progress(self._patches, self._seconds, fraction, smooth, None, rate, self._note, left)
             if self._is_due(checked, spent, fraction) or fraction == 1:
                 checked = (self._patches, self._seconds)
                 progress = self._check(progress)
@@ -222,9 +223,9 @@ class Training:
         one, two, three = (x[0, 0].float().cpu().numpy().copy() for x in (base, output, part.target))
         return Thumbnail(one, two, three)
 
-    def _make_optimiser(self) -> torch.optim.Optimizer:
+    def _make_optimiser(self) -> torch.optim.Optimizer | Muon:
         recipe, network = self.recipe, self._network
-        optimiser: torch.optim.Optimizer = (
+        optimiser: torch.optim.Optimizer | Muon = (
             Muon(network, recipe.rate, recipe.decay)
             if recipe.optimiser == "muon"
             else torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
@@ -299,7 +300,7 @@ class Training:
             self._epochs_waited += 1
         if self.recipe.patience and self._epochs_waited >= self.recipe.patience and progress.fraction < 1:
             self._note = f"Converged: no improvement over {self._epochs_waited} validations."
-            checked = replace(checked, fraction=1.0, note=self._note)
+            checked = replace(checked, fraction=1.0, note=self._note, seconds_left=0.0)
         self.history.append(checked)
         return checked
 

@@ -227,7 +227,7 @@ class TrainWidget(Panel):
     def _on_report(self, report: Report) -> None:
         progress = report.progress
         self.bar.setValue(int(1000 * progress.fraction))
-        self.bar.setFormat(f"%p %, {_duration(report.seconds_left)} left, {progress.rate:.0f} patches/s")
+        self.bar.setFormat(f"%p %, {_duration(progress.seconds_left)} left, {progress.rate:.0f} patches/s")
         self.curves.add(progress.patches, progress.loss, report.validations)
         if report.thumbnail is not None:
             self.thumbnails.show_patch(report.thumbnail)

@@ -24,7 +24,6 @@ class Report:
     progress: Progress
     validations: tuple[tuple[int, float], ...]  # patches and loss
     thumbnail: Thumbnail | None
-    seconds_left: float
     note: str  # what the user should know
 
 
@@ -66,21 +65,16 @@ class TrainingRun:
                 self._keep(training, now=True)
 
     def _reports(self, training: Training, steps: Iterator[Progress]) -> Iterator[Report]:
-        begun, first, drawn = time.monotonic(), 0.0, -math.inf
+        drawn = -math.inf
         thumbnail: Thumbnail | None = None
         validations: tuple[tuple[int, float], ...] = ()
-        for number, progress in enumerate(steps):
-            now = time.monotonic()
-            if number == 0:  # from here on is counted: what an interrupted training did before took no time now
-                begun, first = now, progress.fraction
-            if now - drawn >= THUMBNAIL_SECONDS or progress.fraction == 1:
+        for progress in steps:
+            if time.monotonic() - drawn >= THUMBNAIL_SECONDS or progress.fraction == 1:
                 thumbnail, drawn = training.thumbnail(), time.monotonic()
             if len(validations) < len(training.history):
                 validations = tuple((p.patches, p.validation or math.nan) for p in training.history)
-            gained = progress.fraction - first
-            left = (now - begun) * (1 - progress.fraction) / gained if gained > 0 else math.inf
             self._keep(training)
-            yield Report(progress, validations, thumbnail, left, progress.note or self._note)
+            yield Report(progress, validations, thumbnail, progress.note or self._note)
 
     def _keep(self, training: Training, now: bool = False) -> None:
         """Keep a checkpoint; a disk that is full does not end the training."""

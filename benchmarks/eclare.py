@@ -1,0 +1,334 @@
+"""ECLARE beside this project: one degraded MRI crop, trained on for equally long.
+
+ECLARE (S. W. Remedios et al., arXiv 2503.11787; ``pip install eclare`` in an environment of its own) is run as an
+external program, once, for its inference takes long on a CPU; ``--ours-only`` measures this project's cells anew and
+keeps the rest of ``benchmarks/results/eclare.json``. Where there is no ECLARE its cell is skipped, and says so.
+
+    python benchmarks/eclare.py --executable path/to/run-eclare
+    python benchmarks/eclare.py --ours-only
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import psutil
+import torch
+from scipy import ndimage
+from skimage.metrics import structural_similarity
+
+from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, Box, source_positions
+from napari_cropeq.core.metrics import psnr
+from napari_cropeq.core.predict import Predictor
+from napari_cropeq.core.spline import interpolate, read_mirrored, source_range
+from napari_cropeq.core.training import Recipe, Training
+from napari_cropeq.volume.sources import open_source
+
+ROOT = Path(__file__).resolve().parents[1]
+VOLUME = "mri_t1_isotropic_1mm.nii.gz"
+RESULTS = ROOT / "benchmarks" / "results" / "eclare.json"
+
+SIDE = 128
+"""Side of the crop from the volume's centre, voxels."""
+
+FACTOR = 4
+"""Step between slices and FWHM of their Gaussian profile, truth voxels."""
+
+RIM = 16
+"""Voxels left out of the scores on every side."""
+
+SHIFTS = np.arange(-4, 5) / 2
+"""Where ECLARE's result is tried along the axial axis, truth voxels from where its affine puts it."""
+
+ACQUISITION = Acquisition((float(FACTOR), 1.0, 1.0), axial=0, unit="millimeter")
+
+Image = npt.NDArray[np.float32]
+Cell = dict[str, Any]
+
+
+def find_volume() -> Path:
+    """Return the volume in ``shared/data`` beside the checkout, or further up."""
+    places = [parent / "shared" / "data" / VOLUME for parent in ROOT.parents]
+    return next((place for place in places if place.exists()), places[0])
+
+
+def read_truth(path: Path) -> Image:
+    """Return the crop (z, y, x) from the centre of a volume."""
+    voxels = np.asarray(open_source(path).volume().compute(), np.float32)
+    return voxels[tuple(slice((n - SIDE) // 2, (n - SIDE) // 2 + SIDE) for n in voxels.shape)]
+
+
+def degrade(truth: Image) -> Image:
+    """Return the crop as thick slices along z: blurred, then sampled at the slices' centres, its border mirrored."""
+    blurred = ndimage.gaussian_filter1d(truth.astype(np.float64), FACTOR / FWHM_PER_SIGMA, axis=0, mode="mirror")
+    return at(blurred, (np.arange(len(truth) // FACTOR) + 0.5) * FACTOR - 0.5)
+
+
+def at(volume: npt.NDArray[Any], positions: npt.NDArray[np.float64], order: int = 5) -> Image:
+    """Return the planes of ``volume`` (z, y, x) at ``positions`` along z, interpolated by splines of ``order``."""
+    places = np.meshgrid(positions, *map(np.arange, volume.shape[1:]), indexing="ij")
+    return ndimage.map_coordinates(volume.astype(np.float64), places, order=order, mode="mirror").astype(np.float32)
+
+
+def score(image: Image, truth: Image) -> dict[str, float]:
+    """Return PSNR in dB and scikit-image's SSIM inside the rim, both with the range that the truth has there."""
+    inner = (slice(RIM, -RIM),) * 3
+    one, other = image[inner].astype(np.float64), truth[inner].astype(np.float64)
+    similarity = structural_similarity(other, one, data_range=float(np.ptp(other)))
+    return {"psnr": round(psnr(image, truth, RIM), 3), "ssim": round(float(similarity), 5)}
+
+
+def cell(method: str, scores: dict[str, float], **details: Any) -> Cell:
+    """Return the record of one method."""
+    return {"volume": f"MRI, {SIDE}³ crop", "factor": float(FACTOR), "method": method, **scores, **details}
+
+
+def interpolations(source: Image, truth: Image) -> list[Cell]:
+    """Score the two interpolations that nothing is trained for."""
+    length = len(truth)
+    low, high = source_range(0, length, FACTOR)
+    samples = read_mirrored(source, Box((low, 0, 0), (high, *source.shape[1:])))
+    images = {
+        "cubic": at(source, source_positions(0, length, FACTOR), order=3),
+        "quintic": interpolate(samples, low, 0, length, FACTOR),
+    }
+    return [cell(method, score(image, truth)) for method, image in images.items()]
+
+
+def ours(source: Image, truth: Image, minutes: float) -> list[Cell]:
+    """Train with the default recipe for ``minutes``, then score it with one lateral plane direction and with both."""
+    recipe, load, spent = Recipe(minutes=minutes), load_average(), time.process_time()
+    training = Training(source, ACQUISITION, recipe, "cpu")
+    for _ in training.run():
+        pass
+    spent = time.process_time() - spent
+    summary = training.summary()
+    details = {
+        "minutes": round(summary["seconds"] / 60, 2),
+        "training": {
+            "seconds": summary["seconds"],
+            "cpu_seconds": round(spent, 1),
+            "patches": summary["patches"],
+            "validation": [summary["losses"][0][2], min(loss for _, _, loss in summary["losses"])],
+            "recipe": asdict(recipe),
+        },
+    }
+    cells = []
+    for planes, method in ((None, "ours"), ("both", "ours, both planes")):
+        predictor = Predictor(training.network, ACQUISITION, source, training.normalisation, planes, device="cpu")
+        start = time.perf_counter()
+        image = predictor(Box.whole(predictor.sr_shape))
+        inference = {"seconds": round(time.perf_counter() - start, 1)}
+        cells.append(cell(method, score(image, truth), **details, inference=inference, machine=describe_machine()))
+    return [c | {"load": {"start": load, "end": load_average()}} for c in cells]
+
+
+def eclare(executable: str, source: Image, truth: Image, work: Path, arguments: argparse.Namespace) -> Cell:
+    """Run ECLARE on the slices as NIfTI, and score what it wrote."""
+    load = load_average()
+    affine = np.diag([1.0, 1.0, FACTOR, 1.0])
+    affine[2, 3] = (FACTOR - 1) / 2  # the first slice's centre, where that of the truth's first voxel is 0
+    image = nibabel.Nifti1Image(source.T, affine)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, work / "slices.nii.gz")
+    # The profile is given, relative to the in-plane step: estimating it would take longer than the training.
+    options = (
+        f"--n-patches {arguments.patches} --relative-slice-thickness {FACTOR} --relative-slice-profile-type gaussian"
+    )
+    options += f" --batch-size {arguments.batch_size}" if arguments.batch_size else ""
+    command = [executable, "--in-fpath", str(work / "slices.nii.gz"), "--out-dir", str(work / "out"), "--gpu-id", "-1"]
+    times = follow([*command, *shlex.split(options), "--verbose"], work / "console.log", arguments)
+    result = nibabel.load(next((work / "out").rglob("*_eclare.nii.gz")))
+    scores, placement = place(result, truth)
+    return cell(
+        "eclare",
+        scores,
+        minutes=round(times["training"]["seconds"] / 60, 2),
+        **times,
+        options=options,
+        profile="told: Gaussian, FWHM 4 in-plane voxels",
+        placement=placement,
+        machine=describe_machine() | {"versions": versions_beside(executable)},
+        load={"start": load, "end": load_average()},
+    )
+
+
+def follow(command: Sequence[str], log: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run ECLARE, its console going to ``log``; return the seconds of training and inference, told by its two bars.
+
+    The first bar counts patches and starts with the training; the next one counts slices.
+    """
+    threads = str(arguments.threads)
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+    process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+    text, marks = "", [(time.monotonic(), 0.0)]
+    with open(log, "wb") as file:
+        while chunk := os.read(process.stdout.fileno(), 2**16):
+            file.write(chunk)
+            file.flush()
+            text += chunk.decode(errors="replace")
+            totals = [int(total) for total in re.findall(r"\b0/(\d+) \[", text)]
+            training = arguments.patches in totals
+            seen = 1 + training + (training and totals[-1] != arguments.patches)
+            if seen > len(marks):
+                marks.append((time.monotonic(), cpu_seconds(process)))
+    if process.wait() != 0 or len(marks) != 3:
+        raise RuntimeError(f"Got exit code {process.returncode} from ECLARE, expected 0 after two bars: see {log}.")
+    (start, _), (begun, before), (trained, after) = marks
+    spent = round(trained - begun, 1)
+    losses = re.findall(r"(\d+)(?:/\d+ |it )\[[^\]]*loss=([\d.e-]+)", text)
+    return {
+        "training": {
+            "seconds": spent,
+            "cpu_seconds": round(after - before, 1),
+            "patches": int(losses[-1][0]) if losses else arguments.patches,
+            "last_loss": float(losses[-1][1]) if losses else None,
+        },
+        "inference": {"seconds": round(time.monotonic() - trained, 1)},
+        "start_up": {"seconds": round(begun - start, 1)},
+    }
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Return the CPU time of a process and its children, those that have ended included, s."""
+    total = 0.0
+    for member in (process, *process.children(recursive=True)):
+        try:
+            total += sum(member.cpu_times()[:4])
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+def place(result: Any, truth: Image) -> tuple[dict[str, float], dict[str, Any]]:
+    """Lay ECLARE's result onto the truth by its affine and by half voxels around; return the best, and all tried."""
+    voxels, affine = np.asarray(result.dataobj, np.float32).T, result.affine
+    if not np.allclose(affine[:3, :3], np.eye(3), atol=1e-3) or voxels.shape[1:] != truth.shape[1:]:
+        raise RuntimeError(f"Got a result of shape {voxels.shape} and affine {affine.tolist()}, expected 1 mm voxels.")
+    index = np.arange(len(truth)) - affine[2, 3]
+    tried = {f"{shift:+g}": score(at(voxels, index + shift), truth) for shift in SHIFTS}
+    best = max(tried, key=lambda shift: tried[shift]["psnr"])
+    return tried[best], {"shape": list(voxels.shape), "origin": affine[:3, 3].tolist(), "shift": best, "tried": tried}
+
+
+def versions_beside(executable: str) -> dict[str, str]:
+    """Return the versions in the environment of ``executable``."""
+    code = "import importlib.metadata as m, json, platform; v = {p: m.version(p) for p in ('eclare', 'torch', 'numpy')}"
+    python = Path(executable).with_name("python")
+    told = subprocess.run([python, "-c", f"{code}; print(json.dumps(v))"], capture_output=True, text=True, check=True)
+    return json.loads(told.stdout)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return processor, threads, priority and versions."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "nice": os.nice(0),
+        "versions": {name: version(name) for name in ("napari-cropeq", "torch", "numpy")},
+    }
+
+
+def load_average() -> list[float]:
+    """Return the load of the machine over the last 1, 5 and 15 minutes."""
+    return [round(load, 2) for load in os.getloadavg()]
+
+
+def write(path: Path, cells: Sequence[Cell]) -> None:
+    """Write the report."""
+    about = {
+        "truth": f"{VOLUME}, {SIDE} voxels a side from its centre",
+        "degraded": f"along z: Gaussian of FWHM {FACTOR} px, every {FACTOR} px at cell centres, border mirrored",
+        "scores": f"against the untouched crop, without a rim of {RIM} px; PSNR in dB; SSIM 3D, uniform window of 7",
+        "data_range": "of the truth inside the rim",
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"about": about, "cells": list(cells)}, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def say(cells: Sequence[Cell]) -> None:
+    """Print a line a method."""
+    for c in cells:
+        minutes = f", {c['minutes']:g} min of training" if "minutes" in c else ""
+        print(f"{c['method']}: {c['psnr']:.2f} dB, SSIM {c['ssim']:.4f}{minutes}", flush=True)
+
+
+def read_eclare(path: Path) -> list[Cell]:
+    """Return ECLARE's cell of an earlier report, none where there is none."""
+    if not path.exists():
+        return []
+    return [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["method"] == "eclare"]
+
+
+def parse() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--executable", default="run-eclare", help="ECLARE's command")
+    parser.add_argument("--patches", type=int, default=3072, help="that ECLARE trains on")
+    parser.add_argument("--batch-size", type=int, help="of ECLARE; its own default if not given")
+    parser.add_argument("--ours-only", action="store_true", help="keep ECLARE's cell of the last report")
+    parser.add_argument("--minutes", type=float, help="of our training; as long as ECLARE's by default")
+    parser.add_argument("--threads", type=int, default=2, help="of either")
+    parser.add_argument("--volume", type=Path, default=find_volume(), help="the isotropic volume")
+    parser.add_argument("--work", type=Path, help="keep ECLARE's input, output and console log in this folder")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the report")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the benchmark."""
+    arguments = parse()
+    executable = shutil.which(arguments.executable)
+    if not arguments.volume.exists():
+        print(f"SKIPPED: there is no {arguments.volume}")
+        return 0
+    torch.set_num_threads(arguments.threads)
+    truth = read_truth(arguments.volume)
+    source = degrade(truth)
+    cells = interpolations(source, truth)
+    say(cells)
+    if arguments.ours_only:
+        other = read_eclare(arguments.results)
+    elif executable is None:
+        print(f"SKIPPED eclare: there is no {arguments.executable}; its cell of the last report, if any, is kept")
+        other = read_eclare(arguments.results)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            work = arguments.work or Path(folder)
+            work.mkdir(parents=True, exist_ok=True)
+            other = [eclare(executable, source, truth, work, arguments)]
+    say(other)
+    minutes = arguments.minutes or (other[0]["minutes"] if other else None)
+    if minutes is None:
+        print("Got no training time of ECLARE to compare with: give one with --minutes.", file=sys.stderr)
+        return 2
+    trained = ours(source, truth, minutes)
+    say(trained)
+    write(arguments.results, [*cells, *other, *trained])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,6 +4,9 @@ ECLARE (S. W. Remedios et al., arXiv 2503.11787; ``pip install eclare`` in an en
 external program, once, for its inference takes long on a CPU; ``--ours-only`` measures this project's cells anew and
 keeps the rest of ``benchmarks/results/eclare.json``. Where there is no ECLARE its cell is skipped, and says so.
 
+Equally long means equal CPU time, since other work on the machine stretches the time on the clock: ``minutes``
+in the report is CPU time over threads, the time on the clock where all cores are free. That is there too, as seconds.
+
     python benchmarks/eclare.py --executable path/to/run-eclare
     python benchmarks/eclare.py --ours-only
 """
@@ -60,6 +63,14 @@ SHIFTS = np.arange(-4, 5) / 2
 
 ACQUISITION = Acquisition((float(FACTOR), 1.0, 1.0), axial=0, unit="millimeter")
 
+ECLARE = "eclare"
+
+TRIAL = 0.4
+"""Minutes that tell how much CPU time a patch costs."""
+
+CHECKS = 20
+"""Validations in a training with a patch budget."""
+
 Image = npt.NDArray[np.float32]
 Cell = dict[str, Any]
 
@@ -113,23 +124,23 @@ def interpolations(source: Image, truth: Image) -> list[Cell]:
     return [cell(method, score(image, truth)) for method, image in images.items()]
 
 
-def ours(source: Image, truth: Image, minutes: float) -> list[Cell]:
-    """Train with the default recipe for ``minutes``, then score it with one lateral plane direction and with both."""
-    recipe, load, spent = Recipe(minutes=minutes), load_average(), time.process_time()
+def ours(source: Image, truth: Image, seconds: float) -> list[Cell]:
+    """Train with the default recipe for ``seconds`` of CPU time; score it with one plane direction and with both."""
+    load = load_average()
+    recipe = Recipe(minutes=None, patches=patches_for(source, seconds))
     training = Training(source, ACQUISITION, recipe, "cpu")
+    spent = time.process_time()
     for _ in training.run():
         pass
     spent = time.process_time() - spent
     summary = training.summary()
-    details = {
-        "minutes": round(summary["seconds"] / 60, 2),
-        "training": {
-            "seconds": summary["seconds"],
-            "cpu_seconds": round(spent, 1),
-            "patches": summary["patches"],
-            "validation": [summary["losses"][0][2], min(loss for _, _, loss in summary["losses"])],
-            "recipe": asdict(recipe),
-        },
+    losses = [validation for _, _, validation in summary["losses"]]
+    told = {
+        "seconds": summary["seconds"],
+        "cpu_seconds": round(spent, 1),
+        "patches": summary["patches"],
+        "validation": {"first": losses[0], "best": min(losses)},
+        "recipe": asdict(recipe),
     }
     cells = []
     for planes, method in ((None, "ours"), ("both", "ours, both planes")):
@@ -137,8 +148,22 @@ def ours(source: Image, truth: Image, minutes: float) -> list[Cell]:
         start = time.perf_counter()
         image = predictor(Box.whole(predictor.sr_shape))
         inference = {"seconds": round(time.perf_counter() - start, 1)}
-        cells.append(cell(method, score(image, truth), **details, inference=inference, machine=describe_machine()))
-    return [c | {"load": {"start": load, "end": load_average()}} for c in cells]
+        details = {"training": told, "inference": inference, "machine": describe_machine()}
+        cells.append(cell(method, score(image, truth), **details, load={"start": load, "end": load_average()}))
+    return cells
+
+
+def patches_for(source: Image, seconds: float) -> int:
+    """Return the patches that the default recipe trains on in ``seconds`` of CPU time, told by a trial."""
+    training = Training(source, ACQUISITION, Recipe(minutes=TRIAL), "cpu")
+    plain, checked, last = [], [], time.process_time()
+    for progress in training.run():
+        now = time.process_time()
+        (plain if progress.validation is None else checked).append(now - last)
+        last = now
+    step = float(np.median(plain or checked))
+    check = max(0.0, float(np.median(checked)) - step)
+    return training.recipe.batch * max(1, round((seconds - CHECKS * check) / step))
 
 
 def eclare(executable: str, source: Image, truth: Image, work: Path, arguments: argparse.Namespace) -> Cell:
@@ -159,9 +184,8 @@ def eclare(executable: str, source: Image, truth: Image, work: Path, arguments: 
     result = nibabel.load(next((work / "out").rglob("*_eclare.nii.gz")))
     scores, placement = place(result, truth)
     return cell(
-        "eclare",
+        name(arguments),
         scores,
-        minutes=round(times["training"]["seconds"] / 60, 2),
         **times,
         options=options,
         profile="told: Gaussian, FWHM 4 in-plane voxels",
@@ -169,6 +193,11 @@ def eclare(executable: str, source: Image, truth: Image, work: Path, arguments: 
         machine=describe_machine() | {"versions": versions_beside(executable)},
         load={"start": load, "end": load_average()},
     )
+
+
+def name(arguments: argparse.Namespace) -> str:
+    """Return what the cell of this run of ECLARE is called."""
+    return f"{ECLARE}, batch {arguments.batch_size}" if arguments.batch_size else ECLARE
 
 
 def follow(command: Sequence[str], log: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -256,30 +285,30 @@ def load_average() -> list[float]:
 
 
 def write(path: Path, cells: Sequence[Cell]) -> None:
-    """Write the report."""
+    """Add cells to the report, instead of earlier ones of the same methods, and print a line for each."""
     about = {
         "truth": f"{VOLUME}, {SIDE} voxels a side from its centre",
         "degraded": f"along z: Gaussian of FWHM {FACTOR} px, every {FACTOR} px at cell centres, border mirrored",
         "scores": f"against the untouched crop, without a rim of {RIM} px; PSNR in dB; SSIM 3D, uniform window of 7",
         "data_range": "of the truth inside the rim",
+        "minutes": "CPU time of the training over threads; seconds are on the clock, under the load that is given",
     }
+    for c in cells:
+        if "training" in c:
+            c["minutes"] = round(c["training"]["cpu_seconds"] / c["machine"]["threads"] / 60, 2)
+        minutes = f", {c['minutes']:g} min of training" if "minutes" in c else ""
+        print(f"{c['method']}: {c['psnr']:.2f} dB, SSIM {c['ssim']:.4f}{minutes}", flush=True)
+    kept = read(path) | {c["method"]: c for c in cells}
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"about": about, "cells": list(cells)}, indent=1, ensure_ascii=False)
+    text = json.dumps({"about": about, "cells": list(kept.values())}, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def say(cells: Sequence[Cell]) -> None:
-    """Print a line a method."""
-    for c in cells:
-        minutes = f", {c['minutes']:g} min of training" if "minutes" in c else ""
-        print(f"{c['method']}: {c['psnr']:.2f} dB, SSIM {c['ssim']:.4f}{minutes}", flush=True)
-
-
-def read_eclare(path: Path) -> list[Cell]:
-    """Return ECLARE's cell of an earlier report, none where there is none."""
+def read(path: Path) -> dict[str, Cell]:
+    """Return the cells of the report by method, none where there is no report."""
     if not path.exists():
-        return []
-    return [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["method"] == "eclare"]
+        return {}
+    return {c["method"]: c for c in json.loads(path.read_text(encoding="utf-8"))["cells"]}
 
 
 def parse() -> argparse.Namespace:
@@ -288,8 +317,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--executable", default="run-eclare", help="ECLARE's command")
     parser.add_argument("--patches", type=int, default=3072, help="that ECLARE trains on")
     parser.add_argument("--batch-size", type=int, help="of ECLARE; its own default if not given")
-    parser.add_argument("--ours-only", action="store_true", help="keep ECLARE's cell of the last report")
-    parser.add_argument("--minutes", type=float, help="of our training; as long as ECLARE's by default")
+    parser.add_argument("--ours-only", action="store_true", help="do not run ECLARE: keep its cell")
+    parser.add_argument("--minutes", type=float, help="of our training; ECLARE's by default")
     parser.add_argument("--threads", type=int, default=2, help="of either")
     parser.add_argument("--volume", type=Path, default=find_volume(), help="the isotropic volume")
     parser.add_argument("--work", type=Path, help="keep ECLARE's input, output and console log in this folder")
@@ -307,26 +336,22 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     truth = read_truth(arguments.volume)
     source = degrade(truth)
-    cells = interpolations(source, truth)
-    say(cells)
-    if arguments.ours_only:
-        other = read_eclare(arguments.results)
-    elif executable is None:
-        print(f"SKIPPED eclare: there is no {arguments.executable}; its cell of the last report, if any, is kept")
-        other = read_eclare(arguments.results)
-    else:
+    write(arguments.results, interpolations(source, truth))
+    if executable is None and not arguments.ours_only:
+        print(f"SKIPPED {ECLARE}: there is no {arguments.executable}; its cell of the last report, if any, is kept")
+    elif not arguments.ours_only:
         with tempfile.TemporaryDirectory() as folder:
             work = arguments.work or Path(folder)
             work.mkdir(parents=True, exist_ok=True)
-            other = [eclare(executable, source, truth, work, arguments)]
-    say(other)
-    minutes = arguments.minutes or (other[0]["minutes"] if other else None)
-    if minutes is None:
-        print("Got no training time of ECLARE to compare with: give one with --minutes.", file=sys.stderr)
-        return 2
-    trained = ours(source, truth, minutes)
-    say(trained)
-    write(arguments.results, [*cells, *other, *trained])
+            write(arguments.results, [eclare(executable, source, truth, work, arguments)])
+    seconds = (arguments.minutes or 0) * 60 * arguments.threads
+    if not seconds:
+        measured = read(arguments.results).get(ECLARE)
+        if measured is None:
+            print("Got no training time of ECLARE to compare with: give one with --minutes.", file=sys.stderr)
+            return 2
+        seconds = measured["training"]["cpu_seconds"]
+    write(arguments.results, ours(source, truth, seconds))
     return 0
 
 

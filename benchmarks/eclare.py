@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import re
+import resource
 import shlex
 import shutil
 import subprocess
@@ -145,9 +146,12 @@ def ours(source: Image, truth: Image, seconds: float) -> list[Cell]:
     cells = []
     for planes, method in ((None, "ours"), ("both", "ours, both planes")):
         predictor = Predictor(training.network, ACQUISITION, source, training.normalisation, planes, device="cpu")
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         image = predictor(Box.whole(predictor.sr_shape))
-        inference = {"seconds": round(time.perf_counter() - start, 1)}
+        inference = {
+            "seconds": round(time.perf_counter() - start, 1),
+            "cpu_seconds": round(time.process_time() - busy, 1),
+        }
         details = {"training": told, "inference": inference, "machine": describe_machine()}
         cells.append(cell(method, score(image, truth), **details, load={"start": load, "end": load_average()}))
     return cells
@@ -208,7 +212,7 @@ def follow(command: Sequence[str], log: Path, arguments: argparse.Namespace) -> 
     threads = str(arguments.threads)
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
     process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-    text, marks = "", [(time.monotonic(), 0.0)]
+    earlier, text, marks = children_seconds(), "", [(time.monotonic(), 0.0)]
     with open(log, "wb") as file:
         while chunk := os.read(process.stdout.fileno(), 2**16):
             file.write(chunk)
@@ -231,7 +235,10 @@ def follow(command: Sequence[str], log: Path, arguments: argparse.Namespace) -> 
             "patches": int(losses[-1][0]) if losses else arguments.patches,
             "last_loss": float(losses[-1][1]) if losses else None,
         },
-        "inference": {"seconds": round(time.monotonic() - trained, 1)},
+        "inference": {
+            "seconds": round(time.monotonic() - trained, 1),
+            "cpu_seconds": round(children_seconds() - earlier - after, 1),
+        },
         "start_up": {"seconds": round(begun - start, 1)},
     }
 
@@ -245,6 +252,11 @@ def cpu_seconds(process: psutil.Process) -> float:
         except psutil.NoSuchProcess:
             continue
     return total
+
+
+def children_seconds() -> float:
+    """Return the CPU time of all children that have ended, s."""
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
 def place(result: Any, truth: Image) -> tuple[dict[str, float], dict[str, Any]]:

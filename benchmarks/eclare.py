@@ -1,0 +1,371 @@
+"""ECLARE beside this project: one degraded MRI crop, trained on for equally long.
+
+ECLARE (S. W. Remedios et al., arXiv 2503.11787; ``pip install eclare`` in an environment of its own) is run as an
+external program, once, for its inference takes long on a CPU; ``--ours-only`` measures this project's cells anew and
+keeps the rest of ``benchmarks/results/eclare.json``. Where there is no ECLARE its cell is skipped, and says so.
+
+Equally long means equal CPU time, since other work on the machine stretches the time on the clock: ``minutes``
+in the report is CPU time over threads, the time on the clock where all cores are free. That is there too, as seconds.
+
+    python benchmarks/eclare.py --executable path/to/run-eclare
+    python benchmarks/eclare.py --ours-only
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import psutil
+import torch
+from scipy import ndimage
+from skimage.metrics import structural_similarity
+
+from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, Box, source_positions
+from napari_cropeq.core.metrics import psnr
+from napari_cropeq.core.predict import Predictor
+from napari_cropeq.core.spline import interpolate, read_mirrored, source_range
+from napari_cropeq.core.training import Recipe, Training
+from napari_cropeq.volume.sources import open_source
+
+ROOT = Path(__file__).resolve().parents[1]
+VOLUME = "mri_t1_isotropic_1mm.nii.gz"
+RESULTS = ROOT / "benchmarks" / "results" / "eclare.json"
+
+SIDE = 128
+"""Side of the crop from the volume's centre, voxels."""
+
+FACTOR = 4
+"""Step between slices and FWHM of their Gaussian profile, truth voxels."""
+
+RIM = 16
+"""Voxels left out of the scores on every side."""
+
+SHIFTS = np.arange(-4, 5) / 2
+"""Where ECLARE's result is tried along the axial axis, truth voxels from where its affine puts it."""
+
+ACQUISITION = Acquisition((float(FACTOR), 1.0, 1.0), axial=0, unit="millimeter")
+
+ECLARE = "eclare"
+
+TRIAL = 0.4
+"""Minutes that tell how much CPU time a patch costs."""
+
+CHECKS = 20
+"""Validations in a training with a patch budget."""
+
+Image = npt.NDArray[np.float32]
+Cell = dict[str, Any]
+
+
+def find_volume() -> Path:
+    """Return the volume in ``shared/data`` beside the checkout, or further up."""
+    places = [parent / "shared" / "data" / VOLUME for parent in ROOT.parents]
+    return next((place for place in places if place.exists()), places[0])
+
+
+def read_truth(path: Path) -> Image:
+    """Return the crop (z, y, x) from the centre of a volume."""
+    voxels = np.asarray(open_source(path).volume().compute(), np.float32)
+    return voxels[tuple(slice((n - SIDE) // 2, (n - SIDE) // 2 + SIDE) for n in voxels.shape)]
+
+
+def degrade(truth: Image) -> Image:
+    """Return the crop as thick slices along z: blurred, then sampled at the slices' centres, its border mirrored."""
+    blurred = ndimage.gaussian_filter1d(truth.astype(np.float64), FACTOR / FWHM_PER_SIGMA, axis=0, mode="mirror")
+    return at(blurred, (np.arange(len(truth) // FACTOR) + 0.5) * FACTOR - 0.5)
+
+
+def at(volume: npt.NDArray[Any], positions: npt.NDArray[np.float64], order: int = 5) -> Image:
+    """Return the planes of ``volume`` (z, y, x) at ``positions`` along z, interpolated by splines of ``order``."""
+    places = np.meshgrid(positions, *map(np.arange, volume.shape[1:]), indexing="ij")
+    return ndimage.map_coordinates(volume.astype(np.float64), places, order=order, mode="mirror").astype(np.float32)
+
+
+def score(image: Image, truth: Image) -> dict[str, float]:
+    """Return PSNR in dB and scikit-image's SSIM inside the rim, both with the range that the truth has there."""
+    inner = (slice(RIM, -RIM),) * 3
+    one, other = image[inner].astype(np.float64), truth[inner].astype(np.float64)
+    similarity = structural_similarity(other, one, data_range=float(np.ptp(other)))
+    return {"psnr": round(psnr(image, truth, RIM), 3), "ssim": round(float(similarity), 5)}
+
+
+def cell(method: str, scores: dict[str, float], **details: Any) -> Cell:
+    """Return the record of one method."""
+    return {"volume": f"MRI, {SIDE}³ crop", "factor": float(FACTOR), "method": method, **scores, **details}
+
+
+def interpolations(source: Image, truth: Image) -> list[Cell]:
+    """Score the two interpolations that nothing is trained for."""
+    length = len(truth)
+    low, high = source_range(0, length, FACTOR)
+    samples = read_mirrored(source, Box((low, 0, 0), (high, *source.shape[1:])))
+    images = {
+        "cubic": at(source, source_positions(0, length, FACTOR), order=3),
+        "quintic": interpolate(samples, low, 0, length, FACTOR),
+    }
+    return [cell(method, score(image, truth)) for method, image in images.items()]
+
+
+def ours(source: Image, truth: Image, seconds: float) -> list[Cell]:
+    """Train with the default recipe for ``seconds`` of CPU time; score it with one plane direction and with both."""
+    load = load_average()
+    recipe = Recipe(minutes=None, patches=patches_for(source, seconds))
+    training = Training(source, ACQUISITION, recipe, "cpu")
+    spent = time.process_time()
+    for _ in training.run():
+        pass
+    spent = time.process_time() - spent
+    summary = training.summary()
+    losses = [validation for _, _, validation in summary["losses"]]
+    told = {
+        "seconds": summary["seconds"],
+        "cpu_seconds": round(spent, 1),
+        "patches": summary["patches"],
+        "validation": {"first": losses[0], "best": min(losses)},
+        "recipe": asdict(recipe),
+    }
+    cells = []
+    for planes, method in ((None, "ours"), ("both", "ours, both planes")):
+        predictor = Predictor(training.network, ACQUISITION, source, training.normalisation, planes, device="cpu")
+        start, busy = time.perf_counter(), time.process_time()
+        image = predictor(Box.whole(predictor.sr_shape))
+        inference = {
+            "seconds": round(time.perf_counter() - start, 1),
+            "cpu_seconds": round(time.process_time() - busy, 1),
+        }
+        details = {"training": told, "inference": inference, "machine": describe_machine()}
+        cells.append(cell(method, score(image, truth), **details, load={"start": load, "end": load_average()}))
+    return cells
+
+
+def patches_for(source: Image, seconds: float) -> int:
+    """Return the patches that the default recipe trains on in ``seconds`` of CPU time, told by a trial."""
+    training = Training(source, ACQUISITION, Recipe(minutes=TRIAL), "cpu")
+    plain, checked, last = [], [], time.process_time()
+    for progress in training.run():
+        now = time.process_time()
+        (plain if progress.validation is None else checked).append(now - last)
+        last = now
+    step = float(np.median(plain or checked))
+    check = max(0.0, float(np.median(checked)) - step)
+    return training.recipe.batch * max(1, round((seconds - CHECKS * check) / step))
+
+
+def eclare(executable: str, source: Image, truth: Image, work: Path, arguments: argparse.Namespace) -> Cell:
+    """Run ECLARE on the slices as NIfTI, and score what it wrote."""
+    load = load_average()
+    affine = np.diag([1.0, 1.0, FACTOR, 1.0])
+    affine[2, 3] = (FACTOR - 1) / 2  # the first slice's centre, where that of the truth's first voxel is 0
+    image = nibabel.Nifti1Image(source.T, affine)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, work / "slices.nii.gz")
+    # The profile is given, relative to the in-plane step: estimating it would take longer than the training.
+    options = (
+        f"--n-patches {arguments.patches} --relative-slice-thickness {FACTOR} --relative-slice-profile-type gaussian"
+    )
+    options += f" --batch-size {arguments.batch_size}" if arguments.batch_size else ""
+    command = [executable, "--in-fpath", str(work / "slices.nii.gz"), "--out-dir", str(work / "out"), "--gpu-id", "-1"]
+    times = follow([*command, *shlex.split(options), "--verbose"], work / "console.log", arguments)
+    result = nibabel.load(next((work / "out").rglob("*_eclare.nii.gz")))
+    scores, placement = place(result, truth)
+    return cell(
+        name(arguments),
+        scores,
+        **times,
+        options=options,
+        profile="told: Gaussian, FWHM 4 in-plane voxels",
+        placement=placement,
+        machine=describe_machine() | {"versions": versions_beside(executable)},
+        load={"start": load, "end": load_average()},
+    )
+
+
+def name(arguments: argparse.Namespace) -> str:
+    """Return what the cell of this run of ECLARE is called."""
+    return f"{ECLARE}, batch {arguments.batch_size}" if arguments.batch_size else ECLARE
+
+
+def follow(command: Sequence[str], log: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run ECLARE, its console going to ``log``; return the seconds of training and inference, told by its two bars.
+
+    The first bar counts patches and starts with the training; the next one counts slices.
+    """
+    threads = str(arguments.threads)
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+    process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+    earlier, text, marks = children_seconds(), "", [(time.monotonic(), 0.0)]
+    with open(log, "wb") as file:
+        while chunk := os.read(process.stdout.fileno(), 2**16):
+            file.write(chunk)
+            file.flush()
+            text += chunk.decode(errors="replace")
+            totals = [int(total) for total in re.findall(r"\b0/(\d+) \[", text)]
+            training = arguments.patches in totals
+            seen = 1 + training + (training and totals[-1] != arguments.patches)
+            if seen > len(marks):
+                marks.append((time.monotonic(), cpu_seconds(process)))
+    if process.wait() != 0 or len(marks) != 3:
+        raise RuntimeError(f"Got exit code {process.returncode} from ECLARE, expected 0 after two bars: see {log}.")
+    (start, _), (begun, before), (trained, after) = marks
+    spent = round(trained - begun, 1)
+    losses = re.findall(r"(\d+)(?:/\d+ |it )\[[^\]]*loss=([\d.e-]+)", text)
+    return {
+        "training": {
+            "seconds": spent,
+            "cpu_seconds": round(after - before, 1),
+            "patches": int(losses[-1][0]) if losses else arguments.patches,
+            "last_loss": float(losses[-1][1]) if losses else None,
+        },
+        "inference": {
+            "seconds": round(time.monotonic() - trained, 1),
+            "cpu_seconds": round(children_seconds() - earlier - after, 1),
+        },
+        "start_up": {"seconds": round(begun - start, 1)},
+    }
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Return the CPU time of a process and its children, those that have ended included, s."""
+    total = 0.0
+    for member in (process, *process.children(recursive=True)):
+        try:
+            total += sum(member.cpu_times()[:4])
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+def children_seconds() -> float:
+    """Return the CPU time of all children that have ended, s."""
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+
+def place(result: Any, truth: Image) -> tuple[dict[str, float], dict[str, Any]]:
+    """Lay ECLARE's result onto the truth by its affine and by half voxels around; return the best, and all tried."""
+    voxels, affine = np.asarray(result.dataobj, np.float32).T, result.affine
+    if not np.allclose(affine[:3, :3], np.eye(3), atol=1e-3) or voxels.shape[1:] != truth.shape[1:]:
+        raise RuntimeError(f"Got a result of shape {voxels.shape} and affine {affine.tolist()}, expected 1 mm voxels.")
+    index = np.arange(len(truth)) - affine[2, 3]
+    tried = {f"{shift:+g}": score(at(voxels, index + shift), truth) for shift in SHIFTS}
+    best = max(tried, key=lambda shift: tried[shift]["psnr"])
+    return tried[best], {"shape": list(voxels.shape), "origin": affine[:3, 3].tolist(), "shift": best, "tried": tried}
+
+
+def versions_beside(executable: str) -> dict[str, str]:
+    """Return the versions in the environment of ``executable``."""
+    code = "import importlib.metadata as m, json, platform; v = {p: m.version(p) for p in ('eclare', 'torch', 'numpy')}"
+    python = Path(executable).with_name("python")
+    told = subprocess.run([python, "-c", f"{code}; print(json.dumps(v))"], capture_output=True, text=True, check=True)
+    return json.loads(told.stdout)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return processor, threads, priority and versions."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "nice": os.nice(0),
+        "versions": {name: version(name) for name in ("napari-cropeq", "torch", "numpy")},
+    }
+
+
+def load_average() -> list[float]:
+    """Return the load of the machine over the last 1, 5 and 15 minutes."""
+    return [round(load, 2) for load in os.getloadavg()]
+
+
+def write(path: Path, cells: Sequence[Cell]) -> None:
+    """Add cells to the report, instead of earlier ones of the same methods, and print a line for each."""
+    about = {
+        "truth": f"{VOLUME}, {SIDE} voxels a side from its centre",
+        "degraded": f"along z: Gaussian of FWHM {FACTOR} px, every {FACTOR} px at cell centres, border mirrored",
+        "scores": f"against the untouched crop, without a rim of {RIM} px; PSNR in dB; SSIM 3D, uniform window of 7",
+        "data_range": "of the truth inside the rim",
+        "minutes": "CPU time of the training over threads; seconds are on the clock, under the load that is given",
+    }
+    for c in cells:
+        if "training" in c:
+            c["minutes"] = round(c["training"]["cpu_seconds"] / c["machine"]["threads"] / 60, 2)
+        minutes = f", {c['minutes']:g} min of training" if "minutes" in c else ""
+        print(f"{c['method']}: {c['psnr']:.2f} dB, SSIM {c['ssim']:.4f}{minutes}", flush=True)
+    kept = read(path) | {c["method"]: c for c in cells}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"about": about, "cells": list(kept.values())}, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> dict[str, Cell]:
+    """Return the cells of the report by method, none where there is no report."""
+    if not path.exists():
+        return {}
+    return {c["method"]: c for c in json.loads(path.read_text(encoding="utf-8"))["cells"]}
+
+
+def parse() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--executable", default="run-eclare", help="ECLARE's command")
+    parser.add_argument("--patches", type=int, default=3072, help="that ECLARE trains on")
+    parser.add_argument("--batch-size", type=int, help="of ECLARE; its own default if not given")
+    parser.add_argument("--ours-only", action="store_true", help="do not run ECLARE: keep its cell")
+    parser.add_argument("--minutes", type=float, help="of our training; ECLARE's by default")
+    parser.add_argument("--threads", type=int, default=2, help="of either")
+    parser.add_argument("--volume", type=Path, default=find_volume(), help="the isotropic volume")
+    parser.add_argument("--work", type=Path, help="keep ECLARE's input, output and console log in this folder")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the report")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the benchmark."""
+    arguments = parse()
+    executable = shutil.which(arguments.executable)
+    if not arguments.volume.exists():
+        print(f"SKIPPED: there is no {arguments.volume}")
+        return 0
+    torch.set_num_threads(arguments.threads)
+    truth = read_truth(arguments.volume)
+    source = degrade(truth)
+    write(arguments.results, interpolations(source, truth))
+    if executable is None and not arguments.ours_only:
+        print(f"SKIPPED {ECLARE}: there is no {arguments.executable}; its cell of the last report, if any, is kept")
+    elif not arguments.ours_only:
+        with tempfile.TemporaryDirectory() as folder:
+            work = arguments.work or Path(folder)
+            work.mkdir(parents=True, exist_ok=True)
+            write(arguments.results, [eclare(executable, source, truth, work, arguments)])
+    seconds = (arguments.minutes or 0) * 60 * arguments.threads
+    if not seconds:
+        measured = read(arguments.results).get(ECLARE)
+        if measured is None:
+            print("Got no training time of ECLARE to compare with: give one with --minutes.", file=sys.stderr)
+            return 2
+        seconds = measured["training"]["cpu_seconds"]
+    write(arguments.results, ours(source, truth, seconds))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

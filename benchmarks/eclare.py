@@ -305,12 +305,13 @@ def write(path: Path, cells: Sequence[Cell]) -> None:
         "data_range": "of the truth inside the rim",
         "minutes": "CPU time of the training over threads; seconds are on the clock, under the load that is given",
     }
-    for c in cells:
+    kept = read(path) | {c["method"]: c for c in cells}
+    for c in kept.values():
         if "training" in c:
             c["minutes"] = round(c["training"]["cpu_seconds"] / c["machine"]["threads"] / 60, 2)
+    for c in cells:
         minutes = f", {c['minutes']:g} min of training" if "minutes" in c else ""
         print(f"{c['method']}: {c['psnr']:.2f} dB, SSIM {c['ssim']:.4f}{minutes}", flush=True)
-    kept = read(path) | {c["method"]: c for c in cells}
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"about": about, "cells": list(kept.values())}, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")

@@ -12,8 +12,8 @@ import pytest
 from scipy import ndimage
 
 from conftest import Recorded
-from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition
-from napari_cropeq.core.slice_profile import Suggestion, blur_fwhm, suggest_fwhm
+from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, blur_fwhm
+from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
 
 
 @functools.lru_cache(maxsize=8)

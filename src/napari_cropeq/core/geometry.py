@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FWHM_PER_SIGMA", "Acquisition", "Box", "IntTriple", "Triple", "guess_axial"]
+__all__ = ["FWHM_PER_SIGMA", "Acquisition", "Box", "IntTriple", "Triple", "blur_fwhm", "guess_axial"]
 
 Triple = tuple[float, float, float]
 IntTriple = tuple[int, int, int]
@@ -176,7 +176,7 @@ class Acquisition:
     @property
     def blur_px(self) -> float:
         """FWHM of the Gaussian that makes lateral slices as blurred as the axial direction, SR voxels."""
-        return math.sqrt(self.fwhm**2 - self.lateral_fwhm**2) / self.lateral_step
+        return blur_fwhm(self.fwhm, self.lateral_fwhm) / self.lateral_step
 
     def sr_shape(self, shape: Sequence[int]) -> IntTriple:
         """Return the shape (z, y, x) of the SR grid over a source of ``shape``."""
@@ -193,6 +193,35 @@ class Acquisition:
         """Centre of the first SR voxel in source index coordinates (z, y, x)."""
         z, y, x = ((1 / self.factor - 1) / 2 if a == self.axial else 0.0 for a in range(3))
         return z, y, x
+
+
+def blur_fwhm(fwhm: float, lateral_fwhm: float = 0.0) -> float:
+    """Return the FWHM of the Gaussian that makes a lateral slice as blurred as the axial direction.
+
+    Parameters
+    ----------
+    fwhm : float
+        FWHM of the slice profile, in lateral pixels (or any unit of length).
+    lateral_fwhm : float
+        FWHM of the blur that the lateral image already has, in the same unit: variances of Gaussians add, so
+        only their difference is missing. 0: the slice profile is applied directly, as in the paper.
+
+    Raises
+    ------
+    ValueError
+        If either is not a finite length, or the lateral FWHM is not smaller than that of the slice profile.
+    """
+    if not (math.isfinite(fwhm) and math.isfinite(lateral_fwhm) and fwhm > 0 and lateral_fwhm >= 0):
+        raise ValueError(
+            f"Got a slice profile of FWHM {fwhm:g} and a lateral FWHM of {lateral_fwhm:g}, "
+            "expected a positive length and one of 0 or more: correct them."
+        )
+    if lateral_fwhm >= fwhm:
+        raise ValueError(
+            f"Got a lateral FWHM of {lateral_fwhm:g} and a slice profile of FWHM {fwhm:g}, expected the lateral one "
+            "to be smaller: correct them, or set the lateral FWHM to 0 to blur by the slice profile directly."
+        )
+    return math.sqrt(fwhm**2 - lateral_fwhm**2)
 
 
 def check_voxel_size(voxel_size: Sequence[float]) -> None:

@@ -26,7 +26,7 @@ from napari_cropeq.core.normalisation import check_dtype
 from napari_cropeq.core.spectrum import TILE_SIDES, Spectra
 from napari_cropeq.core.spline import ArrayLike
 
-__all__ = ["Suggestion", "blur_fwhm", "suggest_fwhm"]
+__all__ = ["Suggestion", "suggest_fwhm"]
 
 Values = npt.NDArray[np.float64]
 
@@ -45,35 +45,6 @@ KNOTS = 14
 WIDEST_INTERVAL = 1.6  # high over low; beyond, a number would say little
 WORST_MISMATCH = 0.2  # real volumes blurred by a known Gaussian stay below 0.16
 DECAY = (2 * math.pi / FWHM_PER_SIGMA) ** 2  # of power, per (FWHM * frequency)²
-
-
-def blur_fwhm(fwhm: float, lateral_fwhm: float = 0.0) -> float:
-    """Return the FWHM of the Gaussian that makes a lateral slice as blurred as the axial direction.
-
-    Parameters
-    ----------
-    fwhm : float
-        FWHM of the slice profile, in lateral pixels (or any unit of length).
-    lateral_fwhm : float
-        FWHM of the blur that the lateral image already has, in the same unit: variances of Gaussians add, so
-        only their difference is missing. 0: the slice profile is applied directly, as in the paper.
-
-    Raises
-    ------
-    ValueError
-        If either is not a finite length, or the lateral FWHM is not smaller than that of the slice profile.
-    """
-    if not (math.isfinite(fwhm) and math.isfinite(lateral_fwhm) and fwhm > 0 and lateral_fwhm >= 0):
-        raise ValueError(
-            f"Got a slice profile of FWHM {fwhm:g} and a lateral FWHM of {lateral_fwhm:g}, "
-            "expected a positive length and one of 0 or more: correct them."
-        )
-    if lateral_fwhm >= fwhm:
-        raise ValueError(
-            f"Got a lateral FWHM of {lateral_fwhm:g} and a slice profile of FWHM {fwhm:g}, expected the lateral one "
-            "to be smaller: correct them, or set the lateral FWHM to 0 to blur by the slice profile directly."
-        )
-    return math.sqrt(fwhm**2 - lateral_fwhm**2)
 
 
 @dataclass(frozen=True)

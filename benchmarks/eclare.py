@@ -135,7 +135,7 @@ def ours(source: Image, truth: Image, seconds: float) -> list[Cell]:
         pass
     spent = time.process_time() - spent
     summary = training.summary()
-    losses = [validation for _, _, validation in summary["losses"]]
+    losses = [validation for *_, validation in summary["losses"]]
     told = {
         "seconds": summary["seconds"],
         "cpu_seconds": round(spent, 1),

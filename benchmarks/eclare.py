@@ -145,7 +145,7 @@ def ours(source: Image, truth: Image, seconds: float) -> list[Cell]:
     }
     cells = []
     for planes, method in ((None, "ours"), ("both", "ours, both planes")):
-        predictor = Predictor(training.network, ACQUISITION, source, training.normalisation, planes, device="cpu")
+        predictor = Predictor(training.network, ACQUISITION, source, training.normalisations[0], planes, device="cpu")
         start, busy = time.perf_counter(), time.process_time()
         image = predictor(Box.whole(predictor.sr_shape))
         inference = {

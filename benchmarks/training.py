@@ -238,6 +238,7 @@ def _scores(cell: Any) -> str:
 def beside_eclare(eclare: dict[str, Any]) -> str:
     """Return the cells of the benchmark of ECLARE: a volume of its own, so a table of its own."""
     about = [f"- {name}: {text}" for name, text in eclare.get("about", {}).items()]
+    about += [f"- {cell['method']}: {cell['note']}" for cell in eclare["cells"] if "note" in cell]
     rows = []
     for cell in eclare["cells"]:
         minutes = NONE if cell.get("minutes") is None else f"{cell['minutes']:.2f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple, source_positions
+from napari_cropeq.volume.bricks import Bricks
 from napari_cropeq.volume.superres import Lead, SuperResolution
 
 __all__ = ["Indices", "Overview"]
@@ -105,8 +107,10 @@ class Overview:
 
     def _from_slices(self, lead: Lead, near: int) -> Iterator[None]:
         """Fill slices, those of a chunk of the source together: first ``near``, then ever finer over the volume."""
-        volume, acquisition, places = self._result.volume(lead), self._result.acquisition, self._places
-        axial, row = acquisition.axial, acquisition.lateral[0]
+        # Of its own, so that what is read for tiles stays at hand.
+        volume = Bricks(self._result.source.data[lead], cap=0)
+        acquisition, places = self._result.acquisition, self._places
+        axial, (row, column) = acquisition.axial, acquisition.lateral
         positions = source_positions(0, self._result.sr_shape[axial], acquisition.factor)[places[axial]]
         numbers = np.clip(np.rint(positions), 0, volume.shape[axial] - 1).astype(int)
         edges = [np.cumsum((0, *sizes)) for sizes in volume.chunks]
@@ -120,17 +124,14 @@ class Overview:
             if spent > BYTES and filled.any():
                 return
             own = np.flatnonzero(chunk_of == chunk)
-            first, last = numbers[own[0]], numbers[own[-1]]
-            for start, stop in zip(edges[row][:-1], edges[row][1:], strict=True):
-                rows = np.flatnonzero((places[row] >= start) & (places[row] < stop))
-                if not len(rows):
-                    continue
-                key: list[slice] = [slice(None, None, s) for s in self.step]
-                key[axial] = slice(int(first), int(last) + 1)
-                key[row] = slice(int(places[row][rows[0]]), int(stop), self.step[row])
-                read = np.moveaxis(volume[tuple(key)], (axial, row), (0, 1))[numbers[own] - first]
-                view = np.moveaxis(array, (axial, row), (0, 1))
-                view[own[0] : own[-1] + 1, rows[0] : rows[-1] + 1] = read.astype(array.dtype)
+            wanted = numbers[own]
+            for rows, columns in itertools.product(*(_runs(places[a], edges[a]) for a in (row, column))):
+                key: list[slice] = [slice(0)] * 3
+                key[axial] = slice(int(wanted[0]), int(wanted[-1]) + 1)
+                key[row], key[column] = (_over(places[a][run]) for a, run in ((row, rows), (column, columns)))
+                read = np.moveaxis(volume[tuple(key)], axial, 0)[wanted - wanted[0]]
+                view = np.moveaxis(array, axial, 0)
+                view[own[0] : own[-1] + 1, rows, columns] = read.astype(array.dtype)
                 yield
             filled[own] = True
             self._show(lead, array, filled)
@@ -145,6 +146,18 @@ class Overview:
         nearer_left = np.abs(known[left] - every) <= np.abs(known[right] - every)
         self._slices[lead] = np.where(nearer_left, known[left], known[right])
         self._arrays[lead] = array
+
+
+def _runs(places: Indices, edges: Indices) -> list[slice]:
+    """Return the runs of ``places`` (ascending) that lie in the same chunk."""
+    bounds = np.searchsorted(places, edges)
+    return [slice(int(a), int(b)) for a, b in itertools.pairwise(bounds) if a < b]
+
+
+def _over(places: Indices) -> slice:
+    """Return evenly spaced ``places`` as a slice."""
+    step = int(places[1] - places[0]) if len(places) > 1 else 1
+    return slice(int(places[0]), int(places[-1]) + 1, step)
 
 
 def _ever_finer(numbers: Indices, first: int) -> list[int]:

@@ -68,6 +68,7 @@ class TileWorker:
         self.filling: TileStore | None = None  # what the last run over the volume fills
         self.failures: deque[Failed] = deque()
         self.saved: deque[Path] = deque()
+        self.computed = 0  # tiles in view, since the beginning
         self._times: deque[float] = deque(maxlen=RATE_TILES)
 
     # -- wishes, from any thread -----------------------------------------------------------------
@@ -136,6 +137,11 @@ class TileWorker:
         if store is None:
             return 0, 0
         return self._ready + sum(tile in store for tile in tiles), self._ready + len(tiles)
+
+    @property
+    def in_view_store(self) -> MemoryStore | None:
+        """Where the tiles in view are kept; None while nothing is looked at."""
+        return self._store
 
     @property
     def rate(self) -> float:
@@ -273,7 +279,8 @@ class TileWorker:
 
     def _note(self, done: Done, result: SuperResolution) -> None:
         """Count a finished box, and complete the store on disk with the last."""
-        if done.store is self._store:
+        if done.store in self._stores.values():
+            self.computed += 1
             self._times.append(time.monotonic())
         if done.store is not self.filling:
             return

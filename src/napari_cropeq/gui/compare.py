@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from napari.layers import Image, Layer
@@ -143,5 +144,6 @@ class Visibility:
         """Show again what was shown, but for layers that the user has shown or hidden since."""
         for layer, (before, ours) in self._changed.items():
             if layer.visible == ours != before:
-                layer.visible = before
+                with contextlib.suppress(RuntimeError):  # a viewer that is closing slices no more in the background
+                    layer.visible = before
         self._changed.clear()

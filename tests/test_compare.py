@@ -53,43 +53,49 @@ def assert_split(viewer, position: float, left: int = SOURCE, right: int = SR, e
     assert set(middle[edge : edge + 30]) <= {right}
     for side, level in ((shown[:, :edge], left), (shown[:, edge:], right)):
         others = {left, right} - {level, empty}
-        assert not side.size or not others & set(np.unique(side[[0, -1, shown.shape[0] // 2]]))
-        assert (np.isin(side, (level, empty))).mean() > 0.98, "but for smooth edges of the image"
+        if side.size:  # the border may be at one end
+            assert not np.isin(side, [*others]).any()
+            assert np.isin(side, [level, empty]).mean() > 0.98, "but for smooth edges of the image"
 
 
-VIEWS = [
-    pytest.param({"order": (1, 0, 2), "position": 0.37}, {}, id="z-x"),
-    pytest.param({"order": (0, 2, 1), "zoom": 4.0, "pan": (3, -5), "position": 0.25}, {}, id="x-y-zoomed-panned"),
-    pytest.param({"order": (1, 2, 0), "zoom": 0.7, "position": 0.61}, {"multiscale": True}, id="x-z-multiscale"),
-    pytest.param({"zoom": 2.0}, {"rotate": (0, 0, 30), "shear": (0.0, 0.0, 0.3)}, id="rotated-sheared"),
-    pytest.param({"order": (2, 0, 1), "size": (1500, 900), "position": 0.55}, {"sr_below": True}, id="z-y-resized"),
-    pytest.param({"order": (2, 1, 0), "position": 0.55, "ndisplay": 3, "zoom": 2.0}, {}, id="3D"),
+VIEWS = {
+    "z-x": {"order": (1, 0, 2), "position": 0.37},
+    "x-y-zoomed-panned": {"order": (0, 2, 1), "zoom": 4.0, "pan": (3, -5), "position": 0.25},
+    "z-y-in-a-large-window": {"order": (2, 0, 1), "size": (1500, 900), "position": 0.55},
+    "x-z-zoomed-out": {"order": (1, 2, 0), "size": (900, 600), "zoom": 0.7, "position": 0.61},
+    "y-z-in-3D": {"order": (2, 1, 0), "size": (900, 600), "ndisplay": 3, "position": 0.55},
+    "y-x-zoomed-in": {"zoom": 2.0},
+}
+PAIRS = [
+    pytest.param({}, [*VIEWS], id="plain"),
+    pytest.param({"multiscale": True, "sr_below": True}, ["z-x", "x-z-zoomed-out"], id="multiscale-below"),
+    pytest.param({"rotate": (0, 0, 30), "shear": (0.0, 0.0, 0.3)}, ["y-x-zoomed-in"], id="rotated-sheared"),
 ]
 
 
-@pytest.mark.parametrize(("view", "options"), VIEWS)
-def test_source_left_of_the_border_sr_right_of_it(viewer, view, options):
+@pytest.mark.parametrize(("options", "views"), PAIRS)
+def test_source_left_of_the_border_sr_right_of_it(viewer, options, views):
     """Whatever the view becomes once the curtain is up."""
     source, sr = pair(viewer, **options)
     compare = Compare(viewer, source, sr)
     compare.curtain = True
     assert_split(viewer, 0.5)
-    compare.position = view.get("position", 0.5)
-    viewer.window.resize(*view.get("size", (1200, 800)))
-    QApplication.processEvents()
-    viewer.dims.order = view.get("order", (0, 1, 2))
-    viewer.dims.ndisplay = view.get("ndisplay", 2)
     camera = viewer.scene.camera
-    camera.center = [MIDDLE[axis] for axis in viewer.dims.order]
-    if "pan" in view:
-        camera.center = np.add(camera.center, (0, *view["pan"]))
-    camera.zoom *= view.get("zoom", 1.0)
-    assert_split(viewer, compare.position)
-    viewer.dims.ndisplay = 2
-    assert_split(viewer, compare.position)
+    for view in (VIEWS[name] for name in views):
+        compare.position = view.get("position", 0.5)
+        viewer.dims.order = view.get("order", (0, 1, 2))
+        viewer.dims.ndisplay = view.get("ndisplay", 2)
+        viewer.window.resize(*view.get("size", (1000, 700)))
+        QApplication.processEvents()
+        viewer.reset_view()
+        camera.center = np.add([MIDDLE[axis] for axis in viewer.dims.order], (0, *view.get("pan", (0, 0))))
+        camera.zoom *= view.get("zoom", 1.0)
+        assert_split(viewer, compare.position)
     compare.close()
-    on_top = viewer.layers[-1]
-    assert set(picture(viewer)[picture(viewer).shape[0] // 2][[400, 500]]) == {SR if on_top is sr else SOURCE}
+    shown = picture(viewer)
+    assert set(shown[shown.shape[0] // 2, shown.shape[1] // 2 - 5 :][:10]) == {
+        SR if viewer.layers[-1] is sr else SOURCE
+    }
 
 
 def test_each_side_is_blended_as_if_alone_on_a_white_canvas(viewer):

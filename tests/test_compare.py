@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from napari import Viewer
 from napari.layers import Image, Labels, Points, Shapes, Surface, Tracks, Vectors
 from napari.settings import get_settings
+from napari.utils._proxies import PublicOnlyProxy
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QWidget
@@ -91,6 +93,9 @@ def test_source_left_of_the_border_sr_right_of_it(viewer, options, views):
         camera.center = np.add([MIDDLE[axis] for axis in viewer.dims.order], (0, *view.get("pan", (0, 0))))
         camera.zoom *= view.get("zoom", 1.0)
         assert_split(viewer, compare.position)
+        border, canvas = border_of(viewer), Canvas(viewer).widget
+        assert border.geometry().center().x() == round(compare.position * canvas.width())
+        assert border.height() == canvas.height()
     compare.close()
     shown = picture(viewer)
     assert set(shown[shown.shape[0] // 2, shown.shape[1] // 2 - 5 :][:10]) == {
@@ -150,15 +155,15 @@ def border_of(viewer):
     return found[0] if found else None
 
 
-def drag(qtbot, widget: QWidget, start: QPoint, by: int) -> None:
-    """Drag with the left button, in some steps."""
+def drag(qtbot, widget: QWidget, start: QPoint, by: int, button: Qt.MouseButton = Qt.MouseButton.LeftButton) -> None:
+    """Drag to the right and down, in some steps."""
     qtbot.mouseMove(widget, start)
-    qtbot.mousePress(widget, Qt.MouseButton.LeftButton, pos=start)
+    qtbot.mousePress(widget, button, pos=start)
     place = widget.mapToGlobal(start)
     for step in (by // 2, by):
-        qtbot.mouseMove(widget, widget.mapFromGlobal(place + QPoint(step, 0)))
+        qtbot.mouseMove(widget, widget.mapFromGlobal(place + QPoint(step, step // 4)))
         qtbot.wait(20)
-    qtbot.mouseRelease(widget, Qt.MouseButton.LeftButton, pos=widget.mapFromGlobal(place + QPoint(by, 0)))
+    qtbot.mouseRelease(widget, button, pos=widget.mapFromGlobal(place + QPoint(by, 0)))
     QApplication.processEvents()
 
 
@@ -182,6 +187,9 @@ def test_the_mouse_drags_the_border_and_pans_elsewhere(viewer, qtbot):
     drag(qtbot, canvas, QPoint(border.x() + 90, 100), 40)
     assert camera.center != centre
     assert compare.position == moves[-1]
+    zoom = camera.zoom
+    drag(qtbot, border, border.rect().center(), 80, Qt.MouseButton.RightButton)
+    assert camera.zoom != zoom, "the other buttons are the canvas's"
     here, none = QPointF(border.rect().center()), Qt.MouseButton.NoButton
     phase, keys = Qt.ScrollPhase.NoScrollPhase, Qt.KeyboardModifier.NoModifier
     wheel = QWheelEvent(here, border.mapToGlobal(here), QPoint(), QPoint(0, 120), none, keys, phase, False)
@@ -236,7 +244,7 @@ def test_a_key_flips(viewer, qtbot):
     source, sr = pair(viewer)
     labels = viewer.add_labels(np.zeros((24, 80, 100), int))
     canvas = Canvas(viewer).widget
-    compare = Compare(viewer, source, sr)
+    compare = Compare(weakref.proxy(viewer), source, sr)
     canvas.setFocus()
     for selected, expected, level in [(sr, "source", SOURCE), (labels, "sr", SR), (source, "source", SOURCE)]:
         viewer.layers.selection.active = selected
@@ -307,7 +315,7 @@ def test_visibility(viewer):
 
 def test_what_happens_to_the_layers_while_the_curtain_is_up(viewer):
     source, sr = pair(viewer)
-    compare = Compare(viewer, source, sr)
+    compare = Compare(PublicOnlyProxy(viewer), source, sr)  # as plugins get it
     compare.curtain = True
     sr.visible = False
     assert_split(viewer, 0.5, right=0)
@@ -360,6 +368,7 @@ def test_nothing_is_left(viewer, removed):
     compare.flip()
     picture(viewer)
     compare.curtain = True
+    held = compare._curtain  # else its callbacks would go with it
     picture(viewer)
     during = connections(viewer, *stays)
     gained = {name.split(".")[0] for name in during if during[name] > before[name]}
@@ -372,6 +381,7 @@ def test_nothing_is_left(viewer, removed):
     assert not compare.curtain
     deleted()
     picture(viewer)
+    assert held is not None
     assert connections(viewer, *stays) == before
     assert all(layer.visible for layer in stays)
     compare.close()
@@ -406,3 +416,4 @@ def test_the_window_is_closed_meanwhile(viewer):
     assert compare.closed
     compare.flip()
     compare.curtain = True
+    assert not compare.curtain

@@ -101,6 +101,7 @@ class Compare(QObject):
                 del self._viewer.keymap[FLIP_KEY]
             self._set_curtain(False)
             self._flipped.restore()
+        self._curtain = None  # gone with the window, if it was not taken away
         self.changed.emit()
 
     def _set_curtain(self, on: bool) -> None:

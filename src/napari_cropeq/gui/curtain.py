@@ -48,7 +48,6 @@ class Curtain(QObject):
             layer.events.name.connect(self._on_name)
         self._grid.events.enabled.connect(self._on_grid)
         self._canvas.scene.events.draw.connect(self._before_draw)
-        self._closed = False
         self._on_name()
         self._on_grid()
 
@@ -63,18 +62,14 @@ class Curtain(QObject):
         self._canvas.scene.update()
 
     def close(self) -> None:
-        """Clip nothing any more. Harmless when called again, and once the window is gone."""
-        if self._closed:
-            return
-        self._closed = True
+        """Clip nothing any more, while the window is still there."""
         for layer in self._sides:
             layer.events.name.disconnect(self._on_name)
         self._grid.events.enabled.disconnect(self._on_grid)
         self._canvas.scene.events.draw.disconnect(self._before_draw)
-        if self._canvas.alive:
-            self._clip({})
-            self._border.discard()
-            self._canvas.blend_as_usual()
+        self._clip({})
+        self._border.discard()
+        self._canvas.blend_as_usual()
 
     def _before_draw(self, event: Any = None) -> None:
         """Clip what is about to be drawn, which may be other visuals in a canvas of another size than the last time."""

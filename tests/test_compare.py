@@ -49,7 +49,8 @@ def picture(viewer) -> np.ndarray:
 def assert_split(viewer, position: float, left: int = SOURCE, right: int = SR, empty: int = 0) -> None:
     """Check grey levels up to the very columns at the border, and that neither layer reaches the other side."""
     shown = picture(viewer)
-    edge = round(position * shown.shape[1])
+    width = Canvas(viewer).widget.width()
+    edge = round(round(position * width) * shown.shape[1] / width)  # whole pixels of the window
     middle = shown[shown.shape[0] // 2]
     assert set(middle[max(edge - 30, 0) : edge]) <= {left}
     assert set(middle[edge : edge + 30]) <= {right}

@@ -124,9 +124,11 @@ class Border(QWidget):
         x, middle = float(self.edge - self.x()), self.height() / 2
         for colour, half in ((DARK, 2), (LIGHT, 1)):
             painter.fillRect(QRectF(x - half, 0, 2 * half, self.height()), colour)
-        handle = QRectF(0, middle - 18, GRIP, 36)
+        handle = QRectF(0.5, middle - 17.5, GRIP - 1, 35)
+        painter.setPen(DARK)
         painter.setBrush(LIGHT)
         painter.drawRoundedRect(handle, 5, 5)
+        painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(60, 60, 60))
         centre = handle.center()
         for side in (-1, 1):

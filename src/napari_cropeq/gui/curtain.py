@@ -75,7 +75,7 @@ class Curtain(QObject):
         """Clip what is about to be drawn, which may be other visuals in a canvas of another size than the last time."""
         wanted = {}
         if not self._grid.enabled:
-            edge = self._border.edge * self._canvas.scene.pixel_scale  # clipping is done in the screen's pixels
+            edge = round(self._border.edge * self._canvas.scene.pixel_scale)  # in the screen's own pixels
             for layer, low, high in zip(self._sides, (-FAR, edge), (edge, FAR), strict=True):
                 for visual in self._canvas.visuals(layer):
                     wanted[visual] = (low, -FAR, high - low, 2 * FAR)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import resource
 import shlex
@@ -27,7 +26,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +35,15 @@ import numpy.typing as npt
 import psutil
 import torch
 from scipy import ndimage
-from skimage.metrics import structural_similarity
 
-from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, Box, source_positions
-from napari_cropeq.core.metrics import psnr
+from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.spline import interpolate, read_mirrored, source_range
 from napari_cropeq.core.training import Recipe, Training
+from napari_cropeq.volume.machine import describe_machine, load_average
+from napari_cropeq.volume.score import score
 from napari_cropeq.volume.sources import open_source
+from napari_cropeq.volume.truth import Degraded, degrade
+from napari_cropeq.volume.upscaling import INTERPOLATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 VOLUME = "mri_t1_isotropic_1mm.nii.gz"
@@ -61,8 +60,6 @@ RIM = 16
 
 SHIFTS = np.arange(-4, 5) / 2
 """Where ECLARE's result is tried along the axial axis, truth voxels from where its affine puts it."""
-
-ACQUISITION = Acquisition((float(FACTOR), 1.0, 1.0), axial=0, unit="millimeter")
 
 ECLARE = "eclare"
 
@@ -88,24 +85,16 @@ def read_truth(path: Path) -> Image:
     return voxels[tuple(slice((n - SIDE) // 2, (n - SIDE) // 2 + SIDE) for n in voxels.shape)]
 
 
-def degrade(truth: Image) -> Image:
-    """Return the crop as thick slices along z: blurred, then sampled at the slices' centres, its border mirrored."""
-    blurred = ndimage.gaussian_filter1d(truth.astype(np.float64), FACTOR / FWHM_PER_SIGMA, axis=0, mode="mirror")
-    return at(blurred, (np.arange(len(truth) // FACTOR) + 0.5) * FACTOR - 0.5)
-
-
-def at(volume: npt.NDArray[Any], positions: npt.NDArray[np.float64], order: int = 5) -> Image:
-    """Return the planes of ``volume`` (z, y, x) at ``positions`` along z, interpolated by splines of ``order``."""
+def at(volume: Image, positions: npt.NDArray[np.float64]) -> Image:
+    """Return the planes of ``volume`` (z, y, x) at ``positions`` along z, interpolated by quintic splines."""
     places = np.meshgrid(positions, *map(np.arange, volume.shape[1:]), indexing="ij")
-    return ndimage.map_coordinates(volume.astype(np.float64), places, order=order, mode="mirror").astype(np.float32)
+    return ndimage.map_coordinates(volume.astype(np.float64), places, order=5, mode="mirror").astype(np.float32)
 
 
-def score(image: Image, truth: Image) -> dict[str, float]:
-    """Return PSNR in dB and scikit-image's SSIM inside the rim, both with the range that the truth has there."""
-    inner = (slice(RIM, -RIM),) * 3
-    one, other = image[inner].astype(np.float64), truth[inner].astype(np.float64)
-    similarity = structural_similarity(other, one, data_range=float(np.ptp(other)))
-    return {"psnr": round(psnr(image, truth, RIM), 3), "ssim": round(float(similarity), 5)}
+def scores_of(image: Image, truth: Image) -> dict[str, float]:
+    """Return PSNR in dB and SSIM inside the rim, rounded."""
+    found = score(image, truth, RIM)
+    return {"psnr": round(found.psnr, 3), "ssim": round(found.ssim, 5)}
 
 
 def cell(method: str, scores: dict[str, float], **details: Any) -> Cell:
@@ -113,23 +102,16 @@ def cell(method: str, scores: dict[str, float], **details: Any) -> Cell:
     return {"volume": f"MRI, {SIDE}³ crop", "factor": float(FACTOR), "method": method, **scores, **details}
 
 
-def interpolations(source: Image, truth: Image) -> list[Cell]:
+def interpolations(degraded: Degraded, truth: Image) -> list[Cell]:
     """Score the two interpolations that nothing is trained for."""
-    length = len(truth)
-    low, high = source_range(0, length, FACTOR)
-    samples = read_mirrored(source, Box((low, 0, 0), (high, *source.shape[1:])))
-    images = {
-        "cubic": at(source, source_positions(0, length, FACTOR), order=3),
-        "quintic": interpolate(samples, low, 0, length, FACTOR),
-    }
-    return [cell(method, score(image, truth)) for method, image in images.items()]
+    return [cell(method, scores_of(restore(degraded), truth)) for method, restore in INTERPOLATIONS.items()]
 
 
-def ours(source: Image, truth: Image, seconds: float) -> list[Cell]:
+def ours(degraded: Degraded, truth: Image, seconds: float) -> list[Cell]:
     """Train with the default recipe for ``seconds`` of CPU time; score it with one plane direction and with both."""
-    load = load_average()
-    recipe = Recipe(minutes=None, patches=patches_for(source, seconds))
-    training = Training(source, ACQUISITION, recipe, "cpu")
+    load, source, acquisition = load_average(), degraded.source, degraded.acquisition
+    recipe = Recipe(minutes=None, patches=patches_for(degraded, seconds))
+    training = Training(source, acquisition, recipe, "cpu")
     spent = time.process_time()
     for _ in training.run():
         pass
@@ -145,21 +127,21 @@ def ours(source: Image, truth: Image, seconds: float) -> list[Cell]:
     }
     cells = []
     for planes, method in ((None, "ours"), ("both", "ours, both planes")):
-        predictor = Predictor(training.network, ACQUISITION, source, training.normalisations[0], planes, device="cpu")
+        predictor = Predictor(training.network, acquisition, source, training.normalisations[0], planes, device="cpu")
         start, busy = time.perf_counter(), time.process_time()
         image = predictor(Box.whole(predictor.sr_shape))
         inference = {
             "seconds": round(time.perf_counter() - start, 1),
             "cpu_seconds": round(time.process_time() - busy, 1),
         }
-        details = {"training": told, "inference": inference, "machine": describe_machine()}
-        cells.append(cell(method, score(image, truth), **details, load={"start": load, "end": load_average()}))
+        details = {"training": told, "inference": inference, "machine": machine()}
+        cells.append(cell(method, scores_of(image, truth), **details, load={"start": load, "end": load_average()}))
     return cells
 
 
-def patches_for(source: Image, seconds: float) -> int:
+def patches_for(degraded: Degraded, seconds: float) -> int:
     """Return the patches that the default recipe trains on in ``seconds`` of CPU time, told by a trial."""
-    training = Training(source, ACQUISITION, Recipe(minutes=TRIAL), "cpu")
+    training = Training(degraded.source, degraded.acquisition, Recipe(minutes=TRIAL), "cpu")
     plain, checked, last = [], [], time.process_time()
     for progress in training.run():
         now = time.process_time()
@@ -194,7 +176,7 @@ def eclare(executable: str, source: Image, truth: Image, work: Path, arguments: 
         options=options,
         profile="told: Gaussian, FWHM 4 in-plane voxels",
         placement=placement,
-        machine=describe_machine() | {"versions": versions_beside(executable)},
+        machine=machine() | {"versions": versions_beside(executable)},
         load={"start": load, "end": load_average()},
     )
 
@@ -265,7 +247,7 @@ def place(result: Any, truth: Image) -> tuple[dict[str, float], dict[str, Any]]:
     if not np.allclose(affine[:3, :3], np.eye(3), atol=1e-3) or voxels.shape[1:] != truth.shape[1:]:
         raise RuntimeError(f"Got a result of shape {voxels.shape} and affine {affine.tolist()}, expected 1 mm voxels.")
     index = np.arange(len(truth)) - affine[2, 3]
-    tried = {f"{shift:+g}": score(at(voxels, index + shift), truth) for shift in SHIFTS}
+    tried = {f"{shift:+g}": scores_of(at(voxels, index + shift), truth) for shift in SHIFTS}
     best = max(tried, key=lambda shift: tried[shift]["psnr"])
     return tried[best], {"shape": list(voxels.shape), "origin": affine[:3, 3].tolist(), "shift": best, "tried": tried}
 
@@ -278,22 +260,9 @@ def versions_beside(executable: str) -> dict[str, str]:
     return json.loads(told.stdout)
 
 
-def describe_machine() -> dict[str, Any]:
-    """Return processor, threads, priority and versions."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "nice": os.nice(0),
-        "versions": {name: version(name) for name in ("napari-cropeq", "torch", "numpy")},
-    }
-
-
-def load_average() -> list[float]:
-    """Return the load of the machine over the last 1, 5 and 15 minutes."""
-    return [round(load, 2) for load in os.getloadavg()]
+def machine() -> dict[str, Any]:
+    """Return what this is run on, its priority included."""
+    return describe_machine() | {"nice": os.nice(0)}
 
 
 def write(path: Path, cells: Sequence[Cell]) -> None:
@@ -308,7 +277,7 @@ def write(path: Path, cells: Sequence[Cell]) -> None:
     kept = read(path) | {c["method"]: c for c in cells}
     for c in kept.values():
         if "training" in c:
-            c["minutes"] = round(c["training"]["cpu_seconds"] / c["machine"]["threads"] / 60, 2)
+            c["minutes"] = round(c["training"]["cpu_seconds"] / c["machine"]["torch_threads"] / 60, 2)
     for c in cells:
         minutes = f", {c['minutes']:g} min of training" if "minutes" in c else ""
         print(f"{c['method']}: {c['psnr']:.2f} dB, SSIM {c['ssim']:.4f}{minutes}", flush=True)
@@ -348,15 +317,15 @@ def main() -> int:
         return 0
     torch.set_num_threads(arguments.threads)
     truth = read_truth(arguments.volume)
-    source = degrade(truth)
-    write(arguments.results, interpolations(source, truth))
+    degraded = degrade(truth, 0, FACTOR)
+    write(arguments.results, interpolations(degraded, truth))
     if executable is None and not arguments.ours_only:
         print(f"SKIPPED {ECLARE}: there is no {arguments.executable}; its cell of the last report, if any, is kept")
     elif not arguments.ours_only:
         with tempfile.TemporaryDirectory() as folder:
             work = arguments.work or Path(folder)
             work.mkdir(parents=True, exist_ok=True)
-            write(arguments.results, [eclare(executable, source, truth, work, arguments)])
+            write(arguments.results, [eclare(executable, degraded.source, truth, work, arguments)])
     seconds = (arguments.minutes or 0) * 60 * arguments.threads
     if not seconds:
         measured = read(arguments.results).get(ECLARE)
@@ -364,7 +333,7 @@ def main() -> int:
             print("Got no training time of ECLARE to compare with: give one with --minutes.", file=sys.stderr)
             return 2
         seconds = measured["training"]["cpu_seconds"]
-    write(arguments.results, ours(source, truth, seconds))
+    write(arguments.results, ours(degraded, truth, seconds))
     return 0
 
 

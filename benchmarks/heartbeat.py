@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +19,10 @@ from typing import Any
 
 import napari
 import numpy as np
-import torch
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication
+
+from napari_cropeq.volume.machine import describe_machine, load_average
 
 ROOT = Path(__file__).resolve().parents[1]
 BEAT = 0.010
@@ -92,7 +91,7 @@ def summary(delays: np.ndarray) -> dict[str, float]:
 
 def spell(heartbeat: Heartbeat, widget: Any, seconds: float, training: bool) -> dict[str, Any]:
     """Measure one spell, idle or training."""
-    load = os.getloadavg()
+    load = load_average()
     if training:
         widget.recipe.set_budget(minutes=(seconds + 60) / 60)
         found = summary(heartbeat.run(seconds, widget.buttons["start"].native.click))
@@ -106,16 +105,7 @@ def spell(heartbeat: Heartbeat, widget: Any, seconds: float, training: bool) -> 
     else:
         found = summary(heartbeat.run(seconds, lambda: None))
     spin(1.0)
-    return {"kind": "training" if training else "idle", **found, "load_average": [round(x, 2) for x in load]}
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return {"kind": "training" if training else "idle", **found, "load_average": load}
 
 
 def main() -> None:
@@ -150,14 +140,7 @@ def main() -> None:
         "limit_ms": LIMIT_MS,
         "max_ms": {kind: max(s["max_ms"] for s in spells if s["kind"] == kind) for kind in medians},
         "spells": spells,
-        "machine": {
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "torch_threads": torch.get_num_threads(),
-            "system": platform.platform(),
-            "napari": napari.__version__,
-            "torch": torch.__version__,
-        },
+        "machine": describe_machine() | {"napari": napari.__version__},
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(result, indent=1) + "\n")

@@ -6,6 +6,7 @@ import threading
 import time
 
 import dask.array as da
+import napari.settings
 import numpy as np
 import pytest
 import torch
@@ -136,8 +137,18 @@ def work_threads() -> list[threading.Thread]:
 
 
 @pytest.fixture
-def viewer(no_thread_is_left, make_napari_viewer, monkeypatch, tmp_path_factory):
-    """Return a napari in a real window, with a cache folder of its own; closed before threads are looked for."""
+def preferences_file(monkeypatch, tmp_path_factory):
+    """Return where napari keeps our preferences: in a folder of the test's own, not the user's."""
+    folder = tmp_path_factory.mktemp("preferences")
+    monkeypatch.setattr(napari.settings, "_CFG_PATH", str(folder / "settings.yaml"))
+    napari.settings._clear_plugin_settings_cache()
+    yield folder / "napari-cropeq.yaml"
+    napari.settings._clear_plugin_settings_cache()
+
+
+@pytest.fixture
+def viewer(no_thread_is_left, make_napari_viewer, preferences_file, monkeypatch, tmp_path_factory):
+    """Return a napari in a real window, with preferences and cache of its own; closed before threads are looked for."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1200, 800)

@@ -20,6 +20,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from conftest import acquired, blobs, make_predictor, random_network, textured_volume
 from napari_cropeq.cli import main
+from napari_cropeq.core import metrics
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import NETWORKS
@@ -144,7 +145,8 @@ def test_the_padded_network_sees_whole_planes(planes):
 @pytest.mark.parametrize("part", [7, 20, 192])
 @pytest.mark.parametrize("rim", [0, 5])
 def test_scores_are_scikit_images(monkeypatch, rim, part):
-    monkeypatch.setattr(scoring, "PART", part)
+    for module in (metrics, scoring):
+        monkeypatch.setattr(module, "PART", part)
     truth = textured_volume((24, 31, 40))
     image = ndimage.gaussian_filter(truth.astype(np.float32), 0.7)
     found = score(image, truth, rim)

@@ -10,7 +10,6 @@ from typing import Any
 from magicgui.widgets import ComboBox, Container, FileEdit
 from napari.layers import Image, Layer
 from napari.utils.theme import get_theme
-from platformdirs import user_cache_path
 
 from napari_cropeq.core.checkpoint import Checkpoint
 from napari_cropeq.core.geometry import Acquisition
@@ -23,6 +22,7 @@ from napari_cropeq.gui.curves import Curves
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers import check_layer
 from napari_cropeq.gui.panel import Panel
+from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.profile_section import ProfileSection
 from napari_cropeq.gui.recipe_form import RecipeForm
 from napari_cropeq.gui.source_form import SourceForm
@@ -65,6 +65,8 @@ class TrainWidget(Panel):
         foreground = get_theme(self.viewer.theme).text.as_hex()
         self.source = SourceForm(self._layers, self.attempt)
         self.device = ComboBox(label="Device", choices=_devices(), tooltip="Where to compute; auto: the GPU if any")
+        if Preferences.read().device in self.device.choices:
+            self.device.value = Preferences.read().device
         self.recipe = RecipeForm()
         self.profile = ProfileSection(self.source.lateral_fwhm, foreground)
         self.curves = Curves(foreground)
@@ -179,7 +181,7 @@ class TrainWidget(Panel):
             return
         device = self.device.value
         path = checkpoint_path(self.layer.value)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        Preferences.read().make_cache_folder()
 
         def make() -> Training:
             training = Training(data.channels, acquisition, recipe, device, start=model, resume=whole)
@@ -274,7 +276,7 @@ class TrainWidget(Panel):
 
 def checkpoint_path(layer: Any) -> Path:
     """Return where a training of ``layer`` is kept while it runs."""
-    return user_cache_path("napari-cropeq") / f"{source_checksum(layer)}.safetensors"
+    return Preferences.read().cache_folder / f"{source_checksum(layer)}.safetensors"
 
 
 def _recipe_of(model: Model) -> Recipe:

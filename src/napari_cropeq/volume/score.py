@@ -1,16 +1,16 @@
-"""PSNR and SSIM against a truth, by scikit-image, in bounded memory."""
+"""PSNR and scikit-image's SSIM against a truth, in bounded memory."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from skimage.metrics import mean_squared_error, structural_similarity
+from skimage.metrics import structural_similarity
 
 from napari_cropeq.core.geometry import Box
+from napari_cropeq.core.metrics import PART, psnr
 from napari_cropeq.core.tiles import divide
 
 __all__ = ["RIM", "WINDOW", "Score", "score"]
@@ -20,9 +20,6 @@ RIM = 16
 
 WINDOW = 7
 """Side of SSIM's uniform window, voxels: scikit-image's default."""
-
-PART = 192
-"""Side of the boxes that are scored at once, voxels: SSIM holds about ten such boxes in float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +65,18 @@ def score(image: npt.NDArray[Any], truth: npt.NDArray[Any], rim: int = RIM) -> S
     ValueError
         If the shapes differ, or what is left inside the rim is smaller than SSIM's window or constant.
     """
-    if image.shape != truth.shape:
-        raise ValueError(f"Got volumes of shape {image.shape} and {truth.shape}, expected one shape: crop one of them.")
-    image, truth = image[inside(image.shape, rim)], truth[inside(truth.shape, rim)]
-    data_range = check_range(truth, rim)
-    squares = similarity = 0.0
-    whole = Box.whole(truth.shape)
-    for box in divide(whole, (PART, PART, PART)):
-        one, other = (volume[box.slices].astype(np.float64) for volume in (truth, image))
-        squares += float(mean_squared_error(one, other)) * box.size
-    # SSIM is averaged where its window lies inside the volume.
+    inner = inside(truth.shape, rim)
+    data_range = check_range(truth[inner], rim)
+    ratio = psnr(image, truth, rim)
+    image, truth = image[inner], truth[inner]
+    similarity = 0.0
+    # SSIM is averaged where its window lies inside the volume. It holds about ten boxes in float64.
     centres = Box.whole([n - (WINDOW - 1) for n in truth.shape])
     for box in divide(centres, (PART, PART, PART)):
         seen = tuple(slice(a, b + WINDOW - 1) for a, b in zip(box.start, box.stop, strict=True))
         one, other = (volume[seen].astype(np.float64) for volume in (truth, image))
         similarity += float(structural_similarity(one, other, win_size=WINDOW, data_range=data_range)) * box.size
-    error = squares / whole.size
-    psnr = math.inf if error == 0 else 10 * math.log10(data_range**2 / error)
-    return Score(psnr, similarity / centres.size, data_range, rim, whole.shape)
+    return Score(ratio, similarity / centres.size, data_range, rim, Box.whole(truth.shape).shape)
 
 
 def inside(shape: tuple[int, ...], rim: int) -> tuple[slice, ...]:

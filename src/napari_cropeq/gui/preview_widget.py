@@ -9,6 +9,7 @@ from magicgui.widgets import CheckBox, ComboBox, SpinBox
 from napari.layers import Image, Shapes
 
 from napari_cropeq.core.model import Model
+from napari_cropeq.gui.compare import FLIP_KEY, Compare
 from napari_cropeq.gui.layers import check_layer
 from napari_cropeq.gui.result import BOX, Result
 from napari_cropeq.gui.result_panel import ResultPanel
@@ -39,11 +40,17 @@ class PreviewWidget(ResultPanel):
         self.region = ComboBox(
             label="3D region", choices=self._regions, tooltip="Where the box lies: the last shape drawn, or the centre"
         )
-        self.form.extend([self.follow, self.live, self.box_size, self.region])
-        self.buttons = self.add_buttons(preview=self.preview, stop=self.stop)
+        self.curtain = CheckBox(
+            label="Curtain", value=False, tooltip="Source on the left of a border that can be dragged, SR on the right"
+        )
+        self.form.extend([self.follow, self.live, self.curtain, self.box_size, self.region])
+        self.buttons = self.add_buttons(preview=self.preview, stop=self.stop, flip=self.flip)
+        self.buttons["flip"].tooltip = f"Show the source, or the SR, alone (key {FLIP_KEY})"
+        self.compare: Compare | None = None
         self.add_status()
         self._counts_live = False
         self.follow.changed.connect(self._on_follow)
+        self.curtain.changed.connect(lambda on: self.attempt(lambda: self._draw_curtain(on)))
         self.live.changed.connect(self._on_live)
         for field in (self.box_size, self.region):
             field.changed.connect(self._on_box)
@@ -62,9 +69,15 @@ class PreviewWidget(ResultPanel):
             self.result.look_away()
         self.show_state()
 
+    def flip(self) -> None:
+        """Show the source where the SR is seen, else the SR."""
+        self._comparison().flip()
+
     def stop_work(self) -> None:
         """Let go of the view and of the training when the dock is closed."""
         self.live.value = False
+        if self.compare is not None:
+            self.compare.close()
         if self.result is not None and self.result.alive:
             self.result.follow(False)
             self.result.look_away()
@@ -72,7 +85,11 @@ class PreviewWidget(ResultPanel):
     def show_state(self) -> None:
         """Show what the device's check found and how far the tiles in view are."""
         result = self.result
-        if result is None or result.result is None or self.complaining:
+        if result is None or result.result is None or self.left:
+            return
+        if result.layer in self.viewer.layers and result.source_layer in self.viewer.layers:
+            self._comparison()  # the key works from now on
+        if self.complaining:
             return
         done, total = result.worker.in_view
         self.bar.setValue(int(1000 * done / max(total, 1)))
@@ -91,6 +108,39 @@ class PreviewWidget(ResultPanel):
         result.box_size, result.box_region = self.box_size.value, self._corners
         result.follow(self.follow.value)
         result.look()
+
+    def _comparison(self) -> Compare:
+        """Return the comparison of the result's layers.
+
+        Raises
+        ------
+        ValueError
+            If there is no result yet.
+        """
+        result = self.result
+        if result is None or result.layer is None:
+            raise ValueError("Got no SR layer, expected one to compare with: press Preview first.")
+        if self.compare is None or self.compare.closed or self.compare.sr is not result.layer:
+            if self.compare is not None:
+                self.compare.close()
+            self.compare = Compare(self.viewer, result.source_layer, result.layer)
+            self.compare.changed.connect(self._on_compare)
+        return self.compare
+
+    def _draw_curtain(self, on: bool) -> None:
+        if on:
+            try:
+                self._comparison().curtain = True
+            except ValueError:
+                self.curtain.value = False
+                raise
+        elif self.compare is not None:
+            self.compare.curtain = False
+
+    def _on_compare(self) -> None:
+        """Show whether the curtain is there: a flip takes it away."""
+        with self.curtain.changed.blocked():
+            self.curtain.value = self.compare is not None and self.compare.curtain
 
     def _on_follow(self, on: bool) -> None:
         if self.result is not None and self.result.alive:

@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.gui.jobs import Job
+from napari_cropeq.gui.preferences import Preferences, on_change
 from napari_cropeq.gui.result import Result, result_key
 from napari_cropeq.volume.cache import TileCache
 
@@ -27,7 +28,8 @@ class Session(QObject):
     def __init__(self, viewer: Any) -> None:
         super().__init__()
         self.viewer = viewer
-        self.cache = TileCache()
+        self.cache = TileCache(Preferences.read().cache_bytes)
+        self.stop_listening = on_change(self._on_preferences)
         self.model: Model | None = None
         self.model_name = ""
         self.results: list[Result] = []
@@ -42,7 +44,7 @@ class Session(QObject):
         key = id(viewer)
         if key not in _sessions:
             _sessions[key] = cls(weakref.proxy(viewer))
-            weakref.finalize(viewer, _sessions.pop, key, None)
+            weakref.finalize(viewer, _end, key)
         return _sessions[key]
 
     def use_model(self, model: Model, name: str) -> None:
@@ -55,7 +57,7 @@ class Session(QObject):
         layer: Image,
         planes: str | None = None,
         dtype: str | None = None,
-        device: str = "auto",
+        device: str | None = None,
         model: Model | None = None,
     ) -> Result:
         """Return the result for a layer and the model in use, the one there is or a new one.
@@ -66,8 +68,10 @@ class Session(QObject):
         ----------
         layer : Image
             The source.
-        planes, device : str, optional
+        planes : str, optional
             See :class:`Result`.
+        device : str, optional
+            ``auto``, ``cpu`` or ``cuda``; the preferred one by default.
         dtype : str, optional
             ``source`` or ``float32``; that of the result there is, by default.
         model : Model, optional
@@ -92,6 +96,7 @@ class Session(QObject):
                 f"Got a run over the whole of '{layer.name}' under way with another model or other settings, expected "
                 "none: wait for its end, or press Stop in the Volume widget."
             )
+        device = device or Preferences.read().device
         new = Result(self.viewer, layer, model, planes, dtype or "source", device, self.cache)
         for result in own:
             result.close()
@@ -119,3 +124,13 @@ class Session(QObject):
         for result in self.results:
             result.close()
         self.results.clear()
+
+    def _on_preferences(self, preferences: Preferences) -> None:
+        self.cache.cap = preferences.cache_bytes
+
+
+def _end(key: int) -> None:
+    """Forget the session of a viewer that is gone."""
+    session = _sessions.pop(key, None)
+    if session is not None:
+        session.stop_listening()

@@ -57,10 +57,9 @@ class Overview:
         """Whether it is filled in one short step."""
         return self.whole or self._result.source.coarse is not None
 
-    @property
-    def begun(self) -> bool:
-        """Whether anything has been filled."""
-        return bool(self._arrays)
+    def __contains__(self, lead: Lead) -> bool:
+        """Return whether there is anything of ``lead`` yet; then there is something everywhere."""
+        return lead in self._arrays
 
     def fill(self, lead: Lead, near: int = 0) -> Iterator[None]:
         """Read what the overview of ``lead`` is made of; for a worker, which may do other work between the steps.

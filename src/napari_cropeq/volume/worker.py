@@ -151,8 +151,17 @@ class TileWorker:
 
     @property
     def has_something(self) -> bool:
-        """Whether there is anything to see: a tile, or an overview."""
-        return self.view is not None and (any(map(len, self.view.stores)) or self.view.overview.begun)
+        """Whether there is something to see everywhere in the view, if only the interpolation."""
+        with self._lock:
+            if self.view is None:
+                return False
+            view = self._sight
+            if view is None:
+                return any(map(len, self.view.stores)) or any(lead in self.view.overview for lead in self._leads)
+            if view.lead in self.view.overview:
+                return True
+            store = self._interpolated.get(view.across)
+            return store is not None and covers(store, view.lead, view.box)
 
     @property
     def tiles(self) -> tuple[int, int]:
@@ -257,8 +266,9 @@ class TileWorker:
             between = [
                 Wish(plane, (lead, index), lambda own, box, _: result.interpolated(own, box)) for index in numbers
             ]
-        # The interpolation of the view is quick work, but the first tile is what the user waits for.
-        scheduler.look_at([*wishes[:1], *between, *wishes[1:]])
+        # The interpolation of the view is quick work; where something is seen already, the first tile goes before it.
+        first = 1 if lead in self.view.overview else 0
+        scheduler.look_at([*wishes[:first], *between, *wishes[first:]])
         self._begin_overview(scheduler, lead)
 
     def _compute(self, lead: Lead, box: Box, stop: Callable[[], bool]) -> npt.NDArray[Any]:

@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat clean
+.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview clean
 
 setup:
 	@scripts/setup
@@ -35,6 +35,10 @@ bench-fwhm: setup
 # How late the window is while training, against idle napari; make bench-heartbeat SECONDS=10 for a quick look.
 bench-heartbeat: setup
 	scripts/with-display $(venv) benchmarks/heartbeat.py $(if $(SECONDS),--seconds $(SECONDS))
+
+# How soon tiles are on the screen after a pan, what that costs the window, and memory over many pans.
+bench-preview: setup
+	scripts/with-display $(venv) benchmarks/preview.py
 
 clean:
 	rm -rf build dist demo-output benchmark-output .mypy_cache .pytest_cache .ruff_cache

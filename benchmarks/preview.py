@@ -25,13 +25,15 @@ import torch
 from qtpy.QtWidgets import QApplication
 
 from heartbeat import Heartbeat, spin, summary
-from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.recipe import Recipe
 from napari_cropeq.gui.viewport import view_of
 from napari_cropeq.volume.machine import describe_machine
+from napari_cropeq.volume.sources import Source
+from napari_cropeq.volume.superres import SuperResolution
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = "napari-cropeq"
@@ -46,9 +48,10 @@ LIMIT_MS = 30
 class MadeUp:
     """A texture that costs next to nothing to make, wherever it is read."""
 
-    shape, dtype, ndim = HUGE, np.dtype(np.uint16), 3
+    dtype, ndim = np.dtype(np.uint16), 3
 
-    def __init__(self) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
         rng = np.random.default_rng(0)
         self._pattern = rng.integers(100, 4000, (64, 64, 64)).astype(np.uint16)
 
@@ -56,9 +59,10 @@ class MadeUp:
         return self._pattern[np.ix_(*(np.arange(*k.indices(n)) % 64 for k, n in zip(key, self.shape, strict=True)))]
 
 
-def huge() -> da.Array:
-    """Return the made-up volume in chunks such as files have."""
-    return da.from_array(MadeUp(), chunks=(16, 512, 512), name=False, asarray=True)
+def huge() -> list[da.Array]:
+    """Return the levels of the made-up volume in chunks such as files have."""
+    shapes = [tuple(n >> level for n in HUGE) for level in range(5)]
+    return [da.from_array(MadeUp(shape), chunks=(16, 512, 512), name=False, asarray=True) for shape in shapes]
 
 
 def model() -> Model:
@@ -107,7 +111,9 @@ class Bench:
             viewer.open(data / BRAIN, plugin=PLUGIN)
             viewer.layers.pop()
         else:
-            viewer.add_image(huge(), scale=(5, 2, 2), contrast_limits=(0, 4000), units=["um"] * 3, name="huge")
+            # napari reads whole planes of a layer of one level: 18 GB of chunks for an axial one.
+            levels: Any = {"data": huge(), "multiscale": True, "contrast_limits": (0, 4000)}
+            viewer.add_image(**levels, scale=(5, 2, 2), units=["um"] * 3, name="huge")
         self.source = viewer.layers[0]
         self.panel = viewer.window.add_plugin_dock_widget(PLUGIN, "Preview")[1]
         self.panel.layer.value = self.source
@@ -117,7 +123,8 @@ class Bench:
         """Look at the middle of the volume, ``PIXELS`` screen pixels a voxel."""
         self.viewer.dims.order = VIEWS[view]
         self.viewer.dims.ndisplay = 2
-        middle = np.array(self.source.data.shape) / 2
+        data = self.source.data[0] if self.source.multiscale else self.source.data
+        middle = np.array(data.shape) / 2
         self.viewer.dims.point = self.source.data_to_world(middle)
         camera = self.viewer.scene.camera
         camera.zoom = PIXELS / float(self.source.scale[-1])
@@ -197,6 +204,36 @@ def spin_once() -> None:
     """Let the window live for a moment."""
     QApplication.processEvents()
     time.sleep(0.001)
+
+
+SHAPES = {  # SR voxels (z, y, x): along the line of sight a few sizes, in the plane a few others
+    "axial": [(64, r, p) for p in (64, 128, 256) for r in (1, 4, 8, 16)] + [(128, 8, 128), (32, 8, 128)],
+    "along x": [(64, r, w) for r in (32, 64, 128) for w in (1, 8, 16, 32)],
+    "lateral": [(a, r, 128) for a in (1, 8, 16, 32, 64) for r in (16, 32, 64)] + [(16, 64, 64), (16, 32, 256)],
+}
+
+
+def tiles() -> list[dict[str, Any]]:
+    """Time tiles of several shapes, each the median of 5, without a window: what is seen of them a second."""
+    volume = np.random.default_rng(0).integers(0, 4000, (120, 400, 500)).astype(np.uint16)
+    source = Source(da.from_array(volume, chunks=(1, 400, 500)), "zyx", (5.0, 2.0, 2.0), "um", (0.0, 0.0, 0.0), "noise")
+    result = SuperResolution(source, model(), device="cpu")
+    rows = []
+    for view, shapes in SHAPES.items():
+        across = {"axial": 1, "along x": 2, "lateral": 0}[view]
+        for shape in shapes:
+            box = Box((64, 64, 64), (64 + shape[0], 64 + shape[1], 64 + shape[2]))
+            seconds = []
+            for _ in range(6):
+                started = time.perf_counter()
+                result.compute((), box)
+                seconds.append(time.perf_counter() - started)
+            middle = float(np.median(seconds[1:]))
+            row = {"view": view, "tile": list(shape), "ms": round(1000 * middle, 1)}
+            row["kpixel/s of one plane"] = round(box.size / shape[across] / middle / 1000, 1)
+            row["kvoxel/s"] = round(box.size / middle / 1000)
+            rows.append(row)
+    return rows
 
 
 def latency(bench: Bench, view: str, pans: int) -> dict[str, Any]:
@@ -359,6 +396,8 @@ def report(values: dict[str, Any]) -> str:
         "Made by `make bench-preview`; see [docs/benchmarks.md](../../docs/benchmarks.md).",
     ]
     parts.append(f"Machine: {json.dumps(values['machine'])}")
+    if values.get("tiles"):
+        parts += ["## Tiles of several shapes, without a window", table(values["tiles"])]
     if values.get("latency"):
         parts += ["## From the end of a pan to the screen", table(values["latency"])]
     if values.get("steady"):
@@ -377,7 +416,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a short look, nothing is written")
-    parser.add_argument("--only", nargs="+", default=["latency", "steady", "heartbeat", "memory"])
+    parser.add_argument("--only", nargs="+", default=["tiles", "latency", "steady", "heartbeat", "memory"])
     parser.add_argument("--data", type=Path, default=None, help="folder of the brain")
     options = parser.parse_args()
     folders = [parent / "shared" / "data" for parent in ROOT.parents]
@@ -385,13 +424,16 @@ def main() -> None:
     volumes = ["brain", "huge"] if (data / BRAIN).exists() else ["huge"]
     if "brain" not in volumes:
         print(f"SKIPPED brain and heartbeat: there is no {data / BRAIN}", flush=True)
-    viewer = napari.Viewer(show=True)
-    viewer.window.resize(1500, 950)
-    spin(2.0)
     results = ROOT / "benchmarks" / "results"
     path = results / "preview.json"
     values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     values["machine"] = describe_machine()
+    if "tiles" in options.only:
+        values["tiles"] = tiles()
+        print(table(values["tiles"]), flush=True)
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(1500, 950)
+    spin(2.0)
     for part in ("latency", "steady"):
         if part not in options.only:
             continue

@@ -12,7 +12,7 @@ from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import StoppedError
 from napari_cropeq.volume.cache import MemoryStore
 from napari_cropeq.volume.reuse import Reuse
-from napari_cropeq.volume.scheduler import Done, Failed, Scheduler, Wish
+from napari_cropeq.volume.scheduler import Done, Failed, Scheduler, Stepped, Wish
 
 SHAPE = (37, 50, 70)
 
@@ -241,8 +241,10 @@ def test_the_background_waits_for_what_is_looked_at_and_goes_before_all():
     scheduler.run_all(memory, [()], compute)
     scheduler.add_background(steps())
     run = scheduler.run()
+    assert next(run) == Stepped() and order == [0]
     assert next(run).box == memory.grid.box((0, 0, 0)) and order == [0]
-    assert next(run).box.size == np.prod(PART) and order == [0, 1, 2]
+    assert [next(run) for _ in range(3)] == [Stepped()] * 3 and order == [0, 1, 2]
+    assert next(run).box.size == np.prod(PART)
 
 
 def test_an_error_in_the_background_ends_the_background():
@@ -252,8 +254,8 @@ def test_an_error_in_the_background_ends_the_background():
 
     scheduler = Scheduler(PART)
     scheduler.add_background(steps())
-    [event] = scheduler.run()
-    assert str(event.error) == "unreadable" and scheduler.idle
+    stepped, event = scheduler.run()
+    assert stepped == Stepped() and str(event.error) == "unreadable" and scheduler.idle
 
 
 def test_a_box_is_taken_from_finished_tiles_and_only_the_rest_is_computed():

@@ -29,7 +29,7 @@ def keep_freed_memory() -> None:
 
 
 def give_freed_memory_back() -> None:
-    """Return what :func:`keep_freed_memory` has kept, after an allocation failed."""
+    """Return what :func:`keep_freed_memory` has kept: after an allocation failed, or when the work is over."""
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError, AttributeError):

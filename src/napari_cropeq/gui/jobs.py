@@ -16,6 +16,7 @@ from typing import Any
 
 from qtpy.QtCore import QCoreApplication, QObject, Signal
 
+from napari_cropeq.core.allocator import give_freed_memory_back
 from napari_cropeq.core.predict import StoppedError
 
 __all__ = ["Job", "stop_all_jobs"]
@@ -87,6 +88,7 @@ class Job(QObject):
             if steps is not None:
                 with contextlib.suppress(Exception):
                     steps.close()  # type: ignore[attr-defined]
+            give_freed_memory_back()
             _running.discard(self)
             self._emit(self.ended)
 

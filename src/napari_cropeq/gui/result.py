@@ -27,7 +27,7 @@ from napari_cropeq.volume.worker import TileWorker
 __all__ = ["Result", "result_key"]
 
 DEBOUNCE_MS = 50
-REFRESH_MS = 60
+FIRST_MS, REFRESH_MS = 15, 250  # the first tile of a view at once, the others a few times a second
 BOX = 128
 
 _seen: weakref.WeakKeyDictionary[Image, tuple[Any, object]] = weakref.WeakKeyDictionary()
@@ -106,7 +106,7 @@ class Result(QObject):
         self._waiting_to_run = self._closed = self._following = False
         self._wanted: list[Callable[[], None]] = []  # asked for before the worker was ready
         self._look_timer = self._timer(DEBOUNCE_MS, self._look)
-        self._refresh_timer = self._timer(REFRESH_MS, self._refresh)
+        self._refresh_timer = self._timer(FIRST_MS, self._refresh)
         self.worker = TileWorker(TileCache() if cache is None else cache, source_key(layer))
         self.use(model)
         self._job = Job(self.worker.steps, interrupt=self.worker.close)
@@ -295,6 +295,7 @@ class Result(QObject):
             self.view = view_of(self.viewer, self.layer)
         self._show_box()
         self.worker.look(self.view)
+        self._refresh_timer.setInterval(FIRST_MS)
         self.changed.emit()
 
     def _show_box(self) -> None:

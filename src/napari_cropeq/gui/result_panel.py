@@ -10,9 +10,11 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.gui.layers import check_layer
 from napari_cropeq.gui.panel import Panel
 from napari_cropeq.gui.result import Result
+from napari_cropeq.gui.throttle import Throttle
 
 __all__ = ["ResultPanel"]
 
+STATE_MS = 250
 PLANES = (("automatic", None), ("z", "z"), ("y", "y"), ("x", "x"), ("mean of both", "both"))
 
 
@@ -28,6 +30,7 @@ class ResultPanel(Panel):
     def __init__(self, viewer: Any) -> None:
         super().__init__(viewer)
         self.result: Result | None = None
+        self._state_timer = Throttle(self, STATE_MS, self.show_state)
         self.model = LineEdit(label="Model", enabled=False)
         self.planes = ComboBox(
             label="Planes",
@@ -59,11 +62,11 @@ class ResultPanel(Panel):
         result = self.session.result_for(check_layer(self.layer.value), self.planes.value, dtype, model=model)
         if result is not self.result:
             if self.result is not None:
-                self.result.changed.disconnect(self.show_state)
+                self.result.changed.disconnect(self._state_timer.trigger)
                 self.result.failed.disconnect(self.complain)
                 self.result.saved.disconnect(self.say_saved)
             self.result = result
-            result.changed.connect(self.show_state)
+            result.changed.connect(self._state_timer.trigger)
             result.failed.connect(self.complain)
             result.saved.connect(self.say_saved)
         return result

@@ -11,7 +11,7 @@ from pathlib import Path
 from napari_cropeq.volume.ome_tiff import write_ome_tiff
 from napari_cropeq.volume.pyramid import build_pyramid, write_metadata
 from napari_cropeq.volume.reuse import Reuse
-from napari_cropeq.volume.scheduler import Failed, Scheduler
+from napari_cropeq.volume.scheduler import Done, Failed, Scheduler
 from napari_cropeq.volume.store import DiskStore, TileStore, check_output, replace_folder
 from napari_cropeq.volume.superres import SuperResolution
 
@@ -104,7 +104,7 @@ def export(
         for event in scheduler.run():
             if isinstance(event, Failed):
                 raise event.error
-            done += event.tiles if event else 0
+            done += event.tiles if isinstance(event, Done) else 0
             yield ExportProgress("tiles", done, total, time.monotonic() - start)
         yield ExportProgress("saving", done, total, time.monotonic() - start)
         if kind == ".ome.zarr":

@@ -17,7 +17,7 @@ from napari_cropeq.core.tiles import TileGrid, divide
 from napari_cropeq.volume.store import Tile, TileStore
 from napari_cropeq.volume.superres import Lead
 
-__all__ = ["Compute", "Done", "Failed", "Scheduler", "Wish"]
+__all__ = ["Compute", "Done", "Failed", "Scheduler", "Stepped", "Wish"]
 
 
 Compute = Callable[[Lead, Box, Callable[[], bool]], npt.NDArray[Any]]
@@ -57,6 +57,14 @@ class Failed:
     box: Box
     error: Exception
     bulk: bool  # whether the wish for every tile ended with it
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """A step in the background."""
+
+
+Event = Done | Failed | Stepped
 
 
 class Scheduler:
@@ -129,7 +137,7 @@ class Scheduler:
         """Whether every tile is wanted and not all are done."""
         return self._bulk is not None
 
-    def run(self, wait: bool = False) -> Iterator[Done | Failed | None]:
+    def run(self, wait: bool = False) -> Iterator[Event | None]:
         """Compute what is wanted, one box at a time, yielding each when it is done.
 
         Parameters
@@ -158,7 +166,7 @@ class Scheduler:
                     if self.idle and not self._closed:
                         self._changed.wait(0.5)
 
-    def _step(self) -> Done | Failed | None:
+    def _step(self) -> Event | None:
         """Compute the next box: a visible tile before a step in the background before a part of the bulk."""
         with self._changed:
             wish = self._next_wish()
@@ -193,16 +201,17 @@ class Scheduler:
             return Failed(lead, box, error, bulk=False)
         return Done(wish.store, lead, box, 1, generation)
 
-    def _advance(self, background: Iterator[object]) -> Failed | None:
-        over, failed = False, None
+    def _advance(self, background: Iterator[object]) -> Event:
+        over = False
+        event: Event = Stepped()
         try:
             over = next(background, self) is self
         except Exception as error:  # noqa: BLE001 (as above)
-            over, failed = True, Failed((), Box.whole((0, 0, 0)), error, bulk=False)
+            over, event = True, Failed((), Box.whole((0, 0, 0)), error, bulk=False)
         if over:
             with self._changed:
                 self._background.remove(background)
-        return failed
+        return event
 
     def _bulk_part(self, bulk: Iterator[Done]) -> Done | Failed | None:
         event: Done | Failed | None

@@ -205,7 +205,7 @@ class SuperResolution:
         sizes = (
             {self.acquisition.axial: 64, across: 16, other: 64}
             if across in self.planes
-            else {self.acquisition.axial: 64, across: 8, other: 128}
+            else {self.acquisition.axial: 64, across: 4, other: 128}
         )
         return sizes[0], sizes[1], sizes[2]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from napari_cropeq.core.allocator import give_freed_memory_back
 from napari_cropeq.core.geometry import Box, IntTriple
 from napari_cropeq.volume.cache import MemoryStore, TileCache
 from napari_cropeq.volume.export import finish
@@ -24,6 +25,7 @@ from napari_cropeq.volume.view import View, nearest_first
 __all__ = ["TileWorker"]
 
 RATE_TILES = 16
+IDLE_STEPS = 8  # of half a second
 
 
 class TileWorker:
@@ -151,14 +153,14 @@ class TileWorker:
 
     @property
     def has_something(self) -> bool:
-        """Whether there is something to see everywhere in the view, if only the interpolation."""
+        """Whether something is seen everywhere in the view, if only the interpolation, or no more will come."""
         with self._lock:
             if self.view is None:
                 return False
             view = self._sight
             if view is None:
                 return any(map(len, self.view.stores)) or any(lead in self.view.overview for lead in self._leads)
-            if view.lead in self.view.overview:
+            if view.lead in self.view.overview or not self.looking:
                 return True
             store = self._interpolated.get(view.across)
             return store is not None and covers(store, view.lead, view.box)
@@ -203,7 +205,11 @@ class TileWorker:
             if scheduler is None:  # closed, or another model wanted meanwhile
                 continue
             yield result
+            idle = 0
             for event in scheduler.run(wait=True):
+                idle = 0 if event is not None else idle + 1
+                if idle == IDLE_STEPS:  # the window's own large images are in it as well
+                    give_freed_memory_back()
                 if isinstance(event, Done):
                     self._note(event, result)
                 elif isinstance(event, Failed):

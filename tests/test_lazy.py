@@ -195,6 +195,19 @@ def test_an_overview_reads_a_bounded_part_of_the_source(monkeypatch):
     assert np.asarray(view.levels[0]).any(axis=(1, 2)).all(), "the nearest slices stand for those not read"
 
 
+def test_overviews_of_few_time_points_are_held():
+    view, _, _ = recorded_view(np.stack([textured_volume((12, 50, 70), seed) for seed in range(6)]), "tzyx")
+    for time in range(6):
+        for _ in view.overview.begin((time,)):
+            pass
+    assert [(time,) in view.overview for time in range(6)] == [False, False, True, True, True, True]
+    assert view.overview.begin((2,)) is None, "it is there"
+    steps = view.overview.begin((0,))
+    for _ in steps:
+        pass
+    assert [(time,) in view.overview for time in range(6)] == [True, False, True, False, True, True]
+
+
 def test_an_overview_is_taken_from_a_coarser_level(monkeypatch):
     monkeypatch.setattr(overview, "VOXELS", 30_000)
     volume = textured_volume((64, 50, 70))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ Indices = npt.NDArray[np.int64]
 VOXELS = 2**24
 SLICES = 128
 BYTES = 2**32
+LEADS = 4
 
 
 class Overview:
@@ -27,7 +29,8 @@ class Overview:
 
     Up to 16 million voxels it is the full interpolation. Beyond that, every few voxels are taken laterally and
     the nearest of at most 128 slices axially, or of a coarser level where the source has some; where nothing
-    has been read yet, the nearest slice that has stands for it. At most 4 GB of the source are read for it.
+    has been read yet, the nearest slice that has stands for it. At most 4 GB of the source are read for it. Those of
+    the last few channels and time points are held.
 
     Parameters
     ----------
@@ -39,6 +42,8 @@ class Overview:
         self._result = result
         self._arrays: dict[Lead, npt.NDArray[Any]] = {}
         self._slices: dict[Lead, Indices] = {}  # the filled slice that stands for each slice
+        self._begun: OrderedDict[Lead, None] = OrderedDict()
+        self._full: set[Lead] = set()
         shape, axial = result.sr_shape, result.acquisition.axial
         self.step: IntTriple = (1, 1, 1)
         if np.prod(shape, dtype=np.float64) > VOXELS:
@@ -57,9 +62,31 @@ class Overview:
         """Whether it is filled in one short step."""
         return self.whole or self._result.source.coarse is not None
 
+    @property
+    def any(self) -> bool:
+        """Whether there is anything of any channel and time point."""
+        return bool(self._arrays)
+
     def __contains__(self, lead: Lead) -> bool:
         """Return whether there is anything of ``lead`` yet; then there is something everywhere."""
         return lead in self._arrays
+
+    def begin(self, lead: Lead, near: int = 0) -> Iterator[None] | None:
+        """Return the steps of :meth:`fill`, None where they have been begun; what was asked for longest ago is dropped."""
+        known = lead in self._begun
+        self._begun[lead] = None
+        self._begun.move_to_end(lead)
+        while len(self._begun) > LEADS:
+            old, _ = self._begun.popitem(last=False)
+            self._full.discard(old)
+            self._arrays.pop(old, None)
+            self._slices.pop(old, None)
+        return None if known else self.fill(lead, near)
+
+    def restart(self) -> None:
+        """Have what is not full begun anew: nobody takes its steps any more."""
+        for lead in [lead for lead in self._begun if lead not in self._full]:
+            del self._begun[lead]
 
     def fill(self, lead: Lead, near: int = 0) -> Iterator[None]:
         """Read what the overview of ``lead`` is made of; for a worker, which may do other work between the steps.
@@ -71,7 +98,7 @@ class Overview:
         near : int
             SR slice that is filled first.
         """
-        if lead in self._arrays:
+        if lead in self._full:
             return
         coarse = self._result.source.coarse
         if self.whole:
@@ -80,6 +107,7 @@ class Overview:
             self._arrays[lead] = self._from_level(np.asarray(coarse[lead]))
         else:
             yield from self._from_slices(lead, near)
+        self._full.add(lead)
 
     def sample(self, lead: Lead, indices: tuple[Indices, Indices, Indices]) -> npt.NDArray[Any]:
         """Return voxels at SR ``indices`` (z, y, x); zeros where nothing has been read yet."""
@@ -124,6 +152,8 @@ class Overview:
                 return
             own = np.flatnonzero(chunk_of == chunk)
             wanted = numbers[own]
+            if lead not in self._begun and self._begun:  # dropped meanwhile
+                return
             for rows, columns in itertools.product(*(_runs(places[a], edges[a]) for a in (row, column))):
                 key: list[slice] = [slice(0)] * 3
                 key[axial] = slice(int(wanted[0]), int(wanted[-1]) + 1)

@@ -63,7 +63,6 @@ class TileWorker:
         self._outdated: list[MemoryStore] = []  # another model's, shown until the new tiles are there
         self._whole: MemoryStore | None = None
         self._part = 0.0
-        self._leads: set[Lead] = set()  # whose overview has been asked for
         self.result: SuperResolution | None = None
         self.view: LazyView | None = None
         self.disk: DiskStore | None = None
@@ -159,7 +158,7 @@ class TileWorker:
                 return False
             view = self._sight
             if view is None:
-                return any(map(len, self.view.stores)) or any(lead in self.view.overview for lead in self._leads)
+                return any(map(len, self.view.stores)) or self.view.overview.any
             if view.lead in self.view.overview or not self.looking:
                 return True
             store = self._interpolated.get(view.across)
@@ -246,6 +245,7 @@ class TileWorker:
                 )
                 for across in (0, 1, 2, None)
             }
+        self.view.overview.restart()  # its steps went with the last scheduler
         self.result, self._scheduler = result, scheduler
         self._show_stores()
         self._look(scheduler)
@@ -287,11 +287,10 @@ class TileWorker:
 
     def _begin_overview(self, scheduler: Scheduler, lead: Lead) -> None:
         assert self.view is not None and self.result is not None
-        if lead not in self._leads:
-            self._leads.add(lead)
-            axial = self.result.acquisition.axial
-            near = 0.0 if self._sight is None else self._sight.centre[axial]
-            scheduler.add_background(self.view.overview.fill(lead, round(near)))
+        near = 0.0 if self._sight is None else self._sight.centre[self.result.acquisition.axial]
+        steps = self.view.overview.begin(lead, round(near))
+        if steps is not None:
+            scheduler.add_background(steps)
 
     def _note(self, done: Done, result: SuperResolution) -> None:
         """Count a finished box, and complete the store on disk with the last."""

@@ -1,0 +1,188 @@
+"""The worker that fills a lazy view, without a window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from conftest import a_result, textured_volume
+from napari_cropeq.core import predict
+from napari_cropeq.core.geometry import Box
+from napari_cropeq.core.predict import Exactness
+from napari_cropeq.volume import overview
+from napari_cropeq.volume.cache import TileCache
+from napari_cropeq.volume.view import View
+from napari_cropeq.volume.worker import TileWorker
+
+SHAPE = (12, 50, 70)
+SR_SHAPE = (30, 50, 70)
+
+
+def view(across: int | None = 0, at: int = 7, lead: tuple[int, ...] = ()) -> View:
+    """Return a plane of the volume, or a box of it."""
+    start = [at if axis == across else 3 for axis in range(3)]
+    stop = [at + 1 if axis == across else n - 2 for axis, n in enumerate(SR_SHAPE)]
+    if across is None:
+        start, stop = [4, 10, 20], [20, 30, 50]
+    centre = [(a + b - 1) / 2 for a, b in zip(start, stop, strict=True)]
+    return View(lead, Box(tuple(start), tuple(stop)), tuple(centre), across)
+
+
+def work(worker: TileWorker, steps=None):
+    """Let the worker go on until it has nothing to do, and return where it stands."""
+    steps = worker.steps() if steps is None else steps
+    for event in steps:
+        if event is None:
+            return steps
+    return steps
+
+
+def a_worker(result, cap: int = 2**31, key: str = "model") -> TileWorker:
+    worker = TileWorker(TileCache(cap), "source")
+    worker.use(lambda: result, key)
+    return worker
+
+
+ACROSS = [pytest.param(a, id="zyx"[a] if a is not None else "3d") for a in (0, 1, 2, None)]
+
+
+@pytest.mark.parametrize("across", ACROSS)
+@pytest.mark.parametrize(("axial", "planes"), [(0, "x"), (0, "both"), (2, "z")])
+@pytest.mark.parametrize("exact", [True, False], ids=["free shapes", "canonical tiles"])
+def test_what_is_looked_at_has_the_bits_of_the_whole(monkeypatch, across, axial, planes, exact):
+    if not exact:  # a device whose bits depend on the shape of a tile
+        monkeypatch.setattr(predict, "check_exactness", lambda network, device: Exactness("cpu", 1e-7))
+    size = [1.0, 1.0, 1.0]
+    size[axial] = 2.5
+    volume = np.moveaxis(textured_volume((12, 50, 70)), 0, axial)
+    result = a_result(volume, voxel_size=tuple(size), planes=planes, dtype="float32", kind="subpixel")
+    worker = a_worker(result)
+    start, stop = [5, 5, 5], [28, 40, 28]
+    if across is not None:
+        stop[across] = 6
+    looked = View((), Box(tuple(start), tuple(stop)), (6.0, 20.0, 6.0), across)
+    worker.look(looked)
+    work(worker)
+    done, total = worker.in_view
+    assert done == total > 0 and result.exactness.bit_exact == exact
+    seen = np.asarray(worker.view.levels[0])[looked.box.slices]
+    assert np.array_equal(seen, result.compute((), Box.whole(result.sr_shape))[looked.box.slices])
+    if not exact:
+        assert worker.in_view_store.grid.tile == result.oriented(160, 64, 16)
+
+
+def test_the_whole_volume_takes_over_what_was_looked_at():
+    result = a_result(textured_volume(SHAPE))
+    worker = a_worker(result)
+    worker.look(view())
+    steps = work(worker)
+    worker.run_all()
+    work(worker, steps)
+    assert worker.tiles[0] == worker.tiles[1] > 0 and worker.fraction == 1
+    assert np.array_equal(np.asarray(worker.view.levels[0]), result.compute((), Box.whole(result.sr_shape)))
+    computed = worker.computed
+    for across in (0, 1, 2, None):
+        worker.look(view(across, 20))
+        work(worker, steps)
+        assert worker.in_view[0] == worker.in_view[1] > 0
+    assert worker.computed == computed, "all of it was there"
+
+
+def test_a_volume_beyond_the_cap_is_refused():
+    worker = a_worker(a_result(textured_volume(SHAPE)), cap=1000)
+    work(worker)
+    with pytest.raises(ValueError, match=r"Got a result of .* GB and a memory cap of .* GB: choose a destination"):
+        worker.run_all()
+
+
+def test_old_weights_are_seen_until_the_new_tiles_are_there():
+    old, new = (a_result(textured_volume(SHAPE), filters=f) for f in (4, 8))
+    worker = a_worker(old, key="old")
+    worker.look(view())
+    steps = work(worker)
+    box = view().box
+    before = old.compute((), box)
+    worker.use(lambda: new, "new")
+    assert next(steps) is new
+    assert np.array_equal(np.asarray(worker.view.levels[0])[box.slices], before), "nothing flickers"
+    work(worker, steps)
+    assert np.array_equal(np.asarray(worker.view.levels[0])[box.slices], new.compute((), box))
+    assert not worker._outdated
+
+
+def test_another_model_goes_on_with_the_overview(monkeypatch):
+    monkeypatch.setattr(overview, "VOXELS", 1000)
+    old, new = (a_result(textured_volume(SHAPE), filters=f) for f in (4, 8))
+    worker = a_worker(old, key="old")
+    steps = worker.steps()
+    for _ in range(3):
+        next(steps)  # the overview has been begun
+    worker.use(lambda: new, "new")
+    work(worker, steps)
+    full = TileWorker(TileCache(), "source")
+    full.use(lambda: new, "new")
+    work(full)
+    assert np.array_equal(np.asarray(worker.view.levels[0]), np.asarray(full.view.levels[0]))
+    assert len(worker.view.overview._full) == 1
+
+
+def test_a_model_that_is_replaced_while_it_is_prepared_never_shows():
+    one, two = (a_result(textured_volume(SHAPE), filters=f) for f in (4, 8))
+    worker = TileWorker(TileCache(), "source")
+
+    def prepare():
+        worker.use(lambda: two, "two")  # as from another thread
+        return one
+
+    worker.use(prepare, "one")
+    steps = worker.steps()
+    assert next(steps) is two
+    worker.close()
+    assert list(steps) == []
+
+
+def test_closing_while_it_is_prepared_ends_it():
+    worker = TileWorker(TileCache(), "source")
+
+    def prepare():
+        worker.close()
+        return a_result(textured_volume(SHAPE))
+
+    worker.use(prepare, "one")
+    assert list(worker.steps()) == []
+
+
+def test_a_large_volume_is_interpolated_where_it_is_looked_at(monkeypatch):
+    monkeypatch.setattr(overview, "VOXELS", 1000)
+    result = a_result(textured_volume(SHAPE))
+    worker = a_worker(result)
+    worker.look(view())
+    assert not worker.has_something
+    steps, box, seen = worker.steps(), view().box, []
+    expected = result.interpolated((), box)
+    for event in steps:
+        if worker.has_something and not seen:
+            seen.append(np.asarray(worker.view.levels[0])[box.slices])
+            assert len(worker.in_view_store) == 0
+        if event is None:
+            break
+    assert np.array_equal(seen[0], expected), "all of the plane, before the first tile"
+
+
+def test_panning_drops_what_is_no_longer_in_view():
+    result = a_result(textured_volume((12, 200, 300)), filters=4)
+    worker = a_worker(result)
+    left = View((), Box((7, 0, 0), (8, 200, 100)), (7.0, 100.0, 50.0), 0)
+    right = View((), Box((7, 0, 200), (8, 200, 300)), (7.0, 100.0, 250.0), 0)
+    worker.look(left)
+    steps = worker.steps()
+    while worker.in_view[0] < 1:
+        next(steps)
+    worker.look(right)
+    work(worker, steps)
+    grid = worker.in_view_store.grid
+    boxes = [grid.box(index) for _, index in worker.in_view_store]
+    assert sum(box.intersect(left.box) is not None and box.intersect(right.box) is None for box in boxes) == 1
+    assert all(
+        grid.box(i).intersect(right.box) in [b.intersect(right.box) for b in boxes] for i in grid.indices(right.box)
+    )

@@ -72,7 +72,7 @@ class Overview:
         return lead in self._arrays
 
     def begin(self, lead: Lead, near: int = 0) -> Iterator[None] | None:
-        """Return the steps of :meth:`fill`, None where they have been begun; the oldest lead beyond a few is dropped."""
+        """Return the steps of :meth:`fill`, None where they have been begun; the oldest of many leads is dropped."""
         known = lead in self._begun
         self._begun[lead] = None
         self._begun.move_to_end(lead)

@@ -11,6 +11,7 @@ from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import Exactness
 from napari_cropeq.volume import overview
 from napari_cropeq.volume.cache import TileCache
+from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.view import View
 from napari_cropeq.volume.worker import TileWorker
 
@@ -108,6 +109,42 @@ def test_old_weights_are_seen_until_the_new_tiles_are_there():
     work(worker, steps)
     assert np.array_equal(np.asarray(worker.view.levels[0])[box.slices], new.compute((), box))
     assert not worker._outdated
+
+
+def test_a_model_that_comes_back_finds_its_tiles():
+    one, two = (a_result(textured_volume(SHAPE), filters=f) for f in (4, 8))
+    worker = a_worker(one, key="one")
+    worker.look(view())
+    steps = work(worker)
+    worker.use(lambda: one, "one")
+    work(worker, steps)
+    computed = worker.computed
+    worker.use(lambda: two, "two")
+    assert next(steps) is two  # no tile of it yet
+    worker.use(lambda: one, "one")
+    work(worker, steps)
+    assert worker.in_view[0] == worker.in_view[1] > 0 and worker.computed == computed
+    box = view().box
+    assert np.array_equal(np.asarray(worker.view.levels[0])[box.slices], one.compute((), box))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_store_on_disk_is_another_models(tmp_path, finished):
+    one, two = (a_result(textured_volume(SHAPE), filters=f) for f in (4, 8))
+    worker = a_worker(one, key="one")
+    steps = work(worker)
+    worker.run_all(DiskStore(tmp_path / "one.ome.zarr", one, None if finished else 16))
+    if finished:
+        work(worker, steps)
+        assert worker.saved.popleft() == tmp_path / "one.ome.zarr"
+    else:
+        next(steps)
+    worker.use(lambda: two, "two")
+    worker.look(view())
+    work(worker, steps)
+    box = view().box
+    assert np.array_equal(np.asarray(worker.view.levels[0])[box.slices], two.compute((), box))
+    assert [p.name for p in tmp_path.iterdir()] == (["one.ome.zarr"] if finished else [])
 
 
 def test_another_model_goes_on_with_the_overview(monkeypatch):

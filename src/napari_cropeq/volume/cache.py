@@ -125,26 +125,26 @@ class MemoryStore:
     ) -> None:
         self.grid = TileGrid(shape, tile)
         self.cache = TileCache() if cache is None else cache
-        self._key = object() if key is None else (key, tile)
+        self.key: Hashable = object() if key is None else (key, tile)
 
     def __contains__(self, tile: Tile) -> bool:
-        return self.cache.holds(self._key, tile)
+        return self.cache.holds(self.key, tile)
 
     def __len__(self) -> int:
-        return self.cache.count(self._key)
+        return self.cache.count(self.key)
 
     def __iter__(self) -> Iterator[Tile]:
-        return iter(self.cache.tiles(self._key))
+        return iter(self.cache.tiles(self.key))
 
     def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
         """Return ``part`` (SR voxels) of a tile that is still held, else None."""
-        voxels = self.cache.get(self._key, tile)
+        voxels = self.cache.get(self.key, tile)
         return None if voxels is None else voxels[part.relative_to(self.grid.box(tile[1]).start).slices]
 
     def put(self, tile: Tile, voxels: npt.NDArray[Any]) -> None:
         """Hold a tile."""
-        self.cache.put(self._key, tile, voxels)
+        self.cache.put(self.key, tile, voxels)
 
     def clear(self) -> None:
         """Forget all tiles."""
-        self.cache.drop(self._key)
+        self.cache.drop(self.key)

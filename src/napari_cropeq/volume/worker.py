@@ -230,11 +230,14 @@ class TileWorker:
 
     def _make_scheduler(self, result: SuperResolution, key: Hashable) -> Scheduler:
         scheduler = Scheduler(result.bulk_part)
+        self._give_up_disk()  # its tiles are another model's
         self._outdated += self._stores.values()
         self._stores = {
             across: MemoryStore(result.sr_shape, result.view_tile(across), self._cache, (key, across))
             for across in (0, 1, 2, None)
         }
+        current = {store.key for store in self._stores.values()}
+        self._outdated = [store for store in self._outdated if store.key not in current]
         self._whole = MemoryStore(result.sr_shape, result.bulk_part, self._cache, (key, "whole"))
         if self.view is None:
             self.view = LazyView(result, [])
@@ -315,10 +318,15 @@ class TileWorker:
 
     def _replace_disk(self, store: DiskStore) -> None:
         """Fill ``store`` from now on; an unfinished one before it is given up."""
-        if self.disk is not None:
-            self.disk.discard()
+        self._give_up_disk()
         self.disk = store
         self._show_stores()
+
+    def _give_up_disk(self) -> None:
+        """Let go of the store on disk; one that is not complete is removed."""
+        if self.disk is not None and not self.disk.finished:
+            self.disk.discard()
+        self.disk = self.filling = None
 
     def finished_stores(self) -> list[TileStore]:
         """Return the stores that hold tiles of the model in use."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QComboBox
 from scipy import ndimage
 
 from napari_cropeq.core.checkpoint import Checkpoint
@@ -203,7 +203,7 @@ def test_what_was_interrupted_on_other_voxels_is_not_resumed(viewer, qtbot):
     qtbot.waitUntil(lambda: train.complaining, timeout=TIMEOUT)
     assert "other voxels" in train.message.text()
     qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
-    assert checkpoint.exists
+    assert checkpoint.exists and train.session.model is None
 
 
 def test_closing_the_dock_leaves_a_checkpoint(viewer, qtbot):
@@ -248,6 +248,12 @@ def test_a_suggestion_is_never_applied_by_itself(viewer, qtbot, data, honest):
 def test_the_lateral_width_reaches_the_model(viewer, qtbot):
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train = dock(viewer, "Train")
+    row = train.source.lateral_fwhm.native
+    assert row.visibleRegion().isEmpty(), "folded away"
+    train.profile.expand(animate=False)
+    for widget in (row, train.profile.lateral_label):
+        qtbot.waitUntil(lambda widget=widget: widget.visibleRegion().boundingRect() == widget.rect())
+    assert train.profile.lateral_label.text() == "Lateral FWHM"
     train.source.lateral_fwhm.value = 1.5
     small(train, patches=4)
     assert trained(qtbot, train).acquisition.lateral_fwhm == 1.5
@@ -296,27 +302,58 @@ def test_channels_that_are_layers(viewer, qtbot):
     assert train.source.channels.value == "shown"
 
 
-def test_an_axis_labelled_as_channels(viewer):
+LABELS = [
+    pytest.param("c", True, id="c"),
+    pytest.param("Channel", True, id="channel"),
+    pytest.param("channels", True, id="channels"),
+    pytest.param("t", False, id="t"),
+    pytest.param("-4", False, id="none"),
+]
+
+
+@pytest.mark.parametrize(("label", "is_channels"), LABELS)
+def test_one_leading_axis_is_time_unless_labelled_as_channels(viewer, label, is_channels):
     data = np.stack([cells(), cells(seed=2)])
-    viewer.add_image(data, scale=(1, 2.5, 1, 1), axis_labels=("c", "z", "y", "x"), name="cells")
+    viewer.add_image(data, scale=(1, 2.5, 1, 1), axis_labels=(label, "z", "y", "x"), name="cells")
     train = dock(viewer, "Train")
-    assert offered(train) == (True, False)
-    train.source.channels.value = "all"
-    assert [v[0][:, :, :].max() for v in train.source.data(train.viewer.dims.point).channels] == [d.max() for d in data]
+    assert offered(train) == (is_channels, not is_channels)
+    (train.source.channels if is_channels else train.source.times).value = "all"
+    volumes = train.source.data(train.viewer.dims.point).channels
+    assert [len(times) for times in volumes] == ([1, 1] if is_channels else [2])
+    assert [v[:, :, :].max() for times in volumes for v in times] == [d.max() for d in data]
 
 
-def test_a_wheel_over_a_field_changes_nothing(viewer, qtbot):
-    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
-    train = dock(viewer, "Train")
-    box = train.source.fwhm.native
+def turned_over(widget) -> QWheelEvent:
+    """Return the event of a wheel that is turned over a widget, sent to it."""
     at = QPointF(5, 5)
-    turned = QWheelEvent(
+    event = QWheelEvent(
         at, at, QPoint(0, 0), QPoint(0, 120), Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier,
         Qt.ScrollPhase.NoScrollPhase, False,
     )  # fmt: skip
-    box.clearFocus()
-    QApplication.sendEvent(box, turned)
-    assert train.source.fwhm.value == 2.5
+    QApplication.sendEvent(widget, event)
+    return event
+
+
+def test_a_wheel_over_a_field_changes_nothing(viewer, qtbot):
+    """It scrolls the panel; only the field that is being edited takes it."""
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    train.recipe.preset.value = "paper"
+    train.recipe.expand(animate=False)
+    told = train.source.acquisition(), train.recipe.recipe(), train.recipe.preset.value, train.device.value
+    fields = [f for kind in (QAbstractSpinBox, QComboBox) for f in train.findChildren(kind)]
+    assert len(fields) > 20
+    for field in fields:
+        field.clearFocus()
+        assert not turned_over(field).isAccepted()
+    assert told == (train.source.acquisition(), train.recipe.recipe(), train.recipe.preset.value, train.device.value)
+    box = train.source.fwhm.native
+    viewer.window._qt_window.activateWindow()
+    box.setFocus()
+    qtbot.waitUntil(box.hasFocus)
+    before = box.value()
+    turned_over(box)
+    assert box.value() > before
 
 
 def test_stop_keeps_the_best_weights(viewer, qtbot):
@@ -466,5 +503,8 @@ def test_a_width_belongs_to_its_layer(viewer):
     assert train.source.fwhm.value == 4
     train.layer.value = known
     train.source.fwhm.value = 5.5
+    train.source.lateral_fwhm.value = 1.5
     known.scale = (2.6, 1, 1)
-    assert train.source.fwhm.value == 5.5
+    assert (train.source.fwhm.value, train.source.lateral_fwhm.value) == (5.5, 1.5)
+    train.layer.value = other
+    assert train.source.lateral_fwhm.value == 0, "not known of this one"

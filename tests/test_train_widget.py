@@ -292,6 +292,9 @@ def test_channels_that_are_layers(viewer, qtbot):
     train.layer.value = layer
     assert offered(train) == (True, False)
     train.source.channels.value = "all"
+    viewer.add_image(cells(seed=3), scale=(2.5, 1, 1), name="third")
+    assert train.source.channels.value == "all", "a choice stays while it is there"
+    viewer.layers.remove("third")
     small(train, patches=8)
     model = trained(qtbot, train)
     dark, bright = model.normalisations

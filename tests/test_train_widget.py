@@ -19,16 +19,7 @@ from napari_cropeq.core.training import Training
 from napari_cropeq.gui.recipe_form import RecipeForm
 from napari_cropeq.gui.train_widget import checkpoint_path
 from napari_cropeq.gui.training_data import TrainingData
-from window import TIMEOUT, cells, dock, model_for, small
-
-
-def trained(qtbot, train, button: str = "start"):
-    """Press a button, wait for the end of the training, and return the model."""
-    train.buttons[button].native.click()
-    qtbot.waitUntil(lambda: train._job is not None or train.complaining, timeout=TIMEOUT)
-    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
-    assert not train.complaining, train.message.text()
-    return train.session.model
+from window import TIMEOUT, cells, dock, model_for, small, trained
 
 
 def offered(train) -> tuple[bool, bool]:

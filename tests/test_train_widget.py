@@ -15,8 +15,9 @@ from scipy import ndimage
 from napari_cropeq.core.checkpoint import Checkpoint
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition
 from napari_cropeq.core.recipe import PRESETS, Recipe
-from napari_cropeq.core.training import Training
+from napari_cropeq.core.training import Thumbnail, Training
 from napari_cropeq.gui.recipe_form import RecipeForm
+from napari_cropeq.gui.thumbnails import Thumbnails
 from napari_cropeq.gui.train_widget import checkpoint_path
 from napari_cropeq.gui.training_data import TrainingData
 from window import TIMEOUT, cells, dock, model_for, small, trained
@@ -73,6 +74,9 @@ def test_every_option_of_a_recipe_reaches_it(qtbot, name):
     form.restore.click()
     assert form.recipe() == Recipe.preset("fast")
     assert form._labels[name].styleSheet() == ""
+    assert form.text() == "▸ Advanced options"
+    form.expand(animate=False)
+    assert form.text() == "▾ Advanced options"
 
 
 def test_the_device_chosen_is_the_one_used(viewer, qtbot):
@@ -123,6 +127,31 @@ def test_curves_thumbnails_and_time_left_update(viewer, qtbot):
     assert list(losses) == pytest.approx([loss for *_, loss in told])
     train.curves.logarithmic.setChecked(True)
     assert np.allclose(train.curves._validation.getData()[1], np.log10(losses))
+
+
+PATCHES = [
+    pytest.param((32, 32), (96, 96), id="square"),
+    pytest.param((68, 32), (96, 117), id="factor-2.433"),
+    pytest.param((192, 32), (96, 117), id="factor-8"),
+    pytest.param((20, 64), (64, 20), id="flat"),
+    pytest.param((300, 200), (104, 128), id="large"),
+]
+
+
+@pytest.mark.parametrize(("shape", "shown"), PATCHES)
+def test_a_patch_is_shown_large_enough_to_be_seen(qtbot, shape, shown):
+    """Of one that is much higher than wide, the middle."""
+    patch = np.zeros(shape, np.float32)
+    middle = shape[0] // 2
+    patch[middle - 2 : middle + 2] = 1
+    thumbnails = Thumbnails()
+    qtbot.addWidget(thumbnails)
+    thumbnails.show_patch(Thumbnail(patch, patch, patch))
+    for label in thumbnails._images.values():
+        size, image = label.pixmap().size(), label.pixmap().toImage()
+        assert (size.width(), size.height()) == shown
+        assert image.pixelColor(size.width() // 2, size.height() // 2).value() > 200
+        assert image.pixelColor(size.width() // 2, 0).value() == 0
 
 
 def test_continue_goes_on(viewer, qtbot, tmp_path):

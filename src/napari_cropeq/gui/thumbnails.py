@@ -21,7 +21,10 @@ CAPTIONS = {
 
 
 class Thumbnails(QWidget):
-    """Three grey images of equal contrast, nearest-neighbour scaled; the degraded axis is vertical."""
+    """Three grey images of equal contrast, nearest-neighbour scaled; the degraded axis is vertical.
+
+    Of a patch that is longer along it than wide the middle is shown, so that its pixels can be seen.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,6 +60,9 @@ class Thumbnails(QWidget):
 
 def _pixmap(patch: npt.NDArray[np.float32], low: float, high: float) -> QPixmap:
     """Return an image (rows, columns), grey from ``low`` to ``high``."""
+    rows, columns = patch.shape
+    seen = min(rows, columns * HEIGHT // WIDTH)
+    patch = patch[(rows - seen) // 2 :][:seen]
     grey = np.clip((patch - low) / max(high - low, 1e-12) * 255, 0, 255)
     pixels = np.ascontiguousarray(grey.round().astype(np.uint8))
     height, width = pixels.shape

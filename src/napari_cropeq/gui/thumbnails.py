@@ -23,7 +23,7 @@ CAPTIONS = {
 class Thumbnails(QWidget):
     """Three grey images of equal contrast, nearest-neighbour scaled; the degraded axis is vertical.
 
-    Of a patch that is longer along it than wide the middle is shown, so that its pixels can be seen.
+    Of a patch that is longer along it than wide the part of most contrast is shown, so that its pixels can be seen.
     """
 
     def __init__(self) -> None:
@@ -47,9 +47,10 @@ class Thumbnails(QWidget):
         if thumbnail is self.shown:
             return
         self.shown = thumbnail
-        low, high = np.percentile(thumbnail.truth, (0.5, 99.5))
+        seen = _rows_seen(thumbnail.truth)
+        low, high = np.percentile(thumbnail.truth[seen], (0.5, 99.5))
         for name, label in self._images.items():
-            label.setPixmap(_pixmap(getattr(thumbnail, name), float(low), float(high)))
+            label.setPixmap(_pixmap(getattr(thumbnail, name)[seen], float(low), float(high)))
 
     def clear(self) -> None:
         """Show nothing."""
@@ -58,11 +59,17 @@ class Thumbnails(QWidget):
             label.clear()
 
 
-def _pixmap(patch: npt.NDArray[np.float32], low: float, high: float) -> QPixmap:
-    """Return an image (rows, columns), grey from ``low`` to ``high``."""
+def _rows_seen(patch: npt.NDArray[np.float32]) -> slice:
+    """Return the rows of a patch (rows, columns) that have the most contrast, as many as the room is high."""
     rows, columns = patch.shape
     seen = min(rows, columns * HEIGHT // WIDTH)
-    patch = patch[(rows - seen) // 2 :][:seen]
+    sums = np.concatenate([[0.0], np.cumsum(patch.var(axis=1, dtype=np.float64))])
+    start = int(np.argmax(sums[seen:] - sums[:-seen]))
+    return slice(start, start + seen)
+
+
+def _pixmap(patch: npt.NDArray[np.float32], low: float, high: float) -> QPixmap:
+    """Return an image (rows, columns), grey from ``low`` to ``high``."""
     grey = np.clip((patch - low) / max(high - low, 1e-12) * 255, 0, 255)
     pixels = np.ascontiguousarray(grey.round().astype(np.uint8))
     height, width = pixels.shape

@@ -16,10 +16,11 @@ from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import convert
 from napari_cropeq.volume import export as exporting
 from napari_cropeq.volume import ome_tiff, pyramid
-from napari_cropeq.volume.export import Reuse, bulk_part, export, output_kind, output_path
+from napari_cropeq.volume.cache import MemoryStore
+from napari_cropeq.volume.export import export, output_kind, output_path
+from napari_cropeq.volume.reuse import Reuse
 from napari_cropeq.volume.scheduler import Scheduler
 from napari_cropeq.volume.sources import open_source
-from napari_cropeq.volume.store import MemoryStore
 
 FILES = [pytest.param(name, id=name[4:]) for name in ("out.ome.zarr", "out.ome.tif")]
 
@@ -291,20 +292,20 @@ def test_what_the_preview_computed_is_taken_over(tmp_path, monkeypatch):
     result = a_result(textured_volume((20, 50, 70)))
     expected = whole(result)
     memory = MemoryStore(result.sr_shape)
-    scheduler = Scheduler(result.compute, bulk_part(result))
-    scheduler.run_all(memory, [()])
+    scheduler = Scheduler(result.bulk_part)
+    scheduler.run_all(memory, [()], result.compute)
     list(scheduler.run())
     with monkeypatch.context() as patch:
         patch.setattr(result, "compute", None)
-        run(result, tmp_path / "all.ome.zarr", computed=memory)
+        run(result, tmp_path / "all.ome.zarr", computed=[memory])
     assert np.array_equal(stored(tmp_path / "all.ome.zarr"), expected)
     some = MemoryStore(result.sr_shape)
     for index in ((0, 0, 0), (1, 1, 0)):
         box = some.grid.box(index)
         some.put(((), index), expected[box.slices])
     box = Box((3, 5, 2), (20, 15, 50))
-    assert np.array_equal(Reuse(some, result).compute((), box), expected[box.slices])
-    run(result, tmp_path / "some.ome.zarr", tile=33, computed=some)
+    assert np.array_equal(Reuse(lambda: [some], result.compute)((), box), expected[box.slices])
+    run(result, tmp_path / "some.ome.zarr", tile=33, computed=[some])
     assert np.array_equal(stored(tmp_path / "some.ome.zarr"), expected)
 
 

@@ -1,4 +1,4 @@
-"""Layers and results in the world; what of a layer is in view."""
+"""Layers and results in the world."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels
 
-from napari_cropeq.core.geometry import Acquisition, Box
-from napari_cropeq.core.tiles import TileGrid
+from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.gui.layers import check_layer, result_transform, set_voxel_size, source_of, voxel_size_of
-from napari_cropeq.gui.viewport import View, box_of_corners, nearest_first, view_of
 
 TURN = [[1, 0, 0], [0, np.cos(0.4), -np.sin(0.4)], [0, np.sin(0.4), np.cos(0.4)]]
 AFFINE = np.array([[1, 0.1, 0, 5], [0, 1, 0.2, -3], [0, 0, 1, 2], [0, 0, 0, 1]], float)
@@ -107,56 +105,6 @@ def test_a_source_is_lazy_and_of_the_finest_level():
     source = source_of(layer)
     assert source.data is layer.data[0]
     assert (source.axes, source.voxel_size, source.unit) == ("zyx", (3, 1, 1), "nanometer")
-
-
-@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-@pytest.mark.parametrize("options", [TRANSFORMS[0], TRANSFORMS[1]])
-@pytest.mark.parametrize("zoom", [0.5, 3.0, 40.0])
-def test_the_view_holds_what_the_canvas_shows(make_napari_viewer, order, options, zoom):
-    """Every voxel whose centre is on the canvas, found one by one, lies in the box, which is no larger."""
-    viewer = make_napari_viewer(show=False)
-    layer = viewer.add_image(np.zeros((9, 20, 30)), **options)
-    viewer.dims.order = order
-    camera = getattr(viewer, "scene", viewer).camera
-    camera.zoom = zoom
-    viewer.dims.set_current_step(order[0], 4)
-    view = view_of(viewer, layer)
-    height, width = viewer.canvas.size
-    grid = np.stack(np.meshgrid(*(np.arange(n) for n in layer.data.shape), indexing="ij"), -1).reshape(-1, 3)
-    world = np.array([layer.data_to_world(i) for i in grid])[:, list(viewer.dims.displayed)]
-    inside = (np.abs(world - camera.center[-2:]) * zoom <= (height / 2, width / 2)).all(axis=1)
-    inside &= grid[:, order[0]] == viewer.dims.current_step[order[0]]
-    seen = grid[inside]
-    assert (seen >= view.box.start).all()
-    assert (seen < view.box.stop).all()
-    if len(seen):
-        assert (seen.min(axis=0) - view.box.start <= 1).all()
-        assert (view.box.stop - seen.max(axis=0) <= 2).all()
-    assert view.box.shape[order[0]] == 1
-
-
-def test_no_view_in_3d_or_beside_the_layer(make_napari_viewer):
-    viewer = make_napari_viewer(show=False)
-    layer = viewer.add_image(np.zeros((9, 20, 30)))
-    getattr(viewer, "scene", viewer).camera.center = (0, 5000, 5000)
-    assert view_of(viewer, layer) is None
-    viewer.dims.ndisplay = 3
-    assert view_of(viewer, layer) is None
-
-
-def test_a_view_through_leading_axes():
-    corners = np.array([[2.0, 1.0, 3.2, 0.0, 0.0], [2.0, 1.0, 3.2, 9.6, 40.0]])
-    assert box_of_corners(corners, (4, 2, 8, 20, 30)) == View((2, 1), Box((3, 0, 0), (4, 11, 30)), (3.2, 4.8, 20.0))
-
-
-def test_tiles_come_nearest_first():
-    grid = TileGrid((64, 128, 256), (32, 16, 64))
-    view = View((), Box((10, 20, 0), (11, 100, 256)), (10.0, 60.0, 130.0))
-    indices = nearest_first(grid, view)
-    assert set(indices) == set(grid.indices(view.box))
-    centres = (np.array(indices) + 0.5) * grid.tile
-    distance = np.linalg.norm(centres - view.centre, axis=1)
-    assert (np.diff(distance) >= 0).all()
 
 
 def test_napari_is_the_version_whose_facts_we_rely_on():

@@ -34,15 +34,15 @@ def test_train_preview_volume_save(viewer, qtbot, tmp_path):
     preview = dock(viewer, "Preview")
     viewer.scene.camera.zoom *= 3
     preview.buttons["preview"].native.click()
-    qtbot.waitUntil(lambda: preview.result.layer is not None and preview.result.tiles[0] > 0, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: preview.result.layer in viewer.layers, timeout=TIMEOUT)
     qtbot.waitUntil(lambda: not preview.result.busy, timeout=TIMEOUT)
     shown = preview.result.layer
     assert np.allclose(shown.scale, (1, 1, 1))
     assert np.allclose(shown.translate, (5 - 0.75, 6, 7))
     assert shown.units == layer.units
     assert shown.data.shape == (30, 72, 80)
-    done, total = preview.result.tiles
-    assert 0 < done < total, "only what is in view"
+    done, total = preview.result.worker.in_view
+    assert done == total > 0 and preview.result.worker.tiles == (0, 0), "only what is in view"
 
     volume = dock(viewer, "Volume")
     volume.buttons["start"].native.click()
@@ -68,7 +68,7 @@ def test_the_layer_shows_tiles_as_they_come(viewer, qtbot):
     preview.session.use_model(model_for(), "a model")
     viewer.dims.order = (1, 0, 2)
     preview.buttons["preview"].native.click()
-    qtbot.waitUntil(lambda: preview.result.layer is not None, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: preview.result.layer in viewer.layers, timeout=TIMEOUT)
     result = preview.result.result
     qtbot.waitUntil(lambda: not preview.result.busy, timeout=TIMEOUT)
     y = viewer.dims.current_step[1]
@@ -99,10 +99,10 @@ def test_stop_keeps_finished_tiles_and_start_goes_on(viewer, qtbot):
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(filters=32), "a model")
     volume.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: volume.result.tiles[0] > 0, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: volume.result.worker.tiles[0] > 0, timeout=TIMEOUT)
     volume.buttons["stop"].native.click()
     qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
-    stopped, total = volume.result.tiles
+    stopped, total = volume.result.worker.tiles
     assert 0 < stopped < total
     volume.buttons["start"].native.click()
     qtbot.waitUntil(lambda: volume.result.complete, timeout=TIMEOUT)
@@ -119,7 +119,7 @@ def test_closing_the_window_stops_the_work(viewer, qtbot, tmp_path, stage):
     if stage == "train":
         qtbot.waitUntil(lambda: bool(widget.curves.points), timeout=TIMEOUT)
     else:
-        qtbot.waitUntil(lambda: widget.result.layer is not None, timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: widget.result.layer in viewer.layers, timeout=TIMEOUT)
     assert work_threads()
     viewer.close()
     qtbot.waitUntil(lambda: not work_threads(), timeout=20_000)
@@ -132,7 +132,7 @@ def test_removing_a_layer_stops_the_work(viewer, qtbot, which):
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(filters=32), "a model")
     volume.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: volume.result.layer is not None, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: volume.result.layer in viewer.layers, timeout=TIMEOUT)
     viewer.layers.remove(layer if which == "source" else volume.result.layer)
     qtbot.waitUntil(lambda: not work_threads(), timeout=20_000)
     assert not volume.result.alive
@@ -230,7 +230,7 @@ def test_a_store_that_is_not_full_never_gets_its_name(viewer, qtbot, tmp_path):
     volume.session.use_model(model_for(filters=16), "a model")
     volume.destination.value = tmp_path / "out.ome.zarr"
     volume.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: volume.result.disk is not None, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: volume.result.worker.disk is not None, timeout=TIMEOUT)
     volume.buttons["stop"].native.click()
     qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
     assert "Stopped" in volume.message.text()

@@ -149,6 +149,11 @@ class Predictor:
         self.sr_shape = acquisition.sr_shape(source.shape)
         self.exactness = check_exactness(self.network, self.device)
 
+    @property
+    def canonical_tile(self) -> IntTriple:
+        """SR voxels along the axial axis, in the plane and across planes that whole canonical tiles fill."""
+        return max(1, int(CANONICAL_TILE * self._lattice.step)), CANONICAL_TILE, CANONICAL_ROWS
+
     def over(self, source: ArrayLike, normalisation: Normalisation) -> Predictor:
         """Return a predictor for another volume of the same grid, sharing the network."""
         sibling = copy.copy(self)

@@ -39,9 +39,14 @@ class TileGrid:
 
     def indices(self, region: Box) -> Iterator[IntTriple]:
         """Yield the numbers of the tiles that touch ``region``, last axis fastest."""
-        ranges = [range(a // t, -(-b // t)) for a, b, t in zip(region.start, region.stop, self.tile, strict=True)]
-        for index in itertools.product(*ranges):
-            yield int_triple(index)
+        yield from itertools.product(*self._ranges(region))
+
+    def count_in(self, region: Box) -> int:
+        """Return how many tiles touch ``region``."""
+        return math.prod(map(len, self._ranges(region)))
+
+    def _ranges(self, region: Box) -> list[range]:
+        return [range(a // t, -(-b // t)) for a, b, t in zip(region.start, region.stop, self.tile, strict=True)]
 
     def touching(self, region: Box) -> Iterator[Box]:
         """Yield the boxes of the tiles that touch ``region``, last axis fastest."""

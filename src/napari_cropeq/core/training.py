@@ -203,6 +203,13 @@ class Training:
             self._take_state(),
         )
 
+    def glimpse(self, source: Mapping[str, Any]) -> Model:
+        """Return a model with the weights of this moment, to be looked at; it cannot be gone on from."""
+        network = copy.deepcopy(self._network).cpu()
+        network.load_state_dict(self._weights)
+        network.eval().requires_grad_(False)
+        return Model(network, self.acquisition, self.normalisations, self.summary(), provenance(source))
+
     def summary(self) -> dict[str, Any]:
         """Return recipe, noise and losses as plain values, for the model file."""
         return {

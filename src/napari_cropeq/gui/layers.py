@@ -14,6 +14,7 @@ from napari_cropeq.volume.sources import Source, check_volume
 
 __all__ = ["check_layer", "finest", "result_transform", "set_voxel_size", "source_of", "voxel_size_of"]
 
+COARSE_VOXELS = 2**27
 LEADING = {0: "", 1: "t", 2: "tc"}
 
 
@@ -89,10 +90,8 @@ def source_of(layer: Layer | None) -> Source:
         As :func:`check_layer`, or if the voxel size is not finite.
     """
     image = check_layer(layer)
-    data = finest(image)
-    if not isinstance(data, da.Array):
-        chunks = getattr(data, "chunks", None) or (*(1,) * (data.ndim - 2), *data.shape[-2:])
-        data = da.from_array(data, chunks=chunks, name=False)
+    data = lazy_array(finest(image))
+    coarse = lazy_array(image.data[-1]) if image.multiscale and image.data[-1].size < COARSE_VOXELS else None
     size = voxel_size_of(image)
     check_voxel_size(size)
     z, y, x = (float(t) for t in image.translate[-3:])
@@ -105,7 +104,16 @@ def source_of(layer: Layer | None) -> Source:
         translate=(z, y, x),
         name=image.name,
         path=None if path is None else str(path),
+        coarse=coarse,
     )
+
+
+def lazy_array(data: Any) -> da.Array:
+    """Return an array as a Dask array, in chunks that are best read together."""
+    if isinstance(data, da.Array):
+        return data
+    chunks = getattr(data, "chunks", None) or (*(1,) * (data.ndim - 2), *data.shape[-2:])
+    return da.from_array(data, chunks=chunks, name=False)
 
 
 def _leading(layer: Image) -> str:

@@ -49,12 +49,12 @@ class Panel(QWidget):
         self.form = Container(widgets=[self.layer])
         self._layout = self._scrolled()
         self._layout.addWidget(self.form.native)
-        events = self.viewer.layers.events
-        for event in (events.inserted, events.removed, events.reordered):
+        for event in self._layer_events():
             event.connect(self._on_layers)
         if self._preferred() is not None:
             self.layer.value = self._preferred()
         self.jobs = self.session.enter()
+        self.left = False  # whether its dock has been closed
         session, jobs = self.session, self.jobs
 
         def leave() -> None:  # called once the widget is gone, so that it must not belong to it
@@ -126,12 +126,20 @@ class Panel(QWidget):
     def event(self, event: Any) -> bool:
         """Stop the widget's work when its dock is closed: napari then takes its parent away."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self.stop_work()
-            self.session.leave(self.jobs)
+            self._leave()
         return bool(super().event(event))
 
     def stop_work(self) -> None:
         """Stop what this widget alone has asked for, before its dock goes."""
+
+    def _leave(self) -> None:
+        if self.left:
+            return
+        self.left = True
+        self.stop_work()
+        for event in self._layer_events():
+            event.disconnect(self._on_layers)
+        self.session.leave(self.jobs)
 
     @property
     def complaining(self) -> bool:
@@ -157,6 +165,10 @@ class Panel(QWidget):
         layout = QVBoxLayout(column)
         layout.setAlignment(Qt.AlignmentFlag.AlignTop)
         return layout
+
+    def _layer_events(self) -> tuple[Any, ...]:
+        events = self.viewer.layers.events
+        return events.inserted, events.removed, events.reordered
 
     def _on_layers(self, event: Any = None) -> None:
         """Keep the choice of layers up to date; a layer that is chosen stays so."""

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from magicgui.widgets import CheckBox
+import numpy as np
+from magicgui.widgets import CheckBox, ComboBox, SpinBox
+from napari.layers import Image, Shapes
 
+from napari_cropeq.core.model import Model
+from napari_cropeq.gui.compare import FLIP_KEY, Compare
 from napari_cropeq.gui.layers import check_layer
+from napari_cropeq.gui.result import BOX, Result
 from napari_cropeq.gui.result_panel import ResultPanel
 
 __all__ = ["PreviewWidget"]
 
+CAMERA = "around the camera's centre"
+
 
 class PreviewWidget(ResultPanel):
-    """Shows the SR of the current 2D view in a layer that lies exactly over its source.
+    """Shows the SR of the current view in a layer that lies exactly over its source.
 
     Parameters
     ----------
@@ -24,19 +31,36 @@ class PreviewWidget(ResultPanel):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self.follow = CheckBox(label="Follow view", value=True, tooltip="Go on as the view pans, zooms and steps")
-        self.form.append(self.follow)
-        self.buttons = self.add_buttons(preview=self.preview, stop=self.stop)
+        self.live = CheckBox(
+            label="Live while training", value=False, tooltip="Show what a training in progress makes of the view"
+        )
+        self.box_size = SpinBox(
+            label="3D box", min=16, max=512, step=16, value=BOX, tooltip="Side of what is shown in 3D, SR voxels"
+        )
+        self.region = ComboBox(
+            label="3D region", choices=self._regions, tooltip="Where the box lies: the last shape drawn, or the centre"
+        )
+        self.curtain = CheckBox(
+            label="Curtain", value=False, tooltip="Source on the left of a border that can be dragged, SR on the right"
+        )
+        self.form.extend([self.follow, self.live, self.curtain, self.box_size, self.region])
+        self.buttons = self.add_buttons(preview=self.preview, stop=self.stop, flip=self.flip)
+        self.buttons["flip"].tooltip = f"Show the source, or the SR, alone (key {FLIP_KEY})"
+        self.compare: Compare | None = None
         self.add_status()
+        self._counts_live = False
         self.follow.changed.connect(self._on_follow)
+        self.curtain.changed.connect(lambda on: self.attempt(lambda: self._draw_curtain(on)))
+        self.live.changed.connect(self._on_live)
+        for field in (self.box_size, self.region):
+            field.changed.connect(self._on_box)
+        self.session.model_changed.connect(self._on_model)
+        self.session.live_model.connect(self._on_live_model)
 
     def preview(self) -> None:
         """Compute what is in view."""
         check_layer(self.layer.value)
-        if self.viewer.dims.ndisplay != 2:
-            raise ValueError("Got a 3D display, expected a 2D view: switch to 2D to preview.")
-        result = self.open_result()
-        result.follow(self.follow.value)
-        result.look()
+        self._look(self.open_result())
 
     def stop(self) -> None:
         """Stop following the view and drop what is not computed yet; what is shown stays."""
@@ -45,16 +69,135 @@ class PreviewWidget(ResultPanel):
             self.result.look_away()
         self.show_state()
 
+    def flip(self) -> None:
+        """Show the source where the SR is seen, else the SR."""
+        self._comparison().flip()
+
+    def stop_work(self) -> None:
+        """Let go of the view and of the training when the dock is closed."""
+        self.live.value = False
+        if self.compare is not None:
+            self.compare.close()
+        if self.result is not None and self.result.alive:
+            self.result.follow(False)
+            self.result.look_away()
+
     def show_state(self) -> None:
-        """Show what the device's check found and how far the tiles are."""
+        """Show what the device's check found and how far the tiles in view are."""
         result = self.result
-        if result is None or result.result is None or self.complaining:
+        if result is None or result.result is None or self.left:
             return
-        done, total = result.tiles
-        state = "working" if result.busy else "done" if result.alive else "closed"
+        if result.layer in self.viewer.layers and result.source_layer in self.viewer.layers:
+            self._comparison()  # the key works from now on
+        if self.complaining:
+            return
+        done, total = result.worker.in_view
         self.bar.setValue(int(1000 * done / max(total, 1)))
-        self.say(f"{result.result.exactness}; {done} of {total} tiles of the volume; {state}.")
+        told = [f"{result.result.exactness}", f"{done} of {total} tiles in view"]
+        if result.worker.rate:
+            told.append(f"{result.worker.rate:.1f} tiles/s")
+        if not result.alive:
+            told.append("closed")
+        elif result.view is None:
+            told.append("nothing of the layer is in view")
+        elif result.view.limited:
+            told.append("zoomed out beyond one voxel a pixel: working at the centre")
+        self.say("; ".join(told) + ".")
+
+    def _look(self, result: Result) -> None:
+        result.box_size, result.box_region = self.box_size.value, self._corners
+        result.follow(self.follow.value)
+        result.look()
+
+    def _comparison(self) -> Compare:
+        """Return the comparison of the result's layers.
+
+        Raises
+        ------
+        ValueError
+            If there is no result yet.
+        """
+        result = self.result
+        if result is None or result.layer is None:
+            raise ValueError("Got no SR layer, expected one to compare with: press Preview first.")
+        if self.compare is None or self.compare.closed or self.compare.sr is not result.layer:
+            if self.compare is not None:
+                self.compare.close()
+            self.compare = Compare(self.viewer, result.source_layer, result.layer)
+            self.compare.changed.connect(self._on_compare)
+        return self.compare
+
+    def _draw_curtain(self, on: bool) -> None:
+        if on:
+            try:
+                self._comparison().curtain = True
+            except ValueError:
+                self.curtain.value = False
+                raise
+        elif self.compare is not None:
+            self.compare.curtain = False
+
+    def _on_compare(self) -> None:
+        """Show whether the curtain is there: a flip takes it away."""
+        with self.curtain.changed.blocked():
+            self.curtain.value = self.compare is not None and self.compare.curtain
 
     def _on_follow(self, on: bool) -> None:
         if self.result is not None and self.result.alive:
             self.result.follow(on)
+
+    def _on_box(self) -> None:
+        if self.result is not None and self.result.alive and self.result.view is not None:
+            self._look(self.result)
+
+    def _on_model(self) -> None:
+        """Show another model at once where the view is followed."""
+        result, model = self.result, self.session.model
+        if result is None or model is None or not result.alive or not result.following:
+            return
+        if result.source_layer is not self.layer.value or result.running_all:
+            return
+        if self._is_live(result):
+            self.attempt(lambda: result.use(model))
+        else:
+            self.attempt(self.preview)
+
+    def _on_live(self, on: bool) -> None:
+        self.session.live_wanted += int(on) - int(self._counts_live)
+        self._counts_live = on
+
+    def _on_live_model(self, layer: Image, model: Model) -> None:
+        """Show the weights of this moment, in the layer that shows those of the moment before."""
+        if not self.live.value or layer is not self.layer.value:
+            return
+        result = self.result
+        if result is not None and result.alive and result.source_layer is layer and self._is_live(result):
+            self.attempt(lambda: result.use(model))
+            return
+
+        def begin() -> None:
+            result = self.open_result(model=model)
+            result.live = True
+            self._look(result)
+
+        self.attempt(begin)
+
+    @staticmethod
+    def _is_live(result: Result) -> bool:
+        return result.live and not result.running_all
+
+    def _regions(self, _: Any = None) -> list[tuple[str, Shapes | None]]:
+        shapes = [(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
+        return [(CAMERA, None), *shapes]
+
+    def _on_layers(self, event: Any = None) -> None:
+        super()._on_layers(event)
+        if hasattr(self, "region"):
+            self.region.reset_choices()
+
+    def _corners(self) -> np.ndarray | None:
+        """Return the world coordinates (n, ndim) of the corners of the last shape drawn in the chosen layer."""
+        layer = self.region.value
+        if layer is None or not len(layer.data):
+            return None
+        return np.array([layer.data_to_world(corner) for corner in layer.data[-1]])

@@ -2,48 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.predict import never
-from napari_cropeq.gui.jobs import Job
+from napari_cropeq.gui.box_layer import BoxLayer
+from napari_cropeq.gui.jobs import Job, sentence
 from napari_cropeq.gui.layers import finest, result_transform, source_of
-from napari_cropeq.gui.viewport import nearest_first, view_of
-from napari_cropeq.volume.export import bulk_part, finish, output_kind
-from napari_cropeq.volume.lazy import LazyView
-from napari_cropeq.volume.scheduler import Done, Scheduler
-from napari_cropeq.volume.store import DiskStore, MemoryStore, check_output
-from napari_cropeq.volume.superres import Lead, SuperResolution, acquisition_of
+from napari_cropeq.gui.viewport import box_view, view_of, view_signals
+from napari_cropeq.volume.cache import TileCache
+from napari_cropeq.volume.export import output_kind
+from napari_cropeq.volume.store import DiskStore, check_output
+from napari_cropeq.volume.superres import SuperResolution, acquisition_of
+from napari_cropeq.volume.view import View
+from napari_cropeq.volume.worker import TileWorker
 
 __all__ = ["Result", "result_key"]
 
-MEMORY_CAP = 2**31
-DEBOUNCE_MS = 60
-REFRESH_MS = 100
-MAX_VISIBLE_TILES = 4096
+DEBOUNCE_MS = 50
+REFRESH_MS = 60
+BOX = 128
+
+_seen: weakref.WeakKeyDictionary[Image, tuple[Any, object]] = weakref.WeakKeyDictionary()
+
+
+def source_key(layer: Image) -> tuple[Any, ...]:
+    """Return what names a layer's voxels and where they lie: other data, or a layer that was moved, has another."""
+    maps = (layer.scale, layer.translate, layer.rotate, layer.shear, layer.affine.affine_matrix)
+    place = np.concatenate([np.ravel(m) for m in maps]).tobytes()
+    data = finest(layer)
+    known, token = _seen.get(layer, (lambda: None, None))
+    if known() is not data:  # the id of data that are gone may be given to others
+        token = object()
+        _seen[layer] = weakref.ref(data), token
+    return layer.unique_id, token, place, str(layer.units), layer.axis_labels
 
 
 def result_key(layer: Image, model: Model, planes: str | None, dtype: str) -> tuple[Any, ...]:
-    """Return what must be equal for a result to be the one asked for: a layer that was moved has another."""
-    maps = (layer.scale, layer.translate, layer.rotate, layer.shear, layer.affine.affine_matrix)
-    place = np.concatenate([np.ravel(m) for m in maps]).tobytes()
-    data = id(finest(layer))
-    return id(layer), data, place, str(layer.units), layer.axis_labels, model.fingerprint, planes, dtype
+    """Return what must be equal for a result to be the one asked for."""
+    return *source_key(layer), model.fingerprint, planes, dtype
 
 
 class Result(QObject):
-    """One lazy SR layer, one scheduler and one worker for a source layer and a model.
+    """One lazy SR layer and one worker for a source layer and a model.
 
-    The layer appears once the worker has built the overview; preview and volume only ask the scheduler
-    for tiles, in view or all. What is computed for one is there for the other.
+    The layer appears with its first tile or overview; preview and volume only ask the worker for tiles, in view or
+    all. What is computed for one is there for the other.
 
     Parameters
     ----------
@@ -59,6 +70,8 @@ class Result(QObject):
         ``source`` or ``float32``.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
+    cache : TileCache, optional
+        Where tiles are held, shared with other results.
 
     Raises
     ------
@@ -78,37 +91,50 @@ class Result(QObject):
         planes: str | None = None,
         dtype: str = "source",
         device: str = "auto",
+        cache: TileCache | None = None,
     ) -> None:
         super().__init__()
-        self.viewer, self.source_layer, self.model, self.dtype = viewer, layer, model, dtype
-        self.key = result_key(layer, model, planes, dtype)
-        source = source_of(layer)
-        self.acquisition = acquisition_of(source)
-        model.check_fits(self.acquisition)
+        self.viewer, self.source_layer, self.dtype = viewer, layer, dtype
+        self._source, self._planes, self._device = source_of(layer), planes, device
+        self.acquisition = acquisition_of(self._source)
         self._transform = result_transform(layer, self.acquisition)
-        self._prepare: Callable[[], SuperResolution] = lambda: SuperResolution(
-            source, model, self.acquisition, planes, device, dtype
-        )
-        self.result: SuperResolution | None = None
         self.layer: Image | None = None
-        self.memory: MemoryStore | None = None
-        self.disk: DiskStore | None = None
-        self.filling: MemoryStore | DiskStore | None = None  # what the last run fills
-        self.scheduler: Scheduler | None = None
-        self._view: LazyView | None = None
-        self._part = 0.0
-        self._waiting_to_run = False
-        self._closed = False
-        self._following = False
+        self.box: BoxLayer | None = None
+        self.box_size, self.box_region = BOX, _nowhere
+        self.view: View | None = None  # what was looked at last
+        self.live = False  # whether its model is one of a training under way
+        self._waiting_to_run = self._closed = self._following = False
         self._wanted: list[Callable[[], None]] = []  # asked for before the worker was ready
         self._look_timer = self._timer(DEBOUNCE_MS, self._look)
         self._refresh_timer = self._timer(REFRESH_MS, self._refresh)
-        self._job = Job(self._steps, interrupt=self._interrupt)
+        self.worker = TileWorker(TileCache() if cache is None else cache, source_key(layer))
+        self.use(model)
+        self._job = Job(self.worker.steps, interrupt=self.worker.close)
         self._job.progressed.connect(self._on_progress)
         self._job.failed.connect(self.failed)
         self._job.ended.connect(self.changed)
         viewer.layers.events.removed.connect(self._on_removed)
         self._job.start()
+
+    def use(self, model: Model) -> None:
+        """Use another model from now on, in the same layer; its old tiles are shown until the new ones are there.
+
+        Raises
+        ------
+        ValueError
+            If layer and model do not fit each other.
+        """
+        model.check_fits(self.acquisition)
+        self.model = model
+        self.key = result_key(self.source_layer, model, self._planes, self.dtype)
+        settings = (self.acquisition, self._planes, self._device, self.dtype)
+        self.worker.use(lambda: SuperResolution(self._source, model, *settings), self.key)
+        self._failures = 0  # told
+
+    @property
+    def result(self) -> SuperResolution | None:
+        """What computes tiles; None until the worker is ready."""
+        return self.worker.result
 
     @property
     def alive(self) -> bool:
@@ -116,45 +142,36 @@ class Result(QObject):
         return not self._closed and self._job.running
 
     @property
-    def tiles(self) -> tuple[int, int]:
-        """Finished and total tiles of the store that is being filled."""
-        store = self.memory if self.filling is None else self.filling  # an empty store is false
-        if store is None or self.result is None:
-            return 0, 0
-        return len(store), store.grid.count * len(self.result.leads)
-
-    @property
-    def fraction(self) -> float:
-        """Share of the whole that is done, parts of a tile under way counted."""
-        done, total = self.tiles
-        return min(1.0, (done + self._part) / total) if total else 0.0
+    def following(self) -> bool:
+        """Whether the view is followed."""
+        return self._following
 
     @property
     def running_all(self) -> bool:
         """Whether a run over the whole volume is under way or about to begin."""
-        return self.alive and (self._waiting_to_run or (self.scheduler is not None and self.scheduler.running_all))
+        return self.alive and (self._waiting_to_run or self.worker.running_all)
 
     @property
     def complete(self) -> bool:
-        """Whether every tile is there."""
-        done, total = self.tiles
+        """Whether every tile of the last run over the volume is there."""
+        done, total = self.worker.tiles
         return total > 0 and done == total
 
     @property
     def busy(self) -> bool:
-        """Whether the scheduler has wishes left."""
-        return self.alive and (self.scheduler is None or not self.scheduler.idle)
+        """Whether the worker has wishes left."""
+        return self.alive and (self._look_timer.isActive() or bool(self._wanted) or self.worker.busy)
+
+    @property
+    def looking(self) -> bool:
+        """Whether tiles in view are still to come."""
+        return self.alive and (self._look_timer.isActive() or self.worker.looking)
 
     def follow(self, on: bool = True) -> None:
         """Ask for what is in view, now and (while on) whenever the view changes."""
-        scene = getattr(self.viewer, "scene", self.viewer)
-        events = (scene.camera.events.center, scene.camera.events.zoom, self.viewer.dims.events)
-        if on and not self._following:
-            for event in events:
-                event.connect(self._on_view)
-        elif not on and self._following:
-            for event in events:
-                event.disconnect(self._on_view)
+        if on != self._following:
+            for signal in view_signals(self.viewer):
+                (signal.connect if on else signal.disconnect)(self._on_view)
         self._following = on
         if on:
             self.look()
@@ -166,8 +183,7 @@ class Result(QObject):
     def look_away(self) -> None:
         """Ask for nothing in view any more."""
         self._look_timer.stop()
-        if self.scheduler is not None and self.memory is not None:
-            self.scheduler.look_at(self.memory, [])
+        self.worker.look(None)
 
     def run_all(self, destination: Path | None = None, overwrite: bool = False) -> None:
         """Ask for every tile, into memory or an OME-Zarr at ``destination``.
@@ -175,7 +191,7 @@ class Result(QObject):
         Raises
         ------
         ValueError
-            If the result does not fit into memory, or the name ends in something else than ``.ome.zarr``.
+            If the name ends in something else than ``.ome.zarr``.
         OSError
             If the destination cannot be written.
         """
@@ -187,12 +203,14 @@ class Result(QObject):
                 )
             check_output(destination, overwrite)
         self._waiting_to_run = True
-        self._when_ready(lambda: self._run_all(destination))
+        if self.result is None:
+            self._wanted.append(lambda: self._run_all(destination))
+        else:
+            self._run_all(destination)
 
     def stop_all(self) -> None:
         """Stop asking for every tile; what is finished stays."""
-        if self.scheduler is not None:
-            self.scheduler.stop_all()
+        self.worker.stop_all()
         self._waiting_to_run = False
         self._wanted.clear()
         self.changed.emit()
@@ -207,8 +225,8 @@ class Result(QObject):
         for timer in (self._look_timer, self._refresh_timer):
             timer.stop()
         self._job.stop(wait=True)
-        if self.disk is not None:
-            self.disk.discard()
+        if self.worker.disk is not None:
+            self.worker.disk.discard()
         self.changed.emit()
 
     def _timer(self, milliseconds: int, call: Callable[[], None]) -> QTimer:
@@ -218,59 +236,28 @@ class Result(QObject):
         timer.timeout.connect(call)
         return timer
 
-    # -- in the worker's thread ------------------------------------------------------------------
-
-    def _steps(self) -> Iterator[Any]:
-        result = self._prepare()
-        view = LazyView(result, [])
-        memory = MemoryStore(result.sr_shape, MEMORY_CAP, result.oriented(32, 64, 16))
-        view.stores.append(memory)
-        view.overview.build(result.leads[0])
-
-        def compute(lead: Lead, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:
-            view.overview.build(lead)
-            return result.compute(lead, box, stop)
-
-        self.scheduler = Scheduler(compute, bulk_part(result))
-        self.memory, self._view, self.result = memory, view, result
-        yield self
-        for done in self.scheduler.run(wait=True):
-            self._count(done)
-            disk = self.disk
-            if disk is not None and not disk.finished and len(disk) == disk.grid.count * len(result.leads):
-                finish(disk, result)
-                self.saved.emit(str(disk.path))
-            yield done
-
-    def _count(self, done: Done | None) -> None:
-        """Note which share of the tile under way the finished parts are."""
-        if done is None or self.filling is None:
-            return
-        size = Box.whole(self.filling.grid.tile).size
-        self._part = 0.0 if done.tiles else self._part + done.box.size / size
-
-    def _interrupt(self) -> None:
-        if self.scheduler is not None:
-            self.scheduler.close()
-
-    # -- on the GUI thread -----------------------------------------------------------------------
-
-    def _on_progress(self, done: Any) -> None:
+    def _on_progress(self, _: Any) -> None:
+        """Show where the worker stands; what happens in quick succession is told once."""
         if self._closed:
             return
-        if self.layer is None and self.result is not None:
-            self._add_layer()
-            for wish in self._wanted:
-                wish()
-            self._wanted.clear()
+        worker = self.worker
+        if self.layer is None and worker.result is not None:
+            self._make_layer()
+        if self.layer is not None and self.layer not in self.viewer.layers and worker.has_something:
+            self.viewer.add_layer(self.layer)
         elif not self._refresh_timer.isActive():
             self._refresh_timer.start()
+        while worker.failures:
+            self.failed.emit(sentence(worker.failures.popleft().error))
+        while worker.saved:
+            self.saved.emit(str(worker.saved.popleft()))
         self.changed.emit()
 
-    def _add_layer(self) -> None:
-        assert self.result is not None and self._view is not None
-        source, levels = self.source_layer, self._view.levels
-        self.layer = self.viewer.add_image(
+    def _make_layer(self) -> None:
+        """Make the layer, which is added once there is something to see, and ask for what was wished meanwhile."""
+        assert self.worker.result is not None and self.worker.view is not None
+        source, levels = self.source_layer, self.worker.view.levels
+        self.layer = Image(
             levels if len(levels) > 1 else levels[0],
             multiscale=len(levels) > 1,
             name=f"{source.name} SR",
@@ -279,72 +266,63 @@ class Result(QObject):
             gamma=source.gamma,
             blending=source.blending,
             cache=False,
-            metadata={"napari-cropeq": self.result.describe()},
+            metadata={"napari-cropeq": self.worker.result.describe()},
             **self._transform,
         )
-
-    def _when_ready(self, wish: Callable[[], None]) -> None:
-        if self.layer is None:
-            self._wanted.append(wish)
-        else:
+        if self._following or self._look_timer.isActive():
+            self._look()
+        for wish in self._wanted:
             wish()
+        self._wanted.clear()
 
     def _run_all(self, destination: Path | None) -> None:
-        assert self.result is not None and self.scheduler is not None and self._view is not None
-        assert self.memory is not None
+        assert self.worker.result is not None
         self._waiting_to_run = False
+        disk = self.worker.disk
         try:
-            self.filling = self.memory
-            if destination is None:
-                self._check_memory(self.result)
-                self.scheduler.run_all(self.memory, self.result.leads)
-                return
-            if self.disk is None or self.disk.finished or self.disk.path != destination:
-                self._replace_disk(DiskStore(destination, self.result))
-            assert self.disk is not None
-            self.filling = self.disk
-            self.scheduler.run_all(self.disk, self.result.leads)
+            if destination is not None and (disk is None or disk.finished or disk.path != destination):
+                disk = DiskStore(destination, self.worker.result)
+            self.worker.run_all(None if destination is None else disk)
         except (ValueError, OSError) as error:
             self.failed.emit(str(error))
 
-    def _replace_disk(self, store: DiskStore) -> None:
-        """Fill ``store`` from now on; an unfinished one before it is given up."""
-        assert self._view is not None
-        if self.disk is not None:
-            self._view.stores.remove(self.disk)
-            self.disk.discard()
-        self.disk = store
-        self._view.stores.insert(0, store)
-
-    @staticmethod
-    def _check_memory(result: SuperResolution) -> None:
-        if result.nbytes > MEMORY_CAP:
-            raise ValueError(
-                f"Got a result of {result.nbytes / 1e9:.1f} GB and a memory cap of {MEMORY_CAP / 1e9:.1f} GB: "
-                "choose a destination on disk."
-            )
-
     def _look(self) -> None:
-        if self._closed:
+        if self._closed or self.layer is None:
             return
-        if self.layer is None or self.scheduler is None or self.memory is None:
-            self._when_ready(self._look)
-            return
-        view = view_of(self.viewer, self.layer)
-        if view is None:
-            self.scheduler.look_at(self.memory, [])
-            return
-        indices = nearest_first(self.memory.grid, view)[:MAX_VISIBLE_TILES]
-        self.scheduler.look_at(self.memory, [(view.lead, index) for index in indices])
+        if self.viewer.dims.ndisplay == 3:
+            self.view = box_view(self.viewer, self.layer, self.box_size, self.box_region())
+        else:
+            self.view = view_of(self.viewer, self.layer)
+        self._show_box()
+        self.worker.look(self.view)
         self.changed.emit()
+
+    def _show_box(self) -> None:
+        """Show a 3D view as a box of its own."""
+        if self.view is not None and self.view.across is None and self.viewer.dims.ndisplay == 3:
+            assert self.layer is not None and self.worker.view is not None
+            self.box = self.box or BoxLayer(self.viewer, self.layer, self.worker.view)
+            self.box.show(self.view)
+        elif self.box is not None:
+            self.box.hide()
 
     def _on_view(self, event: Any = None) -> None:
         self._look_timer.start()
 
     def _refresh(self) -> None:
-        if self.layer is not None and not self._closed:
-            self.layer.refresh(extent=False, thumbnail=False, highlight=False)
+        """Read the layers anew; a display that takes long is left more time in between."""
+        if self.layer is None or self._closed:
+            return
+        begun = time.perf_counter()
+        for layer in (self.layer, None if self.box is None else self.box.layer):
+            if layer is not None and layer.visible:
+                layer.refresh(extent=False, thumbnail=False, highlight=False)
+        self._refresh_timer.setInterval(max(REFRESH_MS, round(4000 * (time.perf_counter() - begun))))
 
     def _on_removed(self, event: Any) -> None:
         if event.value in (self.source_layer, self.layer):
             self.close()
+
+
+def _nowhere() -> None:
+    """Say that no region is chosen."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from magicgui.widgets import ComboBox, LineEdit
 
+from napari_cropeq.core.model import Model
 from napari_cropeq.gui.layers import check_layer
 from napari_cropeq.gui.panel import Panel
 from napari_cropeq.gui.result import Result
@@ -40,15 +41,22 @@ class ResultPanel(Panel):
     def show_state(self) -> None:
         """Show how far the result is."""
 
-    def open_result(self, dtype: str | None = None) -> Result:
-        """Return the result for the chosen layer and the model in use, and show its state from now on.
+    def open_result(self, dtype: str | None = None, model: Model | None = None) -> Result:
+        """Return the result for the chosen layer and a model, and show its state from now on.
+
+        Parameters
+        ----------
+        dtype : str, optional
+            ``source`` or ``float32``; that of the result there is, by default.
+        model : Model, optional
+            The one in use by default.
 
         Raises
         ------
         ValueError
             If layer and model do not fit.
         """
-        result = self.session.result_for(check_layer(self.layer.value), self.planes.value, dtype)
+        result = self.session.result_for(check_layer(self.layer.value), self.planes.value, dtype, model=model)
         if result is not self.result:
             if self.result is not None:
                 self.result.changed.disconnect(self.show_state)

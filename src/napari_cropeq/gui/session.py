@@ -1,4 +1,4 @@
-"""What the dock widgets of one viewer share: the model in use and the results."""
+"""What the dock widgets of one viewer share: the model in use, the results, and the tiles in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.gui.jobs import Job
+from napari_cropeq.gui.preferences import Preferences, on_change
 from napari_cropeq.gui.result import Result, result_key
+from napari_cropeq.volume.cache import TileCache
 
 __all__ = ["Session"]
 
@@ -18,16 +20,20 @@ _sessions: dict[int, Session] = {}
 
 
 class Session(QObject):
-    """The model in use and one result for each source layer."""
+    """The model in use, one result for each source layer, and the cache of all their tiles."""
 
     model_changed = Signal()
+    live_model = Signal(object, object)  # the layer that is trained on, and the weights of this moment
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
         self.viewer = viewer
+        self.cache = TileCache(Preferences.read().cache_bytes)
+        self.stop_listening = on_change(self._on_preferences)
         self.model: Model | None = None
         self.model_name = ""
         self.results: list[Result] = []
+        self.live_wanted = 0  # widgets that show the weights of a training while it goes on
         self._users: list[list[Job]] = []
 
     @classmethod
@@ -38,7 +44,7 @@ class Session(QObject):
         key = id(viewer)
         if key not in _sessions:
             _sessions[key] = cls(weakref.proxy(viewer))
-            weakref.finalize(viewer, _sessions.pop, key, None)
+            weakref.finalize(viewer, _end, key)
         return _sessions[key]
 
     def use_model(self, model: Model, name: str) -> None:
@@ -47,7 +53,12 @@ class Session(QObject):
         self.model_changed.emit()
 
     def result_for(
-        self, layer: Image, planes: str | None = None, dtype: str | None = None, device: str = "auto"
+        self,
+        layer: Image,
+        planes: str | None = None,
+        dtype: str | None = None,
+        device: str | None = None,
+        model: Model | None = None,
     ) -> Result:
         """Return the result for a layer and the model in use, the one there is or a new one.
 
@@ -57,10 +68,14 @@ class Session(QObject):
         ----------
         layer : Image
             The source.
-        planes, device : str, optional
+        planes : str, optional
             See :class:`Result`.
+        device : str, optional
+            ``auto``, ``cpu`` or ``cuda``; the preferred one by default.
         dtype : str, optional
             ``source`` or ``float32``; that of the result there is, by default.
+        model : Model, optional
+            Instead of the model in use.
 
         Raises
         ------
@@ -68,19 +83,21 @@ class Session(QObject):
             If there is no model, it does not fit the layer, or a run over the whole layer with other settings
             is under way.
         """
-        if self.model is None:
+        model = model or self.model
+        if model is None:
             raise ValueError("Got no model, expected one: train on this layer, or load a model in the Train widget.")
         self.results = [r for r in self.results if r.alive]
         own = [r for r in self.results if r.source_layer is layer]
         for result in own:
-            if result.key == result_key(layer, self.model, planes, dtype or result.dtype):
+            if result.key == result_key(layer, model, planes, dtype or result.dtype):
                 return result
         if any(r.running_all for r in own):
             raise ValueError(
                 f"Got a run over the whole of '{layer.name}' under way with another model or other settings, expected "
                 "none: wait for its end, or press Stop in the Volume widget."
             )
-        new = Result(self.viewer, layer, self.model, planes, dtype or "source", device)
+        device = device or Preferences.read().device
+        new = Result(self.viewer, layer, model, planes, dtype or "source", device, self.cache)
         for result in own:
             result.close()
         self.results.append(new)
@@ -107,3 +124,13 @@ class Session(QObject):
         for result in self.results:
             result.close()
         self.results.clear()
+
+    def _on_preferences(self, preferences: Preferences) -> None:
+        self.cache.cap = preferences.cache_bytes
+
+
+def _end(key: int) -> None:
+    """Forget the session of a viewer that is gone."""
+    session = _sessions.pop(key, None)
+    if session is not None:
+        session.stop_listening()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from magicgui.widgets import ComboBox, Container, FileEdit
-from napari.layers import Image
+from napari.layers import Image, Layer
 from napari.utils.theme import get_theme
 
 from napari_cropeq.core.checkpoint import Checkpoint
@@ -46,6 +46,8 @@ class TrainWidget(Panel):
         super().__init__(napari_viewer)
         self._job: Job | None = None
         self._run: TrainingRun | None = None
+        self._trained: Layer | None = None  # what the last training was started on
+        self._glimpse: Model | None = None  # its weights that were shown last
         self._own: set[Path] = set()  # files that this widget wrote and may write again
         self._add_fields()
         self._add_views()
@@ -189,7 +191,8 @@ class TrainWidget(Panel):
                 )
             return training
 
-        self._run = TrainingRun(make, data.description, Checkpoint(path, data.description))
+        self._trained, self._glimpse = self.layer.value, None
+        self._run = TrainingRun(make, data.description, Checkpoint(path, data.description), self._is_watched)
         self.curves.clear()
         self.thumbnails.clear()
         self.say("Reading the volume.")
@@ -233,6 +236,9 @@ class TrainWidget(Panel):
         self.curves.add(progress.patches, progress.loss, report.validations)
         if report.thumbnail is not None:
             self.thumbnails.show_patch(report.thumbnail)
+        if report.glimpse is not None and report.glimpse is not self._glimpse:
+            self._glimpse = report.glimpse
+            self.session.live_model.emit(self._trained, report.glimpse)
         best = min((loss for _, loss in report.validations), default=math.nan)
         told = f"{progress.patches:,} patches, loss {progress.loss:.4f}, best validation {best:.4f}."
         self.say(f"{told} {report.note}")
@@ -249,6 +255,9 @@ class TrainWidget(Panel):
                 )
                 self.say(f"{told} {run.last.note}")
         self._enable()
+
+    def _is_watched(self) -> bool:
+        return self.session.live_wanted > 0
 
     def _interrupted(self) -> bool:
         """Return whether a training of the layer was interrupted and is not the one under way."""

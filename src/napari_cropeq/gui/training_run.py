@@ -15,6 +15,7 @@ from napari_cropeq.core.training import Progress, Thumbnail, Training
 __all__ = ["Report", "TrainingRun"]
 
 THUMBNAIL_SECONDS = 2.0
+GLIMPSE_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Report:
     validations: tuple[tuple[int, float], ...]  # patches and loss
     thumbnail: Thumbnail | None
     note: str  # what the user should know
+    glimpse: Model | None = None  # the weights of this moment, where they are wanted
 
 
 class TrainingRun:
@@ -38,9 +40,18 @@ class TrainingRun:
         What the model is told of its source.
     checkpoint : Checkpoint
         Where the training is kept while it runs; removed once it has ended or the user has ended it.
+    wants_glimpse : callable
+        Whether the weights are shown while they are trained.
     """
 
-    def __init__(self, make: Callable[[], Training], description: dict[str, Any], checkpoint: Checkpoint) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Training],
+        description: dict[str, Any],
+        checkpoint: Checkpoint,
+        wants_glimpse: Callable[[], bool],
+    ) -> None:
+        self._wants_glimpse = wants_glimpse
         self._make, self._description, self._checkpoint = make, description, checkpoint
         self.model: Model | None = None
         self.last: Progress | None = None
@@ -65,7 +76,8 @@ class TrainingRun:
                 self._keep(training, now=True)
 
     def _reports(self, training: Training, steps: Iterator[Progress]) -> Iterator[Report]:
-        drawn = -math.inf
+        drawn = glimpsed = -math.inf
+        glimpse: Model | None = None
         thumbnail: Thumbnail | None = None
         validations: tuple[tuple[int, float], ...] = ()
         for progress in steps:
@@ -73,8 +85,10 @@ class TrainingRun:
                 thumbnail, drawn = training.thumbnail(), time.monotonic()
             if len(validations) < len(training.history):
                 validations = tuple((p.patches, p.validation or math.nan) for p in training.history)
+            if self._wants_glimpse() and time.monotonic() - glimpsed >= GLIMPSE_SECONDS:
+                glimpse, glimpsed = training.glimpse(self._description), time.monotonic()
             self._keep(training)
-            yield Report(progress, validations, thumbnail, progress.note or self._note)
+            yield Report(progress, validations, thumbnail, progress.note or self._note, glimpse)
 
     def _keep(self, training: Training, now: bool = False) -> None:
         """Keep a checkpoint; a disk that is full does not end the training."""

@@ -3,44 +3,94 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from napari.layers import Layer
 
-from napari_cropeq.core.geometry import Box, IntTriple, int_triple
-from napari_cropeq.core.tiles import TileGrid
+from napari_cropeq.core.geometry import Box, int_triple
+from napari_cropeq.volume.view import View
 
-__all__ = ["View", "nearest_first", "view_of"]
-
-
-@dataclass(frozen=True)
-class View:
-    """The visible part of a layer, in its own voxels."""
-
-    lead: tuple[int, ...]  # indices along leading axes
-    box: Box  # z, y, x
-    centre: tuple[float, float, float]  # z, y, x
+__all__ = ["box_view", "canvas_size", "view_of", "view_signals"]
 
 
 def view_of(viewer: Any, layer: Layer) -> View | None:
     """Return what of ``layer`` the canvas shows in 2D, or None where it shows nothing of it.
 
-    The public camera and canvas are used: corner pixels of multiscale layers are widened to whole chunks.
+    The public camera and canvas are used: corner pixels of multiscale layers are widened to whole chunks. Where more
+    than one voxel falls on a screen pixel, only as many as there are pixels are taken, around the centre.
     """
-    scene = getattr(viewer, "scene", viewer)  # named so since napari 0.9
+    scene = scene_of(viewer)
     camera, dims = scene.camera, viewer.dims
     if dims.ndisplay != 2:
         return None
-    height, width = canvas_size(viewer)
+    size = canvas_size(viewer)
     displayed = list(dims.displayed)
     corners = []
     for down, right in itertools.product((-0.5, 0.5), repeat=2):
         world = np.array(dims.point, float)
-        world[displayed] = np.array(camera.center[-2:]) + np.array([down * height, right * width]) / camera.zoom
+        world[displayed] = np.array(camera.center[-2:]) + np.array([down, right]) * size / camera.zoom
         corners.append(layer.world_to_data(world[-layer.ndim :]))
-    return box_of_corners(np.array(corners), finest_shape(layer))
+    own = [axis - (dims.ndim - layer.ndim) for axis in displayed]
+    return box_of_corners(np.array(corners), finest_shape(layer), own, size)
+
+
+def box_view(viewer: Any, layer: Layer, size: int, region: np.ndarray | None = None) -> View | None:
+    """Return a box of ``layer`` around the camera's centre in 3D, or None where none of it is there.
+
+    Parameters
+    ----------
+    viewer : napari viewer
+        In a 3D display.
+    layer : Layer
+        The SR layer.
+    size : int
+        Voxels along each side of the box; less where the volume is thinner.
+    region : array (n, ndim), optional
+        World coordinates of the corners of a rectangle, which the box then covers instead; along an axis in which
+        it has no extent ``size`` counts.
+    """
+    dims = viewer.dims
+    if dims.ndisplay != 3:
+        return None
+    shape = finest_shape(layer)
+    world = np.array(dims.point, float)
+    world[list(dims.displayed)] = scene_of(viewer).camera.center
+    middle = np.array(layer.world_to_data(world[-layer.ndim :]))
+    low = high = middle[-3:]
+    if region is not None:
+        padded = np.tile(world[-layer.ndim :], (len(region), 1))
+        shared = min(layer.ndim, region.shape[1])
+        padded[:, -shared:] = region[:, -shared:]
+        corners = np.array([layer.world_to_data(corner) for corner in padded])[:, -3:]
+        low, high = corners.min(axis=0), corners.max(axis=0)
+    start, stop = [], []
+    for first, last, n in zip(low, high, shape[-3:], strict=True):
+        extent = min(n, round(last - first) + 1 if last - first >= 1 else size)
+        begin = int(np.clip(np.floor((first + last + 1 - extent) / 2), 0, n - extent))
+        start.append(begin)
+        stop.append(begin + extent)
+    if any(c < -0.5 or c > n - 0.5 for c, n in zip((low + high) / 2, shape[-3:], strict=True)):
+        return None
+    lead = tuple(int(np.clip(round(c), 0, n - 1)) for c, n in zip(middle[:-3], shape[:-3], strict=True))
+    box = Box(int_triple(start), int_triple(stop))
+    z, y, x = ((a + b - 1) / 2 for a, b in zip(start, stop, strict=True))
+    return View(lead, box, (z, y, x))
+
+
+def view_signals(viewer: Any) -> list[Any]:
+    """Return the events after which something else may be in view."""
+    camera, dims = scene_of(viewer).camera.events, viewer.dims.events
+    signals = [camera.center, camera.zoom, dims.point, dims.order, dims.ndisplay]
+    canvas = getattr(viewer, "canvas", None)
+    size = getattr(getattr(canvas, "events", None), "size", None)
+    return signals if size is None else [*signals, size]
+
+
+def scene_of(viewer: Any) -> Any:
+    """Return what holds the camera; it is named so since napari 0.9."""
+    return getattr(viewer, "scene", viewer)
 
 
 def finest_shape(layer: Layer) -> tuple[int, ...]:
@@ -56,28 +106,42 @@ def canvas_size(viewer: Any) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
-def box_of_corners(corners: np.ndarray, shape: tuple[int, ...]) -> View | None:
-    """Return the box of voxels whose centres' cells touch the hull of ``corners`` (n, ndim; data coordinates)."""
+def box_of_corners(
+    corners: np.ndarray, shape: tuple[int, ...], displayed: Sequence[int], size: tuple[int, int]
+) -> View | None:
+    """Return the box of voxels whose centres' cells touch the hull of ``corners`` (n, ndim; data coordinates).
+
+    Parameters
+    ----------
+    corners : array (n, ndim)
+        Of the canvas, in data coordinates.
+    shape : tuple of int
+        Of the layer.
+    displayed : (vertical, horizontal)
+        The layer's axes along the canvas; negative where it has none.
+    size : (height, width)
+        Of the canvas in pixels: along a displayed axis no more voxels are taken.
+    """
     low, high = corners.min(axis=0), corners.max(axis=0)
     start = np.clip(np.floor(low + 0.5), 0, shape).astype(int)
     stop = np.clip(np.floor(high + 0.5) + 1, 0, shape).astype(int)
-    lead = len(shape) - 3
     if (start >= stop).any():
         return None
-    centre = np.clip(corners.mean(axis=0), 0, np.array(shape) - 1)
+    limited = False
+    for axis, pixels in zip(displayed, size, strict=True):
+        # A voxel more on either side is only touched.
+        if axis >= 0 and high[axis] - low[axis] > pixels + 1 and stop[axis] - start[axis] > pixels:
+            limited, middle = True, (low[axis] + high[axis]) / 2
+            start[axis] = np.clip(round(middle - pixels / 2), start[axis], stop[axis] - pixels)
+            stop[axis] = start[axis] + pixels
+    lead = len(shape) - 3
+    centre = np.clip(corners.mean(axis=0), start, stop - 1)
     z, y, x = (float(c) for c in centre[lead:])
+    hidden = [axis for axis in range(3) if axis + lead not in displayed]
     return View(
-        tuple(round(float(c)) for c in centre[:lead]),
+        tuple(int(np.clip(round(float(c)), 0, n - 1)) for c, n in zip(centre[:lead], shape, strict=False)),
         Box(int_triple(list(start[lead:])), int_triple(list(stop[lead:]))),
         (z, y, x),
+        hidden[0] if hidden else None,
+        limited,
     )
-
-
-def nearest_first(grid: TileGrid, view: View) -> list[IntTriple]:
-    """Return the numbers of the tiles in view, by distance of their centre from the view's, in tiles."""
-    centre, tile = np.array(view.centre), np.array(grid.tile)
-
-    def distance(index: IntTriple) -> float:
-        return float(np.square((np.array(index) + 0.5) * tile - centre).sum())
-
-    return sorted(grid.indices(view.box), key=distance)

@@ -47,8 +47,8 @@ class VolumeWidget(ResultPanel):
         """Compute every tile; those in view go first."""
         path = self._path()
         result = self.open_result(self.dtype.value)
-        self._started, self._begun, self._running = time.monotonic(), result.fraction, True
         result.run_all(path, self.overwrite.value)
+        self._started, self._begun, self._running = time.monotonic(), result.worker.fraction, True
         self.show_state()
 
     def stop(self) -> None:
@@ -75,10 +75,10 @@ class VolumeWidget(ResultPanel):
         output_kind(path)
         check_output(path, self.overwrite.value)
         result = self.open_result(self.dtype.value)
-        if result.result is None or result.memory is None:
+        if result.result is None:
             raise ValueError("Got a result that is still being prepared: wait a moment and press Save again.")
         whole, overwrite = result.result, self.overwrite.value
-        computed = result.filling if result.filling is not None and result.complete else result.memory
+        computed = result.worker.finished_stores()
         complete: list[Path] = []
 
         def steps() -> Iterator[ExportProgress]:
@@ -112,13 +112,15 @@ class VolumeWidget(ResultPanel):
         result = self.result
         if result is None or result.result is None or self.complaining or self._saving is not None:
             return
-        done, total = result.tiles
-        self.bar.setValue(int(1000 * result.fraction))
+        done, total = result.worker.tiles
+        self.bar.setValue(int(1000 * result.worker.fraction))
         if not self._running:
             return
         if result.running_all:
-            gained = result.fraction - self._begun
-            left = (time.monotonic() - self._started) * (1 - result.fraction) / gained if gained > 0 else math.inf
+            gained = result.worker.fraction - self._begun
+            left = (
+                (time.monotonic() - self._started) * (1 - result.worker.fraction) / gained if gained > 0 else math.inf
+            )
             tell = f", {left:.0f} s left" if math.isfinite(left) else ""
             self.say(f"{done} of {total} tiles{tell}; {result.result.exactness}.")
         elif not result.alive:

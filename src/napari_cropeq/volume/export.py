@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from napari_cropeq.core.geometry import Box, IntTriple
-from napari_cropeq.core.predict import never
 from napari_cropeq.volume.ome_tiff import write_ome_tiff
 from napari_cropeq.volume.pyramid import build_pyramid, write_metadata
-from napari_cropeq.volume.scheduler import Scheduler
+from napari_cropeq.volume.reuse import Reuse
+from napari_cropeq.volume.scheduler import Failed, Scheduler
 from napari_cropeq.volume.store import DiskStore, TileStore, check_output, replace_folder
-from napari_cropeq.volume.superres import Lead, SuperResolution
+from napari_cropeq.volume.superres import SuperResolution
 
-__all__ = ["SUFFIXES", "ExportProgress", "bulk_part", "export", "finish", "output_kind", "output_path"]
+__all__ = ["SUFFIXES", "ExportProgress", "export", "finish", "output_kind", "output_path"]
 
 SUFFIXES = (".ome.zarr", ".ome.tif")
 
@@ -66,7 +61,7 @@ def export(
     path: str | Path,
     tile: int | None = None,
     overwrite: bool = False,
-    computed: TileStore | None = None,
+    computed: Sequence[TileStore] = (),
 ) -> Iterator[ExportProgress]:
     """Compute a whole volume into an OME-Zarr or OME-TIFF, yielding after every tile.
 
@@ -83,8 +78,8 @@ def export(
         Side of a tile in SR voxels, instead of 128 x 256 x 256.
     overwrite : bool
         Replace what stands there, once the new one is complete.
-    computed : TileStore, optional
-        Tiles that are finished already and need no network.
+    computed : sequence of TileStore
+        Where tiles are finished already and need no network.
 
     Raises
     ------
@@ -99,15 +94,17 @@ def export(
         raise ValueError(f"Got tiles of {tile} voxels, expected at least 8: choose larger ones.")
     check_output(path, overwrite)
     folder = path if kind == ".ome.zarr" else path.with_name(f"{path.name}.tiles.zarr")
-    compute = result.compute if computed is None else Reuse(computed, result).compute
-    scheduler, start, done = Scheduler(compute, bulk_part(result)), time.monotonic(), 0
+    compute = Reuse(lambda: computed, result.compute)
+    scheduler, start, done = Scheduler(result.bulk_part), time.monotonic(), 0
     store = DiskStore(folder, result, tile)
     try:
         total = store.grid.count * len(result.leads)
-        scheduler.run_all(store, result.leads)
+        scheduler.run_all(store, result.leads, compute)
         yield ExportProgress("tiles", 0, total, 0.0)
-        for finished in scheduler.run():
-            done += finished.tiles if finished else 0
+        for event in scheduler.run():
+            if isinstance(event, Failed):
+                raise event.error
+            done += event.tiles if event else 0
             yield ExportProgress("tiles", done, total, time.monotonic() - start)
         yield ExportProgress("saving", done, total, time.monotonic() - start)
         if kind == ".ome.zarr":
@@ -116,11 +113,6 @@ def export(
             _convert(store, path, result)
     finally:
         store.discard()
-
-
-def bulk_part(result: SuperResolution) -> IntTriple:
-    """Return what is best computed at once in bulk, SR voxels (z, y, x): about a second of work."""
-    return result.oriented(128, 256 if len(result.planes) == 1 else 64, 16)
 
 
 def finish(store: DiskStore, result: SuperResolution) -> None:
@@ -150,29 +142,3 @@ def _convert(store: DiskStore, path: Path, result: SuperResolution) -> None:
     finally:
         if partial.exists():
             os.unlink(partial)
-
-
-class Reuse:
-    """Takes a box from finished tiles where all of them are there, else computes it: the bits are the same.
-
-    Parameters
-    ----------
-    computed : TileStore
-        Tiles of ``result``.
-    result : SuperResolution
-        Computes what is missing.
-    """
-
-    def __init__(self, computed: TileStore, result: SuperResolution) -> None:
-        self._computed, self._result = computed, result
-
-    def compute(self, lead: Lead, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:
-        """Return the SR voxels of ``box`` (z, y, x) at the leading indices ``lead``."""
-        out = np.empty(box.shape, self._result.dtype)
-        for index in self._computed.grid.indices(box):
-            part = self._computed.grid.box(index).intersect(box)
-            voxels = None if part is None else self._computed.read((lead, index), part)
-            if part is None or voxels is None:
-                return self._result.compute(lead, box, stop)
-            out[part.relative_to(box.start).slices] = voxels
-        return out

@@ -7,78 +7,22 @@ only gets better, and never blocks the window.
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Sequence
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from napari_cropeq.core.geometry import Box, IntTriple, int_triple, source_positions
-from napari_cropeq.volume.store import TileStore
+from napari_cropeq.core.geometry import Box, IntTriple, int_triple
+from napari_cropeq.volume.overview import Indices, Overview
+from napari_cropeq.volume.store import TileStore, finished
 from napari_cropeq.volume.superres import Lead, SuperResolution
 
-__all__ = ["LazyView", "Overview"]
-
-Indices = npt.NDArray[np.int64]
+__all__ = ["LazyView"]
 
 PLANE = 1024  # levels are added until a plane fits a canvas of this side, px
 DASK_CHUNK = 1024  # what napari reads at once; no storage tile
-OVERVIEW_VOXELS = 2**24
-OVERVIEW_SLICES = 128
-
-
-class Overview:
-    """A bounded interpolated image of the whole SR grid, one array per channel and time point.
-
-    Up to 16 million voxels it is the full interpolation; beyond that, every few voxels are taken
-    laterally and the nearest of at most 128 slices axially.
-    """
-
-    def __init__(self, result: SuperResolution) -> None:
-        self._result = result
-        self._arrays: dict[Lead, npt.NDArray[Any]] = {}
-        self._lock = threading.Lock()
-        shape, axial = result.sr_shape, result.acquisition.axial
-        self.step: IntTriple = (1, 1, 1)
-        if np.prod(shape, dtype=np.float64) > OVERVIEW_VOXELS:
-            slices = max(1, -(-shape[axial] // OVERVIEW_SLICES))
-            area = np.prod([n for a, n in enumerate(shape) if a != axial], dtype=np.float64)
-            lateral = max(1, int(np.ceil((area * min(shape[axial], OVERVIEW_SLICES) / OVERVIEW_VOXELS) ** 0.5)))
-            self.step = int_triple([slices if a == axial else lateral for a in range(3)])
-
-    def __contains__(self, lead: Lead) -> bool:
-        return lead in self._arrays
-
-    def build(self, lead: Lead) -> None:
-        """Read what the overview of ``lead`` needs and keep it; called by a worker, once."""
-        with self._lock:
-            if lead not in self._arrays:
-                self._arrays[lead] = self._interpolated(lead) if self.step == (1, 1, 1) else self._sampled(lead)
-
-    def sample(self, lead: Lead, indices: tuple[Indices, Indices, Indices]) -> npt.NDArray[Any]:
-        """Return voxels at SR ``indices`` (z, y, x); zeros where the overview is not built yet."""
-        array = self._arrays.get(lead)
-        if array is None:
-            return np.zeros([len(i) for i in indices], self._result.dtype)
-        z, y, x = (
-            np.minimum((i + s // 2) // s, n - 1) for i, s, n in zip(indices, self.step, array.shape, strict=True)
-        )
-        return array[np.ix_(z, y, x)]
-
-    def _interpolated(self, lead: Lead) -> npt.NDArray[Any]:
-        return self._result.interpolated(lead, Box.whole(self._result.sr_shape))
-
-    def _sampled(self, lead: Lead) -> npt.NDArray[Any]:
-        volume, acquisition = self._result.volume(lead), self._result.acquisition
-        axial, shape = acquisition.axial, self._result.sr_shape
-        positions = source_positions(0, shape[axial], acquisition.factor)[:: self.step[axial]]
-        numbers = np.clip(np.rint(positions), 0, volume.shape[axial] - 1).astype(int)
-        slices = []
-        for number in numbers:
-            key = tuple(int(number) if a == axial else slice(None, None, self.step[a]) for a in range(3))
-            slices.append(volume[key])
-        return np.stack(slices, axis=axial).astype(self._result.dtype)
 
 
 class LazyView:
@@ -88,12 +32,12 @@ class LazyView:
     ----------
     result : SuperResolution
         Gives shapes and dtype.
-    stores : list of TileStore
-        Asked in this order; may be added to at any time.
+    stores : sequence of TileStore
+        Asked in this order; may be replaced at any time.
     """
 
-    def __init__(self, result: SuperResolution, stores: list[TileStore]) -> None:
-        self.result, self.stores = result, stores
+    def __init__(self, result: SuperResolution, stores: Sequence[TileStore]) -> None:
+        self.result, self.stores = result, tuple(stores)
         self.overview = Overview(result)
 
     @property
@@ -106,12 +50,16 @@ class LazyView:
         out = []
         while True:
             block = _Block(self, tuple(range(n) for n in (*lead, *shape)), shape)
-            chunks = (*(1,) * len(lead), *(min(n, DASK_CHUNK) for n in shape))
-            meta = np.zeros((0,) * block.ndim, block.dtype)
-            out.append(da.from_array(block, chunks=chunks, asarray=False, name=False, meta=meta))
+            out.append(self._dask(block, (*(1,) * len(lead), *(min(n, DASK_CHUNK) for n in shape))))
             if sorted(shape)[-2] <= PLANE:
                 return out
             shape = int_triple([-(-n // 2) if n > PLANE // 2 else n for n in shape])
+
+    @staticmethod
+    def _dask(block: _Block, chunks: tuple[int, ...]) -> da.Array:
+        meta = np.zeros((0,) * block.ndim, block.dtype)
+        out: da.Array = da.from_array(block, chunks=chunks, asarray=False, name=False, meta=meta)
+        return out
 
     def read(self, lead: Lead, indices: tuple[Indices, Indices, Indices]) -> npt.NDArray[Any]:
         """Return the best voxels there are now at ascending SR ``indices`` (z, y, x)."""
@@ -120,11 +68,14 @@ class LazyView:
             return out
         hull = Box(int_triple([int(i[0]) for i in indices]), int_triple([int(i[-1]) + 1 for i in indices]))
         for store in reversed(self.stores):
-            for index in store.grid.indices(hull):
-                tile = (lead, index)
-                if tile in store:
-                    _overlay(out, store, tile, indices)
+            for index in finished(store, lead, hull):
+                _overlay(out, store, (lead, index), indices)
         return out
+
+    def part(self, lead: Lead, box: Box) -> da.Array:
+        """Return ``box`` (SR voxels) of the finest level at ``lead`` as a Dask array (z, y, x) of one chunk."""
+        ranges: tuple[range | int, ...] = (*lead, *(range(a, b) for a, b in zip(box.start, box.stop, strict=True)))
+        return self._dask(_Block(self, ranges, self.result.sr_shape), box.shape)
 
 
 def _overlay(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from napari_cropeq.core.tiles import TileGrid, divide
 from napari_cropeq.volume.store import Tile, TileStore
 from napari_cropeq.volume.superres import Lead
 
-__all__ = ["Compute", "Done", "Scheduler"]
+__all__ = ["Compute", "Done", "Failed", "Scheduler", "Wish"]
 
 
 Compute = Callable[[Lead, Box, Callable[[], bool]], npt.NDArray[Any]]
@@ -25,50 +25,82 @@ Compute = Callable[[Lead, Box, Callable[[], bool]], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """A tile in view: where it is kept, which it is, and what gives its voxels."""
+
+    store: TileStore
+    tile: Tile
+    compute: Compute
+
+    @property
+    def key(self) -> tuple[int, Tile]:
+        """What makes two wishes the same."""
+        return id(self.store), self.tile
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """A box that has just been computed."""
 
+    store: TileStore
     lead: Lead
     box: Box
     tiles: int  # of the store, finished by this box; 0 for a part of a larger tile
     generation: int  # of the last wish when it was begun
 
 
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A box that could not be computed; whatever else is wanted goes on."""
+
+    lead: Lead
+    box: Box
+    error: Exception
+    bulk: bool  # whether the wish for every tile ended with it
+
+
 class Scheduler:
     """Decides the order of tiles; :meth:`run` computes them in the thread that calls it.
 
-    Wishes may come from any thread at any time. A new wish for visible tiles replaces the last one,
-    whose tiles are dropped unless they are under way.
+    Wishes may come from any thread at any time. A new wish for visible tiles replaces the last one: its tiles
+    are dropped, and the one under way is stopped at the next call of the network unless it is still wanted.
 
     Parameters
     ----------
-    compute : callable
-        ``compute(lead, box, stop)`` gives the voxels of an SR box.
     part : (z, y, x)
-        What is computed at once in bulk: large enough that halos cost little, small enough that visible
-        tiles need not wait long.
+        What is computed at once in bulk, SR voxels: large enough that halos cost little, small enough that
+        visible tiles need not wait long.
     """
 
-    def __init__(self, compute: Compute, part: IntTriple) -> None:
-        self._compute, self._part = compute, part
+    def __init__(self, part: IntTriple) -> None:
+        self._part = part
         self._changed = threading.Condition()
-        self._visible: deque[tuple[TileStore, Tile]] = deque()
+        self._visible: deque[Wish] = deque()
+        self._wanted: frozenset[tuple[int, Tile]] = frozenset()
+        self._background: deque[Iterator[object]] = deque()
         self._bulk: Iterator[Done] | None = None
         self._closed = self._working = False
         self.generation = 0
 
-    def look_at(self, store: TileStore, tiles: Iterable[Tile]) -> int:
-        """Ask for the tiles in view, most wanted first; return the wish's generation."""
+    def look_at(self, wishes: Iterable[Wish]) -> int:
+        """Ask for the tiles in view, most wanted first; return the generation of this wish."""
         with self._changed:
             self.generation += 1
-            self._visible = deque((store, tile) for tile in tiles if tile not in store)
+            self._visible = deque(wish for wish in wishes if wish.tile not in wish.store)
+            self._wanted = frozenset(wish.key for wish in self._visible)
             self._changed.notify_all()
             return self.generation
 
-    def run_all(self, store: TileStore, leads: Iterable[Lead]) -> None:
+    def add_background(self, steps: Iterator[object]) -> None:
+        """Take ``steps`` one by one whenever nothing in view is wanted, before every tile."""
+        with self._changed:
+            self._background.append(steps)
+            self._changed.notify_all()
+
+    def run_all(self, store: TileStore, leads: Iterable[Lead], compute: Compute) -> None:
         """Ask for every tile in storage order, behind those in view."""
         with self._changed:
-            self._bulk = self._fill(store, list(leads))
+            self._bulk = self._fill(store, list(leads), compute)
             self._changed.notify_all()
 
     def stop_all(self) -> None:
@@ -85,14 +117,19 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether nothing is wanted."""
-        return not self._visible and self._bulk is None and not self._working
+        return not (self._visible or self._background or self._working) and self._bulk is None
+
+    @property
+    def looking(self) -> bool:
+        """Whether tiles in view are wanted or under way."""
+        return bool(self._visible) or (self._working and bool(self._wanted))
 
     @property
     def running_all(self) -> bool:
         """Whether every tile is wanted and not all are done."""
         return self._bulk is not None
 
-    def run(self, wait: bool = False) -> Iterator[Done | None]:
+    def run(self, wait: bool = False) -> Iterator[Done | Failed | None]:
         """Compute what is wanted, one box at a time, yielding each when it is done.
 
         Parameters
@@ -104,13 +141,13 @@ class Scheduler:
         while not self._closed:
             self._working = True
             try:
-                done = self._step()
+                event = self._step()
             except StoppedError:
                 continue
             finally:
                 self._working = False
-            if done is not None:
-                yield done
+            if event is not None:
+                yield event
             elif not self.idle:
                 continue
             elif not wait:
@@ -121,34 +158,67 @@ class Scheduler:
                     if self.idle and not self._closed:
                         self._changed.wait(0.5)
 
-    def _step(self) -> Done | None:
-        """Compute the next box, a visible tile before a part of the bulk."""
+    def _step(self) -> Done | Failed | None:
+        """Compute the next box: a visible tile before a step in the background before a part of the bulk."""
         with self._changed:
-            while self._visible:
-                store, tile = self._visible.popleft()
-                if tile not in store:
-                    break
-            else:
-                store = None
+            wish = self._next_wish()
+            background = self._background[0] if self._background else None
             bulk = self._bulk
-        if store is not None:
-            return self._tile(store, tile)
-        if bulk is None:
-            return None
-        done = next(bulk, None)
-        if done is None:
+        if wish is not None:
+            return self._tile(wish)
+        if background is not None:
+            return self._advance(background)
+        return None if bulk is None else self._bulk_part(bulk)
+
+    def _next_wish(self) -> Wish | None:
+        while self._visible:
+            wish = self._visible.popleft()
+            if wish.tile not in wish.store:
+                return wish
+        self._wanted = frozenset()
+        return None
+
+    def _tile(self, wish: Wish) -> Done | Failed:
+        generation, (lead, index) = self.generation, wish.tile
+        box = wish.store.grid.box(index)
+
+        def outdated() -> bool:
+            return self._closed or (self.generation != generation and wish.key not in self._wanted)
+
+        try:
+            wish.store.put(wish.tile, wish.compute(lead, box, outdated))
+        except StoppedError:
+            raise
+        except Exception as error:  # noqa: BLE001 (the other tiles go on, and the caller tells the user)
+            return Failed(lead, box, error, bulk=False)
+        return Done(wish.store, lead, box, 1, generation)
+
+    def _advance(self, background: Iterator[object]) -> Failed | None:
+        over, failed = False, None
+        try:
+            over = next(background, self) is self
+        except Exception as error:  # noqa: BLE001 (as above)
+            over, failed = True, Failed((), Box.whole((0, 0, 0)), error, bulk=False)
+        if over:
+            with self._changed:
+                self._background.remove(background)
+        return failed
+
+    def _bulk_part(self, bulk: Iterator[Done]) -> Done | Failed | None:
+        event: Done | Failed | None
+        try:
+            event = next(bulk, None)
+        except StoppedError:
+            raise
+        except Exception as error:  # noqa: BLE001 (as above)
+            event = Failed((), Box.whole((0, 0, 0)), error, bulk=True)
+        if not isinstance(event, Done):
             with self._changed:
                 if self._bulk is bulk:
                     self._bulk = None
-        return done
+        return event
 
-    def _tile(self, store: TileStore, tile: Tile) -> Done:
-        generation, box = self.generation, store.grid.box(tile[1])
-        # A tile is short work: only closing stops it; an outdated one is finished and kept.
-        store.put(tile, self._compute(tile[0], box, lambda: self._closed))
-        return Done(tile[0], box, 1, generation)
-
-    def _fill(self, store: TileStore, leads: list[Lead]) -> Iterator[Done]:
+    def _fill(self, store: TileStore, leads: Sequence[Lead], compute: Compute) -> Iterator[Done]:
         """Compute groups of tiles part by part, yielding every part, and put each group's tiles when it is whole."""
         grid = store.grid
         if grid.shape is None:
@@ -160,19 +230,21 @@ class Scheduler:
             for box in groups:
                 missing = [index for index in grid.indices(box) if (lead, index) not in store]
                 if missing:
-                    yield from self._fill_group(store, lead, box, missing)
+                    yield from self._fill_group(store, lead, box, missing, compute)
 
-    def _fill_group(self, store: TileStore, lead: Lead, box: Box, missing: list[IntTriple]) -> Iterator[Done]:
+    def _fill_group(
+        self, store: TileStore, lead: Lead, box: Box, missing: list[IntTriple], compute: Compute
+    ) -> Iterator[Done]:
         me, voxels = self._bulk, None
         parts = list(divide(box, self._part))
         for number, part in enumerate(parts, 1):
-            computed = self._compute(lead, part, lambda: self._closed or self._bulk is not me)
+            computed = compute(lead, part, lambda: self._closed or self._bulk is not me)
             if voxels is None:
                 voxels = np.empty(box.shape, computed.dtype)
             voxels[part.relative_to(box.start).slices] = computed
             if number < len(parts):
-                yield Done(lead, part, 0, self.generation)
+                yield Done(store, lead, part, 0, self.generation)
         if voxels is not None:
             for index in missing:
                 store.put((lead, index), voxels[store.grid.box(index).relative_to(box.start).slices])
-        yield Done(lead, parts[-1], len(missing), self.generation)
+        yield Done(store, lead, parts[-1], len(missing), self.generation)

@@ -46,6 +46,7 @@ class Source:
     channel_names: tuple[str, ...] = ()
     channel_colors: tuple[str | None, ...] = ()  # '#rrggbb'
     path: str | None = None
+    coarse: da.Array | None = None  # a level of the same extent that fits into memory, in the order of `axes`
 
     @property
     def n_channels(self) -> int:

@@ -1,12 +1,11 @@
-"""Where SR tiles are kept: in memory, or on disk as OME-Zarr. One interface, two homes."""
+"""Where SR tiles are kept. One interface, two homes: OME-Zarr on disk here, memory in :mod:`~.cache`."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import threading
 import time
-from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,12 +17,11 @@ from napari_cropeq.core.geometry import Box, IntTriple
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.volume.superres import Lead, SuperResolution
 
-__all__ = ["DiskStore", "MemoryStore", "Tile", "TileStore", "check_output"]
+__all__ = ["DiskStore", "Tile", "TileStore", "check_output", "covers", "finished"]
 
 Tile = tuple[Lead, IntTriple]
 """Leading indices and the tile's number along z, y, x."""
 
-MEMORY_TILE: IntTriple = (32, 16, 64)
 BULK: IntTriple = (128, 256, 256)
 """A shard: computed, written and journalled as one; recompute falls with size."""
 
@@ -38,6 +36,10 @@ class TileStore(Protocol):
 
     def __contains__(self, tile: Tile) -> bool: ...
 
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Tile]: ...
+
     def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
         """Return the voxels of ``part`` (SR voxels, inside the tile) if the tile is finished. Never computes."""
 
@@ -45,57 +47,18 @@ class TileStore(Protocol):
         """Keep a finished tile."""
 
 
-class MemoryStore:
-    """Tiles in memory, the least recently used dropped beyond a byte cap. Safe for threads.
+def finished(store: TileStore, lead: Lead, box: Box) -> list[IntTriple]:
+    """Return the numbers of the store's finished tiles at ``lead`` that touch ``box`` (SR voxels)."""
+    grid = store.grid
+    if grid.count_in(box) <= len(store):
+        return [index for index in grid.indices(box) if (lead, index) in store]
+    # A box of the whole volume touches more tiles than there are.
+    return [index for own, index in store if own == lead and grid.box(index).intersect(box) is not None]
 
-    Parameters
-    ----------
-    shape : (z, y, x)
-        The SR volume.
-    cap : int
-        Bytes to hold at most.
-    tile : (z, y, x)
-        Size of a tile; small enough to be interactive.
-    """
 
-    def __init__(self, shape: IntTriple, cap: int = 2**31, tile: IntTriple = MEMORY_TILE) -> None:
-        self.grid = TileGrid(shape, tile)
-        self.cap = cap
-        self.nbytes = 0
-        self._tiles: OrderedDict[Tile, npt.NDArray[Any]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __contains__(self, tile: Tile) -> bool:
-        return tile in self._tiles
-
-    def __len__(self) -> int:
-        return len(self._tiles)
-
-    def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
-        """Return ``part`` (SR voxels) of a tile that is still held, else None."""
-        with self._lock:
-            voxels = self._tiles.get(tile)
-            if voxels is None:
-                return None
-            self._tiles.move_to_end(tile)
-        return voxels[part.relative_to(self.grid.box(tile[1]).start).slices]
-
-    def put(self, tile: Tile, voxels: npt.NDArray[Any]) -> None:
-        """Hold a tile; it is copied, so that a view does not keep a larger array alive."""
-        voxels = voxels.copy()
-        with self._lock:
-            old = self._tiles.pop(tile, None)
-            self.nbytes += voxels.nbytes - (old.nbytes if old is not None else 0)
-            self._tiles[tile] = voxels
-            while self.nbytes > self.cap and len(self._tiles) > 1:
-                _, dropped = self._tiles.popitem(last=False)
-                self.nbytes -= dropped.nbytes
-
-    def clear(self) -> None:
-        """Drop all tiles."""
-        with self._lock:
-            self._tiles.clear()
-            self.nbytes = 0
+def covers(store: TileStore, lead: Lead, box: Box) -> bool:
+    """Return whether the store's finished tiles hold all of ``box`` (SR voxels)."""
+    return len(store) > 0 and all((lead, index) in store for index in store.grid.indices(box))
 
 
 class DiskStore:
@@ -152,6 +115,9 @@ class DiskStore:
 
     def __len__(self) -> int:
         return len(self._done)
+
+    def __iter__(self) -> Iterator[Tile]:
+        return iter(set(self._done))
 
     @property
     def folder(self) -> Path:

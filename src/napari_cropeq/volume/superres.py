@@ -183,6 +183,32 @@ class SuperResolution:
         )
         return first, second, third
 
+    @property
+    def bulk_part(self) -> IntTriple:
+        """What is best computed at once in bulk, SR voxels (z, y, x): about a second of work."""
+        return self.oriented(128, 256 if len(self.planes) == 1 else 64, 16)
+
+    def view_tile(self, across: int | None) -> IntTriple:
+        """Return the tile (z, y, x) for looking along the axis ``across``, or at a 3D display where it is None.
+
+        Tiles are thin along the line of sight: only one plane is seen, the others are there when it is moved.
+        """
+        lateral = self.acquisition.lateral
+        if not self.exactness.bit_exact:
+            return self.oriented(*self._predictor.canonical_tile)
+        if across is None:
+            return self.oriented(64, 64, 16)
+        if across == self.acquisition.axial:
+            return self.oriented(16, 128 if len(self.planes) == 1 else 64, 32)
+        other = lateral[0] if across == lateral[1] else lateral[1]
+        # Every plane that goes through the network needs its halo along the line of sight, others do not.
+        sizes = (
+            {self.acquisition.axial: 64, across: 16, other: 64}
+            if across in self.planes
+            else {self.acquisition.axial: 64, across: 8, other: 128}
+        )
+        return sizes[0], sizes[1], sizes[2]
+
     def interpolated(self, lead: Lead, box: Box) -> npt.NDArray[Any]:
         """Return the quintic interpolation of ``box`` (z, y, x) in the result's dtype."""
         return convert(self._over(lead).interpolated(box), self.dtype)

@@ -1,0 +1,425 @@
+"""How soon the preview shows what is looked at, in a real window, and what it costs the window.
+
+Two volumes (a light-sheet brain and a made-up Dask layer of 200 GB) are looked at along y (axial, x) and along z
+(lateral). Times run from the end of a pan to the screen: a tile counts when the canvas has been drawn after the layer
+was read anew.
+Prints tables and writes results/preview.json and results/preview.md.
+
+    scripts/with-display python benchmarks/preview.py [--quick] [--only latency heartbeat memory]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import napari
+import numpy as np
+import psutil
+import torch
+from qtpy.QtWidgets import QApplication
+
+from heartbeat import Heartbeat, spin, summary
+from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.network import build_network, subpositions_for
+from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.gui.viewport import view_of
+from napari_cropeq.volume.machine import describe_machine
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGIN = "napari-cropeq"
+BRAIN = "mouse_brain_2ch_5x2x2um.ome.tif"
+HUGE = (3000, 5774, 5774)  # 200 GB of uint16
+FACTOR = 2.5
+VIEWS = {"axial": (1, 0, 2), "lateral": (0, 1, 2)}
+PIXELS = 2.0  # screen pixels a lateral voxel
+LIMIT_MS = 30
+
+
+class MadeUp:
+    """A texture that costs next to nothing to make, wherever it is read."""
+
+    shape, dtype, ndim = HUGE, np.dtype(np.uint16), 3
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self._pattern = rng.integers(100, 4000, (64, 64, 64)).astype(np.uint16)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+        return self._pattern[np.ix_(*(np.arange(*k.indices(n)) % 64 for k, n in zip(key, self.shape, strict=True)))]
+
+
+def huge() -> da.Array:
+    """Return the made-up volume in chunks such as files have."""
+    return da.from_array(MadeUp(), chunks=(16, 512, 512), name=False, asarray=True)
+
+
+def model() -> Model:
+    """Return the default network with weights as good as any: they do not decide how long it takes."""
+    recipe = Recipe()
+    torch.manual_seed(0)
+    subpositions = subpositions_for(recipe.network, FACTOR)
+    network = build_network(recipe.network, recipe.filters, recipe.depth, recipe.kernel, subpositions)
+    torch.nn.init.normal_(network.tail.weight, std=0.02)
+    return Model(network, Acquisition((FACTOR, 1, 1)), [Normalisation(0.0, 4000.0)])
+
+
+class Screen:
+    """When the canvas was drawn after the SR layer was read."""
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        self.read = self.drawn = 0.0
+        self._canvas = viewer.window._qt_viewer.canvas._scene_canvas
+        self._canvas.events.draw.connect(self._on_draw, position="last")
+        self._layer: Any = None
+
+    def watch(self, layer: Any) -> None:
+        """Note when ``layer`` is read."""
+        if layer is not self._layer:
+            self._layer = layer
+            layer.events.set_data.connect(self._on_read)
+
+    def shows_since(self, moment: float) -> bool:
+        """Whether the canvas shows what the layer was at ``moment`` or later."""
+        return self.read >= moment and self.drawn >= self.read
+
+    def _on_read(self, event: Any = None) -> None:
+        self.read = time.perf_counter()
+
+    def _on_draw(self, event: Any = None) -> None:
+        self.drawn = time.perf_counter()
+
+
+class Bench:
+    """A viewer, a volume in it, and its preview."""
+
+    def __init__(self, viewer: napari.Viewer, volume: str, data: Path) -> None:
+        self.viewer, self.volume = viewer, volume
+        viewer.layers.clear()
+        if volume == "brain":
+            viewer.open(data / BRAIN, plugin=PLUGIN)
+            viewer.layers.pop()
+        else:
+            viewer.add_image(huge(), scale=(5, 2, 2), contrast_limits=(0, 4000), units=["um"] * 3, name="huge")
+        self.source = viewer.layers[0]
+        self.panel = viewer.window.add_plugin_dock_widget(PLUGIN, "Preview")[1]
+        self.panel.layer.value = self.source
+        self.screen = Screen(viewer)
+
+    def look(self, view: str) -> None:
+        """Look at the middle of the volume, ``PIXELS`` screen pixels a voxel."""
+        self.viewer.dims.order = VIEWS[view]
+        self.viewer.dims.ndisplay = 2
+        middle = np.array(self.source.data.shape) / 2
+        self.viewer.dims.point = self.source.data_to_world(middle)
+        camera = self.viewer.scene.camera
+        camera.zoom = PIXELS / float(self.source.scale[-1])
+        camera.center = self.centre = np.array(self.source.data_to_world(middle))[list(self.viewer.dims.order)]
+        spin(0.5)
+
+    def begin(self) -> float:
+        """Press Preview, and return the seconds until the first tile is on the screen."""
+        self.panel.session.use_model(model(), "default network")
+        started = time.perf_counter()
+        self.panel.buttons["preview"].native.click()
+        wait(lambda: self.result is not None and self.result.layer in self.viewer.layers)
+        self.screen.watch(self.result.layer)
+        wait(lambda: self.finished[0] > 0)
+        wait_since = time.perf_counter()
+        self.result._refresh_timer.start()
+        wait(lambda: self.screen.shows_since(wait_since))
+        return time.perf_counter() - started
+
+    @property
+    def result(self) -> Any:
+        """The preview's result."""
+        return self.panel.result
+
+    @property
+    def finished(self) -> tuple[int, int]:
+        """Finished and all tiles in view."""
+        return self.result.worker.in_view
+
+    def place(self, number: int) -> np.ndarray:
+        """Return a place to look at: half a viewport to the right or the left of the middle, and ever further down."""
+        height, width = np.array(self.viewer.canvas.size) / self.viewer.scene.camera.zoom
+        extent = np.ptp(np.array(self.source.extent.world), axis=0)[list(self.viewer.dims.order)]
+        centre = self.centre.copy()
+        centre[1] += (number * height / 7) % max(extent[1] / 2 - height / 2, 1e-9)
+        centre[2] += (number % 2 - 0.5) * min(width, extent[2] / 2)
+        return centre
+
+    def pan(self, centre: np.ndarray) -> dict[str, Any]:
+        """Pan, and return seconds until the first tile and until the whole viewport is on the screen."""
+        worker = self.result.worker
+        before, started = worker.computed, time.perf_counter()
+        self.viewer.scene.camera.center = tuple(centre)
+        out: dict[str, Any] = {}
+        ready = first = 0.0
+        while time.perf_counter() - started < 120:
+            spin_once()
+            now = time.perf_counter()
+            settled = not self.result._look_timer.isActive()
+            if settled and not first and self.finished[0] > 0:
+                first = now
+            if first and "first" not in out and self.screen.shows_since(first):
+                out["first"] = self.screen.drawn - started
+            if settled and not ready and not self.result.looking:
+                ready = now
+            if ready and self.screen.shows_since(ready):
+                out["full"] = self.screen.drawn - started
+                break
+            if ready and now - ready > 0.15:  # nothing was computed, so that nothing is read anew
+                out["full"] = max(self.screen.drawn, ready) - started
+                break
+        out.setdefault("first", out.get("full"))
+        out["tiles"] = worker.computed - before
+        return out
+
+
+def wait(done: Callable[[], bool], seconds: float = 120) -> None:
+    """Let the window live until something is done."""
+    end = time.perf_counter() + seconds
+    while not done():
+        if time.perf_counter() > end:
+            raise TimeoutError("This took too long.")
+        spin_once()
+
+
+def spin_once() -> None:
+    """Let the window live for a moment."""
+    QApplication.processEvents()
+    time.sleep(0.001)
+
+
+def latency(bench: Bench, view: str, pans: int) -> dict[str, Any]:
+    """Measure pans to fresh places, and back to them."""
+    bench.look(view)
+    begun = bench.begin()
+    wait(lambda: not bench.result.looking)
+    fresh, back = [], []
+    for number in range(pans):
+        one, two = bench.place(number), bench.place(number + 1)
+        bench.pan(one)
+        spin(0.3)
+        bench.result.worker.in_view_store.clear()  # every pan is to where nothing has been computed
+        fresh.append(bench.pan(two))
+        bench.pan(one)
+        spin(0.3)
+        back.append(revisit(bench, two))
+    height, width = bench.viewer.canvas.size
+    return {
+        "volume": bench.volume,
+        "view": view,
+        "canvas": [height, width],
+        "voxels a side": [round(height / PIXELS), round(width / PIXELS)],
+        "tile": list(bench.result.result.view_tile(VIEWS[view][0])),
+        "tiles a viewport": round(float(np.median([f["tiles"] for f in fresh])), 1),
+        "from the button, s": round(begun, 2),
+        "first, s": median(f["first"] for f in fresh),
+        "first, worst, s": round(max(f["first"] for f in fresh), 3),
+        "full, s": median(f["full"] for f in fresh),
+        "revisit, s": median(b["seconds"] for b in back),
+        "revisit, worst, s": round(max(b["seconds"] for b in back), 3),
+        "revisit, tiles computed": sum(b["tiles"] for b in back),
+    }
+
+
+def revisit(bench: Bench, place: np.ndarray) -> dict[str, Any]:
+    """Return to a place, and return seconds until the canvas shows what the layer is there."""
+    worker, started = bench.result.worker, time.perf_counter()
+    before = worker.computed
+    bench.viewer.scene.camera.center = tuple(place)
+    wait(lambda: bench.screen.drawn > started and bench.screen.drawn >= bench.screen.read)
+    seconds = bench.screen.drawn - started
+    spin(0.3)
+    done, total = bench.finished
+    if done != total or not total:
+        raise RuntimeError(f"Of {total} tiles only {done} were there again.")
+    return {"seconds": seconds, "tiles": worker.computed - before}
+
+
+def steady(bench: Bench, view: str, seconds: float) -> dict[str, Any]:
+    """Pan steadily, a viewport in ten seconds, and count the tiles that were computed and never seen."""
+    bench.look(view)
+    bench.begin()
+    store = bench.result.worker.in_view_store
+    known, born, seen = set(store), {}, set()
+    for _ in drift(bench, seconds):
+        view_now = view_of(bench.viewer, bench.result.layer)
+        for tile in set(store) - known:
+            born.setdefault(tile, time.perf_counter())
+        if view_now is not None:
+            seen |= {t for t in born if store.grid.box(t[1]).intersect(view_now.box) is not None}
+    return {"volume": bench.volume, "view": view, "computed": len(born), "never shown": len(set(born) - seen)}
+
+
+def drift(bench: Bench, seconds: float) -> Iterator[None]:
+    """Move the camera to and fro, a viewport in ten seconds."""
+    camera, started = bench.viewer.scene.camera, time.perf_counter()
+    width = bench.viewer.canvas.size[1] / camera.zoom
+    while (elapsed := time.perf_counter() - started) < seconds:
+        centre = bench.centre.copy()
+        centre[2] += width * (elapsed / 10)
+        camera.center = tuple(centre)
+        until = time.perf_counter() + 0.05
+        while time.perf_counter() < until:
+            spin_once()
+        yield
+
+
+def heartbeats(viewer: napari.Viewer, data: Path, seconds: float, runs: int) -> dict[str, Any]:
+    """Measure how late the window is while it is panned, with and without the preview, in turns."""
+    spells = []
+    for number in range(2 * runs):
+        previewing = number % 2 == 1
+        bench = Bench(viewer, "brain", data)
+        delays = []
+        for view in VIEWS:
+            bench.look(view)
+            if previewing:
+                bench.begin()
+            camera, centre, started = viewer.scene.camera, bench.centre, time.perf_counter()
+            width = viewer.canvas.size[1] / camera.zoom
+
+            def move(camera=camera, centre=centre, width=width, started=started) -> None:
+                place = centre.copy()
+                place[2] += width / 2 * np.sin((time.perf_counter() - started) / 3)
+                camera.center = tuple(place)
+
+            delays.append(Heartbeat(move).run(seconds / len(VIEWS), lambda: None))
+        kind = "preview" if previewing else "idle"
+        spells.append({"kind": kind, **summary(np.concatenate(delays))})
+        print("  ".join(f"{key} {value}" for key, value in spells[-1].items()), flush=True)
+        close(bench)
+    p99 = {k: float(np.median([s["p99_ms"] for s in spells if s["kind"] == k])) for k in ("idle", "preview")}
+    return {
+        "seconds": seconds,
+        "median_p99_ms": p99,
+        "difference_ms": round(p99["preview"] - p99["idle"], 2),
+        "limit_ms": LIMIT_MS,
+        "max_ms": {k: max(s["max_ms"] for s in spells if s["kind"] == k) for k in p99},
+        "spells": spells,
+    }
+
+
+def memory(bench: Bench, pans: int, cap: int) -> dict[str, Any]:
+    """Pan to ever new places with a small cache, and return how the process grew once the cache was full."""
+    bench.look("axial")
+    bench.panel.session.cache.cap = cap
+    bench.begin()
+    process, sizes, held = psutil.Process(), [], []
+    for number in range(pans):
+        place = bench.centre + np.array([0, number % 20, number // 20]) * 150  # everywhere new tiles
+        bench.viewer.scene.camera.center = tuple(place)
+        spin(0.25)
+        sizes.append(process.memory_info().rss)
+        held.append(bench.panel.session.cache.nbytes)
+    full = next((n for n, size in enumerate(held) if size > 0.95 * cap), len(held) - 1)
+    begin = max(full, pans // 5)
+    return {
+        "pans": pans,
+        "cap, MB": cap // 10**6,
+        "held at most, MB": round(max(held) / 1e6, 1),
+        "cache full after pan": full,
+        "growth since, MB": round((np.median(sizes[-20:]) - np.median(sizes[begin : begin + 20])) / 1e6, 1),
+        "rss, MB": [round(size / 1e6) for size in sizes[:: max(1, pans // 20)]],
+    }
+
+
+def median(values: Any) -> float:
+    """Return the median, to a millisecond."""
+    return round(float(np.median(list(values))), 3)
+
+
+def close(bench: Bench) -> None:
+    """Close a bench's dock, and its work with it."""
+    bench.viewer.window.remove_dock_widget(bench.panel)
+    spin(0.5)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return a Markdown table of rows with the same keys."""
+    keys = list(rows[0])
+    lines = ["| " + " | ".join(keys) + " |", "| " + " | ".join("---" for _ in keys) + " |"]
+    return "\n".join([*lines, *("| " + " | ".join(str(row[k]) for k in keys) + " |" for row in rows)])
+
+
+def report(values: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    parts = [
+        "# The preview in a real window",
+        "Made by `make bench-preview`; see [docs/benchmarks.md](../../docs/benchmarks.md).",
+    ]
+    parts.append(f"Machine: {json.dumps(values['machine'])}")
+    if values.get("latency"):
+        parts += ["## From the end of a pan to the screen", table(values["latency"])]
+    if values.get("steady"):
+        parts += ["## Tiles computed while panning steadily, a viewport in ten seconds", table(values["steady"])]
+    if values.get("heartbeat"):
+        beat = values["heartbeat"]
+        told = f"99th percentile {beat['median_p99_ms']}, difference {beat['difference_ms']:+} ms "
+        told += f"(at most {LIMIT_MS} wanted), maxima {beat['max_ms']}."
+        parts += ["## How late the window is, ms", told, table(beat["spells"])]
+    if values.get("memory"):
+        parts += ["## Memory over many pans", table([values["memory"]])]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a short look, nothing is written")
+    parser.add_argument("--only", nargs="+", default=["latency", "steady", "heartbeat", "memory"])
+    parser.add_argument("--data", type=Path, default=None, help="folder of the brain")
+    options = parser.parse_args()
+    folders = [parent / "shared" / "data" for parent in ROOT.parents]
+    data = options.data or next((folder for folder in folders if folder.is_dir()), folders[0])
+    volumes = ["brain", "huge"] if (data / BRAIN).exists() else ["huge"]
+    if "brain" not in volumes:
+        print(f"SKIPPED brain and heartbeat: there is no {data / BRAIN}", flush=True)
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(1500, 950)
+    spin(2.0)
+    results = ROOT / "benchmarks" / "results"
+    path = results / "preview.json"
+    values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    values["machine"] = describe_machine()
+    for part in ("latency", "steady"):
+        if part not in options.only:
+            continue
+        rows = []
+        for volume in volumes:
+            bench = Bench(viewer, volume, data)
+            for view in VIEWS:
+                rows.append(
+                    latency(bench, view, 2 if options.quick else 7)
+                    if part == "latency"
+                    else steady(bench, view, 5 if options.quick else 30)
+                )
+                print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+            close(bench)
+        values[part] = rows
+    if "heartbeat" in options.only and "brain" in volumes:
+        values["heartbeat"] = heartbeats(viewer, data, 6 if options.quick else 60, 1 if options.quick else 3)
+    if "memory" in options.only:
+        bench = Bench(viewer, "huge", data)
+        values["memory"] = memory(bench, 40 if options.quick else 500, 10**8)
+        print(values["memory"], flush=True)
+        close(bench)
+    if not options.quick:
+        path.write_text(json.dumps(values, indent=1) + "\n")
+        (results / "preview.md").write_text(report(values))
+    print(report(values))
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()

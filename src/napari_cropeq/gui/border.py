@@ -1,0 +1,141 @@
+"""A line from top to bottom over another widget, with a handle to drag it."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, Qt, Signal
+from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent, QPolygonF
+from qtpy.QtWidgets import QLabel, QWidget
+
+__all__ = ["Border"]
+
+GRIP = 15  # width that takes the mouse; the handle fills it
+GAP = 6  # from the handle's and the canvas's edge to a caption
+LIGHT, DARK = QColor(255, 255, 255, 230), QColor(0, 0, 0, 150)
+CAPTION = "color: white; background: rgba(0, 0, 0, 150); border-radius: 3px; padding: 2px 5px;"
+
+
+class Border(QWidget):
+    """The border between the two sides of ``over``, which stays at the same fraction of its width.
+
+    Only its grip takes the left mouse button; everything else goes on to ``over``.
+
+    Parameters
+    ----------
+    over : QWidget
+        What is split; it becomes the parent.
+    position : float
+        Fraction of the width, 0 to 1.
+    """
+
+    moved = Signal(float)  # by the mouse; the position
+
+    def __init__(self, over: QWidget, position: float) -> None:
+        super().__init__(over)
+        self._over, self._position = over, position
+        self._grabbed: float | None = None  # where the grip is held, from the border
+        self.captions = (QLabel(over), QLabel(over))
+        for caption in self.captions:
+            caption.setStyleSheet(CAPTION)
+            caption.setTextFormat(Qt.TextFormat.PlainText)
+            caption.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self.setCursor(Qt.CursorShape.SplitHCursor)
+        over.installEventFilter(self)
+        self.place()
+
+    @property
+    def position(self) -> float:
+        """Fraction of the width that lies left of the border, 0 to 1."""
+        return self._position
+
+    @position.setter
+    def position(self, position: float) -> None:
+        self._position = position
+        self.place()
+
+    @property
+    def edge(self) -> int:
+        """Whole screen pixels left of the border."""
+        return round(self._position * self._over.width())
+
+    def set_captions(self, left: str, right: str) -> None:
+        """Name the two sides."""
+        for caption, text in zip(self.captions, (left, right), strict=True):
+            caption.setText(text)
+        self.place()
+
+    def place(self) -> None:
+        """Lie over the border; the whole grip stays within, so that it can be taken hold of at either end."""
+        width, height = self._over.width(), self._over.height()
+        start = min(max(self.edge - GRIP // 2, 0), max(width - GRIP, 0))
+        self.setGeometry(start, 0, GRIP, height)
+        left, right = self.captions
+        for caption in self.captions:
+            caption.adjustSize()
+        left.move(start - GAP - left.width(), GAP)
+        right.move(start + GRIP + GAP, GAP)
+        self.update()
+
+    def show_all(self, on: bool) -> None:
+        """Show or hide border and captions."""
+        for widget in (self, *self.captions):
+            widget.setVisible(on)
+
+    def discard(self) -> None:
+        """Leave the widget that was split."""
+        self._over.removeEventFilter(self)
+        for widget in (self, *self.captions):
+            widget.hide()
+            widget.deleteLater()
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Follow the size of the widget that is split."""
+        if event.type() == QEvent.Type.Resize:
+            self.place()
+        return False
+
+    def mousePressEvent(self, event: QMouseEvent | None) -> None:
+        """Take hold of the border."""
+        if event.button() == Qt.MouseButton.LeftButton:
+            self._grabbed = self._x(event) - self.edge
+        else:
+            event.ignore()
+
+    def mouseMoveEvent(self, event: QMouseEvent | None) -> None:
+        """Drag the border."""
+        if self._grabbed is None:
+            event.ignore()
+            return
+        position = (self._x(event) - self._grabbed) / max(self._over.width(), 1)
+        self.position = min(max(position, 0.0), 1.0)
+        self.moved.emit(self.position)
+
+    def mouseReleaseEvent(self, event: QMouseEvent | None) -> None:
+        """Let go of the border."""
+        if self._grabbed is None or event.button() != Qt.MouseButton.LeftButton:
+            event.ignore()
+        else:
+            self._grabbed = None
+
+    def paintEvent(self, event: QPaintEvent | None) -> None:
+        """Draw the line and the handle, light on a dark rim, to be seen on any image."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        x, middle = float(self.edge - self.x()), self.height() / 2
+        for colour, half in ((DARK, 2), (LIGHT, 1)):
+            painter.fillRect(QRectF(x - half, 0, 2 * half, self.height()), colour)
+        handle = QRectF(0.5, middle - 17.5, GRIP - 1, 35)
+        painter.setPen(DARK)
+        painter.setBrush(LIGHT)
+        painter.drawRoundedRect(handle, 5, 5)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(60, 60, 60))
+        centre = handle.center()
+        for side in (-1, 1):
+            tip, base = centre.x() + side * 5.5, centre.x() + side * 1.5
+            corners = [QPointF(tip, middle), QPointF(base, middle - 4), QPointF(base, middle + 4)]
+            painter.drawPolygon(QPolygonF(corners))
+
+    def _x(self, event: QMouseEvent) -> float:
+        """Return where the mouse is, in pixels from the left of the widget that is split."""
+        return self.mapTo(self._over, event.position().toPoint()).x()

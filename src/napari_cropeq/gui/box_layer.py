@@ -1,0 +1,86 @@
+"""What the preview shows in a 3D display: a box of the SR volume as a small layer of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from napari.layers import Image
+
+from napari_cropeq.gui.layers import linear_map
+from napari_cropeq.volume.lazy import LazyView
+from napari_cropeq.volume.view import View
+
+__all__ = ["BoxLayer"]
+
+
+class BoxLayer:
+    """A single-scale layer over a part of a lazy view; a multiscale one shows its coarsest level in 3D.
+
+    While it is there the SR layer itself is hidden.
+
+    Parameters
+    ----------
+    viewer : napari viewer
+        Where the layer appears.
+    whole : Image
+        The SR layer.
+    lazy : LazyView
+        What both show.
+    """
+
+    def __init__(self, viewer: Any, whole: Image, lazy: LazyView) -> None:
+        self._viewer, self._whole, self._lazy = viewer, whole, lazy
+        self._view: View | None = None
+        self._was_visible = True
+        self.layer: Image | None = None
+
+    def show(self, view: View) -> None:
+        """Show the box of ``view``, moving the layer there is."""
+        if self._view is not None and (view.lead, view.box) == (self._view.lead, self._view.box):
+            return
+        self._view = view
+        data, affine = self._lazy.part(view.lead, view.box), self._affine(view)
+        if self.layer is None:
+            self._add(data, affine)
+        else:
+            self.layer.affine = affine
+            self.layer.data = data
+
+    def refresh(self) -> None:
+        """Show what has been computed meanwhile."""
+        if self.layer is not None:
+            self.layer.refresh(extent=False, thumbnail=False, highlight=False)
+
+    def hide(self) -> None:
+        """Remove the box; the SR layer is shown again if it was before."""
+        layer, self.layer, self._view = self.layer, None, None
+        if layer is None:
+            return
+        if layer in self._viewer.layers:
+            self._viewer.layers.remove(layer)
+        self._whole.visible = self._was_visible
+
+    def _add(self, data: Any, affine: np.ndarray) -> None:
+        self._was_visible, self._whole.visible = self._whole.visible, False
+        whole = self._whole
+        self.layer = self._viewer.add_image(
+            data,
+            name=f"{whole.name} box",
+            contrast_limits=tuple(whole.contrast_limits),
+            colormap=whole.colormap,
+            gamma=whole.gamma,
+            blending=whole.blending,
+            cache=False,
+            metadata={"napari-cropeq": {"box_of": whole.name}},
+            affine=affine,
+            units=whole.units[-3:],
+            axis_labels=whole.axis_labels[-3:],
+        )
+
+    def _affine(self, view: View) -> np.ndarray:
+        """Return the matrix (4, 4) that puts the box's voxels where those of the SR layer are."""
+        out = np.eye(4)
+        out[:3, :3] = linear_map(self._whole)
+        out[:3, 3] = np.array(self._whole.data_to_world((*view.lead, *view.box.start)))[-3:]
+        return out

@@ -1,0 +1,110 @@
+"""Two layers in one canvas: left of a border the one, right of it the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari.layers import Layer
+from qtpy.QtCore import QObject, Signal
+from vispy.visuals import Visual
+from vispy.visuals.filters import Clipper
+
+from napari_cropeq.gui.border import Border
+from napari_cropeq.gui.canvas import Canvas
+
+__all__ = ["Curtain"]
+
+FAR = 1e6  # pixels: beyond any canvas
+
+
+class Curtain(QObject):
+    """A split view, from its making to its closing; other layers are left alone.
+
+    What is drawn of the two layers is clipped at the border in the graphics card, so nothing is sliced when the border
+    moves, and the border stays where it is when the image moves. In grid mode, where the layers lie apart, the
+    curtain is open. In 3D display the border cuts the picture, not the volume.
+
+    Parameters
+    ----------
+    viewer : napari viewer
+        With a window.
+    left, right : Layer
+        What is seen on either side.
+    position : float
+        Of the border: the fraction of the canvas's width left of it, 0 to 1.
+    """
+
+    moved = Signal(float)  # by the mouse; the position
+
+    def __init__(self, viewer: Any, left: Layer, right: Layer, position: float) -> None:
+        super().__init__()
+        self._layers, self._sides = viewer.layers, (left, right)
+        self._grid = viewer.canvas.grid
+        self._canvas = Canvas(viewer)
+        self._clippers: dict[Visual, Clipper] = {}
+        self._border = Border(self._canvas.widget, position)
+        self._border.moved.connect(self._on_moved)
+        for layer in self._sides:
+            layer.events.name.connect(self._on_name)
+        self._grid.events.enabled.connect(self._on_grid)
+        self._canvas.scene.events.draw.connect(self._before_draw)
+        self._on_name()
+        self._on_grid()
+
+    @property
+    def position(self) -> float:
+        """Fraction of the canvas's width left of the border, 0 to 1."""
+        return self._border.position
+
+    @position.setter
+    def position(self, position: float) -> None:
+        self._border.position = position
+        self._canvas.scene.update()
+
+    def close(self) -> None:
+        """Clip nothing any more, while the window is still there."""
+        for layer in self._sides:
+            layer.events.name.disconnect(self._on_name)
+        self._grid.events.enabled.disconnect(self._on_grid)
+        self._canvas.scene.events.draw.disconnect(self._before_draw)
+        self._clip({})
+        self._border.discard()
+        self._canvas.blend_as_usual()
+
+    def _before_draw(self, event: Any = None) -> None:
+        """Clip what is about to be drawn, which may be other visuals in a canvas of another size than the last time."""
+        wanted = {}
+        if not self._grid.enabled:
+            edge = round(self._border.edge * self._canvas.scene.pixel_scale)  # in the screen's own pixels
+            for layer, low, high in zip(self._sides, (-FAR, edge), (edge, FAR), strict=True):
+                for visual in self._canvas.visuals(layer):
+                    wanted[visual] = (low, -FAR, high - low, 2 * FAR)
+            self._blend()
+        self._clip(wanted)
+
+    def _clip(self, wanted: dict[Visual, tuple[float, float, float, float]]) -> None:
+        """Clip these visuals to their bounds (x, y, width, height), and no others."""
+        for visual in self._clippers.keys() - wanted.keys():
+            visual.detach(self._clippers.pop(visual))
+        for visual, bounds in wanted.items():
+            if visual not in self._clippers:
+                self._clippers[visual] = Clipper()
+                visual.attach(self._clippers[visual])
+            self._clippers[visual].bounds = bounds
+
+    def _blend(self) -> None:
+        """Blend either layer as if the other were hidden: both may be the lowest of those visible on their side."""
+        lowest = [layer for layer in self._layers if layer.visible][:2]
+        if set(lowest) == set(self._sides):
+            self._canvas.blend_as_lowest(lowest[1])
+
+    def _on_moved(self, position: float) -> None:
+        self._canvas.scene.update()
+        self.moved.emit(position)
+
+    def _on_name(self, event: Any = None) -> None:
+        self._border.set_captions(*(layer.name for layer in self._sides))
+
+    def _on_grid(self, event: Any = None) -> None:
+        self._border.show_all(not self._grid.enabled)
+        self._canvas.scene.update()

@@ -1,0 +1,167 @@
+"""What is seen where there is no tile: a bounded image of the whole volume, held in memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cropeq.core.geometry import Box, IntTriple, int_triple, source_positions
+from napari_cropeq.volume.bricks import Bricks
+from napari_cropeq.volume.superres import Lead, SuperResolution
+
+__all__ = ["Indices", "Overview"]
+
+Indices = npt.NDArray[np.int64]
+
+VOXELS = 2**24
+SLICES = 128
+BYTES = 2**32
+
+
+class Overview:
+    """A bounded interpolated image of the whole SR grid, one array per channel and time point.
+
+    Up to 16 million voxels it is the full interpolation. Beyond that, every few voxels are taken laterally and
+    the nearest of at most 128 slices axially, or of a coarser level where the source has some; where nothing
+    has been read yet, the nearest slice that has stands for it. At most 4 GB of the source are read for it.
+
+    Parameters
+    ----------
+    result : SuperResolution
+        Interpolates and reads the source.
+    """
+
+    def __init__(self, result: SuperResolution) -> None:
+        self._result = result
+        self._arrays: dict[Lead, npt.NDArray[Any]] = {}
+        self._slices: dict[Lead, Indices] = {}  # the filled slice that stands for each slice
+        shape, axial = result.sr_shape, result.acquisition.axial
+        self.step: IntTriple = (1, 1, 1)
+        if np.prod(shape, dtype=np.float64) > VOXELS:
+            slices = max(1, -(-shape[axial] // SLICES))
+            area = np.prod([n for a, n in enumerate(shape) if a != axial], dtype=np.float64)
+            lateral = max(1, int(np.ceil((area * min(shape[axial], SLICES) / VOXELS) ** 0.5)))
+            self.step = int_triple([slices if a == axial else lateral for a in range(3)])
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the interpolation of every voxel."""
+        return self.step == (1, 1, 1)
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is filled in one short step."""
+        return self.whole or self._result.source.coarse is not None
+
+    def __contains__(self, lead: Lead) -> bool:
+        """Return whether there is anything of ``lead`` yet; then there is something everywhere."""
+        return lead in self._arrays
+
+    def fill(self, lead: Lead, near: int = 0) -> Iterator[None]:
+        """Read what the overview of ``lead`` is made of; for a worker, which may do other work between the steps.
+
+        Parameters
+        ----------
+        lead : tuple of int
+            Channel and time point.
+        near : int
+            SR slice that is filled first.
+        """
+        if lead in self._arrays:
+            return
+        coarse = self._result.source.coarse
+        if self.whole:
+            self._arrays[lead] = self._result.interpolated(lead, Box.whole(self._result.sr_shape))
+        elif coarse is not None:
+            self._arrays[lead] = self._from_level(np.asarray(coarse[lead]))
+        else:
+            yield from self._from_slices(lead, near)
+
+    def sample(self, lead: Lead, indices: tuple[Indices, Indices, Indices]) -> npt.NDArray[Any]:
+        """Return voxels at SR ``indices`` (z, y, x); zeros where nothing has been read yet."""
+        array = self._arrays.get(lead)
+        if array is None:
+            return np.zeros([len(i) for i in indices], self._result.dtype)
+        at = [np.minimum((i + s // 2) // s, n - 1) for i, s, n in zip(indices, self.step, array.shape, strict=True)]
+        stands = self._slices.get(lead)
+        if stands is not None:
+            axial = self._result.acquisition.axial
+            at[axial] = stands[at[axial]]
+        return array[np.ix_(*at)]
+
+    @property
+    def _places(self) -> list[Indices]:
+        """The SR indices that are sampled along z, y, x."""
+        return [np.arange(0, n, s) for n, s in zip(self._result.sr_shape, self.step, strict=True)]
+
+    def _from_level(self, level: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the nearest voxels of a coarser level (z, y, x), which covers the same extent."""
+        shapes = zip(self._places, level.shape, self._result.sr_shape, strict=True)
+        nearest = [np.minimum(((place + 0.5) * m / n).astype(int), m - 1) for place, m, n in shapes]
+        return level[np.ix_(*nearest)].astype(self._result.dtype)
+
+    def _from_slices(self, lead: Lead, near: int) -> Iterator[None]:
+        """Fill slices, those of a chunk of the source together: first ``near``, then ever finer over the volume."""
+        # Of its own, so that what is read for tiles stays at hand.
+        volume = Bricks(self._result.source.data[lead], cap=0)
+        acquisition, places = self._result.acquisition, self._places
+        axial, (row, column) = acquisition.axial, acquisition.lateral
+        positions = source_positions(0, self._result.sr_shape[axial], acquisition.factor)[places[axial]]
+        numbers = np.clip(np.rint(positions), 0, volume.shape[axial] - 1).astype(int)
+        edges = [np.cumsum((0, *sizes)) for sizes in volume.chunks]
+        chunk_of = np.searchsorted(edges[axial], numbers, side="right") - 1
+        array = np.zeros([len(p) for p in places], self._result.dtype)
+        filled = np.zeros(len(numbers), bool)
+        plane = int(np.prod([n for a, n in enumerate(volume.shape) if a != axial])) * volume.dtype.itemsize
+        spent = 0
+        for chunk in _ever_finer(np.unique(chunk_of), chunk_of[min(near // self.step[axial], len(chunk_of) - 1)]):
+            spent += plane * int(np.diff(edges[axial])[chunk])
+            if spent > BYTES and filled.any():
+                return
+            own = np.flatnonzero(chunk_of == chunk)
+            wanted = numbers[own]
+            for rows, columns in itertools.product(*(_runs(places[a], edges[a]) for a in (row, column))):
+                key: list[slice] = [slice(0)] * 3
+                key[axial] = slice(int(wanted[0]), int(wanted[-1]) + 1)
+                key[row], key[column] = (_over(places[a][run]) for a, run in ((row, rows), (column, columns)))
+                read = np.moveaxis(volume[tuple(key)], axial, 0)[wanted - wanted[0]]
+                view = np.moveaxis(array, axial, 0)
+                view[own[0] : own[-1] + 1, rows, columns] = read.astype(array.dtype)
+                yield
+            filled[own] = True
+            self._show(lead, array, filled)
+            yield
+
+    def _show(self, lead: Lead, array: npt.NDArray[Any], filled: npt.NDArray[np.bool_]) -> None:
+        """Have the filled slices stand for those that are not."""
+        known = np.flatnonzero(filled)
+        every = np.arange(len(filled))
+        right = np.clip(np.searchsorted(known, every), 0, len(known) - 1)
+        left = np.maximum(right - 1, 0)
+        nearer_left = np.abs(known[left] - every) <= np.abs(known[right] - every)
+        self._slices[lead] = np.where(nearer_left, known[left], known[right])
+        self._arrays[lead] = array
+
+
+def _runs(places: Indices, edges: Indices) -> list[slice]:
+    """Return the runs of ``places`` (ascending) that lie in the same chunk."""
+    bounds = np.searchsorted(places, edges)
+    return [slice(int(a), int(b)) for a, b in itertools.pairwise(bounds) if a < b]
+
+
+def _over(places: Indices) -> slice:
+    """Return evenly spaced ``places`` as a slice."""
+    step = int(places[1] - places[0]) if len(places) > 1 else 1
+    return slice(int(places[0]), int(places[-1]) + 1, step)
+
+
+def _ever_finer(numbers: Indices, first: int) -> list[int]:
+    """Return ``numbers`` with ``first`` in front and the others so that any first few lie all over the range."""
+    bits = len(numbers).bit_length()
+    spread = sorted(range(len(numbers)), key=lambda n: format(n, f"0{bits}b")[::-1])
+    others = [int(numbers[n]) for n in spread if numbers[n] != first]
+    return [int(first), *others]

@@ -1,0 +1,47 @@
+"""What of a volume is looked at, and the tiles that it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_cropeq.core.geometry import Box, IntTriple
+from napari_cropeq.core.tiles import TileGrid
+
+__all__ = ["View", "nearest_first"]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The visible part of a volume, in its own voxels.
+
+    Attributes
+    ----------
+    lead : tuple of int
+        Channel and time point.
+    box : Box
+        What is seen (z, y, x); one voxel deep in a plane.
+    centre : (z, y, x)
+        Where tiles are computed first.
+    across : int or None
+        The axis (into z, y, x) that is looked along; None in a 3D display.
+    limited : bool
+        Whether more is visible than one voxel a screen pixel, so that ``box`` is only the part around the centre.
+    """
+
+    lead: tuple[int, ...]
+    box: Box
+    centre: tuple[float, float, float]
+    across: int | None = None
+    limited: bool = False
+
+
+def nearest_first(grid: TileGrid, view: View) -> list[IntTriple]:
+    """Return the numbers of the tiles in view, by the distance of their centre from the view's, in voxels."""
+    indices = list(grid.indices(view.box))
+    if not indices:
+        return []
+    middles = (np.array(indices) + 0.5) * grid.tile - 0.5
+    distance = np.square(middles - np.array(view.centre)).sum(axis=1)
+    return [indices[n] for n in np.argsort(distance, kind="stable")]

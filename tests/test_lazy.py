@@ -1,0 +1,274 @@
+"""What is seen of a volume while its tiles come: the lazy view, its overview, and how the source is read."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from conftest import Recorded, a_result, a_source, textured_volume
+from napari_cropeq.core.geometry import Box, source_positions
+from napari_cropeq.volume import lazy, overview
+from napari_cropeq.volume.bricks import Bricks
+from napari_cropeq.volume.cache import MemoryStore
+from napari_cropeq.volume.lazy import LazyView
+from napari_cropeq.volume.scheduler import Scheduler
+
+TILE = (16, 16, 32)
+PART = (64, 64, 128)
+
+
+def fill(view: LazyView, lead=(), near: int = 0) -> None:
+    """Build the overview as a worker does."""
+    for _ in view.overview.fill(lead, near):
+        pass
+
+
+def full(store, value: int, index: tuple[int, int, int]) -> None:
+    store.put(((), index), np.full(store.grid.box(index).shape, value, np.uint16))
+
+
+def recorded_view(data: np.ndarray, axes: str = "zyx", **options):
+    """Return a view, and how to forbid it to read its source or to compute."""
+    recorded = []
+
+    class Watched:
+        shape, dtype, ndim = data.shape, data.dtype, data.ndim
+
+        def __getitem__(self, key):
+            recorded.append(key)
+            return data[key]
+
+    chunks = (*(1,) * (data.ndim - 3), 4, 23, 31)
+    lazy_array = da.from_array(Watched(), chunks=chunks, name=False, asarray=True, fancy=False)
+    memory_tile = options.pop("tile", TILE)
+    result = a_result(lazy_array, axes, **options)
+    memory = MemoryStore(result.sr_shape, memory_tile)
+    return LazyView(result, [memory]), memory, recorded
+
+
+def test_no_tiles_yet_is_the_interpolation(monkeypatch):
+    view, _, recorded = recorded_view(textured_volume((12, 50, 70)))
+    level = view.levels[0]
+    assert level.shape == view.result.sr_shape and level.dtype == np.uint16
+    assert (np.asarray(level[3]) == 0).all(), "black until the overview is built, never an error"
+    fill(view, ())
+    expected = view.result.interpolated((), Box.whole(view.result.sr_shape))
+    recorded.clear()
+    monkeypatch.setattr(view.result, "compute", None)
+    monkeypatch.setattr(view.result, "interpolated", None)
+    assert np.array_equal(np.asarray(level), expected)
+    assert np.array_equal(np.asarray(level[:, 7, ::3]), expected[:, 7, ::3])
+    assert recorded == [], "reading never touches the source"
+
+
+def test_some_tiles_are_exactly_these_voxels():
+    view, memory, recorded = recorded_view(textured_volume((12, 50, 70)))
+    fill(view, ())
+    expected = np.asarray(view.levels[0])
+    for index in ((0, 0, 0), (1, 3, 2), (0, 2, 1)):
+        box = memory.grid.box(index)
+        memory.put(((), index), view.result.compute((), box))
+        expected[box.slices] = view.result.compute((), box)
+    recorded.clear()
+    assert np.array_equal(np.asarray(view.levels[0]), expected)
+    for key in (
+        (5,),
+        (slice(None), 49),
+        (slice(None), slice(None), 33),
+        (slice(3, 20, 4), slice(40, 50), slice(60, 70)),
+    ):
+        assert np.array_equal(np.asarray(view.levels[0][key]), expected[key])
+    assert recorded == []
+
+
+def test_all_tiles_are_the_export():
+    view, memory, _ = recorded_view(textured_volume((12, 50, 70)), dtype="float32")
+    scheduler = Scheduler(PART)
+    scheduler.run_all(memory, [()], view.result.compute)
+    list(scheduler.run())
+    whole = view.result.compute((), Box.whole(view.result.sr_shape))
+    assert whole.dtype == np.float32
+    assert np.array_equal(np.asarray(view.levels[0]), whole)
+
+
+def test_the_first_store_is_asked_first():
+    view, memory, _ = recorded_view(textured_volume((12, 50, 70)))
+    other = MemoryStore(view.result.sr_shape, (20, 20, 20))
+    view.stores = (memory, other)
+    full(other, 7, (0, 0, 0))
+    full(memory, 9, (0, 0, 0))
+    level = np.asarray(view.levels[0])
+    assert (level[:16, :16, :32] == 9).all() and (level[16:20, :20, :20] == 7).all()
+
+
+@pytest.mark.parametrize("axial", [0, 1], ids="zy")
+def test_channels_and_coarser_levels(monkeypatch, axial):
+    """Coarser levels are sampled where napari's shape ratios put them, at k * shape0 / shape_k."""
+    monkeypatch.setattr(lazy, "PLANE", 16)
+    volumes = np.stack([np.moveaxis(textured_volume((12, 50, 70), seed), 0, axial) for seed in (0, 1)])
+    size = [1.0, 1.0, 1.0]
+    size[axial] = 2.5
+    view, memory, recorded = recorded_view(volumes, "czyx", voxel_size=tuple(size))
+    for channel in (0, 1):
+        fill(view, (channel,))
+        index = (0, 1, 1)
+        memory.put(((channel,), index), view.result.compute((channel,), memory.grid.box(index)))
+    recorded.clear()
+    fine = np.asarray(view.levels[0])
+    assert fine.shape == (2, *view.result.sr_shape)
+    assert len(view.levels) >= 3
+    for level in view.levels[1:]:
+        assert level.shape[0] == 2
+        picked = [np.arange(m) * n // m for n, m in zip(fine.shape[1:], level.shape[1:], strict=True)]
+        expected = fine[:, picked[0]][:, :, picked[1]][..., picked[2]]
+        assert np.array_equal(np.asarray(level), expected)
+        assert np.array_equal(np.asarray(level[1, 5]), expected[1, 5])
+        assert np.array_equal(np.asarray(level[0, :, 3, 2:]), expected[0, :, 3, 2:])
+    assert sorted(view.levels[-1].shape[1:])[-2] <= 16, "a plane of the coarsest fits the canvas"
+    assert recorded == []
+
+
+def test_a_sampled_overview_lies_where_the_interpolation_does(monkeypatch):
+    monkeypatch.setattr(overview, "VOXELS", 30_000)
+    monkeypatch.setattr(overview, "SLICES", 20)
+    z, y, x = np.ogrid[:24, :60, :90]
+    view, _, _ = recorded_view((1000 + 250 * z + 40 * y + 60 * x).astype(np.uint16))
+    step = view.overview.step
+    assert step[0] == 3 and step[1] == step[2] > 1
+    fill(view, ())
+    assert view.overview._arrays[()].size <= 30_000 * 1.3
+    fine = np.asarray(view.levels[0]).astype(float)
+    truth = view.result.interpolated((), Box.whole(view.result.sr_shape)).astype(float)
+    inner = (slice(3, -3), slice(6, -6), slice(6, -6))
+    slopes = (250 / 2.5, 40, 60)
+    # At most half a step off along each axis, plus half a slice: and not off on the whole.
+    bound = sum(s * g / 2 for s, g in zip(step, slopes, strict=True)) + 250 / 2 + 2
+    difference = (fine - truth)[inner]
+    assert np.abs(difference).max() <= bound
+    assert abs(difference.mean()) < 60, "no shift on the whole"
+
+
+def test_the_overview_reads_few_slices_of_a_large_source(monkeypatch):
+    monkeypatch.setattr(overview, "VOXELS", 30_000)
+    monkeypatch.setattr(overview, "SLICES", 8)
+    view, _, recorded = recorded_view(textured_volume((64, 50, 70)))
+    recorded.clear()
+    fill(view, ())
+    positions = source_positions(0, view.result.sr_shape[0], 2.5)[:: view.overview.step[0]]
+    assert len(positions) <= 8
+    chunks = {(key[0].start, key[1].start, key[2].start) for key in recorded}
+    assert len(chunks) == len(recorded), "every chunk once"
+    assert len({start for start, _, _ in chunks}) <= 8 < 64 / 4, "half of the slices' chunks"
+    count = len(recorded)
+    fill(view, ())
+    assert len(recorded) == count, "built once"
+
+
+@pytest.mark.parametrize("near", [0, 60, 159])
+def test_a_large_overview_fills_from_where_it_is_looked_at(monkeypatch, near):
+    monkeypatch.setattr(overview, "VOXELS", 30_000)
+    monkeypatch.setattr(overview, "SLICES", 16)
+    z, y, x = np.ogrid[:64, :50, :70]
+    view, _, _ = recorded_view((100 * z + 0 * (y + x) + 7).astype(np.uint16))
+    steps = view.overview.fill((), near)
+    assert () not in view.overview
+    while () not in view.overview:
+        next(steps)
+    seen = np.asarray(view.levels[0])[:, 25, 35].astype(float)
+    assert abs(seen[near] - (7 + 100 * near / 2.5)) <= 100 * (10 / 2.5), "right where it was asked for"
+    assert seen.min() > 0, "and nowhere empty"
+    for _ in steps:
+        pass
+    seen = np.asarray(view.levels[0])[:, 25, 35].astype(float)
+    assert np.abs(seen - (7 + 100 * np.arange(160) / 2.5)).max() <= 100 * (10 / 2.5) + 100
+
+
+def test_an_overview_reads_a_bounded_part_of_the_source(monkeypatch):
+    monkeypatch.setattr(overview, "VOXELS", 30_000)
+    monkeypatch.setattr(overview, "BYTES", 3 * 4 * 50 * 70 * 2)
+    view, _, recorded = recorded_view(textured_volume((64, 50, 70)))
+    view.result._bricks.cache_clear()  # what was read to measure the intensities
+    recorded.clear()
+    fill(view)
+    assert len({key[0].start for key in recorded}) == 3, "chunks along z"
+    assert np.asarray(view.levels[0]).any(axis=(1, 2)).all(), "the nearest slices stand for those not read"
+
+
+def test_an_overview_is_taken_from_a_coarser_level(monkeypatch):
+    monkeypatch.setattr(overview, "VOXELS", 30_000)
+    volume = textured_volume((64, 50, 70))
+    coarse = da.from_array(volume[::4, ::2, ::2], chunks=(4, 25, 35))
+    result = a_result(volume, coarse=coarse)
+    view = LazyView(result, [])
+    fill(view)
+    assert set(np.unique(view.overview._arrays[()])) <= set(np.unique(coarse.compute()))
+    assert np.asarray(view.levels[0]).any(axis=(1, 2)).all()
+
+
+def test_a_box_of_the_view_is_what_the_view_shows():
+    view, memory, _ = recorded_view(np.stack([textured_volume((12, 50, 70))] * 2), "czyx")
+    fill(view, (1,))
+    memory.put(((1,), (0, 1, 1)), view.result.compute((1,), memory.grid.box((0, 1, 1))))
+    box = Box((3, 10, 20), (20, 40, 60))
+    part = view.part((1,), box)
+    assert part.shape == box.shape and part.numblocks == (1, 1, 1)
+    assert np.array_equal(np.asarray(part), np.asarray(view.levels[0])[1][box.slices])
+
+
+def test_few_tiles_in_a_huge_volume_are_found_without_walking_it():
+    """A box of the whole touches millions of tiles; only those that are there are looked at."""
+    view, _, _ = recorded_view(textured_volume((12, 50, 70)))
+    store = MemoryStore((10**6, 10**6, 10**6), (16, 16, 16))
+    store.put(((), (3, 4, 5)), np.full((16, 16, 16), 9, np.uint16))
+    view.stores = (store,)
+    seen = view.read((), tuple(np.arange(0, 10**6, 50_000) + at for at in (50, 70, 90)))
+    assert seen[0, 0, 0] == 9 and np.count_nonzero(seen == 9) == 1
+
+
+KEYS = 40
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bricks_are_numpy_slicing(seed):
+    volume = textured_volume((13, 50, 70))
+    bricks = Bricks(a_source(volume).data)
+    chance = np.random.default_rng(seed)
+    for _ in range(KEYS):
+        key = []
+        for length in volume.shape:
+            a, b = sorted(int(v) for v in chance.integers(0, length + 1, 2))
+            kind = chance.integers(4)
+            one = int(chance.integers(length))
+            key.append([slice(a, b), slice(a, b, int(chance.integers(1, 9))), slice(None), one][kind])
+        assert np.array_equal(bricks[tuple(key)], volume[tuple(key)]), key
+
+
+def test_bricks_are_read_once_while_they_are_held():
+    watched = Recorded(textured_volume((13, 50, 70)))
+    lazy_array = da.from_array(watched, chunks=(4, 23, 31), name=False, asarray=True, fancy=False)
+    bricks = Bricks(lazy_array)
+    for z in range(13):
+        assert np.array_equal(bricks[z, 3:40, :], watched._voxels[z, 3:40])
+    read = [str(key) for key, size in zip(watched.keys, watched.sizes, strict=True) if size]
+    assert len(read) == len(set(read)) == 4 * 2 * 3
+
+
+def test_bricks_beyond_the_cap_are_dropped():
+    watched = Recorded(textured_volume((12, 46, 62)))
+    lazy_array = da.from_array(watched, chunks=(4, 23, 31), name=False, asarray=True, fancy=False)
+    bricks = Bricks(lazy_array, cap=5 * 4 * 23 * 31 * 2)
+    for _ in range(2):
+        assert np.array_equal(bricks[:, :, :], watched._voxels)
+    assert np.count_nonzero(watched.sizes) == 24, "12 chunks, of which 5 fit: each read again"
+    assert bricks._nbytes <= 5 * 4 * 23 * 31 * 2 and len(bricks._bricks) == 5
+
+
+def test_bricks_keep_what_was_read_last():
+    watched = Recorded(textured_volume((12, 23, 31)))
+    lazy_array = da.from_array(watched, chunks=(4, 23, 31), name=False, asarray=True, fancy=False)
+    bricks = Bricks(lazy_array, cap=2 * 4 * 23 * 31 * 2)
+    for z in (0, 4, 0, 8, 0):
+        _ = bricks[z, :, :]
+    read = [key[0].start for key, size in zip(watched.keys, watched.sizes, strict=True) if size]
+    assert read == [0, 4, 8], "the third pushed the second out, since the first had been read again"

@@ -1,0 +1,496 @@
+"""The preview in a real window: what is looked at, at once, with the export's bits, and nothing left behind."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+from qtpy.QtCore import QTimer
+
+from conftest import a_source, work_threads
+from napari_cropeq.core.geometry import Box
+from napari_cropeq.gui.session import Session
+from napari_cropeq.gui.viewport import view_of, view_signals
+from napari_cropeq.volume import overview
+from napari_cropeq.volume.export import export
+from napari_cropeq.volume.sources import open_source
+from napari_cropeq.volume.superres import SuperResolution
+from window import TIMEOUT, cells, dock, model_for, small
+
+SHAPE = (12, 72, 80)
+SR_SHAPE = (30, 72, 80)
+TURN = [[1, 0, 0], [0, np.cos(0.3), -np.sin(0.3)], [0, np.sin(0.3), np.cos(0.3)]]
+AFFINE = np.array([[1, 0, 0, 5], [0, 1, 0.1, -3], [0, 0, 1, 2], [0, 0, 0, 1]], float)
+
+
+def begin(viewer, qtbot, model=None, **options):
+    """Open the Preview, press its button, and wait until the view is done."""
+    panel = dock(viewer, "Preview")
+    panel.session.use_model(model or model_for(**options), "a model")
+    panel.buttons["preview"].native.click()
+    settle(viewer, qtbot, panel)
+    return panel
+
+
+def settle(viewer, qtbot, panel) -> None:
+    """Wait until all that is looked at is there and shown."""
+    qtbot.wait(80)  # the view is looked at once it has come to rest
+    qtbot.waitUntil(lambda: panel.result.layer in viewer.layers and not panel.result.looking, timeout=TIMEOUT)
+    qtbot.wait(120)
+    qtbot.waitUntil(lambda: not panel.result._refresh_timer.isActive(), timeout=TIMEOUT)
+
+
+def shown(layer) -> np.ndarray:
+    """Return the slice that napari shows, whole where the layer has one level."""
+    return np.asarray(layer._slice.image.raw)
+
+
+VIEWS = [
+    pytest.param(order, step, zoom, id=f"{''.join('zyx'[a] for a in order)}-{step}-{zoom}")
+    for order, step, zoom in [
+        ((0, 1, 2), 3, 1.0),
+        ((0, 1, 2), 17, 6.0),
+        ((0, 2, 1), 29, 3.0),
+        ((1, 0, 2), 0, 1.0),
+        ((1, 2, 0), 71, 4.0),
+        ((2, 0, 1), 40, 1.0),
+        ((2, 1, 0), 79, 9.0),
+    ]
+]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Return the exported volumes of :func:`cells`, by dtype."""
+    folder = tmp_path_factory.mktemp("export")
+    out = {}
+    for dtype in ("source", "float32"):
+        result = SuperResolution(a_source(cells(SHAPE)), model_for(), dtype=dtype, device="cpu")
+        for _ in export(result, folder / f"{dtype}.ome.zarr"):
+            pass
+        out[dtype] = open_source(folder / f"{dtype}.ome.zarr").volume().compute()
+    return out
+
+
+@pytest.mark.parametrize("dtype", ["source", "float32"])
+def test_previews_have_the_bits_of_the_exported_file(viewer, qtbot, exported, dtype):
+    """One window for all views: every tile they leave behind is compared, and what the screen shows at the end."""
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel = dock(viewer, "Preview")
+    panel.session.use_model(model_for(), "a model")
+    panel.open_result(dtype)
+    panel.buttons["preview"].native.click()
+    for order, step, zoom in (view.values for view in VIEWS):
+        viewer.dims.order = order
+        viewer.dims.set_point(order[0], panel.result.acquisition.sr_offset[order[0]] * 2.5 + step)
+        viewer.scene.camera.zoom = zoom
+        settle(viewer, qtbot, panel)
+        view = view_of(viewer, panel.result.layer)
+        assert view.box.start[order[0]] == step
+        seen = np.asarray(panel.result.layer.data[view.box.slices])
+        assert np.array_equal(seen, exported[dtype][view.box.slices])
+        held = [(s, tile) for s in panel.result.worker.finished_stores() for tile in s]
+        assert any(s.grid.box(t[1]).intersect(view.box) for s, t in held), "tiles, not the interpolation"
+    assert panel.result.dtype == dtype and exported[dtype].dtype == panel.result.layer.dtype
+    for store in panel.result.worker.finished_stores():
+        for lead, index in store:
+            box = store.grid.box(index)
+            assert np.array_equal(store.read((lead, index), box), exported[dtype][box.slices])
+
+
+PLACES = [
+    pytest.param({"scale": (2.5, 1, 1), "translate": (10, -20, 30)}, id="translate"),
+    pytest.param({"scale": (2.5, 1, 1), "rotate": TURN}, id="rotate"),
+    pytest.param({"scale": (2.5, 1, 1), "shear": (0, 0, 0.1)}, id="shear"),
+    pytest.param({"scale": (2.5, 1, 1), "affine": AFFINE}, id="affine"),
+    pytest.param({"scale": (2500, 1000, 1000), "units": ["nm"] * 3}, id="units"),
+]
+
+
+@pytest.mark.parametrize("options", PLACES)
+def test_the_preview_lies_over_its_source(viewer, qtbot, options):
+    source = viewer.add_image(cells(SHAPE), name="cells", **options)
+    lateral = np.linalg.norm(source.data_to_world((0, 0, 1)) - np.array(source.data_to_world((0, 0, 0))))
+    panel = begin(viewer, qtbot, factor=source.scale[0] / np.mean([source.scale[1], lateral]))
+    layer, result = panel.result.layer, panel.result.result
+    for index in ((0, 0, 0), (29, 71, 79), (15, 30, 40)):
+        position = [(index[0] + 0.5) / panel.result.acquisition.factor - 0.5, *index[1:]]
+        assert np.allclose(layer.data_to_world(index), source.data_to_world(position))
+    view = panel.result.view
+    expected = result.compute((), view.box)
+    assert np.array_equal(np.asarray(layer.data[view.box.slices]), expected)
+
+
+@pytest.mark.parametrize("multiscale", [False, True], ids=["one level", "levels"])
+def test_time_channels_and_levels(viewer, qtbot, multiscale):
+    data = np.stack([np.stack([cells(SHAPE, seed) for seed in (1, 2)]), np.stack([cells(SHAPE, s) for s in (3, 4)])])
+    scale = (1, 1, 2.5, 1, 1)
+    viewer.add_image([data, data[..., ::2, ::2]] if multiscale else data, multiscale=multiscale, scale=scale)
+    panel = begin(viewer, qtbot)
+    result, layer = panel.result.result, panel.result.layer
+    for lead in ((1, 0), (0, 1)):
+        viewer.dims.set_current_step((0, 1), lead)
+        settle(viewer, qtbot, panel)
+        view = panel.result.view
+        assert view.lead == lead
+        assert np.array_equal(np.asarray(layer.data[(*lead, *view.box.slices)]), result.compute(lead, view.box))
+
+
+def test_several_layers_are_previewed_side_by_side(viewer, qtbot):
+    layers = [viewer.add_image(cells(SHAPE, seed), scale=(2.5, 1, 1), name=f"cells {seed}") for seed in (1, 2)]
+    panel = begin(viewer, qtbot)
+    first = panel.result
+    panel.layer.value = next(layer for layer in layers if layer is not first.source_layer)
+    panel.buttons["preview"].native.click()
+    settle(viewer, qtbot, panel)
+    assert panel.result is not first and first.alive and panel.result.alive
+    assert len(viewer.layers) == 4
+
+
+def test_the_view_is_followed_until_told_otherwise(viewer, qtbot):
+    viewer.add_image(cells((12, 300, 400)), scale=(2.5, 1, 1), name="cells")
+    viewer.scene.camera.zoom = 8
+    panel = begin(viewer, qtbot, filters=4)
+    first = panel.result.view
+    done, total = panel.result.worker.in_view
+    assert done == total > 0
+    assert panel.message.text().startswith(f"bit-exact on cpu; {total} of {total} tiles in view")
+    viewer.scene.camera.center = (0, 40, 50)
+    settle(viewer, qtbot, panel)
+    assert panel.result.view.box != first.box and panel.result.worker.in_view[0] > 0
+    panel.follow.value = False
+    second, computed = panel.result.view, panel.result.worker.computed
+    viewer.scene.camera.center = (0, 250, 350)
+    qtbot.wait(300)
+    assert panel.result.view is second and panel.result.worker.computed == computed
+    panel.buttons["preview"].native.click()
+    settle(viewer, qtbot, panel)
+    assert panel.result.view is not second and panel.result.worker.computed > computed
+
+
+def test_going_back_costs_nothing(viewer, qtbot):
+    viewer.add_image(cells((12, 300, 400)), scale=(2.5, 1, 1), name="cells")
+    viewer.scene.camera.zoom = 8
+    panel = begin(viewer, qtbot, filters=4)
+    home = viewer.scene.camera.center
+    viewer.scene.camera.center = (0, 40, 50)
+    settle(viewer, qtbot, panel)
+    computed = panel.result.worker.computed
+    viewer.scene.camera.center = home
+    settle(viewer, qtbot, panel)
+    done, total = panel.result.worker.in_view
+    assert done == total > 0 and panel.result.worker.computed == computed
+    other = model_for(filters=8)
+    first = panel.session.model
+    panel.session.use_model(other, "another")
+    settle(viewer, qtbot, panel)
+    panel.session.use_model(first, "the first again")
+    settle(viewer, qtbot, panel)
+    done, total = panel.result.worker.in_view
+    assert done == total > 0 and panel.result.worker.computed == 0, "held for the model it was computed with"
+
+
+def test_zoomed_out_it_works_at_the_centre_and_says_so(viewer, qtbot):
+    viewer.add_image(da.zeros((8, 4000, 4000), chunks=(1, 500, 500), dtype=np.uint16) + 1, scale=(2.5, 1, 1), name="a")
+    viewer.layers[0].data = da.from_array(np.arange(8, dtype=np.uint16)[:, None, None], chunks=1) + da.zeros(
+        (8, 4000, 4000), chunks=(1, 500, 500), dtype=np.uint16
+    )
+    viewer.reset_view()
+    panel = dock(viewer, "Preview")
+    panel.session.use_model(model_for(filters=4), "a model")
+    panel.buttons["preview"].native.click()
+    qtbot.waitUntil(lambda: panel.result.view is not None and panel.result.worker.in_view[0] > 0, timeout=TIMEOUT)
+    assert panel.result.view.limited
+    assert max(panel.result.view.box.shape) <= max(viewer.canvas.size)
+    qtbot.waitUntil(lambda: "working at the centre" in panel.message.text(), timeout=TIMEOUT)
+    viewer.scene.camera.zoom = 2
+    qtbot.waitUntil(lambda: not panel.result.view.limited, timeout=TIMEOUT)
+    panel.buttons["stop"].native.click()
+
+
+def test_a_large_volume_is_never_empty(viewer, qtbot, monkeypatch):
+    """Where neither tile nor overview has come yet the interpolation of the view does."""
+    monkeypatch.setattr(overview, "VOXELS", 1000)
+    viewer.add_image(cells((40, 72, 80)) + 100, scale=(2.5, 1, 1), name="cells")
+    panel = dock(viewer, "Preview")
+    model = model_for(filters=32)
+    torch.nn.init.zeros_(model.network.tail.weight)  # the SR is the interpolation, nowhere 0
+    panel.session.use_model(model, "a model")
+    panel.buttons["preview"].native.click()
+    qtbot.waitUntil(lambda: panel.result.layer is not None and panel.result.layer in viewer.layers, timeout=TIMEOUT)
+    seen = []
+    while panel.result.looking:
+        seen.append(np.count_nonzero(shown(panel.result.layer)) / shown(panel.result.layer).size)
+        qtbot.wait(20)
+    settle(viewer, qtbot, panel)
+    view, result = panel.result.view, panel.result.result
+    assert np.array_equal(np.asarray(panel.result.layer.data[view.box.slices]), result.compute((), view.box))
+    assert seen[0] > 0 and seen == sorted(seen) and seen[len(seen) // 2] == 1, "full long before the last tile"
+    planes = panel.result.worker._interpolated[0]
+    assert len(planes), "the plane was interpolated meanwhile"
+    for tile in planes:
+        assert np.array_equal(
+            planes.read(tile, planes.grid.box(tile[1])), result.interpolated((), planes.grid.box(tile[1]))
+        )
+
+
+def broken_source():
+    """Return a volume of which the right half cannot be read."""
+
+    def block(block_info=None):
+        (_, _), (_, _), (x, _) = block_info[None]["array-location"]
+        if x >= 200:
+            raise OSError("Got a chunk that cannot be read, expected one that can: check the disk.")
+        return cells((12, 72, 100), seed=x)
+
+    return da.map_blocks(block, chunks=((12,), (72,), (100,) * 4), dtype=np.uint16, meta=np.zeros((0, 0, 0), np.uint16))
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_goes_on(viewer, qtbot, monkeypatch):
+    monkeypatch.setattr("napari_cropeq.core.normalisation._sample", lambda source, seed: np.arange(3000.0))
+    monkeypatch.setattr(overview, "VOXELS", 1000)
+    source = viewer.add_image(da.zeros((12, 72, 400), dtype=np.uint16), scale=(2.5, 1, 1), contrast_limits=(0, 3000))
+    source.visible = False  # napari would stumble over it as well
+    source.data = broken_source()
+    viewer.dims.order = (0, 1, 2)
+    viewer.reset_view()
+    panel = dock(viewer, "Preview")
+    panel.session.use_model(model_for(filters=4), "a model")
+    panel.buttons["preview"].native.click()
+    qtbot.waitUntil(lambda: "check the disk" in panel.message.text(), timeout=TIMEOUT)
+    settle(viewer, qtbot, panel)
+    assert panel.result.alive
+    done, total = panel.result.worker.in_view
+    assert 0 < done < total
+    result, store = panel.result.result, panel.result.worker.in_view_store
+    assert all(
+        np.array_equal(store.read(t, store.grid.box(t[1])), result.compute((), store.grid.box(t[1]))) for t in store
+    )
+    assert max(store.grid.box(t[1]).stop[2] for t in store) <= 200
+
+
+def test_the_volume_takes_over_what_was_previewed_and_the_other_way_round(viewer, qtbot, monkeypatch, tmp_path):
+    boxes = []
+    compute = SuperResolution.compute
+
+    def counted(self, lead, box, stop=lambda: False):
+        boxes.append(box)
+        return compute(self, lead, box, stop)
+
+    monkeypatch.setattr(SuperResolution, "compute", counted)
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel = begin(viewer, qtbot)
+    for z in range(30):  # all of it, plane by plane
+        viewer.dims.set_point(0, z - 0.75)
+        settle(viewer, qtbot, panel)
+    volume = dock(viewer, "Volume")
+    boxes.clear()
+    volume.destination.value = tmp_path / "out.ome.zarr"
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
+    assert boxes == [], "no voxel was computed twice"
+    viewer.dims.order = (1, 0, 2)
+    settle(viewer, qtbot, panel)
+    done, total = panel.result.worker.in_view
+    assert done == total > 0 and boxes == [], "what the volume has is not computed again"
+
+
+def test_another_model_takes_over_where_the_view_is_followed(viewer, qtbot):
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel = begin(viewer, qtbot, filters=8)
+    first = panel.result
+    panel.session.use_model(model_for(filters=4), "another")
+    settle(viewer, qtbot, panel)
+    assert panel.result is not first and not first.alive
+    view = panel.result.view
+    seen = np.asarray(panel.result.layer.data[view.box.slices])
+    assert np.array_equal(seen, panel.result.result.compute((), view.box))
+    assert len(viewer.layers) == 3, "the first result stays"
+    panel.buttons["stop"].native.click()
+    second = panel.result
+    panel.session.use_model(model_for(filters=8), "not followed")
+    assert panel.result is second
+
+
+def test_live_while_training(viewer, qtbot, monkeypatch):
+    """The layer shows ever newer weights, and at the end those of the model, without another layer."""
+    monkeypatch.setattr("napari_cropeq.gui.training_run.GLIMPSE_SECONDS", 0.5)
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train, panel = dock(viewer, "Train"), dock(viewer, "Preview")
+    small(train, minutes=0.1)
+    panel.live.value = True
+    train.buttons["start"].native.click()
+    models = set()
+
+    def watched() -> bool:
+        if panel.result is not None:
+            models.add(panel.result.model.fingerprint)
+        return train._job is None
+
+    qtbot.waitUntil(watched, timeout=TIMEOUT)
+    settle(viewer, qtbot, panel)
+    assert len(models) > 2
+    assert panel.result.model is train.session.model
+    assert [layer.name for layer in viewer.layers] == ["cells", "cells SR"]
+    view, whole = panel.result.view, SuperResolution(panel.result.result.source, train.session.model)
+    assert np.array_equal(np.asarray(panel.result.layer.data[view.box.slices]), whole.compute((), view.box))
+    assert not panel.result.worker._outdated, "old weights are not shown any more"
+    panel.live.value = False
+    assert panel.session.live_wanted == 0
+
+
+def test_flip_and_curtain(viewer, qtbot):
+    source = viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel = dock(viewer, "Preview")
+    panel.buttons["flip"].native.click()
+    assert "press Preview first" in panel.message.text()
+    panel.session.use_model(model_for(), "a model")
+    panel.buttons["preview"].native.click()
+    settle(viewer, qtbot, panel)
+    sr = panel.result.layer
+    panel.buttons["flip"].native.click()
+    assert source.visible and not sr.visible
+    panel.buttons["flip"].native.click()
+    assert sr.visible and not source.visible
+    panel.curtain.value = True
+    assert panel.compare.curtain and source.visible and sr.visible
+    panel.buttons["flip"].native.click()
+    assert not panel.curtain.value
+    viewer.window.remove_dock_widget(panel)
+    assert source.visible and sr.visible
+
+
+def test_a_box_in_3d(viewer, qtbot):
+    viewer.add_image(cells((24, 100, 120)), scale=(2.5, 1, 1), name="cells")
+    panel = dock(viewer, "Preview")
+    panel.session.use_model(model_for(filters=4), "a model")
+    panel.box_size.value = 32
+    viewer.dims.ndisplay = 3
+    panel.buttons["preview"].native.click()
+    settle(viewer, qtbot, panel)
+    result, box = panel.result, panel.result.box.layer
+    assert box in viewer.layers and not result.layer.visible
+    assert box.data.shape == (32, 32, 32) and not box.multiscale
+    view = result.view
+    assert np.array_equal(np.asarray(box.data), result.result.compute((), view.box))
+    assert np.allclose(box.data_to_world((0, 0, 0)), result.layer.data_to_world(view.box.start))
+    viewer.scene.camera.center = (30, 20, 20)
+    settle(viewer, qtbot, panel)
+    assert result.box.layer is box and result.view.box != view.box
+    assert np.array_equal(shown(box).reshape(32, 32, 32), result.result.compute((), result.view.box))
+    assert np.allclose(box.data_to_world((0, 0, 0)), result.layer.data_to_world(result.view.box.start))
+    corners = np.array([[30, 10, 20], [30, 10, 60], [30, 50, 60], [30, 50, 20]], float)
+    drawn = viewer.add_shapes([corners], shape_type="rectangle", name="region")
+    panel.region.value = drawn
+    settle(viewer, qtbot, panel)
+    assert box.data.shape == (32, 41, 41)
+    viewer.dims.ndisplay = 2
+    settle(viewer, qtbot, panel)
+    assert box not in viewer.layers and result.layer.visible and result.view.across == 0
+
+
+def connections(viewer) -> list[int]:
+    """Return how many listeners each event has that the preview listens to."""
+    events = [*view_signals(viewer), viewer.layers.events.removed, viewer.layers.events.inserted]
+    return [len(event.callbacks) for event in events]
+
+
+ENDINGS = {
+    "source removed": lambda viewer, panel: viewer.layers.remove(panel.result.source_layer),
+    "preview removed": lambda viewer, panel: viewer.layers.remove(panel.result.layer),
+    "dock closed": lambda viewer, panel: viewer.window.remove_dock_widget(panel),
+}
+MOMENTS = [(end, when) for end in ENDINGS for when in ("preparing", "working", "idle")]
+MOMENTS.remove(("preview removed", "preparing"))  # there is no layer yet
+
+
+@pytest.mark.parametrize(("end", "when"), MOMENTS)
+def test_nothing_is_left_behind(viewer, qtbot, end, when):
+    viewer.add_image(cells((30, 128, 128)), scale=(2.5, 1, 1), name="cells")
+    first = dock(viewer, "Preview")  # what the window itself keeps is there from now on
+    viewer.window.remove_dock_widget(first)
+    del first
+    qtbot.wait(50)
+    before, keys = connections(viewer), set(viewer.keymap)
+    panel = dock(viewer, "Preview")
+    docked = connections(viewer)
+    panel.session.use_model(model_for(filters=32), "a model")
+    panel.buttons["preview"].native.click()
+    result = panel.result
+    if when != "preparing":
+        qtbot.waitUntil(lambda: result.layer in viewer.layers, timeout=TIMEOUT)
+    if when == "idle":
+        settle(viewer, qtbot, panel)
+    ENDINGS[end](viewer, panel)
+    qtbot.waitUntil(lambda: not work_threads(), timeout=5000)
+    assert not result.alive and not result.busy
+    assert not any(timer.isActive() for timer in result.findChildren(QTimer))
+    assert connections(viewer) == (before if end == "dock closed" else docked)
+    assert set(viewer.keymap) == keys
+    names = [layer.name for layer in viewer.layers]
+    assert names in (["cells"], ["cells SR"], ["cells", "cells SR"]) or (end, when) == ("source removed", "preparing")
+
+
+def test_closing_the_window_while_it_works(viewer, qtbot):
+    viewer.add_image(cells((30, 128, 128)), scale=(2.5, 1, 1), name="cells")
+    panel = dock(viewer, "Preview")
+    panel.session.use_model(model_for(filters=64), "a model")
+    panel.buttons["preview"].native.click()
+    qtbot.waitUntil(lambda: panel.result.layer in viewer.layers, timeout=TIMEOUT)
+    assert work_threads()
+    viewer.close()
+    qtbot.waitUntil(lambda: not work_threads(), timeout=5000)
+
+
+def test_previews_do_not_pile_up_threads(viewer, qtbot):
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel = begin(viewer, qtbot, filters=4)
+    for filters in (8, 4, 8):
+        panel.session.use_model(model_for(filters=filters), "another")
+        settle(viewer, qtbot, panel)
+        assert len(work_threads()) == 1
+    gc.collect()
+    assert threading.active_count() < 12
+    assert [r for r in Session.of(viewer).results if r.alive] == [panel.result]
+
+
+def test_the_cap_in_the_preferences_is_the_caches(viewer, qtbot):
+    from napari.settings import get_plugin_settings
+
+    viewer.add_image(cells((12, 300, 400)), scale=(2.5, 1, 1), name="cells")
+    panel = begin(viewer, qtbot, filters=4)
+    held = panel.session.cache.nbytes
+    assert held > 0 and panel.session.cache.cap == 2 * 10**9
+    get_plugin_settings("napari-cropeq").computing.cache_memory = 0.25
+    assert panel.session.cache.cap == 250_000_000
+
+
+def test_a_box_is_read_only_where_tiles_need_it(viewer, qtbot):
+    """A tile of a corner does not read the other one."""
+    read = []
+
+    class Watched:
+        shape, dtype, ndim = (12, 400, 400), np.dtype(np.uint16), 3
+
+        def __getitem__(self, key):
+            if threading.current_thread().name == "cropeq":
+                read.append(tuple((k.start, k.stop) for k in key))
+            return cells((12, 400, 400))[key]
+
+    data = da.from_array(Watched(), chunks=(12, 50, 50), name=False, asarray=True)
+    viewer.add_image(data, scale=(2.5, 1, 1), contrast_limits=(0, 3000), name="cells")
+    panel = begin(viewer, qtbot, filters=4)
+    worker = panel.result.worker
+    worker.look(None)
+    result = worker.result
+    for held in (result._over, result._bricks):
+        held.cache_clear()
+    read.clear()
+    box = Box((0, 0, 0), (16, 32, 64))
+    threading.Thread(target=lambda: result.compute((), box), name="cropeq").start()
+    qtbot.waitUntil(lambda: not any(t is not panel.result._job._thread for t in work_threads()), timeout=TIMEOUT)
+    assert read and max(stop for key in read for _, stop in key[1:]) <= 150

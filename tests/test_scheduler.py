@@ -1,0 +1,274 @@
+"""In which order tiles come, and what is taken over from what is finished."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from napari_cropeq.core.geometry import Box
+from napari_cropeq.core.predict import StoppedError
+from napari_cropeq.volume.cache import MemoryStore
+from napari_cropeq.volume.reuse import Reuse
+from napari_cropeq.volume.scheduler import Done, Failed, Scheduler, Wish
+
+SHAPE = (37, 50, 70)
+
+
+class Counted:
+    """Computes the coordinates of a box as voxels, remembering every box."""
+
+    def __init__(self) -> None:
+        self.boxes: list[tuple[tuple[int, ...], Box]] = []
+
+    def __call__(self, lead, box: Box, stop=None) -> np.ndarray:
+        self.boxes.append((lead, box))
+        z, y, x = np.ogrid[box.slices]
+        return (z * 10_000 + y * 100 + x).astype(np.float32)
+
+
+def coordinates(shape) -> np.ndarray:
+    return Counted()((), Box.whole(shape))
+
+
+def wishes(store, compute, tiles) -> list[Wish]:
+    return [Wish(store, tile, compute) for tile in tiles]
+
+
+PART = (64, 64, 128)
+ODD = [(1, 1, 1), SHAPE, (130, 257, 300), (5, 600, 3)]
+
+
+@pytest.mark.parametrize("shape", ODD, ids=str)
+@pytest.mark.parametrize("leads", [[()], [(0, 1), (2, 0)]], ids=["zyx", "tczyx"])
+def test_all_is_every_tile_once(shape, leads):
+    compute, memory = Counted(), MemoryStore(shape)
+    scheduler = Scheduler(PART)
+    scheduler.run_all(memory, leads, compute)
+    assert not scheduler.idle
+    finished = list(scheduler.run())
+    assert scheduler.idle
+    assert sum(done.tiles for done in finished) == memory.grid.count * len(leads) == len(memory)
+    expected = coordinates(shape)
+    for lead in leads:
+        times = np.zeros(shape, int)
+        for one, box in compute.boxes:
+            times[box.slices] += one == lead
+        assert (times == 1).all()
+        for index in memory.grid.indices(Box.whole(shape)):
+            box = memory.grid.box(index)
+            assert np.array_equal(memory.read((lead, index), box), expected[box.slices])
+
+
+def test_what_is_looked_at_comes_first_and_in_order():
+    compute, memory = Counted(), MemoryStore((64, 512, 512))
+    scheduler = Scheduler(PART)
+    scheduler.run_all(memory, [()], compute)
+    wanted = [((), (1, 5, 3)), ((), (0, 2, 2)), ((), (1, 0, 0))]
+    run = scheduler.run()
+    next(run)  # a bulk box is under way
+    generation = scheduler.look_at(wishes(memory, compute, wanted))
+    already = [tile for tile in wanted if tile in memory]
+    visible = [tile for tile in wanted if tile not in already]
+    first = [next(run) for _ in visible]
+    assert [done.box for done in first] == [memory.grid.box(index) for _, index in visible]
+    assert {done.generation for done in first} == {generation}
+    assert already and visible
+    list(run)
+    assert len(memory) == memory.grid.count, "then all the rest"
+
+
+def test_a_new_wish_drops_the_last():
+    compute, memory = Counted(), MemoryStore((64, 512, 512))
+    scheduler = Scheduler(PART)
+    one = scheduler.look_at(wishes(memory, compute, [((), (0, 0, x)) for x in range(5)]))
+    run = scheduler.run()
+    assert next(run).generation == one
+    two = scheduler.look_at(wishes(memory, compute, [((), (1, 1, 1)), ((), (0, 0, 0))]))
+    assert two == one + 1
+    rest = list(run)
+    assert [(done.box, done.generation) for done in rest] == [(memory.grid.box((1, 1, 1)), two)]
+    assert len(compute.boxes) == 2, "neither what is outdated nor what is finished already"
+
+
+def test_all_can_be_stopped():
+    compute, memory = Counted(), MemoryStore((64, 512, 512))
+    scheduler = Scheduler(PART)
+    scheduler.run_all(memory, [()], compute)
+    run = scheduler.run()
+    next(run)
+    scheduler.look_at(wishes(memory, compute, [((), (1, 31, 7))]))
+    scheduler.stop_all()
+    assert [done.box for done in run] == [memory.grid.box((1, 31, 7))]
+    assert scheduler.idle and len(compute.boxes) == 2
+
+
+def test_all_skips_what_is_finished():
+    compute, memory = Counted(), MemoryStore((64, 256, 512))
+    whole = Box.whole((64, 256, 512))
+    for index in memory.grid.indices(whole):
+        if index[2] < 4:
+            memory.put(((), index), np.ones(memory.grid.box(index).shape, np.uint16))
+    scheduler = Scheduler(PART)
+    scheduler.run_all(memory, [()], compute)
+    list(scheduler.run())
+    assert sum(box.size for _, box in compute.boxes) == whole.size // 2
+    assert all(box.start[2] >= 256 for _, box in compute.boxes)
+
+
+def test_a_tile_larger_than_a_part_is_computed_in_parts_and_put_whole():
+    shape = (130, 150, 200)
+    compute, memory = Counted(), MemoryStore(shape, (128, 128, 128))
+    scheduler = Scheduler(PART)
+    scheduler.run_all(memory, [()], compute)
+    run = scheduler.run()
+    assert next(run) == Done(memory, (), Box((0, 0, 0), (64, 64, 128)), 0, 0)
+    assert len(memory) == 0, "nothing of a tile before it is whole"
+    looked = MemoryStore(shape)
+    scheduler.look_at(wishes(looked, compute, [((), (0, 0, 0))]))
+    assert next(run).box == looked.grid.box((0, 0, 0)), "what is looked at need not wait for a whole tile"
+    finished = list(run)
+    assert sum(done.tiles for done in finished) == memory.grid.count == len(memory)
+    assert all(box.size <= np.prod(PART) for _, box in compute.boxes)
+    for index in memory.grid.indices(Box.whole(shape)):
+        box = memory.grid.box(index)
+        assert np.array_equal(memory.read(((), index), box), coordinates(shape)[box.slices])
+
+
+def test_stopping_all_stops_the_box_under_way():
+    asked = []
+
+    def slow(lead, box, stop):
+        scheduler.stop_all()  # as from another thread
+        asked.append(stop())
+        raise StoppedError
+
+    memory = MemoryStore(SHAPE)
+    scheduler = Scheduler(PART)
+    scheduler.run_all(memory, [()], slow)
+    assert scheduler.running_all
+    assert list(scheduler.run()) == [] and asked == [True]
+    assert scheduler.idle and not scheduler.running_all and len(memory) == 0
+
+
+def test_closing_ends_a_waiting_worker():
+    compute, memory = Counted(), MemoryStore((64, 512, 512))
+    scheduler = Scheduler(PART)
+    finished = []
+    thread = threading.Thread(target=lambda: finished.extend(scheduler.run(wait=True)))
+    thread.start()
+    scheduler.look_at(wishes(memory, compute, [((), (0, 0, 0))]))
+    deadline = time.monotonic() + 10
+    while not len(memory) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert thread.is_alive() and len(memory) == 1, "a wish wakes it, and it waits for more"
+    started = time.monotonic()
+    scheduler.close()
+    thread.join(10)
+    assert not thread.is_alive() and time.monotonic() - started < 5
+    assert [done.box for done in finished if done] == [memory.grid.box((0, 0, 0))]
+    assert list(scheduler.run()) == [], "closed for good"
+
+
+def broken_at(*bad: tuple[int, int, int]):
+    """Return a function that computes coordinates, but no box that begins at ``bad``."""
+
+    def compute(lead, box, stop=None):
+        if box.start in bad:
+            raise OSError(f"no data at {box.start}")
+        return Counted()(lead, box)
+
+    return compute
+
+
+def test_a_tile_that_cannot_be_computed_does_not_end_the_others():
+    memory = MemoryStore((64, 512, 512))
+    compute = broken_at(memory.grid.box((0, 1, 0)).start)
+    scheduler = Scheduler(PART)
+    scheduler.look_at(wishes(memory, compute, [((), (0, y, 0)) for y in range(3)]))
+    events = list(scheduler.run())
+    assert [type(event) for event in events] == [Done, Failed, Done]
+    assert str(events[1].error).startswith("no data at") and not events[1].bulk
+    assert len(memory) == 2
+    scheduler.look_at(wishes(memory, compute, [((), (0, 1, 0))]))
+    assert isinstance(next(scheduler.run()), Failed), "asked for again it is tried again"
+
+
+def test_an_error_ends_the_run_over_all_and_nothing_else():
+    memory = MemoryStore(SHAPE)
+    scheduler = Scheduler(PART)
+    scheduler.run_all(memory, [()], broken_at((0, 0, 0)))
+    [event] = scheduler.run()
+    assert isinstance(event, Failed) and event.bulk
+    assert len(memory) == 0 and scheduler.idle
+    scheduler.look_at(wishes(memory, Counted(), [((), (0, 0, 0))]))
+    assert isinstance(next(scheduler.run()), Done)
+
+
+@pytest.mark.parametrize("still_wanted", [True, False], ids=["kept", "dropped"])
+def test_the_tile_under_way_is_stopped_once_it_is_outdated(still_wanted):
+    memory, asked = MemoryStore((64, 512, 512)), []
+
+    def slow(lead, box, stop):
+        asked.append(stop())
+        seen = [((), (0, 0, 0))] if still_wanted else [((), (1, 1, 1))]
+        scheduler.look_at(wishes(memory, Counted(), seen))  # as from another thread
+        asked.append(stop())
+        if stop():
+            raise StoppedError
+        return Counted()(lead, box)
+
+    scheduler = Scheduler(PART)
+    scheduler.look_at(wishes(memory, slow, [((), (0, 0, 0))]))
+    list(scheduler.run())
+    assert asked == [False, not still_wanted]
+    assert set(memory) == {((), (0, 0, 0) if still_wanted else (1, 1, 1))}
+
+
+def test_the_background_waits_for_what_is_looked_at_and_goes_before_all():
+    compute, memory, order = Counted(), MemoryStore((64, 512, 512)), []
+
+    def steps():
+        for number in range(3):
+            order.append(number)
+            if number == 0:
+                scheduler.look_at(wishes(memory, compute, [((), (0, 0, 0))]))
+            yield
+
+    scheduler = Scheduler(PART)
+    scheduler.run_all(memory, [()], compute)
+    scheduler.add_background(steps())
+    run = scheduler.run()
+    assert next(run).box == memory.grid.box((0, 0, 0)) and order == [0]
+    assert next(run).box.size == np.prod(PART) and order == [0, 1, 2]
+
+
+def test_an_error_in_the_background_ends_the_background():
+    def steps():
+        yield
+        raise OSError("unreadable")
+
+    scheduler = Scheduler(PART)
+    scheduler.add_background(steps())
+    [event] = scheduler.run()
+    assert str(event.error) == "unreadable" and scheduler.idle
+
+
+def test_a_box_is_taken_from_finished_tiles_and_only_the_rest_is_computed():
+    shape = (40, 60, 80)
+    expected = coordinates(shape)
+    coarse, fine = MemoryStore(shape, (40, 30, 80)), MemoryStore(shape, (40, 60, 20))
+    box = Box((5, 10, 10), (35, 50, 70))
+    for store, index in ((coarse, (0, 0, 0)), (fine, (0, 0, 0)), (fine, (0, 0, 3))):
+        store.put(((), index), expected[store.grid.box(index).slices])
+    compute = Counted()
+    reuse = Reuse(lambda: [coarse, fine], compute)
+    assert np.array_equal(reuse((), box), expected[box.slices])
+    assert [b for _, b in compute.boxes] == [Box((5, 30, 20), (35, 50, 60))], "the smallest box around what is missing"
+    coarse.put(((), (0, 1, 0)), expected[coarse.grid.box((0, 1, 0)).slices])
+    assert np.array_equal(reuse((), box), expected[box.slices])
+    assert len(compute.boxes) == 1, "all of it was there"
+    assert np.array_equal(reuse((1,), box), expected[box.slices])
+    assert compute.boxes[-1] == ((1,), box), "tiles of another channel are none of this one"

@@ -112,7 +112,10 @@ class Demo:
         panel = self.panel("Train")
         panel.recipe.set_budget(minutes=self.minutes)
         panel.buttons["start"].native.click()
-        self.wait(lambda: panel._job is None, panel, self.minutes * 60 + 120)
+        timeout = self.minutes * 60 + 120
+        self.wait(lambda: panel._job is None or panel.bar.value() > 600, panel, timeout)
+        panel.grab().save(str(self.output / "train-widget.png"))
+        self.wait(lambda: panel._job is None, panel, timeout)
         panel.file.value = self.output / "model.safetensors"
         panel.buttons["save_model"].native.click()
         self.session = panel.session

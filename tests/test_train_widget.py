@@ -9,26 +9,18 @@ import pytest
 import torch
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QComboBox
 from scipy import ndimage
 
 from napari_cropeq.core.checkpoint import Checkpoint
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition
 from napari_cropeq.core.recipe import PRESETS, Recipe
-from napari_cropeq.core.training import Training
+from napari_cropeq.core.training import Thumbnail, Training
 from napari_cropeq.gui.recipe_form import RecipeForm
+from napari_cropeq.gui.thumbnails import Thumbnails
 from napari_cropeq.gui.train_widget import checkpoint_path
 from napari_cropeq.gui.training_data import TrainingData
-from window import TIMEOUT, cells, dock, model_for, small
-
-
-def trained(qtbot, train, button: str = "start"):
-    """Press a button, wait for the end of the training, and return the model."""
-    train.buttons[button].native.click()
-    qtbot.waitUntil(lambda: train._job is not None or train.complaining, timeout=TIMEOUT)
-    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
-    assert not train.complaining, train.message.text()
-    return train.session.model
+from window import TIMEOUT, cells, dock, model_for, small, trained
 
 
 def offered(train) -> tuple[bool, bool]:
@@ -82,6 +74,9 @@ def test_every_option_of_a_recipe_reaches_it(qtbot, name):
     form.restore.click()
     assert form.recipe() == Recipe.preset("fast")
     assert form._labels[name].styleSheet() == ""
+    assert form.text() == "▸ Advanced options"
+    form.expand(animate=False)
+    assert form.text() == "▾ Advanced options"
 
 
 def test_the_device_chosen_is_the_one_used(viewer, qtbot):
@@ -132,6 +127,33 @@ def test_curves_thumbnails_and_time_left_update(viewer, qtbot):
     assert list(losses) == pytest.approx([loss for *_, loss in told])
     train.curves.logarithmic.setChecked(True)
     assert np.allclose(train.curves._validation.getData()[1], np.log10(losses))
+
+
+PATCHES = [
+    pytest.param((32, 32), (96, 96), id="square"),
+    pytest.param((68, 32), (96, 117), id="factor-2.433"),
+    pytest.param((192, 32), (96, 117), id="factor-8"),
+    pytest.param((20, 64), (64, 20), id="flat"),
+    pytest.param((300, 200), (104, 128), id="large"),
+]
+
+
+@pytest.mark.parametrize("at", [0.02, 0.5, 0.98], ids=["top", "middle", "bottom"])
+@pytest.mark.parametrize(("shape", "shown"), PATCHES)
+def test_a_patch_is_shown_large_enough_to_be_seen(qtbot, shape, shown, at):
+    """Of one that is much higher than wide, the part where there is something."""
+    patch = np.zeros(shape, np.float32)
+    row = round(at * (shape[0] - 4))
+    patch[row : row + 4, ::2] = 1
+    thumbnails = Thumbnails()
+    qtbot.addWidget(thumbnails)
+    thumbnails.show_patch(Thumbnail(patch, patch, patch))
+    for label in thumbnails._images.values():
+        size, image = label.pixmap().size(), label.pixmap().toImage()
+        assert (size.width(), size.height()) == shown
+        pixels = [image.pixelColor(x, y).value() for x in range(shown[0]) for y in range(shown[1])]
+        bright = np.mean(np.array(pixels) > 100)
+        assert 1.5 / shown[1] < bright < 0.5, "the rows where there is something"
 
 
 def test_continue_goes_on(viewer, qtbot, tmp_path):
@@ -203,7 +225,7 @@ def test_what_was_interrupted_on_other_voxels_is_not_resumed(viewer, qtbot):
     qtbot.waitUntil(lambda: train.complaining, timeout=TIMEOUT)
     assert "other voxels" in train.message.text()
     qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
-    assert checkpoint.exists
+    assert checkpoint.exists and train.session.model is None
 
 
 def test_closing_the_dock_leaves_a_checkpoint(viewer, qtbot):
@@ -248,6 +270,12 @@ def test_a_suggestion_is_never_applied_by_itself(viewer, qtbot, data, honest):
 def test_the_lateral_width_reaches_the_model(viewer, qtbot):
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train = dock(viewer, "Train")
+    row = train.source.lateral_fwhm.native
+    assert row.visibleRegion().isEmpty(), "folded away"
+    train.profile.expand(animate=False)
+    for widget in (row, train.profile.lateral_label):
+        qtbot.waitUntil(lambda widget=widget: widget.visibleRegion().boundingRect() == widget.rect())
+    assert train.profile.lateral_label.text() == "Lateral FWHM"
     train.source.lateral_fwhm.value = 1.5
     small(train, patches=4)
     assert trained(qtbot, train).acquisition.lateral_fwhm == 1.5
@@ -286,6 +314,9 @@ def test_channels_that_are_layers(viewer, qtbot):
     train.layer.value = layer
     assert offered(train) == (True, False)
     train.source.channels.value = "all"
+    viewer.add_image(cells(seed=3), scale=(2.5, 1, 1), name="third")
+    assert train.source.channels.value == "all", "a choice stays while it is there"
+    viewer.layers.remove("third")
     small(train, patches=8)
     model = trained(qtbot, train)
     dark, bright = model.normalisations
@@ -296,27 +327,58 @@ def test_channels_that_are_layers(viewer, qtbot):
     assert train.source.channels.value == "shown"
 
 
-def test_an_axis_labelled_as_channels(viewer):
+LABELS = [
+    pytest.param("c", True, id="c"),
+    pytest.param("Channel", True, id="channel"),
+    pytest.param("channels", True, id="channels"),
+    pytest.param("t", False, id="t"),
+    pytest.param("-4", False, id="none"),
+]
+
+
+@pytest.mark.parametrize(("label", "is_channels"), LABELS)
+def test_one_leading_axis_is_time_unless_labelled_as_channels(viewer, label, is_channels):
     data = np.stack([cells(), cells(seed=2)])
-    viewer.add_image(data, scale=(1, 2.5, 1, 1), axis_labels=("c", "z", "y", "x"), name="cells")
+    viewer.add_image(data, scale=(1, 2.5, 1, 1), axis_labels=(label, "z", "y", "x"), name="cells")
     train = dock(viewer, "Train")
-    assert offered(train) == (True, False)
-    train.source.channels.value = "all"
-    assert [v[0][:, :, :].max() for v in train.source.data(train.viewer.dims.point).channels] == [d.max() for d in data]
+    assert offered(train) == (is_channels, not is_channels)
+    (train.source.channels if is_channels else train.source.times).value = "all"
+    volumes = train.source.data(train.viewer.dims.point).channels
+    assert [len(times) for times in volumes] == ([1, 1] if is_channels else [2])
+    assert [v[:, :, :].max() for times in volumes for v in times] == [d.max() for d in data]
 
 
-def test_a_wheel_over_a_field_changes_nothing(viewer, qtbot):
-    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
-    train = dock(viewer, "Train")
-    box = train.source.fwhm.native
+def turned_over(widget) -> QWheelEvent:
+    """Return the event of a wheel that is turned over a widget, sent to it."""
     at = QPointF(5, 5)
-    turned = QWheelEvent(
+    event = QWheelEvent(
         at, at, QPoint(0, 0), QPoint(0, 120), Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier,
         Qt.ScrollPhase.NoScrollPhase, False,
     )  # fmt: skip
-    box.clearFocus()
-    QApplication.sendEvent(box, turned)
-    assert train.source.fwhm.value == 2.5
+    QApplication.sendEvent(widget, event)
+    return event
+
+
+def test_a_wheel_over_a_field_changes_nothing(viewer, qtbot):
+    """It scrolls the panel; only the field that is being edited takes it."""
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    train.recipe.preset.value = "paper"
+    train.recipe.expand(animate=False)
+    told = train.source.acquisition(), train.recipe.recipe(), train.recipe.preset.value, train.device.value
+    fields = [f for kind in (QAbstractSpinBox, QComboBox) for f in train.findChildren(kind)]
+    assert len(fields) > 20
+    for field in fields:
+        field.clearFocus()
+        assert not turned_over(field).isAccepted()
+    assert told == (train.source.acquisition(), train.recipe.recipe(), train.recipe.preset.value, train.device.value)
+    box = train.source.fwhm.native
+    viewer.window._qt_window.activateWindow()
+    box.setFocus()
+    qtbot.waitUntil(box.hasFocus)
+    before = box.value()
+    turned_over(box)
+    assert box.value() > before
 
 
 def test_stop_keeps_the_best_weights(viewer, qtbot):
@@ -466,5 +528,8 @@ def test_a_width_belongs_to_its_layer(viewer):
     assert train.source.fwhm.value == 4
     train.layer.value = known
     train.source.fwhm.value = 5.5
+    train.source.lateral_fwhm.value = 1.5
     known.scale = (2.6, 1, 1)
-    assert train.source.fwhm.value == 5.5
+    assert (train.source.fwhm.value, train.source.lateral_fwhm.value) == (5.5, 1.5)
+    train.layer.value = other
+    assert train.source.lateral_fwhm.value == 0, "not known of this one"

@@ -215,3 +215,16 @@ def test_the_edge_loss_sees_edges_alone():
         "4 at two of 7 columns, in one of 2 directions"
     )
     assert edge_loss(step, torch.zeros(1, 1, 9, 9)) == pytest.approx(float(edge_loss(step.mT, torch.zeros(1, 1, 9, 9))))
+
+
+def test_the_patch_shown_is_the_one_of_most_contrast(spots):
+    """Of a volume that is mostly background."""
+    _, source = spots
+    dark = source * 0.01
+    dark[:, :48, :48] = source[:, :48, :48]
+    training = Training(dark, Z4, small(validation=16), "cpu")
+    one, two = training.thumbnail(), training.thumbnail()
+    contrasts = training._held.target.flatten(1).var(dim=1, correction=0)
+    assert one.truth.var() == pytest.approx(float(contrasts.max()), rel=1e-4)
+    assert float(contrasts[0]) < 0.9 * float(contrasts.max()), "not just the first"
+    assert np.array_equal(one.truth, two.truth)

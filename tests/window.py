@@ -36,3 +36,12 @@ def small(train, **budget: float) -> None:
     """Choose a small network and a budget."""
     train.recipe.fields["filters"].value = 8
     train.recipe.set_budget(**budget)
+
+
+def trained(qtbot, train, button: str = "start"):
+    """Press a button, wait for the end of the training, and return the model."""
+    train.buttons[button].native.click()
+    qtbot.waitUntil(lambda: train._job is not None or train.complaining, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
+    assert not train.complaining, train.message.text()
+    return train.session.model

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from napari_cropeq.core.model import SUFFIX, Model, provenance
+from napari_cropeq.core.model import SUFFIX, Model, partial_of, provenance
 from napari_cropeq.core.recipe import Recipe
 from napari_cropeq.core.training import Training
 
@@ -74,5 +74,6 @@ class Checkpoint:
         return model
 
     def remove(self) -> None:
-        """Remove the file of a training that has ended."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file of a training that has ended, and what a killed one has written of the next."""
+        for path in (self.path, partial_of(self.path)):
+            path.unlink(missing_ok=True)

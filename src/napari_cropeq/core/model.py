@@ -115,7 +115,7 @@ class Model:
             If the folder cannot be written.
         """
         path = check_model_path(path)
-        partial = path.with_name(path.name + ".partial")
+        partial = partial_of(path)
         header = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
@@ -176,6 +176,11 @@ class Model:
                 f"Got {path.name}, which is no readable napari-cropeq model ({_one_line(error)}): "
                 f"give a model made by 'cropeq train' or the Train widget (ending in {SUFFIX})."
             ) from error
+
+
+def partial_of(path: Path) -> Path:
+    """Return what a model is called while it is written as ``path``; a process that is killed leaves it behind."""
+    return path.with_name(path.name + ".partial")
 
 
 def check_model_path(path: str | Path) -> Path:

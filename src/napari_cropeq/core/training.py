@@ -222,8 +222,12 @@ class Training:
         }
 
     def thumbnail(self) -> Thumbnail:
-        """Return a validation patch as the weights of this moment see it; to be called between two steps."""
-        part = next(self._held.split(1))
+        """Return a validation patch as the weights of this moment see it; to be called between two steps.
+
+        It is always the same: the one of most contrast, since many others show nothing but background.
+        """
+        contrast = self._held.target.flatten(1).var(dim=1)
+        part = list(self._held.split(1))[int(contrast.argmax())]
         with torch.no_grad():
             output = part.output(self._network)
         base = part.base if part.base is not None else crop(part.image, self._network.axial_halo, self._network.halo)

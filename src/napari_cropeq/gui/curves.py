@@ -76,6 +76,7 @@ def themed_plot(foreground: str, bottom: str, left: str) -> pyqtgraph.PlotWidget
     """Return an empty plot without ground, in the colours of the window, with its axes named."""
     plot = pyqtgraph.PlotWidget(enableMenu=False, background=None)
     plot.hideButtons()
+    plot.getPlotItem().setContentsMargins(2, 8, 8, 5)  # numbers and names reach beyond their axes
     plot.setMouseEnabled(x=False, y=False)  # a wheel turned over it scrolls the panel
     for side, text in (("bottom", bottom), ("left", left)):
         axis = plot.getAxis(side)

@@ -7,10 +7,10 @@ import pyqtgraph
 from magicgui.widgets import FloatSpinBox
 from qtpy.QtCore import QSize, Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
 from napari_cropeq.core.slice_profile import Suggestion
 from napari_cropeq.gui.curves import themed_plot
+from napari_cropeq.gui.section import Section
 
 __all__ = ["ProfileSection"]
 
@@ -22,7 +22,7 @@ LEGEND = (
 SMALLEST = 1e-4  # of the lateral power; below is noise
 
 
-class ProfileSection(QCollapsible):
+class ProfileSection(Section):
     """What belongs to the slice profile beside its width; folded away.
 
     A suggestion is shown with its interval and the spectra behind it. Only the button applies it: see
@@ -41,7 +41,6 @@ class ProfileSection(QCollapsible):
 
     def __init__(self, lateral_fwhm: FloatSpinBox, foreground: str) -> None:
         super().__init__("Slice profile")
-        self.layout().setContentsMargins(0, 0, 0, 0)
         self.suggestion: Suggestion | None = None
         self.suggest = QPushButton("Suggest FWHM from image")
         self.suggest.setToolTip("Compare axial with lateral spectra; takes some seconds and changes nothing")

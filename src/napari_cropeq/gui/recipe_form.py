@@ -10,9 +10,9 @@ from typing import Any
 from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, SpinBox
 from magicgui.widgets.bases import ValueWidget
 from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QWidget
-from superqt import QCollapsible
 
 from napari_cropeq.core.recipe import PRESETS, Recipe
+from napari_cropeq.gui.section import Section
 
 __all__ = ["RecipeForm"]
 
@@ -22,7 +22,7 @@ BUDGETS = {"minutes": 2.0, "patches": 10_000}
 CHANGED = "font-weight: bold; color: #f0a35e"
 
 
-class RecipeForm(QCollapsible):
+class RecipeForm(Section):
     """All fields of a :class:`Recipe`, folded away; a preset fills them, and what is set otherwise stands out.
 
     :attr:`preset` and :attr:`spending` (the budget's number and unit) are for the owner to place where they are
@@ -31,7 +31,6 @@ class RecipeForm(QCollapsible):
 
     def __init__(self) -> None:
         super().__init__("Advanced options")
-        self.layout().setContentsMargins(0, 0, 0, 0)
         told = "Where the options below come from: quick on a CPU, as in the paper, or for fluorescence"
         self.preset = ComboBox(label="Preset", choices=list(PRESETS), tooltip=told)
         self.budget = FloatSpinBox(min=0.0, max=1e9, tooltip="Training ends when this is spent, or once it converged")

@@ -21,7 +21,10 @@ CAPTIONS = {
 
 
 class Thumbnails(QWidget):
-    """Three grey images of equal contrast, nearest-neighbour scaled; the degraded axis is vertical."""
+    """Three grey images of equal contrast, nearest-neighbour scaled; the degraded axis is vertical.
+
+    Of a patch that is longer along it than wide the part of most contrast is shown, so that its pixels can be seen.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,15 +47,25 @@ class Thumbnails(QWidget):
         if thumbnail is self.shown:
             return
         self.shown = thumbnail
-        low, high = np.percentile(thumbnail.truth, (0.5, 99.5))
+        seen = _rows_seen(thumbnail.truth)
+        low, high = np.percentile(thumbnail.truth[seen], (0.5, 99.5))
         for name, label in self._images.items():
-            label.setPixmap(_pixmap(getattr(thumbnail, name), float(low), float(high)))
+            label.setPixmap(_pixmap(getattr(thumbnail, name)[seen], float(low), float(high)))
 
     def clear(self) -> None:
         """Show nothing."""
         self.shown = None
         for label in self._images.values():
             label.clear()
+
+
+def _rows_seen(patch: npt.NDArray[np.float32]) -> slice:
+    """Return the rows of a patch (rows, columns) that have the most contrast, as many as the room is high."""
+    rows, columns = patch.shape
+    seen = min(rows, columns * HEIGHT // WIDTH)
+    sums = np.concatenate([[0.0], np.cumsum(patch.var(axis=1, dtype=np.float64))])
+    start = int(np.argmax(sums[seen:] - sums[:-seen]))
+    return slice(start, start + seen)
 
 
 def _pixmap(patch: npt.NDArray[np.float32], low: float, high: float) -> QPixmap:

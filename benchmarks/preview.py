@@ -342,7 +342,7 @@ def heartbeats(viewer: napari.Viewer, data: Path, seconds: float, runs: int) -> 
         "median_p99_ms": p99,
         "difference_ms": round(p99["preview"] - p99["idle"], 2),
         "limit_ms": LIMIT_MS,
-        "max_ms": {k: max(s["max_ms"] for s in spells if s["kind"] == k) for k in p99},
+        "max_ms": {k: float(max(s["max_ms"] for s in spells if s["kind"] == k)) for k in p99},
         "spells": spells,
     }
 

@@ -283,6 +283,47 @@ def revisit(bench: Bench, place: np.ndarray) -> dict[str, Any]:
     return {"seconds": seconds, "tiles": worker.computed - before}
 
 
+def refreshes(bench: Bench) -> dict[str, Any]:
+    """Time what the lazy SR layer itself costs the window: read anew, moved through, panned, rolled; ms.
+
+    The source is hidden, and nothing is computed meanwhile.
+    """
+    bench.look("lateral")
+    bench.begin()
+    wait(lambda: not bench.result.looking)
+    layer, viewer = bench.result.layer, bench.viewer
+    bench.panel.buttons["stop"].native.click()
+    bench.source.visible = False
+    camera = viewer.scene.camera
+    home = np.array(camera.center)
+
+    def step(number: int) -> None:
+        viewer.dims.set_current_step(0, viewer.dims.current_step[0] + (1 if number % 2 else -1) * 7)
+
+    def pan(number: int) -> None:
+        camera.center = tuple(home + np.array([0, 50, 50]) * (number % 3))
+        layer.refresh(extent=False, thumbnail=False, highlight=False)
+
+    actions: dict[str, Callable[[int], None]] = {
+        "refresh": lambda _: layer.refresh(extent=False, thumbnail=False, highlight=False),
+        "step": step,
+        "pan": pan,
+        "roll": lambda number: setattr(viewer.dims, "order", ((0, 1, 2), (1, 0, 2), (2, 0, 1))[number % 3]),
+    }
+    row: dict[str, Any] = {"SR volume": " x ".join(map(str, layer.data[0].shape)), "levels": len(layer.data)}
+    for name, action in actions.items():
+        times = []
+        for number in range(1, 22):
+            started = time.perf_counter()
+            action(number)
+            times.append(1000 * (time.perf_counter() - started))
+            spin(0.1)
+        row[f"{name}, ms"] = round(float(np.median(times)), 1)
+        row[f"{name}, worst"] = round(max(times), 1)
+    bench.source.visible = True
+    return row
+
+
 def steady(bench: Bench, view: str, seconds: float) -> dict[str, Any]:
     """Pan steadily, a viewport in ten seconds, and count the tiles that were computed and never seen."""
     bench.look(view)
@@ -398,6 +439,8 @@ def report(values: dict[str, Any]) -> str:
     parts.append(f"Machine: {json.dumps(values['machine'])}")
     if values.get("tiles"):
         parts += ["## Tiles of several shapes, without a window", table(values["tiles"])]
+    if values.get("refresh"):
+        parts += ["## What reading the lazy layer costs the window", table([values["refresh"]])]
     if values.get("latency"):
         parts += ["## From the end of a pan to the screen", table(values["latency"])]
     if values.get("steady"):
@@ -416,7 +459,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a short look, nothing is written")
-    parser.add_argument("--only", nargs="+", default=["tiles", "latency", "steady", "heartbeat", "memory"])
+    parser.add_argument("--only", nargs="+", default=["tiles", "refresh", "latency", "steady", "heartbeat", "memory"])
     parser.add_argument("--data", type=Path, default=None, help="folder of the brain")
     options = parser.parse_args()
     folders = [parent / "shared" / "data" for parent in ROOT.parents]
@@ -434,6 +477,11 @@ def main() -> None:
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1500, 950)
     spin(2.0)
+    if "refresh" in options.only:
+        bench = Bench(viewer, "huge", data)
+        values["refresh"] = refreshes(bench)
+        print(values["refresh"], flush=True)
+        close(bench)
     for part in ("latency", "steady"):
         if part not in options.only:
             continue

@@ -364,6 +364,15 @@ def test_flip_and_curtain(viewer, qtbot):
     assert source.visible and sr.visible
 
 
+@pytest.mark.parametrize("blending", ["additive", "translucent"])
+def test_a_source_does_not_shine_through_its_sr(viewer, qtbot, blending):
+    source = viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), blending=blending, name="cells")
+    panel = begin(viewer, qtbot)
+    assert source.visible == (blending == "translucent") and panel.result.layer.visible
+    viewer.layers.remove(panel.result.layer)
+    assert source.visible, "shown again"
+
+
 def test_a_box_in_3d(viewer, qtbot):
     viewer.add_image(cells((24, 100, 120)), scale=(2.5, 1, 1), name="cells")
     panel = dock(viewer, "Preview")

@@ -29,6 +29,7 @@ __all__ = ["Result", "result_key"]
 DEBOUNCE_MS = 50
 FIRST_MS, REFRESH_MS = 15, 250  # the first tile of a view at once, the others a few times a second
 BOX = 128
+COVERING = ("opaque", "translucent", "translucent_no_depth")
 
 _seen: weakref.WeakKeyDictionary[Image, tuple[Any, object]] = weakref.WeakKeyDictionary()
 
@@ -102,6 +103,7 @@ class Result(QObject):
         self.box: BoxLayer | None = None
         self.box_size, self.box_region = BOX, _nowhere
         self.view: View | None = None  # what was looked at last
+        self._hid_source = False
         self.live = False  # whether its model is one of a training under way
         self._waiting_to_run = self._closed = self._following = False
         self._wanted: list[Callable[[], None]] = []  # asked for before the worker was ready
@@ -244,7 +246,7 @@ class Result(QObject):
         if self.layer is None and worker.result is not None:
             self._make_layer()
         if self.layer is not None and self.layer not in self.viewer.layers and worker.has_something:
-            self.viewer.add_layer(self.layer)
+            self._add_layer(self.layer)
         elif not self._refresh_timer.isActive():
             self._refresh_timer.start()
         while worker.failures:
@@ -252,6 +254,13 @@ class Result(QObject):
         while worker.saved:
             self.saved.emit(str(worker.saved.popleft()))
         self.changed.emit()
+
+    def _add_layer(self, layer: Image) -> None:
+        """Show the SR; a source that would shine through it, and double its intensities, is hidden."""
+        self.viewer.add_layer(layer)
+        if self.source_layer.blending not in COVERING and self.source_layer.visible:
+            self.source_layer.visible = False
+            self._hid_source = True
 
     def _make_layer(self) -> None:
         """Make the layer, which is added once there is something to see, and ask for what was wished meanwhile."""
@@ -321,8 +330,11 @@ class Result(QObject):
         self._refresh_timer.setInterval(max(REFRESH_MS, round(4000 * (time.perf_counter() - begun))))
 
     def _on_removed(self, event: Any) -> None:
-        if event.value in (self.source_layer, self.layer):
-            self.close()
+        if event.value not in (self.source_layer, self.layer):
+            return
+        if event.value is self.layer and self._hid_source:
+            self.source_layer.visible = True
+        self.close()
 
 
 def _nowhere() -> None:

@@ -22,7 +22,7 @@ from napari_cropeq.volume.superres import Lead, SuperResolution
 __all__ = ["LazyView"]
 
 PLANE = 1024  # levels are added until a plane fits a canvas of this side, px
-DASK_CHUNK = 1024  # what napari reads at once; no storage tile
+DASK_CHUNK = 512  # what napari reads at once; no storage tile
 
 
 class LazyView:

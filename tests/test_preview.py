@@ -339,6 +339,7 @@ def test_live_while_training(viewer, qtbot, monkeypatch):
     view, whole = panel.result.view, SuperResolution(panel.result.result.source, train.session.model)
     assert np.array_equal(np.asarray(panel.result.layer.data[view.box.slices]), whole.compute((), view.box))
     assert not panel.result.worker._outdated, "old weights are not shown any more"
+    assert not panel.result.live, "it is the model's from now on"
     panel.live.value = False
     assert panel.session.live_wanted == 0
 
@@ -400,6 +401,15 @@ def test_a_box_in_3d(viewer, qtbot):
     viewer.dims.ndisplay = 2
     settle(viewer, qtbot, panel)
     assert box not in viewer.layers and result.layer.visible and result.view.across == 0
+    viewer.dims.ndisplay = 3
+    settle(viewer, qtbot, panel)
+    viewer.layers.remove(result.box.layer)
+    assert result.layer.visible and not result.following and result.alive
+    panel.buttons["preview"].native.click()
+    settle(viewer, qtbot, panel)
+    assert result.box.layer in viewer.layers
+    viewer.window.remove_dock_widget(panel)
+    assert [layer.name for layer in viewer.layers] == ["cells", "cells SR", "region"] and result.layer.visible
 
 
 def connections(viewer) -> list[int]:
@@ -444,8 +454,10 @@ def test_nothing_is_left_behind(viewer, qtbot, end, when):
     assert names in (["cells"], ["cells SR"], ["cells", "cells SR"]) or (end, when) == ("source removed", "preparing")
 
 
-def test_closing_the_window_while_it_works(viewer, qtbot):
+@pytest.mark.parametrize("ndisplay", [2, 3])
+def test_closing_the_window_while_it_works(viewer, qtbot, ndisplay):
     viewer.add_image(cells((30, 128, 128)), scale=(2.5, 1, 1), name="cells")
+    viewer.dims.ndisplay = ndisplay
     panel = dock(viewer, "Preview")
     panel.session.use_model(model_for(filters=64), "a model")
     panel.buttons["preview"].native.click()

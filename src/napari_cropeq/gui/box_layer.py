@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Image
 
-from napari_cropeq.gui.layers import linear_map
+from napari_cropeq.gui.layers import appearance, linear_map
 from napari_cropeq.volume.lazy import LazyView
 from napari_cropeq.volume.view import View
 
@@ -67,15 +67,12 @@ class BoxLayer:
         self.layer = self._viewer.add_image(
             data,
             name=f"{whole.name} box",
-            contrast_limits=tuple(whole.contrast_limits),
-            colormap=whole.colormap,
-            gamma=whole.gamma,
-            blending=whole.blending,
             cache=False,
             metadata={"napari-cropeq": {"box_of": whole.name}},
             affine=affine,
             units=whole.units[-3:],
             axis_labels=whole.axis_labels[-3:],
+            **appearance(whole),
         )
 
     def _affine(self, view: View) -> np.ndarray:

@@ -12,7 +12,7 @@ from napari.utils.transforms import Affine
 from napari_cropeq.core.geometry import Acquisition, check_voxel_size
 from napari_cropeq.volume.sources import Source, check_volume
 
-__all__ = ["check_layer", "finest", "result_transform", "set_voxel_size", "source_of", "voxel_size_of"]
+__all__ = ["appearance", "check_layer", "finest", "result_transform", "set_voxel_size", "source_of", "voxel_size_of"]
 
 COARSE_VOXELS = 2**27
 LEADING = {0: "", 1: "t", 2: "tc"}
@@ -120,6 +120,16 @@ def _leading(layer: Image) -> str:
     """Return what the leading axes are: of one alone its label tells whether it holds channels."""
     label = str(layer.axis_labels[0]).lower()
     return "c" if layer.ndim == 4 and label in ("c", "ch", "channel", "channels") else LEADING[layer.ndim - 3]
+
+
+def appearance(layer: Image) -> dict[str, Any]:
+    """Return how a layer is shown: what another of the same intensities takes over."""
+    return {
+        "contrast_limits": tuple(layer.contrast_limits),
+        "colormap": layer.colormap,
+        "gamma": layer.gamma,
+        "blending": layer.blending,
+    }
 
 
 def result_transform(layer: Image, acquisition: Acquisition) -> dict[str, Any]:

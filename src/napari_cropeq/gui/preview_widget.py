@@ -151,15 +151,16 @@ class PreviewWidget(ResultPanel):
             self._look(self.result)
 
     def _on_model(self) -> None:
-        """Show another model at once where the view is followed."""
+        """Show another model at once where the view is followed; the end of a training that is shown live anyway."""
         result, model = self.result, self.session.model
-        if result is None or model is None or not result.alive or not result.following:
+        if result is None or model is None or not result.alive or result.running_all:
             return
-        if result.source_layer is not self.layer.value or result.running_all:
+        if result.source_layer is not self.layer.value:
             return
-        if self._is_live(result):
+        if result.live:
+            result.live = False  # this model's from now on: another training makes another layer
             self.attempt(lambda: result.use(model))
-        else:
+        elif result.following:
             self.attempt(self.preview)
 
     def _on_live(self, on: bool) -> None:

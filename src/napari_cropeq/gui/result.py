@@ -15,7 +15,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_cropeq.core.model import Model
 from napari_cropeq.gui.box_layer import BoxLayer
 from napari_cropeq.gui.jobs import Job, sentence
-from napari_cropeq.gui.layers import finest, result_transform, source_of
+from napari_cropeq.gui.layers import appearance, finest, result_transform, source_of
 from napari_cropeq.gui.viewport import box_view, view_of, view_signals
 from napari_cropeq.volume.cache import TileCache
 from napari_cropeq.volume.export import output_kind
@@ -226,6 +226,8 @@ class Result(QObject):
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         for timer in (self._look_timer, self._refresh_timer):
             timer.stop()
+        if self.box is not None:
+            self.box.hide()
         self._job.stop(wait=True)
         if self.worker.disk is not None:
             self.worker.disk.discard()
@@ -270,12 +272,9 @@ class Result(QObject):
             levels if len(levels) > 1 else levels[0],
             multiscale=len(levels) > 1,
             name=f"{source.name} SR",
-            contrast_limits=tuple(source.contrast_limits),
-            colormap=source.colormap,
-            gamma=source.gamma,
-            blending=source.blending,
             cache=False,
             metadata={"napari-cropeq": self.worker.result.describe()},
+            **appearance(source),
             **self._transform,
         )
         if self._following or self._look_timer.isActive():
@@ -330,6 +329,10 @@ class Result(QObject):
         self._refresh_timer.setInterval(max(REFRESH_MS, round(4000 * (time.perf_counter() - begun))))
 
     def _on_removed(self, event: Any) -> None:
+        if self.box is not None and event.value is self.box.layer:
+            self.box.hide()
+            self.follow(False)
+            self.look_away()
         if event.value not in (self.source_layer, self.layer):
             return
         if event.value is self.layer and self._hid_source:

@@ -9,7 +9,7 @@ import pytest
 
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.tiles import TileGrid
-from napari_cropeq.gui.viewport import box_of_corners, box_view, view_of
+from napari_cropeq.gui.viewport import box_of_corners, box_view, corners_of, view_of
 from napari_cropeq.volume.view import View, nearest_first
 
 SHAPE = (9, 20, 30)
@@ -71,6 +71,30 @@ def test_the_view_of_a_layer_turned_in_its_plane_holds_what_the_canvas_shows(mak
     view, seen = view_of(viewer, layer), on_canvas(viewer, layer)
     assert len(seen) and (seen >= view.box.start).all() and (seen < view.box.stop).all()
     assert view.across == 0
+
+
+@pytest.mark.parametrize("ndisplay", [2, 3])
+def test_layers_in_other_units_lie_where_they_are_shown(make_napari_viewer, ndisplay):
+    viewer = make_napari_viewer(show=False)
+    layers = [
+        viewer.add_image(np.zeros(SHAPE), scale=(2.5 * n, n, n), units=[unit] * 3)
+        for unit, n in (("um", 1), ("nm", 1000), ("mm", 0.001))
+    ]
+    viewer.reset_view()
+    viewer.dims.set_current_step(0, 4)
+    viewer.dims.ndisplay = ndisplay
+    viewer.scene.camera.zoom *= 4
+    views = [view_of(viewer, layer) if ndisplay == 2 else box_view(viewer, layer, 6) for layer in layers]
+    assert views[0].box == views[1].box == views[2].box
+    assert views[0].box.size < 6 * 20 * 30 / 4
+    if ndisplay == 2:
+        assert views[0].box.start[0] == 4
+        return
+    drawn = np.array([[4, 5, 10], [4, 5, 20], [4, 14, 20], [4, 14, 10]], float)
+    for layer in layers:
+        region = corners_of(viewer, drawn, layer)
+        for other in layers:
+            assert box_view(viewer, other, 4, region).box == Box((2, 5, 10), (6, 15, 21))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (1, 0, 3, 2, 4), (0, 1, 4, 2, 3)], ids=str)

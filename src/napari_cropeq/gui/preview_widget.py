@@ -13,6 +13,7 @@ from napari_cropeq.gui.compare import FLIP_KEY, Compare
 from napari_cropeq.gui.layers import check_layer
 from napari_cropeq.gui.result import BOX, Result
 from napari_cropeq.gui.result_panel import ResultPanel
+from napari_cropeq.gui.viewport import corners_of
 
 __all__ = ["PreviewWidget"]
 
@@ -201,4 +202,4 @@ class PreviewWidget(ResultPanel):
         layer = self.region.value
         if layer is None or not len(layer.data):
             return None
-        return np.array([layer.data_to_world(corner) for corner in layer.data[-1]])
+        return corners_of(self.viewer, layer.data[-1], layer)

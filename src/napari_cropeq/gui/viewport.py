@@ -12,7 +12,7 @@ from napari.layers import Layer
 from napari_cropeq.core.geometry import Box, int_triple
 from napari_cropeq.volume.view import View
 
-__all__ = ["box_view", "canvas_size", "view_of", "view_signals"]
+__all__ = ["box_view", "canvas_size", "corners_of", "view_of", "view_signals"]
 
 
 def view_of(viewer: Any, layer: Layer) -> View | None:
@@ -31,7 +31,7 @@ def view_of(viewer: Any, layer: Layer) -> View | None:
     for down, right in itertools.product((-0.5, 0.5), repeat=2):
         world = np.array(dims.point, float)
         world[displayed] = np.array(camera.center[-2:]) + np.array([down, right]) * size / camera.zoom
-        corners.append(layer.world_to_data(world[-layer.ndim :]))
+        corners.append(layer.world_to_data(in_units_of(layer, viewer, world)))
     own = [axis - (dims.ndim - layer.ndim) for axis in displayed]
     return box_of_corners(np.array(corners), finest_shape(layer), own, size)
 
@@ -57,18 +57,19 @@ def box_view(viewer: Any, layer: Layer, size: int, region: np.ndarray | None = N
     shape = finest_shape(layer)
     world = np.array(dims.point, float)
     world[list(dims.displayed)] = scene_of(viewer).camera.center
-    middle = np.array(layer.world_to_data(world[-layer.ndim :]))
+    world = in_units_of(layer, viewer, world)
+    middle = np.array(layer.world_to_data(world))
     low = high = middle[-3:]
     if region is not None:
-        padded = np.tile(world[-layer.ndim :], (len(region), 1))
+        padded = np.tile(world, (len(region), 1))
         shared = min(layer.ndim, region.shape[1])
-        padded[:, -shared:] = region[:, -shared:]
+        padded[:, -shared:] = in_units_of(layer, viewer, region)[:, -shared:]
         corners = np.array([layer.world_to_data(corner) for corner in padded])[:, -3:]
         low, high = corners.min(axis=0), corners.max(axis=0)
     start, stop = [], []
     for first, last, n in zip(low, high, shape[-3:], strict=True):
         extent = min(n, round(last - first) + 1 if last - first >= 1 else size)
-        begin = int(np.clip(np.floor((first + last + 1 - extent) / 2), 0, n - extent))
+        begin = int(np.clip(np.floor((first + last + 1 - extent) / 2 + 1e-6), 0, n - extent))
         start.append(begin)
         stop.append(begin + extent)
     if any(c < -0.5 or c > n - 0.5 for c, n in zip((low + high) / 2, shape[-3:], strict=True)):
@@ -86,6 +87,29 @@ def view_signals(viewer: Any) -> list[Any]:
     canvas = getattr(viewer, "canvas", None)
     size = getattr(getattr(canvas, "events", None), "size", None)
     return signals if size is None else [*signals, size]
+
+
+def in_units_of(layer: Layer, viewer: Any, world: np.ndarray) -> np.ndarray:
+    """Return world coordinates (..., ndim) in the units of ``layer``, and no more of them than it has axes.
+
+    The world is in units that all layers can be converted to; layers convert to and from their own only.
+    """
+    world = world[..., -layer.ndim :]
+    return world * units_in_world(layer, viewer)[-world.shape[-1] :]
+
+
+def corners_of(viewer: Any, shape: np.ndarray, layer: Layer) -> np.ndarray:
+    """Return the world coordinates (n, ndim) of the corners of a ``shape`` (n, ndim) in the data of ``layer``."""
+    return np.array([layer.data_to_world(corner) for corner in shape]) / units_in_world(layer, viewer)
+
+
+def units_in_world(layer: Layer, viewer: Any) -> np.ndarray:
+    """Return how many of the layer's units are one of the world's, for each axis of the layer."""
+    units = getattr(viewer.layers, "units", None)
+    if units is None or len(units) < layer.ndim:
+        return np.ones(layer.ndim)
+    pairs = zip(units[-layer.ndim :], layer.units, strict=True)
+    return np.array([1.0 if a == b else (1 * a).to(b).magnitude for a, b in pairs])
 
 
 def scene_of(viewer: Any) -> Any:

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from pathlib import Path
 
 import nibabel
@@ -512,6 +514,32 @@ def test_interrupting_an_export(tmp_path, number, output):
         return any(path.name == "0" for path in tmp_path.rglob("*.partial/0"))
 
     assert interrupt(words, number, begun) == "Interrupted: what was begun has been removed."
+    assert everything(tmp_path) == ["a.ome.tif", "m.safetensors"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_interruption_that_python_swallows_is_not_lost(tmp_path, capsys, monkeypatch, number):
+    """What is raised in a callback of a weak reference ends nothing: Python prints it and goes on."""
+    stack = write(tmp_path / "a.ome.tif", textured_volume((8, 70, 140)))
+    model = a_model(tmp_path / "m.safetensors")
+    compute, calls = SuperResolution.compute, []
+
+    def interrupted(self, lead, box, stop=lambda: False):
+        calls.append(box)
+        if len(calls) == 1:
+            something = threading.Event()
+            reference = weakref.ref(something, lambda _: signal.raise_signal(number))
+            del something
+            assert reference() is None
+        return compute(self, lead, box, stop)
+
+    monkeypatch.setattr(SuperResolution, "compute", interrupted)
+    words = ["export", str(stack), "-m", str(model), "-o", str(tmp_path / "out.ome.zarr"), "--tile", "32"]
+    assert main(words) == 130
+    assert len(calls) < 6, "not run to its end"
+    assert "what was begun has been removed" in capsys.readouterr().err
     assert everything(tmp_path) == ["a.ome.tif", "m.safetensors"]
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -29,9 +30,8 @@ EXPECTED = (ValueError, OSError, ArithmeticError, ImportError, MemoryError, Runt
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cropeq`` and return its exit code: 0, 1 for an error told in one sentence, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
-    # A job scheduler's SIGTERM cleans up as Ctrl-C does.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # what is wrong with a file is told in a sentence
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = _listen()
     try:
         report = arguments.run(arguments)
     except KeyboardInterrupt as error:
@@ -43,13 +43,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"cropeq: {_sentence(error)}", file=sys.stderr)
         return 1
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if arguments.json:
         print(json.dumps(report, default=str))
     return 0
 
 
+_interrupted = threading.Event()
+
+
+def _listen() -> dict[int, Any]:
+    """Have a job scheduler's SIGTERM clean up as Ctrl-C does; return the handlers there were."""
+    _interrupted.clear()
+    wanted = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell has background jobs ignore it
+        wanted.append(signal.SIGINT)
+    return {number: signal.signal(number, _interrupt) for number in wanted}
+
+
 def _interrupt(*_: Any) -> None:
+    # Where Python happens to be in a destructor or a weak reference's callback it swallows what is raised: the next
+    # step of the work asks again.
+    _interrupted.set()
     raise KeyboardInterrupt
 
 
@@ -263,6 +279,8 @@ def _progress() -> Iterator[Callable[[str, float, str], None]]:
         task = progress.add_task("starting", total=1.0, detail="")
 
         def update(what: str, fraction: float, detail: str) -> None:
+            if _interrupted.is_set():
+                raise KeyboardInterrupt
             progress.update(task, description=what, completed=fraction, detail=detail)
 
         yield update

@@ -310,6 +310,7 @@ def test_another_model_takes_over_where_the_view_is_followed(viewer, qtbot):
     seen = np.asarray(panel.result.layer.data[view.box.slices])
     assert np.array_equal(seen, panel.result.result.compute((), view.box))
     assert len(viewer.layers) == 3, "the first result stays"
+    assert panel.result.layer.visible and not first.layer.visible, "hidden, since it is another model's"
     panel.buttons["stop"].native.click()
     second = panel.result
     panel.session.use_model(model_for(filters=8), "not followed")
@@ -361,6 +362,12 @@ def test_flip_and_curtain(viewer, qtbot):
     assert panel.compare.curtain and source.visible and sr.visible
     panel.buttons["flip"].native.click()
     assert not panel.curtain.value
+    assert "tiles in view" in panel.message.text(), "the state stays in sight"
+    panel.buttons["flip"].native.click()
+    panel.buttons["flip"].native.click()
+    assert not sr.visible or not source.visible
+    panel.buttons["preview"].native.click()
+    assert sr.visible, "what Preview is pressed for is seen"
     viewer.window.remove_dock_widget(panel)
     assert source.visible and sr.visible
 
@@ -372,6 +379,19 @@ def test_a_source_does_not_shine_through_its_sr(viewer, qtbot, blending):
     assert source.visible == (blending == "translucent") and panel.result.layer.visible
     viewer.layers.remove(panel.result.layer)
     assert source.visible, "shown again"
+
+
+def test_an_error_goes_with_its_layer_and_names_are_up_to_date(viewer, qtbot):
+    viewer.add_image(np.zeros((20, 30)), name="flat")
+    panel = dock(viewer, "Preview")
+    panel.buttons["preview"].native.click()
+    assert "'flat'" in panel.message.text() and panel.complaining
+    layer = viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel.layer.value = layer
+    assert not panel.complaining and panel.message.text() == ""
+    layer.name = "renamed"
+    names = panel.layer.native
+    assert "renamed" in [names.itemText(number) for number in range(names.count())]
 
 
 def test_a_box_in_3d(viewer, qtbot):
@@ -450,6 +470,10 @@ def test_nothing_is_left_behind(viewer, qtbot, end, when):
     assert not any(timer.isActive() for timer in result.findChildren(QTimer))
     assert connections(viewer) == (before if end == "dock closed" else docked)
     assert set(viewer.keymap) == keys
+    if end != "dock closed":
+        qtbot.waitUntil(lambda: "The preview has ended" in panel.message.text() or when == "preparing", timeout=5000)
+        panel.curtain.value = True
+        assert "press Preview first" in panel.message.text() and not panel.curtain.value
     names = [layer.name for layer in viewer.layers]
     assert names in (["cells"], ["cells SR"], ["cells", "cells SR"]) or (end, when) == ("source removed", "preparing")
 

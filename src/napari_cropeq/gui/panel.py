@@ -53,6 +53,7 @@ class Panel(QWidget):
             event.connect(self._on_layers)
         if self._preferred() is not None:
             self.layer.value = self._preferred()
+        self.layer.changed.connect(self._forget_complaint)
         self.jobs = self.session.enter()
         self.left = False  # whether its dock has been closed
         session, jobs = self.session, self.jobs
@@ -146,6 +147,11 @@ class Panel(QWidget):
         """Whether the message is an error, which stays until the next action."""
         return bool(self.message.styleSheet())
 
+    def _forget_complaint(self) -> None:
+        """Clear an error that was about another layer."""
+        if self.complaining:
+            self.say("")
+
     def say(self, text: str) -> None:
         """Show a message."""
         self.message.setStyleSheet("")
@@ -168,7 +174,7 @@ class Panel(QWidget):
 
     def _layer_events(self) -> tuple[Any, ...]:
         events = self.viewer.layers.events
-        return events.inserted, events.removed, events.reordered
+        return events.inserted, events.removed, events.reordered, events.renamed
 
     def _on_layers(self, event: Any = None) -> None:
         """Keep the choice of layers up to date; a layer that is chosen stays so."""

@@ -61,6 +61,8 @@ class PreviewWidget(ResultPanel):
     def preview(self) -> None:
         """Compute what is in view."""
         check_layer(self.layer.value)
+        if self.compare is not None:
+            self.compare.close()  # the SR is to be seen
         self._look(self.open_result())
 
     def stop(self) -> None:
@@ -73,6 +75,7 @@ class PreviewWidget(ResultPanel):
     def flip(self) -> None:
         """Show the source where the SR is seen, else the SR."""
         self._comparison().flip()
+        self.show_state()
 
     def stop_work(self) -> None:
         """Let go of the view and of the training when the dock is closed."""
@@ -92,16 +95,19 @@ class PreviewWidget(ResultPanel):
             self._comparison()  # the key works from now on
         if self.complaining:
             return
+        if not result.alive:
+            self.bar.setValue(0)
+            self.say("The preview has ended; Preview begins anew.")
+            return
         done, total = result.worker.in_view
         self.bar.setValue(int(1000 * done / max(total, 1)))
-        told = [f"{result.result.exactness}", f"{done} of {total} tiles in view"]
+        limited = result.view is not None and result.view.limited
+        told = [f"{result.result.exactness}", f"{done} of {total} tiles {'at the centre' if limited else 'in view'}"]
         if result.worker.rate:
             told.append(f"{result.worker.rate:.1f} tiles/s")
-        if not result.alive:
-            told.append("closed")
-        elif result.view is None:
+        if result.view is None:
             told.append("nothing of the layer is in view")
-        elif result.view.limited:
+        elif limited:
             told.append("zoomed out beyond one voxel a pixel: working at the centre")
         self.say("; ".join(told) + ".")
 
@@ -119,7 +125,8 @@ class PreviewWidget(ResultPanel):
             If there is no result yet.
         """
         result = self.result
-        if result is None or result.layer is None:
+        layers = (None,) if result is None else (result.layer, result.source_layer)
+        if result is None or result.layer is None or not all(layer in self.viewer.layers for layer in layers):
             raise ValueError("Got no SR layer, expected one to compare with: press Preview first.")
         if self.compare is None or self.compare.closed or self.compare.sr is not result.layer:
             if self.compare is not None:
@@ -137,6 +144,7 @@ class PreviewWidget(ResultPanel):
                 raise
         elif self.compare is not None:
             self.compare.curtain = False
+        self.show_state()
 
     def _on_compare(self) -> None:
         """Show whether the curtain is there: a flip takes it away."""

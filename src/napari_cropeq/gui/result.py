@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import weakref
 from collections.abc import Callable
@@ -103,7 +104,8 @@ class Result(QObject):
         self.box: BoxLayer | None = None
         self.box_size, self.box_region = BOX, _nowhere
         self.view: View | None = None  # what was looked at last
-        self._hid_source = False
+        self.superseded: list[Image] = []  # SR layers of other models, hidden once this one is shown
+        self.hid_source = False
         self.live = False  # whether its model is one of a training under way
         self._waiting_to_run = self._closed = self._following = False
         self._wanted: list[Callable[[], None]] = []  # asked for before the worker was ready
@@ -224,8 +226,9 @@ class Result(QObject):
         self.follow(False)
         self._closed = True
         self.viewer.layers.events.removed.disconnect(self._on_removed)
-        for timer in (self._look_timer, self._refresh_timer):
-            timer.stop()
+        with contextlib.suppress(RuntimeError):  # Qt may have been torn down before Python
+            for timer in (self._look_timer, self._refresh_timer):
+                timer.stop()
         if self.box is not None:
             self.box.hide()
         self._job.stop(wait=True)
@@ -260,9 +263,11 @@ class Result(QObject):
     def _add_layer(self, layer: Image) -> None:
         """Show the SR; a source that would shine through it, and double its intensities, is hidden."""
         self.viewer.add_layer(layer)
+        for other in self.superseded:
+            other.visible = False
         if self.source_layer.blending not in COVERING and self.source_layer.visible:
             self.source_layer.visible = False
-            self._hid_source = True
+            self.hid_source = True
 
     def _make_layer(self) -> None:
         """Make the layer, which is added once there is something to see, and ask for what was wished meanwhile."""
@@ -335,7 +340,7 @@ class Result(QObject):
             self.look_away()
         if event.value not in (self.source_layer, self.layer):
             return
-        if event.value is self.layer and self._hid_source:
+        if event.value is self.layer and self.hid_source:
             self.source_layer.visible = True
         self.close()
 

@@ -98,6 +98,8 @@ class Session(QObject):
             )
         device = device or Preferences.read().device
         new = Result(self.viewer, layer, model, planes, dtype or "source", device, self.cache)
+        new.superseded = [r.layer for r in own if r.layer is not None]
+        new.hid_source = any(r.hid_source for r in own)
         for result in own:
             result.close()
         self.results.append(new)

@@ -47,11 +47,6 @@ class BoxLayer:
             self.layer.affine = affine
             self.layer.data = data
 
-    def refresh(self) -> None:
-        """Show what has been computed meanwhile."""
-        if self.layer is not None:
-            self.layer.refresh(extent=False, thumbnail=False, highlight=False)
-
     def hide(self) -> None:
         """Remove the box; the SR layer is shown again if it was before."""
         layer, self.layer, self._view = self.layer, None, None

@@ -133,7 +133,6 @@ class Result(QObject):
         self.key = result_key(self.source_layer, model, self._planes, self.dtype)
         settings = (self.acquisition, self._planes, self._device, self.dtype)
         self.worker.use(lambda: SuperResolution(self._source, model, *settings), self.key)
-        self._failures = 0  # told
 
     @property
     def result(self) -> SuperResolution | None:

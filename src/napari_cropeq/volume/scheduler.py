@@ -51,10 +51,8 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A box that could not be computed; whatever else is wanted goes on."""
+    """What could not be computed; whatever else is wanted goes on."""
 
-    lead: Lead
-    box: Box
     error: Exception
     bulk: bool  # whether the wish for every tile ended with it
 
@@ -198,7 +196,7 @@ class Scheduler:
         except StoppedError:
             raise
         except Exception as error:  # noqa: BLE001 (the other tiles go on, and the caller tells the user)
-            return Failed(lead, box, error, bulk=False)
+            return Failed(error, bulk=False)
         return Done(wish.store, lead, box, 1, generation)
 
     def _advance(self, background: Iterator[object]) -> Event:
@@ -207,7 +205,7 @@ class Scheduler:
         try:
             over = next(background, self) is self
         except Exception as error:  # noqa: BLE001 (as above)
-            over, event = True, Failed((), Box.whole((0, 0, 0)), error, bulk=False)
+            over, event = True, Failed(error, bulk=False)
         if over:
             with self._changed:
                 self._background.remove(background)
@@ -220,7 +218,7 @@ class Scheduler:
         except StoppedError:
             raise
         except Exception as error:  # noqa: BLE001 (as above)
-            event = Failed((), Box.whole((0, 0, 0)), error, bulk=True)
+            event = Failed(error, bulk=True)
         if not isinstance(event, Done):
             with self._changed:
                 if self._bulk is bulk:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from napari_cropeq.core import normalisation
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import convert
 from napari_cropeq.volume import export as exporting
-from napari_cropeq.volume import ome_tiff, pyramid
+from napari_cropeq.volume import ome_tiff, pyramid, store
 from napari_cropeq.volume.cache import MemoryStore
-from napari_cropeq.volume.export import export, output_kind, output_path
+from napari_cropeq.volume.destination import output_kind, output_path
+from napari_cropeq.volume.export import ExportProgress, export
 from napari_cropeq.volume.reuse import Reuse
 from napari_cropeq.volume.scheduler import Scheduler
 from napari_cropeq.volume.sources import open_source
@@ -39,6 +41,10 @@ def whole(result, lead=()) -> np.ndarray:
 
 
 def names(folder) -> list[str]:
+    return [name for name in every_name(folder) if not name.startswith(".")]
+
+
+def every_name(folder) -> list[str]:
     return sorted(os.listdir(folder))
 
 
@@ -152,6 +158,15 @@ def test_every_voxel_lies_where_it_belongs(tmp_path, voxel_size, translate, unit
         assert far - step < found[-1] + step / 2 <= far + 1e-6, "both end at the same face, to a voxel"
 
 
+def halved(fine: np.ndarray) -> np.ndarray:
+    """Return every second voxel of the last three axes, smoothed by 1 2 1 about it, mirrored at the border."""
+    out = np.pad(fine.astype(float), [(0, 0)] * (fine.ndim - 3) + [(1, 1)] * 3, mode="reflect")
+    for axis in (-3, -2, -1):
+        along = np.moveaxis(out, axis, 0)
+        out = np.moveaxis((along[:-2] + 2 * along[1:-1] + along[2:])[::2] / 4, 0, axis)
+    return out
+
+
 def test_ome_zarr_is_valid_and_its_levels_lie_on_each_other(tmp_path, monkeypatch):
     monkeypatch.setattr(pyramid, "SMALLEST", 24)
     data = np.stack([textured_volume((20, 51, 70), seed) for seed in (0, 1)])
@@ -164,19 +179,16 @@ def test_ome_zarr_is_valid_and_its_levels_lie_on_each_other(tmp_path, monkeypatc
     assert [axis.name for axis in multiscale.axes] == list("czyx")
     assert [axis.unit for axis in multiscale.axes][1:] == ["micrometer"] * 3
     levels = [np.asarray(group[dataset.path]) for dataset in multiscale.datasets]
-    assert [level.shape for level in levels] == [(2, 50, 51, 70), (2, 25, 25, 35), (2, 12, 12, 17)]
+    assert [level.shape for level in levels] == [(2, 50, 51, 70), (2, 25, 26, 35), (2, 13, 13, 18)]
     assert np.array_equal(levels[0][1], whole(result, (1,)))
     for number, dataset in enumerate(multiscale.datasets):
         scale, translation = (t for t in dataset.coordinateTransformations)
         step = 0.4 * 2**number
         assert scale.scale == pytest.approx([1, step, step, step])
         corner = np.array([5.0 - 0.5, 6.0 - 0.2, 7.0 - 0.2])  # the outer corner of the source's first voxel
-        assert np.array(translation.translation[1:]) == pytest.approx(corner + step / 2), "all levels share that corner"
+        assert np.array(translation.translation[1:]) == pytest.approx(corner + 0.2), "no level is shifted"
         if number:
-            fine = levels[number - 1].astype(float)
-            z, y, x = levels[number].shape[1:]
-            cut = fine[:, : 2 * z, : 2 * y, : 2 * x].reshape(2, z, 2, y, 2, x, 2)
-            assert np.array_equal(levels[number], np.rint(cut.mean(axis=(2, 4, 6))).astype(np.uint16))
+            assert np.array_equal(levels[number], np.rint(halved(levels[number - 1])).astype(np.uint16))
     described = group.attrs["napari-cropeq"]
     assert described["model"] == result.model.fingerprint and described["factor"] == pytest.approx(2.5)
 
@@ -236,17 +248,17 @@ def test_an_old_output_is_replaced_only_by_a_complete_one(tmp_path, name):
     run(one, path)
     with pytest.raises(FileExistsError, match="exists already: choose another name, or allow overwriting"):
         run(two, path)
-    halfway = export(two, path, overwrite=True)
+    halfway = export(two, path, existing="overwrite")
     next(halfway), next(halfway)
     assert np.array_equal(stored(path), whole(one))
     halfway.close()
-    assert np.array_equal(stored(path), whole(one)) and names(tmp_path) == [name]
-    run(two, path, overwrite=True)
-    assert np.array_equal(stored(path), whole(two)) and names(tmp_path) == [name]
+    assert np.array_equal(stored(path), whole(one)) and names(tmp_path) == [name, "out.partial.ome.zarr"]
+    run(two, path, existing="resume")
+    assert np.array_equal(stored(path), whole(two)) and every_name(tmp_path) == [name]
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_failure_in_mid_run_leaves_nothing_and_the_old_output(tmp_path, name, monkeypatch):
+def test_a_failure_in_mid_run_leaves_the_old_output(tmp_path, name, monkeypatch):
     good = a_result(textured_volume((8, 20, 40)))
     volume = textured_volume((30, 40, 50)).astype(np.float32)
     monkeypatch.setattr(normalisation, "SAMPLE_VOXELS", 20_000)
@@ -254,29 +266,28 @@ def test_a_failure_in_mid_run_leaves_nothing_and_the_old_output(tmp_path, name, 
     volume[max(set(range(30)) - set(sampled)), 39, 49] = np.nan
     broken = a_result(volume)
     run(good, tmp_path / name)
-    seen = []
-    with pytest.raises(ValueError, match="Got NaN or infinite voxels in the volume at z from 0, y from 32, x from 0"):
-        seen.extend(export(broken, tmp_path / name, tile=32, overwrite=True))
-    assert seen[-1].done > 0, "it had begun"
-    assert names(tmp_path) == [name] and np.array_equal(stored(tmp_path / name), whole(good))
-    with pytest.raises(ValueError, match="Got NaN"):
-        run(broken, tmp_path / ("new " + name), tile=32)
-    assert names(tmp_path) == [name]
+    with pytest.raises(ValueError, match=r"Got 1 box that .* at z 0 to 75, y 32 to 40, x 0 to 50 .*: Got NaN or inf"):
+        run(broken, tmp_path / name, tile=32, existing="overwrite")
+    with closing(export(broken, tmp_path / name, tile=32, existing="resume")) as again:
+        assert next(again).done == 6, "the rest went on, and is kept"
+    assert names(tmp_path) == [name, "out.partial.ome.zarr"]
+    assert np.array_equal(stored(tmp_path / name), whole(good))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_failure_while_saving_leaves_nothing_and_the_old_output(tmp_path, name, monkeypatch):
+def test_a_failure_while_saving_leaves_the_old_output(tmp_path, name, monkeypatch):
     def full(*_):
         raise OSError("No space left on device")
 
     one, two = (a_result(textured_volume((8, 20, 40), seed)) for seed in (0, 1))
     run(one, tmp_path / name)
-    monkeypatch.setattr(exporting, "replace_folder", full)
-    monkeypatch.setattr(exporting, "write_metadata", full)
-    for path, options in ((tmp_path / name, {"overwrite": True}), (tmp_path / f"new {name}", {})):
-        with pytest.raises(OSError, match="No space left"):
-            run(two, path, **options)
-    assert names(tmp_path) == [name] and np.array_equal(stored(tmp_path / name), whole(one))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(exporting, "replace_folder", full)
+        patch.setattr(store, "replace_folder", full)
+        run(two, tmp_path / name, existing="overwrite")
+    assert names(tmp_path) == [name, "out.partial.ome.zarr"] and np.array_equal(stored(tmp_path / name), whole(one))
+    run(two, tmp_path / name, existing="resume")
+    assert every_name(tmp_path) == [name] and np.array_equal(stored(tmp_path / name), whole(two))
 
 
 def test_progress_counts_tiles_and_ends_with_all(tmp_path):
@@ -285,7 +296,9 @@ def test_progress_counts_tiles_and_ends_with_all(tmp_path):
     assert (steps[0].done, steps[0].total) == (0, 2 * 1 * 2 * 2)
     assert [s.done for s in steps] == sorted(s.done for s in steps)
     assert steps[-1].done == steps[-1].total and steps[-1].stage == "saving"
-    assert steps[0].seconds_left == float("inf") and steps[-1].seconds_left == 0
+    assert steps[0].seconds_left == float("inf") and steps[-2].seconds_left == 0
+    left = ExportProgress("tiles", 6, 8, 4.0, 2)
+    assert (left.seconds_left, left.rate) == (2.0, 1.0), "of what this run has done"
 
 
 def test_what_the_preview_computed_is_taken_over(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import Recorded, a_result, a_source, textured_volume
 from napari_cropeq.core.geometry import Box, source_positions
-from napari_cropeq.volume import lazy, overview
+from napari_cropeq.volume import lazy, overview, pyramid
 from napari_cropeq.volume.bricks import Bricks
 from napari_cropeq.volume.cache import MemoryStore
 from napari_cropeq.volume.lazy import LazyView
@@ -106,6 +106,7 @@ def test_the_first_store_is_asked_first():
 def test_channels_and_coarser_levels(monkeypatch, axial):
     """Coarser levels are sampled where napari's shape ratios put them, at k * shape0 / shape_k."""
     monkeypatch.setattr(lazy, "PLANE", 16)
+    monkeypatch.setattr(pyramid, "SMALLEST", 4)
     volumes = np.stack([np.moveaxis(textured_volume((12, 50, 70), seed), 0, axial) for seed in (0, 1)])
     size = [1.0, 1.0, 1.0]
     size[axial] = 2.5

@@ -251,7 +251,7 @@ def broken_source():
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_goes_on(viewer, qtbot, monkeypatch):
-    monkeypatch.setattr("napari_cropeq.core.normalisation._sample", lambda source, seed: np.arange(3000.0))
+    monkeypatch.setattr("napari_cropeq.volume.superres.sample", lambda source: np.arange(3000.0))
     monkeypatch.setattr(overview, "VOXELS", 1000)
     source = viewer.add_image(da.zeros((12, 72, 400), dtype=np.uint16), scale=(2.5, 1, 1), contrast_limits=(0, 3000))
     source.visible = False  # napari would stumble over it as well

@@ -10,9 +10,11 @@ import pytest
 
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import StoppedError
+from napari_cropeq.volume import filling
 from napari_cropeq.volume.cache import MemoryStore
+from napari_cropeq.volume.events import Done, Failed, Filled, Stepped
 from napari_cropeq.volume.reuse import Reuse
-from napari_cropeq.volume.scheduler import Done, Failed, Scheduler, Stepped, Wish
+from napari_cropeq.volume.scheduler import Scheduler, Wish
 
 SHAPE = (37, 50, 70)
 
@@ -48,8 +50,8 @@ def test_all_is_every_tile_once(shape, leads):
     scheduler = Scheduler(PART)
     scheduler.run_all(memory, leads, compute)
     assert not scheduler.idle
-    finished = list(scheduler.run())
-    assert scheduler.idle
+    *finished, last = scheduler.run()
+    assert scheduler.idle and last == Filled(memory, ())
     assert sum(done.tiles for done in finished) == memory.grid.count * len(leads) == len(memory)
     expected = coordinates(shape)
     for lead in leads:
@@ -129,7 +131,8 @@ def test_a_tile_larger_than_a_part_is_computed_in_parts_and_put_whole():
     looked = MemoryStore(shape)
     scheduler.look_at(wishes(looked, compute, [((), (0, 0, 0))]))
     assert next(run).box == looked.grid.box((0, 0, 0)), "what is looked at need not wait for a whole tile"
-    finished = list(run)
+    *finished, last = run
+    assert last == Filled(memory, ())
     assert sum(done.tiles for done in finished) == memory.grid.count == len(memory)
     assert all(box.size <= np.prod(PART) for _, box in compute.boxes)
     for index in memory.grid.indices(Box.whole(shape)):
@@ -176,10 +179,12 @@ def broken_at(*bad: tuple[int, int, int]):
     """Return a function that computes coordinates, but no box that begins at ``bad``."""
 
     def compute(lead, box, stop=None):
+        compute.asked.append(box.start)
         if box.start in bad:
             raise OSError(f"no data at {box.start}")
         return Counted()(lead, box)
 
+    compute.asked = []
     return compute
 
 
@@ -196,15 +201,74 @@ def test_a_tile_that_cannot_be_computed_does_not_end_the_others():
     assert isinstance(next(scheduler.run()), Failed), "asked for again it is tried again"
 
 
-def test_an_error_ends_the_run_over_all_and_nothing_else():
-    memory = MemoryStore(SHAPE)
+def test_a_tile_that_cannot_be_computed_is_left_out_of_all(monkeypatch):
+    monkeypatch.setattr(filling, "RETRIES", (0.0, 0.0))
+    memory, compute = MemoryStore((64, 512, 512)), broken_at((0, 64, 128))
     scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], broken_at((0, 0, 0)))
-    [event] = scheduler.run()
-    assert isinstance(event, Failed) and event.bulk
+    scheduler.run_all(memory, [()], compute)
+    *events, filled = scheduler.run()
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert [(event.box, event.bulk) for event in failed] == [(Box((0, 64, 128), (64, 128, 256)), False)]
+    assert filled == Filled(memory, tuple(failed)) and scheduler.idle
+    assert compute.asked.count((0, 64, 128)) == 3, "tried again"
+    assert len(memory) == memory.grid.count - failed[0].box.size // np.prod(memory.grid.tile)
+
+
+def test_a_source_that_comes_back_is_read():
+    asked = []
+
+    def compute(lead, box, stop=None):
+        asked.append(box)
+        if len(asked) == 1:
+            raise OSError("the network drive is asleep")
+        return Counted()(lead, box)
+
+    memory = MemoryStore((64, 64, 128))
+    scheduler = Scheduler(PART)
+    scheduler.run_all(memory, [()], compute)
+    assert [type(event) for event in scheduler.run()] == [Done, Filled] and len(asked) == 2
+
+
+def test_a_source_that_is_gone_ends_the_run_over_all_and_nothing_else():
+    def gone(lead, box, stop=None):
+        raise ValueError("no such thing")
+
+    memory = MemoryStore((64, 2048, 512))
+    scheduler = Scheduler(PART)
+    scheduler.run_all(memory, [()], gone)
+    *failed, last = scheduler.run()
+    assert len(failed) == filling.GIVE_UP - 1 and last.bulk and not any(event.bulk for event in failed)
     assert len(memory) == 0 and scheduler.idle
     scheduler.look_at(wishes(memory, Counted(), [((), (0, 0, 0))]))
     assert isinstance(next(scheduler.run()), Done)
+
+
+def test_all_can_be_held_and_go_on():
+    compute, memory = Counted(), MemoryStore((64, 512, 512))
+    scheduler = Scheduler(PART)
+    scheduler.run_all(memory, [()], compute)
+    run = scheduler.run(wait=True)
+    next(run)
+    scheduler.pause_all()
+    assert scheduler.paused and scheduler.running_all and scheduler.idle
+    scheduler.look_at(wishes(memory, compute, [((), (1, 31, 7))]))
+    assert next(run).box == memory.grid.box((1, 31, 7)), "what is looked at comes nevertheless"
+    assert next(run) is None and len(compute.boxes) == 2
+    scheduler.pause_all(False)
+    assert not scheduler.paused
+    while not isinstance(next(run), Filled):
+        pass
+    assert len(memory) == memory.grid.count
+    scheduler.close()
+
+
+def test_the_next_box_is_told_before_this_one_is_computed():
+    told, compute, memory = [], Counted(), MemoryStore((100, 100, 300), (64, 128, 256))
+    scheduler = Scheduler((64, 64, 128))
+    scheduler.run_all(memory, [(0,), (1,)], compute, lambda lead, box: told.append((len(compute.boxes), lead, box)))
+    list(scheduler.run())
+    assert [count for count, _, _ in told] == list(range(len(compute.boxes) - 1))
+    assert [(lead, box) for _, lead, box in told] == compute.boxes[1:]
 
 
 @pytest.mark.parametrize("still_wanted", [True, False], ids=["kept", "dropped"])

@@ -1,9 +1,12 @@
-"""Tiles: where they are kept, in which order they come, and what is seen of them meanwhile."""
+"""Tiles on disk: what a store claims to hold, how it is gone on with, and who may write to it."""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
-import threading
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,150 +14,344 @@ import zarr
 
 from conftest import a_result, textured_volume
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.volume.cache import MemoryStore, TileCache
-from napari_cropeq.volume.store import DiskStore, check_output, check_space
+from napari_cropeq.volume import pyramid
+from napari_cropeq.volume import store as storing
+from napari_cropeq.volume.destination import check_output, check_space, partial_of
+from napari_cropeq.volume.export import export
+from napari_cropeq.volume.journal import Journal
+from napari_cropeq.volume.store import DiskStore, unfinished
 
-SHAPE = (37, 50, 70)
-TILE = (16, 16, 32)
-KB = 16 * 16 * 32 * 2  # bytes of a uint16 tile
-
-
-def full(store, value: int, index: tuple[int, int, int]) -> None:
-    store.put(((), index), np.full(store.grid.box(index).shape, value, np.uint16))
+SHAPE = (12, 50, 70)
 
 
-def read(store, index: tuple[int, int, int]):
-    return store.read(((), index), store.grid.box(index))
-
-
-def test_memory_drops_the_least_recently_used():
-    memory = MemoryStore((64, 64, 64), TILE, TileCache(3 * KB))
-    for x in range(2):
-        for y in range(2):
-            full(memory, 10 * y + x, (0, y, x))
-            read(memory, (0, 0, 0))
-    assert len(memory) == 3 and memory.cache.nbytes == 3 * KB
-    assert read(memory, (0, 1, 0)) is None, "neither written nor read for longest"
-    assert [int(read(memory, i).max()) for i in ((0, 0, 0), (0, 0, 1), (0, 1, 1))] == [0, 1, 11]
-
-
-def test_memory_replaces_a_tile_and_forgets_all():
-    memory = MemoryStore((64, 64, 64), TILE, TileCache(3 * KB))
-    full(memory, 1, (0, 0, 0))
-    full(memory, 2, (0, 0, 0))
-    assert (len(memory), memory.cache.nbytes) == (1, KB)
-    assert (read(memory, (0, 0, 0)) == 2).all()
-    memory.clear()
-    assert (len(memory), memory.cache.nbytes) == (0, 0)
-    assert ((), (0, 0, 0)) not in memory
-
-
-def test_memory_holds_one_tile_however_small_the_cap():
-    memory = MemoryStore((64, 64, 64), TILE, TileCache(1))
-    full(memory, 1, (0, 0, 0))
-    full(memory, 2, (0, 0, 1))
-    assert len(memory) == 1 and read(memory, (0, 0, 0)) is None and (read(memory, (0, 0, 1)) == 2).all()
-
-
-def test_memory_keeps_no_larger_array_alive():
-    memory = MemoryStore((64, 64, 64), TILE)
-    large = np.zeros((64, 64, 64), np.uint16)
-    memory.put(((), (0, 0, 0)), large[:16, :16, :32])
-    large[:] = 9
-    assert (read(memory, (0, 0, 0)) == 0).all()
-
-
-def test_memory_gives_parts_of_short_last_tiles():
-    memory = MemoryStore(SHAPE, TILE)
-    box = memory.grid.box((2, 3, 2))
-    assert box.shape == (5, 2, 6)
-    voxels = np.arange(box.size, dtype=np.uint16).reshape(box.shape)
-    memory.put(((1,), (2, 3, 2)), voxels)
-    part = Box((33, 49, 65), (36, 50, 70))
-    assert np.array_equal(memory.read(((1,), (2, 3, 2)), part), voxels[1:4, 1:2, 1:6])
-    assert memory.read(((0,), (2, 3, 2)), part) is None, "another channel's"
-
-
-def test_memory_is_safe_for_threads():
-    memory = MemoryStore((64, 64, 640), TILE, TileCache(5 * KB))
-    errors = []
-
-    def work(seed: int) -> None:
-        chance = np.random.default_rng(seed)
-        try:
-            for _ in range(400):
-                index = (0, 0, int(chance.integers(20)))
-                full(memory, index[2], index)
-                found = read(memory, (0, 0, int(chance.integers(20))))
-                assert found is None or found.min() == found.max()
-        except Exception as error:  # noqa: BLE001 - told to the test's own thread
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    assert memory.cache.nbytes == sum(tile.nbytes for tile in memory.cache._tiles.values()) <= 5 * KB
+@pytest.fixture(autouse=True)
+def three_levels(monkeypatch):
+    monkeypatch.setattr(pyramid, "SMALLEST", 20)
 
 
 @pytest.fixture
 def result():
-    return a_result(textured_volume((12, 50, 70)))
+    return a_result(textured_volume(SHAPE))
 
 
-def test_disk_bears_its_name_only_when_finished(tmp_path, result):
+@pytest.fixture
+def opened():
+    """Open stores that are closed after the test."""
+    stores = []
+
+    def open_store(*arguments, **options) -> DiskStore:
+        stores.append(DiskStore(*arguments, **options))
+        return stores[-1]
+
+    yield open_store
+    for store in stores:
+        store.release()
+
+
+def voxels_of(store: DiskStore, index) -> np.ndarray:
+    z, y, x = np.ogrid[store.grid.box(index).slices]
+    return (z * 997 + y * 31 + x * 7).astype(np.uint16)
+
+
+def put(store: DiskStore, *indices) -> None:
+    for index in indices or store.grid.indices(Box.whole(store.grid.shape)):
+        if ((), index) not in store:
+            store.put(((), index), voxels_of(store, index))
+    store.flush()
+
+
+def read(store: DiskStore, index):
+    return store.read(((), index), store.grid.box(index))
+
+
+def contents(folder) -> dict[str, bytes]:
+    """Return every file of a store by its name, but the journal."""
+    files = (f for f in folder.rglob("*") if f.is_file() and ".cropeq" not in f.parts)
+    return {str(f.relative_to(folder)): f.read_bytes() for f in files}
+
+
+def undisturbed(folder, result) -> dict[str, bytes]:
+    store = DiskStore(folder / "undisturbed.ome.zarr", result, 32)
+    put(store)
+    store.finish()
+    return contents(store.path)
+
+
+def visible(folder) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+
+
+def test_it_bears_its_name_only_when_finished(tmp_path, result, opened):
     path = tmp_path / "out.ome.zarr"
-    disk = DiskStore(path, result, 32)
+    disk = opened(path, result, 32)
     assert disk.grid.shape == result.sr_shape and disk.grid.tile == (32, 32, 32)
-    box = disk.grid.box((0, 1, 2))
-    voxels = np.arange(box.size, dtype=np.uint16).reshape(box.shape)
-    assert disk.read(((), (0, 1, 2)), box) is None
-    disk.put(((), (0, 1, 2)), voxels)
-    assert np.array_equal(disk.read(((), (0, 1, 2)), box), voxels)
-    assert len(disk) == 1 and ((), (0, 0, 0)) not in disk
-    assert not path.exists() and disk.folder == disk.partial
+    assert read(disk, (0, 1, 2)) is None
+    put(disk, (0, 1, 2))
+    assert np.array_equal(read(disk, (0, 1, 2)), voxels_of(disk, (0, 1, 2)))
+    assert len(disk) == 1 and ((), (0, 0, 0)) not in disk and set(disk) == {((), (0, 1, 2))}
+    assert visible(tmp_path) == ["out.partial.ome.zarr"] and unfinished(path) == disk.partial
+    with pytest.raises(ValueError, match="Got 1 finished tiles, expected 6: run the volume to its end"):
+        disk.finish()
+    put(disk)
     disk.finish()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.ome.zarr"]
-    assert np.array_equal(disk.read(((), (0, 1, 2)), box), voxels), "readable under its new name"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.ome.zarr"] and unfinished(path) is None
+    assert not (path / ".cropeq").exists()
+    assert np.array_equal(read(disk, (0, 0, 1)), voxels_of(disk, (0, 0, 1))), "readable under its new name"
     array = zarr.open_array(path / "0", mode="r")
     assert array.shards == (32, 32, 32) and array.metadata.zarr_format == 3
-    assert np.array_equal(array[box.slices], voxels)
+    assert all(np.array_equal(array[disk.grid.box(i).slices], voxels_of(disk, i)) for _, i in disk)
 
 
-def test_disk_replaces_an_old_store_only_when_finished(tmp_path, result):
+def test_what_waits_to_be_written_can_be_read(tmp_path, result, opened, monkeypatch):
+    disk = opened(tmp_path / "out.ome.zarr", result, 32)
+    monkeypatch.setattr(disk, "_write", lambda *_: None)  # as if the disk were slow
+    disk.put(((), (0, 0, 0)), voxels_of(disk, (0, 0, 0)))
+    assert np.array_equal(read(disk, (0, 0, 0)), voxels_of(disk, (0, 0, 0))) or ((), (0, 0, 0)) not in disk
+
+
+def test_parts_across_chunks(tmp_path, opened, monkeypatch):
+    monkeypatch.setattr("napari_cropeq.volume.shards.CHUNK", 8)
+    disk = opened(tmp_path / "out.ome.zarr", a_result(textured_volume(SHAPE)), 32)
+    put(disk)
+    for part in (Box((3, 5, 6), (20, 31, 30)), Box((0, 0, 0), (1, 32, 32)), Box((7, 8, 9), (8, 9, 10))):
+        expected = voxels_of(disk, (0, 0, 0))[part.slices]
+        assert np.array_equal(disk.read(((), (0, 0, 0)), part), expected)
+        assert np.array_equal(disk.read(((), (0, 0, 0)), part), expected), "from what has been decoded"
+
+
+def test_resumed_it_holds_what_it_held_and_ends_the_same(tmp_path, result, opened):
+    expected = undisturbed(tmp_path, result)
+    disk = opened(tmp_path / "out.ome.zarr", result, 32)
+    put(disk, (0, 0, 1), (0, 1, 2))
+    disk.release()
+    again = opened(tmp_path / "out.ome.zarr", result, 32, "resume")
+    assert set(again) == {((), (0, 0, 1)), ((), (0, 1, 2))} and again.damaged == []
+    assert np.array_equal(read(again, (0, 1, 2)), voxels_of(again, (0, 1, 2)))
+    put(again)
+    again.finish()
+    assert contents(again.path) == expected
+    assert len(expected) == 4 + 6 + 2 + 1, "three levels in shards, and their metadata"
+
+
+def damage(path, kind: str) -> None:
+    content = bytearray(path.read_bytes())
+    if kind == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "flipped":
+        content[len(content) // 3] ^= 16
+        path.write_bytes(content)
+    elif kind == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("kind", ["truncated", "flipped", "removed", "emptied"])
+@pytest.mark.parametrize("level", [0, 1], ids="level-{}".format)
+def test_a_damaged_shard_is_found_and_done_again(tmp_path, result, opened, kind, level):
+    expected = undisturbed(tmp_path, result)
+    disk = opened(tmp_path / "out.ome.zarr", result, 32)
+    put(disk)
+    disk.release()
+    damage(disk.levels[level].path(((), (0, 0, 0))), kind)
+    again = opened(tmp_path / "out.ome.zarr", result, 32, "resume")
+    assert again.damaged == [(level, (), (0, 0, 0))] and len(again) == 6 - (level == 0)
+    put(again)
+    again.finish()
+    assert contents(again.path) == expected
+
+
+def test_a_shard_of_nothing_but_zeros_has_no_file_and_is_done(tmp_path, result, opened):
+    disk = opened(tmp_path / "out.ome.zarr", result, 32)
+    disk.put(((), (0, 0, 0)), np.zeros((30, 32, 32), np.uint16))
+    disk.flush()
+    disk.release()
+    path = disk.levels[0].path(((), (0, 0, 0)))
+    assert not path.exists()
+    again = opened(tmp_path / "out.ome.zarr", result, 32, "resume")
+    assert set(again) == {((), (0, 0, 0))}
+    again.release()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"left by something else")
+    assert len(opened(tmp_path / "out.ome.zarr", result, 32, "resume")) == 0
+
+
+TORN = [
+    pytest.param("[0, [], [0, 0", id="cut"),
+    pytest.param("[0, [], [0, 0, 0], 5]", id="too-short"),
+    pytest.param('[9, [], [0, 0, 0], 5, "a"]', id="no-such-level"),
+    pytest.param('[0, [], [7, 0, 0], 5, "a"]', id="no-such-shard"),
+    pytest.param('[0, [3], [0, 0, 0], 5, "a"]', id="no-such-channel"),
+    pytest.param("\x00\xff\x00", id="rubbish"),
+]
+
+
+@pytest.mark.parametrize("line", TORN)
+def test_a_torn_journal_is_read_as_far_as_it_goes(tmp_path, result, opened, line):
+    disk = opened(tmp_path / "out.ome.zarr", result, 32)
+    put(disk, (0, 0, 1))
+    disk.release()
+    with open(disk.partial / ".cropeq" / "journal-0-of-1.jsonl", "a", encoding="latin-1") as file:
+        file.write(line)
+    again = opened(tmp_path / "out.ome.zarr", result, 32, "resume")
+    assert set(again) == {((), (0, 0, 1))}
+    put(again, (0, 0, 0))
+    again.release()
+    assert len(opened(tmp_path / "out.ome.zarr", result, 32, "resume")) == 2, "what follows is on a line of its own"
+
+
+def test_what_a_kill_left_is_swept(tmp_path, result, opened):
+    disk = opened(tmp_path / "out.ome.zarr", result, 32)
+    put(disk, (0, 0, 0))
+    disk.release()
+    left = disk.levels[0].path(((), (0, 0, 1))).with_suffix(".4fd1.partial")
+    left.write_bytes(b"half")
+    unclaimed = disk.levels[0].path(((), (0, 1, 1)))
+    unclaimed.parent.mkdir(exist_ok=True)
+    unclaimed.write_bytes(b"half")
+    again = opened(tmp_path / "out.ome.zarr", result, 32, "resume")
+    assert not left.exists() and ((), (0, 1, 1)) not in again
+    put(again)
+    again.finish()
+    assert np.array_equal(read(again, (0, 1, 1)), voxels_of(again, (0, 1, 1)))
+
+
+@pytest.mark.parametrize("existing", ["refuse", "resume"])
+def test_a_store_that_was_never_begun_is_made_anew(tmp_path, result, opened, existing):
     path = tmp_path / "out.ome.zarr"
-    path.mkdir()
-    (path / "old").write_text("old")
-    disk = DiskStore(path, result, 32)
-    full(disk, 3, (0, 0, 0))
-    assert (path / "old").read_text() == "old"
-    disk.discard()
-    assert [p.name for p in tmp_path.iterdir()] == ["out.ome.zarr"] and (path / "old").exists()
-    disk = DiskStore(path, result, 32)
-    disk.finish()
-    assert [p.name for p in tmp_path.iterdir()] == ["out.ome.zarr"] and not (path / "old").exists()
+    (partial_of(path) / "0").mkdir(parents=True)
+    if existing == "refuse":
+        with pytest.raises(FileExistsError, match=r"an unfinished run left out.partial.ome.zarr: go on from it"):
+            opened(path, result, 32)
+    else:
+        assert len(opened(path, result, 32, existing)) == 0
 
 
-def test_disk_sweeps_what_a_kill_left(tmp_path, result):
-    left = tmp_path / "out.ome.zarr.partial"
-    left.mkdir()
-    (left / "rubbish").write_text("")
-    disk = DiskStore(tmp_path / "out.ome.zarr", result, 32)
-    assert not (left / "rubbish").exists()
+OTHERS = [
+    pytest.param({"filters": 16}, {}, r"another model \(", id="weights"),
+    pytest.param({"planes": "y"}, {}, r"another planes \(\['x'\], now \['y'\]\)", id="planes"),
+    pytest.param({"dtype": "float32"}, {}, r"another type \(uint16, now float32\)", id="type"),
+    pytest.param({"translate": (1.0, 0.0, 0.0)}, {}, "another geometry: translate", id="place"),
+    pytest.param({}, {"tile": 16}, r"another tile grid: shard \(\[32, 32, 32\], now \[16, 16, 16\]\)", id="tiles"),
+]
+
+
+@pytest.mark.parametrize(("options", "store", "words"), OTHERS)
+def test_it_is_not_gone_on_with_where_anything_gives_other_bits(tmp_path, result, opened, options, store, words):
+    disk = opened(tmp_path / "out.ome.zarr", result, 32)
+    put(disk, (0, 0, 0))
+    disk.release()
+    before = contents(disk.partial)
+    with pytest.raises(ValueError, match=f"Got out.partial.ome.zarr, which was begun with .*{words}"):
+        opened(
+            tmp_path / "out.ome.zarr",
+            a_result(textured_volume(SHAPE), **options),
+            **({"tile": 32} | store),
+            existing="resume",
+        )
+    assert contents(disk.partial) == before
+    assert len(opened(tmp_path / "out.ome.zarr", result, 32, "resume")) == 1, "and nobody holds it"
+
+
+def test_changed_voxels_are_another_source(tmp_path, result, opened):
+    opened(tmp_path / "out.ome.zarr", result, 32).release()
+    volume = textured_volume(SHAPE)
+    volume[5, 20, 30] ^= 1
+    with pytest.raises(ValueError, match="begun with another source: voxels"):
+        opened(tmp_path / "out.ome.zarr", a_result(volume), 32, "resume")
+
+
+def test_another_instruction_set_is_refused(tmp_path, result, opened):
+    disk = opened(tmp_path / "out.ome.zarr", result, 32)
+    disk.release()
+    header = disk.partial / ".cropeq" / "header.json"
+    begun = json.loads(header.read_text())
+    begun["fingerprint"]["instruction set"] = "ABACUS"
+    header.write_text(json.dumps(begun))
+    with pytest.raises(ValueError, match=r"begun with another instruction set \(ABACUS, now"):
+        opened(tmp_path / "out.ome.zarr", result, 32, "resume")
+
+
+DAMAGED = [
+    pytest.param(b"{", id="cut"),
+    pytest.param(b"[]", id="no-object"),
+    pytest.param(b'{"format": 99}', id="newer"),
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_header_is_told(tmp_path, result, opened, content):
+    disk = opened(tmp_path / "out.ome.zarr", result, 32)
+    disk.release()
+    (disk.partial / ".cropeq" / "header.json").write_bytes(content)
+    with pytest.raises(ValueError, match="start it anew"):
+        opened(tmp_path / "out.ome.zarr", result, 32, "resume")
+    assert len(opened(tmp_path / "out.ome.zarr", result, 32, "overwrite")) == 0
+
+
+def test_one_writer(tmp_path, result, opened):
+    disk = opened(tmp_path / "out.ome.zarr", result, 32)
+    put(disk, (0, 0, 0))
+    for existing in ("resume", "overwrite"):
+        with pytest.raises(BlockingIOError, match=r"Another process is writing to out.partial.ome.zarr now"):
+            DiskStore(tmp_path / "out.ome.zarr", result, 32, existing)
+    with pytest.raises(BlockingIOError, match="A process that shares the work by 1 is writing"):
+        DiskStore(tmp_path / "out.ome.zarr", result, 32, part=(1, 3))
+    disk.release()
+    shared = [opened(tmp_path / "out.ome.zarr", result, 32, part=(n, 3)) for n in (0, 2)]
+    assert [len(store) for store in shared] == [1, 1], "those that have agreed to share it"
+    with pytest.raises(BlockingIOError, match="Another process with --shard-id 2 is writing"):
+        DiskStore(tmp_path / "out.ome.zarr", result, 32, part=(2, 3))
+
+
+def test_a_lock_ends_with_its_process(tmp_path, result, opened):
+    opened(tmp_path / "out.ome.zarr", result, 32).release()
+    code = (
+        "import sys, time; from pathlib import Path; from napari_cropeq.volume.lock import StoreLock\n"
+        "lock = StoreLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "out.partial.ome.zarr")], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError, match="Another process"):
+            DiskStore(tmp_path / "out.ome.zarr", result, 32, "resume")
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert len(opened(tmp_path / "out.ome.zarr", result, 32, "resume")) == 0
+
+
+def test_a_full_disk_is_told_and_nothing_more_is_claimed(tmp_path, result, opened, monkeypatch):
+    disk = opened(tmp_path / "out.ome.zarr", result, 32)
+    put(disk, (0, 0, 0))
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_cropeq.volume.shards.sync_file", full)
+        with pytest.raises(OSError, match=r"Got a full disk while writing out.partial.ome.zarr"):
+            for index in ((0, 0, 1), (0, 0, 2), (0, 1, 0), (0, 1, 1)):
+                disk.put(((), index), voxels_of(disk, index))
+            disk.flush()
+    assert set(disk) == {((), (0, 0, 0))} == {r.shard[1:] for r in Journal(disk.partial).records()}
+    put(disk)
     disk.finish()
+    assert np.array_equal(read(disk, (0, 0, 1)), voxels_of(disk, (0, 0, 1)))
 
 
 def test_what_stood_there_is_put_back_if_the_new_one_cannot_take_its_name(tmp_path, result, monkeypatch):
     path = tmp_path / "out.ome.zarr"
     (path / "deep").mkdir(parents=True)
     (tmp_path / "out.ome.zarr.old" / "left by a kill").mkdir(parents=True)
-    disk = DiskStore(path, result, 32)
+    disk = DiskStore(path, result, 32, "overwrite")
+    put(disk)
     rename = os.replace
 
     def refuse(new, final):
-        if str(new).endswith(".partial"):
+        if str(new).endswith("out.partial.ome.zarr"):
             raise OSError("refused")
         rename(new, final)
 
@@ -162,18 +359,31 @@ def test_what_stood_there_is_put_back_if_the_new_one_cannot_take_its_name(tmp_pa
         patch.setattr(os, "replace", refuse)
         disk.finish()
     assert (path / "deep").exists()
-    disk.finish()
+    again = DiskStore(path, result, 32, "resume")
+    again.finish()
     assert not (path / "deep").exists() and [p.name for p in tmp_path.iterdir()] == ["out.ome.zarr"]
+
+
+def test_an_old_store_stays_until_the_new_one_is_finished(tmp_path, result, opened):
+    path = tmp_path / "out.ome.zarr"
+    path.mkdir()
+    (path / "old").write_text("old")
+    disk = opened(path, result, 32, "overwrite")
+    put(disk, (0, 0, 0))
+    assert (path / "old").read_text() == "old"
+    put(disk)
+    disk.finish()
+    assert [p.name for p in tmp_path.iterdir()] == ["out.ome.zarr"] and not (path / "old").exists()
 
 
 def test_a_store_that_cannot_be_begun_leaves_nothing(tmp_path, result, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(zarr, "open_array", interrupted)
+    monkeypatch.setattr(storing, "write_metadata", interrupted)
     with pytest.raises(KeyboardInterrupt):
         DiskStore(tmp_path / "out.ome.zarr", result, 32)
-    assert list(tmp_path.iterdir()) == []
+    assert visible(tmp_path) == []
 
 
 def test_where_nothing_can_be_written(tmp_path, result):
@@ -183,13 +393,45 @@ def test_where_nothing_can_be_written(tmp_path, result):
             DiskStore(tmp_path / folder / "out.ome.zarr", result)
     with pytest.raises(OSError, match=r"GB free in .*, expected 1000000.0 GB for the result: make space"):
         check_space(tmp_path, 10**15)
+    (tmp_path / "a.ome.zarr").mkdir()
     with pytest.raises(FileExistsError, match="which exists already"):
-        check_output(tmp_path / "file", overwrite=False)
-    check_output(tmp_path / "file", overwrite=True)
+        check_output(tmp_path / "a.ome.zarr")
+    for existing in ("resume", "overwrite"):
+        check_output(tmp_path / "a.ome.zarr", existing)
+    with pytest.raises(ValueError, match="Got existing='perhaps', expected one of refuse, resume, overwrite"):
+        check_output(tmp_path / "a.ome.zarr", "perhaps")
 
 
-def test_storage_tiles_are_whole_bulk_boxes_by_default(tmp_path):
-    disk = DiskStore(tmp_path / "o.ome.zarr", a_result(textured_volume((12, 50, 300))))
+NAMES = [
+    pytest.param("a.ome.zarr", "a.partial.ome.zarr", id="ome-zarr"),
+    pytest.param("a.b.zarr", "a.b.partial.ome.zarr", id="zarr"),
+    pytest.param("A.OME.TIF", "A.partial.ome.zarr", id="tiff"),
+]
+
+
+@pytest.mark.parametrize(("name", "partial"), NAMES)
+def test_an_unfinished_store_is_an_ome_zarr_that_can_be_opened(tmp_path, name, partial):
+    assert partial_of(tmp_path / name) == tmp_path / partial
+
+
+def test_shards_are_whole_bulk_boxes_by_default(tmp_path, opened):
+    disk = opened(tmp_path / "o.ome.zarr", a_result(textured_volume((12, 50, 300))))
     assert disk.grid.tile == (64, 64, 256), "no larger than the volume needs"
-    disk.discard()
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_share_the_work(tmp_path, result):
+    expected = {}
+    for path, parts in ((tmp_path / "one.ome.zarr", [(0, 1)]), (tmp_path / "many.ome.zarr", [(2, 3), (0, 3), (1, 3)])):
+        stages = [list(export(result, path, 16, part_of=part)) for part in parts]
+        assert [steps[-1].stage for steps in stages] == ["shared"] * (len(parts) - 1) + ["saving"]
+        counts = [steps[0].total for steps in stages]
+        assert sum(counts) == 2 * 4 * 5 and max(counts) - min(counts) <= 1
+        expected[path.name] = contents(path)
+    assert expected["one.ome.zarr"] == expected["many.ome.zarr"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["many.ome.zarr", "one.ome.zarr"]
+
+
+@pytest.mark.parametrize("part", [(3, 3), (-1, 2), (0, 0)], ids=str)
+def test_parts_that_are_not_there_are_refused(tmp_path, result, part):
+    with pytest.raises(ValueError, match=r"Got part -?\d of \d, expected one of 0 to \d"):
+        next(export(result, tmp_path / "a.ome.zarr", part_of=part))

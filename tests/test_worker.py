@@ -133,18 +133,25 @@ def test_a_store_on_disk_is_another_models(tmp_path, finished):
     one, two = (a_result(textured_volume(SHAPE), filters=f) for f in (4, 8))
     worker = a_worker(one, key="one")
     steps = work(worker)
-    worker.run_all(DiskStore(tmp_path / "one.ome.zarr", one, None if finished else 16))
+    worker.run_all(lambda: DiskStore(tmp_path / "one.ome.zarr", one, None if finished else 16))
+    assert worker.running_all
     if finished:
         work(worker, steps)
         assert worker.saved.popleft() == tmp_path / "one.ome.zarr"
     else:
-        next(steps)
+        while not worker.tiles[0]:
+            next(steps)
     worker.use(lambda: two, "two")
     worker.look(view())
     work(worker, steps)
     box = view().box
     assert np.array_equal(np.asarray(worker.view.levels[0])[box.slices], two.compute((), box))
-    assert [p.name for p in tmp_path.iterdir()] == (["one.ome.zarr"] if finished else [])
+    kept = [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")]
+    assert kept == (["one.ome.zarr"] if finished else ["one.partial.ome.zarr"])
+    if not finished:  # another may go on with it at once
+        again = DiskStore(tmp_path / "one.ome.zarr", one, 16, "resume")
+        assert 0 < len(again) < again.grid.count
+        again.release()
 
 
 def test_another_model_goes_on_with_the_overview(monkeypatch):

@@ -164,17 +164,20 @@ def _describe_model(path: Path) -> dict[str, Any]:
 
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.core.model import Model
-    from napari_cropeq.volume.export import output_kind
-    from napari_cropeq.volume.store import check_output
+    from napari_cropeq.volume.destination import check_output, output_kind
 
     with _folder_for(arguments.output):
         paths = _outputs(arguments.output, arguments.input)
         for path in paths:
             output_kind(path)
-            check_output(path, arguments.overwrite)
+            check_output(path, _existing(arguments))
         model = Model.load(arguments.model)
         results = [_result(arguments, source, model) for source in arguments.input]
         return {"exports": _export_all(arguments, paths, results)}
+
+
+def _existing(arguments: argparse.Namespace) -> str:
+    return "overwrite" if arguments.overwrite else "refuse"
 
 
 def _export_all(arguments: argparse.Namespace, paths: list[Path], results: list[SuperResolution]) -> list[Any]:
@@ -183,7 +186,7 @@ def _export_all(arguments: argparse.Namespace, paths: list[Path], results: list[
     reports: list[dict[str, Any]] = []
     for path, result in zip(paths, results, strict=True):
         seconds = 0.0
-        steps = export(result, path, arguments.tile, arguments.overwrite)
+        steps = export(result, path, arguments.tile, _existing(arguments))
         with _progress() as update, closing(steps):  # what was begun is removed before anything else
             for step in steps:
                 update(path.name, step.done / step.total, f"{step.stage}, {step.done} of {step.total} tiles")
@@ -230,7 +233,7 @@ def _folder_for(output: str) -> Iterator[None]:
 
 def _outputs(output: str, inputs: list[Path]) -> list[Path]:
     """Return one output for each input: the name given, or names made from the inputs' in a folder."""
-    from napari_cropeq.volume.export import output_path
+    from napari_cropeq.volume.destination import output_path
     from napari_cropeq.volume.sources import open_source
 
     if not _is_folder(output):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.core.spline import ArrayLike
 
-__all__ = ["Normalisation", "check_dtype", "check_finite"]
+__all__ = ["Normalisation", "check_dtype", "check_finite", "sample"]
 
 SAMPLE_VOXELS = 8_000_000
 PERCENTILES = (0.1, 99.9)
@@ -33,8 +33,18 @@ class Normalisation:
         ValueError
             If the dtype holds no intensities, or voxels are NaN or infinite, or all are equal.
         """
-        check_dtype(source.dtype)
-        voxels = _sample(source, seed)
+        return cls.of(sample(source, seed))
+
+    @classmethod
+    def of(cls, voxels: npt.NDArray[Any]) -> Normalisation:
+        """Return the scale of a :func:`sample`.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`measure`.
+        """
+        check_dtype(voxels.dtype)
         check_finite(voxels, "the volume")
         low, high = (float(p) for p in np.percentile(voxels, PERCENTILES))
         if low == high:
@@ -56,8 +66,15 @@ class Normalisation:
         return restored
 
 
-def _sample(source: ArrayLike, seed: int) -> npt.NDArray[Any]:
-    """Return all voxels of a small source, else boxes at seeded places spread along the longest axis."""
+def sample(source: ArrayLike, seed: int = 0) -> npt.NDArray[Any]:
+    """Return all voxels of a small source (z, y, x), else boxes at seeded places spread along the longest axis.
+
+    Raises
+    ------
+    ValueError
+        If the dtype holds no intensities.
+    """
+    check_dtype(source.dtype)
     shape = source.shape
     if np.prod(shape, dtype=np.float64) <= SAMPLE_VOXELS:
         return np.asarray(source[:, :, :]).ravel()

@@ -175,7 +175,7 @@ class Predictor:
             If ``stop``, asked before every call of the network, returned True.
         """
         cells = self._cells(box)
-        tiles = [(plane, tile) for plane in self.planes for tile in self._compute_boxes(cells, plane)]
+        tiles = self._tiles(cells)
         window = self._read([tile.grow(self._halo(plane)) for plane, tile in tiles], box)
         outputs = {plane: np.empty(self._outputs(cells).shape, self.dtype) for plane in self.planes}
         for plane, tile in tiles:
@@ -191,19 +191,32 @@ class Predictor:
             refined = refined + window.interpolated(box)
         return self.normalisation.undo(refined)
 
+    def read(self, box: Box) -> None:
+        """Read the samples that the SR voxels of ``box`` are made of, for a source that keeps what it has read."""
+        read = self._source_box([tile.grow(self._halo(plane)) for plane, tile in self._tiles(self._cells(box))], box)
+        read_mirrored(self.source, read)
+
     def interpolated(self, box: Box) -> npt.NDArray[Any]:
         """Return the quintic interpolation of ``box``, which the network refines, in source intensities."""
         return self.normalisation.undo(self._read([], box).interpolated(box))
 
     def _read(self, cells: list[Box], box: Box) -> Window:
         """Read, once, the normalised source samples that ``cells`` and the SR voxels of ``box`` are made of."""
-        if not self._lattice.on_source_grid:
-            cells = [read_box(b, self.acquisition) for b in cells]
-        read = hull([*cells, read_box(box, self.acquisition)])
+        read = self._source_box(cells, box)
         raw = read_mirrored(self.source, read)
         check_finite(raw, "the volume", tuple(max(s, 0) for s in read.start))
         samples = np.moveaxis(self.normalisation.apply(raw, self.dtype), self.acquisition.axial, 0)
         return Window(np.ascontiguousarray(samples), read, self.acquisition)
+
+    def _source_box(self, cells: list[Box], box: Box) -> Box:
+        """Return the source samples, beyond the border too, that ``cells`` and the SR voxels of ``box`` are made of."""
+        if not self._lattice.on_source_grid:
+            cells = [read_box(b, self.acquisition) for b in cells]
+        return hull([*cells, read_box(box, self.acquisition)])
+
+    def _tiles(self, cells: Box) -> list[tuple[int, Box]]:
+        """Return what the network computes for ``cells``: planes and boxes."""
+        return [(plane, tile) for plane in self.planes for tile in self._compute_boxes(cells, plane)]
 
     def _halo(self, plane: int) -> IntTriple:
         halos = {self.acquisition.axial: self.network.axial_halo, plane: self.network.halo}

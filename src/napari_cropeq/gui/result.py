@@ -19,8 +19,8 @@ from napari_cropeq.gui.jobs import Job, sentence
 from napari_cropeq.gui.layers import appearance, finest, result_transform, source_of
 from napari_cropeq.gui.viewport import box_view, view_of, view_signals
 from napari_cropeq.volume.cache import TileCache
-from napari_cropeq.volume.export import output_kind
-from napari_cropeq.volume.store import DiskStore, check_output
+from napari_cropeq.volume.destination import check_output, output_kind
+from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.superres import SuperResolution, acquisition_of
 from napari_cropeq.volume.view import View
 from napari_cropeq.volume.worker import TileWorker
@@ -188,8 +188,15 @@ class Result(QObject):
         self._look_timer.stop()
         self.worker.look(None)
 
-    def run_all(self, destination: Path | None = None, overwrite: bool = False) -> None:
+    def run_all(self, destination: Path | None = None, existing: str = "refuse") -> None:
         """Ask for every tile, into memory or an OME-Zarr at ``destination``.
+
+        Parameters
+        ----------
+        destination : path, optional
+            Ends in ``.ome.zarr``.
+        existing : str
+            What to do about an output, or an unfinished one, that is there: ``refuse``, ``resume`` or ``overwrite``.
 
         Raises
         ------
@@ -204,12 +211,17 @@ class Result(QObject):
                     f"Got destination {destination.name!r}, expected a name ending in .ome.zarr: rename it, "
                     "or compute in memory and save as .ome.tif."
                 )
-            check_output(destination, overwrite)
+            check_output(destination, existing)
         self._waiting_to_run = True
         if self.result is None:
-            self._wanted.append(lambda: self._run_all(destination))
+            self._wanted.append(lambda: self._run_all(destination, existing))
         else:
-            self._run_all(destination)
+            self._run_all(destination, existing)
+
+    def pause_all(self, paused: bool = True) -> None:
+        """Hold the run over the whole volume, or let it go on."""
+        self.worker.pause_all(paused)
+        self.changed.emit()
 
     def stop_all(self) -> None:
         """Stop asking for every tile; what is finished stays."""
@@ -231,8 +243,6 @@ class Result(QObject):
         if self.box is not None:
             self.box.hide()
         self._job.stop(wait=True)
-        if self.worker.disk is not None:
-            self.worker.disk.discard()
         self.changed.emit()
 
     def _timer(self, milliseconds: int, call: Callable[[], None]) -> QTimer:
@@ -287,14 +297,15 @@ class Result(QObject):
             wish()
         self._wanted.clear()
 
-    def _run_all(self, destination: Path | None) -> None:
-        assert self.worker.result is not None
+    def _run_all(self, destination: Path | None, existing: str) -> None:
+        result = self.worker.result
+        assert result is not None
         self._waiting_to_run = False
-        disk = self.worker.disk
         try:
-            if destination is not None and (disk is None or disk.finished or disk.path != destination):
-                disk = DiskStore(destination, self.worker.result)
-            self.worker.run_all(None if destination is None else disk)
+            if destination is None:
+                self.worker.run_all()
+            else:
+                self.worker.run_all(lambda: DiskStore(destination, result, existing=existing))
         except (ValueError, OSError) as error:
             self.failed.emit(str(error))
 

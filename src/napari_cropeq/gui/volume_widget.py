@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, FileEdit
+from qtpy.QtWidgets import QLabel
 
+from napari_cropeq.gui.activity import Activity
+from napari_cropeq.gui.estimate_label import EstimateLabel
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.result_panel import ResultPanel
-from napari_cropeq.volume.export import ExportProgress, export, output_kind
-from napari_cropeq.volume.store import check_output
+from napari_cropeq.gui.run_clock import RunClock
+from napari_cropeq.gui.unfinished_layer import resume_from, unfinished_in
+from napari_cropeq.volume.destination import check_output, output_kind
+from napari_cropeq.volume.export import ExportProgress, export
+from napari_cropeq.volume.store import unfinished
 from napari_cropeq.volume.superres import DTYPES
+from napari_cropeq.volume.unfinished import Unfinished
 
 __all__ = ["VolumeWidget"]
 
@@ -34,34 +39,60 @@ class VolumeWidget(ResultPanel):
         self.destination = FileEdit(
             label="Destination", mode="w", nullable=True, value=None, tooltip=".ome.zarr or .ome.tif; empty: memory"
         )
-        self.overwrite = CheckBox(label="Overwrite", value=False)
+        self.overwrite = CheckBox(label="Overwrite", value=False, tooltip="Replace what is there once this is complete")
         self.form.extend([self.dtype, self.destination, self.overwrite])
-        self.buttons = self.add_buttons(start=self.start, stop=self.stop, save=self.save)
+        self.estimate = EstimateLabel(self)
+        self._layout.addWidget(self.estimate)
+        self.begun = QLabel("")
+        self.begun.setWordWrap(True)
+        self._layout.addWidget(self.begun)
+        self.buttons = self.add_buttons(start=self.start, pause=self.pause, stop=self.stop, save=self.save)
         self.add_status()
         self._saving: Job | None = None
-        self._started = 0.0
-        self._begun = 0.0
-        self._running = False
+        self._activity: Activity | None = None
+        self._clock: RunClock | None = None  # while a run is under way
+        for field in (self.layer, self.planes, self.dtype, self.destination, self.overwrite):
+            field.changed.connect(self._on_choice)
+        self.session.model_changed.connect(self._on_choice)
+        self._on_choice()
+
+    # -- actions -----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Compute every tile; those in view go first."""
+        """Compute every tile, those in view first; an unfinished store is gone on with."""
+        opened = self._opened()
+        if opened is not None:
+            self._take_up(opened)
         path = self._path()
         result = self.open_result(self.dtype.value)
-        result.run_all(path, self.overwrite.value)
-        self._started, self._begun, self._running = time.monotonic(), result.worker.fraction, True
+        result.run_all(path, self._existing(path))
+        self._clock = RunClock(result.worker)
+        self._activity = self._activity or Activity(f"Super-resolving {self.layer.value.name}")
+        self.show_state()
+
+    def pause(self) -> None:
+        """Hold the run, or let it go on."""
+        if self.result is None or self._clock is None:
+            raise ValueError("Got no run to pause, expected one under way: press Start first.")
+        paused = not self.result.worker.paused
+        self.result.pause_all(paused)
+        self._clock.hold(paused)
         self.show_state()
 
     def stop(self) -> None:
         """Stop the run and the saving; finished tiles stay."""
-        if self.result is not None and self._running:
-            self._running = False
+        if self.result is not None and self._clock is not None:
             self.result.stop_all()
-            self.say("Stopped: finished tiles stay, and Start goes on from there.")
+            self._end_run()
+            kept = f" in {self._partial()}" if self._partial() else ""
+            self.say(f"Stopped: finished tiles stay{kept}, and {self.buttons['start'].text} goes on from there.")
         if self._saving is not None:
             self._saving.stop()
 
     def stop_work(self) -> None:
         """Stop the run when the dock is closed."""
+        self.estimate.stop()
+        self._end_run()
         if self.result is not None and self.result.alive:
             self.result.stop_all()
 
@@ -73,18 +104,20 @@ class VolumeWidget(ResultPanel):
         if self._saving is not None:
             raise ValueError("Got a second wish to save while one is under way: wait for it or press Stop.")
         output_kind(path)
-        check_output(path, self.overwrite.value)
+        existing = self._existing(path)
+        check_output(path, existing)
         result = self.open_result(self.dtype.value)
         if result.result is None:
             raise ValueError("Got a result that is still being prepared: wait a moment and press Save again.")
-        whole, overwrite = result.result, self.overwrite.value
+        whole = result.result
         computed = result.worker.finished_stores()
         complete: list[Path] = []
 
         def steps() -> Iterator[ExportProgress]:
-            yield from export(whole, path, overwrite=overwrite, computed=computed)
+            yield from export(whole, path, existing=existing, computed=computed)
             complete.append(path)
 
+        self._activity = self._activity or Activity(f"Saving {path.name}")
         self._saving = Job(steps)
         self._saving.progressed.connect(self._on_saving)
         self._saving.failed.connect(self.complain)
@@ -97,47 +130,118 @@ class VolumeWidget(ResultPanel):
         """Whether a file is being written."""
         return self._saving is not None
 
-    def _path(self) -> Path | None:
-        value = self.destination.value
-        return None if value is None or not str(value).strip() or str(value) == "." else Path(value)
+    # -- state -------------------------------------------------------------------------------------
 
     def say_saved(self, path: str) -> None:
         """Tell that a file is complete."""
-        self._running = False
+        self._end_run()
         self.bar.setValue(self.bar.maximum())
         super().say_saved(path)
+        self._on_choice()
 
     def show_state(self) -> None:
         """Show how far the run is, and when it will be done."""
         result = self.result
-        if result is None or result.result is None or self.complaining or self._saving is not None:
+        if result is None or result.result is None or self._saving is not None:
             return
         done, total = result.worker.tiles
-        self.bar.setValue(int(1000 * result.worker.fraction))
-        if not self._running:
+        fraction = result.worker.fraction
+        self.bar.setValue(int(1000 * fraction))
+        if self._clock is None or self.complaining:
+            if not result.running_all:
+                self._end_run()
             return
         if result.running_all:
-            gained = result.worker.fraction - self._begun
-            left = (
-                (time.monotonic() - self._started) * (1 - result.worker.fraction) / gained if gained > 0 else math.inf
-            )
-            tell = f", {left:.0f} s left" if math.isfinite(left) else ""
-            self.say(f"{done} of {total} tiles{tell}; {result.result.exactness}.")
+            text = f"{done} of {total} tiles, {self._clock.text}" if total else "Reading what is there"
+            self.say(f"{text}; {result.result.exactness}.")
+            if self._activity is not None:
+                self._activity.show(fraction, f"{result.source_layer.name}: {done} of {total} tiles")
+            self.buttons["pause"].text = "Go on" if result.worker.paused else "Pause"
         elif not result.alive:
-            self._running = False
+            self._end_run()
             self.say("Stopped: the result was closed.")
         elif result.complete:
-            self._running = False
+            self._end_run()
             self.say(f"All {total} tiles are done; {result.result.exactness}.")
+
+    def _end_run(self) -> None:
+        self._clock = None
+        self.buttons["pause"].text = "Pause"
+        if self._activity is not None and self._saving is None:
+            self._activity.close()
+            self._activity = None
+        self._show_begun()
 
     def _on_saving(self, progress: ExportProgress) -> None:
         self.bar.setValue(int(1000 * progress.done / max(progress.total, 1)))
         self.say(f"Saving: {progress.done} of {progress.total} tiles.")
+        if self._activity is not None:
+            self._activity.show(progress.done / max(progress.total, 1), "Saving")
 
     def _on_saved(self, complete: list[Path]) -> None:
         self._saving = None
+        self._end_run()
         if not self.complaining:
             if complete:
                 self.say_saved(str(complete[0]))
             else:
-                self.say("Saving stopped: what was begun has been removed.")
+                kept = self._partial()
+                self.say(f"Saving stopped: what was done stays in {kept}, and Save goes on from there.")
+
+    # -- choices -----------------------------------------------------------------------------------
+
+    def _on_layers(self, event: Any = None) -> None:
+        super()._on_layers(event)
+        self._show_begun()
+
+    def _on_choice(self, _: Any = None) -> None:
+        """Say what the run would take, and whether there is something to go on with."""
+        if self.left:
+            return
+        self._show_begun()
+        self.estimate.show_for(self.layer.value, self.session.model, self.planes.value, self.dtype.value, self._path())
+
+    def _show_begun(self) -> None:
+        if "start" not in getattr(self, "buttons", {}):
+            return
+        opened, kept = self._opened(), self._partial()
+        if opened is not None:
+            self.begun.setText(
+                f"{opened.folder.name} is unfinished ({opened.fraction:.0%}): Resume computes the rest from "
+                f"'{opened.source.get('name')}'."
+            )
+        elif kept and not self.overwrite.value and self._clock is None:
+            self.begun.setText(f"{kept} is unfinished: Resume goes on from there.")
+        else:
+            self.begun.setText("")
+        self.begun.setVisible(bool(self.begun.text()))
+        self.buttons["start"].text = "Resume" if self.begun.text() else "Start"
+
+    def _opened(self) -> Unfinished | None:
+        """Return an unfinished store that was opened as a layer."""
+        return None if self._clock is not None else unfinished_in(self.viewer)
+
+    def _take_up(self, opened: Unfinished) -> None:
+        """Choose what an unfinished store was begun with: model, source, planes, type, destination."""
+        layer, model = resume_from(self.viewer, opened)
+        self.session.use_model(model, f"of {opened.folder.name}")
+        self.layer.value = layer
+        self.planes.value = opened.planes
+        self.dtype.value = opened.dtype
+        self.destination.value = opened.output
+        self.overwrite.value = False
+
+    def _path(self) -> Path | None:
+        value = self.destination.value
+        return None if value is None or not str(value).strip() or str(value) == "." else Path(value)
+
+    def _partial(self) -> str:
+        """Return the name of the destination's unfinished store, if there is one."""
+        path = self._path()
+        folder = None if path is None else unfinished(path)
+        return "" if folder is None else folder.name
+
+    def _existing(self, path: Path | None) -> str:
+        if self.overwrite.value:
+            return "overwrite"
+        return "refuse" if path is None or unfinished(path) is None else "resume"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple
 from napari_cropeq.core.tiles import TileGrid
-from napari_cropeq.volume.store import Tile
+from napari_cropeq.volume.tile_store import Tile
 
 __all__ = ["MemoryStore", "TileCache"]
 
@@ -144,6 +144,9 @@ class MemoryStore:
     def put(self, tile: Tile, voxels: npt.NDArray[Any]) -> None:
         """Hold a tile."""
         self.cache.put(self.key, tile, voxels)
+
+    def flush(self) -> None:
+        """Do nothing: what is in memory is kept at once."""
 
     def clear(self) -> None:
         """Forget all tiles."""

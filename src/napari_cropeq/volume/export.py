@@ -1,72 +1,63 @@
-"""Whole volumes into files: the same tiles as the preview, run to the end."""
+"""Whole volumes into files: the same tiles as the preview, run to the end, and gone on with after whatever happened."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from napari_cropeq.core.geometry import AXIS_NAMES
+from napari_cropeq.volume.destination import check_output, output_kind, remove, replace_folder
+from napari_cropeq.volume.events import Failed, Filled
+from napari_cropeq.volume.filling import Filling
+from napari_cropeq.volume.journal import FOLDER
 from napari_cropeq.volume.ome_tiff import write_ome_tiff
-from napari_cropeq.volume.pyramid import build_pyramid, write_metadata
+from napari_cropeq.volume.read_ahead import ReadAhead
 from napari_cropeq.volume.reuse import Reuse
-from napari_cropeq.volume.scheduler import Done, Failed, Scheduler
-from napari_cropeq.volume.store import DiskStore, TileStore, check_output, replace_folder
+from napari_cropeq.volume.scheduler import Scheduler
+from napari_cropeq.volume.share import Share
+from napari_cropeq.volume.store import DiskStore, unfinished
 from napari_cropeq.volume.superres import SuperResolution
+from napari_cropeq.volume.tile_store import TileStore
 
-__all__ = ["SUFFIXES", "ExportProgress", "export", "finish", "output_kind", "output_path"]
-
-SUFFIXES = (".ome.zarr", ".ome.tif")
+__all__ = ["ExportProgress", "complete", "export", "failure_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class ExportProgress:
     """Where an export stands."""
 
-    stage: str  # "tiles" or "saving"
+    stage: str  # "tiles", "saving", or "shared": this process's part is done, and others are at work
     done: int  # tiles
     total: int  # tiles
     seconds: float
+    begun: int = 0  # tiles that an earlier run had done
 
     @property
     def seconds_left(self) -> float:
         """Estimated time until all tiles are done, s."""
-        return self.seconds * (self.total / self.done - 1) if self.done else float("inf")
+        gained = self.done - self.begun
+        return self.seconds * (self.total - self.done) / gained if gained > 0 else float("inf")
 
-
-def output_kind(path: Path) -> str:
-    """Return ``.ome.zarr`` or ``.ome.tif``.
-
-    Raises
-    ------
-    ValueError
-        If the name ends in neither.
-    """
-    name = path.name.lower()
-    if name.endswith((".ome.tif", ".ome.tiff")):
-        return ".ome.tif"
-    if name.endswith(".zarr"):
-        return ".ome.zarr"
-    raise ValueError(f"Got output {path.name!r}, expected a name ending in .ome.zarr or .ome.tif: rename it.")
-
-
-def output_path(folder: Path, name: str, suffix: str = ".ome.zarr") -> Path:
-    """Return where the result of an image called ``name`` goes in a folder."""
-    return folder / f"{name}_SR{suffix}"
+    @property
+    def rate(self) -> float:
+        """Tiles a second, of this run."""
+        return (self.done - self.begun) / self.seconds if self.seconds > 0 else 0.0
 
 
 def export(
     result: SuperResolution,
     path: str | Path,
     tile: int | None = None,
-    overwrite: bool = False,
+    existing: str = "refuse",
     computed: Sequence[TileStore] = (),
+    part_of: tuple[int, int] = (0, 1),
 ) -> Iterator[ExportProgress]:
-    """Compute a whole volume into an OME-Zarr or OME-TIFF, yielding after every tile.
+    """Compute a whole volume into an OME-Zarr or OME-TIFF, yielding after every part.
 
-    Nothing bears the final name before it is complete; what was begun is removed when the generator is
-    closed or fails.
+    Nothing bears the final name before it is complete. What was begun stays beside it, as ``NAME.partial.ome.zarr``,
+    when the generator is closed or fails or the process is killed, and ``existing="resume"`` goes on from it.
 
     Parameters
     ----------
@@ -76,69 +67,96 @@ def export(
         Ends in ``.ome.zarr`` or ``.ome.tif``.
     tile : int, optional
         Side of a tile in SR voxels, instead of 128 x 256 x 256.
-    overwrite : bool
-        Replace what stands there, once the new one is complete.
+    existing : str
+        What to do about an output, or an unfinished one, that stands there: ``refuse``, ``resume`` (a complete one is
+        left as it is) or ``overwrite`` (replaced once the new one is complete).
     computed : sequence of TileStore
         Where tiles are finished already and need no network.
+    part_of : (int, int)
+        Which of how many processes that share the work this one is, from 0; the last one completes the output.
 
     Raises
     ------
     FileExistsError, OSError
-        If the output cannot be written.
+        If the output cannot be written, or tiles of the source not read.
     ValueError
-        If the name's suffix is unknown or the source holds NaN.
+        If the name's suffix is unknown, the source holds NaN, or an unfinished store was begun with something else.
     """
     path = Path(path)
-    kind = output_kind(path)
     if tile is not None and tile < 8:
         raise ValueError(f"Got tiles of {tile} voxels, expected at least 8: choose larger ones.")
-    check_output(path, overwrite)
-    folder = path if kind == ".ome.zarr" else path.with_name(f"{path.name}.tiles.zarr")
-    compute = Reuse(lambda: computed, result.compute)
-    scheduler, start, done = Scheduler(result.bulk_part), time.monotonic(), 0
-    store = DiskStore(folder, result, tile)
+    share = Share(*part_of)
+    if existing == "overwrite" and share.count > 1:
+        raise ValueError(
+            "Got --overwrite for work that is shared, expected --resume or nothing: remove the old output."
+        )
+    check_output(path, "resume" if share.count > 1 else existing)
+    if existing != "overwrite" and path.exists() and unfinished(path) is None:
+        remove(path / FOLDER)  # a kill between its naming and the end may have left it
+        yield ExportProgress("saving", 1, 1, 0.0, 1)
+        return
+    store = DiskStore(path, result, tile, existing, part_of)
+    ahead = ReadAhead(result)
     try:
-        total = store.grid.count * len(result.leads)
-        scheduler.run_all(store, result.leads, compute)
-        yield ExportProgress("tiles", 0, total, 0.0)
-        for event in scheduler.run():
-            if isinstance(event, Failed):
-                raise event.error
-            done += event.tiles if isinstance(event, Done) else 0
-            yield ExportProgress("tiles", done, total, time.monotonic() - start)
-        yield ExportProgress("saving", done, total, time.monotonic() - start)
-        if kind == ".ome.zarr":
-            finish(store, result)
-        else:
-            _convert(store, path, result)
+        yield from _tiles(store, result, Reuse(lambda: computed, result.compute), ahead, share)
+        total = share.number_of(store)
+        if not store.has_all():
+            yield ExportProgress("shared", total, total, 0.0)
+            return
+        yield ExportProgress("saving", total, total, 0.0)
+        complete(store, result)
     finally:
-        store.discard()
+        ahead.close()
+        store.release()
 
 
-def finish(store: DiskStore, result: SuperResolution) -> None:
-    """Add pyramid and metadata to a store whose tiles are all done, and give it its name.
+def _tiles(
+    store: DiskStore, result: SuperResolution, compute: Reuse, ahead: ReadAhead, share: Share
+) -> Iterator[ExportProgress]:
+    scheduler, start = Scheduler(result.bulk_part), time.monotonic()
+    total, begun = share.number_of(store), share.done_of(store)
+    scheduler.fill(Filling(store, result.leads, result.bulk_part, compute, ahead, share.holds(store)))
+    yield ExportProgress("tiles", begun, total, 0.0, begun)
+    for event in scheduler.run():
+        if isinstance(event, Failed) and event.bulk:
+            raise event.error
+        if isinstance(event, Filled) and event.failures:
+            raise failure_of(event.failures) from event.failures[0].error
+        yield ExportProgress("tiles", share.done_of(store), total, time.monotonic() - start, begun)
+
+
+def complete(store: DiskStore, result: SuperResolution) -> None:
+    """Make the output of a store whose tiles are all there.
 
     Raises
     ------
     ValueError
         If tiles are missing.
+    OSError
+        If the output cannot be written.
     """
-    total = store.grid.count * len(result.leads)
-    if len(store) != total:
-        raise ValueError(
-            f"Got {len(store)} finished tiles, expected {total}: run the volume to its end before saving it."
-        )
-    for _ in build_pyramid(store.partial):
-        pass
-    write_metadata(store.partial, result)
-    store.finish()
-
-
-def _convert(store: DiskStore, path: Path, result: SuperResolution) -> None:
-    partial = path.with_name(path.name + ".partial")
+    if output_kind(store.path) == ".ome.zarr":
+        store.finish()
+        return
+    store.complete_levels()
+    partial = store.path.with_name(store.path.name + ".partial")
     try:
-        write_ome_tiff(store.level0, partial, result)
-        replace_folder(partial, path)
+        write_ome_tiff(store.level0, partial, result.image)
+        replace_folder(partial, store.path)
     finally:
-        if partial.exists():
-            os.unlink(partial)
+        remove(partial)
+    store.discard()
+
+
+def failure_of(failures: Sequence[Failed]) -> Exception:
+    """Return one error for what could not be computed: how much, where the first is, and why."""
+    first = failures[0]
+    assert first.box is not None
+    ranges = zip(AXIS_NAMES, first.box.start, first.box.stop, strict=True)
+    where = ", ".join(f"{name} {a} to {b}" for name, a, b in ranges)
+    what = "1 box" if len(failures) == 1 else f"{len(failures)} boxes"
+    kind = ValueError if isinstance(first.error, ValueError) else OSError
+    return kind(
+        f"Got {what} that could not be computed, the first at {where} (voxels of the result): "
+        f"{first.error} The others are kept: mend the source and resume."
+    )

@@ -16,8 +16,10 @@ import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
 from napari_cropeq.volume.overview import Indices, Overview
-from napari_cropeq.volume.store import TileStore, finished
+from napari_cropeq.volume.pyramid import level_shapes
+from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.superres import Lead, SuperResolution
+from napari_cropeq.volume.tile_store import Tiles, TileStore, covers, finished
 
 __all__ = ["LazyView"]
 
@@ -42,18 +44,18 @@ class LazyView:
 
     @property
     def levels(self) -> list[da.Array]:
-        """Dask arrays (t, c, z, y, x; leading axes as in the source), finest first.
+        """Dask arrays (t, c, z, y, x; leading axes as in the source), finest first: the levels of a store on disk.
 
-        Coarser levels take the voxels at k * shape0 / shape_k, as napari reckons without half-voxel offsets.
+        Of memory, coarser levels take the voxels at k * shape0 / shape_k, as napari reckons without half-voxel offsets.
         """
-        lead, shape = self.result.lead_shape, self.result.sr_shape
+        lead = self.result.lead_shape
         out = []
-        while True:
-            block = _Block(self, tuple(range(n) for n in (*lead, *shape)), shape)
+        for number, shape in enumerate(level_shapes(self.result.sr_shape)):
+            block = _Block(self, tuple(range(n) for n in (*lead, *shape)), shape, number)
             out.append(self._dask(block, (*(1,) * len(lead), *(min(n, DASK_CHUNK) for n in shape))))
             if sorted(shape)[-2] <= PLANE:
-                return out
-            shape = int_triple([-(-n // 2) if n > PLANE // 2 else n for n in shape])
+                break
+        return out
 
     @staticmethod
     def _dask(block: _Block, chunks: tuple[int, ...]) -> da.Array:
@@ -61,44 +63,86 @@ class LazyView:
         out: da.Array = da.from_array(block, chunks=chunks, asarray=False, name=False, meta=meta)
         return out
 
-    def read(self, lead: Lead, indices: tuple[Indices, Indices, Indices]) -> npt.NDArray[Any]:
-        """Return the best voxels there are now at ascending SR ``indices`` (z, y, x)."""
+    def read(
+        self, lead: Lead, indices: tuple[Indices, Indices, Indices], level: int = 0, own: tuple[Indices, ...] = ()
+    ) -> npt.NDArray[Any]:
+        """Return the best voxels there are now.
+
+        Parameters
+        ----------
+        lead : tuple of int
+            Channel and time point.
+        indices : (z, y, x)
+            Ascending SR indices.
+        level : int
+            Which level they are wanted for; a store on disk gives its own.
+        own : (z, y, x)
+            The indices in that level.
+        """
         out = self.overview.sample(lead, indices)
         if out.size == 0:
             return out
-        hull = Box(int_triple([int(i[0]) for i in indices]), int_triple([int(i[-1]) + 1 for i in indices]))
         for store in reversed(self.stores):
-            for index in finished(store, lead, hull):
-                _overlay(out, store, (lead, index), indices)
+            if level and isinstance(store, DiskStore):
+                _overlay_sketch(out, store, lead, indices, level)
+                _overlay_finished(out, store.levels[level], lead, own)
+            else:
+                _overlay_finished(out, store, lead, indices)
         return out
 
     def part(self, lead: Lead, box: Box) -> da.Array:
         """Return ``box`` (SR voxels) of the finest level at ``lead`` as a Dask array (z, y, x) of one chunk."""
         ranges: tuple[range | int, ...] = (*lead, *(range(a, b) for a, b in zip(box.start, box.stop, strict=True)))
-        return self._dask(_Block(self, ranges, self.result.sr_shape), box.shape)
+        return self._dask(_Block(self, ranges, self.result.sr_shape, 0), box.shape)
 
 
-def _overlay(
-    out: npt.NDArray[Any], store: TileStore, tile: tuple[Lead, IntTriple], indices: tuple[Indices, ...]
-) -> None:
-    """Copy what a finished tile has of ``indices`` into ``out``."""
-    box = store.grid.box(tile[1])
+def _hull(indices: Sequence[Indices]) -> Box:
+    """Return the smallest box that holds ascending ``indices`` (z, y, x)."""
+    return Box(int_triple([int(i[0]) for i in indices]), int_triple([int(i[-1]) + 1 for i in indices]))
+
+
+def _within(box: Box, indices: tuple[Indices, ...]) -> tuple[tuple[slice, ...], list[Indices]]:
+    """Return where in ``indices`` (z, y, x) those of ``box`` stand, and which they are."""
     spans = [np.searchsorted(i, (a, b)) for i, a, b in zip(indices, box.start, box.stop, strict=True)]
-    if any(low == high for low, high in spans):
-        return
     wanted = [i[low:high] for i, (low, high) in zip(indices, spans, strict=True)]
-    part = Box(int_triple([int(w[0]) for w in wanted]), int_triple([int(w[-1]) + 1 for w in wanted]))
-    voxels = store.read(tile, part)
-    if voxels is not None:
-        z, y, x = (w - s for w, s in zip(wanted, part.start, strict=True))
-        out[tuple(slice(low, high) for low, high in spans)] = voxels[np.ix_(z, y, x)]
+    return tuple(slice(int(low), int(high)) for low, high in spans), wanted
+
+
+def _overlay_finished(out: npt.NDArray[Any], store: Tiles, lead: Lead, indices: tuple[Indices, ...]) -> None:
+    """Copy what finished tiles have of ``indices`` into ``out``."""
+    for index in finished(store, lead, _hull(indices)):
+        into, wanted = _within(store.grid.box(index), indices)
+        if not all(map(len, wanted)):
+            continue
+        part = _hull(wanted)
+        voxels = store.read((lead, index), part)
+        if voxels is not None:
+            z, y, x = (w - s for w, s in zip(wanted, part.start, strict=True))
+            out[into] = voxels[np.ix_(z, y, x)]
+
+
+def _overlay_sketch(
+    out: npt.NDArray[Any], store: DiskStore, lead: Lead, indices: tuple[Indices, ...], level: int
+) -> None:
+    """Copy coarse samples of tiles that are finished while the level's shard above them is not."""
+    fine, coarse = store.levels[0], store.levels[level]
+    for index in finished(fine, lead, _hull(indices)):
+        box = fine.grid.box(index)
+        above = Box(int_triple([a >> level for a in box.start]), int_triple([(b - 1 >> level) + 1 for b in box.stop]))
+        if not covers(coarse, lead, above):
+            into, wanted = _within(box, indices)
+            voxels = (
+                store.sketch.sample(lead, box, (wanted[0], wanted[1], wanted[2])) if all(map(len, wanted)) else None
+            )
+            if voxels is not None:
+                out[into] = voxels
 
 
 class _Block:
     """A box of one level. Slicing gives a smaller box, an integer drops its axis; only ``__array__`` reads."""
 
-    def __init__(self, view: LazyView, ranges: tuple[range | int, ...], level_shape: IntTriple) -> None:
-        self._view, self._ranges, self._level = view, ranges, level_shape
+    def __init__(self, view: LazyView, ranges: tuple[range | int, ...], level_shape: IntTriple, level: int) -> None:
+        self._view, self._ranges, self._level_shape, self._level = view, ranges, level_shape, level
         self.shape = tuple(len(r) for r in ranges if isinstance(r, range))
         self.ndim = len(self.shape)
         self.dtype = view.result.dtype
@@ -110,15 +154,16 @@ class _Block:
         key = key if isinstance(key, tuple) else (key,)
         cuts = iter((*key, *(slice(None),) * (self.ndim - len(key))))
         ranges = tuple(r[next(cuts)] if isinstance(r, range) else r for r in self._ranges)
-        return _Block(self._view, ranges, self._level)
+        return _Block(self._view, ranges, self._level_shape, self._level)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         ranges = [r if isinstance(r, range) else range(r, r + 1) for r in self._ranges]
         lead, spatial = ranges[:-3], ranges[-3:]
         full = self._view.result.sr_shape
-        indices = tuple(np.asarray(r, np.int64) * n // m for r, n, m in zip(spatial, full, self._level, strict=True))
+        own = tuple(np.asarray(r, np.int64) for r in spatial)
+        z, y, x = (i * n // m for i, n, m in zip(own, full, self._level_shape, strict=True))
         out = np.empty([len(r) for r in ranges], dtype or self.dtype)
         for position in np.ndindex(*map(len, lead)):
             number = tuple(r[p] for r, p in zip(lead, position, strict=True))
-            out[position] = self._view.read(number, (indices[0], indices[1], indices[2]))
+            out[position] = self._view.read(number, (z, y, x), self._level, own)
         return out.reshape(self.shape)

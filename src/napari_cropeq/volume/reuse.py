@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, int_triple
 from napari_cropeq.core.predict import never
-from napari_cropeq.volume.scheduler import Compute
-from napari_cropeq.volume.store import TileStore, finished
+from napari_cropeq.volume.filling import Compute
 from napari_cropeq.volume.superres import Lead
+from napari_cropeq.volume.tile_store import TileStore, finished
 
 __all__ = ["Reuse"]
 

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from napari_cropeq.core.geometry import Box, IntTriple, int_triple
+from napari_cropeq.core.geometry import IntTriple
 from napari_cropeq.core.predict import StoppedError
-from napari_cropeq.core.tiles import TileGrid, divide
-from napari_cropeq.volume.store import Tile, TileStore
+from napari_cropeq.volume.events import Done, Event, Failed, Filled, Stepped
+from napari_cropeq.volume.filling import Ahead, Compute, Filling
 from napari_cropeq.volume.superres import Lead
+from napari_cropeq.volume.tile_store import Tile, TileStore
 
-__all__ = ["Compute", "Done", "Failed", "Scheduler", "Stepped", "Wish"]
-
-
-Compute = Callable[[Lead, Box, Callable[[], bool]], npt.NDArray[Any]]
-"""Gives the voxels of an SR box, or raises StoppedError once the function it is given returns True."""
+__all__ = ["Scheduler", "Wish"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +29,6 @@ class Wish:
     def key(self) -> tuple[int, Tile]:
         """What makes two wishes the same."""
         return id(self.store), self.tile
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A box that has just been computed."""
-
-    store: TileStore
-    lead: Lead
-    box: Box
-    tiles: int  # of the store, finished by this box; 0 for a part of a larger tile
-    generation: int  # of the last wish when it was begun
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """What could not be computed; whatever else is wanted goes on."""
-
-    error: Exception
-    bulk: bool  # whether the wish for every tile ended with it
-
-
-@dataclass(frozen=True, slots=True)
-class Stepped:
-    """A step in the background."""
-
-
-Event = Done | Failed | Stepped
 
 
 class Scheduler:
@@ -84,8 +50,8 @@ class Scheduler:
         self._visible: deque[Wish] = deque()
         self._wanted: frozenset[tuple[int, Tile]] = frozenset()
         self._background: deque[Iterator[object]] = deque()
-        self._bulk: Iterator[Done] | None = None
-        self._closed = self._working = False
+        self._bulk: Iterator[Event] | None = None
+        self._closed = self._working = self._paused = False
         self.generation = 0
 
     def look_at(self, wishes: Iterable[Wish]) -> int:
@@ -103,10 +69,28 @@ class Scheduler:
             self._background.append(steps)
             self._changed.notify_all()
 
-    def run_all(self, store: TileStore, leads: Iterable[Lead], compute: Compute) -> None:
-        """Ask for every tile in storage order, behind those in view."""
+    def run_all(self, store: TileStore, leads: Iterable[Lead], compute: Compute, ahead: Ahead | None = None) -> None:
+        """Ask for every tile in storage order, behind those in view.
+
+        A tile whose source cannot be read is tried again, then told of and left out.
+        """
+        self.fill(Filling(store, leads, self._part, compute, ahead))
+
+    def fill(self, filling: Filling) -> None:
+        """Ask for what a filling holds, behind the tiles in view."""
+
+        def stop() -> bool:
+            return self._closed or self._bulk is not events
+
         with self._changed:
-            self._bulk = self._fill(store, list(leads), compute)
+            events = filling.events(stop, lambda: self.generation)
+            self._bulk, self._paused = events, False
+            self._changed.notify_all()
+
+    def pause_all(self, paused: bool = True) -> None:
+        """Hold the run over the volume after the box under way, or let it go on; tiles in view are still computed."""
+        with self._changed:
+            self._paused = paused
             self._changed.notify_all()
 
     def stop_all(self) -> None:
@@ -123,7 +107,7 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether nothing is wanted."""
-        return not (self._visible or self._background or self._working) and self._bulk is None
+        return not (self._visible or self._background or self._working) and (self._bulk is None or self._paused)
 
     @property
     def looking(self) -> bool:
@@ -132,8 +116,13 @@ class Scheduler:
 
     @property
     def running_all(self) -> bool:
-        """Whether every tile is wanted and not all are done."""
+        """Whether every tile is wanted and not all are done, if only later."""
         return self._bulk is not None
+
+    @property
+    def paused(self) -> bool:
+        """Whether the run over the volume is held."""
+        return self._paused and self._bulk is not None
 
     def run(self, wait: bool = False) -> Iterator[Event | None]:
         """Compute what is wanted, one box at a time, yielding each when it is done.
@@ -169,7 +158,7 @@ class Scheduler:
         with self._changed:
             wish = self._next_wish()
             background = self._background[0] if self._background else None
-            bulk = self._bulk
+            bulk = None if self._paused else self._bulk
         if wish is not None:
             return self._tile(wish)
         if background is not None:
@@ -211,47 +200,16 @@ class Scheduler:
                 self._background.remove(background)
         return event
 
-    def _bulk_part(self, bulk: Iterator[Done]) -> Done | Failed | None:
-        event: Done | Failed | None
+    def _bulk_part(self, bulk: Iterator[Event]) -> Event | None:
+        event: Event | None
         try:
             event = next(bulk, None)
         except StoppedError:
             raise
         except Exception as error:  # noqa: BLE001 (as above)
             event = Failed(error, bulk=True)
-        if not isinstance(event, Done):
+        if event is None or isinstance(event, Filled) or (isinstance(event, Failed) and event.bulk):
             with self._changed:
                 if self._bulk is bulk:
                     self._bulk = None
         return event
-
-    def _fill(self, store: TileStore, leads: Sequence[Lead], compute: Compute) -> Iterator[Done]:
-        """Compute groups of tiles part by part, yielding every part, and put each group's tiles when it is whole."""
-        grid = store.grid
-        if grid.shape is None:
-            raise ValueError("Got a store without a shape, expected a finite one: give it the shape of the SR grid.")
-        # Small tiles are grouped to a part, since recompute falls with size; large ones are computed in parts.
-        group = int_triple([max(1, p // t) * t for p, t in zip(self._part, grid.tile, strict=True)])
-        groups = list(TileGrid(grid.shape, group).touching(Box.whole(grid.shape)))
-        for lead in leads:
-            for box in groups:
-                missing = [index for index in grid.indices(box) if (lead, index) not in store]
-                if missing:
-                    yield from self._fill_group(store, lead, box, missing, compute)
-
-    def _fill_group(
-        self, store: TileStore, lead: Lead, box: Box, missing: list[IntTriple], compute: Compute
-    ) -> Iterator[Done]:
-        me, voxels = self._bulk, None
-        parts = list(divide(box, self._part))
-        for number, part in enumerate(parts, 1):
-            computed = compute(lead, part, lambda: self._closed or self._bulk is not me)
-            if voxels is None:
-                voxels = np.empty(box.shape, computed.dtype)
-            voxels[part.relative_to(box.start).slices] = computed
-            if number < len(parts):
-                yield Done(store, lead, part, 0, self.generation)
-        if voxels is not None:
-            for index in missing:
-                store.put((lead, index), voxels[store.grid.box(index).relative_to(box.start).slices])
-        yield Done(store, lead, parts[-1], len(missing), self.generation)

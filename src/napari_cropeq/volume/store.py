@@ -1,207 +1,393 @@
-"""Where SR tiles are kept. One interface, two homes: OME-Zarr on disk here, memory in :mod:`~.cache`."""
+"""SR tiles on disk: an OME-Zarr 0.5 image that survives whatever ends the process that fills it.
+
+A tile is a shard, written once, by one writer. What is done is said by a journal, never by what files there are: a
+shard's old file is removed, the new one written and synced, and only then is it claimed. Coarser levels are shards like
+others, made as soon as what they are the means of is there.
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
-import time
-from collections.abc import Iterator
+import errno
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 
-from napari_cropeq.core.geometry import Box, IntTriple
-from napari_cropeq.core.tiles import TileGrid
+from napari_cropeq.core.geometry import Box, IntTriple, int_triple
+from napari_cropeq.core.tiles import TileGrid, divide
+from napari_cropeq.volume.cache import TileCache
+from napari_cropeq.volume.destination import check_output, partial_of, remove, replace_folder
+from napari_cropeq.volume.fingerprint import check_same, fingerprint_of
+from napari_cropeq.volume.journal import FOLDER, Journal, Record, sync_file, sync_folder
+from napari_cropeq.volume.lock import StoreLock
+from napari_cropeq.volume.ome_metadata import Level, write_metadata
+from napari_cropeq.volume.pyramid import halve, level_shapes, parents, support
+from napari_cropeq.volume.shards import Shards, create_array, fitted
+from napari_cropeq.volume.sketch import Sketch
 from napari_cropeq.volume.superres import Lead, SuperResolution
+from napari_cropeq.volume.tile_store import Tile
 
-__all__ = ["DiskStore", "Tile", "TileStore", "check_output", "covers", "finished"]
-
-Tile = tuple[Lead, IntTriple]
-"""Leading indices and the tile's number along z, y, x."""
+__all__ = ["BULK", "DiskStore", "unfinished"]
 
 BULK: IntTriple = (128, 256, 256)
 """A shard: computed, written and journalled as one; recompute falls with size."""
 
-CHUNK = 64
-PARTIAL = ".partial"
+FORMAT = 1
+WAITING = 2  # shards that may wait to be written: what is computed must not outrun the disk
+DECODED = 2**28  # bytes of decoded chunks
+MODEL = "model.safetensors"
 
 
-class TileStore(Protocol):
-    """What the scheduler writes and the lazy layer reads."""
-
-    grid: TileGrid
-
-    def __contains__(self, tile: Tile) -> bool: ...
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Tile]: ...
-
-    def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
-        """Return the voxels of ``part`` (SR voxels, inside the tile) if the tile is finished. Never computes."""
-
-    def put(self, tile: Tile, voxels: npt.NDArray[Any]) -> None:
-        """Keep a finished tile."""
-
-
-def finished(store: TileStore, lead: Lead, box: Box) -> list[IntTriple]:
-    """Return the numbers of the store's finished tiles at ``lead`` that touch ``box`` (SR voxels)."""
-    grid = store.grid
-    if grid.count_in(box) <= len(store):
-        return [index for index in grid.indices(box) if (lead, index) in store]
-    # A box of the whole volume touches more tiles than there are.
-    return [index for own, index in store if own == lead and grid.box(index).intersect(box) is not None]
-
-
-def covers(store: TileStore, lead: Lead, box: Box) -> bool:
-    """Return whether the store's finished tiles hold all of ``box`` (SR voxels)."""
-    return len(store) > 0 and all((lead, index) in store for index in store.grid.indices(box))
+def unfinished(path: Path) -> Path | None:
+    """Return the unfinished store of the output ``path``, None where there is none."""
+    partial = partial_of(path)
+    return partial if Journal(partial).exists else None
 
 
 class DiskStore:
     """Tiles in an OME-Zarr 0.5 image that bears its name only once it is complete.
 
-    Until :meth:`finish` the folder is called ``NAME.partial``; a tile is a shard, written once.
+    Until :meth:`finish` the folder is called ``NAME.partial.ome.zarr``. Tiles are written in a thread of the store's
+    own, and only a few may wait for it.
 
     Parameters
     ----------
     path : path
-        The OME-Zarr folder to be.
+        The output to be.
     result : SuperResolution
-        Gives shape, dtype, axes and metadata.
+        Gives shape, dtype, axes, metadata, and what decides the bits.
     tile : int, optional
         Side of a tile in SR voxels, instead of 128 x 256 x 256.
+    existing : str
+        What to do about an output, or an unfinished one, that is there: ``refuse``, ``resume`` or ``overwrite``.
+    part : (int, int)
+        Which of how many processes that share the work this one is.
+
+    Attributes
+    ----------
+    levels : list of Shards
+        The finest first.
+    damaged : list of Shard
+        What the journal claimed and the disk does not hold.
 
     Raises
     ------
+    FileExistsError
+        If something stands there that is not to be touched.
+    BlockingIOError
+        If another process writes to the store.
+    ValueError
+        If the unfinished store was begun with anything that gives other bits.
     OSError
-        If the folder cannot be written or the disk is too full.
+        If the folder cannot be written.
     """
 
-    def __init__(self, path: Path, result: SuperResolution, tile: int | None = None) -> None:
-        self.path = path
-        self.shape = (*result.lead_shape, *result.sr_shape)
-        shard: IntTriple = (tile, tile, tile) if tile else BULK
-        # A shard no larger than the volume needs: whole chunks of it.
-        chunk = [min(CHUNK, s) if s % min(CHUNK, s) == 0 else s for s in shard]
-        fitted = [min(s, -(-n // c) * c) for s, n, c in zip(shard, result.sr_shape, chunk, strict=True)]
-        self.grid = TileGrid(result.sr_shape, (fitted[0], fitted[1], fitted[2]))
-        self.partial = path.with_name(path.name + PARTIAL)
-        check_space(path.parent, result.nbytes)
-        remove(self.partial)
-        ones = (1,) * len(result.lead_shape)
-        try:
-            group = zarr.open_group(self.partial, mode="w", zarr_format=3)
-            group.create_array(
-                "0",
-                shape=self.shape,
-                dtype=result.dtype,
-                chunks=(*ones, *chunk),
-                shards=(*ones, *self.grid.tile),
-                dimension_names=list(result.source.axes),
-            )
-            self._array = self._open()
-        except BaseException:
-            self.discard()
-            raise
-        self._done: set[Tile] = set()
+    def __init__(
+        self,
+        path: Path,
+        result: SuperResolution,
+        tile: int | None = None,
+        existing: str = "refuse",
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        check_output(path, existing if part[1] == 1 or existing != "refuse" else "resume")
+        self.path, self.partial = path, partial_of(path)
+        self.shape, self._dtype = (*result.lead_shape, *result.sr_shape), result.dtype
+        self.leads = result.leads
+        shapes = list(level_shapes(result.sr_shape))
+        self._sizes = [fitted((tile, tile, tile) if tile else BULK, shape) for shape in shapes]
+        self._image = result.image
+        tiles = {"shard": list(self._sizes[0][0]), "chunk": list(self._sizes[0][1]), "levels": len(shapes)}
+        self._fingerprint = fingerprint_of(result, tiles)
+        self._journal, self._lock = Journal(self.partial, part), StoreLock(self.partial, part)
+        self.damaged: list[tuple[int, Lead, IntTriple]] = []
         self.finished = False
+        self._pending: dict[Tile, npt.NDArray[Any]] = {}
+        self._writer: ThreadPoolExecutor | None = None
+        self._room = threading.Semaphore(WAITING)
+        self._error: BaseException | None = None
+        with self._lock.beginning():
+            self._lock.acquire()
+            try:
+                if existing == "overwrite" and part[1] == 1:
+                    remove(self.partial)
+                if self._journal.exists:
+                    self._resume()
+                else:
+                    remove(self.partial)
+                    self._create(result, shapes)
+            except BaseException:
+                self._lock.release()
+                raise
 
-    def __contains__(self, tile: Tile) -> bool:
-        return tile in self._done
-
-    def __len__(self) -> int:
-        return len(self._done)
-
-    def __iter__(self) -> Iterator[Tile]:
-        return iter(set(self._done))
+    # -- tiles -------------------------------------------------------------------------------------
 
     @property
-    def folder(self) -> Path:
-        """Where the data lie now."""
-        return self.partial if self.partial.exists() else self.path
+    def grid(self) -> TileGrid:
+        """Where its tiles lie."""
+        return self.levels[0].grid
+
+    def __contains__(self, tile: Tile) -> bool:
+        return tile in self.levels[0] or tile in self._pending
+
+    def __len__(self) -> int:
+        return len(self.levels[0])
+
+    def __iter__(self) -> Iterator[Tile]:
+        return iter(self.levels[0].done | set(self._pending))
 
     @property
     def level0(self) -> Any:
         """The zarr array of the finest level."""
-        return self._array
+        return self.levels[0].array
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tile is there."""
+        return self.levels[0].complete
 
     def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
         """Read ``part`` (absolute SR voxels) of a finished tile, else None."""
-        lead, _ = tile
-        return np.asarray(self._array[(*lead, *part.slices)]) if tile in self._done else None
+        waiting = self._pending.get(tile)
+        if waiting is not None:
+            return waiting[part.relative_to(self.grid.box(tile[1]).start).slices]
+        return self.levels[0].read(tile, part)
 
     def put(self, tile: Tile, voxels: npt.NDArray[Any]) -> None:
-        """Write a tile to disk."""
-        lead, index = tile
-        self._array[(*lead, *self.grid.box(index).slices)] = voxels
-        self._done.add(tile)
+        """Have a tile written; wait while too many others are being so.
+
+        Raises
+        ------
+        OSError
+            If an earlier one could not be written.
+        """
+        self._check_writer()
+        self._room.acquire()
+        self._pending[tile] = voxels
+        self.sketch.put(tile[0], self.grid.box(tile[1]), voxels)
+        if self._writer is None:  # of the priority of the thread that computes
+            self._writer = ThreadPoolExecutor(1, "cropeq store")
+        self._writer.submit(self._write_pending, tile).add_done_callback(self._written)
+
+    def flush(self) -> None:
+        """Wait until all tiles are on the disk.
+
+        Raises
+        ------
+        OSError
+            If one could not be written.
+        """
+        if self._writer is not None:
+            self._writer.shutdown()
+            self._writer = None
+        self._check_writer()
+
+    def take(self, record: Record) -> None:
+        """Claim a shard that another process has written for this one."""
+        level, lead, index = record.shard
+        self._journal.add(record)
+        self.levels[level].done.add((lead, index))
+        self._build_above(level, (lead, index))
+
+    def has_all(self) -> bool:
+        """Return whether every tile is there, those that other processes have written included."""
+        self.flush()
+        if self.complete or self._journal.part[1] == 1:
+            return self.complete
+        claimed = {record.shard[1:] for record in self._journal.records() if record.shard[0] == 0}
+        if len(claimed) == self.grid.count * len(self.leads):
+            self.refresh()
+        return self.complete
+
+    # -- the end -----------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Give the complete store its name; one that stood there is replaced only now."""
-        replace_folder(self.partial, self.path)
-        self._array = self._open()
+        """Complete the pyramid and give the store its name; one that stood there is replaced only now.
+
+        Raises
+        ------
+        ValueError
+            If tiles are missing.
+        OSError
+            If something could not be written.
+        """
+        self.complete_levels()
+        self.release()  # where open files cannot be moved, this one could not
+        with self._lock.beginning(), ExitStack() as stack:
+            for level in self.levels:
+                stack.enter_context(level.moved(self.path))
+            replace_folder(self.partial, self.path)
+        sync_folder(self.path.parent)
+        remove(self.path / FOLDER)
+        self._lock.remove()
         self.finished = True
 
+    def complete_levels(self) -> None:
+        """Complete the pyramid, without giving the store its name.
+
+        Raises
+        ------
+        ValueError
+            If tiles are missing.
+        """
+        self.flush()
+        total = self.grid.count * len(self.leads)
+        if not self.complete:
+            raise ValueError(
+                f"Got {len(self)} finished tiles, expected {total}: run the volume to its end before saving it."
+            )
+        for number, level in enumerate(self.levels[1:], 1):
+            for lead in self.leads:
+                for index in level.grid.indices(Box.whole(self._level_shape(number))):
+                    if (lead, index) not in level:
+                        self._build(number, (lead, index))
+        for file in self.partial.rglob("zarr.json"):
+            sync_file(file)
+            sync_folder(file.parent)
+        self._journal.finish()
+
     def discard(self) -> None:
-        """Remove an unfinished store."""
-        # A write that was interrupted may be ending in zarr's own thread, and make its folder anew.
-        for _ in range(20):
+        """Remove the store: its content has become another file."""
+        self.release()
+        remove(self.partial)
+        self._lock.remove()
+
+    def release(self) -> None:
+        """Let others go on with the store; what it holds can still be read."""
+        if self._writer is not None:
+            self._writer.shutdown(cancel_futures=True)
+            self._writer = None
+        self._pending.clear()
+        self._journal.close()
+        self._lock.release()
+
+    # -- making and resuming -----------------------------------------------------------------------
+
+    def _create(self, result: SuperResolution, shapes: Sequence[IntTriple]) -> None:
+        """Make all arrays and their metadata, so that the store can be looked at with any reader; then begin."""
+        try:
+            group = zarr.open_group(self.partial, mode="w", zarr_format=3)
+            for number, (shape, sizes) in enumerate(zip(shapes, self._sizes, strict=True)):
+                create_array(group, str(number), result.lead_shape, shape, result.dtype, sizes, result.source.axes)
+            self._open_levels()
+            levels = [Level(str(n), self._factor(n)) for n in range(len(shapes))]
+            write_metadata(self.partial, self._image, levels)
+            self._journal.folder.mkdir()
+            result.model.save(self._journal.folder / MODEL)
+            about = result.describe() | {"dtype": "source" if result.dtype == result.source.data.dtype else "float32"}
+            self._journal.begin(
+                {"format": FORMAT, "output": self.path.name, "result": about, "fingerprint": self._fingerprint}
+            )
+        except BaseException:
             remove(self.partial)
-            time.sleep(0.05)
-            if not self.partial.exists():
-                break
+            raise
 
-    def _open(self) -> Any:
-        return zarr.open_array(self.folder / "0", mode="r+")
+    def _resume(self) -> None:
+        """Take over what the journal claims and the disk holds; sweep what a kill left."""
+        header = self._journal.header
+        if header.get("format") != FORMAT:
+            raise ValueError(
+                f"Got {self.partial.name} of format {header.get('format')}, expected {FORMAT}: go on with the version "
+                "that began it, or start it anew (--overwrite)."
+            )
+        check_same(header.get("fingerprint", {}), self._fingerprint, self.partial.name)
+        for file in self.partial.rglob("*.partial"):
+            file.unlink(missing_ok=True)
+        self._open_levels()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the journals of all processes; a shard whose bytes are not those that were claimed is not done."""
+        self.damaged = []
+        for record in dict.fromkeys(self._journal.records()):
+            level, lead, index = record.shard
+            if level >= len(self.levels) or (lead, index) in self.levels[level]:
+                continue
+            if self.levels[level].holds(record):
+                self.levels[level].done.add((lead, index))
+            else:
+                self.damaged.append(record.shard)
+        self.damaged = [s for s in dict.fromkeys(self.damaged) if (s[1], s[2]) not in self.levels[s[0]]]
+
+    def _open_levels(self) -> None:
+        decoded = TileCache(DECODED)
+        self.levels = [Shards(self.partial, n, decoded) for n in range(len(self._sizes))]
+        self.sketch = Sketch(self.shape[:-3], int_triple(self.shape[-3:]), self._dtype)
+
+    def _factor(self, number: int) -> tuple[float, float, float]:
+        """Return how many SR voxels a step of a level is, along z, y, x."""
+        z, y, x = (2.0**number if n > 1 else 1.0 for n in self.shape[-3:])
+        return z, y, x
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def _check_writer(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            self._pending.clear()
+            raise _told(error, self.partial.name) from error
+
+    def _write_pending(self, tile: Tile) -> None:
+        if self._error is None:  # after a failure nothing more is tried: the disk is full, or gone
+            self._write(0, tile, self._pending[tile])
+            self._pending.pop(tile, None)
+
+    def _written(self, future: Future[None]) -> None:
+        self._room.release()
+        if not future.cancelled() and future.exception() is not None:
+            self._error = future.exception()
+
+    def _write(self, number: int, tile: Tile, voxels: npt.NDArray[Any]) -> None:
+        self._journal.add(self.levels[number].write(tile, voxels))
+        self.levels[number].done.add(tile)
+        self._build_above(number, tile)
+
+    def _build_above(self, number: int, tile: Tile) -> None:
+        """Make the coarser shards of which this was the last missing part."""
+        if number + 1 == len(self.levels):
+            return
+        lead, index = tile
+        fine, coarse = self.levels[number], self.levels[number + 1]
+        for above in coarse.grid.indices(parents(fine.grid.box(index), self._level_shape(number + 1))):
+            box = support(coarse.grid.box(above), self._level_shape(number))
+            if (lead, above) not in coarse and all((lead, i) in fine for i in fine.grid.indices(box)):
+                self._build(number + 1, (lead, above))
+
+    def _build(self, number: int, tile: Tile) -> None:
+        """Make a coarser shard, a part at a time."""
+        lead, index = tile
+        fine, box = self.levels[number - 1], self.levels[number].grid.box(index)
+        voxels = np.empty(box.shape, self._dtype)
+        for part in divide(box, int_triple([max(1, -(-n // 2)) for n in box.shape])):
+            below = support(part, self._level_shape(number - 1))
+            # Past the cache of what is looked at.
+            means = halve(np.asarray(fine.array[(*lead, *below.slices)]).astype(_exact(self._dtype)), below.start)
+            means = np.rint(means) if self._dtype.kind in "ui" else means
+            voxels[part.relative_to(box.start).slices] = means.astype(self._dtype)
+        self._write(number, tile, voxels)
+
+    def _level_shape(self, number: int) -> IntTriple:
+        return int_triple(self.levels[number].array.shape[-3:])
 
 
-def replace_folder(new: Path, final: Path) -> None:
-    """Rename ``new`` to ``final``, putting a folder or file that stands there out of the way until it is done."""
-    if not (new.is_dir() or final.is_dir()):
-        os.replace(new, final)
-        return
-    old = final.with_name(final.name + ".old")
-    remove(old)
-    stands = final.exists()
-    if stands:
-        os.replace(final, old)
-    try:
-        os.replace(new, final)
-    except BaseException:
-        if stands:
-            os.replace(old, final)
-        raise
-    remove(old)
+def _exact(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a floating-point type that holds every value of ``dtype`` and its means."""
+    return np.dtype(np.float32 if dtype.itemsize <= 2 or dtype == np.float32 else np.float64)
 
 
-def remove(path: Path) -> None:
-    """Remove a folder with all that is in it, or a file, where there is one."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def check_space(folder: Path, needed: int) -> None:
-    """Raise OSError if ``folder`` is no writable folder or has less than ``needed`` bytes free."""
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise OSError(f"Got the folder {folder}, which does not exist or is not writable: choose another.")
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(
-            f"Got {free / 1e9:.1f} GB free in {folder}, expected {needed / 1e9:.1f} GB for the result: "
-            "make space or choose another disk."
+def _told(error: BaseException, name: str) -> BaseException:
+    """Return the error as a sentence where it is one that a user can mend."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return OSError(
+            error.errno,
+            f"Got a full disk while writing {name}, expected more room: make space and resume, what is done is kept",
         )
-
-
-def check_output(path: Path, overwrite: bool) -> None:
-    """Raise OSError if a result cannot be written to ``path``, or one stands there and is not to be replaced."""
-    check_space(path.parent, 0)
-    if path.exists() and not overwrite:
-        raise FileExistsError(
-            f"Got {path}, which exists already: choose another name, or allow overwriting (--overwrite)."
-        )
+    if isinstance(error, OSError):
+        return OSError(f"Got {name}, which cannot be written any further ({error}): see to the disk and resume.")
+    return error

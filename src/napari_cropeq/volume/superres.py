@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,9 +14,10 @@ import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, check_shape, guess_axial
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.core.normalisation import Normalisation, sample
 from napari_cropeq.core.predict import Exactness, Predictor, convert, never
 from napari_cropeq.volume.bricks import CAP, Bricks
+from napari_cropeq.volume.image_info import ImageInfo
 from napari_cropeq.volume.sources import Source, check_volume
 
 __all__ = ["DTYPES", "Lead", "SuperResolution", "acquisition_of", "training_volumes"]
@@ -99,6 +102,11 @@ class SuperResolution:
     dtype : str
         ``source`` (rounded and clipped) or ``float32``.
 
+    Attributes
+    ----------
+    sample_digest : str
+        Tells the voxels of the source from others', by a bounded, seeded sample of every channel.
+
     Raises
     ------
     ValueError
@@ -128,9 +136,13 @@ class SuperResolution:
         self._bricks = lru_cache(maxsize=4)(lambda lead: Bricks(source.data[lead]))
         # Every channel is measured before any work: a constant one is found now.
         self._normalisations: dict[int, Normalisation] = {}
+        digest = hashlib.blake2b(digest_size=16)
         for lead in self.leads:
             if self._channel(lead) not in self._normalisations:
-                self._normalisations[self._channel(lead)] = Normalisation.measure(self.volume(lead))
+                voxels = sample(self.volume(lead))
+                self._normalisations[self._channel(lead)] = Normalisation.of(voxels)
+                digest.update(np.ascontiguousarray(voxels).data)
+        self.sample_digest = digest.hexdigest()
         first = self.leads[0]
         scale = self._normalisations[self._channel(first)]
         self._predictor = Predictor(model.network, self.acquisition, self.volume(first), scale, planes, device)
@@ -141,6 +153,11 @@ class SuperResolution:
     def leads(self) -> list[Lead]:
         """All indices along the leading axes."""
         return list(itertools.product(*(range(n) for n in self.lead_shape)))
+
+    @property
+    def normalisations(self) -> list[Normalisation]:
+        """The intensity scale of each channel."""
+        return [self._normalisations[channel] for channel in sorted(self._normalisations)]
 
     @property
     def exactness(self) -> Exactness:
@@ -159,6 +176,21 @@ class SuperResolution:
         z, y, x = (t + offset * step for t, offset, step in parts)
         return z, y, x
 
+    @property
+    def image(self) -> ImageInfo:
+        """What a file says of the result: on its own grid, its channels those of the source."""
+        source = self.source.image
+        size, place = self.acquisition.sr_voxel_size, self.sr_translate
+        windows = tuple((n.low, n.high) for n in self.normalisations)
+        return replace(
+            source,
+            voxel_size=size,
+            unit=self.acquisition.unit,
+            translate=place,
+            windows=windows,
+            provenance=self.describe(),
+        )
+
     def volume(self, lead: Lead) -> Bricks:
         """Return the source volume (z, y, x) at ``lead``, lazily."""
         return self._bricks(lead)
@@ -172,6 +204,10 @@ class SuperResolution:
             If ``stop`` returned True before the end.
         """
         return convert(self._over(lead)(box, stop), self.dtype)
+
+    def read_ahead(self, lead: Lead, box: Box) -> None:
+        """Read what ``box`` (z, y, x) is made of, so that it is at hand when it is computed."""
+        self._over(lead).read(box)
 
     def oriented(self, axial: int, plane: int, row: int) -> IntTriple:
         """Return a (z, y, x) shape with the sizes given along the axial axis, in the plane, and across planes.

@@ -14,12 +14,15 @@ import numpy.typing as npt
 from napari_cropeq.core.allocator import give_freed_memory_back
 from napari_cropeq.core.geometry import Box, IntTriple
 from napari_cropeq.volume.cache import MemoryStore, TileCache
-from napari_cropeq.volume.export import finish
+from napari_cropeq.volume.events import Done, Failed, Filled
+from napari_cropeq.volume.export import failure_of
 from napari_cropeq.volume.lazy import LazyView
+from napari_cropeq.volume.read_ahead import ReadAhead
 from napari_cropeq.volume.reuse import Reuse
-from napari_cropeq.volume.scheduler import Done, Failed, Scheduler, Wish
-from napari_cropeq.volume.store import DiskStore, Tile, TileStore, covers
+from napari_cropeq.volume.scheduler import Scheduler, Wish
+from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.superres import Lead, SuperResolution
+from napari_cropeq.volume.tile_store import Tile, TileStore, covers
 from napari_cropeq.volume.view import View, nearest_first
 
 __all__ = ["TileWorker"]
@@ -63,6 +66,9 @@ class TileWorker:
         self._outdated: list[MemoryStore] = []  # another model's, shown until the new tiles are there
         self._whole: MemoryStore | None = None
         self._part = 0.0
+        self._run = 0  # number of the last wish for every tile, or for none any more
+        self._opening = False
+        self._ahead: ReadAhead | None = None
         self.result: SuperResolution | None = None
         self.view: LazyView | None = None
         self.disk: DiskStore | None = None
@@ -82,8 +88,13 @@ class TileWorker:
             if self._scheduler is not None:
                 self._look(self._scheduler)
 
-    def run_all(self, disk: DiskStore | None = None) -> None:
-        """Ask for every tile, into memory or an OME-Zarr; the worker must be ready.
+    def run_all(self, open_disk: Callable[[], DiskStore] | None = None) -> None:
+        """Ask for every tile, into memory or a store on disk; the worker must be ready.
+
+        Parameters
+        ----------
+        open_disk : callable, optional
+            Opens the store, in the worker's thread: an unfinished one is read, which may take a while.
 
         Raises
         ------
@@ -91,21 +102,27 @@ class TileWorker:
             If the result does not fit into memory.
         """
         with self._lock:
-            assert self._scheduler is not None and self.result is not None
-            assert self._whole is not None
-            if disk is None:
+            assert self._scheduler is not None and self.result is not None and self._whole is not None
+            self._part, self._run = 0.0, self._run + 1
+            if open_disk is None:
                 self._check_memory(self.result)
-            elif disk is not self.disk:
-                self._replace_disk(disk)
-            store = self.filling = self._whole if disk is None else disk
-            self._part = 0.0
-            compute = Reuse(lambda: [s for s in self.finished_stores() if s is not store], self.result.compute)
-            self._scheduler.run_all(store, self.result.leads, compute)
+                self._fill(self._whole)
+            else:
+                self._opening = True
+                self._scheduler.add_background(self._open(open_disk, self._run))
 
     def stop_all(self) -> None:
-        """Stop asking for every tile; what is finished stays."""
+        """Stop asking for every tile; what is finished stays, and others can go on with an unfinished store."""
+        with self._lock:
+            self._run += 1
+            if self._scheduler is not None:
+                self._scheduler.stop_all()
+                self._scheduler.add_background(self._released())
+
+    def pause_all(self, paused: bool = True) -> None:
+        """Hold the run over the volume after the box under way, or let it go on."""
         if self._scheduler is not None:
-            self._scheduler.stop_all()
+            self._scheduler.pause_all(paused)
 
     def use(self, prepare: Callable[[], SuperResolution], key: Hashable) -> None:
         """Use a model, or another one from now on; the old one's tiles are shown until the new ones are there.
@@ -128,6 +145,11 @@ class TileWorker:
             self._closed = True
             if self._scheduler is not None:
                 self._scheduler.close()
+
+    def release(self) -> None:
+        """Let others go on with an unfinished store on disk; no more may be written to it from here."""
+        if self.disk is not None and not self.disk.finished:
+            self.disk.release()
 
     # -- state -----------------------------------------------------------------------------------
 
@@ -181,7 +203,12 @@ class TileWorker:
     @property
     def running_all(self) -> bool:
         """Whether a run over the whole volume is under way."""
-        return self._scheduler is not None and self._scheduler.running_all
+        return self._opening or (self._scheduler is not None and self._scheduler.running_all)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the run over the whole volume is held."""
+        return self._scheduler is not None and self._scheduler.paused
 
     @property
     def looking(self) -> bool:
@@ -204,18 +231,29 @@ class TileWorker:
             if scheduler is None:  # closed, or another model wanted meanwhile
                 continue
             yield result
-            idle = 0
-            for event in scheduler.run(wait=True):
-                idle = 0 if event is not None else idle + 1
-                if idle == IDLE_STEPS:  # the window's own large images are in it as well
-                    give_freed_memory_back()
-                if isinstance(event, Done):
-                    self._note(event, result)
-                elif isinstance(event, Failed):
-                    self.failures.append(event)
-                if self._outdated and not scheduler.looking:
-                    self._drop_outdated()
-                yield event
+            try:
+                yield from self._events(scheduler)
+            finally:
+                self._opening = False
+                self.release()
+                if self._ahead is not None:
+                    self._ahead.close()
+
+    def _events(self, scheduler: Scheduler) -> Iterator[object]:
+        idle = 0
+        for event in scheduler.run(wait=True):
+            idle = 0 if event is not None else idle + 1
+            if idle == IDLE_STEPS:  # the window's own large images are in it as well
+                give_freed_memory_back()
+            if isinstance(event, Done):
+                self._note(event)
+            elif isinstance(event, Failed):
+                self.failures.append(event)
+            elif isinstance(event, Filled):
+                self._end_run(event)
+            if self._outdated and not scheduler.looking:
+                self._drop_outdated()
+            yield event
 
     def _take(self) -> tuple[Callable[[], SuperResolution], Hashable] | None:
         with self._lock:
@@ -249,7 +287,7 @@ class TileWorker:
                 for across in (0, 1, 2, None)
             }
         self.view.overview.restart()  # its steps went with the last scheduler
-        self.result, self._scheduler = result, scheduler
+        self.result, self._scheduler, self._ahead = result, scheduler, ReadAhead(result)
         self._show_stores()
         self._look(scheduler)
         self._begin_overview(scheduler, result.leads[0] if self._sight is None else self._sight.lead)
@@ -295,8 +333,8 @@ class TileWorker:
         if steps is not None:
             scheduler.add_background(steps)
 
-    def _note(self, done: Done, result: SuperResolution) -> None:
-        """Count a finished box, and complete the store on disk with the last."""
+    def _note(self, done: Done) -> None:
+        """Count a finished box."""
         if done.store in self._stores.values():
             self.computed += 1
             self._times.append(time.monotonic())
@@ -304,10 +342,18 @@ class TileWorker:
             return
         size = Box.whole(done.store.grid.tile).size
         self._part = 0.0 if done.tiles else self._part + done.box.size / size
-        disk = self.disk
-        if disk is not None and not disk.finished and len(disk) == disk.grid.count * len(result.leads):
-            finish(disk, result)
-            self.saved.append(disk.path)
+
+    def _end_run(self, filled: Filled) -> None:
+        """Complete the store on disk; tell where tiles are missing."""
+        store = filled.store
+        try:
+            if filled.failures:
+                raise failure_of(filled.failures)
+            if isinstance(store, DiskStore) and store is self.disk and not store.finished:
+                store.finish()
+                self.saved.append(store.path)
+        except Exception as error:  # noqa: BLE001 (the user is told, and the view goes on)
+            self.failures.append(Failed(error, bulk=True))
 
     def _drop_outdated(self) -> None:
         with self._lock:
@@ -316,16 +362,35 @@ class TileWorker:
             self._outdated = []
             self._show_stores()
 
-    def _replace_disk(self, store: DiskStore) -> None:
-        """Fill ``store`` from now on; an unfinished one before it is given up."""
-        self._give_up_disk()
-        self.disk = store
-        self._show_stores()
+    def _open(self, open_disk: Callable[[], DiskStore], run: int) -> Iterator[None]:
+        """Open a store and fill it, unless that is not wanted any more."""
+        try:
+            self._give_up_disk()
+            disk = open_disk()
+            with self._lock:
+                self.disk = disk
+                self._show_stores()
+                if run == self._run:
+                    self._fill(disk)
+                else:
+                    disk.release()
+        finally:
+            self._opening = False
+        yield
+
+    def _fill(self, store: TileStore) -> None:
+        assert self._scheduler is not None and self.result is not None
+        self.filling = store
+        compute = Reuse(lambda: [s for s in self.finished_stores() if s is not store], self.result.compute)
+        self._scheduler.run_all(store, self.result.leads, compute, self._ahead)
+
+    def _released(self) -> Iterator[None]:
+        self.release()
+        yield
 
     def _give_up_disk(self) -> None:
-        """Let go of the store on disk; one that is not complete is removed."""
-        if self.disk is not None and not self.disk.finished:
-            self.disk.discard()
+        """Let go of the store on disk; one that is not complete can be gone on with."""
+        self.release()
         self.disk = self.filling = None
 
     def finished_stores(self) -> list[TileStore]:

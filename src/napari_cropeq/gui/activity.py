@@ -1,0 +1,34 @@
+"""Long work in napari's activity bar."""
+
+from __future__ import annotations
+
+from napari.utils import progress
+
+__all__ = ["Activity"]
+
+STEPS = 1000
+
+
+class Activity:
+    """One bar that is there while work goes on; for the window's own thread.
+
+    Parameters
+    ----------
+    name : str
+        What is worked on.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._bar = progress(total=STEPS, desc=name)
+        self._done = 0
+
+    def show(self, fraction: float, text: str) -> None:
+        """Show how far the work is, 0 to 1."""
+        done = round(STEPS * min(max(fraction, 0.0), 1.0))
+        self._bar.set_description(text)
+        self._bar.update(done - self._done)
+        self._done = done
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()

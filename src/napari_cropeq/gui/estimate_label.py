@@ -1,0 +1,123 @@
+"""What a run over a volume would take, said before it starts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from napari.layers import Image
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QLabel
+
+from napari_cropeq.core.model import Model
+from napari_cropeq.gui.layers import source_of
+from napari_cropeq.gui.preferences import Preferences
+from napari_cropeq.gui.run_clock import in_words
+from napari_cropeq.volume.estimate import Estimate
+from napari_cropeq.volume.superres import SuperResolution, acquisition_of
+
+__all__ = ["EstimateLabel"]
+
+WAIT_MS = 300  # choices that follow each other are measured once
+
+
+class EstimateLabel(QLabel):
+    """Measures a small part of the volume in the background, and tells time, disk and memory.
+
+    Parameters
+    ----------
+    panel : Panel
+        Runs the measurement and ends it with itself.
+    """
+
+    def __init__(self, panel: Any) -> None:
+        super().__init__("")
+        self.setWordWrap(True)
+        self._panel = panel
+        self._wanted: tuple[Any, ...] | None = None
+        self._known: dict[tuple[Any, ...], Estimate] = {}
+        self._path: Path | None = None
+        self._busy = False
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(WAIT_MS)
+        self._timer.timeout.connect(self._measure)
+
+    def show_for(
+        self, layer: Image | None, model: Model | None, planes: str | None, dtype: str, path: Path | None
+    ) -> None:
+        """Tell what the volume of ``layer`` takes; nothing where layer and model do not fit."""
+        self._path = path
+        self._wanted = None
+        try:
+            if layer is not None and model is not None:
+                source = source_of(layer)
+                acquisition = acquisition_of(source)
+                model.check_fits(acquisition)
+                self._wanted = (source, acquisition, model, planes, dtype)
+        except ValueError:
+            pass  # told when it is started
+        self._show()
+        if self._wanted is not None and self._key() not in self._known:
+            self._timer.start()
+
+    def stop(self) -> None:
+        """Measure nothing more."""
+        self._timer.stop()
+        self._wanted = None
+
+    def _key(self) -> tuple[Any, ...]:
+        assert self._wanted is not None
+        source, acquisition, model, planes, dtype = self._wanted
+        return source.data.name, source.data.shape, acquisition, model.fingerprint, planes, dtype
+
+    def _measure(self) -> None:
+        if self._wanted is None or self._busy:
+            return
+        key, (source, acquisition, model, planes, dtype) = self._key(), self._wanted
+        device = Preferences.read().device
+        found: list[Estimate] = []
+
+        def steps() -> Iterator[None]:
+            found.append(Estimate.of(SuperResolution(source, model, acquisition, planes, device, dtype)))
+            yield
+
+        def ended() -> None:
+            self._busy = False
+            if found:
+                self._known[key] = found[0]
+            self._show()
+            if self._wanted is not None and self._key() != key:
+                self._timer.start()
+
+        self._busy = True
+        self._panel.run(steps, lambda _: None, ended)
+
+    def _show(self) -> None:
+        estimate = None if self._wanted is None else self._known.get(self._key())
+        if self._wanted is None:
+            self.setText("")
+        elif estimate is None:
+            self.setText("Measuring what the volume takes …")
+        else:
+            source, acquisition, *_ = self._wanted
+            self.setText(_in_words(estimate, acquisition.sr_shape(source.data.shape[-3:]), self._path))
+        self.setVisible(bool(self.text()))
+
+
+def _in_words(estimate: Estimate, shape: tuple[int, ...], path: Path | None) -> str:
+    size = f"{' × '.join(map(str, shape))} voxels, {_bytes(estimate.nbytes)}"
+    time = f"about {in_words(estimate.seconds)}, up to {_bytes(estimate.memory)} of memory"
+    if path is None:
+        return f"Result: {size}. {time.capitalize()}."
+    folder = path.parent
+    free = shutil.disk_usage(folder).free if folder.is_dir() else None
+    room = "" if free is None else f" ({_bytes(free)} free)"
+    full = " There is not enough room." if free is not None and free < estimate.disk else ""
+    return f"Result: {size}. {time.capitalize()}. On disk about {_bytes(estimate.disk)}{room}.{full}"
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"

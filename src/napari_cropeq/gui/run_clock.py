@@ -1,0 +1,59 @@
+"""How fast a run over a volume is, and when it will be done."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+__all__ = ["RunClock"]
+
+
+class RunClock:
+    """Reckons from the moment tiles begin to come; pauses do not count.
+
+    Parameters
+    ----------
+    worker : TileWorker
+        Whose run it is.
+    """
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self._begun: tuple[float, float] | None = None  # when, and which fraction
+        self._held: float | None = None
+
+    def hold(self, held: bool) -> None:
+        """Stop the clock, or let it go on."""
+        now = time.monotonic()
+        if held:
+            self._held = now
+        elif self._held is not None:
+            if self._begun is not None:
+                self._begun = (self._begun[0] + now - self._held, self._begun[1])
+            self._held = None
+
+    @property
+    def text(self) -> str:
+        """Tiles a second and time left, in words."""
+        if self._held is not None:
+            return "paused"
+        fraction, (_, total) = self._worker.fraction, self._worker.tiles
+        if self._begun is None:
+            if not total:
+                return ""
+            self._begun = (time.monotonic(), fraction)
+        seconds, gained = time.monotonic() - self._begun[0], fraction - self._begun[1]
+        left = seconds * (1 - fraction) / gained if gained > 0 else math.inf
+        if not math.isfinite(left) or seconds <= 0:
+            return "measuring the time left"
+        return f"{gained * total / seconds:.2g} tiles/s, {in_words(left)} left"
+
+
+def in_words(seconds: float) -> str:
+    """Return a time as a user reads it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"

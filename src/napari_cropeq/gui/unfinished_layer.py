@@ -1,0 +1,84 @@
+"""Unfinished stores that were opened as layers, and what they are gone on with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from napari.layers import Image
+
+from napari_cropeq.core.model import Model
+from napari_cropeq.gui.layers import source_of
+from napari_cropeq.volume.unfinished import Unfinished
+
+__all__ = ["UNFINISHED", "resume_from", "unfinished_in"]
+
+UNFINISHED = "unfinished"
+"""Where a layer's metadata say which folder it shows."""
+
+
+def unfinished_in(viewer: Any) -> Unfinished | None:
+    """Return the unfinished store that is open as a layer, the one that is selected if there are several."""
+    layers = [layer for layer in viewer.layers if _folder(layer) is not None]
+    layers.sort(key=lambda layer: layer not in viewer.layers.selection)
+    for layer in layers:
+        try:
+            store = Unfinished.open(str(_folder(layer)))
+        except ValueError:
+            continue
+        if store is not None:
+            return store
+    return None
+
+
+def resume_from(viewer: Any, store: Unfinished) -> tuple[Image, Model]:
+    """Return the source layer and the model that a store was begun with, opening the source where it is not.
+
+    The layers that show the unfinished store are removed: the one that fills takes their place.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the source cannot be found, or the model not be read.
+    """
+    model = store.model
+    source = _find(viewer, store) or _open(viewer, store)
+    for layer in [layer for layer in viewer.layers if _folder(layer) == str(store.folder)]:
+        viewer.layers.remove(layer)
+    return source, model
+
+
+def _folder(layer: Any) -> str | None:
+    folder = layer.metadata.get(UNFINISHED)
+    return None if folder is None else str(folder)
+
+
+def _find(viewer: Any, store: Unfinished) -> Image | None:
+    """Return the layer of the source's name and shape."""
+    for layer in viewer.layers:
+        if not isinstance(layer, Image) or "napari-cropeq" in layer.metadata:
+            continue
+        data = layer.data[0] if layer.multiscale else layer.data
+        if layer.name == store.source.get("name") and list(data.shape) == list(store.source.get("shape", ())):
+            return layer
+    return None
+
+
+def _open(viewer: Any, store: Unfinished) -> Image:
+    path, name = store.source.get("path"), store.source.get("name")
+    where = f" of {path}" if path else ""
+    sentence = (
+        f"Got {store.folder.name}, which was begun from '{name}'{where}, expected that image to be open or in its "
+        "place: open it and press Resume again."
+    )
+    if not path or not Path(path).exists():
+        raise ValueError(sentence)
+    before = set(viewer.layers)
+    viewer.open(path, plugin="napari-cropeq")
+    layer = _find(viewer, store)
+    if layer is None:
+        for added in set(viewer.layers) - before:
+            viewer.layers.remove(added)
+        raise ValueError(sentence)
+    source_of(layer)
+    return layer

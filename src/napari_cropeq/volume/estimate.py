@@ -1,0 +1,76 @@
+"""What a whole volume will take: time, room on the disk, memory; measured on a small part of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numcodecs import blosc
+
+from napari_cropeq.core.geometry import Box, int_triple
+from napari_cropeq.core.predict import MAX_ELEMENTS
+from napari_cropeq.volume.bricks import CAP
+from napari_cropeq.volume.pyramid import level_shapes
+from napari_cropeq.volume.store import BULK, DECODED, WAITING
+from napari_cropeq.volume.superres import SuperResolution
+
+__all__ = ["Estimate"]
+
+PART = 64  # side of the part that is measured, SR voxels
+TEMPORARIES = 6  # arrays of the network's largest layer that are held at once, copies and padding among them
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run over a whole volume takes."""
+
+    seconds: float  # of computing
+    nbytes: int  # of the result, uncompressed, without coarser levels
+    disk: int  # bytes of the compressed store, coarser levels included
+    memory: int  # bytes beyond those of the idle process, at the most
+
+    @classmethod
+    def of(cls, result: SuperResolution) -> Estimate:
+        """Measure a part in the middle of the volume.
+
+        Parameters
+        ----------
+        result : SuperResolution
+            Computes a few hundred thousand voxels for it.
+
+        Raises
+        ------
+        OSError, ValueError
+            If the source cannot be read there.
+        """
+        size = [min(n, s) for n, s in zip(result.sr_shape, result.oriented(2 * PART, 2 * PART, PART // 4), strict=True)]
+        start = [(n - s) // 2 for n, s in zip(result.sr_shape, size, strict=True)]
+        box = Box(int_triple(start), int_triple([a + s for a, s in zip(start, size, strict=True)]))
+        lead = result.leads[0]
+        result.compute(lead, box)  # what is done but once
+        begun = time.perf_counter()
+        voxels = np.ascontiguousarray(result.compute(lead, box))
+        each = (time.perf_counter() - begun) / box.size
+        packed = len(blosc.compress(voxels.reshape(-1), b"zstd", 5, blosc.SHUFFLE)) / voxels.nbytes
+        return cls(
+            seconds=each * result.nbytes / result.dtype.itemsize,
+            nbytes=result.nbytes,
+            disk=round(min(1.0, packed) * result.nbytes * _with_levels(result)),
+            memory=_memory(result),
+        )
+
+
+def _with_levels(result: SuperResolution) -> float:
+    sizes = [float(np.prod(shape, dtype=np.float64)) for shape in level_shapes(result.sr_shape)]
+    return sum(sizes) / sizes[0]
+
+
+def _memory(result: SuperResolution) -> int:
+    """Return what is held at most: decoded source, shards under way and waiting, the network, what is shown."""
+    source = result.source.data
+    bricks = min(CAP, math.prod(int(n) for n in source.shape[-3:]) * int(source.dtype.itemsize))
+    shard = min(math.prod(BULK), math.prod(result.sr_shape)) * int(result.dtype.itemsize)
+    network = TEMPORARIES * MAX_ELEMENTS * 4
+    return bricks + (2 + WAITING) * shard + network + min(DECODED, result.nbytes)

@@ -1,0 +1,181 @@
+"""A run over a whole volume: every tile that is missing, in storage order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cropeq.core.geometry import Box, IntTriple, int_triple
+from napari_cropeq.core.predict import StoppedError
+from napari_cropeq.core.tiles import TileGrid, divide
+from napari_cropeq.volume.events import Done, Event, Failed, Filled
+from napari_cropeq.volume.superres import Lead
+from napari_cropeq.volume.tile_store import TileStore
+
+__all__ = ["Ahead", "Compute", "Filling"]
+
+Compute = Callable[[Lead, Box, Callable[[], bool]], npt.NDArray[Any]]
+"""Gives the voxels of an SR box, or raises StoppedError once the function it is given returns True."""
+
+Ahead = Callable[[Lead, Box], None]
+"""Is told of the box that will be computed next, so that its source can be read meanwhile."""
+
+RETRIES = (0.2, 1.0)  # seconds after which a source that could not be read is tried again
+GIVE_UP = 16  # failures in a row after which a run over the volume ends: the source is gone
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What is computed for one another: several small tiles, or one large one."""
+
+    lead: Lead
+    box: Box
+    missing: tuple[IntTriple, ...]
+
+
+class Filling:
+    """Computes the missing tiles of a store.
+
+    Parameters
+    ----------
+    store : TileStore
+        With a shape.
+    leads : iterable of tuple of int
+        Channels and time points.
+    part : (z, y, x)
+        What is computed at once, SR voxels.
+    compute : Compute
+        Gives the voxels of a part.
+    ahead : Ahead, optional
+        Is told of the next part.
+    mine : callable, optional
+        Whether tiles of this number (z, y, x) at this lead are to be filled; all by default.
+
+    Raises
+    ------
+    ValueError
+        If the store has no shape.
+    """
+
+    def __init__(
+        self,
+        store: TileStore,
+        leads: Iterable[Lead],
+        part: IntTriple,
+        compute: Compute,
+        ahead: Ahead | None = None,
+        mine: Callable[[Lead, IntTriple], bool] | None = None,
+    ) -> None:
+        if store.grid.shape is None:
+            raise ValueError("Got a store without a shape, expected a finite one: give it the shape of the SR grid.")
+        self._store, self._leads, self._part = store, list(leads), part
+        self._compute, self._ahead, self._mine = compute, ahead, mine
+
+    def events(self, stop: Callable[[], bool], generation: Callable[[], int]) -> Iterator[Event]:
+        """Compute part by part, yielding each, and put a group's tiles when it is whole.
+
+        A group whose source cannot be read is tried again, told of and left out.
+
+        Parameters
+        ----------
+        stop : callable
+            Asked often; once it returns True the work ends with StoppedError.
+        generation : callable
+            Gives the number of the last wish for tiles in view.
+
+        Raises
+        ------
+        OSError
+            If the store cannot be written.
+        """
+        failures: list[Failed] = []
+        in_a_row = 0
+        for group, following in _with_next(self._groups()):
+            for event in self._fill(group, following, stop, generation):
+                if isinstance(event, Failed):
+                    failures.append(event)
+                    in_a_row += 1
+                    if in_a_row == GIVE_UP:
+                        raise event.error
+                elif event.tiles:
+                    in_a_row = 0
+                yield event
+        self._store.flush()
+        yield Filled(self._store, tuple(failures))
+
+    def _groups(self) -> Iterator[_Group]:
+        grid = self._store.grid
+        assert grid.shape is not None
+        # Small tiles are grouped to a part, since recompute falls with size; large ones are computed in parts.
+        size = int_triple([max(1, p // t) * t for p, t in zip(self._part, grid.tile, strict=True)])
+        for lead in self._leads:
+            for box in TileGrid(grid.shape, size).touching(Box.whole(grid.shape)):
+                missing = [index for index in grid.indices(box) if (lead, index) not in self._store]
+                if self._mine is not None:
+                    missing = [index for index in missing if self._mine(lead, index)]
+                if missing:
+                    yield _Group(lead, box, tuple(missing))
+
+    def _fill(
+        self, group: _Group, following: _Group | None, stop: Callable[[], bool], generation: Callable[[], int]
+    ) -> Iterator[Done | Failed]:
+        voxels = None
+        parts = list(divide(group.box, self._part))
+        for number, part in enumerate(parts, 1):
+            if self._ahead is not None:
+                if number < len(parts):
+                    self._ahead(group.lead, parts[number])
+                elif following is not None:
+                    self._ahead(following.lead, next(divide(following.box, self._part)))
+            try:
+                computed = self._computed(group.lead, part, stop)
+            except StoppedError:
+                raise
+            except Exception as error:  # noqa: BLE001 (the other groups go on, and the caller tells the user)
+                yield Failed(error, False, group.lead, group.box)
+                return
+            if voxels is None:
+                voxels = np.empty(group.box.shape, computed.dtype)
+            voxels[part.relative_to(group.box.start).slices] = computed
+            if number < len(parts):
+                yield Done(self._store, group.lead, part, 0, generation())
+        assert voxels is not None
+        for index in group.missing:
+            box = self._store.grid.box(index)
+            self._store.put((group.lead, index), voxels[box.relative_to(group.box.start).slices])
+        yield Done(self._store, group.lead, parts[-1], len(group.missing), generation())
+
+    def _computed(self, lead: Lead, part: Box, stop: Callable[[], bool]) -> npt.NDArray[Any]:
+        """Compute a part; a source that cannot be read may be so a moment later, on a network drive above all."""
+        for pause in RETRIES:
+            try:
+                return self._compute(lead, part, stop)
+            except OSError:
+                _wait(pause, stop)
+        return self._compute(lead, part, stop)
+
+
+def _wait(seconds: float, stop: Callable[[], bool]) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if stop():
+            raise StoppedError
+        time.sleep(0.02)
+
+
+def _with_next(items: Iterable[_T]) -> Iterator[tuple[_T, _T | None]]:
+    """Yield every item with the one after it, the last one with None."""
+    iterator = iter(items)
+    for item in iterator:
+        following = next(iterator, None)
+        while following is not None:
+            yield item, following
+            item, following = following, next(iterator, None)
+        yield item, None

@@ -1,0 +1,172 @@
+"""The shards of one level of an OME-Zarr image: written once each, synced, and read back chunk by chunk."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from napari_cropeq.core.geometry import Box, IntTriple, int_triple
+from napari_cropeq.core.tiles import TileGrid, hull
+from napari_cropeq.volume.cache import MemoryStore, TileCache
+from napari_cropeq.volume.journal import Record, digest_of, sync_file, sync_folder
+from napari_cropeq.volume.superres import Lead
+from napari_cropeq.volume.tile_store import Tile
+
+__all__ = ["Shards", "create_array", "fitted"]
+
+CHUNK = 64
+# Blosc with one thread gives the same bytes each time; every chunk carries a checksum that any reader checks.
+COMPRESSION = (BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec())
+
+
+def fitted(shard: IntTriple, shape: IntTriple) -> tuple[IntTriple, IntTriple]:
+    """Return sizes of shard and chunk (z, y, x) for a level: a shard no larger than it needs, of whole chunks."""
+    chunk = [min(CHUNK, s) if s % min(CHUNK, s) == 0 else s for s in shard]
+    sides = [min(s, -(-n // c) * c) for s, n, c in zip(shard, shape, chunk, strict=True)]
+    return int_triple(sides), int_triple(chunk)
+
+
+def create_array(
+    group: zarr.Group,
+    name: str,
+    lead_shape: Lead,
+    shape: IntTriple,
+    dtype: np.dtype[Any],
+    sizes: tuple[IntTriple, IntTriple],
+    axes: str,
+) -> None:
+    """Make the empty array of a level, sharded, compressed and checksummed."""
+    shard, chunk = sizes
+    ones = (1,) * len(lead_shape)
+    group.create_array(
+        name,
+        shape=(*lead_shape, *shape),
+        dtype=dtype,
+        chunks=(*ones, *chunk),
+        shards=(*ones, *shard),
+        compressors=list(COMPRESSION),
+        dimension_names=list(axes),
+    )
+
+
+class Shards:
+    """One level on disk, as a store of tiles that are its shards.
+
+    Parameters
+    ----------
+    folder : path
+        The OME-Zarr image.
+    level : int
+        Which level.
+    decoded : TileCache
+        Where decoded chunks are held.
+    """
+
+    def __init__(self, folder: Path, level: int, decoded: TileCache) -> None:
+        self.level, self._decoded = level, decoded
+        self._lock = threading.Lock()  # between a reader and the renaming of the folder
+        self.done: set[Tile] = set()
+        self._open(folder)
+        shape, chunks, shards = (a[-3:] for a in (self.array.shape, self.array.chunks, self.array.shards))
+        self.grid = TileGrid(int_triple(shape), int_triple(shards))
+        self._chunks = MemoryStore(int_triple(shape), int_triple(chunks), decoded)
+
+    def _open(self, folder: Path) -> None:
+        self._folder = folder
+        self.array: Any = zarr.open_array(folder / str(self.level), mode="r+")
+
+    def __contains__(self, tile: Tile) -> bool:
+        return tile in self.done
+
+    def __len__(self) -> int:
+        return len(self.done)
+
+    def __iter__(self) -> Iterator[Tile]:
+        return iter(set(self.done))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard is there."""
+        return len(self.done) == self.grid.count * int(np.prod(self.array.shape[:-3], dtype=np.int64))
+
+    def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
+        """Read ``part`` (voxels of this level) of a finished shard, else None; decoded chunks are kept."""
+        if tile not in self.done:
+            return None
+        lead, chunks = tile[0], self._chunks
+        wanted = {index: chunks.grid.box(index) for index in chunks.grid.indices(part)}
+        held: dict[IntTriple, npt.NDArray[Any]] = {}
+        for index, box in wanted.items():
+            voxels = chunks.read((lead, index), box)
+            if voxels is not None:
+                held[index] = voxels
+        missing = [index for index in wanted if index not in held]
+        if missing:
+            region = hull([wanted[index] for index in missing])
+            with self._lock:
+                decoded = np.asarray(self.array[(*lead, *region.slices)])
+            for index in missing:
+                held[index] = decoded[wanted[index].relative_to(region.start).slices]
+                chunks.put((lead, index), held[index])
+        out = np.empty(part.shape, self.array.dtype)
+        for index, box in wanted.items():
+            inside = box.intersect(part)
+            assert inside is not None
+            out[inside.relative_to(part.start).slices] = held[index][inside.relative_to(box.start).slices]
+        return out
+
+    def write(self, tile: Tile, voxels: npt.NDArray[Any]) -> Record:
+        """Write a shard and have it on the disk itself; what was there goes first.
+
+        Nothing may be kept of what another run has written, since a chunk of fill value alone is not written.
+        """
+        lead, index = tile
+        path = self.path(tile)
+        unlink(path)
+        self.array[(*lead, *self.grid.box(index).slices)] = voxels
+        return self.record(tile, sync=True)
+
+    def record(self, tile: Tile, sync: bool = False) -> Record:
+        """Return what the file of a shard is now."""
+        path, (lead, index) = self.path(tile), tile
+        if not path.exists():
+            return Record((self.level, lead, index), None, "")
+        if sync:
+            sync_file(path)
+            sync_folder(path.parent)
+        content = path.read_bytes()
+        return Record((self.level, lead, index), len(content), digest_of(content))
+
+    def holds(self, record: Record) -> bool:
+        """Return whether the bytes on the disk are those that were claimed."""
+        _, lead, index = record.shard
+        if len(lead) != len(self.array.shape) - 3 or any(i >= n for i, n in zip(index, self.grid.counts, strict=True)):
+            return False
+        path = self.path((lead, index))
+        size = path.stat().st_size if path.exists() else None
+        return size == record.size and self.record((lead, index)) == record
+
+    def path(self, tile: Tile) -> Path:
+        """Return the file of a shard."""
+        lead, index = tile
+        return self._folder.joinpath(str(self.level), "c", *map(str, (*lead, *index)))
+
+    @contextmanager
+    def moved(self, folder: Path) -> Iterator[None]:
+        """Keep readers out while the store is given another name, and read from there afterwards."""
+        with self._lock:
+            yield
+            self._open(folder)
+
+
+def unlink(path: Path) -> None:
+    """Remove a shard's file."""
+    path.unlink(missing_ok=True)

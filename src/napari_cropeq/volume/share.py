@@ -1,0 +1,60 @@
+"""A part of the work on a volume, where several processes share it without talking to each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from napari_cropeq.core.geometry import IntTriple
+from napari_cropeq.volume.store import DiskStore
+from napari_cropeq.volume.superres import Lead
+
+__all__ = ["Share"]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The tiles of one of ``count`` processes: a run of them in storage order, which share what they read.
+
+    Raises
+    ------
+    ValueError
+        If there is no such part.
+    """
+
+    number: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 0 <= self.number < self.count:
+            raise ValueError(
+                f"Got part {self.number} of {self.count}, expected one of 0 to {max(self.count, 1) - 1}: "
+                "correct --shard-id or --num-shards."
+            )
+
+    def holds(self, store: DiskStore) -> Callable[[Lead, IntTriple], bool]:
+        """Return a function that says whether a tile, by lead and number (z, y, x), belongs to this part."""
+        counts, each = store.grid.counts, store.grid.count
+        lead_number = {lead: number for number, lead in enumerate(store.leads)}
+        total = each * len(store.leads)
+
+        def mine(lead: Lead, index: IntTriple) -> bool:
+            z, y, x = index
+            number = lead_number[lead] * each + (z * counts[1] + y) * counts[2] + x
+            return number * self.count // total == self.number
+
+        return mine
+
+    def number_of(self, store: DiskStore) -> int:
+        """Return how many tiles belong to this part."""
+        total = store.grid.count * len(store.leads)
+        first, after = (math.ceil(n * total / self.count) for n in (self.number, self.number + 1))
+        return after - first
+
+    def done_of(self, store: DiskStore) -> int:
+        """Return how many of them are there."""
+        if self.count == 1:
+            return len(store)
+        mine = self.holds(store)
+        return sum(mine(lead, index) for lead, index in store)

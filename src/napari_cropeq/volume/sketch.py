@@ -1,0 +1,53 @@
+"""A coarse image of what is finished on disk, in memory, for looking at it from afar."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cropeq.core.geometry import Box, IntTriple
+from napari_cropeq.volume.superres import Lead
+
+__all__ = ["Sketch"]
+
+VOXELS = 2**24
+
+
+class Sketch:
+    """Every few voxels of the finished tiles, of all channels and time points together at most 16 million.
+
+    Parameters
+    ----------
+    lead_shape : tuple of int
+        Lengths of the leading axes.
+    shape : (z, y, x)
+        The SR volume.
+    dtype : dtype
+        Of the result.
+    """
+
+    def __init__(self, lead_shape: Lead, shape: IntTriple, dtype: npt.DTypeLike) -> None:
+        leads = int(np.prod(lead_shape, dtype=np.int64))
+        self.step = 1
+        while leads * np.prod([-(-n // self.step) for n in shape], dtype=np.float64) > VOXELS:
+            self.step *= 2
+        self._voxels = np.zeros((*lead_shape, *(-(-n // self.step) for n in shape)), dtype)
+
+    def put(self, lead: Lead, box: Box, voxels: npt.NDArray[np.generic]) -> None:
+        """Take its samples from the voxels of ``box``."""
+        first = tuple(slice(-a % self.step, None, self.step) for a in box.start)
+        into = tuple(slice(-(-a // self.step), -(-b // self.step)) for a, b in zip(box.start, box.stop, strict=True))
+        self._voxels[lead][into] = voxels[first]
+
+    def sample(
+        self, lead: Lead, box: Box, indices: tuple[npt.NDArray[np.int64], ...]
+    ) -> npt.NDArray[np.generic] | None:
+        """Return the samples of ``box`` nearest to SR ``indices`` (z, y, x) inside it; None where it has none."""
+        at = []
+        for i, a, b in zip(indices, box.start, box.stop, strict=True):
+            low, high = -(-a // self.step), -(-b // self.step) - 1
+            if low > high:
+                return None
+            at.append(np.clip((i + self.step // 2) // self.step, low, high))
+        found: npt.NDArray[np.generic] = self._voxels[lead][np.ix_(*at)]
+        return found

@@ -1,0 +1,58 @@
+"""What keeps SR tiles: one interface for memory (:mod:`~.cache`) and disk (:mod:`~.store`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from napari_cropeq.core.geometry import Box, IntTriple
+from napari_cropeq.core.tiles import TileGrid
+from napari_cropeq.volume.superres import Lead
+
+__all__ = ["Tile", "TileStore", "Tiles", "covers", "finished"]
+
+Tile = tuple[Lead, IntTriple]
+"""Leading indices and the tile's number along z, y, x."""
+
+
+class Tiles(Protocol):
+    """What the lazy layer reads."""
+
+    @property
+    def grid(self) -> TileGrid:
+        """Where its tiles lie."""
+
+    def __contains__(self, tile: Tile) -> bool: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Tile]: ...
+
+    def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
+        """Return the voxels of ``part`` (SR voxels, inside the tile) if the tile is finished. Never computes."""
+
+
+class TileStore(Tiles, Protocol):
+    """What the scheduler writes, too."""
+
+    def put(self, tile: Tile, voxels: npt.NDArray[Any]) -> None:
+        """Keep a finished tile."""
+
+    def flush(self) -> None:
+        """Wait until what was put is kept for good; raise OSError where it could not be."""
+
+
+def finished(store: Tiles, lead: Lead, box: Box) -> list[IntTriple]:
+    """Return the numbers of the store's finished tiles at ``lead`` that touch ``box`` (SR voxels)."""
+    grid = store.grid
+    if grid.count_in(box) <= len(store):
+        return [index for index in grid.indices(box) if (lead, index) in store]
+    # A box of the whole volume touches more tiles than there are.
+    return [index for own, index in store if own == lead and grid.box(index).intersect(box) is not None]
+
+
+def covers(store: Tiles, lead: Lead, box: Box) -> bool:
+    """Return whether the store's finished tiles hold all of ``box`` (SR voxels)."""
+    return len(store) > 0 and all((lead, index) in store for index in store.grid.indices(box))

@@ -1,0 +1,68 @@
+"""A store that was begun and not completed: what it was made of, so that it can be gone on with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from napari_cropeq.core.model import Model
+from napari_cropeq.volume.journal import FOLDER, Journal
+from napari_cropeq.volume.store import MODEL
+
+__all__ = ["Unfinished"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """An unfinished store."""
+
+    folder: Path
+    output: Path  # what it will be called
+    source: dict[str, Any]  # name, axes, shape, path, ... of what it is computed from
+    planes: str  # as :class:`napari_cropeq.core.predict.Predictor` takes them
+    dtype: str  # source or float32
+    fraction: float  # of the tiles that are there
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Unfinished | None:
+        """Read what a folder says; None where it is no unfinished store.
+
+        Raises
+        ------
+        ValueError
+            If its journal cannot be read.
+        """
+        folder = Path(folder)
+        journal = Journal(folder)
+        if not journal.exists:
+            return None
+        header = journal.header
+        try:
+            about, output = header["result"], folder.with_name(str(header["output"]))
+            array: Any = zarr.open_array(folder / "0", mode="r")
+            tiles = np.prod([-(-n // s) for n, s in zip(array.shape, array.shards, strict=True)])
+            done = len({record.shard for record in journal.records() if record.shard[0] == 0})
+            planes = "both" if len(about["planes"]) > 1 else str(about["planes"][0])
+            return cls(
+                folder, output, dict(about["source"]), planes, str(about["dtype"]), min(1.0, done / float(tiles))
+            )
+        except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
+            raise ValueError(
+                f"Got {folder.name}, whose journal is damaged ({type(error).__name__}: {error}), expected what was "
+                "begun: start it anew with Overwrite."
+            ) from error
+
+    @property
+    def model(self) -> Model:
+        """The model it was begun with.
+
+        Raises
+        ------
+        ValueError, OSError
+            If it cannot be read.
+        """
+        return Model.load(self.folder / FOLDER / MODEL)

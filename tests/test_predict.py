@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -64,3 +68,46 @@ def test_the_largest_integers_do_not_wrap(dtype):
     limits = np.iinfo(dtype)
     assert low == limits.min
     assert limits.max - 2**11 <= high <= limits.max
+
+
+MEMORY = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+import numpy as np, torch
+torch.set_num_threads(1)
+from conftest import make_predictor, textured_volume
+from napari_cropeq.core.geometry import Box
+predictor = make_predictor(textured_volume((16, 288, 288)), 2.0, filters={filters})
+box = Box((0, 0, 0), (8, 48, 200))
+predictor(Box((0, 0, 0), (8, 8, 8)))
+predictor._calls.elements, predictor._calls.side = 2**28, 512  # all of the box in one call
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+before = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (used + {spare} * 2**20, before[1]))
+try:
+    scarce = predictor(box)
+except MemoryError as error:
+    print("memory", error)
+else:
+    resource.setrlimit(resource.RLIMIT_AS, before)
+    calls = predictor._calls.elements
+    predictor._calls.elements, predictor._calls.side = 2**22, 256
+    print(calls < 2**28, np.array_equal(scarce, predictor(box)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on a process's memory is Linux's")
+@pytest.mark.parametrize(
+    ("filters", "spare", "expected"),
+    [
+        pytest.param(32, 6000, "False True", id="enough"),
+        pytest.param(64, 110, "True True", id="smaller-calls-same-bits"),
+        pytest.param(32, 2, "memory Got too little memory for a box of 8 x 48 x 200 voxels", id="too-little"),
+    ],
+)
+def test_out_of_memory_makes_calls_smaller(filters, spare, expected):
+    """A process that really cannot allocate more."""
+    program = MEMORY.format(tests=str(Path(__file__).parent), filters=filters, spare=spare)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert ran.stdout.startswith(expected), ran.stdout + ran.stderr

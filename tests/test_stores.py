@@ -254,7 +254,9 @@ def test_it_is_not_gone_on_with_where_anything_gives_other_bits(tmp_path, result
 
 
 def test_changed_voxels_are_another_source(tmp_path, result, opened):
-    opened(tmp_path / "out.ome.zarr", result, 32).release()
+    disk = opened(tmp_path / "out.ome.zarr", result, 32)
+    put(disk, (0, 0, 0))
+    disk.release()
     volume = textured_volume(SHAPE)
     volume[5, 20, 30] ^= 1
     with pytest.raises(ValueError, match="begun with another source: voxels"):
@@ -263,6 +265,7 @@ def test_changed_voxels_are_another_source(tmp_path, result, opened):
 
 def test_another_instruction_set_is_refused(tmp_path, result, opened):
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
+    put(disk, (0, 0, 0))
     disk.release()
     header = disk.partial / ".cropeq" / "header.json"
     begun = json.loads(header.read_text())
@@ -282,6 +285,7 @@ DAMAGED = [
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_header_is_told(tmp_path, result, opened, content):
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
+    put(disk, (0, 0, 0))
     disk.release()
     (disk.partial / ".cropeq" / "header.json").write_bytes(content)
     with pytest.raises(ValueError, match="start it anew"):
@@ -305,7 +309,6 @@ def test_one_writer(tmp_path, result, opened):
 
 
 def test_a_lock_ends_with_its_process(tmp_path, result, opened):
-    opened(tmp_path / "out.ome.zarr", result, 32).release()
     code = (
         "import sys, time; from pathlib import Path; from napari_cropeq.volume.lock import StoreLock\n"
         "lock = StoreLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); time.sleep(60)"
@@ -316,7 +319,7 @@ def test_a_lock_ends_with_its_process(tmp_path, result, opened):
     try:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(BlockingIOError, match="Another process"):
-            DiskStore(tmp_path / "out.ome.zarr", result, 32, "resume")
+            DiskStore(tmp_path / "out.ome.zarr", result, 32)
     finally:
         holder.kill()
         holder.communicate()
@@ -340,6 +343,11 @@ def test_a_full_disk_is_told_and_nothing_more_is_claimed(tmp_path, result, opene
     put(disk)
     disk.finish()
     assert np.array_equal(read(disk, (0, 0, 1)), voxels_of(disk, (0, 0, 1)))
+
+
+def test_a_store_that_holds_nothing_is_removed(tmp_path, result, opened):
+    opened(tmp_path / "out.ome.zarr", result, 32).release()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_stood_there_is_put_back_if_the_new_one_cannot_take_its_name(tmp_path, result, monkeypatch):

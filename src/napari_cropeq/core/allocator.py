@@ -1,4 +1,4 @@
-"""Keeps glibc from giving the large temporaries of a network back after every layer."""
+"""What the memory of a process does: glibc is kept from giving large temporaries back; running out is recognised."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import ctypes
 import functools
 import sys
 
-__all__ = ["give_freed_memory_back", "keep_freed_memory"]
+import torch
+
+__all__ = ["give_freed_memory_back", "is_out_of_memory", "keep_freed_memory"]
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 2**30
@@ -34,3 +36,11 @@ def give_freed_memory_back() -> None:
         return
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether torch, its CPU library or Python ran out of memory."""
+    text = str(error).lower()
+    # oneDNN says no more than that it could not create a primitive.
+    told = ("out of memory", "can't allocate", "bad_alloc", "could not create a", "not enough memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(t in text for t in told)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_cropeq.core.allocator import keep_freed_memory
+from napari_cropeq.core.allocator import give_freed_memory_back, is_out_of_memory, keep_freed_memory
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
 from napari_cropeq.core.lattice import Lattice
 from napari_cropeq.core.network import Network, build_network, use_channels_last
@@ -28,6 +28,8 @@ CANONICAL_ROWS = 16
 FREE_TILE = 256
 # Feature-map elements in one call: bounds memory, and keeps tensors far below 2**31 elements.
 MAX_ELEMENTS = 2**22
+# Below these, smaller calls would need no less memory than the box itself.
+LEAST_ELEMENTS, LEAST_TILE = 2**17, 32
 
 
 class StoppedError(Exception):
@@ -108,6 +110,22 @@ def plane_axes(planes: str | None, axial: int) -> tuple[int, ...]:
     return (AXIS_NAMES.index(planes),)
 
 
+@dataclass(slots=True)
+class CallSize:
+    """How much goes through the network in one call; less once memory has run out."""
+
+    elements: int = MAX_ELEMENTS
+    side: int = FREE_TILE
+
+    def halve(self) -> bool:
+        """Make calls smaller; return whether they can be."""
+        if self.elements <= LEAST_ELEMENTS:
+            return False
+        self.elements //= 2
+        self.side = max(LEAST_TILE, int(FREE_TILE * (self.elements / MAX_ELEMENTS) ** 0.5))
+        return True
+
+
 class Predictor:
     """Computes any box of the SR grid of one source.
 
@@ -148,6 +166,7 @@ class Predictor:
         self.dtype = np.dtype(np.float64 if dtype is torch.float64 else np.float32)
         self.sr_shape = acquisition.sr_shape(source.shape)
         self.exactness = check_exactness(self.network, self.device)
+        self._calls = CallSize()
 
     @property
     def canonical_tile(self) -> IntTriple:
@@ -173,7 +192,24 @@ class Predictor:
             If the source holds NaN or infinite voxels there.
         StoppedError
             If ``stop``, asked before every call of the network, returned True.
+        MemoryError
+            If there is too little memory even for small calls of the network.
         """
+        while True:
+            try:
+                return self._compute(box, stop)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                # Only where every shape gives the same bits may it be another one.
+                if not (self.exactness.bit_exact and self._calls.halve()):
+                    raise MemoryError(
+                        f"Got too little memory for a box of {' x '.join(map(str, box.shape))} voxels with "
+                        f"{self.network.filters} filters: close other programs, or use smaller tiles or fewer filters."
+                    ) from error
+            give_freed_memory_back()
+
+    def _compute(self, box: Box, stop: Callable[[], bool]) -> npt.NDArray[Any]:
         cells = self._cells(box)
         tiles = self._tiles(cells)
         window = self._read([tile.grow(self._halo(plane)) for plane, tile in tiles], box)
@@ -250,15 +286,15 @@ class Predictor:
         """Yield boxes that cover ``cells``: free ones inside them, or whole canonical tiles around them."""
         in_plane = (self.acquisition.axial, plane)
         if self.exactness.bit_exact:
-            return divide(cells, pick(in_plane, FREE_TILE, self._rows(cells, plane)))
+            return divide(cells, pick(in_plane, self._calls.side, self._rows(cells, plane)))
         return TileGrid(None, pick(in_plane, CANONICAL_TILE, CANONICAL_ROWS)).touching(cells)
 
     def _rows(self, cells: Box, plane: int) -> int:
         """Return how many planes of ``cells`` go through the network in one call."""
         halo, area = self._halo(plane), 1
         for a in (self.acquisition.axial, plane):
-            area *= min(cells.shape[a], FREE_TILE) + 2 * halo[a]
-        return max(1, MAX_ELEMENTS // (area * self.network.filters))
+            area *= min(cells.shape[a], self._calls.side) + 2 * halo[a]
+        return max(1, self._calls.elements // (area * self.network.filters))
 
     def _refine(self, window: Window, cells: Box, plane: int) -> npt.NDArray[Any]:
         """Return what the network gives for ``cells`` from their planes (axial, ``plane``), (z, y, x)."""

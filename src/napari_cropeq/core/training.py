@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_cropeq.core.allocator import give_freed_memory_back, keep_freed_memory
+from napari_cropeq.core.allocator import give_freed_memory_back, is_out_of_memory, keep_freed_memory
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model, State, provenance
 from napari_cropeq.core.muon import Muon
@@ -368,14 +368,6 @@ def _history(start: Model) -> list[Progress]:
     """Return what a model tells of its training before."""
     losses = start.training.get("losses", [])
     return [Progress(int(p), float(s), 0.0, float(loss), float(v)) for p, s, loss, v in losses]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether torch, its CPU library or Python ran out of memory."""
-    text = str(error).lower()
-    # oneDNN says no more than that it could not create a primitive.
-    told = ("out of memory", "can't allocate", "bad_alloc", "could not create a", "not enough memory")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(t in text for t in told)
 
 
 def schedule(kind: str, fraction: float, step: int, warm_up: int = 50) -> float:

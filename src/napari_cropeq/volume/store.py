@@ -107,7 +107,7 @@ class DiskStore:
         self._fingerprint = fingerprint_of(result, tiles)
         self._journal, self._lock = Journal(self.partial, part), StoreLock(self.partial, part)
         self.damaged: list[tuple[int, Lead, IntTriple]] = []
-        self.finished = False
+        self.finished = self._held = False
         self._pending: dict[Tile, npt.NDArray[Any]] = {}
         self._writer: ThreadPoolExecutor | None = None
         self._room = threading.Semaphore(WAITING)
@@ -122,6 +122,7 @@ class DiskStore:
                 else:
                     remove(self.partial)
                     self._create(result, shapes)
+                self._held = True
             except BaseException:
                 self._lock.release()
                 raise
@@ -259,13 +260,17 @@ class DiskStore:
         self._lock.remove()
 
     def release(self) -> None:
-        """Let others go on with the store; what it holds can still be read."""
+        """Let others go on with the store; what it holds can still be read. One that holds nothing is removed."""
         if self._writer is not None:
             self._writer.shutdown(cancel_futures=True)
             self._writer = None
         self._pending.clear()
         self._journal.close()
+        if self._held and not len(self) and not self.damaged and self._journal.part[1] == 1:
+            remove(self.partial)
+            self._lock.remove()
         self._lock.release()
+        self._held = False
 
     # -- making and resuming -----------------------------------------------------------------------
 

@@ -67,7 +67,7 @@ class TileWorker:
         self._whole: MemoryStore | None = None
         self._part = 0.0
         self._run = 0  # number of the last wish for every tile, or for none any more
-        self._opening = False
+        self._opening: int | None = None  # for which of them a store is being opened
         self._ahead: ReadAhead | None = None
         self.result: SuperResolution | None = None
         self.view: LazyView | None = None
@@ -108,7 +108,7 @@ class TileWorker:
                 self._check_memory(self.result)
                 self._fill(self._whole)
             else:
-                self._opening = True
+                self._opening = self._run
                 self._scheduler.add_background(self._open(open_disk, self._run))
 
     def stop_all(self) -> None:
@@ -203,7 +203,7 @@ class TileWorker:
     @property
     def running_all(self) -> bool:
         """Whether a run over the whole volume is under way."""
-        return self._opening or (self._scheduler is not None and self._scheduler.running_all)
+        return self._opening == self._run or (self._scheduler is not None and self._scheduler.running_all)
 
     @property
     def paused(self) -> bool:
@@ -234,7 +234,7 @@ class TileWorker:
             try:
                 yield from self._events(scheduler)
             finally:
-                self._opening = False
+                self._opening = None
                 self.release()
                 if self._ahead is not None:
                     self._ahead.close()
@@ -375,7 +375,8 @@ class TileWorker:
                 else:
                     disk.release()
         finally:
-            self._opening = False
+            if self._opening == run:
+                self._opening = None
         yield
 
     def _fill(self, store: TileStore) -> None:

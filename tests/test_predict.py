@@ -78,7 +78,7 @@ torch.set_num_threads(1)
 from conftest import make_predictor, textured_volume
 from napari_cropeq.core.geometry import Box
 predictor = make_predictor(textured_volume((16, 288, 288)), 2.0, filters={filters})
-box = Box((0, 0, 0), (8, 48, 200))
+box = Box((0, 0, 0), (8, 32, 160))
 predictor(Box((0, 0, 0), (8, 8, 8)))
 predictor._calls.elements, predictor._calls.side = 2**28, 512  # all of the box in one call
 with open("/proc/self/statm") as file:
@@ -102,8 +102,8 @@ else:
     ("filters", "spare", "expected"),
     [
         pytest.param(32, 6000, "False True", id="enough"),
-        pytest.param(64, 110, "True True", id="smaller-calls-same-bits"),
-        pytest.param(32, 2, "memory Got too little memory for a box of 8 x 48 x 200 voxels", id="too-little"),
+        pytest.param(128, 200, "True True", id="smaller-calls-same-bits"),
+        pytest.param(32, 2, "memory Got too little memory for a box of 8 x 32 x 160 voxels", id="too-little"),
     ],
 )
 def test_out_of_memory_makes_calls_smaller(filters, spare, expected):

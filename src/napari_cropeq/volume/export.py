@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from napari_cropeq.volume.ome_metadata import write_metadata
 from napari_cropeq.volume.ome_tiff import write_ome_tiff
-from napari_cropeq.volume.pyramid import build_pyramid, write_metadata
+from napari_cropeq.volume.pyramid import build_pyramid, levels_of
 from napari_cropeq.volume.reuse import Reuse
 from napari_cropeq.volume.scheduler import Done, Failed, Scheduler
 from napari_cropeq.volume.store import DiskStore, TileStore, check_output, replace_folder
@@ -130,14 +131,14 @@ def finish(store: DiskStore, result: SuperResolution) -> None:
         )
     for _ in build_pyramid(store.partial):
         pass
-    write_metadata(store.partial, result)
+    write_metadata(store.partial, result.image, levels_of(store.partial))
     store.finish()
 
 
 def _convert(store: DiskStore, path: Path, result: SuperResolution) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
-        write_ome_tiff(store.level0, partial, result)
+        write_ome_tiff(store.level0, partial, result.image)
         replace_folder(partial, path)
     finally:
         if partial.exists():

@@ -1,7 +1,8 @@
-"""A finished store as one OME-TIFF: BigTIFF, tiled, compressed, with its pyramid."""
+"""An image as one OME-TIFF: BigTIFF, tiled, compressed, with its pyramid."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,30 +11,42 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from napari_cropeq.volume.image_info import ImageInfo
 from napari_cropeq.volume.pyramid import block_means
-from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["write_ome_tiff"]
 
 TILE = 256
+SLAB = 2**29  # held at once, bytes
 # As OME-XML abbreviates them.
 UNITS = {
+    "kilometer": "km",
+    "meter": "m",
+    "centimeter": "cm",
+    "millimeter": "mm",
     "micrometer": "µm",
     "nanometer": "nm",
-    "millimeter": "mm",
-    "centimeter": "cm",
-    "meter": "m",
     "angstrom": "Å",
     "picometer": "pm",
+    "inch": "in",
     "pixel": "pixel",
 }
 
 
-def write_ome_tiff(volume: Any, path: Path, result: SuperResolution) -> None:
-    """Write a zarr array of SR voxels (axes as in the source) to ``path``.
+def write_ome_tiff(volume: Any, path: Path, image: ImageInfo) -> None:
+    """Write an array to ``path``, a few planes of it in memory at a time.
 
-    Voxel sizes, unit, channel names and the position of the first voxel (as plane positions) are kept.
-    The pyramid halves y and x alone: in an OME-TIFF all levels have the same planes.
+    Voxel sizes, unit, names and colours of channels, the position of the first voxel (as plane positions) and the
+    provenance are kept. The pyramid halves y and x alone: in an OME-TIFF all levels have the same planes.
+
+    Parameters
+    ----------
+    volume : zarr or numpy array
+        In the order of ``image.axes``.
+    path : path
+        The file; one that stands there is overwritten.
+    image : ImageInfo
+        Axes, place and channels.
     """
     options: dict[str, Any] = {"photometric": "minisblack", "tile": (TILE, TILE), "compression": "zlib"}
     levels = _level_count(volume.shape)
@@ -41,9 +54,9 @@ def write_ome_tiff(volume: Any, path: Path, result: SuperResolution) -> None:
         for level in range(levels):
             extra: dict[str, Any] = {"subfiletype": 1, "metadata": None}
             if level == 0:
-                extra = {"subifds": levels - 1, "metadata": _metadata(result, volume.shape)}
+                extra = {"subifds": levels - 1, "metadata": _metadata(image, volume.shape)}
             shape = (*volume.shape[:-2], *(n >> level for n in volume.shape[-2:]))
-            tif.write(_tiles(volume, 2**level), shape=shape, dtype=volume.dtype, **extra, **options)
+            tif.write(_tiles(volume, 2**level, image.labels), shape=shape, dtype=volume.dtype, **extra, **options)
 
 
 def _level_count(shape: tuple[int, ...]) -> int:
@@ -54,14 +67,19 @@ def _level_count(shape: tuple[int, ...]) -> int:
     return count
 
 
-def _tiles(volume: Any, reduction: int) -> Iterator[npt.NDArray[Any]]:
-    """Yield the tiles of every plane in order; a slab as deep as a chunk is read at once."""
-    depth = volume.chunks[-3]
+def _tiles(volume: Any, reduction: int, sampled: bool) -> Iterator[npt.NDArray[Any]]:
+    """Yield the tiles of every plane in order; a slab as deep as a chunk is read at once, if that is not too large."""
+    plane_bytes = int(np.prod(volume.shape[-2:])) * volume.dtype.itemsize
+    depth = min(getattr(volume, "chunks", (1, 1, 1))[-3], max(1, SLAB // plane_bytes))
     for lead in np.ndindex(*volume.shape[:-3]):
         for start in range(0, volume.shape[-3], depth):
             slab = np.asarray(volume[(*lead, slice(start, start + depth))])
             rows, columns = (n // reduction for n in slab.shape[1:])
-            slab = block_means(slab[:, : rows * reduction, : columns * reduction], (1, reduction, reduction))
+            slab = slab[:, : rows * reduction, : columns * reduction]
+            if sampled:
+                slab = slab[:, ::reduction, ::reduction]
+            elif reduction > 1:
+                slab = block_means(slab, (1, reduction, reduction))
             for plane in slab:
                 for y in range(0, rows, TILE):
                     for x in range(0, columns, TILE):
@@ -71,20 +89,32 @@ def _tiles(volume: Any, reduction: int) -> Iterator[npt.NDArray[Any]]:
                         yield tile
 
 
-def _metadata(result: SuperResolution, shape: tuple[int, ...]) -> dict[str, Any]:
-    source, unit = result.source, UNITS.get(result.acquisition.unit, "pixel")
-    metadata: dict[str, Any] = {"axes": source.axes.upper(), "Name": source.name}
+def _metadata(image: ImageInfo, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return what tifffile makes OME-XML of."""
+    unit = UNITS.get(image.unit, "pixel")
+    metadata: dict[str, Any] = {"axes": image.axes.upper(), "Name": image.name}
     planes = int(np.prod(shape[:-2]))
-    depth, step = shape[-3], result.acquisition.sr_voxel_size[0]
-    z, y, x = result.sr_translate
+    depth, step = shape[-3], image.voxel_size[0]
+    z, y, x = image.translate
     # Position is given plane by plane; the planes of one stack follow each other.
     positions = {"Z": [z + step * (n % depth) for n in range(planes)], "Y": [y] * planes, "X": [x] * planes}
     metadata["Plane"] = {}
-    for letter, size in zip("ZYX", result.acquisition.sr_voxel_size, strict=True):
+    for letter, size in zip("ZYX", image.voxel_size, strict=True):
         metadata[f"PhysicalSize{letter}"], metadata[f"PhysicalSize{letter}Unit"] = size, unit
         metadata["Plane"] |= {f"Position{letter}": positions[letter], f"Position{letter}Unit": [unit] * planes}
-    if "c" in source.axes:
-        count = shape[source.axes.index("c")]
-        names = [*source.channel_names, *(f"channel {n}" for n in range(len(source.channel_names), count))]
-        metadata["Channel"] = {"Name": names[:count]}
+    channels = image.channels(shape)
+    if channels:
+        metadata["Channel"] = {
+            "Name": [name for name, _ in channels],
+            "Color": [_ome_color(color) for _, color in channels],
+        }
+    if image.provenance:
+        values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in image.provenance.items()}
+        metadata["MapAnnotation"] = {"Namespace": "napari-cropeq", "Value": values}
     return metadata
+
+
+def _ome_color(color: str | None) -> int:
+    """Return a colour as OME writes it, white where it is not known: red, green, blue, alpha in a signed integer."""
+    rgba = int((color or "#ffffff").lstrip("#"), 16) << 8 | 0xFF
+    return rgba - 2**32 if rgba >= 2**31 else rgba

@@ -1,4 +1,4 @@
-"""Coarser levels and the OME metadata of a finished store."""
+"""Coarser levels of a finished store."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from napari_cropeq.volume.superres import SuperResolution
+from napari_cropeq.volume.ome_metadata import Level
 
-__all__ = ["block_means", "build_pyramid", "write_metadata"]
+__all__ = ["block_means", "build_pyramid", "levels_of"]
 
 SMALLEST = 256  # levels are added until no side is longer, voxels
-AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 
 
 def level_shapes(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -63,82 +62,18 @@ def block_means(block: npt.NDArray[Any], factors: tuple[int, ...]) -> npt.NDArra
     return out
 
 
-def write_metadata(folder: Path, result: SuperResolution) -> None:
-    """Write OME-Zarr 0.5 metadata: axes, units, scale and translation of every level, channels, provenance."""
-    group = zarr.open_group(folder, mode="r+")
-    axes = result.source.axes
-    levels = sorted((key for key in group.array_keys()), key=int)
-    shapes = [np.array(_array(group, key).shape) for key in levels]
-    lead = len(axes) - 3
-    scale = np.array([1.0] * lead + list(result.acquisition.sr_voxel_size))
-    translation = np.array([0.0] * lead + list(result.sr_translate))
-    datasets = []
-    for number, (key, shape) in enumerate(zip(levels, shapes, strict=True)):
-        if number:
-            factors = np.where(shape == shapes[number - 1], 1, 2)
-            translation = translation + (factors - 1) / 2 * scale
-            scale = scale * factors
-        datasets.append(
-            {
-                "path": key,
-                "coordinateTransformations": [
-                    {"type": "scale", "scale": scale.tolist()},
-                    {"type": "translation", "translation": translation.tolist()},
-                ],
-            }
-        )
-    ome: dict[str, Any] = {
-        "version": "0.5",
-        "multiscales": [
-            {"name": result.source.name, "axes": _axes(axes, result.acquisition.unit), "datasets": datasets}
-        ],
-        **_omero(group, result),
-    }
-    group.attrs["ome"] = ome
-    group.attrs["napari-cropeq"] = result.describe()
-
-
-def _axes(axes: str, unit: str) -> list[dict[str, str]]:
-    out = []
-    for axis in axes:
-        entry = {"name": axis, "type": AXIS_TYPES[axis]}
-        if entry["type"] == "space" and unit != "pixel":
-            entry["unit"] = unit
-        out.append(entry)
-    return out
-
-
-def _omero(group: zarr.Group, result: SuperResolution) -> dict[str, Any]:
-    """Return names, colours and display windows of the channels, where the source has such an axis."""
-    if "c" not in result.source.axes:
-        return {}
-    coarsest = _array(group, max(group.array_keys(), key=int))
-    channel_axis = result.source.axes.index("c")
-    channels = []
-    for number in range(coarsest.shape[channel_axis]):
-        index = tuple(
-            number if a == channel_axis else 0 if a < len(coarsest.shape) - 3 else slice(None)
-            for a in range(len(coarsest.shape))
-        )
-        low, high = (float(v) for v in np.percentile(np.asarray(coarsest[index]), (0.1, 99.9)))
-        names, colors = result.source.channel_names, result.source.channel_colors
-        limits = np.iinfo(coarsest.dtype) if coarsest.dtype.kind in "ui" else None
-        color = colors[number] if number < len(colors) else None
-        channels.append(
-            {
-                "label": names[number] if number < len(names) else f"channel {number}",
-                "color": (color or "#ffffff").lstrip("#").upper(),
-                "active": True,
-                "window": {
-                    "start": low,
-                    "end": high,
-                    "min": float(limits.min) if limits else low,
-                    "max": float(limits.max) if limits else high,
-                },
-            }
-        )
-    return {"omero": {"channels": channels}}
-
-
-def _array(group: zarr.Group, key: str) -> Any:
-    return group[key]
+def levels_of(folder: Path) -> list[Level]:
+    """Return where each level of a pyramid of block means lies, finest first."""
+    group = zarr.open_group(folder, mode="r")
+    levels: list[Level] = []
+    shape: tuple[int, ...] = ()
+    factor, shift = np.ones(3), np.zeros(3)
+    for path in sorted(group.array_keys(), key=int):
+        array: Any = group[path]
+        if levels:
+            step = np.where(np.array(array.shape[-3:]) == shape, 1, 2)
+            shift, factor = shift + (step - 1) / 2 * factor, factor * step
+        shape = array.shape[-3:]
+        (z, y, x), (dz, dy, dx) = factor.tolist(), shift.tolist()
+        levels.append(Level(path, (z, y, x), (dz, dy, dx)))
+    return levels

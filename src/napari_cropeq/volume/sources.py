@@ -12,6 +12,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cropeq.volume.image_info import ImageInfo
 from napari_cropeq.volume.metadata import PIXEL, Metadata, Stored
 from napari_cropeq.volume.nifti import read_nifti
 from napari_cropeq.volume.ome_zarr import read_ome_zarr
@@ -57,6 +58,19 @@ class Source:
     def n_times(self) -> int:
         """Number of time points, 1 where there is no such axis."""
         return int(self.data.shape[self.axes.index("t")]) if "t" in self.axes else 1
+
+    @property
+    def image(self) -> ImageInfo:
+        """What a file says of the image; it lies in pixels where its voxel size is not known."""
+        return ImageInfo(
+            axes=self.axes,
+            voxel_size=self.voxel_size or (1.0, 1.0, 1.0),
+            unit=self.unit if self.voxel_size else PIXEL,
+            translate=self.translate,
+            name=self.name,
+            channel_names=self.channel_names,
+            channel_colors=self.channel_colors,
+        )
 
     def volume(self, channel: int = 0, time: int = 0) -> da.Array:
         """Take one channel at one time as a lazy array (z, y, x).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Exactness, Predictor, convert, never
 from napari_cropeq.volume.bricks import CAP, Bricks
+from napari_cropeq.volume.image_info import ImageInfo
 from napari_cropeq.volume.sources import Source, check_volume
 
 __all__ = ["DTYPES", "Lead", "SuperResolution", "acquisition_of", "training_volumes"]
@@ -158,6 +160,15 @@ class SuperResolution:
         parts = zip(self.source.translate, self.acquisition.sr_offset, self.acquisition.voxel_size, strict=True)
         z, y, x = (t + offset * step for t, offset, step in parts)
         return z, y, x
+
+    @property
+    def image(self) -> ImageInfo:
+        """What a file says of the result: on its own grid, its channels those of the source."""
+        source = self.source.image
+        size, place = self.acquisition.sr_voxel_size, self.sr_translate
+        return replace(
+            source, voxel_size=size, unit=self.acquisition.unit, translate=place, provenance=self.describe()
+        )
 
     def volume(self, lead: Lead) -> Bricks:
         """Return the source volume (z, y, x) at ``lead``, lazily."""

@@ -1,0 +1,90 @@
+"""OME-Zarr 0.5 metadata of an image and its levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from napari_cropeq.volume.image_info import ImageInfo
+from napari_cropeq.volume.metadata import PIXEL
+
+__all__ = ["Level", "write_metadata"]
+
+AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+
+
+@dataclass(frozen=True)
+class Level:
+    """One array of a pyramid, and where it lies in the finest one."""
+
+    path: str  # in the image's group
+    factor: tuple[float, float, float] = (1.0, 1.0, 1.0)  # (z, y, x), its step in voxels of the finest level
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0)  # (z, y, x) of its first voxel's centre, in the same
+
+
+def write_metadata(folder: Path, image: ImageInfo, levels: Sequence[Level]) -> None:
+    """Write axes, units, scale and translation of every level, channels and provenance.
+
+    Parameters
+    ----------
+    folder : path
+        The image's group, which holds an array for each level.
+    image : ImageInfo
+        Axes and place of the finest level.
+    levels : sequence of Level
+        Finest first.
+    """
+    group = zarr.open_group(folder, mode="r+")
+    lead = len(image.axes) - 3
+    size, origin = np.array(image.voxel_size), np.array(image.translate)
+    datasets = []
+    for level in levels:
+        scale = [1.0] * lead + (size * level.factor).tolist()
+        translation = [0.0] * lead + (origin + size * level.shift).tolist()
+        transformations = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
+        datasets.append({"path": level.path, "coordinateTransformations": transformations})
+    ome: dict[str, Any] = {
+        "version": "0.5",
+        "multiscales": [{"name": image.name, "axes": _axes(image.axes, image.unit), "datasets": datasets}],
+    }
+    channels = _channels(group[levels[-1].path], image)
+    if channels:
+        ome["omero"] = {"channels": channels}
+    group.attrs["ome"] = ome
+    if image.provenance:
+        group.attrs["napari-cropeq"] = dict(image.provenance)
+
+
+def _axes(axes: str, unit: str) -> list[dict[str, str]]:
+    out = []
+    for axis in axes:
+        entry = {"name": axis, "type": AXIS_TYPES[axis]}
+        if entry["type"] == "space" and unit != PIXEL:
+            entry["unit"] = unit
+        out.append(entry)
+    return out
+
+
+def _channels(coarsest: Any, image: ImageInfo) -> list[dict[str, Any]]:
+    """Return names, colours and display windows of the channels; the windows are those of a coarse level."""
+    limits = np.iinfo(coarsest.dtype) if coarsest.dtype.kind in "ui" else None
+    out = []
+    for number, (name, color) in enumerate(image.channels(coarsest.shape)):
+        # The first time point alone: a window is no more than a beginning.
+        index = tuple(number if axis == "c" else 0 if axis == "t" else slice(None) for axis in image.axes)
+        low, high = (float(v) for v in np.percentile(np.asarray(coarsest[index]), (0.1, 99.9)))
+        bounds = (float(limits.min), float(limits.max)) if limits else (low, high)
+        out.append(
+            {
+                "label": name,
+                "color": (color or "#ffffff").lstrip("#").upper(),
+                "active": True,
+                "window": {"start": low, "end": high, "min": bounds[0], "max": bounds[1]},
+            }
+        )
+    return out

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from napari_cropeq.volume.sources import SUFFIXES, Source, open_source
+from napari_cropeq.volume.sources import COARSE_VOXELS, SUFFIXES, Source, open_source
 
 __all__ = ["get_reader", "layer_data"]
 
@@ -28,7 +30,8 @@ def read(path: str | list[str]) -> list[LayerData]:
 def layer_data(source: Source) -> list[LayerData]:
     """Return napari layers of a source: channels split, (t, z, y, x) or (z, y, x) each.
 
-    A volume that does not say its voxel size lies in pixels.
+    A volume that does not say its voxel size lies in pixels. Levels that are coarser than memory asks for are left
+    out: a 3D display shows no other than the last.
     """
     lead = len(source.axes) - 3
     scale = [1.0] * lead + list(source.voxel_size or (1.0, 1.0, 1.0))
@@ -36,6 +39,8 @@ def layer_data(source: Source) -> list[LayerData]:
     unit = source.unit if source.voxel_size is not None else "pixel"
     units = ["pixel"] * lead + [unit] * 3
     keep = [a for a, letter in enumerate(source.axes) if letter != "c"]
+    levels = list(takewhile(lambda level: prod(level.shape[-3:]) > COARSE_VOXELS, source.levels))
+    levels = list(source.levels[: len(levels) + 1])
     layers = []
     for number in range(source.n_channels):
         index = tuple(number if letter == "c" else slice(None) for letter in source.axes)
@@ -56,5 +61,8 @@ def layer_data(source: Source) -> list[LayerData]:
             color = source.channel_colors[number] if number < len(source.channel_colors) else None
             if color:
                 options["colormap"] = color
-        layers.append((source.data[index], options, "image"))
+        data = [level[index] for level in levels]
+        if len(data) > 1:
+            options["multiscale"] = True
+        layers.append((data if len(data) > 1 else data[0], options, "image"))
     return layers

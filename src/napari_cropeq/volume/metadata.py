@@ -57,6 +57,7 @@ class Stored:
     axes: str  # one lower-case letter per axis, in the file's order
     chunks: tuple[int, ...]  # what is best read together, per axis
     metadata: Metadata
+    coarser: tuple[Stored, ...] = ()  # the same image at its coarser levels, as far as they can be read
 
 
 def full_unit(text: object) -> str:

@@ -109,7 +109,9 @@ def _metadata(image: ImageInfo, shape: tuple[int, ...]) -> dict[str, Any]:
             "Color": [_ome_color(color) for _, color in channels],
         }
     if image.provenance:
-        values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in image.provenance.items()}
+        values = {
+            key: value if isinstance(value, str) else json.dumps(value) for key, value in image.provenance.items()
+        }
         metadata["MapAnnotation"] = {"Namespace": "napari-cropeq", "Value": values}
     return metadata
 

@@ -166,9 +166,7 @@ class SuperResolution:
         """What a file says of the result: on its own grid, its channels those of the source."""
         source = self.source.image
         size, place = self.acquisition.sr_voxel_size, self.sr_translate
-        return replace(
-            source, voxel_size=size, unit=self.acquisition.unit, translate=place, provenance=self.describe()
-        )
+        return replace(source, voxel_size=size, unit=self.acquisition.unit, translate=place, provenance=self.describe())
 
     def volume(self, lead: Lead) -> Bricks:
         """Return the source volume (z, y, x) at ``lead``, lazily."""

@@ -16,7 +16,7 @@ import zarr
 from conftest import textured_volume
 from napari_cropeq.gui import reader
 from napari_cropeq.gui.layers import source_of
-from napari_cropeq.volume import sources
+from napari_cropeq.volume import sources, tiff
 from napari_cropeq.volume.sources import open_source
 
 SIZES = {f"PhysicalSize{a}": s for a, s in zip("ZYX", (2.0, 0.5, 0.5), strict=True)}
@@ -177,6 +177,7 @@ def test_layers_have_the_levels_that_memory_asks_for(tmp_path, bound, count, coa
 @pytest.mark.parametrize("write", KINDS)
 def test_a_window_shows_a_coarser_level_and_reads_no_whole_plane(viewer, qtbot, tmp_path, write, monkeypatch):
     monkeypatch.setattr(reader, "COARSE_VOXELS", 10_000)
+    monkeypatch.setattr(tiff, "_CHUNK", 512)
     levels = pyramid((4, 2048, 2048))[:1]
     for _ in range(2):
         levels.append(levels[-1][:, ::2, ::2])
@@ -198,7 +199,7 @@ def test_a_window_shows_a_coarser_level_and_reads_no_whole_plane(viewer, qtbot, 
     qtbot.waitUntil(lambda: bool(read), timeout=10_000)
     assert not [size for width, size in read if width == 2048], "the finest level is not touched"
     read.clear()
-    viewer.camera.zoom = 40
+    viewer.scene.camera.zoom = 40
     qtbot.waitUntil(lambda: layer.data_level == 0, timeout=10_000)
     fine = [size for width, size in read if width == 2048]
     assert fine and sum(fine) < 2048 * 2048 / 2

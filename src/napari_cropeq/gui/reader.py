@@ -33,11 +33,10 @@ def layer_data(source: Source) -> list[LayerData]:
     A volume that does not say its voxel size lies in pixels. Levels that are coarser than memory asks for are left
     out: a 3D display shows no other than the last.
     """
-    lead = len(source.axes) - 3
-    scale = [1.0] * lead + list(source.voxel_size or (1.0, 1.0, 1.0))
-    translate = [0.0] * lead + list(source.translate)
-    unit = source.unit if source.voxel_size is not None else "pixel"
-    units = ["pixel"] * lead + [unit] * 3
+    image, lead = source.image, source.axes[:-3]
+    scale = [image.time_step if letter == "t" else 1.0 for letter in lead] + list(image.voxel_size)
+    translate = [0.0] * len(lead) + list(image.translate)
+    units = [image.time_unit if letter == "t" else "pixel" for letter in lead] + [image.unit] * 3
     keep = [a for a, letter in enumerate(source.axes) if letter != "c"]
     levels = list(takewhile(lambda level: prod(level.shape[-3:]) > COARSE_VOXELS, source.levels))
     levels = list(source.levels[: len(levels) + 1])
@@ -58,9 +57,9 @@ def layer_data(source: Source) -> list[LayerData]:
         }
         if source.n_channels > 1:
             options |= {"blending": "additive"}
-            color = source.channel_colors[number] if number < len(source.channel_colors) else None
-            if color:
-                options["colormap"] = color
+        color = source.channel_colors[number] if number < len(source.channel_colors) else None
+        if color:
+            options["colormap"] = "gray" if color == "#ffffff" else color
         data = [level[index] for level in levels]
         if len(data) > 1:
             options["multiscale"] = True

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import tifffile
 
 from napari_cropeq.volume.image_info import ImageInfo
+from napari_cropeq.volume.metadata import TIME_UNITS
 from napari_cropeq.volume.pyramid import block_means
 
 __all__ = ["write_ome_tiff"]
@@ -102,6 +103,8 @@ def _metadata(image: ImageInfo, shape: tuple[int, ...]) -> dict[str, Any]:
     for letter, size in zip("ZYX", image.voxel_size, strict=True):
         metadata[f"PhysicalSize{letter}"], metadata[f"PhysicalSize{letter}Unit"] = size, unit
         metadata["Plane"] |= {f"Position{letter}": positions[letter], f"Position{letter}Unit": [unit] * planes}
+    if "t" in image.axes and image.time_unit in TIME_UNITS:
+        metadata |= {"TimeIncrement": image.time_step, "TimeIncrementUnit": TIME_UNITS[image.time_unit]}
     channels = image.channels(shape)
     if channels:
         metadata["Channel"] = {

@@ -10,7 +10,16 @@ from typing import Any
 
 import zarr
 
-from napari_cropeq.volume.metadata import Metadata, Stored, calibrated, filled_names, full_unit, hex_color, in_one_unit
+from napari_cropeq.volume.metadata import (
+    Metadata,
+    Stored,
+    calibrated,
+    filled_names,
+    full_unit,
+    hex_color,
+    in_one_unit,
+    timing,
+)
 
 _EXPECTED = "expected an OME-Zarr image"
 
@@ -121,6 +130,8 @@ def _metadata(
         if shifts is not None:
             z, y, x = shifts[0]
             translate = (z, y, x)
+    time = names.index("t") if "t" in names else None
+    time_step, time_unit = timing(None, None) if time is None else timing(scale[time], units[time])
     channels = (omero or {}).get("channels") or []
     colors = tuple(hex_color(channel.get("color")) for channel in channels)
     return Metadata(
@@ -129,4 +140,6 @@ def _metadata(
         translate=translate,
         channel_names=filled_names([channel.get("label") for channel in channels]),
         channel_colors=colors if any(colors) else (),
+        time_step=time_step,
+        time_unit=time_unit,
     )

@@ -50,6 +50,8 @@ class Source:
     channel_names: tuple[str, ...] = ()
     channel_colors: tuple[str | None, ...] = ()  # '#rrggbb'
     path: str | None = None
+    time_step: float = 1.0  # in `time_unit`
+    time_unit: str = PIXEL  # 'second', 'minute', ... or 'pixel' where unknown
     coarser: tuple[da.Array, ...] = ()  # further levels of the same extent, each coarser than the last
 
     @property
@@ -83,6 +85,8 @@ class Source:
             name=self.name,
             channel_names=self.channel_names,
             channel_colors=self.channel_colors,
+            time_step=self.time_step,
+            time_unit=self.time_unit,
         )
 
     def volume(self, channel: int = 0, time: int = 0) -> da.Array:
@@ -233,6 +237,8 @@ def open_source(path: str | Path) -> Source:
         channel_names=metadata.channel_names,
         channel_colors=metadata.channel_colors,
         path=str(path.absolute()),
+        time_step=metadata.time_step,
+        time_unit=metadata.time_unit,
         coarser=tuple(_ever_coarser(levels)),
     )
 

@@ -13,7 +13,7 @@ import zarr
 from napari.layers import Image, Labels
 from ome_zarr_models.v05 import Image as OmeImage
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication, QFileDialog
+from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QLineEdit
 
 from conftest import textured_volume
 from napari_cropeq.gui.layers import source_of
@@ -26,6 +26,12 @@ NAMES = ["out.ome.tif", "out.ome.zarr"]
 VOLUME = textured_volume((6, 20, 30))
 MICRONS = {"scale": (2.5, 0.5, 0.4), "translate": (10.0, -20.0, 30.5), "units": ["um"] * 3}
 MOVED = np.array([[2, 0, 0, 5], [0, 0.5, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1]], float)
+
+
+@pytest.fixture(autouse=True)
+def plugins():
+    """Have plugins found, as a viewer does."""
+    npe2.PluginManager.instance().discover()
 
 
 def names(folder) -> list[str]:
@@ -42,7 +48,7 @@ def place(layer) -> tuple:
     """Return what says where voxels lie: world coordinates of two corners, units, labels."""
     last = [n - 1 for n in layer.data.shape]
     corners = [*layer.data_to_world([0] * layer.ndim), *layer.data_to_world(last)]
-    return pytest.approx(corners), tuple(map(str, layer.units)), tuple(layer.axis_labels)
+    return corners, tuple(map(str, layer.units)), tuple(layer.axis_labels)
 
 
 SINGLE = [
@@ -71,7 +77,7 @@ def test_a_layer_comes_back_as_it_was(viewer, tmp_path, data, options, name):
         return
     assert np.array_equal(np.asarray(back[0].data), data) and back[0].dtype == data.dtype
     corners, units, letters = place(back[0])
-    assert (units, letters) == wanted[1:] and corners == wanted[0]
+    assert (units, letters) == wanted[1:] and corners == pytest.approx(wanted[0])
     assert back[0].name == "out nuclei" and np.allclose(back[0].colormap.colors, colors)
 
 
@@ -139,17 +145,17 @@ def test_labels_are_sampled_not_averaged(viewer, tmp_path, name, dtype, monkeypa
 
 
 CHUNKS = [
-    pytest.param((1, 700, 600), 4, id="pages"),
-    pytest.param((20, 100, 100), 20, id="cubes"),
-    pytest.param((9, 700, 50), 9, id="slabs"),
+    pytest.param((1, 700, 600), id="pages"),
+    pytest.param((20, 100, 100), id="cubes"),
+    pytest.param((9, 700, 50), id="slabs"),
 ]
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("chunks", "planes"), CHUNKS)
-def test_a_lazy_layer_is_streamed(tmp_path, name, chunks, planes, monkeypatch):
+@pytest.mark.parametrize("chunks", CHUNKS)
+def test_a_lazy_layer_is_streamed(tmp_path, name, chunks, monkeypatch):
     """Chunks are read once or twice each, and few are held at a time."""
-    monkeypatch.setattr(saving, "HELD", 8 * 700 * 600 * 2)
+    monkeypatch.setattr(saving, "HELD", 24 * 700 * 600 * 2)
     volume = textured_volume((40, 700, 600))
     read: list[tuple[int, ...]] = []
 
@@ -204,6 +210,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("layers", "sentence"), REFUSED)
 def test_what_the_file_cannot_hold_is_refused(tmp_path, layers, sentence, name):
@@ -291,22 +298,28 @@ def test_file_save_with_the_type_chosen_in_the_dialog(viewer, qtbot, tmp_path, t
     viewer.add_image(VOLUME, name="nuclei", scale=(2, 1, 1), units=["um"] * 3)
 
     def fill() -> None:
-        dialog = QApplication.activeModalWidget()
-        assert isinstance(dialog, QFileDialog)
-        (chosen,) = [text for text in dialog.nameFilters() if f"{kind} (" in text]
-        dialog.selectNameFilter(chosen)
-        dialog.selectFile(str(tmp_path / typed))
-        dialog.accept()
+        dialogs = [w for w in QApplication.topLevelWidgets() if isinstance(w, QFileDialog) and w.isVisible()]
+        if not dialogs:
+            return
+        (dialog,) = dialogs
+        offered.extend(dialog.nameFilters())
+        dialog.selectNameFilter(next(text for text in offered if f"{kind} (" in text))
+        dialog.findChild(QLineEdit).setText(str(tmp_path / typed))
+        dialog.findChild(QDialogButtonBox).button(QDialogButtonBox.StandardButton.Save).click()
 
-    QTimer.singleShot(500, fill)
+    offered: list[str] = []
+    timer = QTimer()
+    timer.timeout.connect(fill)
+    timer.start(100)
     viewer.window._qt_viewer._save_layers_dialog()
+    timer.stop()
     assert names(tmp_path) == [name]
     assert open_source(tmp_path / name).voxel_size == (2, 1, 1)
 
 
 def test_a_name_that_was_completed_replaces_nothing(tmp_path):
     Image(VOLUME).save(str(tmp_path / "a.ome.tif"))
-    command = npe2.PluginManager.instance().commands.get("napari-cropeq.write_ome_tiff")
+    run = npe2.PluginManager.instance().commands.execute
     with pytest.raises(OSError, match=r"a\.ome\.tif is made, which exists: choose another name"):
-        command.exec([str(tmp_path / "a"), [Image(VOLUME + 1).as_layer_data_tuple()]])
+        run("napari-cropeq.write_ome_tiff", (str(tmp_path / "a"), [Image(VOLUME + 1).as_layer_data_tuple()]))
     assert np.array_equal(tifffile.imread(tmp_path / "a.ome.tif"), VOLUME)

@@ -145,9 +145,9 @@ def test_labels_are_sampled_not_averaged(viewer, tmp_path, name, dtype, monkeypa
 
 
 CHUNKS = [
-    pytest.param((1, 700, 600), id="pages"),
-    pytest.param((20, 100, 100), id="cubes"),
-    pytest.param((9, 700, 50), id="slabs"),
+    pytest.param((1, 400, 300), id="pages"),
+    pytest.param((12, 100, 100), id="cubes"),
+    pytest.param((9, 400, 50), id="slabs"),
 ]
 
 
@@ -155,8 +155,8 @@ CHUNKS = [
 @pytest.mark.parametrize("chunks", CHUNKS)
 def test_a_lazy_layer_is_streamed(tmp_path, name, chunks, monkeypatch):
     """Chunks are read once or twice each, and few are held at a time."""
-    monkeypatch.setattr(saving, "HELD", 24 * 700 * 600 * 2)
-    volume = textured_volume((40, 700, 600))
+    monkeypatch.setattr(saving, "HELD", 24 * 400 * 300 * 2)
+    volume = textured_volume((24, 400, 300))
     read: list[tuple[int, ...]] = []
 
     def counted(block, block_info):

@@ -213,7 +213,7 @@ def test_an_overview_is_taken_from_a_coarser_level(monkeypatch):
     monkeypatch.setattr(overview, "VOXELS", 30_000)
     volume = textured_volume((64, 50, 70))
     coarse = da.from_array(volume[::4, ::2, ::2], chunks=(4, 25, 35))
-    result = a_result(volume, coarse=coarse)
+    result = a_result(volume, coarser=(coarse,))
     view = LazyView(result, [])
     fill(view)
     assert set(np.unique(view.overview._arrays[()])) <= set(np.unique(coarse.compute()))

@@ -14,9 +14,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = Path("src/napari_cropeq/napari.yaml")
+TOUR = Path(__file__).with_name("every_contribution.py")
 
 
 def run(*command: object, **options: object) -> str:
@@ -104,6 +106,24 @@ def test_manifest_is_discovered_in_an_empty_environment(wheel: Path, tmp_path: P
     assert found["errors"] == []
     assert found["plugins"] == ["napari-cropeq"]
     assert Path(found["package"]).is_relative_to(tmp_path)
+
+
+def test_every_contribution_works_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    """In an environment with the wheel and, beside it, the packages of this one, but not the checkout."""
+    environment, folder = tmp_path / "environment", tmp_path / "files"
+    folder.mkdir()
+    run(sys.executable, "-m", "venv", "--without-pip", environment)
+    python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
+    site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    # A folder that a .pth file names comes after the wheel, and its own .pth files, an editable install's, do nothing.
+    borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (Path(site) / "borrowed.pth").write_text("\n".join(borrowed))
+
+    told = json.loads(run(python, TOUR, folder, cwd=folder).splitlines()[-1])
+    assert Path(told["package"]).is_relative_to(environment)
+    manifest = yaml.safe_load((ROOT / MANIFEST).read_text(encoding="utf-8"))
+    assert set(told["used"]) == {command["id"] for command in manifest["contributions"]["commands"]}
 
 
 def test_every_command_of_the_manifest_can_be_imported() -> None:

@@ -14,7 +14,6 @@ from napari_cropeq.volume.sources import Source, check_volume
 
 __all__ = ["appearance", "check_layer", "finest", "result_transform", "set_voxel_size", "source_of", "voxel_size_of"]
 
-COARSE_VOXELS = 2**27
 LEADING = {0: "", 1: "t", 2: "tc"}
 
 
@@ -82,7 +81,7 @@ def set_voxel_size(layer: Layer, voxel_size: tuple[float, float, float]) -> None
 
 
 def source_of(layer: Layer | None) -> Source:
-    """Return the layer's data as a lazy source; its finest level where it has several.
+    """Return the layer's data as a lazy source; with all the levels it has.
 
     Raises
     ------
@@ -91,7 +90,6 @@ def source_of(layer: Layer | None) -> Source:
     """
     image = check_layer(layer)
     data = lazy_array(finest(image))
-    coarse = lazy_array(image.data[-1]) if image.multiscale and image.data[-1].size < COARSE_VOXELS else None
     size = voxel_size_of(image)
     check_voxel_size(size)
     z, y, x = (float(t) for t in image.translate[-3:])
@@ -104,7 +102,7 @@ def source_of(layer: Layer | None) -> Source:
         translate=(z, y, x),
         name=image.name,
         path=None if path is None else str(path),
-        coarse=coarse,
+        coarser=tuple(lazy_array(level) for level in image.data[1:]) if image.multiscale else (),
     )
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from napari_cropeq.volume.sources import SUFFIXES, Source, open_source
+from napari_cropeq.gui.unfinished_layer import UNFINISHED
+from napari_cropeq.volume.sources import COARSE_VOXELS, SUFFIXES, Source, open_source
+from napari_cropeq.volume.unfinished import Unfinished
 
 __all__ = ["get_reader", "layer_data"]
 
@@ -22,20 +26,33 @@ def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerD
 def read(path: str | list[str]) -> list[LayerData]:
     """Return one layer for each channel of each file; voxels are read when they are looked at."""
     paths = [path] if isinstance(path, str) else path
-    return [data for p in paths for data in layer_data(open_source(Path(p)))]
+    return [data for p in paths for data in _opened(Path(p))]
+
+
+def _opened(path: Path) -> list[LayerData]:
+    """Return the layers of a file; those of an unfinished result say so, and can be gone on with."""
+    layers = layer_data(open_source(path))
+    unfinished = Unfinished.open(path) if path.is_dir() else None
+    if unfinished is not None:
+        for _, options, _ in layers:
+            options["name"] += f" (unfinished, {unfinished.fraction:.0%})"
+            options["metadata"] |= {"napari-cropeq": unfinished.source, UNFINISHED: str(path)}
+    return layers
 
 
 def layer_data(source: Source) -> list[LayerData]:
     """Return napari layers of a source: channels split, (t, z, y, x) or (z, y, x) each.
 
-    A volume that does not say its voxel size lies in pixels.
+    A volume that does not say its voxel size lies in pixels. Levels that are coarser than memory asks for are left
+    out: a 3D display shows no other than the last.
     """
-    lead = len(source.axes) - 3
-    scale = [1.0] * lead + list(source.voxel_size or (1.0, 1.0, 1.0))
-    translate = [0.0] * lead + list(source.translate)
-    unit = source.unit if source.voxel_size is not None else "pixel"
-    units = ["pixel"] * lead + [unit] * 3
+    image, lead = source.image, source.axes[:-3]
+    scale = [image.time_step if letter == "t" else 1.0 for letter in lead] + list(image.voxel_size)
+    translate = [0.0] * len(lead) + list(image.translate)
+    units = [image.time_unit if letter == "t" else "pixel" for letter in lead] + [image.unit] * 3
     keep = [a for a, letter in enumerate(source.axes) if letter != "c"]
+    levels = list(takewhile(lambda level: prod(level.shape[-3:]) > COARSE_VOXELS, source.levels))
+    levels = list(source.levels[: len(levels) + 1])
     layers = []
     for number in range(source.n_channels):
         index = tuple(number if letter == "c" else slice(None) for letter in source.axes)
@@ -53,8 +70,11 @@ def layer_data(source: Source) -> list[LayerData]:
         }
         if source.n_channels > 1:
             options |= {"blending": "additive"}
-            color = source.channel_colors[number] if number < len(source.channel_colors) else None
-            if color:
-                options["colormap"] = color
-        layers.append((source.data[index], options, "image"))
+        color = source.channel_colors[number] if number < len(source.channel_colors) else None
+        if color:
+            options["colormap"] = "gray" if color == "#ffffff" else color
+        data = [level[index] for level in levels]
+        if len(data) > 1:
+            options["multiscale"] = True
+        layers.append((data if len(data) > 1 else data[0], options, "image"))
     return layers

@@ -10,11 +10,12 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.gui.jobs import Job
+from napari_cropeq.gui.layers import finest
 from napari_cropeq.gui.preferences import Preferences, on_change
 from napari_cropeq.gui.result import Result, result_key
 from napari_cropeq.volume.cache import TileCache
 
-__all__ = ["Session"]
+__all__ = ["Session", "is_complete"]
 
 _sessions: dict[int, Session] = {}
 
@@ -129,6 +130,13 @@ class Session(QObject):
 
     def _on_preferences(self, preferences: Preferences) -> None:
         self.cache.cap = preferences.cache_bytes
+
+
+def is_complete(level: Any) -> bool:
+    """Return whether ``level`` is the finest one of an SR layer, or of a copy of it, of which every tile is there."""
+    results = [r for session in _sessions.values() for r in session.results if r.complete and r.layer is not None]
+    # Dask names an array, and its copies, as no other.
+    return any(finest(r.layer).name == getattr(level, "name", None) for r in results)
 
 
 def _end(key: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 __all__ = [
     "EXISTING",
+    "PARTIAL",
     "check_output",
     "check_space",
     "output_kind",

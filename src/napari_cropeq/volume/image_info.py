@@ -22,6 +22,8 @@ class ImageInfo:
     name: str = ""
     channel_names: tuple[str, ...] = ()
     channel_colors: tuple[str | None, ...] = ()  # '#rrggbb'
+    time_step: float = 1.0  # in `time_unit`
+    time_unit: str = PIXEL  # 'second', 'minute', ...; 'pixel' where unknown
     windows: tuple[tuple[float, float], ...] = ()  # what each channel is first shown from and to; measured otherwise
     labels: bool = False  # whether values are names of objects, which have no means
     provenance: Mapping[str, Any] = field(default_factory=dict)  # how it came about, in values that JSON can hold

@@ -36,6 +36,7 @@ _SHORT = {
     "pm": "picometer",
     "in": "inch",
 }
+TIME_UNITS = {"day": "d", "hour": "h", "minute": "min", "second": "s", "millisecond": "ms", "microsecond": "µs"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Metadata:
     translate: tuple[float, float, float] = (0.0, 0.0, 0.0)  # (z, y, x) of the first voxel's centre, in `unit`
     channel_names: tuple[str, ...] = ()
     channel_colors: tuple[str | None, ...] = ()  # '#rrggbb'
+    time_step: float = 1.0  # in `time_unit`
+    time_unit: str = PIXEL  # 'second', 'minute', ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Stored:
     axes: str  # one lower-case letter per axis, in the file's order
     chunks: tuple[int, ...]  # what is best read together, per axis
     metadata: Metadata
+    coarser: tuple[Stored, ...] = ()  # the same image at its coarser levels, as far as they can be read
 
 
 def full_unit(text: object) -> str:
@@ -77,6 +81,27 @@ def full_unit(text: object) -> str:
         unit = unit.removesuffix("s")
     unit = _SHORT.get(unit, unit)
     return unit if unit in _METRES else PIXEL
+
+
+def timing(step: float | None, unit: object) -> tuple[float, str]:
+    """Make a time step and its unit of what a file says; 1 and 'pixel' where it does not say both.
+
+    Parameters
+    ----------
+    step
+        None where the file does not say.
+    unit
+        As files write it: 's', 'second', 'ms', ...
+
+    Returns
+    -------
+    tuple
+        The step, and 'second', 'minute', ... or 'pixel'.
+    """
+    text = str(unit or "").strip().replace("\N{GREEK SMALL LETTER MU}", "\N{MICRO SIGN}")
+    full = next((name for name, short in TIME_UNITS.items() if text.lower() in (name, f"{name}s", short)), PIXEL)
+    known = step is not None and math.isfinite(step) and step > 0 and full != PIXEL
+    return (float(step), full) if known and step is not None else (1.0, PIXEL)
 
 
 def in_one_unit(values: Sequence[float], units: Sequence[str]) -> tuple[tuple[float, ...], str] | None:
@@ -175,12 +200,15 @@ def _of_pixels(pixels: ElementTree.Element) -> Metadata:
     voxel_size, unit = calibrated(sizes, units)
     channels = pixels.findall("{*}Channel")
     colors = tuple(_ome_color(channel.get("Color")) for channel in channels)
+    time_step, time_unit = timing(_number(pixels.get("TimeIncrement")), pixels.get("TimeIncrementUnit", "s"))
     return Metadata(
         voxel_size=voxel_size,
         unit=unit,
         translate=_of_first_plane(pixels.findall("{*}Plane"), unit),
         channel_names=filled_names([channel.get("Name") for channel in channels]),
         channel_colors=colors if any(colors) else (),
+        time_step=time_step,
+        time_unit=time_unit,
     )
 
 

@@ -44,29 +44,29 @@ def write_metadata(folder: Path, image: ImageInfo, levels: Sequence[Level]) -> N
     size, origin = np.array(image.voxel_size), np.array(image.translate)
     datasets = []
     for level in levels:
-        scale = [1.0] * lead + (size * level.factor).tolist()
+        scale = [image.time_step if axis == "t" else 1.0 for axis in image.axes[:lead]] + (size * level.factor).tolist()
         translation = [0.0] * lead + (origin + size * level.shift).tolist()
         transformations = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
         datasets.append({"path": level.path, "coordinateTransformations": transformations})
     ome: dict[str, Any] = {
         "version": "0.5",
-        "multiscales": [{"name": image.name, "axes": _axes(image.axes, image.unit), "datasets": datasets}],
+        "multiscales": [{"name": image.name, "axes": _axes(image), "datasets": datasets}],
     }
     channels = _channels(group[levels[-1].path], image)
     if channels:
         ome["omero"] = {"channels": channels}
+    if image.labels:
+        ome["image-label"] = {"version": "0.5"}
     group.attrs["ome"] = ome
     if image.provenance:
         group.attrs["napari-cropeq"] = dict(image.provenance)
 
 
-def _axes(axes: str, unit: str) -> list[dict[str, str]]:
+def _axes(image: ImageInfo) -> list[dict[str, str]]:
     out = []
-    for axis in axes:
-        entry = {"name": axis, "type": AXIS_TYPES[axis]}
-        if entry["type"] == "space" and unit != PIXEL:
-            entry["unit"] = unit
-        out.append(entry)
+    for axis in image.axes:
+        unit = {"t": image.time_unit, "c": PIXEL}.get(axis, image.unit)
+        out.append({"name": axis, "type": AXIS_TYPES[axis]} | ({} if unit == PIXEL else {"unit": unit}))
     return out
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tifffile
 
 from napari_cropeq.volume.image_info import ImageInfo
-from napari_cropeq.volume.pyramid import block_means
+from napari_cropeq.volume.metadata import TIME_UNITS
 
 __all__ = ["write_ome_tiff"]
 
@@ -102,6 +102,8 @@ def _metadata(image: ImageInfo, shape: tuple[int, ...]) -> dict[str, Any]:
     for letter, size in zip("ZYX", image.voxel_size, strict=True):
         metadata[f"PhysicalSize{letter}"], metadata[f"PhysicalSize{letter}Unit"] = size, unit
         metadata["Plane"] |= {f"Position{letter}": positions[letter], f"Position{letter}Unit": [unit] * planes}
+    if "t" in image.axes and image.time_unit in TIME_UNITS:
+        metadata |= {"TimeIncrement": image.time_step, "TimeIncrementUnit": TIME_UNITS[image.time_unit]}
     channels = image.channels(shape)
     if channels:
         metadata["Channel"] = {
@@ -120,3 +122,12 @@ def _ome_color(color: str | None) -> int:
     """Return a colour as OME writes it, white where it is not known: red, green, blue, alpha in a signed integer."""
     rgba = int((color or "#ffffff").lstrip("#"), 16) << 8 | 0xFF
     return rgba - 2**32 if rgba >= 2**31 else rgba
+
+
+def block_means(block: npt.NDArray[Any], factors: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return means over ``factors`` voxels along each axis, in the dtype of ``block``."""
+    split = [n for size, f in zip(block.shape, factors, strict=True) for n in (size // f, f)]
+    kind = np.float64 if block.dtype.kind != "f" else block.dtype
+    means = block.reshape(split).mean(axis=tuple(range(1, len(split), 2)), dtype=kind)
+    out: npt.NDArray[Any] = (np.rint(means) if block.dtype.kind != "f" else means).astype(block.dtype)
+    return out

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import zarr
 
-from napari_cropeq.volume.metadata import Metadata, Stored, calibrated, filled_names, full_unit, hex_color, in_one_unit
+from napari_cropeq.volume.metadata import (
+    Metadata,
+    Stored,
+    calibrated,
+    filled_names,
+    full_unit,
+    hex_color,
+    in_one_unit,
+    timing,
+)
 
 _EXPECTED = "expected an OME-Zarr image"
 
@@ -21,7 +31,7 @@ def read_ome_zarr(path: Path) -> Stored:
     ----------
     path
         The folder of the image, or of a bioformats2raw collection, of which the first image is taken. Of several
-        multiscales the first is taken, at its finest level.
+        multiscales the first is taken.
 
     Returns
     -------
@@ -50,7 +60,19 @@ def read_ome_zarr(path: Path) -> Stored:
         ) from error
     if not isinstance(array, zarr.Array) or len(array.shape) != len(axes):
         raise ValueError(f"{name} names {len(axes)} axes for {dataset['path']}, {_EXPECTED} whose array has them.")
-    return Stored(array, "".join(n if len(n) == 1 else "q" for n in names), tuple(array.chunks), metadata)
+    stored = Stored(array, "".join(n if len(n) == 1 else "q" for n in names), tuple(array.chunks), metadata)
+    return replace(stored, coarser=tuple(_coarser(group, multiscale["datasets"][1:], stored)))
+
+
+def _coarser(group: zarr.Group, datasets: Sequence[Any], finest: Stored) -> Iterator[Stored]:
+    """Give the coarser levels; one that is not there, or not like the finest, is passed over."""
+    for dataset in datasets:
+        try:
+            array = group[dataset["path"]]
+        except (KeyError, ValueError, TypeError, OSError):
+            continue
+        if isinstance(array, zarr.Array) and len(array.shape) == len(finest.axes):
+            yield replace(finest, array=array, chunks=tuple(array.chunks))
 
 
 def _image_group(path: Path) -> tuple[zarr.Group, Mapping[str, Any]]:
@@ -108,6 +130,8 @@ def _metadata(
         if shifts is not None:
             z, y, x = shifts[0]
             translate = (z, y, x)
+    time = names.index("t") if "t" in names else None
+    time_step, time_unit = timing(None, None) if time is None else timing(scale[time], units[time])
     channels = (omero or {}).get("channels") or []
     colors = tuple(hex_color(channel.get("color")) for channel in channels)
     return Metadata(
@@ -116,4 +140,6 @@ def _metadata(
         translate=translate,
         channel_names=filled_names([channel.get("label") for channel in channels]),
         channel_colors=colors if any(colors) else (),
+        time_step=time_step,
+        time_unit=time_unit,
     )

@@ -8,13 +8,16 @@ the ratio of shapes, napari among them, do not correct.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
+from napari_cropeq.core.tiles import divide
+from napari_cropeq.volume.ome_metadata import Level
 
-__all__ = ["block_means", "halve", "level_shapes", "parents", "support"]
+__all__ = ["coarser", "level_shapes", "levels_of", "parents", "support"]
 
 SMALLEST = 256  # levels are added until no side is longer, voxels
 
@@ -25,6 +28,15 @@ def level_shapes(shape: IntTriple) -> Iterator[IntTriple]:
     while max(shape) > SMALLEST:
         shape = int_triple([-(-n // 2) for n in shape])
         yield shape
+
+
+def levels_of(shape: IntTriple) -> list[Level]:
+    """Return where the levels of a volume (z, y, x) lie, finest first: none is shifted."""
+    levels = []
+    for number, _ in enumerate(level_shapes(shape)):
+        z, y, x = (2.0**number if n > 1 else 1.0 for n in shape)
+        levels.append(Level(str(number), (z, y, x)))
+    return levels
 
 
 def support(box: Box, fine_shape: IntTriple) -> Box:
@@ -65,10 +77,35 @@ def halve(fine: npt.NDArray[np.floating], first: IntTriple) -> npt.NDArray[np.fl
     return fine
 
 
-def block_means(block: npt.NDArray[np.generic], factors: tuple[int, ...]) -> npt.NDArray[np.generic]:
-    """Return means over ``factors`` voxels along each axis, in the dtype of ``block``."""
-    split = [n for size, f in zip(block.shape, factors, strict=True) for n in (size // f, f)]
-    kind = np.float64 if block.dtype.kind != "f" else block.dtype
-    means = block.reshape(split).mean(axis=tuple(range(1, len(split), 2)), dtype=kind)
-    out: npt.NDArray[np.generic] = (np.rint(means) if block.dtype.kind != "f" else means).astype(block.dtype)
+def coarser(fine: Any, lead: tuple[int, ...], box: Box, labels: bool = False) -> npt.NDArray[Any]:
+    """Return voxels of a level from the one below it.
+
+    Parameters
+    ----------
+    fine : array-like
+        The finer level, its leading axes included.
+    lead : tuple of int
+        Indices along the leading axes.
+    box : Box
+        Coarse voxels (z, y, x); they are made a part at a time, to bound the memory.
+    labels : bool
+        Whether values are names, which have no means: every second voxel is taken.
+    """
+    dtype, shape = np.dtype(fine.dtype), int_triple(fine.shape[-3:])
+    out = np.empty(box.shape, dtype)
+    for part in divide(box, int_triple([max(1, -(-n // 2)) for n in box.shape])):
+        below = support(part, shape)
+        voxels = np.asarray(fine[(*lead, *below.slices)])
+        if labels:
+            at = [slice(2 * a - b, None, 2) for a, b in zip(part.start, below.start, strict=True)]
+            means = voxels[tuple(at)]
+        else:
+            means = halve(voxels.astype(_exact(dtype)), below.start)
+            means = np.rint(means) if dtype.kind in "ui" else means
+        out[part.relative_to(box.start).slices] = means.astype(dtype)
     return out
+
+
+def _exact(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a floating-point type that holds every value of ``dtype`` and its means."""
+    return np.dtype(np.float32 if dtype.itemsize <= 2 or dtype == np.float32 else np.float64)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ _READERS = {
 }
 _FOLDERS = (".ome.zarr", ".zarr")
 SUFFIXES = (*_READERS, *_FOLDERS)
+COARSE_VOXELS = 2**26
 _POSITIONS = "prm"  # tifffile's letters for positions and mosaics: the first is taken
 
 
@@ -47,7 +50,19 @@ class Source:
     channel_names: tuple[str, ...] = ()
     channel_colors: tuple[str | None, ...] = ()  # '#rrggbb'
     path: str | None = None
-    coarse: da.Array | None = None  # a level of the same extent that fits into memory, in the order of `axes`
+    time_step: float = 1.0  # in `time_unit`
+    time_unit: str = PIXEL  # 'second', 'minute', ... or 'pixel' where unknown
+    coarser: tuple[da.Array, ...] = ()  # further levels of the same extent, each coarser than the last
+
+    @property
+    def levels(self) -> tuple[da.Array, ...]:
+        """All levels, the finest first, in the order of `axes`; one where the file holds no others."""
+        return (self.data, *self.coarser)
+
+    @property
+    def coarse(self) -> da.Array | None:
+        """The finest of the coarser levels of which one volume is read in a moment, None where none is."""
+        return next((level for level in self.coarser if math.prod(level.shape[-3:]) <= COARSE_VOXELS), None)
 
     @property
     def n_channels(self) -> int:
@@ -70,6 +85,8 @@ class Source:
             name=self.name,
             channel_names=self.channel_names,
             channel_colors=self.channel_colors,
+            time_step=self.time_step,
+            time_unit=self.time_unit,
         )
 
     def volume(self, channel: int = 0, time: int = 0) -> da.Array:
@@ -178,7 +195,7 @@ def open_source(path: str | Path) -> Source:
     Returns
     -------
     Source
-        Its first image, at its finest level.
+        Its first image, with its levels.
 
     Raises
     ------
@@ -203,11 +220,15 @@ def open_source(path: str | Path) -> Source:
             "save it as OME-TIFF or OME-Zarr."
         )
     name = path.name[: len(path.name) - len(suffix)] or path.name
-    array, axes, chunks = _ordered(stored, path.name)
-    check_volume(array, path.name)
+    order, fixed, axes = _order(stored, path.name)
+    levels = [
+        _lazy(_Ordered(level.array, order, fixed, path.name), tuple(level.chunks[axis] for axis in order))
+        for level in (stored, *stored.coarser)
+    ]
+    check_volume(levels[0], path.name)
     metadata: Metadata = stored.metadata
     return Source(
-        data=_lazy(array, chunks),
+        data=levels[0],
         axes=axes,
         voxel_size=metadata.voxel_size,
         unit=metadata.unit if metadata.voxel_size is not None else PIXEL,
@@ -216,7 +237,21 @@ def open_source(path: str | Path) -> Source:
         channel_names=metadata.channel_names,
         channel_colors=metadata.channel_colors,
         path=str(path.absolute()),
+        time_step=metadata.time_step,
+        time_unit=metadata.time_unit,
+        coarser=tuple(_ever_coarser(levels)),
     )
+
+
+def _ever_coarser(levels: Sequence[da.Array]) -> Iterator[da.Array]:
+    """Give the levels beyond the first that show the same in fewer voxels each."""
+    last = levels[0]
+    for level in levels[1:]:
+        alike = level.shape[:-3] == last.shape[:-3] and level.dtype == last.dtype
+        smaller = all(0 < m <= n for m, n in zip(level.shape[-3:], last.shape[-3:], strict=True))
+        if alike and smaller and level.shape != last.shape:
+            yield level
+            last = level
 
 
 def _lazy(array: Any, chunks: tuple[int, ...]) -> da.Array:
@@ -233,8 +268,8 @@ def _suffix(path: Path) -> str:
     return max((known for known in SUFFIXES if name.endswith(known)), key=len, default=path.suffix.lower())
 
 
-def _ordered(stored: Stored, name: str) -> tuple[_Ordered, str, tuple[int, ...]]:
-    """Put the axes in the order t, c, z, y, x; length-1 axes other than z, y and x are dropped."""
+def _order(stored: Stored, name: str) -> tuple[tuple[int, ...], tuple[int, ...], str]:
+    """Say which axes come in the order t, c, z, y, x, which others of length 1 are dropped, and the letters kept."""
     sizes = tuple(int(size) for size in stored.array.shape)
     _check_not_color(stored, sizes, name)
     kept = [i for i, axis in enumerate(stored.axes) if axis in "zyx" or (sizes[i] != 1 and axis not in _POSITIONS)]
@@ -246,7 +281,7 @@ def _ordered(stored: Stored, name: str) -> tuple[_Ordered, str, tuple[int, ...]]
     order = tuple(sorted(kept, key=lambda i: "tczyx".index(letters[i])))
     fixed = tuple(i for i in range(len(sizes)) if i not in kept)
     axes = "".join(letters[i] for i in order)
-    return _Ordered(stored.array, order, fixed, name), axes, tuple(stored.chunks[i] for i in order)
+    return order, fixed, axes
 
 
 def _check_not_color(stored: Stored, sizes: tuple[int, ...], name: str) -> None:

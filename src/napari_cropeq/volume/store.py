@@ -15,19 +15,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import zarr
 
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
-from napari_cropeq.core.tiles import TileGrid, divide
+from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.volume.cache import TileCache
 from napari_cropeq.volume.destination import check_output, partial_of, remove, replace_folder
 from napari_cropeq.volume.fingerprint import check_same, fingerprint_of
 from napari_cropeq.volume.journal import FOLDER, Journal, Record, sync_file, sync_folder
 from napari_cropeq.volume.lock import StoreLock
-from napari_cropeq.volume.ome_metadata import Level, write_metadata
-from napari_cropeq.volume.pyramid import halve, level_shapes, parents, support
+from napari_cropeq.volume.ome_metadata import write_metadata
+from napari_cropeq.volume.pyramid import coarser, level_shapes, levels_of, parents, support
 from napari_cropeq.volume.shards import Shards, create_array, fitted
 from napari_cropeq.volume.sketch import Sketch
 from napari_cropeq.volume.superres import Lead, SuperResolution
@@ -281,8 +280,7 @@ class DiskStore:
             for number, (shape, sizes) in enumerate(zip(shapes, self._sizes, strict=True)):
                 create_array(group, str(number), result.lead_shape, shape, result.dtype, sizes, result.source.axes)
             self._open_levels()
-            levels = [Level(str(n), self._factor(n)) for n in range(len(shapes))]
-            write_metadata(self.partial, self._image, levels)
+            write_metadata(self.partial, self._image, levels_of(result.sr_shape))
             self._journal.folder.mkdir()
             result.model.save(self._journal.folder / MODEL)
             about = result.describe() | {"dtype": "source" if result.dtype == result.source.data.dtype else "float32"}
@@ -325,11 +323,6 @@ class DiskStore:
         self.levels = [Shards(self.partial, n, decoded) for n in range(len(self._sizes))]
         self.sketch = Sketch(self.shape[:-3], int_triple(self.shape[-3:]), self._dtype)
 
-    def _factor(self, number: int) -> tuple[float, float, float]:
-        """Return how many SR voxels a step of a level is, along z, y, x."""
-        z, y, x = (2.0**number if n > 1 else 1.0 for n in self.shape[-3:])
-        return z, y, x
-
     # -- writing -----------------------------------------------------------------------------------
 
     def _check_writer(self) -> None:
@@ -365,25 +358,12 @@ class DiskStore:
                 self._build(number + 1, (lead, above))
 
     def _build(self, number: int, tile: Tile) -> None:
-        """Make a coarser shard, a part at a time."""
+        """Make a coarser shard, past the cache of what is looked at."""
         lead, index = tile
-        fine, box = self.levels[number - 1], self.levels[number].grid.box(index)
-        voxels = np.empty(box.shape, self._dtype)
-        for part in divide(box, int_triple([max(1, -(-n // 2)) for n in box.shape])):
-            below = support(part, self._level_shape(number - 1))
-            # Past the cache of what is looked at.
-            means = halve(np.asarray(fine.array[(*lead, *below.slices)]).astype(_exact(self._dtype)), below.start)
-            means = np.rint(means) if self._dtype.kind in "ui" else means
-            voxels[part.relative_to(box.start).slices] = means.astype(self._dtype)
-        self._write(number, tile, voxels)
+        self._write(number, tile, coarser(self.levels[number - 1].array, lead, self.levels[number].grid.box(index)))
 
     def _level_shape(self, number: int) -> IntTriple:
         return int_triple(self.levels[number].array.shape[-3:])
-
-
-def _exact(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a floating-point type that holds every value of ``dtype`` and its means."""
-    return np.dtype(np.float32 if dtype.itemsize <= 2 or dtype == np.float32 else np.float64)
 
 
 def _told(error: BaseException, name: str) -> BaseException:

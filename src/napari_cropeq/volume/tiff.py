@@ -6,6 +6,8 @@ import math
 import os
 import struct
 import weakref
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,22 @@ _CHUNK = 2048  # px a side: whole pages of the usual cameras, a part of a stitch
 
 
 class DecodedPages:
-    """The first series of a TIFF file at its finest level, decoded strip by strip or tile by tile as it is read.
+    """One level of the first series of a TIFF file, decoded strip by strip or tile by tile as it is read.
 
     Parameters
     ----------
     path
         The file. It stays open until this object is collected.
+    level
+        From 0, the finest.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, level: int = 0) -> None:
+        self._path, self._level = path, level
         file = _opened(path)
         weakref.finalize(self, file.close)
         # Several threads read at once; zarr and tifffile share the file handle behind a lock.
-        store = file.series[0].aszarr(level=0)
+        store = file.series[0].aszarr(level=level)
         self._array: Any = zarr.open_array(store, mode="r", zarr_format=2)
         self.shape: tuple[int, ...] = self._array.shape
         self.dtype: np.dtype[Any] = self._array.dtype
@@ -47,7 +51,7 @@ class DecodedPages:
         return np.asarray(self._array[index])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return DecodedPages, (self._path,)
+        return DecodedPages, (self._path, self._level)
 
 
 def read_tiff(path: Path) -> Stored:
@@ -56,7 +60,7 @@ def read_tiff(path: Path) -> Stored:
     Parameters
     ----------
     path
-        The file. Its first series is taken, at its finest level.
+        The file. Its first series is taken.
 
     Returns
     -------
@@ -74,7 +78,8 @@ def read_tiff(path: Path) -> Stored:
             series = file.series[0]
             _check_complete(file, series)
             _check_decodable(path, series.keyframe)
-            return _stored(path, file, series)
+            stored = _stored(path, file, series)
+            return replace(stored, coarser=tuple(_coarser(path, file, series)))
     except _Refused as refusal:
         raise ValueError(str(refusal)) from refusal.__cause__
     except _DAMAGE as error:
@@ -103,12 +108,24 @@ class _Refused(Exception):
     """A refusal that already says what to do."""
 
 
-def _stored(path: Path, file: TiffFile, series: TiffPageSeries) -> Stored:
+def _coarser(path: Path, file: TiffFile, series: TiffPageSeries) -> Iterator[Stored]:
+    """Give the coarser levels down to one that cannot be read: the image is there without them."""
+    for number, level in enumerate(series.levels[1:], 1):
+        try:
+            if level.axes != series.axes or _needed(file, level) > os.path.getsize(path):
+                return
+            stored = _stored(path, file, level, number)
+        except _DAMAGE:
+            return
+        yield stored
+
+
+def _stored(path: Path, file: TiffFile, series: TiffPageSeries, level: int = 0) -> Stored:
     axes = series.axes.lower()
     natural = (1,) * len(axes)
     array: Any = _raw(path, file, series)
     if array is None:
-        array = DecodedPages(path)
+        array = DecodedPages(path, level)
         natural = tuple(array._array.chunks)
     chunks = tuple(
         _chunk(size, step) if axis in "yx" else (size if axis == "s" else step)
@@ -145,11 +162,7 @@ def _raw(path: Path, file: TiffFile, series: TiffPageSeries) -> RawPages | None:
 def _check_complete(file: TiffFile, series: TiffPageSeries) -> None:
     """Refuse a file that ends before its last page does."""
     name, size = Path(file.filename).name, os.path.getsize(file.filehandle.path)
-    if series.dataoffset is not None:
-        needed = series.dataoffset + math.prod(series.get_shape(squeeze=False)) * series.dtype.itemsize
-    else:
-        ours = [page for page in series if page is not None and page.parent is file]
-        needed = max((start + count for page in ours for start, count in _extents(page)), default=0)
+    needed = _needed(file, series)
     if needed > size:
         raise _Refused(truncated(name, needed, size))
     if not _chain_ends(file):
@@ -157,6 +170,14 @@ def _check_complete(file: TiffFile, series: TiffPageSeries) -> None:
             f"{name} is cut short: its list of pages breaks off after {len(file.pages)}, in a file of {size} bytes, "
             "so copy or export it again."
         )
+
+
+def _needed(file: TiffFile, series: TiffPageSeries) -> int:
+    """Give the size in bytes that a file has at least if it holds all of a series."""
+    if series.dataoffset is not None:
+        return int(series.dataoffset) + math.prod(series.get_shape(squeeze=False)) * int(series.dtype.itemsize)
+    ours = [page for page in series if page is not None and page.parent is file]
+    return max((start + count for page in ours for start, count in _extents(page)), default=0)
 
 
 def _extents(page: Any) -> zip[tuple[int, int]]:

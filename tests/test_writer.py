@@ -17,8 +17,8 @@ from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QLineEdi
 
 from conftest import textured_volume
 from napari_cropeq.gui.layers import source_of
-from napari_cropeq.volume import image_file, pyramid
 from napari_cropeq.volume import image_file as saving
+from napari_cropeq.volume import pyramid
 from napari_cropeq.volume.sources import open_source
 from window import TIMEOUT, cells, dock, model_for
 
@@ -112,7 +112,6 @@ def test_layers_alike_become_channels(viewer, tmp_path, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_of_a_multiscale_layer_the_finest_is_written(viewer, tmp_path, name, monkeypatch):
     monkeypatch.setattr(pyramid, "SMALLEST", 16)
-    monkeypatch.setattr(image_file, "SMALLEST", 16)
     data = textured_volume((8, 300, 400))
     viewer.add_image([data, data[:, ::4, ::4]], multiscale=True, scale=(2, 1, 1))
     viewer.layers.save(str(tmp_path / name))
@@ -124,7 +123,7 @@ def test_of_a_multiscale_layer_the_finest_is_written(viewer, tmp_path, name, mon
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint16], ids=lambda kind: kind.__name__)
 def test_labels_are_sampled_not_averaged(viewer, tmp_path, name, dtype, monkeypatch):
-    monkeypatch.setattr(image_file, "SMALLEST", 40)
+    monkeypatch.setattr(pyramid, "SMALLEST", 40)
     rng = np.random.default_rng(0)
     data = rng.choice(np.array([0, 3, 100], dtype), (9, 301, 90))
     viewer.add_labels(data, name="cells", scale=(2, 1, 1), units=["um"] * 3)

@@ -109,14 +109,14 @@ class EstimateLabel(QLabel):
 
 def _in_words(estimate: Estimate, shape: tuple[int, ...], path: Path | None) -> str:
     size = f"{' × '.join(map(str, shape))} voxels, {_bytes(estimate.nbytes)}"
-    time = f"about {in_words(estimate.seconds)}, up to {_bytes(estimate.memory)} of memory"
+    time = f"About {in_words(estimate.seconds)}, up to {_bytes(estimate.memory)} of memory"
     if path is None:
-        return f"Result: {size}. {time.capitalize()}."
+        return f"Result: {size}. {time}."
     folder = path.parent
     free = shutil.disk_usage(folder).free if folder.is_dir() else None
     room = "" if free is None else f" ({_bytes(free)} free)"
     full = " There is not enough room." if free is not None and free < estimate.disk else ""
-    return f"Result: {size}. {time.capitalize()}. On disk about {_bytes(estimate.disk)}{room}.{full}"
+    return f"Result: {size}. {time}. On disk about {_bytes(estimate.disk)}{room}.{full}"
 
 
 def _bytes(number: float) -> str:

@@ -56,7 +56,7 @@ def layer_data(source: Source) -> list[LayerData]:
     layers = []
     for number in range(source.n_channels):
         index = tuple(number if letter == "c" else slice(None) for letter in source.axes)
-        known = number < len(source.channel_names)
+        known = number < len(source.channel_names) and source.channel_names[number] != source.name
         name = f"{source.name} {source.channel_names[number]}" if known else source.name
         if source.n_channels > 1 and not known:
             name = f"{source.name} channel {number}"

@@ -11,7 +11,7 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.gui.layers import source_of
 from napari_cropeq.volume.unfinished import Unfinished
 
-__all__ = ["UNFINISHED", "resume_from", "unfinished_in"]
+__all__ = ["UNFINISHED", "remove_stale", "resume_from", "unfinished_in", "unfinished_layers"]
 
 UNFINISHED = "unfinished"
 """Where a layer's metadata say which folder it shows."""
@@ -19,7 +19,7 @@ UNFINISHED = "unfinished"
 
 def unfinished_in(viewer: Any) -> Unfinished | None:
     """Return the unfinished store that is open as a layer, the one that is selected if there are several."""
-    layers = [layer for layer in viewer.layers if _folder(layer) is not None]
+    layers = unfinished_layers(viewer)
     layers.sort(key=lambda layer: layer not in viewer.layers.selection)
     for layer in layers:
         try:
@@ -34,18 +34,25 @@ def unfinished_in(viewer: Any) -> Unfinished | None:
 def resume_from(viewer: Any, store: Unfinished) -> tuple[Image, Model]:
     """Return the source layer and the model that a store was begun with, opening the source where it is not.
 
-    The layers that show the unfinished store are removed: the one that fills takes their place.
-
     Raises
     ------
     ValueError, OSError
         If the source cannot be found, or the model not be read.
     """
     model = store.model
-    source = _find(viewer, store) or _open(viewer, store)
-    for layer in [layer for layer in viewer.layers if _folder(layer) == str(store.folder)]:
-        viewer.layers.remove(layer)
-    return source, model
+    return _find(viewer, store) or _open(viewer, store), model
+
+
+def unfinished_layers(viewer: Any) -> list[Image]:
+    """Return the layers that show unfinished stores."""
+    return [layer for layer in viewer.layers if _folder(layer) is not None]
+
+
+def remove_stale(viewer: Any) -> None:
+    """Remove layers of stores that are unfinished no more: they have other names now."""
+    for layer in unfinished_layers(viewer):
+        if not Path(str(_folder(layer))).exists():
+            viewer.layers.remove(layer)
 
 
 def _folder(layer: Any) -> str | None:

@@ -14,7 +14,7 @@ from napari_cropeq.gui.estimate_label import EstimateLabel
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.result_panel import ResultPanel
 from napari_cropeq.gui.run_clock import RunClock
-from napari_cropeq.gui.unfinished_layer import resume_from, unfinished_in
+from napari_cropeq.gui.unfinished_layer import remove_stale, resume_from, unfinished_in, unfinished_layers
 from napari_cropeq.volume.destination import check_output, output_kind
 from napari_cropeq.volume.export import ExportProgress, export
 from napari_cropeq.volume.store import unfinished
@@ -65,6 +65,7 @@ class VolumeWidget(ResultPanel):
             self._take_up(opened)
         path = self._path()
         result = self.open_result(self.dtype.value)
+        result.superseded += unfinished_layers(self.viewer)
         result.run_all(path, self._existing(path))
         self._clock = RunClock(result.worker)
         self._activity = self._activity or Activity(f"Super-resolving {self.layer.value.name}")
@@ -137,6 +138,7 @@ class VolumeWidget(ResultPanel):
         self._end_run()
         self.bar.setValue(self.bar.maximum())
         super().say_saved(path)
+        remove_stale(self.viewer)
         self._on_choice()
 
     def show_state(self) -> None:

@@ -1,0 +1,204 @@
+"""The Volume widget: what it says beforehand, pausing, stopping, and going on with what was begun."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.utils.progress import progress
+
+from napari_cropeq.core.geometry import Box
+from napari_cropeq.gui.run_clock import RunClock, in_words
+from napari_cropeq.gui.unfinished_layer import UNFINISHED
+from napari_cropeq.volume import pyramid
+from napari_cropeq.volume import store as storing
+from napari_cropeq.volume.image_file import write_image
+from napari_cropeq.volume.sources import open_source
+from window import TIMEOUT, cells, dock, model_for
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    """Several shards, and several levels, of a small volume."""
+    monkeypatch.setattr(storing, "BULK", (64, 64, 64))
+    monkeypatch.setattr(pyramid, "SMALLEST", 40)
+
+
+def begun(viewer, qtbot, path, filters: int = 8, shape=(40, 128, 160)):
+    """Start a run to disk, and return the widget once a tile is there."""
+    if "cells" not in [layer.name for layer in viewer.layers]:
+        viewer.add_image(cells(shape), scale=(2.5, 1, 1), name="cells")
+    volume = dock(viewer, "Volume")
+    volume.session.use_model(model_for(filters=filters), "a model")
+    volume.destination.value = path
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.result.worker.tiles[0] > 0, timeout=TIMEOUT)
+    return volume
+
+
+def stopped(volume, qtbot) -> None:
+    volume.buttons["stop"].native.click()
+    qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
+
+
+def is_the_result(path, result) -> bool:
+    return np.array_equal(open_source(path).data.compute(), result.compute((), Box.whole(result.sr_shape)))
+
+
+def test_what_it_takes_is_said_before_it_starts(viewer, qtbot, tmp_path):
+    viewer.add_image(cells((40, 128, 160)), scale=(2.5, 1, 1), name="cells")
+    volume = dock(viewer, "Volume")
+    assert not volume.estimate.text(), "nothing to say without a model"
+    volume.session.use_model(model_for(), "a model")
+    volume.destination.value = tmp_path / "out.ome.zarr"
+    assert volume.estimate.text().startswith("Measuring")
+    qtbot.waitUntil(lambda: "Result" in volume.estimate.text(), timeout=TIMEOUT)
+    text = volume.estimate.text()
+    for words in ("100 × 128 × 160 voxels, 4 MB", "About ", " of memory", "On disk about ", "GB free)"):
+        assert words in text, text
+    assert volume.result is None, "and nothing is started"
+    volume.session.use_model(model_for(factor=4.0), "another factor")
+    assert not volume.estimate.text()
+
+
+def test_pause_and_go_on(viewer, qtbot, tmp_path):
+    volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=32)
+    volume.buttons["pause"].native.click()
+    qtbot.waitUntil(lambda: volume.result.worker.paused and not volume.result.busy, timeout=TIMEOUT)
+    volume.result.worker.disk.flush()
+    done = volume.result.worker.tiles[0]
+    qtbot.wait(500)
+    assert volume.result.worker.tiles[0] == done < volume.result.worker.tiles[1]
+    assert volume.buttons["pause"].text == "Go on" and "paused" in volume.message.text()
+    volume.buttons["pause"].native.click()
+    qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
+    assert volume.buttons["pause"].text == "Pause" and is_the_result(tmp_path / "out.ome.zarr", volume.result.result)
+
+
+def test_without_a_run_there_is_nothing_to_pause(viewer):
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    volume = dock(viewer, "Volume")
+    volume.buttons["pause"].native.click()
+    assert "Got no run to pause" in volume.message.text()
+
+
+def test_progress_in_the_dock_and_in_the_activity_bar(viewer, qtbot, tmp_path):
+    volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=32)
+    qtbot.waitUntil(lambda: "tiles/s" in volume.message.text(), timeout=TIMEOUT)
+    assert " left; bit-exact on cpu" in volume.message.text()
+    [bar] = progress._all_instances
+    qtbot.waitUntil(lambda: 0 < bar.n < bar.total, timeout=TIMEOUT)
+    assert "cells: " in bar.desc
+    stopped(volume, qtbot)
+    assert not progress._all_instances
+
+
+def test_stopped_it_says_what_is_kept_and_resumes(viewer, qtbot, tmp_path):
+    path = tmp_path / "out.ome.zarr"
+    volume = begun(viewer, qtbot, path)
+    stopped(volume, qtbot)
+    assert "finished tiles stay in out.partial.ome.zarr, and Resume goes on" in volume.message.text()
+    assert volume.buttons["start"].text == "Resume" and "out.partial.ome.zarr is unfinished" in volume.begun.text()
+    done = volume.result.worker.tiles[0]
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.result.worker.tiles[0] >= done, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
+    assert is_the_result(path, volume.result.result)
+    assert volume.buttons["start"].text == "Start" and not volume.begun.text()
+
+
+def test_an_unfinished_store_is_not_touched_by_another_model(viewer, qtbot, tmp_path):
+    volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr")
+    stopped(volume, qtbot)
+    volume.session.use_model(model_for(filters=4), "another")
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: "begun with another model" in volume.message.text(), timeout=TIMEOUT)
+    volume.overwrite.value = True
+    assert volume.buttons["start"].text == "Start"
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
+    assert is_the_result(tmp_path / "out.ome.zarr", volume.result.result)
+
+
+@pytest.mark.parametrize("source_is", ["open", "to be opened", "gone"])
+def test_resume_from_file_open(viewer, qtbot, tmp_path, source_is):
+    """A store that was begun long ago, with nothing in the window but what File > Open gives."""
+    source, path = tmp_path / "cells.ome.zarr", tmp_path / "out.ome.zarr"
+    viewer.add_image(cells((40, 128, 160)), scale=(2.5, 1, 1), name="cells", units=["um"] * 3)
+    viewer.layers.save(str(source))
+    viewer.layers.clear()
+    viewer.open(source, plugin="napari-cropeq")
+    volume = begun(viewer, qtbot, path)
+    stopped(volume, qtbot)
+    model = volume.session.model.fingerprint
+    viewer.window.remove_dock_widget(volume)
+    viewer.layers.clear()
+
+    if source_is == "open":
+        viewer.open(source, plugin="napari-cropeq")
+    elif source_is == "gone":
+        source.rename(tmp_path / "elsewhere.ome.zarr")
+    [layer] = viewer.open(tmp_path / "out.partial.ome.zarr", plugin="napari-cropeq")
+    assert "unfinished" in layer.name and layer.metadata[UNFINISHED]
+    assert np.allclose(layer.scale, 1.0) and str(layer.units[0]) == "micrometer"
+    volume = dock(viewer, "Volume")
+    volume.session.use_model(model_for(filters=4), "another model")
+    assert volume.buttons["start"].text == "Resume" and "out.partial.ome.zarr is unfinished (" in volume.begun.text()
+    volume.buttons["start"].native.click()
+    if source_is == "gone":
+        assert "which was begun from 'cells' of" in volume.message.text() and layer in viewer.layers
+        return
+    assert volume.session.model.fingerprint == model
+    qtbot.waitUntil(lambda: not layer.visible, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
+    assert is_the_result(path, volume.result.result) and layer not in viewer.layers
+    assert len([la for la in viewer.layers if la.name == "cells"]) == 1
+
+
+def test_at_the_end_the_levels_are_the_stores_own(viewer, qtbot, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_cropeq.volume.lazy.PLANE", 40)
+    volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr")
+    qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
+    levels = open_source(tmp_path / "out.ome.zarr").levels
+    shown = volume.result.layer.data
+    assert [level.shape for level in shown] == [level.shape for level in levels[: len(shown)]] and len(shown) == 3
+    for own, stored in zip(shown, levels, strict=False):
+        assert np.array_equal(np.asarray(own), stored.compute())
+
+
+def test_a_finished_store_opens_as_a_layer_that_needs_nothing(viewer, tmp_path):
+    source = open_source_of(cells((12, 40, 50)))
+    write_image(source.data, tmp_path / "done.ome.zarr", source.image)
+    [layer] = viewer.open(tmp_path / "done.ome.zarr", plugin="napari-cropeq")
+    assert UNFINISHED not in layer.metadata
+
+
+def open_source_of(volume):
+    from conftest import a_source
+
+    return a_source(volume)
+
+
+TIMES = [(0.4, "0 s"), (89, "89 s"), (100, "2 min"), (5400, "1.5 h"), (48 * 3600, "2.0 days")]
+
+
+@pytest.mark.parametrize(("seconds", "words"), TIMES, ids=str)
+def test_times_in_words(seconds, words):
+    assert in_words(seconds) == words
+
+
+def test_the_time_left_does_not_count_pauses(monkeypatch):
+    class Worker:
+        fraction, tiles = 0.0, (0, 8)
+
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    worker = Worker()
+    clock = RunClock(worker)
+    assert clock.text == "measuring the time left"
+    now[0], worker.fraction = 110.0, 0.25
+    assert clock.text == "0.2 tiles/s, 30 s left"
+    clock.hold(True)
+    now[0] = 5000.0
+    assert clock.text == "paused"
+    clock.hold(False)
+    assert clock.text == "0.2 tiles/s, 30 s left"

@@ -22,7 +22,7 @@ def a_stack(path: Path, data: np.ndarray | None = None, size=SIZE, axes: str = "
     for axis, step in zip("ZYX", size, strict=True):
         metadata |= {f"PhysicalSize{axis}": step, f"PhysicalSize{axis}Unit": "µm"}
     data = textured_volume((8, 20, 40), seed) if data is None else data
-    tifffile.imwrite(path, data, metadata=metadata, photometric="minisblack")
+    tifffile.imwrite(path, data, metadata=metadata, photometric="minisblack", ome=True)
     return path
 
 

@@ -21,7 +21,7 @@ from napari_cropeq.volume.naming import Naming, check_different
 from napari_cropeq.volume.own_model import OwnModel, OwnTraining, check_own_model, is_training_unfinished
 from napari_cropeq.volume.sources import Source, open_source
 from napari_cropeq.volume.store import check_output, unfinished
-from napari_cropeq.volume.superres import SuperResolution, acquisition_of
+from napari_cropeq.volume.superres import DTYPES, SuperResolution, acquisition_of
 
 __all__ = ["EXISTING", "STATUSES", "Batch", "BatchProgress", "BatchSettings", "Item", "summary"]
 
@@ -90,6 +90,11 @@ class BatchSettings:
         Side of a tile in SR voxels.
     voxel_size : (z, y, x), optional
         Instead of the images' own, in their unit.
+
+    Raises
+    ------
+    ValueError
+        If one of them cannot be.
     """
 
     model: Model | OwnTraining
@@ -99,6 +104,13 @@ class BatchSettings:
     tile: int | None = None
     voxel_size: tuple[float, float, float] | None = None
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.tile is not None and self.tile < 8:  # before minutes are spent on a training
+            raise ValueError(f"Got tiles of {self.tile} voxels, expected at least 8: choose larger ones.")
+        for name, value, known in (("existing", self.existing, EXISTING), ("dtype", self.dtype, DTYPES)):
+            if value not in known:
+                raise ValueError(f"Got {name} {value!r}, expected one of {', '.join(known)}: choose one of these.")
 
     def acquisition(self, source: Source) -> Acquisition:
         """Return how a source was sampled.
@@ -140,7 +152,7 @@ class Batch:
         self._inputs, self._naming, self._settings = list(inputs), naming, settings
         self.items = [Item(str(i) if isinstance(i, Path) else i.name) for i in inputs]
 
-    def run(self) -> Iterator[BatchProgress]:
+    def run(self) -> Generator[BatchProgress, None, None]:
         """Plan, then work, yielding whenever something has happened to an image.
 
         Closed before its end, or interrupted, what is unfinished is kept: a run with ``resume`` goes on.
@@ -199,8 +211,8 @@ class Batch:
                 there[output] = error
         if len(there) > 1:
             raise FileExistsError(
-                f"Got {len(there)} outputs that exist already, such as {next(iter(there))}, expected none: skip what is "
-                "done and go on with the rest (--resume), or replace them (--overwrite)."
+                f"Got {len(there)} outputs that exist already, such as {next(iter(there))}, expected none: skip what "
+                "is done and go on with the rest (--resume), or replace them (--overwrite)."
             )
         if there:
             raise next(iter(there.values()))

@@ -261,7 +261,11 @@ class Batch:
         with closing(tiles):  # type: ignore[type-var]
             for at in tiles:
                 status = "computing" if at.stage == "tiles" else "saving"
-                yield {"status": status, "fraction": at.done / at.total, "detail": f"{at.done} of {at.total} tiles"}
+                yield {
+                    "status": status,
+                    "fraction": at.done / max(at.total, 1),
+                    "detail": f"{at.done} of {at.total} tiles",
+                }
 
     def _progress(self, number: int) -> BatchProgress:
         return BatchProgress(tuple(self.items), number)

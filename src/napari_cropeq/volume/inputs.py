@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tifffile import TiffFile
 
-from napari_cropeq.volume.ome_tiff import SOFTWARE
 from napari_cropeq.volume.sources import SUFFIXES
 
 __all__ = ["find_images", "is_result"]
 
+MARK = "napari-cropeq"
 PARTIAL = ".partial.ome.zarr"
 ZARR = ("zarr.json", ".zgroup", ".zattrs")
 
@@ -49,10 +49,10 @@ def is_result(path: Path) -> bool:
     """Return whether an image is a finished result of ours, as it says itself."""
     try:
         if path.is_dir():
-            return "napari-cropeq" in json.loads((path / "zarr.json").read_text())["attributes"]
+            return MARK in json.loads((path / "zarr.json").read_text())["attributes"]
         if path.name.lower().endswith((".tif", ".tiff")):
             with TiffFile(path) as file:
-                return str(file.pages.first.software).startswith(SOFTWARE)
+                return f'Namespace="{MARK}"' in str(file.pages.first.description)
     except Exception:  # noqa: BLE001 (what is wrong with an image is told when it is opened)
         pass
     return False

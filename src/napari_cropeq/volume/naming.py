@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.core.geometry import Acquisition
-from napari_cropeq.volume.export import SUFFIXES as OUTPUTS
 from napari_cropeq.volume.sources import Source
 
 __all__ = ["FIELDS", "PATTERN", "Naming", "check_different"]
@@ -27,6 +26,7 @@ FIELDS = {
 }
 """What a pattern can hold in braces, each with a format of Python's where wanted: ``{number:03}``."""
 
+OUTPUTS = (".ome.zarr", ".ome.tiff", ".ome.tif", ".zarr")
 EXAMPLE: dict[str, Any] = {"name": "stack", "factor": 2.5, "number": 1, "folder": "data", "dtype": "uint16"}
 
 
@@ -85,7 +85,7 @@ class Naming:
     @classmethod
     def single(cls, path: Path) -> Naming:
         """Return what calls the result ``path``, whatever the image."""
-        suffix = next((s for s in (".ome.zarr", ".ome.tiff", ".ome.tif", ".zarr") if path.name.lower().endswith(s)), "")
+        suffix = next((s for s in OUTPUTS if path.name.lower().endswith(s)), "")
         stem = path.name[: len(path.name) - len(suffix)]
         return cls(path.parent, stem.replace("{", "{{").replace("}", "}}"), path.name[len(stem) :])
 

@@ -84,7 +84,7 @@ def _run(arguments: argparse.Namespace, show: Show) -> list[Item]:
     with show() as update, closing(steps):  # what is unfinished is put away before anything else
         for progress in steps:
             item, place = progress.item, f"{progress.current + 1} of {len(inputs)}"
-            what = Path(item.input).name if len(inputs) == 1 else f"{place}: {Path(item.input).name}"
+            what = item.name if len(inputs) == 1 else f"{place}: {item.name}"
             update(what, item.fraction, f"{item.status}, {item.detail}".removesuffix(", "))
             if log and item.ended:
                 print(f"{what}: {item.status}", file=sys.stderr)
@@ -176,7 +176,7 @@ def _tell(items: Sequence[Item], sentence: Callable[[BaseException], str]) -> No
         print(f"{items[0].output}: {told if items[0].status == 'done' else 'done already'}")
         return
     head = ("file", "output", "shape", "status", "seconds", "what is wrong")
-    names = [Path(item.input).name for item in items]
+    names = [item.name for item in items]
     if len(set(names)) < len(names):
         names = [item.input for item in items]
     rows = [(name, *_row(item, sentence)) for name, item in zip(names, items, strict=True)]

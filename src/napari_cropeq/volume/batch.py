@@ -37,6 +37,7 @@ class Item:
     """One image of a batch, and where it stands."""
 
     input: str  # path of the file, or name of the layer
+    name: str  # of the file or the layer
     output: Path | None = None  # None where it cannot be named
     status: str = "waiting"
     fraction: float = 0.0  # of the status, 0 to 1
@@ -150,7 +151,7 @@ class Batch:
 
     def __init__(self, inputs: Sequence[Path | Source], naming: Naming, settings: BatchSettings) -> None:
         self._inputs, self._naming, self._settings = list(inputs), naming, settings
-        self.items = [Item(str(i) if isinstance(i, Path) else i.name) for i in inputs]
+        self.items = [Item(str(i) if isinstance(i, Path) else i.name, i.name) for i in inputs]
 
     def run(self) -> Generator[BatchProgress, None, None]:
         """Plan, then work, yielding whenever something has happened to an image.

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.core.geometry import Acquisition
-from napari_cropeq.volume.sources import Source
+from napari_cropeq.volume.sources import SUFFIXES, Source
 
-__all__ = ["FIELDS", "PATTERN", "Naming", "check_different"]
+__all__ = ["FIELDS", "PATTERN", "Naming", "check_different", "stem_of"]
 
 PATTERN = "{name}_SR"
 
@@ -111,6 +111,12 @@ class Naming:
                 f"Got naming pattern {self.pattern!r} with a format that does not fit its field ({error}): "
                 "write, for instance, {number:03}."
             ) from error
+
+
+def stem_of(name: str) -> str:
+    """Return the name of an image without its suffix."""
+    suffixes = [suffix for suffix in SUFFIXES if name.lower().endswith(suffix)]
+    return name[: len(name) - max(map(len, suffixes), default=0)]
 
 
 def check_different(outputs: Sequence[tuple[str, Path]], inputs: Sequence[Path]) -> None:

@@ -6,7 +6,6 @@ scripts/with-display python scripts/batch_picture.py [--minutes 0.3]
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -45,16 +44,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=0.3, help="of training on each")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images" / "batch-widget.png")
     options = parser.parse_args()
-    out = options.out.absolute()
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1500, 950)
     viewer.open_sample(PLUGIN, "light_sheet")
     source = viewer.layers[0]
     viewer.layers[1].visible = False
     viewer.dims.order = (1, 0, 2)
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)  # short names in the fields
-        data, results = Path("data"), Path("results")
+    with tempfile.TemporaryDirectory() as parent:
+        data, results = Path(parent) / "data", Path(parent) / "results"
         data.mkdir(), results.mkdir()
         voxels = np.asarray(source.data)
         for number, name in enumerate(STACKS):
@@ -72,11 +69,10 @@ def main() -> None:
         panel.buttons["start"].native.click()
         spin(120 * len(STACKS), lambda: panel.table.texts("Status")[3].startswith("training"))
         spin(30 * options.minutes)
-        viewer.screenshot(str(out), canvas_only=False, flash=False)
+        viewer.screenshot(str(options.out), canvas_only=False, flash=False)
         spin(600 * len(STACKS), lambda: " failed, in " in panel.message.text())
         spin(1)
         print(panel.message.text(), panel.table.texts("Status"), sorted(p.name for p in results.iterdir()))
-        os.chdir(ROOT)
     viewer.close()
 
 

@@ -36,6 +36,7 @@ def collection(tmp_path_factory) -> Path:
     for name in ("b.ome.tif", "a.tif", ".hidden.tif", "s10.tif", "s2.tif"):
         a_stack(folder / name)
     a_zarr(folder / "c.ome.zarr")
+    a_zarr(folder / "c.ome.zarr" / "labels.zarr")  # no image of its own
     for name in ("a_SR.ome.zarr", "old.ome.tif"):
         for _ in export(a_result(textured_volume((8, 20, 40)), voxel_size=(4.0, 1.0, 1.0)), folder / name):
             pass
@@ -100,7 +101,7 @@ PATTERNS = [
 
 @pytest.mark.parametrize(("pattern", "expected"), PATTERNS)
 def test_patterns(tmp_path, pattern, expected):
-    source = a_source(textured_volume((8, 20, 40)), voxel_size=(2.433, 1, 1), path="/data/day 1/stack.tif")
+    source = a_source(textured_volume((8, 20, 40)), voxel_size=(2.43304, 1, 1), path="/data/day 1/stack.tif")
     settings = BatchSettings(a_model(2.433))
     named = Naming(tmp_path, pattern, ".ome.tif").output(7, source, settings.acquisition(source), "uint16")
     assert named == tmp_path / f"{expected}.ome.tif"
@@ -200,8 +201,11 @@ BAD = [
 def test_a_bad_file_is_told_and_the_rest_goes_on(tmp_path, make, message):
     inputs = [a_stack(tmp_path / "a.ome.tif"), make(tmp_path / "b.ome.tif"), a_stack(tmp_path / "c.ome.tif")]
     batch = Batch(inputs, Naming(tmp_path), settings_of())
-    assert end(batch) == ["done", "failed", "done"]
+    seen = [(p.current, p.item.status) for p in batch.run()]
+    assert [item.status for item in batch.items] == ["done", "failed", "done"]
     assert message in str(batch.items[1].error) and batch.items[0].error is None
+    if make is not with_nan:
+        assert seen.index((1, "failed")) < seen.index((0, "computing")), "told before any work"
     assert summary(batch.items) == "2 done, 1 failed"
     assert {"a_SR.ome.zarr", "c_SR.ome.zarr"} < set(everything(tmp_path))
     assert not (tmp_path / "b_SR.ome.zarr").exists()
@@ -344,6 +348,7 @@ def test_a_model_of_its_own_is_used_again(tmp_path):
     refused(tmp_path, FileExistsError, "a_SR.checkpoint.safetensors, which exists already", batch("refuse"))
     patches = [int(p.item.detail.split()[0]) for p in batch("resume").run() if "loss" in p.item.detail]
     assert min(patches) > kept and max(patches) == 32
+    assert not list(tmp_path.glob("*checkpoint*"))
     model, output = Model.load(model_file), tmp_path / "a_SR.ome.zarr"
     output.rename(tmp_path / "away.ome.zarr")
     assert "training" not in {p.item.detail and p.item.status for p in batch("resume").run()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import importlib
 import os
 import re
 from contextlib import closing
@@ -225,21 +226,29 @@ def test_a_defect_of_ours_does_not_stop_the_rest_either(tmp_path, monkeypatch):
     assert end(Batch(inputs, Naming(tmp_path), settings_of())) == ["failed", "done"]
 
 
-def test_a_full_disk_ends_that_image_with_a_sentence(tmp_path, monkeypatch):
-    inputs = [a_stack(tmp_path / f"{name}.ome.tif") for name in "ab"]
-    compute, calls = SuperResolution.compute, []
+WRITING = [
+    pytest.param("shards.sync_file", ".ome.zarr", "a_SR.partial.ome.zarr", id="tiles"),
+    pytest.param("export.write_ome_tiff", ".ome.tif", "a.ome.tif", id="ome-tiff"),
+]
 
-    def full(self, *rest):
+
+@pytest.mark.parametrize(("where", "suffix", "name"), WRITING)
+def test_a_full_disk_ends_that_image_with_a_sentence(tmp_path, monkeypatch, where, suffix, name):
+    inputs = [a_stack(tmp_path / f"{name}.ome.tif") for name in "ab"]
+    module, function = where.split(".")
+    write, calls = getattr(importlib.import_module(f"napari_cropeq.volume.{module}"), function), []
+
+    def full(*rest):
         calls.append(rest)
         if len(calls) == 1:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return compute(self, *rest)
+        return write(*rest)
 
-    monkeypatch.setattr(SuperResolution, "compute", full)
-    batch = Batch(inputs, Naming(tmp_path), settings_of())
+    monkeypatch.setattr(f"napari_cropeq.volume.{where}", full)
+    batch = Batch(inputs, Naming(tmp_path, suffix=suffix), settings_of())
     assert end(batch) == ["failed", "done"]
-    assert f"Got a full disk while {tmp_path / 'a_SR.ome.zarr'} was written" in str(batch.items[0].error)
-    assert end(Batch(inputs, Naming(tmp_path), settings_of(existing="resume"))) == ["done", "skipped"]
+    assert str(batch.items[0].error).startswith(f"Got a full disk while writing {name}, expected more room")
+    assert end(Batch(inputs, Naming(tmp_path, suffix=suffix), settings_of(existing="resume"))) == ["done", "skipped"]
 
 
 def refused(folder: Path, error: type[Exception], message: str, batch: Batch) -> None:
@@ -302,9 +311,14 @@ def test_what_is_unfinished_is_gone_on_from(tmp_path, suffix):
             if (progress.current, progress.item.status) == (1, "computing") and progress.item.fraction > 0.4:
                 break
     assert [item.status for item in batch.items] == ["done", "stopped", "waiting"]
+    assert "b_SR.partial.ome.zarr" in everything(tmp_path)
     assert not (tmp_path / f"b_SR{suffix}").exists(), "nothing half-done bears the name"
+    kept = Batch(inputs[1:2], naming, settings_of(model, tile=32))
+    refused(tmp_path, FileExistsError, "of which an unfinished run left b_SR.partial.ome.zarr", kept)
     batch = Batch(inputs, naming, settings_of(model, tile=32, existing="resume"))
-    assert end(batch) == ["skipped", "done", "done"]
+    at = [p.item.fraction for p in batch.run() if (p.current, p.item.status) == (1, "computing") and p.item.detail]
+    assert [item.status for item in batch.items] == ["skipped", "done", "done"]
+    assert at[0] > 0.4, "gone on from what was done"
     for item, path in zip(batch.items, inputs, strict=True):
         assert np.array_equal(stored(item.output), expected_of(path, model))
     assert everything(tmp_path) == sorted([p.name for p in inputs] + [f"{n}_SR{suffix}" for n in "abc"])

@@ -213,13 +213,22 @@ def test_an_interrupted_batch_is_gone_on_from(tmp_path, how):
         a_stack(tmp_path / f"{name}.ome.tif", LARGE if name == "a" else textured_volume((12, 96, 128)))
     a_model(filters=16).save(tmp_path / "m.safetensors")
     out = tmp_path / "out"
-    words = [str(tmp_path / "a.ome.tif"), str(tmp_path / "b.ome.tif"), "-o", f"{out}/", "--device", "cpu"]
-    words += {"model": ["-m", str(tmp_path / "m.safetensors"), "--tile", "32"], "train": ["--train", *TINY]}[how]
+    words = [
+        str(tmp_path / "a.ome.tif"),
+        str(tmp_path / "b.ome.tif"),
+        "-o",
+        f"{out}/",
+        "--device",
+        "cpu",
+        "--tile",
+        "32",
+    ]
+    words += {"model": ["-m", str(tmp_path / "m.safetensors")], "train": ["--train", *TINY, "--filters", "16"]}[how]
     command = [sys.executable, "-m", "napari_cropeq.cli", "export", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
-        while not any(".partial" in path.parent.name and "b_SR" in str(path) for path in out.rglob("0")):
+        while sum(path.is_file() for path in out.glob("b_SR.partial.ome.zarr/0/c/**/*")) < 2:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -231,6 +240,7 @@ def test_an_interrupted_batch_is_gone_on_from(tmp_path, how):
     told = "Interrupted: what is unfinished is kept, and the same command with --resume goes on from it."
     assert err.splitlines()[-1] == told
     assert (out / "a_SR.ome.zarr").is_dir() and not (out / "b_SR.ome.zarr").exists()
+    assert (out / "b_SR.partial.ome.zarr").is_dir()
     model = Model.load(tmp_path / "m.safetensors" if how == "model" else out / "b_SR.safetensors")
     assert main(["export", *words, "--resume"]) == 0
     assert np.array_equal(stored(out / "b_SR.ome.zarr"), whole(tmp_path / "b.ome.tif", model))

@@ -93,7 +93,7 @@ def _run(arguments: argparse.Namespace, show: Show) -> list[Item]:
 
 def _naming(arguments: argparse.Namespace, inputs: int) -> Naming:
     """Return what results are called: as the output says, or as the pattern makes it in a folder."""
-    from napari_cropeq.volume.export import output_kind
+    from napari_cropeq.volume.destination import output_kind
     from napari_cropeq.volume.naming import PATTERN, Naming
 
     output = Path(arguments.output)

@@ -21,7 +21,8 @@ from napari_cropeq.gui.panel import Panel
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.result_panel import PLANES
 from napari_cropeq.gui.throttle import Throttle
-from napari_cropeq.volume.batch import EXISTING, Batch, BatchProgress, BatchSettings, Item, summary
+from napari_cropeq.volume.batch import Batch, BatchProgress, BatchSettings, Item, summary
+from napari_cropeq.volume.destination import EXISTING
 from napari_cropeq.volume.inputs import find_images
 from napari_cropeq.volume.naming import FIELDS, PATTERN, Naming, stem_of
 from napari_cropeq.volume.own_model import OwnTraining

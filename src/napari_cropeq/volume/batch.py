@@ -16,17 +16,15 @@ from napari_cropeq.core.allocator import give_freed_memory_back
 from napari_cropeq.core.geometry import Acquisition, check_shape
 from napari_cropeq.core.model import SUFFIX, Model
 from napari_cropeq.core.predict import plane_axes
+from napari_cropeq.volume.destination import EXISTING, check_output
 from napari_cropeq.volume.export import export
 from napari_cropeq.volume.naming import Naming, check_different
 from napari_cropeq.volume.own_model import OwnModel, OwnTraining, check_own_model, is_training_unfinished
 from napari_cropeq.volume.sources import Source, open_source
-from napari_cropeq.volume.store import check_output, unfinished
+from napari_cropeq.volume.store import unfinished
 from napari_cropeq.volume.superres import DTYPES, SuperResolution, acquisition_of
 
-__all__ = ["EXISTING", "STATUSES", "Batch", "BatchProgress", "BatchSettings", "Item", "summary"]
-
-EXISTING = ("refuse", "resume", "overwrite")
-"""What is done about outputs that are there."""
+__all__ = ["STATUSES", "Batch", "BatchProgress", "BatchSettings", "Item", "summary"]
 
 STATUSES = ("waiting", "training", "computing", "saving", "done", "skipped", "failed", "stopped")
 ENDED = ("done", "skipped", "failed")
@@ -295,9 +293,10 @@ def _facts(result: SuperResolution) -> dict[str, Any]:
 def _told(error: Exception, item: Item) -> Exception:
     """Return the error as it is told, without the images that it holds on to."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        full = OSError(
-            f"Got a full disk while {item.output} was written, expected room for it: make space, then go on (--resume)."
-        )
+        told = f"Got a full disk while writing {item.name}, expected more room: make space and resume (--resume)."
+        if error.strerror and error.strerror.startswith("Got "):  # a store's own sentence
+            told = error.strerror
+        full = OSError(told)
         full.__cause__ = error
         error = full
     part: BaseException | None = error

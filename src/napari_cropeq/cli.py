@@ -9,17 +9,17 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cropeq import __version__
 from napari_cropeq.cli_evaluate import add_evaluate
+from napari_cropeq.cli_export import add_export
 from napari_cropeq.cli_train import add_train
 
 if TYPE_CHECKING:
     from napari_cropeq.volume.sources import Source
-    from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["main"]
 
@@ -28,14 +28,14 @@ EXPECTED = (ValueError, OSError, ArithmeticError, ImportError, MemoryError, Runt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``cropeq`` and return its exit code: 0, 1 for an error told in one sentence, 130 when interrupted."""
+    """Run ``cropeq`` and return its exit code: 0, 1 for an error told in a sentence, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # what is wrong with a file is told in a sentence
     before = _listen()
     try:
         report = arguments.run(arguments)
     except KeyboardInterrupt as error:
-        print(str(error) or "Interrupted: what was begun has been removed.", file=sys.stderr)
+        print(str(error) or "Interrupted.", file=sys.stderr)
         return 130
     except EXPECTED as error:
         if arguments.debug:
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, handler)
     if arguments.json:
         print(json.dumps(report, default=str))
-    return 0
+    return 1 if report.get("failed") else 0
 
 
 _interrupted = threading.Event()
@@ -87,17 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = add_train(commands, _progress)
 
-    export = commands.add_parser("export", help="super-resolve whole volumes")
-    export.add_argument("input", type=Path, nargs="+", metavar="INPUT")
-    export.add_argument("-m", "--model", type=Path, required=True, metavar="MODEL.safetensors")
-    export.add_argument("-o", "--output", required=True, metavar="OUT.ome.zarr|OUT.ome.tif|FOLDER/")
-    export.add_argument(
-        "--planes", choices=("x", "y", "z", "both"), help="lateral axis that shares the plane with the axial one"
-    )
-    export.add_argument("--dtype", choices=("source", "float32"), default="source")
-    export.add_argument("--tile", type=int, help="side of a tile in SR voxels")
-    export.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    export.set_defaults(run=_export)
+    export = add_export(commands, _progress, _sentence)
 
     evaluate = add_evaluate(commands, _progress)
 
@@ -160,106 +150,6 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "provenance": dict(model.provenance),
         "fingerprint": model.fingerprint,
     }
-
-
-def _export(arguments: argparse.Namespace) -> dict[str, Any]:
-    from napari_cropeq.core.model import Model
-    from napari_cropeq.volume.destination import check_output, output_kind
-
-    with _folder_for(arguments.output):
-        paths = _outputs(arguments.output, arguments.input)
-        for path in paths:
-            output_kind(path)
-            check_output(path, _existing(arguments))
-        model = Model.load(arguments.model)
-        results = [_result(arguments, source, model) for source in arguments.input]
-        return {"exports": _export_all(arguments, paths, results)}
-
-
-def _existing(arguments: argparse.Namespace) -> str:
-    return "overwrite" if arguments.overwrite else "refuse"
-
-
-def _export_all(arguments: argparse.Namespace, paths: list[Path], results: list[SuperResolution]) -> list[Any]:
-    from napari_cropeq.volume.export import export
-
-    reports: list[dict[str, Any]] = []
-    for path, result in zip(paths, results, strict=True):
-        seconds = 0.0
-        steps = export(result, path, arguments.tile, _existing(arguments))
-        with _progress() as update, closing(steps):  # what was begun is removed before anything else
-            for step in steps:
-                update(path.name, step.done / step.total, f"{step.stage}, {step.done} of {step.total} tiles")
-                seconds = step.seconds
-        reports.append(
-            {
-                "input": str(result.source.path),
-                "output": str(path),
-                "shape": [*result.lead_shape, *result.sr_shape],
-                "voxel_size": list(result.acquisition.sr_voxel_size),
-                "unit": result.acquisition.unit,
-                "dtype": str(result.dtype),
-                "exactness": str(result.exactness),
-                "seconds": round(seconds, 2),
-            }
-        )
-        if not arguments.json:
-            print(f"{path}: {'x'.join(map(str, reports[-1]['shape']))} {result.dtype}, {result.exactness}")
-    return reports
-
-
-def _is_folder(output: str) -> bool:
-    from napari_cropeq.volume.sources import SUFFIXES
-
-    # A shell completes the name of an OME-Zarr that is there with a slash.
-    is_image = output.rstrip("/\\").lower().endswith(SUFFIXES)
-    return not is_image and (output.endswith(("/", "\\")) or Path(output).is_dir())
-
-
-@contextmanager
-def _folder_for(output: str) -> Iterator[None]:
-    """Make the folder that ``FOLDER/`` names, and remove it again if nothing came into it."""
-    folder = Path(output)
-    made = _is_folder(output) and not folder.exists() and folder.parent.is_dir()
-    if made:
-        folder.mkdir()
-    try:
-        yield
-    finally:
-        if made:
-            with suppress(OSError):
-                folder.rmdir()
-
-
-def _outputs(output: str, inputs: list[Path]) -> list[Path]:
-    """Return one output for each input: the name given, or names made from the inputs' in a folder."""
-    from napari_cropeq.volume.destination import output_path
-    from napari_cropeq.volume.sources import open_source
-
-    if not _is_folder(output):
-        if len(inputs) > 1:
-            raise ValueError(f"Got {len(inputs)} inputs and one output name {output}: give a folder ending in '/'.")
-        return [Path(output)]
-    paths = [output_path(Path(output), open_source(path).name) for path in inputs]
-    if len(set(paths)) < len(paths):
-        raise ValueError("Got several inputs of one name, expected different ones: export them to different folders.")
-    return paths
-
-
-def _result(arguments: argparse.Namespace, path: Path, model: Any) -> SuperResolution:
-    from napari_cropeq.volume.sources import open_source
-    from napari_cropeq.volume.superres import SuperResolution, acquisition_of
-
-    source, size = open_source(path), _voxel_size(arguments)
-    acquisition = acquisition_of(source, size) if size else None
-    return SuperResolution(source, model, acquisition, arguments.planes, arguments.device, arguments.dtype)
-
-
-def _voxel_size(arguments: argparse.Namespace) -> tuple[float, float, float] | None:
-    if arguments.voxel_size is None:
-        return None
-    z, y, x = arguments.voxel_size
-    return z, y, x
 
 
 @contextmanager

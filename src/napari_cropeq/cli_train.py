@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_cropeq.core.recipe import Recipe
     from napari_cropeq.core.training import Training
 
-__all__ = ["add_train"]
+__all__ = ["add_recipe", "add_train", "recipe_of"]
 
 Show = Callable[[], AbstractContextManager[Callable[[str, float, str], None]]]
 """Opens a progress bar, told ``(what, fraction, detail)``."""
@@ -29,9 +29,23 @@ def add_train(commands: Any, show: Show) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser("train", help="train a model on a volume itself")
     parser.add_argument("input", type=Path, metavar="INPUT", help="TIFF, OME-TIFF, ImageJ, OME-Zarr or NIfTI")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL.safetensors")
+    parser.add_argument("--axial", choices="zyx", help="low-resolution axis; the one of the largest step by default")
+    add_recipe(parser)
+    parser.add_argument("--settings", action=_Settings, nargs=0, help="list all settings with each preset's values")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--continue", type=Path, dest="start", metavar="MODEL", help="go on from a model and its settings"
+    )
+    start.add_argument("--resume", action="store_true", help="complete a training that was interrupted")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing model, or start anew")
+    parser.set_defaults(run=functools.partial(_train, show=show))
+    return parser
+
+
+def add_recipe(parser: Any) -> None:
+    """Add to a parser, or a group of one, what says what is trained on and how: see :func:`recipe_of`."""
     parser.add_argument("--channel", type=_indices, default=[0], metavar="N,N|all", help="from 0, 0 by default")
     parser.add_argument("--time", type=_indices, default=[0], metavar="N,N|all", help="from 0, 0 by default")
-    parser.add_argument("--axial", choices="zyx", help="low-resolution axis; the one of the largest step by default")
     parser.add_argument("--fwhm", type=float, help="width of the slice profile in the file's unit; the step by default")
     parser.add_argument(
         "--lateral-fwhm",
@@ -48,15 +62,6 @@ def add_train(commands: Any, show: Show) -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting; repeatable; see --settings"
     )
-    parser.add_argument("--settings", action=_Settings, nargs=0, help="list all settings with each preset's values")
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument(
-        "--continue", type=Path, dest="start", metavar="MODEL", help="go on from a model and its settings"
-    )
-    start.add_argument("--resume", action="store_true", help="complete a training that was interrupted")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing model, or start anew")
-    parser.set_defaults(run=functools.partial(_train, show=show))
-    return parser
 
 
 class _Settings(argparse.Action):
@@ -99,7 +104,7 @@ def _train(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     if output.exists() and not arguments.overwrite:
         raise FileExistsError(f"Got {output}, which exists already: choose another name or add --overwrite.")
     start = None if arguments.start is None else Model.load(arguments.start)
-    recipe = _recipe(arguments, start)
+    recipe = recipe_of(arguments, start)
     source = open_source(arguments.input)
     volumes = training_volumes(source, arguments.channel, arguments.time)
     axial = "zyx".index(arguments.axial) if arguments.axial else None
@@ -127,7 +132,7 @@ def _train(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     return report
 
 
-def _recipe(arguments: argparse.Namespace, start: Model | None) -> Recipe:
+def recipe_of(arguments: argparse.Namespace, start: Model | None) -> Recipe:
     """Return the settings: of the preset, or of the model gone on from, with those given instead."""
     from napari_cropeq.core.recipe import Recipe
 

@@ -19,6 +19,7 @@ from napari_cropeq.core.recipe import Recipe
 from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
 from napari_cropeq.core.training import Training
 from napari_cropeq.gui.curves import Curves
+from napari_cropeq.gui.duration import duration
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers import check_layer
 from napari_cropeq.gui.panel import Panel
@@ -232,7 +233,7 @@ class TrainWidget(Panel):
     def _on_report(self, report: Report) -> None:
         progress = report.progress
         self.bar.setValue(int(1000 * progress.fraction))
-        self.bar.setFormat(f"%p %, {_duration(progress.seconds_left)} left, {progress.rate:.0f} patches/s")
+        self.bar.setFormat(f"%p %, {duration(progress.seconds_left)} left, {progress.rate:.0f} patches/s")
         self.curves.add(progress.patches, progress.loss, report.validations)
         if report.thumbnail is not None:
             self.thumbnails.show_patch(report.thumbnail)
@@ -251,7 +252,7 @@ class TrainWidget(Panel):
             self.session.use_model(run.model, "the model just trained")
             if not self.complaining:
                 told = (
-                    f"Trained on {run.last.patches:,} patches in {_duration(run.last.seconds)}: preview it, or save it."
+                    f"Trained on {run.last.patches:,} patches in {duration(run.last.seconds)}: preview it, or save it."
                 )
                 self.say(f"{told} {run.last.note}")
         self._enable()
@@ -293,12 +294,3 @@ def _devices() -> list[str]:
             continue
         found.append(name)
     return found
-
-
-def _duration(seconds: float) -> str:
-    """Return hours, minutes and seconds, as few of them as are needed."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min" if minutes else f"{rest} s"

@@ -1,0 +1,76 @@
+"""The table of a batch: a row for each image, and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QBrush, QColor
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
+
+from napari_cropeq.gui.jobs import sentence
+from napari_cropeq.volume.batch import Item
+
+__all__ = ["BatchTable"]
+
+COLUMNS = ("Image", "Status", "Output", "Message")
+WIDTHS = (130, 105, 155)
+ROWS = 8  # that are seen at once
+COLOURS = {"failed": QColor("#ff6b5e"), "done": QColor("#7fd67f")}
+AT_WORK = ("training", "computing", "saving")
+
+
+class BatchTable(QTableWidget):
+    """Shows items; only cells that have changed are touched."""
+
+    def __init__(self) -> None:
+        super().__init__(0, len(COLUMNS))
+        self.setHorizontalHeaderLabels(COLUMNS)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setTextElideMode(Qt.TextElideMode.ElideRight)
+        self.setWordWrap(False)
+        self.verticalHeader().hide()
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+        self.horizontalHeader().setStretchLastSection(True)
+        self.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        for column, width in enumerate(WIDTHS):
+            self.setColumnWidth(column, width)
+        height = self.verticalHeader().defaultSectionSize()
+        self.setMinimumHeight(ROWS * height)
+
+    def show_items(self, items: Sequence[Item]) -> None:
+        """Show where each image stands."""
+        self.setRowCount(len(items))
+        for row, item in enumerate(items):
+            message = "" if item.error is None else sentence(item.error)
+            output = "" if item.output is None else str(item.output)
+            self._write(row, 0, item.name, item.input, item.status)
+            self._write(row, 1, status_of(item), item.detail, item.status)
+            self._write(row, 2, Path(output).name, output, item.status)
+            self._write(row, 3, message or item.detail, message, item.status)
+
+    def texts(self, column: str) -> list[str]:
+        """Return what a column shows."""
+        number = COLUMNS.index(column)
+        return [self.item(row, number).text() for row in range(self.rowCount())]
+
+    def _write(self, row: int, column: int, text: str, more: str, status: str) -> None:
+        cell = self.item(row, column)
+        if cell is None:
+            cell = QTableWidgetItem()
+            self.setItem(row, column, cell)
+        colour = COLOURS.get(status) if column == 1 or (column == 3 and status == "failed") else None
+        if cell.text() != text:
+            cell.setText(text)
+        if cell.toolTip() != more:
+            cell.setToolTip(more)
+        brush = QBrush() if colour is None else QBrush(colour)
+        if cell.foreground() != brush:
+            cell.setForeground(brush)
+
+
+def status_of(item: Item) -> str:
+    """Return the status in words, with its progress where it is at work."""
+    return f"{item.status} {100 * item.fraction:.0f} %" if item.status in AT_WORK else item.status

@@ -1,0 +1,151 @@
+"""What the results of a batch are called: a folder, a pattern, a suffix."""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.volume.sources import SUFFIXES, Source
+
+__all__ = ["FIELDS", "PATTERN", "Naming", "check_different", "stem_of"]
+
+PATTERN = "{name}_SR"
+
+FIELDS = {
+    "name": "name of the file without its image suffix, or of the layer",
+    "factor": "axial step / lateral step, four digits",
+    "number": "place in the batch, from 1",
+    "folder": "name of the folder that the file lies in",
+    "dtype": "type of the voxels of the result",
+}
+"""What a pattern can hold in braces, each with a format of Python's where wanted: ``{number:03}``."""
+
+OUTPUTS = (".ome.zarr", ".ome.tiff", ".ome.tif", ".zarr")
+EXAMPLE: dict[str, Any] = {"name": "stack", "factor": 2.5, "number": 1, "folder": "data", "dtype": "uint16"}
+
+
+class _Formatter(string.Formatter):
+    def format_field(self, value: Any, spec: str) -> str:
+        text = str(format(value, ".4g" if isinstance(value, float) and not spec else spec))
+        # A layer may be called what no file can be.
+        return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", text)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Gives each image of a batch the name of its result.
+
+    Parameters
+    ----------
+    folder : Path
+        Where results go.
+    pattern : str
+        Name without suffix; see :data:`FIELDS`.
+    suffix : str
+        ``.ome.zarr`` or ``.ome.tif``.
+
+    Raises
+    ------
+    ValueError
+        If the pattern has an unknown field, or is no name of a file.
+    """
+
+    folder: Path
+    pattern: str = PATTERN
+    suffix: str = ".ome.zarr"
+
+    def __post_init__(self) -> None:
+        known = ", ".join(f"{{{name}}}" for name in FIELDS)
+        try:
+            fields = [field for _, field, _, _ in string.Formatter().parse(self.pattern) if field is not None]
+        except ValueError as error:
+            raise ValueError(
+                f"Got naming pattern {self.pattern!r}, whose braces do not close ({error}): write, for instance, "
+                f"{PATTERN}."
+            ) from error
+        unknown = [field for field in fields if field not in FIELDS]
+        if unknown:
+            raise ValueError(
+                f"Got naming pattern {self.pattern!r} with the unknown field {{{unknown[0]}}}, expected some of "
+                f"{known}: correct it."
+            )
+        name = self.example()
+        if not name.strip(" .") or re.search(r"[/\\]", self.pattern) or name.lower().endswith(OUTPUTS):
+            raise ValueError(
+                f"Got naming pattern {self.pattern!r}, expected the name of a file without folder and suffix: "
+                f"write, for instance, {PATTERN}."
+            )
+
+    @classmethod
+    def single(cls, path: Path) -> Naming:
+        """Return what calls the result ``path``, whatever the image."""
+        suffix = next((s for s in OUTPUTS if path.name.lower().endswith(s)), "")
+        stem = path.name[: len(path.name) - len(suffix)]
+        return cls(path.parent, stem.replace("{", "{{").replace("}", "}}"), path.name[len(stem) :])
+
+    def output(self, number: int, source: Source, acquisition: Acquisition, dtype: str) -> Path:
+        """Return where the result of a source goes."""
+        folder = Path(source.path).parent.name if source.path else ""
+        values = {"name": source.name, "factor": acquisition.factor, "number": number}
+        return self.folder / (self._fill(values | {"folder": folder, "dtype": dtype}) + self.suffix)
+
+    def example(self, **known: Any) -> str:
+        """Return a name as the pattern makes it; what is not ``known`` of the image is made up."""
+        return self._fill(EXAMPLE | known)
+
+    def stem(self, output: Path) -> str:
+        """Return the name of an output without its suffix."""
+        return output.name.removesuffix(self.suffix)
+
+    def _fill(self, values: dict[str, Any]) -> str:
+        try:
+            return _Formatter().vformat(self.pattern, (), values)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"Got naming pattern {self.pattern!r} with a format that does not fit its field ({error}): "
+                "write, for instance, {number:03}."
+            ) from error
+
+
+def stem_of(name: str) -> str:
+    """Return the name of an image without its suffix."""
+    suffixes = [suffix for suffix in SUFFIXES if name.lower().endswith(suffix)]
+    return name[: len(name) - max(map(len, suffixes), default=0)]
+
+
+def check_different(outputs: Sequence[tuple[str, Path]], inputs: Sequence[Path]) -> None:
+    """Raise ValueError if two inputs have one output, or an output is one of the ``inputs``.
+
+    Parameters
+    ----------
+    outputs : sequence of (str, path)
+        What each input is called, and its output.
+    inputs : sequence of path
+        The files that are read.
+    """
+    seen: dict[str, str] = {}
+    read = {_key(path): path for path in inputs}
+    for name, path in outputs:
+        key = _key(path)
+        if key in read:
+            raise ValueError(
+                f"Got {path} as the output of {name} and as an input, expected another name: change the naming pattern "
+                "or the folder."
+            )
+        if key in seen:
+            raise ValueError(
+                f"Got {seen[key]} and {name}, which would both be written to {path}, expected different names: put "
+                "{number} or {folder} into the naming pattern, or export them to different folders."
+            )
+        seen[key] = name
+
+
+def _key(path: Path) -> str:
+    """Return what two names of one file share, where capitals count as small letters as well."""
+    return os.path.normcase(path.absolute())

@@ -1,0 +1,48 @@
+"""Small files that tests of whole runs share: stacks, and a model for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import zarr
+
+from conftest import random_network, textured_volume
+from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.normalisation import Normalisation
+
+SIZE = (4.0, 1.0, 1.0)
+
+
+def a_stack(path: Path, data: np.ndarray | None = None, size=SIZE, axes: str = "ZYX", seed: int = 0) -> Path:
+    """Write an OME-TIFF of factor 4, and return its path."""
+    metadata = {"axes": axes}
+    for axis, step in zip("ZYX", size, strict=True):
+        metadata |= {f"PhysicalSize{axis}": step, f"PhysicalSize{axis}Unit": "µm"}
+    data = textured_volume((8, 20, 40), seed) if data is None else data
+    tifffile.imwrite(path, data, metadata=metadata, photometric="minisblack", ome=True)
+    return path
+
+
+def a_zarr(path: Path, size=SIZE, seed: int = 0) -> Path:
+    """Write an OME-Zarr of factor 4, and return its path."""
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    data = textured_volume((8, 20, 40), seed)
+    group.create_array("0", shape=data.shape, dtype=data.dtype, chunks=(8, 20, 20))[:] = data
+    axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
+    datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": list(size)}]}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"name": "", "axes": axes, "datasets": datasets}]}
+    return path
+
+
+def a_model(factor: float = 4.0, filters: int = 4) -> Model:
+    """Return a model with random weights."""
+    network = random_network(filters=filters, factor=factor)
+    return Model(network, Acquisition((factor, 1.0, 1.0)), [Normalisation(0.0, 4000.0)])
+
+
+def everything(folder: Path) -> list[str]:
+    """Return the names of what lies in a folder, without what is in OME-Zarr folders."""
+    return sorted(path.name for path in folder.iterdir())

@@ -1,0 +1,259 @@
+"""The Batch widget in a real window, driven by its buttons, on real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from napari.layers import Labels
+
+from conftest import textured_volume, work_threads
+from files import a_model, a_stack, a_zarr, everything
+from napari_cropeq.core.geometry import Box
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.recipe import PRESETS
+from napari_cropeq.volume.sources import open_source
+from napari_cropeq.volume.superres import SuperResolution
+from window import TIMEOUT, dock
+
+LARGE = textured_volume((10, 70, 72))
+
+
+def expected_of(path: Path, model: Model, **options) -> np.ndarray:
+    result = SuperResolution(open_source(path), model, device="cpu", **options)
+    return result.compute((), Box.whole(result.sr_shape))
+
+
+def stored(path: Path) -> np.ndarray:
+    return np.asarray(open_source(path).data)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of a stack, an OME-Zarr and a damaged file, and an empty one for the results beside it."""
+    (tmp_path / "out").mkdir()
+    folder = tmp_path / "data"
+    folder.mkdir()
+    a_stack(folder / "a.ome.tif", seed=1)
+    (folder / "b.tif").write_bytes(b"")
+    a_zarr(folder / "c.ome.zarr")
+    return folder
+
+
+def opened(viewer, folder: Path, model: Model | None = None):
+    """Open the widget on a folder."""
+    batch = dock(viewer, "Batch")
+    batch.folder.value, batch.destination.value = folder, folder.parent / "out"
+    if model is not None:
+        batch.session.use_model(model, "m.safetensors")
+    return batch
+
+
+def run(qtbot, batch) -> str:
+    """Press Start, wait for the end, and return the message."""
+    batch.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: batch._job is None, timeout=TIMEOUT)
+    return batch.message.text()
+
+
+@pytest.mark.parametrize("kind", [".ome.zarr", ".ome.tif"])
+def test_a_folder(viewer, qtbot, folder, kind):
+    model = a_model()
+    batch = opened(viewer, folder, model)
+    batch.format.value, batch.pattern.value, batch.dtype.value = kind, "{name}_x{factor}", "float32"
+    qtbot.waitUntil(lambda: batch.table.rowCount() == 3, timeout=TIMEOUT)
+    assert batch.table.texts("Image") == ["a.ome.tif", "b.tif", "c.ome.zarr"]
+    assert batch.example.text() == f"Example: a_x4{kind}"
+    batch.buttons["start"].native.click()
+    assert not batch.buttons["start"].enabled and batch.buttons["stop"].enabled
+    qtbot.waitUntil(lambda: batch._job is None, timeout=TIMEOUT)
+    assert batch.message.text().startswith("2 done, 1 failed, in ")
+    assert "b.tif: b.tif is empty (0 bytes)" in batch.message.text()
+    assert batch.table.texts("Status") == ["done", "failed", "done"]
+    assert batch.table.texts("Output") == [f"a_x4{kind}", "", f"c_x4{kind}"]
+    assert batch.table.texts("Message")[1].startswith("b.tif is empty")
+    assert batch.bar.value() == 1000 and batch.buttons["start"].enabled
+    assert everything(folder.parent / "out") == [f"a_x4{kind}", f"c_x4{kind}"]
+    for name in ("a.ome.tif", "c.ome.zarr"):
+        found = stored(folder.parent / "out" / f"{name[0]}_x4{kind}")
+        assert np.array_equal(found, expected_of(folder / name, model, dtype="float32"))
+
+
+def test_files_and_patterns(viewer, qtbot, folder):
+    batch = opened(viewer, folder / "*.ome.*", a_model())
+    batch.destination.value = folder.parent / "out"
+    qtbot.waitUntil(lambda: batch.table.texts("Image") == ["a.ome.tif", "c.ome.zarr"], timeout=TIMEOUT)
+    batch.images.value = "files"
+    assert not batch.folder.native.isVisibleTo(batch) and batch.files.native.isVisibleTo(batch)
+    batch.files.value = (folder / "c.ome.zarr",)
+    qtbot.waitUntil(lambda: batch.table.texts("Image") == ["c.ome.zarr"], timeout=TIMEOUT)
+    assert run(qtbot, batch).startswith("1 done, in ")
+    assert everything(folder.parent / "out") == ["c_SR.ome.zarr"]
+
+
+def test_selected_layers(viewer, qtbot, tmp_path):
+    """Where they lie in the world is kept; only those selected are taken."""
+    scale, units = (4.0, 1.0, 1.0), ["um"] * 3
+    layers = [
+        viewer.add_image(
+            textured_volume((8, 20, 40), n), scale=scale, translate=(n, 2, 3), units=units, name=f"cell/{n}"
+        )
+        for n in range(3)
+    ]
+    viewer.layers.selection = set(layers[:2])
+    batch = dock(viewer, "Batch")
+    batch.session.use_model(a_model(), "a model")
+    batch.images.value, batch.destination.value = "layers", tmp_path
+    qtbot.waitUntil(lambda: batch.table.texts("Image") == ["cell/0", "cell/1"], timeout=TIMEOUT)
+    assert batch.example.text() == "Example: cell_0_SR.ome.zarr"
+    viewer.layers.selection = set(layers[1:])
+    qtbot.waitUntil(lambda: batch.table.texts("Image") == ["cell/1", "cell/2"], timeout=TIMEOUT)
+    assert run(qtbot, batch).startswith("2 done, in ")
+    assert everything(tmp_path) == ["cell_1_SR.ome.zarr", "cell_2_SR.ome.zarr"]
+    for number in (1, 2):
+        source = open_source(tmp_path / f"cell_{number}_SR.ome.zarr")
+        assert (source.voxel_size, source.unit) == ((1, 1, 1), "micrometer")
+        assert source.translate == (number - 1.5, 2, 3)
+
+
+def test_a_model_for_each(viewer, qtbot, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS["fast"], "filters", 4)
+    (tmp_path / "out").mkdir()
+    path = a_stack(tmp_path / "a.ome.tif", LARGE)
+    batch = opened(viewer, tmp_path / "*.tif")
+    batch.destination.value = tmp_path / "out"
+    assert not batch.minutes.native.isVisibleTo(batch)
+    batch.which.value, batch.minutes.value = "each", 0.02
+    assert batch.minutes.native.isVisibleTo(batch)
+    seen = set()
+    batch.buttons["start"].native.click()
+
+    def ended() -> bool:
+        seen.update(text.split(" ")[0] for text in batch.table.texts("Status"))
+        return batch._job is None
+
+    qtbot.waitUntil(ended, timeout=TIMEOUT)
+    assert batch.message.text().startswith("1 done, in ") and "training" in seen
+    model = Model.load(tmp_path / "out" / "a_SR.safetensors")
+    assert model.training["recipe"]["minutes"] == 0.02
+    assert np.array_equal(stored(tmp_path / "out" / "a_SR.ome.zarr"), expected_of(path, model))
+
+
+EXISTING = [
+    pytest.param("refuse", "a_SR.ome.zarr, which exists already", id="refuse"),
+    pytest.param("resume", "1 done, 1 skipped, 1 failed, in ", id="resume"),
+    pytest.param("overwrite", "2 done, 1 failed, in ", id="overwrite"),
+]
+
+
+@pytest.mark.parametrize(("existing", "told"), EXISTING)
+def test_outputs_that_are_there(viewer, qtbot, folder, existing, told):
+    batch = opened(viewer, folder / "a.*", a_model())
+    batch.destination.value = folder.parent / "out"
+    run(qtbot, batch)
+    batch.folder.value, batch.existing.value = folder, existing
+    assert told in run(qtbot, batch)
+    assert batch.complaining == (existing == "refuse")
+    assert len(everything(folder.parent / "out")) == (1 if existing == "refuse" else 2)
+
+
+def many(tmp_path) -> None:
+    """Write stacks that take long enough to be stopped at."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "out").mkdir()
+    for name in "abc":
+        a_stack(tmp_path / "data" / f"{name}.ome.tif", textured_volume((16, 96, 200)))
+
+
+def test_stop_and_go_on(viewer, qtbot, tmp_path):
+    many(tmp_path)
+    batch = opened(viewer, tmp_path / "data", a_model(filters=16))
+    batch.buttons["start"].native.click()
+    qtbot.waitUntil(
+        lambda: batch.table.rowCount() == 3 and batch.table.texts("Status")[1].startswith("comp"), timeout=TIMEOUT
+    )
+    batch.buttons["stop"].native.click()
+    qtbot.waitUntil(lambda: batch._job is None, timeout=TIMEOUT)
+    assert batch.message.text().startswith("Stopped: ") and "resume" in batch.message.text()
+    first, second, third = batch.table.texts("Status")
+    assert first == "done" and second in ("stopped", "done") and third in ("stopped", "waiting")
+    batch.existing.value = "resume"
+    assert ", in " in run(qtbot, batch) and "failed" not in batch.message.text()
+    assert batch.table.texts("Status")[0] == "skipped" and batch.table.texts("Status")[2] == "done"
+    for name in "abc":
+        found = stored(tmp_path / "out" / f"{name}_SR.ome.zarr")
+        assert np.array_equal(found, expected_of(tmp_path / "data" / f"{name}.ome.tif", batch.session.model))
+
+
+@pytest.mark.parametrize("how", ["dock", "window"])
+def test_closing_stops_the_work(viewer, qtbot, tmp_path, how):
+    many(tmp_path)
+    batch = opened(viewer, tmp_path / "data", a_model(filters=16))
+    batch.buttons["start"].native.click()
+    qtbot.waitUntil(
+        lambda: batch.table.rowCount() == 3 and batch.table.texts("Status")[0].startswith("comp"), timeout=TIMEOUT
+    )
+    assert work_threads()
+    if how == "dock":
+        viewer.window.remove_dock_widget(batch)
+    else:
+        viewer.close()
+    qtbot.waitUntil(lambda: not work_threads(), timeout=TIMEOUT)
+    assert not (tmp_path / "out" / "c_SR.ome.zarr").exists(), "not run to its end"
+    if how == "dock":
+        viewer.add_image(textured_volume((8, 20, 40)), name="later")
+
+
+def an_image(viewer) -> None:
+    viewer.add_image(textured_volume((8, 20, 40)), scale=(4, 1, 1), name="cells")
+
+
+def a_result(viewer) -> None:
+    viewer.add_image(textured_volume((8, 20, 40)), name="cells SR", metadata={"napari-cropeq": {}})
+
+
+BAD_USE = [
+    pytest.param({}, None, True, "Got no folder to work on, expected some: choose images above", id="no-folder"),
+    pytest.param({"images": "files"}, None, True, "Got no files to work on", id="no-files"),
+    pytest.param({"images": "layers"}, None, True, "Got no selected layer", id="no-layer"),
+    pytest.param({"images": "layers"}, a_result, True, "'cells SR', which is a result", id="result"),
+    pytest.param(
+        {"images": "layers"},
+        lambda v: v.add_layer(Labels(np.ones((8, 20, 40), int))),
+        True,
+        "labels layer",
+        id="labels",
+    ),
+    pytest.param({"images": "layers"}, an_image, False, "Got no model, expected one", id="no-model"),
+    pytest.param({"images": "layers", "destination": None}, an_image, True, "Got no destination", id="no-destination"),
+    pytest.param({"images": "layers", "pattern": "{x}"}, an_image, True, "with the unknown field {x}", id="pattern"),
+    pytest.param({"folder": Path("/none/*.tif")}, None, True, "which fits no image", id="pattern-of-nothing"),
+]
+
+
+@pytest.mark.parametrize(("fields", "prepare", "has_model", "message"), BAD_USE)
+def test_what_is_refused_in_a_sentence(viewer, qtbot, tmp_path, fields, prepare, has_model, message):
+    if prepare is not None:
+        prepare(viewer)
+    batch = dock(viewer, "Batch")
+    batch.destination.value = tmp_path
+    if has_model:
+        batch.session.use_model(a_model(), "a model")
+    for name, value in fields.items():
+        getattr(batch, name).value = value
+    if "pattern" in fields:
+        assert message in batch.example.text(), "told while it is typed"
+    assert message in run(qtbot, batch)
+    assert batch.complaining and everything(tmp_path) == []
+    assert batch.buttons["start"].enabled
+
+
+def test_the_model_in_use_is_named(viewer):
+    batch = dock(viewer, "Batch")
+    assert batch.which.choices == ("in use", "each") and "none yet" in batch.which.native.currentText()
+    batch.session.use_model(a_model(), "m.safetensors")
+    assert batch.which.native.currentText() == "m.safetensors"
+    batch.which.value = "each"
+    batch.session.use_model(a_model(), "other.safetensors")
+    assert batch.which.value == "each", "a choice stays"

@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview clean
+.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume clean
 
 setup:
 	@scripts/setup
@@ -39,6 +39,10 @@ bench-heartbeat: setup
 # How soon tiles are on the screen after a pan, what that costs the window, and memory over many pans.
 bench-preview: setup
 	scripts/with-display $(venv) benchmarks/preview.py
+
+# What whole volumes take: memory, throughput, what a kill costs, how a huge layer opens; make bench-volume ONLY="kill open".
+bench-volume: setup
+	scripts/with-display $(venv) benchmarks/volume.py $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf build dist demo-output benchmark-output .mypy_cache .pytest_cache .ruff_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import dask.array as da
 import npe2
@@ -10,18 +11,20 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from napari.layers import Image, Labels
+from napari.layers import Image, Labels, Layer
 from ome_zarr_models.v05 import Image as OmeImage
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QLineEdit
 
 from conftest import textured_volume
 from napari_cropeq.gui.layers import source_of
+from napari_cropeq.volume import image_file, pyramid
 from napari_cropeq.volume import image_file as saving
-from napari_cropeq.volume import pyramid
+from napari_cropeq.volume.image_info import ImageInfo
 from napari_cropeq.volume.sources import open_source
 from window import TIMEOUT, cells, dock, model_for
 
+DATA = Path(__file__).parents[2] / "shared" / "data"
 NAMES = ["out.ome.tif", "out.ome.zarr"]
 VOLUME = textured_volume((6, 20, 30))
 MICRONS = {"scale": (2.5, 0.5, 0.4), "translate": (10.0, -20.0, 30.5), "units": ["um"] * 3}
@@ -36,6 +39,11 @@ def plugins():
 
 def names(folder) -> list[str]:
     return sorted(os.listdir(folder))
+
+
+def opened(path) -> list[Layer]:
+    """Read a file with our reader, through napari's choice of plugins."""
+    return [Layer.create(*data) for data in npe2.read([str(path)], stack=False, plugin_name="napari-cropeq")]
 
 
 def reopened(viewer, path):
@@ -64,13 +72,13 @@ SINGLE = [
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("data", "options"), SINGLE)
-def test_a_layer_comes_back_as_it_was(viewer, tmp_path, data, options, name):
+def test_a_layer_comes_back_as_it_was(tmp_path, data, options, name):
     labels = tuple(options.get("axis_labels", "tzyx"[-data.ndim :]))
-    layer = viewer.add_image(data, name="nuclei", **options | {"axis_labels": labels})
+    layer = Image(data, name="nuclei", **options | {"axis_labels": labels})
     wanted, colors = place(layer), layer.colormap.colors
     assert layer.save(str(tmp_path / name)) == [str(tmp_path / name)]
     assert names(tmp_path) == [name]
-    back = reopened(viewer, tmp_path / name)
+    back = opened(tmp_path / name)
     if "c" in labels:
         assert [layer.name for layer in back] == ["out channel 0", "out channel 1"]
         assert all(np.array_equal(np.asarray(one.data), each) for one, each in zip(back, data, strict=True))
@@ -82,11 +90,27 @@ def test_a_layer_comes_back_as_it_was(viewer, tmp_path, data, options, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_axes_in_another_order_are_put_in_order(viewer, tmp_path, name):
+@pytest.mark.parametrize("file", ["mouse_brain_2ch_5x2x2um.ome.tif", "mri_t2_5p5x0p75x0p75mm.nii.gz"])
+def test_real_files_come_back_as_they_were(viewer, tmp_path, file, name):
+    path = DATA / file
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    wanted = [
+        (place(layer), np.asarray(layer.data[:, :50])) for layer in viewer.open(str(path), plugin="napari-cropeq")
+    ]
+    viewer.layers.save(str(tmp_path / name))
+    back = reopened(viewer, tmp_path / name)
+    for layer, ((corners, *said), voxels) in zip(back, wanted, strict=True):
+        found, *says = place(layer)
+        assert found == pytest.approx(corners) and says == said
+        assert np.array_equal(np.asarray(layer.data[:, :50]), voxels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_axes_in_another_order_are_put_in_order(tmp_path, name):
     data = np.stack([VOLUME.transpose(2, 1, 0)] * 2, axis=1)  # x, t, y, z
     scale, units = (0.4, 3, 0.5, 2.5), ["um", "s", "um", "um"]
-    viewer.add_image(data, axis_labels=["x", "time", "y", "z"], scale=scale, units=units)
-    viewer.layers.save(str(tmp_path / name))
+    Image(data, axis_labels=["x", "time", "y", "z"], scale=scale, units=units).save(str(tmp_path / name))
     source = open_source(tmp_path / name)
     assert (source.axes, source.voxel_size, source.time_step) == ("tzyx", (2.5, 0.5, 0.4), 3.0)
     assert np.array_equal(source.data.compute(), np.stack([VOLUME] * 2))
@@ -110,11 +134,10 @@ def test_layers_alike_become_channels(viewer, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_of_a_multiscale_layer_the_finest_is_written(viewer, tmp_path, name, monkeypatch):
+def test_of_a_multiscale_layer_the_finest_is_written(tmp_path, name, monkeypatch):
     monkeypatch.setattr(pyramid, "SMALLEST", 16)
     data = textured_volume((8, 300, 400))
-    viewer.add_image([data, data[:, ::4, ::4]], multiscale=True, scale=(2, 1, 1))
-    viewer.layers.save(str(tmp_path / name))
+    Image([data, data[:, ::4, ::4]], multiscale=True, scale=(2, 1, 1)).save(str(tmp_path / name))
     source = open_source(tmp_path / name)
     assert np.array_equal(source.data.compute(), data)
     assert len(source.levels) > 1 and source.levels[1].shape[-2:] == (150, 200)
@@ -122,12 +145,12 @@ def test_of_a_multiscale_layer_the_finest_is_written(viewer, tmp_path, name, mon
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint16], ids=lambda kind: kind.__name__)
-def test_labels_are_sampled_not_averaged(viewer, tmp_path, name, dtype, monkeypatch):
+def test_labels_are_sampled_not_averaged(tmp_path, name, dtype, monkeypatch):
     monkeypatch.setattr(pyramid, "SMALLEST", 40)
     rng = np.random.default_rng(0)
     data = rng.choice(np.array([0, 3, 100], dtype), (9, 301, 90))
-    viewer.add_labels(data, name="cells", scale=(2, 1, 1), units=["um"] * 3)
-    assert viewer.layers.save(str(tmp_path / name)) == [str(tmp_path / name)]
+    layer = Labels(data, name="cells", scale=(2, 1, 1), units=["um"] * 3)
+    assert layer.save(str(tmp_path / name)) == [str(tmp_path / name)]
     source = open_source(tmp_path / name)
     assert np.array_equal(source.data.compute(), data) and source.data.dtype == dtype
     assert len(source.levels) > 1
@@ -154,8 +177,8 @@ CHUNKS = [
 @pytest.mark.parametrize("chunks", CHUNKS)
 def test_a_lazy_layer_is_streamed(tmp_path, name, chunks, monkeypatch):
     """Chunks are read once or twice each, and few are held at a time."""
-    monkeypatch.setattr(saving, "HELD", 24 * 400 * 300 * 2)
-    volume = textured_volume((24, 400, 300))
+    monkeypatch.setattr(saving, "HELD", 20 * 400 * 300 * 2)
+    volume = textured_volume((40, 400, 300))
     read: list[tuple[int, ...]] = []
 
     def counted(block, block_info):
@@ -243,6 +266,21 @@ def test_a_failure_leaves_the_old_file(tmp_path, name):
     Image(VOLUME + 2).save(str(tmp_path / name))
     assert names(tmp_path) == [name]
     assert np.array_equal(open_source(tmp_path / name).data.compute(), VOLUME + 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_found_wrong_after_writing_leaves_the_old_file(tmp_path, name):
+    def check() -> None:
+        seen.extend(names(tmp_path))
+        raise ValueError("a tile was dropped meanwhile")
+
+    seen: list[str] = []
+    Image(VOLUME).save(str(tmp_path / name))
+    with pytest.raises(ValueError, match="dropped meanwhile"):
+        image_file.write_image(da.from_array(VOLUME + 1), tmp_path / name, ImageInfo("zyx"), check)
+    assert name in seen and f"{name}.partial" in seen, "all was written by then"
+    assert names(tmp_path) == [name]
+    assert np.array_equal(open_source(tmp_path / name).data.compute(), VOLUME)
 
 
 @pytest.mark.parametrize("name", NAMES)

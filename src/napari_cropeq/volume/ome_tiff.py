@@ -75,12 +75,12 @@ def _tiles(volume: Any, reduction: int, sampled: bool) -> Iterator[npt.NDArray[A
         for start in range(0, volume.shape[-3], depth):
             slab = np.asarray(volume[(*lead, slice(start, start + depth))])
             rows, columns = (n // reduction for n in slab.shape[1:])
-            slab = slab[:, : rows * reduction, : columns * reduction]
-            if sampled:
-                slab = slab[:, ::reduction, ::reduction]
-            elif reduction > 1:
-                slab = block_means(slab, (1, reduction, reduction))
-            for plane in slab:
+            for full in slab:
+                plane = full[: rows * reduction, : columns * reduction]
+                if sampled:
+                    plane = plane[::reduction, ::reduction]
+                elif reduction > 1:
+                    plane = block_means(plane, (reduction, reduction))
                 for y in range(0, rows, TILE):
                     for x in range(0, columns, TILE):
                         tile = np.zeros((TILE, TILE), plane.dtype)

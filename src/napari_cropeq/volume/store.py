@@ -370,8 +370,7 @@ def _told(error: BaseException, name: str) -> BaseException:
     """Return the error as a sentence where it is one that a user can mend."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return OSError(
-            error.errno,
-            f"Got a full disk while writing {name}, expected more room: make space and resume, what is done is kept",
+            f"Got a full disk while writing {name}, expected more room: make space and resume, what is done is kept."
         )
     if isinstance(error, OSError):
         return OSError(f"Got {name}, which cannot be written any further ({error}): see to the disk and resume.")

@@ -7,7 +7,9 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+import tensorstore
 import tifffile
+import yaozarrs
 import zarr
 from ome_zarr_models.v05 import Image
 
@@ -190,6 +192,45 @@ def test_ome_zarr_is_valid_and_its_levels_lie_on_each_other(tmp_path, monkeypatc
             assert np.array_equal(levels[number], np.rint(halved(levels[number - 1])).astype(np.uint16))
     described = group.attrs["napari-cropeq"]
     assert described["model"] == result.model.fingerprint and described["factor"] == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "unfinished"])
+@pytest.mark.parametrize("axes", ["zyx", "tczyx"])
+def test_other_programs_find_an_ome_zarr_in_it(tmp_path, monkeypatch, axes, finished):
+    """Two validators, and a reader that has none of our code, nor zarr's, in it."""
+    monkeypatch.setattr(pyramid, "SMALLEST", 24)
+    lead = (2, 3) if axes == "tczyx" else ()
+    data = np.stack([textured_volume((8, 31, 40), seed) for seed in range(int(np.prod(lead)))]).reshape(
+        *lead, 8, 31, 40
+    )
+    result = a_result(data, axes)
+    steps = export(result, tmp_path / "out.ome.zarr", tile=16)
+    for step in steps:
+        if not finished and step.done >= 2:
+            break
+    steps.close()
+    path = tmp_path / ("out.ome.zarr" if finished else "out.partial.ome.zarr")
+    yaozarrs.validate_zarr_store(str(path))
+    multiscale = Image.from_zarr(zarr.open_group(path, mode="r")).attributes.ome.multiscales[0]
+    assert "".join(axis.name for axis in multiscale.axes) == axes and len(multiscale.datasets) == 2
+    ours = zarr.open_group(path, mode="r")
+    for dataset in multiscale.datasets:
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / dataset.path)}}
+        read = tensorstore.open(spec, read=True, open=True).result().read().result()
+        assert np.array_equal(read, ours[dataset.path]) and (not finished or read.any())
+    if finished:
+        assert np.array_equal(ours["0"][(-1,) * len(lead)], whole(result, tuple(n - 1 for n in lead)))
+
+
+def test_another_reader_finds_a_flipped_bit(tmp_path):
+    run(a_result(textured_volume((8, 31, 40))), tmp_path / "out.ome.zarr")
+    path = tmp_path / "out.ome.zarr" / "0" / "c" / "0" / "0" / "0"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(tmp_path / "out.ome.zarr" / "0")}}
+    with pytest.raises(ValueError, match="Digest mismatch, stored digest is"):
+        tensorstore.open(spec, read=True, open=True).result().read().result()
 
 
 def test_ome_tiff_for_other_programs(tmp_path, monkeypatch):

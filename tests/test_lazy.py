@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from napari_cropeq.volume.bricks import Bricks
 from napari_cropeq.volume.cache import MemoryStore
 from napari_cropeq.volume.lazy import LazyView
 from napari_cropeq.volume.scheduler import Scheduler
+from napari_cropeq.volume.sketch import Sketch
+from napari_cropeq.volume.store import DiskStore
 
 TILE = (16, 16, 32)
 PART = (64, 64, 128)
@@ -198,15 +203,15 @@ def test_an_overview_reads_a_bounded_part_of_the_source(monkeypatch):
 
 def test_overviews_of_few_time_points_are_held():
     view, _, _ = recorded_view(np.stack([textured_volume((12, 50, 70), seed) for seed in range(6)]), "tzyx")
-    for time in range(6):
-        for _ in view.overview.begin((time,)):
+    for moment in range(6):
+        for _ in view.overview.begin((moment,)):
             pass
-    assert [(time,) in view.overview for time in range(6)] == [False, False, True, True, True, True]
+    assert [(moment,) in view.overview for moment in range(6)] == [False, False, True, True, True, True]
     assert view.overview.begin((2,)) is None, "it is there"
     steps = view.overview.begin((0,))
     for _ in steps:
         pass
-    assert [(time,) in view.overview for time in range(6)] == [True, False, True, False, True, True]
+    assert [(moment,) in view.overview for moment in range(6)] == [True, False, True, False, True, True]
 
 
 def test_an_overview_is_taken_from_a_coarser_level(monkeypatch):
@@ -286,3 +291,109 @@ def test_bricks_keep_what_was_read_last():
         _ = bricks[z, :, :]
     read = [key[0].start for key, size in zip(watched.keys, watched.sizes, strict=True) if size]
     assert read == [0, 4, 8], "the third pushed the second out, since the first had been read again"
+
+
+@pytest.fixture
+def on_disk(tmp_path, monkeypatch):
+    """Return a view over a store on disk that holds its first tile, with three levels."""
+    monkeypatch.setattr(lazy, "PLANE", 16)
+    monkeypatch.setattr(pyramid, "SMALLEST", 20)
+    view, _, recorded = recorded_view(textured_volume((24, 50, 70)), voxel_size=(2.0, 1.0, 1.0))
+    disk = DiskStore(tmp_path / "out.ome.zarr", view.result, 16)
+    view.stores = (disk,)
+    fill(view)
+    recorded.clear()
+    yield view, disk, recorded
+    disk.release()
+
+
+def put_all(view, disk) -> None:
+    for index in disk.grid.indices(Box.whole(disk.grid.shape)):
+        disk.put(((), index), view.result.compute((), disk.grid.box(index)))
+    disk.flush()
+
+
+def test_of_a_store_on_disk_the_levels_are_its_own(on_disk, monkeypatch):
+    view, disk, recorded = on_disk
+    whole = view.result.compute((), Box.whole(view.result.sr_shape))
+    put_all(view, disk)
+    recorded.clear()
+    monkeypatch.setattr(view.result, "compute", None)
+    monkeypatch.setattr(view.result, "interpolated", None)
+    assert len(view.levels) == len(disk.levels) == 3
+    assert np.array_equal(np.asarray(view.levels[0]), whole)
+    for level, shards in zip(view.levels, disk.levels, strict=True):
+        assert np.array_equal(np.asarray(level), shards.array[:])
+        assert np.array_equal(np.asarray(level[3:7, 2]), shards.array[3:7, 2])
+    assert recorded == [], "slicing never runs the network and never touches the source"
+    disk.finish()
+    for level, shards in zip(view.levels, disk.levels, strict=True):
+        assert np.array_equal(np.asarray(level), shards.array[:]), "also under its new name"
+
+
+def test_finished_tiles_are_seen_from_afar_before_their_level_is_there(on_disk):
+    view, disk, recorded = on_disk
+    before = [np.asarray(level) for level in view.levels]
+    box = disk.grid.box((0, 0, 0))
+    tile = view.result.compute((), box) // 2 + 9000
+    disk.put(((), (0, 0, 0)), tile)
+    disk.flush()
+    assert not len(disk.levels[1]), "the tiles beside it are missing"
+    recorded.clear()
+    for level, old in zip(view.levels, before, strict=True):
+        new = np.asarray(level)
+        # As napari reckons: voxel k of m lies at k * n / m.
+        tile_of = tuple(slice(0, -(-16 * m // n)) for m, n in zip(new.shape, view.result.sr_shape, strict=True))
+        assert (new[tile_of] >= 9000).all() and (old < 9000).all()
+        outside = np.ones(new.shape, bool)
+        outside[tile_of] = False
+        assert np.array_equal(new[outside], old[outside])
+    assert recorded == []
+
+
+def test_reading_while_the_store_gets_its_name_never_gives_zeros(on_disk):
+    view, disk, _ = on_disk
+    put_all(view, disk)
+    expected = disk.levels[0].array[:]
+    seen, over = [], threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            for shards in disk.levels:
+                shards._chunks.clear()
+            seen.append(np.asarray(view.levels[0]))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    while len(seen) < 2:
+        time.sleep(0.01)
+    disk.finish()
+    after = len(seen)
+    while len(seen) < after + 2:
+        time.sleep(0.01)
+    over.set()
+    thread.join()
+    assert all(np.array_equal(one, expected) for one in seen)
+
+
+def test_a_sketch_takes_samples_of_any_box():
+    volume = np.arange(40 * 50 * 60, dtype=np.uint32).reshape(40, 50, 60)
+    sketch = Sketch((2,), volume.shape, volume.dtype)
+    sketch.step = 4
+    sketch._voxels = np.zeros((2, 10, 13, 15), np.uint32)
+    for start, stop in (((0, 0, 0), (13, 50, 60)), ((13, 0, 0), (40, 50, 60))):
+        sketch.put((1,), Box(start, stop), volume[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
+    assert np.array_equal(sketch._voxels[1], volume[::4, ::4, ::4]) and not sketch._voxels[0].any()
+    box = Box((13, 0, 0), (40, 50, 60))
+    indices = tuple(np.arange(a, b, 3) for a, b in zip(box.start, box.stop, strict=True))
+    found = sketch.sample((1,), box, indices)
+    ends = zip(indices, box.start, box.stop, strict=True)
+    z, y, x = (np.clip((i + 2) // 4, -(-a // 4), -(-b // 4) - 1) * 4 for i, a, b in ends)
+    assert np.array_equal(found, volume[np.ix_(z, y, x)])
+    assert sketch.sample((1,), Box((1, 1, 1), (3, 3, 3)), (np.array([2]),) * 3) is None, "no sample lies in it"
+
+
+@pytest.mark.parametrize(("leads", "step"), [(1, 2), (8, 4)], ids=str)
+def test_a_sketch_is_bounded(leads, step):
+    sketch = Sketch((leads,), (300, 700, 600), np.dtype(np.uint16))
+    assert sketch.step == step and sketch._voxels.size <= 2**24

@@ -262,13 +262,20 @@ def test_all_can_be_held_and_go_on():
     scheduler.close()
 
 
-def test_the_next_box_is_told_before_this_one_is_computed():
+def test_the_next_tiles_are_told_before_these_are_computed():
     told, compute, memory = [], Counted(), MemoryStore((100, 100, 300), (64, 128, 256))
     scheduler = Scheduler((64, 64, 128))
     scheduler.run_all(memory, [(0,), (1,)], compute, lambda lead, box: told.append((len(compute.boxes), lead, box)))
     list(scheduler.run())
-    assert [count for count, _, _ in told] == list(range(len(compute.boxes) - 1))
-    assert [(lead, box) for _, lead, box in told] == compute.boxes[1:]
+    tiles = [
+        (lead, memory.grid.box(index))
+        for lead in ((0,), (1,))
+        for index in memory.grid.indices(Box.whole((100, 100, 300)))
+    ]
+    expected = [tile for number, _ in enumerate(tiles) for tile in tiles[number : number + 2]]
+    assert [(lead, box) for _, lead, box in told] == expected
+    for count, lead, box in told[::2]:
+        assert compute.boxes[count][0] == lead and compute.boxes[count][1].intersect(box) == compute.boxes[count][1]
 
 
 @pytest.mark.parametrize("still_wanted", [True, False], ids=["kept", "dropped"])

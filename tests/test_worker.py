@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dask.array as da
 import numpy as np
 import pytest
 
-from conftest import a_result, textured_volume
+from conftest import Recorded, a_result, textured_volume
 from napari_cropeq.core import predict
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import Exactness
+from napari_cropeq.core.tiles import divide
 from napari_cropeq.volume import overview
 from napari_cropeq.volume.cache import TileCache
+from napari_cropeq.volume.read_ahead import ReadAhead
 from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.view import View
 from napari_cropeq.volume.worker import TileWorker
@@ -230,3 +233,28 @@ def test_panning_drops_what_is_no_longer_in_view():
     assert all(
         grid.box(i).intersect(right.box) in [b.intersect(right.box) for b in boxes] for i in grid.indices(right.box)
     )
+
+
+@pytest.mark.parametrize("planes", ["x", "both"])
+@pytest.mark.parametrize("chunks", [(1, -1, -1), (4, 16, 16)], ids=str)
+def test_the_source_of_a_group_is_read_once_for_all_its_parts(planes, chunks, monkeypatch):
+    volume = Recorded(textured_volume((12, 60, 64)))
+    source = da.from_array(volume, chunks=chunks, name=False, asarray=True, fancy=False)
+    result = a_result(source, planes=planes, dtype="float32")
+    whole = result.compute((), Box.whole(result.sr_shape))
+    bricks = result.volume(())  # nothing is kept but what is held
+    bricks._cap = bricks._nbytes = 0
+    bricks._bricks.clear()
+    ahead = ReadAhead(result)
+    group = Box((0, 16, 0), (30, 60, 64))
+    ahead((), group)
+    parts = list(divide(group, (30, 8, 64)))
+    first = ahead.compute((), parts[0])
+    volume.keys.clear()
+    found = [first, *(ahead.compute((), part) for part in parts[1:])]
+    assert volume.keys == [], "all of it is held"
+    for part, voxels in zip(parts, found, strict=True):
+        assert np.array_equal(voxels, whole[part.slices])
+    outside = Box((0, 0, 0), (30, 20, 64))
+    assert np.array_equal(ahead.compute((), outside), whole[outside.slices]) and volume.keys
+    ahead.close()

@@ -227,10 +227,9 @@ class Predictor:
             refined = refined + window.interpolated(box)
         return self.normalisation.undo(refined)
 
-    def read(self, box: Box) -> None:
-        """Read the samples that the SR voxels of ``box`` are made of, for a source that keeps what it has read."""
-        read = self._source_box([tile.grow(self._halo(plane)) for plane, tile in self._tiles(self._cells(box))], box)
-        read_mirrored(self.source, read)
+    def source_box(self, box: Box) -> Box:
+        """Return the source voxels, beyond the border too, that the SR voxels of ``box``, and of its parts, need."""
+        return self._source_box([tile.grow(self._halo(plane)) for plane, tile in self._tiles(self._cells(box))], box)
 
     def interpolated(self, box: Box) -> npt.NDArray[Any]:
         """Return the quintic interpolation of ``box``, which the network refines, in source intensities."""

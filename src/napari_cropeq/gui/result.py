@@ -209,7 +209,7 @@ class Result(QObject):
             if output_kind(destination) != ".ome.zarr":
                 raise ValueError(
                     f"Got destination {destination.name!r}, expected a name ending in .ome.zarr: rename it, "
-                    "or compute in memory and save as .ome.tif."
+                    "or press Save, which computes what is missing and writes it."
                 )
             check_output(destination, existing)
         self._waiting_to_run = True

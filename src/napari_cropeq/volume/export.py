@@ -98,7 +98,7 @@ def export(
     store = DiskStore(path, result, tile, existing, part_of)
     ahead = ReadAhead(result)
     try:
-        yield from _tiles(store, result, Reuse(lambda: computed, result.compute), ahead, share)
+        yield from _tiles(store, result, Reuse(lambda: computed, ahead.compute), ahead, share)
         total = share.number_of(store)
         if not store.has_all():
             yield ExportProgress("shared", total, total, 0.0)

@@ -23,7 +23,7 @@ Compute = Callable[[Lead, Box, Callable[[], bool]], npt.NDArray[Any]]
 """Gives the voxels of an SR box, or raises StoppedError once the function it is given returns True."""
 
 Ahead = Callable[[Lead, Box], None]
-"""Is told of the box that will be computed next, so that its source can be read meanwhile."""
+"""Is told of the box of tiles that is computed now, and of the next one, so that its source can be read meanwhile."""
 
 RETRIES = (0.2, 1.0)  # seconds after which a source that could not be read is tried again
 GIVE_UP = 16  # failures in a row after which a run over the volume ends: the source is gone
@@ -54,7 +54,7 @@ class Filling:
     compute : Compute
         Gives the voxels of a part.
     ahead : Ahead, optional
-        Is told of the next part.
+        Is told which tiles are computed now, and which will be next.
     mine : callable, optional
         Whether tiles of this number (z, y, x) at this lead are to be filled; all by default.
 
@@ -126,14 +126,13 @@ class Filling:
     def _fill(
         self, group: _Group, following: _Group | None, stop: Callable[[], bool], generation: Callable[[], int]
     ) -> Iterator[Done | Failed]:
+        if self._ahead is not None:
+            self._ahead(group.lead, group.box)
+            if following is not None:
+                self._ahead(following.lead, following.box)
         voxels = None
         parts = list(divide(group.box, self._part))
         for number, part in enumerate(parts, 1):
-            if self._ahead is not None:
-                if number < len(parts):
-                    self._ahead(group.lead, parts[number])
-                elif following is not None:
-                    self._ahead(following.lead, next(divide(following.box, self._part)))
             try:
                 computed = self._computed(group.lead, part, stop)
             except StoppedError:

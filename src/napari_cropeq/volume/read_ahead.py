@@ -1,18 +1,26 @@
-"""Reads the source of the next part while the network works on this one."""
+"""The source of the next group of tiles is read while the network works on this one."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.volume.superres import Lead, SuperResolution
+from napari_cropeq.core.predict import never
+from napari_cropeq.volume.superres import Held, Lead, SuperResolution
 
 __all__ = ["ReadAhead"]
 
 
 class ReadAhead:
-    """Has one box at a time read in a thread of its own; what is read is kept with the source's other bricks.
+    """Computes boxes of groups whose source it has been told to read, in one go and in a thread of its own.
+
+    A group of tiles is computed in parts that share most of their source: it is read once for all of them, which
+    matters where chunks are large, such as whole pages. Of two groups, this one and the next, the source is held.
 
     Parameters
     ----------
@@ -23,22 +31,36 @@ class ReadAhead:
     def __init__(self, result: SuperResolution) -> None:
         self._result = result
         self._reader: ThreadPoolExecutor | None = None
-        self._reading: Future[None] | None = None
+        self._groups: dict[tuple[Lead, Box], Future[Held]] = {}
 
     def __call__(self, lead: Lead, box: Box) -> None:
-        """Begin to read what ``box`` (SR voxels) is made of, unless another is still being read."""
-        if self._reading is not None and not self._reading.done():
+        """Begin to read what the group ``box`` (SR voxels) is made of, unless that was begun already."""
+        if (lead, box) in self._groups:
             return
         if self._reader is None:  # of the priority of the thread that computes
             self._reader = ThreadPoolExecutor(1, "cropeq reader")
-        self._reading = self._reader.submit(self._read, lead, box)
+        while len(self._groups) > 1:
+            self._groups.pop(next(iter(self._groups))).cancel()
+        self._groups[lead, box] = self._reader.submit(self._result.hold, lead, box)
+
+    def compute(self, lead: Lead, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:
+        """Return the SR voxels of ``box``, of the group it lies in or, outside any, straight from the source.
+
+        Raises
+        ------
+        StoppedError
+            If ``stop`` returned True before the end.
+        """
+        for (own, group), reading in list(self._groups.items()):
+            if own == lead and group.intersect(box) == box:
+                # What could not be read is read again, straight from the source: then the error is told.
+                with contextlib.suppress(OSError, ValueError):
+                    return self._result.compute(lead, box, stop, reading.result())
+        return self._result.compute(lead, box, stop)
 
     def close(self) -> None:
-        """Wait for what is being read."""
+        """Wait for what is being read, and hold nothing any more."""
+        self._groups.clear()
         if self._reader is not None:
             self._reader.shutdown(cancel_futures=True)
             self._reader = None
-
-    def _read(self, lead: Lead, box: Box) -> None:
-        with contextlib.suppress(Exception):  # whoever needs the box reads it again, and tells
-            self._result.read_ahead(lead, box)

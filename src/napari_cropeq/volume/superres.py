@@ -86,6 +86,34 @@ def training_volumes(
     return [[Bricks(source.volume(channel, time), cap) for time in when] for channel in chosen]
 
 
+class Held:
+    """A box of a volume (z, y, x) in memory, that stands for the volume where it is.
+
+    Parameters
+    ----------
+    shape : (z, y, x)
+        Of the volume.
+    box : Box
+        What is held.
+    voxels : array (z, y, x)
+        Of ``box``.
+    """
+
+    def __init__(self, shape: tuple[int, ...], box: Box, voxels: npt.NDArray[Any]) -> None:
+        self.shape, self.dtype = shape, voxels.dtype
+        self._box, self._voxels = box, voxels
+
+    def __getitem__(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
+        """Return a box inside the one that is held; ``key`` holds a slice for each axis."""
+        inside = []
+        for part, length, start, stop in zip(key, self.shape, self._box.start, self._box.stop, strict=True):
+            low, high, step = part.indices(length)
+            if low < start or high > stop:
+                raise IndexError(f"{low}:{high} is not in {start}:{stop}, which is held")
+            inside.append(slice(low - start, high - start, step))
+        return self._voxels[tuple(inside)]
+
+
 class SuperResolution:
     """Computes SR boxes of a source, in the dtype of the result.
 
@@ -195,19 +223,38 @@ class SuperResolution:
         """Return the source volume (z, y, x) at ``lead``, lazily."""
         return self._bricks(lead)
 
-    def compute(self, lead: Lead, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:
+    def compute(
+        self, lead: Lead, box: Box, stop: Callable[[], bool] = never, held: Held | None = None
+    ) -> npt.NDArray[Any]:
         """Return the SR voxels of ``box`` (z, y, x) in the result's dtype; one chain, whoever asks.
+
+        Parameters
+        ----------
+        lead : tuple of int
+            Channel and time point.
+        box : Box
+            SR voxels.
+        stop : callable
+            Asked before every call of the network.
+        held : Held, optional
+            What has been read of the source for a larger box; the source by default.
 
         Raises
         ------
         StoppedError
             If ``stop`` returned True before the end.
         """
-        return convert(self._over(lead)(box, stop), self.dtype)
+        predictor = self._over(lead)
+        if held is not None:
+            predictor = predictor.over(held, predictor.normalisation)
+        return convert(predictor(box, stop), self.dtype)
 
-    def read_ahead(self, lead: Lead, box: Box) -> None:
-        """Read what ``box`` (z, y, x) is made of, so that it is at hand when it is computed."""
-        self._over(lead).read(box)
+    def hold(self, lead: Lead, box: Box) -> Held:
+        """Read all that the SR voxels of ``box``, or of parts of it, are made of."""
+        volume = self.volume(lead)
+        read = self._over(lead).source_box(box).intersect(Box.whole(volume.shape))
+        assert read is not None
+        return Held(volume.shape, read, np.asarray(volume[read.slices]))
 
     def oriented(self, axial: int, plane: int, row: int) -> IntTriple:
         """Return a (z, y, x) shape with the sizes given along the axial axis, in the plane, and across planes.

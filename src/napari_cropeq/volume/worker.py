@@ -380,9 +380,9 @@ class TileWorker:
         yield
 
     def _fill(self, store: TileStore) -> None:
-        assert self._scheduler is not None and self.result is not None
+        assert self._scheduler is not None and self.result is not None and self._ahead is not None
         self.filling = store
-        compute = Reuse(lambda: [s for s in self.finished_stores() if s is not store], self.result.compute)
+        compute = Reuse(lambda: [s for s in self.finished_stores() if s is not store], self._ahead.compute)
         self._scheduler.run_all(store, self.result.leads, compute, self._ahead)
 
     def _released(self) -> Iterator[None]:

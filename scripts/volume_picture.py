@@ -1,0 +1,60 @@
+"""Make the picture of docs/volume.md: the Volume widget in a real window, during a run.
+
+scripts/with-display python scripts/volume_picture.py [--minutes 0.5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import napari
+from qtpy.QtWidgets import QPushButton
+
+from batch_picture import PLUGIN, ROOT, spin
+from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.core.training import Training
+from napari_cropeq.gui.layers import source_of
+from napari_cropeq.volume import store
+from napari_cropeq.volume.superres import acquisition_of, training_volumes
+
+
+def main() -> None:
+    """Train on the sample, run the whole of it to disk, and save what is seen in the midst of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=0.5, help="of training")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images" / "volume-widget.png")
+    options = parser.parse_args()
+    store.BULK = (64, 64, 64)  # so that several tiles of the small sample are seen to come
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(1500, 950)
+    viewer.open_sample(PLUGIN, "light_sheet")
+    layer = viewer.layers[0]
+    viewer.layers[1].visible = False
+    source = source_of(layer)
+    training = Training(training_volumes(source), acquisition_of(source), Recipe(minutes=options.minutes))
+    for _ in training.run():
+        spin(0.01)
+    volume = viewer.window.add_plugin_dock_widget(PLUGIN, "Volume")[1]
+    volume.layer.value = layer
+    volume.session.use_model(training.model({}), "vessels.safetensors")
+    viewer.dims.order = (1, 0, 2)
+    viewer.reset_view()
+    with tempfile.TemporaryDirectory() as folder:
+        volume.destination.value = Path(folder) / "vessels_SR.ome.zarr"
+        spin(30, lambda: "Result" in volume.estimate.text())
+        volume.buttons["start"].native.click()
+        spin(60, lambda: volume.result is not None and volume.result.worker.fraction > 0.4)
+        [button] = [b for b in viewer.window._qt_window.findChildren(QPushButton) if b.text() == "activity"] or [None]
+        if button is not None:
+            button.click()
+        spin(0.5)
+        viewer.screenshot(options.out, canvas_only=False, flash=False)
+        volume.buttons["stop"].native.click()
+        spin(20, lambda: not volume.result.busy)
+        viewer.close()
+
+
+if __name__ == "__main__":
+    main()

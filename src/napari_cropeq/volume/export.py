@@ -11,13 +11,12 @@ from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.volume.destination import check_output, output_kind, remove, replace_folder
 from napari_cropeq.volume.events import Failed, Filled
 from napari_cropeq.volume.filling import Filling
-from napari_cropeq.volume.journal import FOLDER
 from napari_cropeq.volume.ome_tiff import write_ome_tiff
 from napari_cropeq.volume.read_ahead import ReadAhead
 from napari_cropeq.volume.reuse import Reuse
 from napari_cropeq.volume.scheduler import Scheduler
 from napari_cropeq.volume.share import Share
-from napari_cropeq.volume.store import DiskStore, unfinished
+from napari_cropeq.volume.store import DiskStore, sweep, telling, unfinished
 from napari_cropeq.volume.superres import SuperResolution
 from napari_cropeq.volume.tile_store import TileStore
 
@@ -92,7 +91,7 @@ def export(
         )
     check_output(path, "resume" if share.count > 1 else existing)
     if existing != "overwrite" and path.exists() and unfinished(path) is None:
-        remove(path / FOLDER)  # a kill between its naming and the end may have left it
+        sweep(path)
         yield ExportProgress("saving", 1, 1, 0.0, 1)
         return
     store = DiskStore(path, result, tile, existing, part_of)
@@ -141,7 +140,8 @@ def complete(store: DiskStore, result: SuperResolution) -> None:
     store.complete_levels()
     partial = store.path.with_name(store.path.name + ".partial")
     try:
-        write_ome_tiff(store.level0, partial, result.image)
+        with telling(partial.name):
+            write_ome_tiff(store.level0, partial, result.image)
         replace_folder(partial, store.path)
     finally:
         remove(partial)

@@ -120,7 +120,7 @@ def _tiles(
         if isinstance(event, Failed) and event.bulk:
             raise event.error
         if isinstance(event, Filled) and event.failures:
-            raise failure_of(event.failures) from event.failures[0].error
+            raise failure_of(event.failures, result.source.axes) from event.failures[0].error
         yield ExportProgress("tiles", share.done_of(store), total, time.monotonic() - start, begun)
 
 
@@ -148,15 +148,24 @@ def complete(store: DiskStore, result: SuperResolution) -> None:
     store.discard()
 
 
-def failure_of(failures: Sequence[Failed]) -> Exception:
-    """Return one error for what could not be computed: how much, where the first is, and why."""
+def failure_of(failures: Sequence[Failed], axes: str = "zyx") -> Exception:
+    """Return one error for what could not be computed: how much, where the first is, and why.
+
+    Parameters
+    ----------
+    failures : sequence of Failed
+        With their boxes.
+    axes : str
+        Names of all axes of the source.
+    """
     first = failures[0]
     assert first.box is not None
-    ranges = zip(AXIS_NAMES, first.box.start, first.box.stop, strict=True)
-    where = ", ".join(f"{name} {a} to {b}" for name, a, b in ranges)
+    place = [f"{name} {index}" for name, index in zip(axes, first.lead, strict=False)]
+    place += [f"{name} {a} to {b}" for name, a, b in zip(AXIS_NAMES, first.box.start, first.box.stop, strict=True)]
     what = "1 box" if len(failures) == 1 else f"{len(failures)} boxes"
-    kind = ValueError if isinstance(first.error, ValueError) else OSError
+    kind = next((kind for kind in (ValueError, MemoryError) if isinstance(first.error, kind)), OSError)
+    mend = "make memory free" if kind is MemoryError else "mend the source"
     return kind(
-        f"Got {what} that could not be computed, the first at {where} (voxels of the result): "
-        f"{first.error} The others are kept: mend the source and resume."
+        f"Got {what} that could not be computed, the first at {', '.join(place)} (voxels of the result): "
+        f"{str(first.error).rstrip('.')}. The others are kept: {mend} and resume."
     )

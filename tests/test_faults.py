@@ -526,9 +526,9 @@ def test_ended_in_the_window(viewer, qtbot, tmp_path, ending, tiles, record_prop
     ending(viewer, volume)
     qtbot.waitUntil(lambda: not volume.result.busy or not work_threads(), timeout=TIMEOUT)
     qtbot.waitUntil(lambda: not begun._held, timeout=TIMEOUT)
-    last = list(export(result, output, existing="resume"))[-1]
+    first, *_ = export(result, output, existing="resume")
     list(export(result, tmp_path / ZARR))
     equal = contents(output) == contents(tmp_path / ZARR)
     record_property("store", {"equal": equal, "killed": False, "parts_lost": 0})
-    assert equal and last.begun >= min(tiles, last.total)
+    assert equal and first.begun >= tiles
     assert os.listdir(tmp_path / "out") == [ZARR]

@@ -68,6 +68,7 @@ END_TIFF = {
     "levels": "napari_cropeq.volume.store:DiskStore.complete_levels",
     "marker": "napari_cropeq.volume.journal:Journal.finish",
     "tiff": "napari_cropeq.volume.export:write_ome_tiff",
+    "tiff-write": "tifffile:TiffWriter.write",
     "tiff-name": "napari_cropeq.volume.export:replace_folder",
     "tiff-sweep": "napari_cropeq.volume.export:remove",
     "forget": "napari_cropeq.volume.journal:Journal.forget",
@@ -346,6 +347,22 @@ class TearShard:
                 die()
 
         sys.addaudithook(heard)
+
+
+@dataclass(frozen=True)
+class SlowDisk:
+    """Let writing a shard take longer than computing some."""
+
+    def __call__(self, job: Job) -> None:
+        from napari_cropeq.volume.shards import Shards
+
+        write = Shards.write
+
+        def slow(self, *arguments):
+            time.sleep(0.2)
+            return write(self, *arguments)
+
+        Shards.write = slow
 
 
 @dataclass(frozen=True)

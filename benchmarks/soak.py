@@ -68,7 +68,8 @@ def report_of(results: dict[str, Any]) -> str:
         "compared, byte for byte, with one that nothing befell.",
         f"Machine: {json.dumps(results['machine'])}",
         f"**{total['equal']} of {total['stores']} stores equal**, {total['cases']} cases, "
-        f"{results['minutes']} minutes, load {results['load']}; {len(results['failures'])} failed, {len(results['skipped'])} skipped.",
+        f"{results['minutes']} minutes, load {results['load']}; {len(results['failures'])} failed, "
+        f"{len(results['skipped'])} skipped.",
         "| fault | cases | passed | killed by SIGKILL | stores | equal | parts computed again, at most |\n"
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]

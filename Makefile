@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview clean
+.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview soak clean
 
 setup:
 	@scripts/setup
@@ -39,6 +39,10 @@ bench-heartbeat: setup
 # How soon tiles are on the screen after a pan, what that costs the window, and memory over many pans.
 bench-preview: setup
 	scripts/with-display $(venv) benchmarks/preview.py
+
+# Whatever may befall an export, again and again: killed, damaged, out of room ... Every store must end equal, to the byte.
+soak: setup
+	OMP_NUM_THREADS=1 scripts/with-display $(venv) benchmarks/soak.py $(ARGS)
 
 clean:
 	rm -rf build dist demo-output benchmark-output .mypy_cache .pytest_cache .ruff_cache

@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume clean
+.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume soak clean
 
 setup:
 	@scripts/setup
@@ -43,6 +43,10 @@ bench-preview: setup
 # What whole volumes take: memory, throughput, what a kill costs, how a huge layer opens; make bench-volume ONLY="kill open".
 bench-volume: setup
 	scripts/with-display $(venv) benchmarks/volume.py $(if $(ONLY),--only $(ONLY))
+
+# Whatever may befall an export, again and again: killed, damaged, out of room ... Every store must end equal, to the byte.
+soak: setup
+	OMP_NUM_THREADS=1 scripts/with-display $(venv) benchmarks/soak.py $(ARGS)
 
 clean:
 	rm -rf build dist demo-output benchmark-output .mypy_cache .pytest_cache .ruff_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import closing
 
 import numpy as np
@@ -265,6 +266,17 @@ def test_ome_tiff_for_other_programs(tmp_path, monkeypatch):
     for plane in pixels["Plane"]:
         assert plane["PositionZ"] == pytest.approx(5.0 - 0.5 + 0.4 * (plane["TheZ"] + 0.5))
         assert (plane["PositionY"], plane["PositionX"]) == (6.0, 7.0)
+
+
+def test_ome_tiffs_of_one_result_have_the_same_bytes(tmp_path):
+    """Nothing in it tells of the machine or the time it was written at."""
+    volumes = [textured_volume((8, 20, 40)), textured_volume((8, 20, 40)), textured_volume((8, 20, 44))]
+    for number, volume in enumerate(volumes):
+        run(a_result(volume), tmp_path / f"{number}.ome.tif")
+    one, same, other = ((tmp_path / f"{n}.ome.tif").read_bytes() for n in range(3))
+    assert one == same
+    names = [re.search(rb'UUID="(urn:uuid:[0-9a-f-]{36})"', content)[1] for content in (one, other)]
+    assert names[0] != names[1]
 
 
 PLANE = {f"Position{axis}": [value] * 8 for axis, value in zip("ZYX", (2.0, 3000.0, 4e6), strict=True)}

@@ -353,7 +353,7 @@ def test_a_store_that_holds_nothing_is_removed(tmp_path, result, opened):
 def test_what_stood_there_is_put_back_if_the_new_one_cannot_take_its_name(tmp_path, result, monkeypatch):
     path = tmp_path / "out.ome.zarr"
     (path / "deep").mkdir(parents=True)
-    (tmp_path / "out.ome.zarr.old" / "left by a kill").mkdir(parents=True)
+    (tmp_path / "out.ome.zarr.cropeq-old" / "left by a kill").mkdir(parents=True)
     disk = DiskStore(path, result, 32, "overwrite")
     put(disk)
     rename = os.replace

@@ -88,8 +88,10 @@ class EstimateLabel(QLabel):
             self._busy = False
             if found:
                 self._known[key] = found[0]
+            if self._wanted is None:  # the window may be gone by now
+                return
             self._show()
-            if self._wanted is not None and self._key() != key:
+            if self._key() != key:
                 self._timer.start()
 
         self._busy = True

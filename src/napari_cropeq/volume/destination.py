@@ -11,6 +11,7 @@ __all__ = [
     "PARTIAL",
     "check_output",
     "check_space",
+    "old_of",
     "output_kind",
     "output_path",
     "partial_of",
@@ -54,6 +55,11 @@ def partial_of(path: Path) -> Path:
             stem = stem[: -len(suffix)]
             break
     return path.with_name(f"{stem}{PARTIAL}.ome.zarr")
+
+
+def old_of(path: Path) -> Path:
+    """Return what an old output is called while the new one takes its name: nothing that a user would choose."""
+    return path.with_name(f"{path.name}.cropeq-old")
 
 
 def check_output(path: Path, existing: str = "refuse") -> None:
@@ -102,7 +108,7 @@ def replace_folder(new: Path, final: Path) -> None:
     if not (new.is_dir() or final.is_dir()):
         os.replace(new, final)
         return
-    old = final.with_name(final.name + ".old")
+    old = old_of(final)
     remove(old)
     stands = final.exists()
     if stands:

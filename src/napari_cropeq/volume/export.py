@@ -11,13 +11,12 @@ from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.volume.destination import check_output, output_kind, remove, replace_folder
 from napari_cropeq.volume.events import Failed, Filled
 from napari_cropeq.volume.filling import Filling
-from napari_cropeq.volume.journal import FOLDER
 from napari_cropeq.volume.ome_tiff import write_ome_tiff
 from napari_cropeq.volume.read_ahead import ReadAhead
 from napari_cropeq.volume.reuse import Reuse
 from napari_cropeq.volume.scheduler import Scheduler
 from napari_cropeq.volume.share import Share
-from napari_cropeq.volume.store import DiskStore, unfinished
+from napari_cropeq.volume.store import DiskStore, sweep, telling, unfinished
 from napari_cropeq.volume.superres import SuperResolution
 from napari_cropeq.volume.tile_store import TileStore
 
@@ -92,7 +91,7 @@ def export(
         )
     check_output(path, "resume" if share.count > 1 else existing)
     if existing != "overwrite" and path.exists() and unfinished(path) is None:
-        remove(path / FOLDER)  # a kill between its naming and the end may have left it
+        sweep(path)
         yield ExportProgress("saving", 1, 1, 0.0, 1)
         return
     store = DiskStore(path, result, tile, existing, part_of)
@@ -121,7 +120,7 @@ def _tiles(
         if isinstance(event, Failed) and event.bulk:
             raise event.error
         if isinstance(event, Filled) and event.failures:
-            raise failure_of(event.failures) from event.failures[0].error
+            raise failure_of(event.failures, result.source.axes) from event.failures[0].error
         yield ExportProgress("tiles", share.done_of(store), total, time.monotonic() - start, begun)
 
 
@@ -141,22 +140,32 @@ def complete(store: DiskStore, result: SuperResolution) -> None:
     store.complete_levels()
     partial = store.path.with_name(store.path.name + ".partial")
     try:
-        write_ome_tiff(store.level0, partial, result.image)
+        with telling(partial.name):
+            write_ome_tiff(store.level0, partial, result.image)
         replace_folder(partial, store.path)
     finally:
         remove(partial)
     store.discard()
 
 
-def failure_of(failures: Sequence[Failed]) -> Exception:
-    """Return one error for what could not be computed: how much, where the first is, and why."""
+def failure_of(failures: Sequence[Failed], axes: str = "zyx") -> Exception:
+    """Return one error for what could not be computed: how much, where the first is, and why.
+
+    Parameters
+    ----------
+    failures : sequence of Failed
+        With their boxes.
+    axes : str
+        Names of all axes of the source.
+    """
     first = failures[0]
     assert first.box is not None
-    ranges = zip(AXIS_NAMES, first.box.start, first.box.stop, strict=True)
-    where = ", ".join(f"{name} {a} to {b}" for name, a, b in ranges)
+    place = [f"{name} {index}" for name, index in zip(axes, first.lead, strict=False)]
+    place += [f"{name} {a} to {b}" for name, a, b in zip(AXIS_NAMES, first.box.start, first.box.stop, strict=True)]
     what = "1 box" if len(failures) == 1 else f"{len(failures)} boxes"
-    kind = ValueError if isinstance(first.error, ValueError) else OSError
+    kind = next((kind for kind in (ValueError, MemoryError) if isinstance(first.error, kind)), OSError)
+    mend = "make memory free" if kind is MemoryError else "mend the source"
     return kind(
-        f"Got {what} that could not be computed, the first at {where} (voxels of the result): "
-        f"{first.error} The others are kept: mend the source and resume."
+        f"Got {what} that could not be computed, the first at {', '.join(place)} (voxels of the result): "
+        f"{str(first.error).rstrip('.')}. The others are kept: {mend} and resume."
     )

@@ -124,6 +124,13 @@ class Journal:
         self.close()
         self._write(COMPLETE, "")
 
+    def forget(self) -> None:
+        """Say that nothing was begun: the first step of removing a store, so that a kill leaves no half of one."""
+        self.close()
+        if self.exists:
+            (self.folder / HEADER).unlink()
+            sync_folder(self.folder)
+
     def close(self) -> None:
         """Close this process's file."""
         if self._file is not None:

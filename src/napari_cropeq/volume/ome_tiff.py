@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def _tiles(volume: Any, reduction: int, sampled: bool) -> Iterator[npt.NDArray[A
 def _metadata(image: ImageInfo, shape: tuple[int, ...]) -> dict[str, Any]:
     """Return what tifffile makes OME-XML of."""
     unit = UNITS.get(image.unit, "pixel")
-    metadata: dict[str, Any] = {"axes": image.axes.upper(), "Name": image.name}
+    metadata: dict[str, Any] = {"axes": image.axes.upper(), "Name": image.name, "UUID": str(_uuid(image, shape))}
     planes = int(np.prod(shape[:-2]))
     depth, step = shape[-3], image.voxel_size[0]
     z, y, x = image.translate
@@ -116,6 +117,13 @@ def _metadata(image: ImageInfo, shape: tuple[int, ...]) -> dict[str, Any]:
         }
         metadata["MapAnnotation"] = {"Namespace": "napari-cropeq", "Value": values}
     return metadata
+
+
+def _uuid(image: ImageInfo, shape: tuple[int, ...]) -> uuid.UUID:
+    """Return the file's name among files: the same for the same result, and nothing about machine and time."""
+    if not image.provenance:
+        return uuid.uuid4()
+    return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([vars(image), shape], default=str))
 
 
 def _ome_color(color: str | None) -> int:

@@ -11,7 +11,7 @@ import errno
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import zarr
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.volume.cache import TileCache
-from napari_cropeq.volume.destination import check_output, partial_of, remove, replace_folder
+from napari_cropeq.volume.destination import check_output, old_of, partial_of, remove, replace_folder
 from napari_cropeq.volume.fingerprint import check_same, fingerprint_of
 from napari_cropeq.volume.journal import FOLDER, Journal, Record, sync_file, sync_folder
 from napari_cropeq.volume.lock import StoreLock
@@ -32,7 +32,7 @@ from napari_cropeq.volume.sketch import Sketch
 from napari_cropeq.volume.superres import Lead, SuperResolution
 from napari_cropeq.volume.tile_store import Tile
 
-__all__ = ["BULK", "DiskStore", "unfinished"]
+__all__ = ["BULK", "DiskStore", "sweep", "telling", "unfinished"]
 
 BULK: IntTriple = (128, 256, 256)
 """A shard: computed, written and journalled as one; recompute falls with size."""
@@ -41,12 +41,30 @@ FORMAT = 1
 WAITING = 2  # shards that may wait to be written: what is computed must not outrun the disk
 DECODED = 2**28  # bytes of decoded chunks
 MODEL = "model.safetensors"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def unfinished(path: Path) -> Path | None:
     """Return the unfinished store of the output ``path``, None where there is none."""
     partial = partial_of(path)
     return partial if Journal(partial).exists else None
+
+
+def sweep(path: Path) -> None:
+    """Remove what a kill left of the store whose output ``path`` is complete.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process is making a store for a long time.
+    """
+    partial = partial_of(path)
+    lock = StoreLock(partial)
+    with lock.beginning():  # a store without a header is made by nobody else now
+        if not Journal(partial).exists:
+            for left in (partial, old_of(path), *([path / FOLDER] if path.is_dir() else [])):
+                remove(left)
+            lock.remove()
 
 
 class DiskStore:
@@ -115,12 +133,13 @@ class DiskStore:
             self._lock.acquire()
             try:
                 if existing == "overwrite" and part[1] == 1:
-                    remove(self.partial)
+                    self._remove()
                 if self._journal.exists:
                     self._resume()
                 else:
                     remove(self.partial)
-                    self._create(result, shapes)
+                    with telling(self.partial.name):
+                        self._create(result, shapes)
                 self._held = True
             except BaseException:
                 self._lock.release()
@@ -237,6 +256,10 @@ class DiskStore:
             If tiles are missing.
         """
         self.flush()
+        with telling(self.partial.name):
+            self._complete_levels()
+
+    def _complete_levels(self) -> None:
         total = self.grid.count * len(self.leads)
         if not self.complete:
             raise ValueError(
@@ -255,7 +278,7 @@ class DiskStore:
     def discard(self) -> None:
         """Remove the store: its content has become another file."""
         self.release()
-        remove(self.partial)
+        self._remove()
         self._lock.remove()
 
     def release(self) -> None:
@@ -266,10 +289,14 @@ class DiskStore:
         self._pending.clear()
         self._journal.close()
         if self._held and not len(self) and not self.damaged and self._journal.part[1] == 1:
-            remove(self.partial)
+            self._remove()
             self._lock.remove()
         self._lock.release()
         self._held = False
+
+    def _remove(self) -> None:
+        self._journal.forget()
+        remove(self.partial)
 
     # -- making and resuming -----------------------------------------------------------------------
 
@@ -366,9 +393,20 @@ class DiskStore:
         return int_triple(self.levels[number].array.shape[-3:])
 
 
+@contextmanager
+def telling(name: str) -> Iterator[None]:
+    """Say in a sentence that the disk is full where that ends the writing of ``name``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise _told(error, name) from error
+        raise
+
+
 def _told(error: BaseException, name: str) -> BaseException:
     """Return the error as a sentence where it is one that a user can mend."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in FULL:
         return OSError(
             f"Got a full disk while writing {name}, expected more room: make space and resume, what is done is kept."
         )

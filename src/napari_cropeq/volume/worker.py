@@ -348,7 +348,8 @@ class TileWorker:
         store = filled.store
         try:
             if filled.failures:
-                raise failure_of(filled.failures)
+                axes = self.result.source.axes if self.result is not None else "zyx"
+                raise failure_of(filled.failures, axes)
             if isinstance(store, DiskStore) and store is self.disk and not store.finished:
                 store.finish()
                 self.saved.append(store.path)

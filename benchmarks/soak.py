@@ -1,0 +1,108 @@
+"""Everything that may befall an export, again and again, and whether the stores are equal to the last byte.
+
+Runs all of tests/test_faults.py, the cases of its reduced set included, and writes results/soak.json and soak.md.
+
+    python benchmarks/soak.py [WORDS FOR PYTEST ...]     (words choose cases, and nothing is written)
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napari_cropeq.volume.machine import describe_machine, load_average
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+class Recorder:
+    """Gathers what pytest tells of each case."""
+
+    def __init__(self) -> None:
+        self.faults: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(int))
+        self.failures: list[str] = []
+        self.skipped: list[str] = []
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """Note what a test is for."""
+        name = item.originalname.removeprefix("test_").replace("_", " ")
+        self.faults[name]["what"] = " ".join((inspect.getdoc(item.function) or "").split())
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a case, its stores and what was lost."""
+        name = report.nodeid.partition("::test_")[2].partition("[")[0].replace("_", " ")
+        fault = self.faults[name]
+        fault["seconds"] = round(fault["seconds"] + report.duration, 1)
+        if report.skipped:
+            self.skipped.append(f"{report.nodeid}: {report.longrepr[2]}")
+        if report.failed:
+            self.failures.append(report.nodeid)
+        if report.when != "call":
+            return
+        fault["cases"] += 1
+        fault["passed"] += report.passed
+        for key, store in report.user_properties:
+            if key == "store":
+                fault["stores"] += 1
+                fault["equal"] += store["equal"]
+                fault["killed"] += store["killed"]
+                fault["parts computed again at most"] = max(fault["parts computed again at most"], store["parts_lost"])
+
+
+def report_of(results: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    total = {
+        key: sum(fault.get(key, 0) for fault in results["faults"].values()) for key in ("cases", "stores", "equal")
+    }
+    parts = [
+        "# Exports that something befell",
+        "Made by `make soak`; see [docs/benchmarks.md](../../docs/benchmarks.md). Each case ends with a store that is "
+        "compared, byte for byte, with one that nothing befell.",
+        f"Machine: {json.dumps(results['machine'])}",
+        f"**{total['equal']} of {total['stores']} stores equal**, {total['cases']} cases, "
+        f"{results['minutes']} minutes, load {results['load']}; {len(results['failures'])} failed, "
+        f"{len(results['skipped'])} skipped.",
+        "| fault | cases | passed | killed by SIGKILL | stores | equal | parts computed again, at most |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    columns = ("cases", "passed", "killed", "stores", "equal", "parts computed again at most")
+    for name, fault in results["faults"].items():
+        parts[-1] += f"\n| {name} | " + " | ".join(str(fault.get(key, 0)) for key in columns) + " |"
+    parts.append("A tile is computed in two parts; three tiles are in flight: computed, waiting, and being written.")
+    for title in ("failures", "skipped"):
+        parts += [f"{title.capitalize()}:\n\n" + "\n".join(f"- {line}" for line in results[title])] * bool(
+            results[title]
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def main(words: list[str]) -> int:
+    """Run all cases; write what came of them, unless some were chosen."""
+    recorder, start, load = Recorder(), time.monotonic(), load_average()
+    code = pytest.main([str(ROOT / "tests" / "test_faults.py"), "-q", "-m", "", *words], plugins=[recorder])
+    results = {
+        "machine": describe_machine(),
+        "load": [load, load_average()],
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "faults": recorder.faults,
+        "failures": recorder.failures,
+        "skipped": recorder.skipped,
+    }
+    if words:
+        print(report_of(results))
+    else:
+        (RESULTS / "soak.json").write_text(json.dumps(results, indent=1) + "\n")
+        (RESULTS / "soak.md").write_text(report_of(results))
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,538 @@
+"""An export in a process of its own, and what befalls it there.
+
+Processes are forked from one that has imported everything, so that hundreds of them take little time. What a process
+computed and how it ended it writes to its report, line by line, so that a killed one has said all it did.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import numpy as np
+import zarr
+
+TILE = 24
+PART = (24, 24, 12)  # a tile is computed in two parts, as a large one is
+SMALLEST = 20
+SHAPE = (2, 20, 40, 24)  # c, z, y, x of the source; 2 x 50 x 40 x 24 of the result
+TILES, SHARDS = 2 * 3 * 2 * 1, 2 * (6 + 2 + 1)
+IN_FLIGHT = 3  # tiles: one computed, one written, one waiting
+DAY = 86_400.0
+LIMIT = 120  # seconds after which a process hangs
+
+# Where a process is killed: before and after each of these. The name of a step, and the function that takes it.
+CREATE = {
+    "group": "napari_cropeq.volume.store:zarr.open_group",
+    "array": "napari_cropeq.volume.store:create_array",
+    "metadata": "napari_cropeq.volume.store:write_metadata",
+    "model": "napari_cropeq.core.model:Model.save",
+    "header": "napari_cropeq.volume.journal:Journal.begin",
+    "header-sync": "napari_cropeq.volume.journal:sync_file",
+    "header-folder-sync": "napari_cropeq.volume.journal:sync_folder",
+}
+SHARD = {
+    "unlink": "napari_cropeq.volume.shards:unlink",
+    "compress": "napari_cropeq.volume.shards:BloscCodec._encode_sync",
+    "rename": "pathlib:Path.replace",
+    "shard-write": "napari_cropeq.volume.shards:Shards.write",
+    "shard-sync": "napari_cropeq.volume.shards:sync_file",
+    "shard-folder-sync": "napari_cropeq.volume.shards:sync_folder",
+    "digest": "napari_cropeq.volume.shards:digest_of",
+    "claim": "napari_cropeq.volume.journal:Journal.add",
+    "level": "napari_cropeq.volume.store:DiskStore._build",
+}
+END = {
+    "levels": "napari_cropeq.volume.store:DiskStore.complete_levels",
+    "metadata-sync": "napari_cropeq.volume.store:sync_file",
+    "marker": "napari_cropeq.volume.journal:Journal.finish",
+    "finish": "napari_cropeq.volume.store:DiskStore.finish",
+    "name": "napari_cropeq.volume.store:replace_folder",
+    "name-sync": "napari_cropeq.volume.store:sync_folder",
+    "sweep": "napari_cropeq.volume.store:remove",
+    "unlock": "napari_cropeq.volume.lock:StoreLock.remove",
+}
+END_TIFF = {
+    "levels": "napari_cropeq.volume.store:DiskStore.complete_levels",
+    "marker": "napari_cropeq.volume.journal:Journal.finish",
+    "tiff": "napari_cropeq.volume.export:write_ome_tiff",
+    "tiff-write": "tifffile:TiffWriter.write",
+    "tiff-name": "napari_cropeq.volume.export:replace_folder",
+    "tiff-sweep": "napari_cropeq.volume.export:remove",
+    "forget": "napari_cropeq.volume.journal:Journal.forget",
+    "discard": "napari_cropeq.volume.store:DiskStore.discard",
+}
+STEPS = CREATE | SHARD | END | END_TIFF
+
+
+@dataclass(frozen=True)
+class Job:
+    """An export, and the faults that are made before it begins."""
+
+    output: Path
+    source: Path
+    model: Path
+    existing: str = "resume"
+    options: dict[str, Any] = field(default_factory=dict)  # of the result
+    tile: int = TILE
+    faults: tuple[Callable[[Job], None], ...] = ()
+    close_at: int | None = None  # number of the step after which the run is cancelled
+    words: tuple[str, ...] = ()  # the command line instead
+
+    @property
+    def report(self) -> Path:
+        """Where the process tells what it did."""
+        return self.output.parent.with_name(self.output.parent.name + ".report")
+
+    def tell(self, **what: Any) -> None:
+        """Add a line to the report; it is there whatever happens next."""
+        handle = os.open(self.report, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(handle, (json.dumps(what) + "\n").encode())
+        os.close(handle)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a process ended."""
+
+    code: int
+    lines: list[dict[str, Any]]
+
+    def _all(self, key: str) -> list[Any]:
+        return [line[key] for line in self.lines if key in line]
+
+    @property
+    def killed(self) -> bool:
+        """Whether it was killed, and did not come to its end."""
+        return self.code == -signal.SIGKILL
+
+    @property
+    def computed(self) -> list[Any]:
+        """Channel and first voxel of every part that the network was called for."""
+        return self._all("computed")
+
+    @property
+    def unread(self) -> list[Any]:
+        """Bricks of the source that could not be read, once for each try."""
+        return self._all("unread")
+
+    @property
+    def refused(self) -> list[Any]:
+        """Calls of the network for which memory was too little."""
+        return self._all("refused")
+
+    @property
+    def error(self) -> str:
+        """What it said."""
+        return "; ".join(self._all("error"))
+
+    @property
+    def traced(self) -> list[Any]:
+        """The operations on files of the output."""
+        return self._all("operation")
+
+    @property
+    def seconds(self) -> float:
+        """From its first line to its last."""
+        return float(self._all("ended")[0])
+
+    @property
+    def begun(self) -> int:
+        """Tiles that were there already."""
+        return int(self._all("begun")[0])
+
+    @property
+    def stages(self) -> list[str]:
+        """What it went through."""
+        return list(dict.fromkeys(self._all("stage")))
+
+
+# -- in the process ------------------------------------------------------------------------------------
+
+
+def run(job: Job) -> None:
+    """Do a job: the export's engine, with small tiles and three levels."""
+    import torch
+
+    from napari_cropeq.volume import pyramid
+    from napari_cropeq.volume.superres import SuperResolution
+
+    torch.set_num_threads(1)
+    pyramid.SMALLEST = SMALLEST
+    SuperResolution.bulk_part = property(lambda _: PART)
+    compute = SuperResolution.compute
+
+    def told(self, lead, box, *rest):
+        job.tell(computed=[*lead, *box.start])
+        return compute(self, lead, box, *rest)
+
+    SuperResolution.compute = told
+    start = time.monotonic()
+    job.tell(pid=os.getpid())
+    for fault in job.faults:
+        fault(job)
+    try:
+        code = command_line(job) if job.words else engine(job)
+    except (OSError, ValueError, MemoryError) as error:
+        job.tell(error=f"{type(error).__name__}: {error}")
+        code = 1
+    job.tell(ended=time.monotonic() - start)
+    sys.exit(code)
+
+
+def result_of(job: Job) -> Any:
+    """Open source and model."""
+    from napari_cropeq.core.model import Model
+    from napari_cropeq.volume.sources import open_source
+    from napari_cropeq.volume.superres import SuperResolution
+
+    return SuperResolution(open_source(job.source), Model.load(job.model), device="cpu", **job.options)
+
+
+def engine(job: Job) -> int:
+    """Run the export's engine."""
+    from napari_cropeq.volume.export import export
+
+    steps = export(result_of(job), job.output, job.tile, job.existing)
+    for number, step in enumerate(steps):
+        if number == 0:
+            job.tell(begun=step.begun)
+        job.tell(stage=step.stage)
+        if number == job.close_at:
+            steps.close()
+            return 130
+    return 0
+
+
+def command_line(job: Job) -> int:
+    """Run ``cropeq``."""
+    from napari_cropeq.cli import main
+
+    with open(f"{job.report}.said", "a", encoding="utf-8") as said:
+        sys.stdout = sys.stderr = said
+        return main(list(job.words))
+
+
+def die() -> None:
+    """End this process as the kernel does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(LIMIT)
+
+
+@dataclass(frozen=True)
+class KillAt:
+    """Kill the process before or after the n-th time a step is taken."""
+
+    step: str
+    when: str
+    number: int = 1
+
+    def __call__(self, job: Job) -> None:
+        module, _, path = STEPS[self.step].partition(":")
+        *classes, name = path.split(".")
+        owner = resolve_name(":".join([module, *[".".join(classes)] * bool(classes)]))
+        function, calls = getattr(owner, name), itertools.count(1)
+
+        def killing(*arguments, **options):
+            last = next(calls) == self.number
+            if last and self.when == "before":
+                die()
+            returned = function(*arguments, **options)
+            if last:
+                die()
+            return returned
+
+        setattr(owner, name, killing)
+
+
+class Operations:
+    """Counts what is done to files of the output: opened to be written, named, made, removed, synced."""
+
+    EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate")
+
+    def __init__(self, job: Job, act: Callable[[int, str], None]) -> None:
+        self._folder, self._act = str(job.output.parent), act
+        self._calls, self._fsync, self._here = itertools.count(1), os.fsync, threading.local()
+        os.fsync = self._synced
+        sys.addaudithook(self._heard)
+
+    def _synced(self, handle: int) -> None:
+        self._count("fsync")
+        self._fsync(handle)
+
+    def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            if not isinstance(arguments[2], int) or not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+                return
+        elif event not in self.EVENTS:
+            return
+        path = os.fspath(arguments[0]) if isinstance(arguments[0], str | os.PathLike) else ""
+        # What is removed with its folder is named within it.
+        if path.startswith(self._folder + os.sep) or (event != "open" and not os.path.isabs(path)):
+            self._count(f"{event} {os.path.basename(path)}")
+
+    def _count(self, what: str) -> None:
+        if getattr(self._here, "busy", False):
+            return
+        self._here.busy = True
+        self._act(next(self._calls), what)
+        self._here.busy = False
+
+
+@dataclass(frozen=True)
+class KillBeforeOperation:
+    """Kill the process before the n-th thing that it does to the files of its output."""
+
+    number: int
+
+    def __call__(self, job: Job) -> None:
+        Operations(job, lambda number, _: die() if number == self.number else None)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Tell of all that is done to the files of the output."""
+
+    def __call__(self, job: Job) -> None:
+        Operations(job, lambda _, what: job.tell(operation=what))
+
+
+@dataclass(frozen=True)
+class TearLine:
+    """Kill the process when half of a journal's line is on the disk."""
+
+    number: int
+
+    def __call__(self, job: Job) -> None:
+        from napari_cropeq.volume.journal import Record
+
+        line, calls = Record.line, itertools.count(1)
+
+        def torn(record: Record) -> str:
+            text = line(record)
+            if next(calls) == self.number:
+                (journal,) = job.output.parent.glob("*.partial.ome.zarr/.cropeq/journal-*")
+                with open(journal, "a", encoding="utf-8") as file:
+                    file.write(text[: len(text) // 2])
+                die()
+            return text
+
+        Record.line = torn
+
+
+@dataclass(frozen=True)
+class TearShard:
+    """Kill the process when half of a shard is in the file beside its place."""
+
+    number: int
+
+    def __call__(self, job: Job) -> None:
+        calls = itertools.count(1)
+
+        def heard(event: str, arguments: tuple[Any, ...]) -> None:
+            if event == "os.rename" and "/c/" in str(arguments[0]) and next(calls) == self.number:
+                os.truncate(arguments[0], os.path.getsize(arguments[0]) // 2)
+                die()
+
+        sys.addaudithook(heard)
+
+
+@dataclass(frozen=True)
+class SlowDisk:
+    """Let writing a shard take longer than computing some."""
+
+    def __call__(self, job: Job) -> None:
+        from napari_cropeq.volume.shards import Shards
+
+        write = Shards.write
+
+        def slow(self, *arguments):
+            time.sleep(0.2)
+            return write(self, *arguments)
+
+        Shards.write = slow
+
+
+@dataclass(frozen=True)
+class ClockJumps:
+    """Let the clock on the wall jump by days, to and fro, and the times of files with it."""
+
+    seed: int
+
+    def __call__(self, job: Job) -> None:
+        chance, clock = random.Random(self.seed), time.time
+
+        def now() -> float:
+            return clock() + chance.uniform(-1000, 1000) * DAY
+
+        time.time, time.time_ns = now, lambda: int(now() * 1e9)
+        for path in job.output.parent.rglob("*"):
+            os.utime(path, (now(), now()))
+
+
+@dataclass(frozen=True)
+class FileLimit:
+    """Let no file be larger than this, as a quota does."""
+
+    size: int
+
+    def __call__(self, job: Job) -> None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, resource.RLIM_INFINITY))
+
+
+@dataclass(frozen=True)
+class BreakSource:
+    """Have a chunk of the source unreadable once work has begun: a link to itself, which no system can open."""
+
+    chunk: str  # of the source's first level
+    times: int | None = None  # reads after which it is whole again; never by default
+
+    def __call__(self, job: Job) -> None:
+        from napari_cropeq.volume import bricks, filling
+
+        bricks.Bricks.__init__.__defaults__ = (1,)  # what has been read is read again
+        filling.RETRIES = (0.01, 0.02)
+        path, reads = job.source / self.chunk, itertools.count(1)
+        brick = bricks.Bricks._brick
+        when_work_begins(lambda: break_chunk(path))
+
+        def read(self_, number):
+            try:
+                return brick(self_, number)
+            except OSError:
+                job.tell(unread=str(number))
+                if next(reads) == self.times:
+                    mend_chunk(path)
+                raise
+
+        bricks.Bricks._brick = read
+
+
+def when_work_begins(act: Callable[[], None]) -> None:
+    """Do something once source and model are open and the first tile is wanted."""
+    from napari_cropeq.volume.scheduler import Scheduler
+
+    run = Scheduler.run
+
+    def acted(self, *arguments, **options):
+        act()
+        return run(self, *arguments, **options)
+
+    Scheduler.run = acted
+
+
+def break_chunk(path: Path) -> None:
+    """Put a link to itself in the place of a file."""
+    if not path.is_symlink():
+        os.replace(path, f"{path}.whole")
+        path.symlink_to(path.name)
+
+
+def mend_chunk(path: Path) -> None:
+    """Put the file back."""
+    os.replace(f"{path}.whole", path)
+
+
+@dataclass(frozen=True)
+class ScarceMemory:
+    """Let a call of the network have no more than this much memory; the error is torch's own."""
+
+    room: int  # bytes
+
+    def __call__(self, job: Job) -> None:
+        import torch
+
+        from napari_cropeq.core.network import ValidNetwork
+
+        predict = ValidNetwork.predict
+
+        def scarce(self_, batch):
+            if batch.numel() * 8 > self.room:
+                job.tell(refused=batch.numel() * 8)
+                torch.empty(2**55)
+            return predict(self_, batch)
+
+        when_work_begins(lambda: setattr(ValidNetwork, "predict", scarce))
+
+
+# -- outside -------------------------------------------------------------------------------------------
+
+PRELOADED = ["torch._dynamo", "napari_cropeq.volume.export", "napari_cropeq.volume.sources", "napari_cropeq.cli"]
+
+
+class Running:
+    """A job under way in a process of its own."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        job.report.unlink(missing_ok=True)
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        self._process = context.Process(target=run, args=(job,), daemon=True)
+        self._process.start()
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The report so far."""
+        text = self.job.report.read_text() if self.job.report.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    def wait_for(self, number: int) -> Running:
+        """Wait until it has computed some parts, or has ended."""
+        deadline = time.monotonic() + LIMIT
+        while self._process.is_alive() and len(Ran(0, self.lines).computed) < number:
+            assert time.monotonic() < deadline, "it does not begin"
+            time.sleep(0.002)
+        return self
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, unless it has ended."""
+        if self._process.is_alive():
+            os.kill(self._process.pid, number)
+
+    def end(self) -> Ran:
+        """Wait for its end."""
+        self._process.join(LIMIT)
+        if self._process.exitcode is None:
+            self._process.kill()
+            raise AssertionError(f"hangs: {self.lines[-3:]}")
+        return Ran(self._process.exitcode, self.lines)
+
+
+def done(job: Job) -> Ran:
+    """Run a job to its end."""
+    return Running(job).end()
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Return the files of an output by their names."""
+    if path.is_file():
+        return {"": path.read_bytes()}
+    return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+def write_source(path: Path, seed: int = 0) -> Path:
+    """Write an OME-Zarr of two channels."""
+    from napari_cropeq.volume.image_info import ImageInfo
+    from napari_cropeq.volume.ome_metadata import Level, write_metadata
+
+    rng = np.random.default_rng(seed)
+    voxels = (rng.integers(0, 3000, SHAPE) + np.linspace(0, 900, SHAPE[-1])).astype(np.uint16)
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.create_array("0", data=voxels, chunks=(1, 10, 20, 24))
+    write_metadata(path, ImageInfo("czyx", (2.5, 1.0, 1.0), "micrometer", name="stack"), [Level("0")])
+    return path

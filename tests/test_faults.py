@@ -1,0 +1,560 @@
+"""Whatever befalls an export: gone on with, it ends with the bytes of one that nothing befell.
+
+A reduced set; the marker ``soak`` has all of it (``make soak``).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import faults
+from conftest import random_network, work_threads
+from faults import (
+    IN_FLIGHT,
+    SHARDS,
+    TILE,
+    TILES,
+    BreakSource,
+    ClockJumps,
+    FileLimit,
+    Job,
+    KillAt,
+    KillBeforeOperation,
+    Ran,
+    Running,
+    ScarceMemory,
+    SlowDisk,
+    TearLine,
+    TearShard,
+    Trace,
+    contents,
+    done,
+    mend_chunk,
+    write_source,
+)
+from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.volume import pyramid, store
+from napari_cropeq.volume.destination import partial_of, remove
+from napari_cropeq.volume.export import export
+from napari_cropeq.volume.journal import Journal
+from window import TIMEOUT, cells, dock, model_for
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+
+ZARR, TIFF = "out.ome.zarr", "out.ome.tif"
+PARTS = 2  # of a tile
+soak = pytest.mark.soak
+
+
+def write_model(path: Path, filters: int = 4) -> Path:
+    scales = [Normalisation(0.0, 4000.0)]
+    Model(random_network("valid", filters), Acquisition((2.5, 1, 1)), scales).save(path)
+    return path
+
+
+class Bench:
+    """Source, models, and what undisturbed exports of them hold."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.source, self.other_source = (write_source(folder / f"{n}.ome.zarr", n) for n in (0, 1))
+        self.model, self.other_model = (write_model(folder / f"{n}.safetensors", n) for n in (4, 5))
+        self._undisturbed: dict[str, tuple[dict[str, bytes], Ran]] = {}
+
+    def job(self, output: Path, **options) -> Job:
+        return Job(output, self.source, self.model, **options)
+
+    def undisturbed(self, name: str) -> tuple[dict[str, bytes], Ran]:
+        """Return what an undisturbed export holds, and how it ran."""
+        if name not in self._undisturbed:
+            output = self.folder / f"undisturbed-{name}" / name
+            output.parent.mkdir()
+            ran = done(self.job(output, faults=(Trace(),)))
+            assert ran.code == 0 and len(ran.computed) == TILES * PARTS
+            self._undisturbed[name] = contents(output), ran
+        return self._undisturbed[name]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture
+def case(bench, tmp_path, record_property) -> Case:
+    return Case(bench, tmp_path / "case", record_property)
+
+
+class Case:
+    """An output, what is done to it, and whether it ends as an undisturbed one."""
+
+    def __init__(self, bench: Bench, folder: Path, record) -> None:
+        self.bench, self.folder, self._record = bench, folder, record
+        folder.mkdir()
+
+    def job(self, name: str = ZARR, *made, **options) -> Job:
+        return self.bench.job(self.folder / name, **({"faults": made} | options))
+
+    def claimed(self, name: str = ZARR) -> set:
+        """Return the tiles that are said to be there: by the journal, or by the output's name."""
+        output = self.folder / name
+        if output.exists() and not Journal(partial_of(output)).exists:
+            return set(range(TILES))
+        return {r.shard[1:] for r in Journal(partial_of(self.folder / name)).records() if r.shard[0] == 0}
+
+    def killed(self, job: Job) -> Ran:
+        ran = done(job)
+        assert ran.killed, (ran.code, ran.error, ran.stages)
+        return ran
+
+    def ends_equal(
+        self,
+        before: Ran | None = None,
+        name: str = ZARR,
+        redone: int = 0,
+        old: dict[str, bytes] | None = None,
+        **options,
+    ) -> Ran:
+        """Go on with it, and see what it ends with and what was computed for that.
+
+        Parameters
+        ----------
+        before : Ran
+            The run that ended early.
+        redone : int
+            Tiles that are to be computed again because they were damaged.
+        old : dict, optional
+            What stood there before.
+        """
+        claimed = self.claimed(name) if before is not None else set()
+        expected, _ = self.bench.undisturbed(name)
+        if (self.folder / name).exists():
+            stands = {key: file for key, file in contents(self.folder / name).items() if not key.startswith(".cropeq")}
+            assert stands in (expected, old), "what bears the name is complete"
+        ran = done(self.job(name, **options))
+        assert ran.code == 0, ran.error
+        found = contents(self.folder / name)
+        equal = found == expected
+        lost = 0
+        if before is not None:
+            assert len(ran.computed) == PARTS * (TILES - len(claimed) + redone), "what is claimed is not done again"
+            lost = len(before.computed) - PARTS * len(claimed)
+            assert lost <= PARTS * IN_FLIGHT, "no more than what was in flight was lost"
+        self._record("store", {"equal": equal, "killed": before is not None and before.killed, "parts_lost": lost})
+        assert sorted(found) == sorted(expected)
+        assert equal, [key for key in expected if found[key] != expected[key]]
+        assert os.listdir(self.folder) == [name], "and nothing else is left"
+        return ran
+
+
+def often(*numbers: int, all_of: range) -> Iterator:
+    """Yield ``numbers``, and the others of a range as cases for the soak."""
+    for number in all_of:
+        yield number, () if number in numbers else soak
+
+
+# -- SIGKILL -------------------------------------------------------------------------------------------
+
+
+MOMENTS = [(ZARR, n, marks) for n, marks in often(0, 1, 2, all_of=range(20))] + [(TIFF, n, soak) for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"), [pytest.param(name, n, id=f"{name[8:]}-moment-{n}", marks=marks) for name, n, marks in MOMENTS]
+)
+def test_killed_at_a_random_moment(case, name, seed):
+    _, undisturbed = case.bench.undisturbed(name)
+    moment = random.Random(seed).uniform(0, undisturbed.seconds)
+    while not (ran := killed_after(moment, case.job(name))).killed:
+        remove(case.folder / name)  # it was done by then
+        moment *= 0.8
+    case.ends_equal(ran, name)
+
+
+def killed_after(seconds: float, job: Job) -> Ran:
+    """Kill it some time after it has begun to compute."""
+    running = Running(job)
+    running.wait_for(1)
+    time.sleep(seconds)
+    running.signal(signal.SIGKILL)
+    return running.end()
+
+
+@soak
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_again_and_again(case, seed):
+    chance = random.Random(seed)
+    for _ in range(8):
+        killed_after(chance.uniform(0, 0.3), case.job())
+    case.ends_equal()
+
+
+# The steps of every run, and how often each is taken: the first time, in the middle, the last time.
+TIMES = {
+    **dict.fromkeys(faults.CREATE, (1,)),
+    "array": (1, 2, 3),
+    **dict.fromkeys(faults.SHARD, (1, 2, 7, SHARDS)),
+    "compress": (1, 9),
+    "rename": (1, 8, 14, 21),  # those of metadata come first
+    "level": (1, 3, 6),
+    **dict.fromkeys(faults.END, (1,)),
+    "metadata-sync": (1, 4),
+}
+QUICK = {
+    ("header", "before", 1),
+    ("unlink", "after", 7),
+    ("rename", "before", 21),
+    ("shard-write", "after", 2),
+    ("claim", "after", SHARDS),
+    ("level", "before", 3),
+    ("marker", "after", 1),
+    ("name", "after", 1),
+    ("tiff-write", "after", 1),
+    ("discard", "after", 1),
+}
+
+
+def steps(names, times) -> list:
+    kills = [(s, when, n) for s in names for n in times[s] for when in ("before", "after")]
+    return [
+        pytest.param(KillAt(*kill), id="{1}-{0}-{2}".format(*kill), marks=() if kill in QUICK else soak)
+        for kill in kills
+    ]
+
+
+@pytest.mark.parametrize("kill", steps(faults.CREATE | faults.SHARD | faults.END, TIMES))
+def test_killed_at_a_step(case, kill):
+    case.ends_equal(case.killed(case.job(ZARR, kill)))
+
+
+@pytest.mark.parametrize("kill", steps(faults.END_TIFF, dict.fromkeys(faults.END_TIFF, (1,))))
+def test_killed_at_a_step_of_a_tiff(case, kill):
+    case.ends_equal(case.killed(case.job(TIFF, kill)), TIFF)
+
+
+# Every single thing that a run does to a file, however the code is cut: evenly over the run, and each of its end.
+OPERATIONS = [(ZARR, n / 20) for n in range(20)] + [(ZARR, -n) for n in range(1, 36)]
+OPERATIONS += [(TIFF, n / 4) for n in range(4)] + [(TIFF, -n) for n in range(1, 100, 6)]
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        pytest.param(
+            name,
+            where,
+            id=f"{name[8:]}-{where:.0%}" if where >= 0 else f"{name[8:]}{where}",
+            marks=() if (name, where) in {(ZARR, -4), (TIFF, -37)} else soak,
+        )
+        for name, where in OPERATIONS
+    ],
+)
+def test_killed_before_an_operation(case, name, where):
+    _, undisturbed = case.bench.undisturbed(name)
+    total = len(undisturbed.traced)
+    number = 1 + (int(where * total) if where >= 0 else max(0, total + where))
+    case.ends_equal(case.killed(case.job(name, KillBeforeOperation(number))), name)
+
+
+TORN = [
+    *(pytest.param(TearLine(n), id=f"line-{n}", marks=m) for n, m in often(5, all_of=range(1, SHARDS + 1, 2))),
+    *(pytest.param(TearShard(n), id=f"shard-{n}", marks=m) for n, m in often(3, all_of=range(1, SHARDS + 1, 2))),
+]
+
+
+@pytest.mark.parametrize("tear", TORN)
+def test_killed_in_the_middle_of_writing(case, tear):
+    case.ends_equal(case.killed(case.job(ZARR, tear)))
+
+
+@pytest.mark.parametrize("name", [pytest.param(ZARR, id="zarr"), pytest.param(TIFF, id="tiff", marks=soak)])
+@pytest.mark.parametrize(
+    "where", [pytest.param(n, id=f"{-n}-before-the-end", marks=m) for n, m in often(-6, all_of=range(-24, 0, 2))]
+)
+def test_killed_while_it_replaces_an_old_output(case, name, where):
+    """The old output or the new one stands there, or beside it; --overwrite, then --resume, ends with the new one."""
+    old = case.folder / name
+    done(replace(case.job(name), source=case.bench.other_source))
+    before = contents(old)
+    _, undisturbed = case.bench.undisturbed(name)
+    kill = KillBeforeOperation(len(undisturbed.traced) + where)
+    killed = case.killed(case.job(name, kill, existing="overwrite"))
+    held = [contents(path) for path in case.folder.iterdir() if path.name.startswith(name)]
+    new, _ = case.bench.undisturbed(name)
+    held = [{key: file for key, file in one.items() if not key.startswith(".cropeq")} for one in held]
+    assert any(one in (before, new) for one in held), "one of the two is whole"
+    case.ends_equal(killed, name, old=before)
+
+
+def test_killed_while_the_disk_is_slow(case):
+    """What is computed does not outrun what is written."""
+    case.ends_equal(case.killed(case.job(ZARR, SlowDisk(), KillAt("claim", "after", 3))))
+
+
+# -- damage, disk, source ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", [pytest.param(0, id="inner", marks=soak), pytest.param(-1, id="border")])
+@pytest.mark.parametrize("level", [0, pytest.param(1, marks=soak)], ids="level-{}".format)
+@pytest.mark.parametrize("kind", ["truncated", "flipped"])
+def test_a_damaged_shard_is_done_again(case, kind, level, which):
+    killed = case.killed(case.job(ZARR, KillAt("claim", "after", SHARDS - 1)))
+    shards = [p for p in (partial_of(case.folder / ZARR) / str(level) / "c").rglob("*") if p.is_file()]
+    shard = sorted(shards)[which]
+    content = bytearray(shard.read_bytes())
+    if kind == "truncated":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) // 3] ^= 16
+    shard.write_bytes(content)
+    case.ends_equal(killed, redone=level == 0)
+
+
+@pytest.fixture
+def disk(case) -> Iterator:
+    """Make the case's folder a small disk of its own, and give what changes its size."""
+
+    def mount(options: str) -> bool:
+        words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(case.folder)]
+        return shutil.which("mount") is not None and subprocess.run(words, capture_output=True).returncode == 0
+
+    if not mount("size=64k"):
+        pytest.skip("only the administrator may make a small disk")
+    try:
+        yield lambda size: mount(f"remount,size={size}k")
+    finally:
+        subprocess.run(["umount", "--lazy", str(case.folder)], check=True)
+
+
+FULL = r"OSError: (\[Errno \d+\] )?Got a full disk while writing out\.(partial\.ome\.zarr|ome\.tif\.partial), "
+FULL += r"expected more room: make space and resume, what is done is kept\.?"
+
+
+SIZES = [(ZARR, n, m) for n, m in often(64, 160, all_of=range(16, 260, 24))]
+SIZES += [(TIFF, n, m) for n, m in often(400, all_of=range(240, 560, 40))]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [pytest.param(name, n, id=f"{name[8:]}-{n}k", marks=m) for name, n, m in SIZES]
+)
+def test_a_full_disk(case, disk, name, size):
+    disk(size)
+    ran = done(case.job(name))
+    assert ran.code == 1
+    assert re.fullmatch(FULL, ran.error), ran.error
+    again = done(case.job(name))
+    assert again.code == 1 and re.fullmatch(FULL, again.error), "and again, without more room"
+    disk(65536)
+    case.ends_equal(again, name)
+
+
+@pytest.mark.parametrize(
+    "size", [pytest.param(n, id=f"{n}-bytes", marks=m) for n, m in often(20_000, all_of=range(2000, 40_000, 6000))]
+)
+def test_a_quota(case, size):
+    """No file may grow beyond a limit: the error is the system's own."""
+    ran = done(case.job(ZARR, FileLimit(size)))
+    assert ran.code == 1 and re.fullmatch(FULL, ran.error), ran.error
+    case.ends_equal(ran)
+
+
+@pytest.fixture
+def whole_source(bench) -> Iterator[None]:
+    """Have the source whole again after the test."""
+    yield
+    for path in bench.source.rglob("*.whole"):
+        mend_chunk(Path(str(path).removesuffix(".whole")))
+
+
+CHUNKS = [
+    pytest.param("0/c/0/0/1/0", r"c 0, z 0 to 24, y 0 to 24, x 0 to 24 \(voxels", id="channel-0"),
+    pytest.param("0/c/1/1/1/0", r"c 1, z 0 to 24, y 0 to 24, x 0 to 24 \(voxels", id="channel-1", marks=soak),
+]
+
+
+@pytest.mark.usefixtures("whole_source")
+@pytest.mark.parametrize(("chunk", "where"), CHUNKS)
+def test_a_chunk_that_cannot_be_read(case, chunk, where):
+    """It is read three times, told of, and whatever does not need it is done; mended, the rest follows."""
+    ran = done(case.job(ZARR, BreakSource(chunk)))
+    boxes = TILES // 2  # all of its channel: they see 23 slices around them
+    assert ran.code == 1 and "Too many levels of symbolic links" in ran.error
+    assert re.match(f"OSError: Got {boxes} boxes that could not be computed, the first at {where}", ran.error)
+    assert ran.error.endswith("The others are kept: mend the source and resume.")
+    assert len(case.claimed()) == TILES - boxes, "the rest went on"
+    assert len(ran.unread) >= 3 * boxes, "each was tried again"
+    mend_chunk(case.bench.source / chunk)
+    again = done(case.job(ZARR, close_at=0))
+    assert again.begun == TILES - boxes
+    case.ends_equal()
+
+
+@pytest.mark.usefixtures("whole_source")
+def test_a_chunk_that_can_be_read_a_moment_later(case):
+    job = case.job(ZARR, BreakSource("0/c/0/0/1/0", times=2))
+    ran = done(job)
+    assert ran.code == 0 and len(ran.unread) == 2
+    assert case.ends_equal().computed == [], "it was complete"
+
+
+# -- others --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ending", [pytest.param(signal.SIGCONT, id="goes-on"), pytest.param(signal.SIGKILL, id="dies")]
+)
+@pytest.mark.parametrize("existing", ["resume", pytest.param("overwrite", marks=soak)])
+def test_two_processes_on_one_store(case, existing, ending):
+    running = Running(case.job())
+    running.wait_for(4)
+    running.signal(signal.SIGSTOP)
+    second = done(case.job(existing=existing))
+    assert (second.code, second.computed) == (1, [])
+    assert second.error == (
+        "BlockingIOError: Another process is writing to out.partial.ome.zarr now, expected nobody: wait for its end, "
+        "or choose another output."
+    )
+    running.signal(ending)
+    first = running.end()
+    assert first.code == (0 if ending == signal.SIGCONT else -signal.SIGKILL)
+    case.ends_equal(first)
+
+
+CHANGES = [
+    pytest.param(lambda job, bench: replace(job, model=bench.other_model), "another model (", id="weights"),
+    pytest.param(lambda job, bench: replace(job, source=bench.other_source), "another source: voxels (", id="source"),
+    pytest.param(
+        lambda job, bench: replace(job, tile=16),
+        "another tile grid: shard ([24, 24, 24], now [16, 16, 16]); another tile grid: chunk",
+        id="tile-grid",
+    ),
+    pytest.param(
+        lambda job, bench: replace(job, options={"dtype": "float32"}), "another type (uint16, now float32)", id="type"
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES)
+def test_changed_between(case, change, words):
+    killed = case.killed(case.job(ZARR, KillAt("claim", "after", 5)))
+    before = contents(partial_of(case.folder / ZARR))
+    other = done(change(case.job(), case.bench))
+    assert (other.code, other.computed) == (1, [])
+    assert other.error.startswith(f"ValueError: Got out.partial.ome.zarr, which was begun with {words}")
+    assert other.error.endswith("go on with what it was begun with, or start it anew (--overwrite).")
+    assert contents(partial_of(case.folder / ZARR)) == before
+    case.ends_equal(killed)
+
+
+@pytest.mark.parametrize("seed", [pytest.param(n, id=f"jumps-{n}", marks=m) for n, m in often(0, all_of=range(4))])
+@pytest.mark.parametrize("name", [pytest.param(ZARR, id="zarr"), pytest.param(TIFF, id="tiff", marks=soak)])
+def test_a_clock_that_jumps(case, name, seed):
+    """By years, to and fro, within the runs and between them; the times of all files are wrong too."""
+    killed = case.killed(case.job(name, ClockJumps(seed), KillAt("claim", "after", 3 + 2 * seed)))
+    case.ends_equal(killed, name, faults=(ClockJumps(seed + 1),))
+
+
+@pytest.mark.parametrize(
+    "number", [pytest.param(n, id=f"step-{n}", marks=m) for n, m in often(3, 24, all_of=range(0, TILES * PARTS + 2, 3))]
+)
+@pytest.mark.parametrize("name", [pytest.param(ZARR, id="zarr"), pytest.param(TIFF, id="tiff", marks=soak)])
+def test_cancelled(case, name, number):
+    ran = done(case.job(name, close_at=number))
+    assert ran.code == 130
+    if not case.claimed(name):
+        assert os.listdir(case.folder) == [], "of nothing, nothing is left"
+    case.ends_equal(ran, name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=soak)], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("seed", [pytest.param(n, id=f"moment-{n}", marks=m) for n, m in often(0, all_of=range(4))])
+@pytest.mark.parametrize("name", [pytest.param(ZARR, id="zarr"), pytest.param(TIFF, id="tiff", marks=soak)])
+def test_interrupted(case, name, seed, number):
+    """The real command line, in a process that gets a real signal."""
+    job = case.job(name)
+    words = ["export", job.source, "-m", job.model, "-o", job.output, "--tile", TILE, "--device", "cpu"]
+    running = Running(replace(job, words=tuple(map(str, words))))
+    running.wait_for(1)
+    _, undisturbed = case.bench.undisturbed(name)
+    time.sleep(random.Random(seed).uniform(0, undisturbed.seconds / 2))
+    running.signal(number)
+    ran = running.end()
+    assert ran.code in (0, 130), "interrupted, if it was not done"
+    case.ends_equal(ran, name)
+
+
+@pytest.mark.parametrize(
+    ("room", "words"),
+    [
+        pytest.param(2**18, "", id="smaller-calls"),
+        pytest.param(
+            0, "MemoryError: Got 12 boxes that could not be computed, .*: Got too little memory for a", id="too-little"
+        ),
+    ],
+)
+def test_out_of_memory(case, room, words):
+    """Calls of the network become smaller, with the same bits; where that does not help, it is told."""
+    ran = done(case.job(ZARR, ScarceMemory(room)))
+    assert ran.refused, "it was too much"
+    assert ran.code == (1 if words else 0) and re.match(words, ran.error), ran.error
+    assert not words or ran.error.endswith("The others are kept: make memory free and resume.")
+    case.ends_equal()
+
+
+# -- the window ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Have the window's runs made of many small shards, on three levels."""
+    monkeypatch.setattr(pyramid, "SMALLEST", faults.SMALLEST)
+    monkeypatch.setattr(store, "BULK", (TILE,) * 3)
+
+
+ENDINGS = [
+    pytest.param(lambda viewer, dock: dock.buttons["stop"].native.click(), id="stop"),
+    pytest.param(lambda viewer, dock: viewer.window.remove_dock_widget(dock), id="dock-closed", marks=soak),
+    pytest.param(lambda viewer, dock: viewer.layers.clear(), id="layers-removed", marks=soak),
+    pytest.param(lambda viewer, dock: viewer.close(), id="window-closed"),
+]
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    "tiles", [pytest.param(n, id=f"{n}-tiles", marks=m) for n, m in often(5, all_of=range(1, 14, 4))]
+)
+def test_ended_in_the_window(viewer, qtbot, tmp_path, ending, tiles, record_property):
+    """A real one; what it began is gone on with, and equals what was never in a window."""
+    viewer.add_image(cells((20, 40, 72)), scale=(2.5, 1, 1), name="cells")
+    volume = dock(viewer, "Volume")
+    volume.session.use_model(model_for(filters=16), "a model")
+    (tmp_path / "out").mkdir()
+    output = tmp_path / "out" / ZARR
+    volume.destination.value = output
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.result.worker is not None and volume.result.worker.disk is not None, timeout=TIMEOUT)
+    begun, result = volume.result.worker.disk, volume.result.result
+    qtbot.waitUntil(lambda: len(begun) >= tiles, timeout=TIMEOUT)
+    ending(viewer, volume)
+    qtbot.waitUntil(lambda: not volume.result.busy or not work_threads(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: not begun._held, timeout=TIMEOUT)
+    first, *_ = export(result, output, existing="resume")
+    list(export(result, tmp_path / ZARR))
+    equal = contents(output) == contents(tmp_path / ZARR)
+    record_property("store", {"equal": equal, "killed": False, "parts_lost": 0})
+    assert equal and first.begun >= tiles
+    assert os.listdir(tmp_path / "out") == [ZARR]

@@ -7,6 +7,8 @@ import logging
 import time
 from typing import Any
 
+from dask.system import CPU_COUNT
+
 __all__ = ["Cluster"]
 
 AHEAD = 2  # groups of tiles at a worker: one is computed, one waits or is written
@@ -34,9 +36,7 @@ class Cluster:
 
     def __init__(self, workers: int | None = None, scheduler: str | None = None) -> None:
         if (workers is None) == (scheduler is None):
-            raise ValueError(
-                f"Got {workers} workers and the scheduler {scheduler}, expected one of the two: choose one."
-            )
+            raise ValueError(f"Got {workers} workers and the scheduler {scheduler}, expected one of them: choose one.")
         if workers is not None and workers < 1:
             raise ValueError(f"Got {workers} workers, expected at least 1: give how many processes to start.")
         if importlib.util.find_spec("distributed") is None:
@@ -109,7 +109,6 @@ class Cluster:
 
     def _connect(self) -> Any:
         from distributed import Client, LocalCluster
-        from distributed.system import CPU_COUNT
 
         if self._scheduler is None:
             assert self._workers is not None

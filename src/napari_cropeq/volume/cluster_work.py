@@ -30,7 +30,7 @@ from napari_cropeq.volume.store import MODEL, DiskStore
 from napari_cropeq.volume.superres import SuperResolution
 from napari_cropeq.volume.tile_store import Tile
 
-__all__ = ["Outcome", "Work", "compute"]
+__all__ = ["Outcome", "Work", "check_source", "compute"]
 
 ASK_SECONDS = 0.5  # how often the network asks whether the run is still on
 
@@ -65,15 +65,11 @@ class Work:
         ValueError
             If the source is no file that a worker could open.
         """
-        if result.source.path is None:
-            raise ValueError(
-                f"Got {result.source.name}, which is in this process's memory, expected a file that the workers of a "
-                "cluster can open: save it first, or compute it without a cluster."
-            )
+        path = check_source(result)
         planes = "both" if len(result.planes) > 1 else "zyx"[result.planes[0]]
         dtype = "source" if result.dtype == result.source.data.dtype else str(result.dtype)
         return cls(
-            source=str(Path(result.source.path).absolute()),
+            source=str(Path(path).absolute()),
             folder=str(store.partial.absolute()),
             acquisition=result.acquisition,
             planes=planes,
@@ -82,6 +78,22 @@ class Work:
             fingerprint=json.dumps(store.fingerprint),
             word=store.permit.grant(),
         )
+
+
+def check_source(result: SuperResolution) -> str:
+    """Return the path of the source, which workers open themselves.
+
+    Raises
+    ------
+    ValueError
+        If it is in this process's memory.
+    """
+    if result.source.path is None:
+        raise ValueError(
+            f"Got {result.source.name}, which is in this process's memory, expected a file that the workers of a cluster "
+            "can open: save it first, or compute it without a cluster."
+        )
+    return result.source.path
 
 
 class _Computed:

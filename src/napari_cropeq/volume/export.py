@@ -10,6 +10,7 @@ from pathlib import Path
 
 from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.volume.cluster import Cluster
+from napari_cropeq.volume.cluster_work import check_source
 from napari_cropeq.volume.destination import check_output, output_kind, remove, replace_folder
 from napari_cropeq.volume.events import Event, Failed, Filled
 from napari_cropeq.volume.filling import Filling
@@ -98,6 +99,8 @@ def export(
         )
     if cluster is not None and share.count > 1:
         raise ValueError("Got a cluster and --shard-id, expected one of the two: a scheduler shares the work.")
+    if cluster is not None:
+        check_source(result)
     check_output(path, "resume" if share.count > 1 else existing)
     if existing != "overwrite" and path.exists() and unfinished(path) is None:
         remove(path / FOLDER)  # a kill between its naming and the end may have left it

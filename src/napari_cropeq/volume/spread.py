@@ -73,7 +73,7 @@ def spread(store: DiskStore, result: SuperResolution, cluster: Cluster) -> Itera
 
 def _outcome(future: Any, store: DiskStore, cluster: Cluster) -> Outcome:
     """Return what a task gave, or raise what went wrong as a sentence."""
-    from distributed import KilledWorker
+    from distributed import CancelledError, KilledWorker
 
     if future.status not in ("finished", "error"):
         raise cluster.lost()
@@ -81,15 +81,19 @@ def _outcome(future: Any, store: DiskStore, cluster: Cluster) -> Outcome:
         outcome = future.result()
     except KilledWorker as error:
         raise OSError(
-            f"Got {error.allowed_failures + 1} workers that died over the same tiles, the last {error.last_worker.address}"
-            ", expected them to live: give workers more memory, or use smaller tiles, and resume."
+            f"Got {error.allowed_failures + 1} workers that died over the same tiles, the last at "
+            f"{error.last_worker.address}, expected them to live: give workers more memory or use smaller tiles, and "
+            "resume."
         ) from error
     except StoppedError as error:
         raise OSError(
             f"Got {store.partial.name}, which workers may not write to any more, expected this process to be the only "
             "one at work on it: resume when no other is."
         ) from error
+    except CancelledError as error:
+        raise cluster.lost() from error
     except OSError as error:
+        cluster.check()
         raise told(error, store.partial.name) from error
     assert isinstance(outcome, Outcome)
     return outcome

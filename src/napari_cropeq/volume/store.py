@@ -370,9 +370,7 @@ class DiskStore:
 
     def _write_pending(self, tile: Tile) -> None:
         voxels = self._pending.get(tile)
-        if (
-            self._error is None and voxels is not None
-        ):  # after a failure nothing more is tried: the disk is full, or gone
+        if self._error is None and voxels is not None:  # after a failure nothing is tried: the disk is full, or gone
             self._write(0, tile, voxels)
             self._pending.pop(tile, None)
 

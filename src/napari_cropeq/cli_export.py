@@ -121,9 +121,10 @@ def _settings(arguments: argparse.Namespace) -> BatchSettings:
     from napari_cropeq.volume.batch import BatchSettings
 
     size = tuple(arguments.voxel_size) if arguments.voxel_size else None
-    existing = "resume" if arguments.resume else "overwrite" if arguments.overwrite else "refuse"
     planes, dtype, tile, device = arguments.planes, arguments.dtype, arguments.tile, arguments.device
     part, cluster = _part(arguments), _cluster(arguments)
+    goes_on = arguments.resume or part[1] > 1  # what the others have begun is there
+    existing = "resume" if goes_on else "overwrite" if arguments.overwrite else "refuse"
     return BatchSettings(_model(arguments), existing, planes, dtype, tile, size, device, part, cluster)
 
 

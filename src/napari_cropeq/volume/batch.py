@@ -118,15 +118,11 @@ class BatchSettings:
         for name, value, known in (("existing", self.existing, EXISTING), ("dtype", self.dtype, DTYPES)):
             if value not in known:
                 raise ValueError(f"Got {name} {value!r}, expected one of {', '.join(known)}: choose one of these.")
-        if Share(*self.part_of).count == 1:
-            return
-        if isinstance(self.model, OwnTraining):
+        if Share(*self.part_of).count > 1 and isinstance(self.model, OwnTraining):
             raise ValueError(
-                "Got --train for work that is shared, expected one model for all processes: train first (cropeq train), "
-                "and give the model (-m)."
+                "Got --train for work that is shared, expected one model for all processes: train first (cropeq "
+                "train), and give the model (-m)."
             )
-        if self.existing == "refuse":  # what the others have begun is there
-            object.__setattr__(self, "existing", "resume")
 
     def acquisition(self, source: Source) -> Acquisition:
         """Return how a source was sampled.

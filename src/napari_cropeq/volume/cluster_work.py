@@ -90,8 +90,8 @@ def check_source(result: SuperResolution) -> str:
     """
     if result.source.path is None:
         raise ValueError(
-            f"Got {result.source.name}, which is in this process's memory, expected a file that the workers of a cluster "
-            "can open: save it first, or compute it without a cluster."
+            f"Got {result.source.name}, which is in this process's memory, expected a file that the workers of a "
+            "cluster can open: save it first, or compute it without a cluster."
         )
     return result.source.path
 

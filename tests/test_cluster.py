@@ -21,6 +21,7 @@ from conftest import a_result, textured_volume
 from files import SIZE, a_model, a_stack, everything
 from napari_cropeq.cli import main
 from napari_cropeq.core.predict import StoppedError
+from napari_cropeq.core.recipe import Recipe
 from napari_cropeq.volume import pyramid
 from napari_cropeq.volume.batch import BatchSettings
 from napari_cropeq.volume.cluster import Cluster
@@ -54,9 +55,17 @@ def cluster():
         yield cluster
 
 
-@pytest.fixture
-def stack(tmp_path):
-    return a_stack(tmp_path / "a.ome.tif", textured_volume(SHAPE))
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    return a_stack(tmp_path_factory.mktemp("stack") / "a.ome.tif", textured_volume(SHAPE))
+
+
+@pytest.fixture(scope="module")
+def expected(stack, tmp_path_factory):
+    """The bytes of an undisturbed run in one process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pyramid, "SMALLEST", 20)
+        return undisturbed(result_of(stack), tmp_path_factory.mktemp("expected"))
 
 
 def result_of(path, **options) -> SuperResolution:
@@ -118,18 +127,17 @@ def test_workers_give_the_same_bytes(cluster, tmp_path, lead, options):
     assert sorted(os.listdir(tmp_path)) == ["a.ome.tif", "out.ome.zarr", "undisturbed.ome.zarr"]
 
 
-def test_an_ome_tiff(cluster, stack, tmp_path):
-    result = result_of(stack)
+def test_an_ome_tiff(cluster, tmp_path):
+    result = result_of(a_stack(tmp_path / "a.ome.tif"))
     for name, options in (("one.ome.tif", {}), ("out.ome.tif", {"cluster": cluster})):
         run(result, tmp_path / name, **options)
     assert np.array_equal(stored(tmp_path / "out.ome.tif"), stored(tmp_path / "one.ome.tif"))
     assert everything(tmp_path) == ["a.ome.tif", "one.ome.tif", "out.ome.tif"]
 
 
-def test_closed_it_is_gone_on_with(cluster, stack, tmp_path):
+def test_closed_it_is_gone_on_with(cluster, stack, expected, tmp_path):
     """By workers, by this process, and by workers again."""
     result, out = result_of(stack), tmp_path / "out.ome.zarr"
-    expected = undisturbed(result, tmp_path)
     for options in ({"cluster": cluster}, {}, {"cluster": cluster}):
         with closing(export(result, out, TILE, "resume", **options)) as steps:
             until_begun(steps)
@@ -145,13 +153,12 @@ def test_closed_it_is_gone_on_with(cluster, stack, tmp_path):
 
 
 @posix
-def test_a_killed_worker_costs_its_tiles_only(cluster, stack, tmp_path):
+def test_a_killed_worker_costs_its_tiles_only(cluster, stack, expected, tmp_path):
     result, out = result_of(stack), tmp_path / "out.ome.zarr"
-    expected = undisturbed(result, tmp_path)
     pids = cluster.client.run(os.getpid)
     with closing(export(result, out, TILE, cluster=cluster)) as steps:
         until_begun(steps)
-        claimed = [json.loads(line) for line in journal(out) if line.strip()]
+        claimed = [json.loads(line) for line in readable(journal_of(out, 0, 1)).splitlines() if line]
         before = {f"0/c/{'/'.join(map(str, index))}" for level, _, index, *_ in claimed if level == 0}
         when = {name: time for name, time in shards(out).items() if str(name) in before}
         os.kill(next(iter(pids.values())), signal.SIGKILL)
@@ -161,10 +168,6 @@ def test_a_killed_worker_costs_its_tiles_only(cluster, stack, tmp_path):
     assert when and all((out / name).stat().st_mtime_ns == time for name, time in when.items())
     cluster.client.wait_for_workers(2, timeout=WAIT)
     assert set(cluster.client.run(os.getpid).values()) != set(pids.values())
-
-
-def journal(out) -> list[str]:
-    return (partial_of(out) / ".cropeq" / "journal-0-of-1.jsonl").read_text().splitlines()
 
 
 @contextmanager
@@ -204,9 +207,8 @@ def wait_for(what):
     return found
 
 
-def test_a_killed_scheduler_leaves_a_store_that_is_gone_on_with(stack, tmp_path):
+def test_a_killed_scheduler_leaves_a_store_that_is_gone_on_with(stack, expected, tmp_path):
     result, out = result_of(stack), tmp_path / "out.ome.zarr"
-    expected = undisturbed(result, tmp_path)
     with processes(tmp_path, {}) as (address, scheduler), Cluster(scheduler=address) as cluster:
         with closing(export(result, out, TILE, cluster=cluster)) as steps:
             until_begun(steps)
@@ -239,7 +241,7 @@ def test_no_scheduler(stack, tmp_path, monkeypatch):
         pytest.raises(OSError, match="Got no scheduler at tcp://12"),
     ):
         run(result_of(stack), tmp_path / "out.ome.zarr", cluster=cluster)
-    assert everything(tmp_path) == ["a.ome.tif"]
+    assert everything(tmp_path) == []
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_is_done(cluster, tmp_path):
@@ -259,11 +261,17 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_done(cluster, tmp_path):
 
         Bricks.__init__.__defaults__ = (cap,)
 
+    def is_at(folder: str) -> bool:
+        from napari_cropeq.volume import cluster_work
+
+        return cluster_work._kept is not None and cluster_work._kept[0].folder == folder
+
     caps = cluster.client.run(lambda: __import__("napari_cropeq.volume.bricks").volume.bricks.CAP)
     cluster.client.run(keep, 1)
     try:
         with closing(export(result, out, TILE, cluster=cluster)) as steps:
             until_begun(steps)
+            wait_for(lambda: all(cluster.client.run(is_at, str(partial_of(out))).values()))
             chunk.write_bytes(whole[: len(whole) // 2])
             with pytest.raises(OSError, match=r"Got \d boxes that could not be .* first at z 0 to 32, y .*are kept"):
                 for _ in steps:
@@ -333,10 +341,11 @@ def test_who_writes_is_waited_for(tmp_path):
 
 
 @pytest.fixture
-def words(tmp_path):
-    """A command on a stack that takes some seconds."""
-    a_stack(tmp_path / "a.ome.tif", textured_volume((10, 320, 72)))
-    a_model(filters=32).save(tmp_path / "m.safetensors")
+def words(tmp_path, three_levels, monkeypatch):
+    """A command on a stack that takes some seconds; its store has the levels that other processes give it."""
+    monkeypatch.undo()
+    a_stack(tmp_path / "a.ome.tif", textured_volume((10, 224, 72)))
+    a_model(filters=16).save(tmp_path / "m.safetensors")
     model, out = str(tmp_path / "m.safetensors"), str(tmp_path / "out.ome.zarr")
     return ["export", str(tmp_path / "a.ome.tif"), "-m", model, "-o", out, "--device", "cpu", "--tile", str(TILE)]
 
@@ -362,7 +371,7 @@ def test_workers_of_the_command_line_end_with_it(words, tmp_path, capsys):
     process = started([*words, "--workers", "2"])
     out, children = tmp_path / "out.ome.zarr", []
     try:
-        wait_for(lambda: process.poll() is not None or len(shards(out)) > 8)
+        wait_for(lambda: process.poll() is not None or "\n[" in readable(journal_of(out, 0, 1)))
         assert process.poll() is None, process.communicate()
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 2
@@ -378,7 +387,7 @@ def test_workers_of_the_command_line_end_with_it(words, tmp_path, capsys):
     assert shards(out) and not out.exists()
     assert main([*words, "--workers", "2", "--resume"]) == 0
     assert np.array_equal(stored(out), expected_of(words, tmp_path))
-    assert "320x72 uint16, bit-exact on cpu" in capsys.readouterr().out
+    assert "40x224x72 uint16, bit-exact on cpu" in capsys.readouterr().out
 
 
 @posix
@@ -387,15 +396,14 @@ def test_a_job_array(words, tmp_path):
     each = [[*words, "--shard-id", str(number), "--num-shards", "3"] for number in range(3)]
     out, jobs = tmp_path / "out.ome.zarr", [started(words) for words in each]
     try:
-        wait_for(lambda: jobs[1].poll() is not None or "\n[" in readable(journal_of(out, 1)))
+        wait_for(lambda: jobs[1].poll() is not None or "\n[" in readable(journal_of(out, 1, 3)))
         jobs[1].kill()
         told = [job.communicate(timeout=WAIT) for job in jobs]
         assert [job.returncode for job in jobs] == [0, -signal.SIGKILL, 0], told
         assert all("this part is done, others are at work" in told[n][0] for n in (0, 2)) and not out.exists()
-        again = [started(each[1]), started(each[2])]
-        jobs += again
-        told = [job.communicate(timeout=WAIT) for job in again]
-        assert [job.returncode for job in again] == [0, 0], told
+        jobs.append(started(each[1]))
+        told = jobs[-1].communicate(timeout=WAIT)
+        assert jobs[-1].returncode == 0, told
     finally:
         for job in jobs:
             job.kill()
@@ -403,8 +411,8 @@ def test_a_job_array(words, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a.ome.tif", "m.safetensors", "one.ome.zarr", "out.ome.zarr"]
 
 
-def journal_of(out, number: int) -> Path:
-    return partial_of(out) / ".cropeq" / f"journal-{number}-of-3.jsonl"
+def journal_of(out, number: int, count: int) -> Path:
+    return partial_of(out) / ".cropeq" / f"journal-{number}-of-{count}.jsonl"
 
 
 REFUSED = [
@@ -433,7 +441,7 @@ def test_a_job_array_does_not_train(tmp_path, capsys):
     assert main([*words, "--shard-id", "0", "--num-shards", "2"]) == 1
     assert "Got --train for work that is shared, expected one model" in capsys.readouterr().err
     with pytest.raises(ValueError, match="Got --train"):
-        BatchSettings(OwnTraining(), part_of=(0, 2))
+        BatchSettings(OwnTraining(Recipe()), part_of=(0, 2))
 
 
 def test_without_distributed(words, capsys, monkeypatch):
@@ -451,8 +459,3 @@ def test_what_workers_cannot_open_is_refused(cluster, tmp_path):
 def test_a_cluster_and_a_job_array_exclude_each_other(cluster, stack, tmp_path):
     with pytest.raises(ValueError, match="Got a cluster and --shard-id"):
         run(result_of(stack), tmp_path / "out.ome.zarr", cluster=cluster, part_of=(0, 2))
-
-
-def test_distributed_is_loaded_only_when_asked_for():
-    code = "import sys, napari_cropeq.volume.batch, napari_cropeq.cli; sys.exit('distributed' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=WAIT).returncode == 0

@@ -118,6 +118,8 @@ class Cluster:
                 processes=True,
                 memory_limit=0,  # what takes memory is the network, which distributed cannot move elsewhere
                 dashboard_address=None,
+                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # else port 8787 is taken
+                preload=["napari_cropeq.volume.cluster_work"],
                 silence_logs=logging.CRITICAL,
             )
         try:

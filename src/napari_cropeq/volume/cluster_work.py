@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -132,6 +133,11 @@ class _Asker:
         if not self._stopped and time.monotonic() - self._asked > ASK_SECONDS:
             self._stopped, self._asked = not self._permit.valid, time.monotonic()
         return self._stopped
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C to the client, which ends the workers it has started; distributed calls this in each of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 # One group at a time is computed in a process, by all threads the worker may use, while others are being written.

@@ -371,7 +371,7 @@ def test_workers_of_the_command_line_end_with_it(words, tmp_path, capsys):
     process = started([*words, "--workers", "2"])
     out, children = tmp_path / "out.ome.zarr", []
     try:
-        wait_for(lambda: process.poll() is not None or "\n[" in readable(journal_of(out, 0, 1)))
+        wait_for(lambda: process.poll() is not None or readable(journal_of(out, 0, 1)).count("\n") > 12)
         assert process.poll() is None, process.communicate()
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 2

@@ -35,8 +35,8 @@ def loaded_by(module: str) -> set[str]:
 CASES = [
     ("napari_cropeq", [*WINDOW, *BIG_ARRAYS, "torch", "numpy", "scipy", "napari_cropeq.core", "napari_cropeq.cli"]),
     *((name, [*WINDOW, *BIG_ARRAYS, "napari_cropeq.cli"]) for name in modules_of("core")),
-    *((name, [*WINDOW, "napari_cropeq.cli"]) for name in modules_of("volume")),
-    *((name, WINDOW) for name in modules_of("cli*")),
+    *((name, [*WINDOW, "distributed", "napari_cropeq.cli"]) for name in modules_of("volume")),
+    *((name, [*WINDOW, "distributed"]) for name in modules_of("cli*")),
     *((name, ["napari_cropeq.cli"]) for name in modules_of("gui")),
 ]
 

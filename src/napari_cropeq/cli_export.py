@@ -7,7 +7,7 @@ import functools
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from napari_cropeq.cli_train import add_recipe, recipe_of
 if TYPE_CHECKING:
     from napari_cropeq.core.model import Model
     from napari_cropeq.volume.batch import BatchSettings, Item
+    from napari_cropeq.volume.cluster import Cluster
     from napari_cropeq.volume.naming import Naming
     from napari_cropeq.volume.own_model import OwnTraining
 
@@ -45,6 +46,11 @@ def add_export(commands: Any, show: Show, sentence: Callable[[BaseException], st
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="skip outputs that are done, complete unfinished ones")
     existing.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    several = parser.add_argument_group("several processes or machines: see docs/cluster.md")
+    several.add_argument("--workers", type=int, metavar="N", help="start so many processes on this machine")
+    several.add_argument("--scheduler", metavar="ADDRESS", help="of dask.distributed, such as tcp://10.0.0.1:8786")
+    several.add_argument("--shard-id", type=int, metavar="I", help="which of --num-shards processes this is, from 0")
+    several.add_argument("--num-shards", type=int, metavar="N", help="how many processes share the work")
     add_recipe(parser.add_argument_group("with --train, as in cropeq train"))
     parser.set_defaults(run=functools.partial(_export, show=show, sentence=sentence))
     return parser
@@ -78,10 +84,12 @@ def _run(arguments: argparse.Namespace, show: Show) -> list[Item]:
 
     inputs = find_images(arguments.input)
     naming = _naming(arguments, len(inputs))
-    batch = Batch(inputs, naming, _settings(arguments))
+    settings = _settings(arguments)
+    batch = Batch(inputs, naming, settings)
     steps = batch.run()
     log = len(inputs) > 1 and not sys.stderr.isatty()
-    with show() as update, closing(steps):  # what is unfinished is put away before anything else
+    workers = settings.cluster or nullcontext()
+    with show() as update, workers, closing(steps):  # what is unfinished is put away before anything else
         for progress in steps:
             item, place = progress.item, f"{progress.current + 1} of {len(inputs)}"
             what = item.name if len(inputs) == 1 else f"{place}: {item.name}"
@@ -113,9 +121,40 @@ def _settings(arguments: argparse.Namespace) -> BatchSettings:
     from napari_cropeq.volume.batch import BatchSettings
 
     size = tuple(arguments.voxel_size) if arguments.voxel_size else None
-    existing = "resume" if arguments.resume else "overwrite" if arguments.overwrite else "refuse"
-    planes, dtype, tile = arguments.planes, arguments.dtype, arguments.tile
-    return BatchSettings(_model(arguments), existing, planes, dtype, tile, size, arguments.device)
+    planes, dtype, tile, device = arguments.planes, arguments.dtype, arguments.tile, arguments.device
+    part, cluster = _part(arguments), _cluster(arguments)
+    goes_on = arguments.resume or part[1] > 1  # what the others have begun is there
+    existing = "resume" if goes_on else "overwrite" if arguments.overwrite else "refuse"
+    return BatchSettings(_model(arguments), existing, planes, dtype, tile, size, device, part, cluster)
+
+
+def _part(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Return which of how many processes this one is."""
+    number, count = arguments.shard_id, arguments.num_shards
+    if number is None and count is None:
+        return 0, 1
+    if number is None or count is None:
+        given, missing = ("--num-shards", "--shard-id") if number is None else ("--shard-id", "--num-shards")
+        raise ValueError(f"Got {given} without {missing}, expected both: give which of how many processes this one is.")
+    for option in ("workers", "scheduler"):
+        if getattr(arguments, option) is not None:
+            raise ValueError(f"Got --shard-id and --{option}, expected one of the two: a scheduler shares the work.")
+    if arguments.overwrite:
+        raise ValueError(
+            "Got --overwrite for work that is shared, expected --resume or nothing: remove the old output."
+        )
+    return number, count
+
+
+def _cluster(arguments: argparse.Namespace) -> Cluster | None:
+    """Return where tiles are computed, if not here."""
+    if arguments.workers is None and arguments.scheduler is None:
+        return None
+    from napari_cropeq.volume.cluster import Cluster
+
+    if arguments.workers is not None and arguments.scheduler is not None:
+        raise ValueError("Got --workers and --scheduler, expected one of the two: choose one.")
+    return Cluster(arguments.workers, arguments.scheduler)
 
 
 def _model(arguments: argparse.Namespace) -> Model | OwnTraining:
@@ -173,7 +212,8 @@ def _tell(items: Sequence[Item], sentence: Callable[[BaseException], str]) -> No
 
     if len(items) == 1:
         told = f"{_size(items[0])} {items[0].facts.get('dtype')}, {items[0].facts.get('exactness')}"
-        print(f"{items[0].output}: {told if items[0].status == 'done' else 'done already'}")
+        ends = {"done": told, "shared": "this part is done, others are at work"}
+        print(f"{items[0].output}: {ends.get(items[0].status, 'done already')}")
         return
     head = ("file", "output", "shape", "status", "seconds", "what is wrong")
     names = [item.name for item in items]

@@ -16,18 +16,20 @@ from napari_cropeq.core.allocator import give_freed_memory_back
 from napari_cropeq.core.geometry import Acquisition, check_shape
 from napari_cropeq.core.model import SUFFIX, Model
 from napari_cropeq.core.predict import plane_axes
+from napari_cropeq.volume.cluster import Cluster
 from napari_cropeq.volume.destination import EXISTING, check_output
 from napari_cropeq.volume.export import export
 from napari_cropeq.volume.naming import Naming, check_different
 from napari_cropeq.volume.own_model import OwnModel, OwnTraining, check_own_model, is_training_unfinished
+from napari_cropeq.volume.share import Share
 from napari_cropeq.volume.sources import Source, open_source
 from napari_cropeq.volume.store import unfinished
 from napari_cropeq.volume.superres import DTYPES, SuperResolution, acquisition_of
 
 __all__ = ["STATUSES", "Batch", "BatchProgress", "BatchSettings", "Item", "summary"]
 
-STATUSES = ("waiting", "training", "computing", "saving", "done", "skipped", "failed", "stopped")
-ENDED = ("done", "skipped", "failed")
+STATUSES = ("waiting", "training", "computing", "saving", "done", "shared", "skipped", "failed", "stopped")
+ENDED = ("done", "shared", "skipped", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,10 @@ class BatchSettings:
         Side of a tile in SR voxels.
     voxel_size : (z, y, x), optional
         Instead of the images' own, in their unit.
+    part_of : (int, int)
+        Which of how many processes that share the work on each image this one is, from 0.
+    cluster : Cluster, optional
+        Whose workers compute.
 
     Raises
     ------
@@ -103,6 +109,8 @@ class BatchSettings:
     tile: int | None = None
     voxel_size: tuple[float, float, float] | None = None
     device: str = "auto"
+    part_of: tuple[int, int] = (0, 1)
+    cluster: Cluster | None = None
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 8:  # before minutes are spent on a training
@@ -110,6 +118,11 @@ class BatchSettings:
         for name, value, known in (("existing", self.existing, EXISTING), ("dtype", self.dtype, DTYPES)):
             if value not in known:
                 raise ValueError(f"Got {name} {value!r}, expected one of {', '.join(known)}: choose one of these.")
+        if Share(*self.part_of).count > 1 and isinstance(self.model, OwnTraining):
+            raise ValueError(
+                "Got --train for work that is shared, expected one model for all processes: train first (cropeq "
+                "train), and give the model (-m)."
+            )
 
     def acquisition(self, source: Source) -> Acquisition:
         """Return how a source was sampled.
@@ -231,7 +244,8 @@ class Batch:
             with closing(self._work(given, planned)) as steps:
                 for changes in steps:
                     yield is_now(**changes)
-            yield is_now(status="done", fraction=1.0, detail="")
+            status = "shared" if self.items[number].status == "shared" else "done"
+            yield is_now(status=status, fraction=1.0, detail="")
         except Exception as error:  # noqa: BLE001 (whatever it is, the rest goes on)
             yield is_now(status="failed", detail="", error=_told(error, planned))
         finally:
@@ -256,10 +270,11 @@ class Batch:
             model = own.model
         result = SuperResolution(source, model, acquisition, settings.planes, settings.device, settings.dtype)
         yield {"status": "computing", "fraction": 0.0, "detail": "", "facts": _facts(result)}
-        tiles = export(result, item.output, settings.tile, settings.existing)
+        part, cluster = settings.part_of, settings.cluster
+        tiles = export(result, item.output, settings.tile, settings.existing, part_of=part, cluster=cluster)
         with closing(tiles):  # type: ignore[type-var]
             for at in tiles:
-                status = "computing" if at.stage == "tiles" else "saving"
+                status = {"tiles": "computing"}.get(at.stage, at.stage)
                 yield {
                     "status": status,
                     "fraction": at.done / max(at.total, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ __all__ = [
     "PARTIAL",
     "check_output",
     "check_space",
+    "escaped",
     "old_of",
     "output_kind",
     "output_path",
@@ -128,3 +130,8 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def escaped(name: str) -> str:
+    """Return a file name in which nothing is a pattern."""
+    return re.sub(r"([*?[])", r"[\1]", name)

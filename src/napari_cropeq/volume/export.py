@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from napari_cropeq.core.geometry import AXIS_NAMES
+from napari_cropeq.volume.cluster import Cluster
+from napari_cropeq.volume.cluster_work import check_source
 from napari_cropeq.volume.destination import check_output, output_kind, remove, replace_folder
-from napari_cropeq.volume.events import Failed, Filled
+from napari_cropeq.volume.events import Event, Failed, Filled
 from napari_cropeq.volume.filling import Filling
 from napari_cropeq.volume.ome_tiff import write_ome_tiff
 from napari_cropeq.volume.read_ahead import ReadAhead
 from napari_cropeq.volume.reuse import Reuse
 from napari_cropeq.volume.scheduler import Scheduler
 from napari_cropeq.volume.share import Share
+from napari_cropeq.volume.spread import spread
 from napari_cropeq.volume.store import DiskStore, sweep, telling, unfinished
 from napari_cropeq.volume.superres import SuperResolution
 from napari_cropeq.volume.tile_store import TileStore
@@ -52,6 +56,7 @@ def export(
     existing: str = "refuse",
     computed: Sequence[TileStore] = (),
     part_of: tuple[int, int] = (0, 1),
+    cluster: Cluster | None = None,
 ) -> Iterator[ExportProgress]:
     """Compute a whole volume into an OME-Zarr or OME-TIFF, yielding after every part.
 
@@ -73,6 +78,8 @@ def export(
         Where tiles are finished already and need no network.
     part_of : (int, int)
         Which of how many processes that share the work this one is, from 0; the last one completes the output.
+    cluster : Cluster, optional
+        Whose workers compute; they must see source and output under the same paths. ``computed`` is not asked then.
 
     Raises
     ------
@@ -89,15 +96,26 @@ def export(
         raise ValueError(
             "Got --overwrite for work that is shared, expected --resume or nothing: remove the old output."
         )
+    if cluster is not None and share.count > 1:
+        raise ValueError("Got a cluster and --shard-id, expected one of the two: a scheduler shares the work.")
+    if cluster is not None:
+        check_source(result)
     check_output(path, "resume" if share.count > 1 else existing)
     if existing != "overwrite" and path.exists() and unfinished(path) is None:
         sweep(path)
         yield ExportProgress("saving", 1, 1, 0.0, 1)
         return
-    store = DiskStore(path, result, tile, existing, part_of)
+    try:
+        store = DiskStore(path, result, tile, existing, part_of)
+    except FileExistsError:
+        if share.count == 1 or not path.exists():
+            raise
+        yield ExportProgress("saving", 1, 1, 0.0, 1)  # the last of the others has completed it meanwhile
+        return
     ahead = ReadAhead(result)
     try:
-        yield from _tiles(store, result, Reuse(lambda: computed, ahead.compute), ahead, share)
+        with closing(_events(store, result, Reuse(lambda: computed, ahead.compute), ahead, share, cluster)) as events:
+            yield from _tiles(store, share, events, result.source.axes)
         total = share.number_of(store)
         if not store.has_all():
             yield ExportProgress("shared", total, total, 0.0)
@@ -109,18 +127,26 @@ def export(
         store.release()
 
 
-def _tiles(
-    store: DiskStore, result: SuperResolution, compute: Reuse, ahead: ReadAhead, share: Share
-) -> Iterator[ExportProgress]:
-    scheduler, start = Scheduler(result.bulk_part), time.monotonic()
-    total, begun = share.number_of(store), share.done_of(store)
+def _events(
+    store: DiskStore, result: SuperResolution, compute: Reuse, ahead: ReadAhead, share: Share, cluster: Cluster | None
+) -> Generator[Event | None, None, None]:
+    """Have the missing tiles computed here or by a cluster, and yield what happens."""
+    if cluster is not None:
+        yield from spread(store, result, cluster)
+        return
+    scheduler = Scheduler(result.bulk_part)
     scheduler.fill(Filling(store, result.leads, result.bulk_part, compute, ahead, share.holds(store)))
+    yield from scheduler.run()
+
+
+def _tiles(store: DiskStore, share: Share, events: Iterator[Event | None], axes: str) -> Iterator[ExportProgress]:
+    start, total, begun = time.monotonic(), share.number_of(store), share.done_of(store)
     yield ExportProgress("tiles", begun, total, 0.0, begun)
-    for event in scheduler.run():
+    for event in events:
         if isinstance(event, Failed) and event.bulk:
             raise event.error
         if isinstance(event, Filled) and event.failures:
-            raise failure_of(event.failures, result.source.axes) from event.failures[0].error
+            raise failure_of(event.failures, axes) from event.failures[0].error
         yield ExportProgress("tiles", share.done_of(store), total, time.monotonic() - start, begun)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from napari_cropeq.volume.events import Done, Event, Failed, Filled
 from napari_cropeq.volume.superres import Lead
 from napari_cropeq.volume.tile_store import TileStore
 
-__all__ = ["Ahead", "Compute", "Filling"]
+__all__ = ["Ahead", "Compute", "Failures", "Filling", "Group", "groups", "retried"]
 
 Compute = Callable[[Lead, Box, Callable[[], bool]], npt.NDArray[Any]]
 """Gives the voxels of an SR box, or raises StoppedError once the function it is given returns True."""
@@ -32,12 +33,57 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
+class Group:
     """What is computed for one another: several small tiles, or one large one."""
 
     lead: Lead
     box: Box
     missing: tuple[IntTriple, ...]
+
+
+def groups(
+    store: TileStore,
+    leads: Iterable[Lead],
+    part: IntTriple,
+    mine: Callable[[Lead, IntTriple], bool] | None = None,
+) -> Iterator[Group]:
+    """Yield what is missing in a store, in storage order; see :class:`Filling`."""
+    grid = store.grid
+    if grid.shape is None:
+        raise ValueError("Got a store without a shape, expected a finite one: give it the shape of the SR grid.")
+    # Small tiles are grouped to a part, since recompute falls with size; large ones are computed in parts.
+    size = int_triple([max(1, p // t) * t for p, t in zip(part, grid.tile, strict=True)])
+    for lead in leads:
+        for box in TileGrid(grid.shape, size).touching(Box.whole(grid.shape)):
+            missing = [index for index in grid.indices(box) if (lead, index) not in store]
+            if mine is not None:
+                missing = [index for index in missing if mine(lead, index)]
+            if missing:
+                yield Group(lead, box, tuple(missing))
+
+
+class Failures:
+    """What could not be computed, told when a run over the volume ends."""
+
+    def __init__(self) -> None:
+        self.all: list[Failed] = []
+        self._in_a_row = 0
+
+    def note(self, event: Done | Failed) -> None:
+        """Note how a group went.
+
+        Raises
+        ------
+        Exception
+            What was wrong with the last one, where too many have failed in a row: the source is gone.
+        """
+        if isinstance(event, Failed):
+            self.all.append(event)
+            self._in_a_row += 1
+            if self._in_a_row == GIVE_UP:
+                raise event.error
+        elif event.tiles:
+            self._in_a_row = 0
 
 
 class Filling:
@@ -73,8 +119,6 @@ class Filling:
         ahead: Ahead | None = None,
         mine: Callable[[Lead, IntTriple], bool] | None = None,
     ) -> None:
-        if store.grid.shape is None:
-            raise ValueError("Got a store without a shape, expected a finite one: give it the shape of the SR grid.")
         self._store, self._leads, self._part = store, list(leads), part
         self._compute, self._ahead, self._mine = compute, ahead, mine
 
@@ -95,37 +139,18 @@ class Filling:
         OSError
             If the store cannot be written.
         """
-        failures: list[Failed] = []
-        in_a_row = 0
-        for group, following in _with_next(self._groups()):
-            for event in self._fill(group, following, stop, generation):
-                if isinstance(event, Failed):
-                    failures.append(event)
-                    in_a_row += 1
-                    if in_a_row == GIVE_UP:
-                        raise event.error
-                elif event.tiles:
-                    in_a_row = 0
+        failures = Failures()
+        for group, following in _with_next(groups(self._store, self._leads, self._part, self._mine)):
+            for event in self.fill(group, following, stop, generation):
+                failures.note(event)
                 yield event
         self._store.flush()
-        yield Filled(self._store, tuple(failures))
+        yield Filled(self._store, tuple(failures.all))
 
-    def _groups(self) -> Iterator[_Group]:
-        grid = self._store.grid
-        assert grid.shape is not None
-        # Small tiles are grouped to a part, since recompute falls with size; large ones are computed in parts.
-        size = int_triple([max(1, p // t) * t for p, t in zip(self._part, grid.tile, strict=True)])
-        for lead in self._leads:
-            for box in TileGrid(grid.shape, size).touching(Box.whole(grid.shape)):
-                missing = [index for index in grid.indices(box) if (lead, index) not in self._store]
-                if self._mine is not None:
-                    missing = [index for index in missing if self._mine(lead, index)]
-                if missing:
-                    yield _Group(lead, box, tuple(missing))
-
-    def _fill(
-        self, group: _Group, following: _Group | None, stop: Callable[[], bool], generation: Callable[[], int]
+    def fill(
+        self, group: Group, following: Group | None, stop: Callable[[], bool], generation: Callable[[], int]
     ) -> Iterator[Done | Failed]:
+        """Compute a group part by part, yielding each, and put its tiles when it is whole; as :meth:`events`."""
         if self._ahead is not None:
             self._ahead(group.lead, group.box)
             if following is not None:
@@ -134,7 +159,7 @@ class Filling:
         parts = list(divide(group.box, self._part))
         for number, part in enumerate(parts, 1):
             try:
-                computed = self._computed(group.lead, part, stop)
+                computed = retried(partial(self._compute, group.lead, part, stop), stop)
             except StoppedError:
                 raise
             except Exception as error:  # noqa: BLE001 (the other groups go on, and the caller tells the user)
@@ -151,14 +176,15 @@ class Filling:
             self._store.put((group.lead, index), voxels[box.relative_to(group.box.start).slices])
         yield Done(self._store, group.lead, parts[-1], len(group.missing), generation())
 
-    def _computed(self, lead: Lead, part: Box, stop: Callable[[], bool]) -> npt.NDArray[Any]:
-        """Compute a part; a source that cannot be read may be so a moment later, on a network drive above all."""
-        for pause in RETRIES:
-            try:
-                return self._compute(lead, part, stop)
-            except OSError:
-                _wait(pause, stop)
-        return self._compute(lead, part, stop)
+
+def retried(read: Callable[[], _T], stop: Callable[[], bool]) -> _T:
+    """Return what ``read`` gives; what cannot be read may be so a moment later, on a network drive above all."""
+    for pause in RETRIES:
+        try:
+            return read()
+        except OSError:
+            _wait(pause, stop)
+    return read()
 
 
 def _wait(seconds: float, stop: Callable[[], bool]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from napari_cropeq.volume.superres import SuperResolution
 
-__all__ = ["check_same", "fingerprint_of"]
+__all__ = ["check_same", "differences", "fingerprint_of"]
 
 
 def fingerprint_of(result: SuperResolution, tiles: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def check_same(begun: Mapping[str, Any], now: Mapping[str, Any], name: str) -> N
     ValueError
         With what differs, in the words of the fingerprint.
     """
-    found = list(_differences(begun, now))
+    found = list(differences(begun, now))
     if found:
         raise ValueError(
             f"Got {name}, which was begun with another {'; another '.join(found)}: go on with what it was begun with, "
@@ -65,10 +65,11 @@ def check_same(begun: Mapping[str, Any], now: Mapping[str, Any], name: str) -> N
         )
 
 
-def _differences(begun: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> Iterator[str]:
+def differences(begun: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> Iterator[str]:
+    """Yield what differs between two fingerprints, in words: its name, what it was and what it is now."""
     for key in dict.fromkeys([*begun, *now]):
         old, new = begun.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _differences(old, new, f"{where}{key}: ")
+            yield from differences(old, new, f"{where}{key}: ")
         elif old != new:
             yield f"{where}{key} ({old}, now {new})"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from napari_cropeq.volume.destination import escaped
+
 __all__ = ["StoreLock"]
 
 BEGIN_SECONDS = 120.0
@@ -46,7 +48,7 @@ class StoreLock:
             who = "Another process" if count == 1 else f"Another process with --shard-id {number}"
             raise self._busy(who) from None
         # Processes that share the work have the same count; any other must have ended.
-        for path in self._store.parent.glob(f".{_escaped(self._store.name)}.lock-*-of-*"):
+        for path in self._store.parent.glob(f".{escaped(self._store.name)}.lock-*-of-*"):
             found = re.fullmatch(r".*\.lock-(\d+)-of-(\d+)", path.name)
             if found is None or int(found[2]) == count:
                 continue
@@ -74,10 +76,23 @@ class StoreLock:
         """Let others write."""
         self._own.release()
 
+    def alone(self) -> bool:
+        """Return whether none of the others that share the store is at work; asked while :meth:`beginning`."""
+        for path in self._store.parent.glob(f".{escaped(self._store.name)}.lock-*-of-*"):
+            if path.name == _name(self._store, *self._part):
+                continue
+            other = self._lock(path.name)
+            try:
+                other.acquire(timeout=0)
+            except Timeout:
+                return False
+            other.release()
+        return True
+
     def remove(self) -> None:
         """Remove the files of all locks once the store is complete."""
         self.release()
-        for path in self._store.parent.glob(f".{_escaped(self._store.name)}.lock-*"):
+        for path in self._store.parent.glob(f".{escaped(self._store.name)}.lock-*"):
             with suppress(OSError):
                 os.unlink(path)
 
@@ -93,8 +108,3 @@ class StoreLock:
 
 def _name(store: Path, number: int, count: int) -> str:
     return f".{store.name}.lock-{number}-of-{count}"
-
-
-def _escaped(name: str) -> str:
-    """Return a file name in which nothing is a pattern."""
-    return re.sub(r"([*?[])", r"[\1]", name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer import default_buffer_prototype
 
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
 from napari_cropeq.core.tiles import TileGrid, hull
 from napari_cropeq.volume.cache import MemoryStore, TileCache
+from napari_cropeq.volume.destination import PARTIAL
 from napari_cropeq.volume.journal import Record, digest_of, sync_file, sync_folder
 from napari_cropeq.volume.superres import Lead
 from napari_cropeq.volume.tile_store import Tile
@@ -81,7 +85,9 @@ class Shards:
 
     def _open(self, folder: Path) -> None:
         self._folder = folder
-        self.array: Any = zarr.open_array(folder / str(self.level), mode="r+")
+        self.array: Any = zarr.open_array(folder / str(self.level), mode="r")
+        metadata = (folder / str(self.level) / "zarr.json").read_bytes()
+        self._metadata = {"zarr.json": default_buffer_prototype().buffer.from_bytes(metadata)}
 
     def __contains__(self, tile: Tile) -> bool:
         return tile in self.done
@@ -124,26 +130,45 @@ class Shards:
         return out
 
     def write(self, tile: Tile, voxels: npt.NDArray[Any]) -> Record:
-        """Write a shard and have it on the disk itself; what was there goes first.
+        """Write a shard and have it on the disk itself; what was there is replaced at once.
 
-        Nothing may be kept of what another run has written, since a chunk of fill value alone is not written.
+        Nothing is kept of what another run has written, and whoever reads or writes the same shard meanwhile, as a
+        process that was thought dead may do, finds it whole.
         """
-        lead, index = tile
-        path = self.path(tile)
-        unlink(path)
-        self.array[(*lead, *self.grid.box(index).slices)] = voxels
-        return self.record(tile, sync=True)
-
-    def record(self, tile: Tile, sync: bool = False) -> Record:
-        """Return what the file of a shard is now."""
-        path, (lead, index) = self.path(tile), tile
-        if not path.exists():
-            return Record((self.level, lead, index), None, "")
-        if sync:
-            sync_file(path)
+        path, content = self.path(tile), self._encoded(tile, voxels)
+        if content is None:
+            unlink(path)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+            try:
+                new.write_bytes(content)
+                sync_file(new)
+                os.replace(new, path)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
             sync_folder(path.parent)
-        content = path.read_bytes()
+        return self._record(tile, content)
+
+    def record(self, tile: Tile) -> Record:
+        """Return what the file of a shard is now."""
+        path = self.path(tile)
+        return self._record(tile, path.read_bytes() if path.exists() else None)
+
+    def _record(self, tile: Tile, content: bytes | None) -> Record:
+        lead, index = tile
+        if content is None:
+            return Record((self.level, lead, index), None, "")
         return Record((self.level, lead, index), len(content), digest_of(content))
+
+    def _encoded(self, tile: Tile, voxels: npt.NDArray[Any]) -> bytes | None:
+        """Return the bytes of a shard's file, None where all is fill value: for that there is no file."""
+        (lead, index), files = tile, dict(self._metadata)
+        array: Any = zarr.open_array(zarr.storage.MemoryStore(files), mode="r+")
+        array[(*lead, *self.grid.box(index).slices)] = voxels
+        content = files.get("/".join(("c", *map(str, (*lead, *index)))))
+        return None if content is None else content.to_bytes()
 
     def holds(self, record: Record) -> bool:
         """Return whether the bytes on the disk are those that were claimed."""

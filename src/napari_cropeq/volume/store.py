@@ -1,7 +1,7 @@
 """SR tiles on disk: an OME-Zarr 0.5 image that survives whatever ends the process that fills it.
 
-A tile is a shard, written once, by one writer. What is done is said by a journal, never by what files there are: a
-shard's old file is removed, the new one written and synced, and only then is it claimed. Coarser levels are shards like
+A tile is a shard, written as a whole. What is done is said by a journal, never by what files there are: the new file is
+written and synced, it replaces the old one, and only then is it claimed. Coarser levels are shards like
 others, made as soon as what they are the means of is there.
 """
 
@@ -11,7 +11,7 @@ import errno
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,19 @@ import zarr
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.volume.cache import TileCache
-from napari_cropeq.volume.destination import check_output, old_of, partial_of, remove, replace_folder
+from napari_cropeq.volume.destination import PARTIAL, check_output, old_of, partial_of, remove, replace_folder
 from napari_cropeq.volume.fingerprint import check_same, fingerprint_of
 from napari_cropeq.volume.journal import FOLDER, Journal, Record, sync_file, sync_folder
 from napari_cropeq.volume.lock import StoreLock
 from napari_cropeq.volume.ome_metadata import write_metadata
+from napari_cropeq.volume.permit import Permit
 from napari_cropeq.volume.pyramid import coarser, level_shapes, levels_of, parents, support
 from napari_cropeq.volume.shards import Shards, create_array, fitted
 from napari_cropeq.volume.sketch import Sketch
 from napari_cropeq.volume.superres import Lead, SuperResolution
 from napari_cropeq.volume.tile_store import Tile
 
-__all__ = ["BULK", "DiskStore", "sweep", "telling", "unfinished"]
+__all__ = ["BULK", "DiskStore", "sweep", "telling", "told", "unfinished"]
 
 BULK: IntTriple = (128, 256, 256)
 """A shard: computed, written and journalled as one; recompute falls with size."""
@@ -92,6 +93,10 @@ class DiskStore:
         The finest first.
     damaged : list of Shard
         What the journal claimed and the disk does not hold.
+    permit : Permit
+        Under which other processes may write shards that :meth:`take` claims.
+    fingerprint : dict
+        What decides the bits.
 
     Raises
     ------
@@ -121,8 +126,9 @@ class DiskStore:
         self._sizes = [fitted((tile, tile, tile) if tile else BULK, shape) for shape in shapes]
         self._image = result.image
         tiles = {"shard": list(self._sizes[0][0]), "chunk": list(self._sizes[0][1]), "levels": len(shapes)}
-        self._fingerprint = fingerprint_of(result, tiles)
+        self.fingerprint = fingerprint_of(result, tiles)
         self._journal, self._lock = Journal(self.partial, part), StoreLock(self.partial, part)
+        self.permit = Permit(self.partial)
         self.damaged: list[tuple[int, Lead, IntTriple]] = []
         self.finished = self._held = False
         self._pending: dict[Tile, npt.NDArray[Any]] = {}
@@ -132,10 +138,15 @@ class DiskStore:
         with self._lock.beginning():
             self._lock.acquire()
             try:
+                self.permit.revoke()  # of a run that was killed: its workers may not know yet
                 if existing == "overwrite" and part[1] == 1:
                     self._remove()
                 if self._journal.exists:
                     self._resume()
+                elif part[1] > 1 and path.exists():
+                    raise FileExistsError(
+                        f"Got {path}, which another process has just completed: nothing is left to do."
+                    )
                 else:
                     remove(self.partial)
                     with telling(self.partial.name):
@@ -208,21 +219,37 @@ class DiskStore:
         self._check_writer()
 
     def take(self, record: Record) -> None:
-        """Claim a shard that another process has written for this one."""
+        """Claim a shard that another process has written for this one.
+
+        Raises
+        ------
+        OSError
+            If the store cannot be written.
+        """
         level, lead, index = record.shard
-        self._journal.add(record)
-        self.levels[level].done.add((lead, index))
-        self._build_above(level, (lead, index))
+        try:
+            self._journal.add(record)
+            self.levels[level].done.add((lead, index))
+            self._build_above(level, (lead, index))
+        except OSError as error:
+            raise told(error, self.partial.name) from error
 
     def has_all(self) -> bool:
-        """Return whether every tile is there, those that other processes have written included."""
+        """Return whether every tile is there, so that this process is to complete the store.
+
+        Of processes that share the work it is the last one that does so: where others are still at it, this one lets
+        go of the store.
+        """
         self.flush()
-        if self.complete or self._journal.part[1] == 1:
+        if self._journal.part[1] == 1:
             return self.complete
-        claimed = {record.shard[1:] for record in self._journal.records() if record.shard[0] == 0}
-        if len(claimed) == self.grid.count * len(self.leads):
-            self.refresh()
-        return self.complete
+        with self._lock.beginning():
+            claimed = {record.shard[1:] for record in self._journal.records() if record.shard[0] == 0}
+            if len(claimed) == self.grid.count * len(self.leads) and self._lock.alone():
+                self.refresh()
+                return self.complete
+            self.release()
+        return False
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -260,6 +287,7 @@ class DiskStore:
             self._complete_levels()
 
     def _complete_levels(self) -> None:
+        self.permit.revoke()  # everything is written, and the name will change
         total = self.grid.count * len(self.leads)
         if not self.complete:
             raise ValueError(
@@ -270,6 +298,7 @@ class DiskStore:
                 for index in level.grid.indices(Box.whole(self._level_shape(number))):
                     if (lead, index) not in level:
                         self._build(number, (lead, index))
+        self._sweep()
         for file in self.partial.rglob("zarr.json"):
             sync_file(file)
             sync_folder(file.parent)
@@ -283,6 +312,9 @@ class DiskStore:
 
     def release(self) -> None:
         """Let others go on with the store; what it holds can still be read. One that holds nothing is removed."""
+        if self.permit.word:
+            with suppress(BlockingIOError):  # who goes on waits for it again
+                self.permit.revoke()
         if self._writer is not None:
             self._writer.shutdown(cancel_futures=True)
             self._writer = None
@@ -312,7 +344,7 @@ class DiskStore:
             result.model.save(self._journal.folder / MODEL)
             about = result.describe() | {"dtype": "source" if result.dtype == result.source.data.dtype else "float32"}
             self._journal.begin(
-                {"format": FORMAT, "output": self.path.name, "result": about, "fingerprint": self._fingerprint}
+                {"format": FORMAT, "output": self.path.name, "result": about, "fingerprint": self.fingerprint}
             )
         except BaseException:
             remove(self.partial)
@@ -326,9 +358,9 @@ class DiskStore:
                 f"Got {self.partial.name} of format {header.get('format')}, expected {FORMAT}: go on with the version "
                 "that began it, or start it anew (--overwrite)."
             )
-        check_same(header.get("fingerprint", {}), self._fingerprint, self.partial.name)
-        for file in self.partial.rglob("*.partial"):
-            file.unlink(missing_ok=True)
+        check_same(header.get("fingerprint", {}), self.fingerprint, self.partial.name)
+        if self._lock.alone():
+            self._sweep()
         self._open_levels()
         self.refresh()
 
@@ -345,6 +377,11 @@ class DiskStore:
                 self.damaged.append(record.shard)
         self.damaged = [s for s in dict.fromkeys(self.damaged) if (s[1], s[2]) not in self.levels[s[0]]]
 
+    def _sweep(self) -> None:
+        """Remove halves of files, which whoever was killed has left."""
+        for file in self.partial.rglob(f"*{PARTIAL}"):
+            file.unlink(missing_ok=True)
+
     def _open_levels(self) -> None:
         decoded = TileCache(DECODED)
         self.levels = [Shards(self.partial, n, decoded) for n in range(len(self._sizes))]
@@ -354,13 +391,14 @@ class DiskStore:
 
     def _check_writer(self) -> None:
         if self._error is not None:
+            self._pending.clear()  # first, so that the writer tries none of it
             error, self._error = self._error, None
-            self._pending.clear()
-            raise _told(error, self.partial.name) from error
+            raise told(error, self.partial.name) from error
 
     def _write_pending(self, tile: Tile) -> None:
-        if self._error is None:  # after a failure nothing more is tried: the disk is full, or gone
-            self._write(0, tile, self._pending[tile])
+        voxels = self._pending.get(tile)
+        if self._error is None and voxels is not None:  # after a failure nothing is tried: the disk is full, or gone
+            self._write(0, tile, voxels)
             self._pending.pop(tile, None)
 
     def _written(self, future: Future[None]) -> None:
@@ -400,11 +438,11 @@ def telling(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise _told(error, name) from error
+            raise told(error, name) from error
         raise
 
 
-def _told(error: BaseException, name: str) -> BaseException:
+def told(error: BaseException, name: str) -> BaseException:
     """Return the error as a sentence where it is one that a user can mend."""
     if isinstance(error, OSError) and error.errno in FULL:
         return OSError(

@@ -1,0 +1,461 @@
+"""Work shared by processes: workers of a cluster and job arrays, the same bits, and what is left when one dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import zarr
+
+from conftest import a_result, textured_volume
+from files import SIZE, a_model, a_stack, everything
+from napari_cropeq.cli import main
+from napari_cropeq.core.predict import StoppedError
+from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.volume import pyramid
+from napari_cropeq.volume.batch import BatchSettings
+from napari_cropeq.volume.cluster import Cluster
+from napari_cropeq.volume.cluster_work import Work, compute
+from napari_cropeq.volume.destination import partial_of
+from napari_cropeq.volume.export import export
+from napari_cropeq.volume.filling import groups
+from napari_cropeq.volume.own_model import OwnTraining
+from napari_cropeq.volume.permit import Permit
+from napari_cropeq.volume.sources import open_source
+from napari_cropeq.volume.store import DiskStore
+from napari_cropeq.volume.superres import SuperResolution
+
+distributed = pytest.importorskip("distributed")
+posix = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+
+SHAPE = (10, 160, 72)  # ten groups of tiles
+TILE = 16
+WAIT = 90
+
+
+@pytest.fixture(autouse=True)
+def three_levels(monkeypatch):
+    monkeypatch.setattr(pyramid, "SMALLEST", 20)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two processes with a thread each."""
+    with Cluster(workers=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    return a_stack(tmp_path_factory.mktemp("stack") / "a.ome.tif", textured_volume(SHAPE))
+
+
+@pytest.fixture(scope="module")
+def expected(stack, tmp_path_factory):
+    """The bytes of an undisturbed run in one process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pyramid, "SMALLEST", 20)
+        return undisturbed(result_of(stack), tmp_path_factory.mktemp("expected"))
+
+
+def result_of(path, **options) -> SuperResolution:
+    return SuperResolution(open_source(path), a_model(filters=16), device="cpu", **options)
+
+
+def run(result, path, **options) -> None:
+    for _ in export(result, path, TILE, **options):
+        pass
+
+
+def contents(folder) -> dict[str, bytes]:
+    files = (f for f in folder.rglob("*") if f.is_file() and ".cropeq" not in f.parts)
+    return {str(f.relative_to(folder)): f.read_bytes() for f in files}
+
+
+def shards(path) -> dict[Path, int]:
+    """Return the finest shards of an unfinished store, and when they were written."""
+    folder = partial_of(path)
+    found = (file for file in folder.glob("0/c/**/*") if file.is_file() and file.name.isdigit())
+    return {file.relative_to(folder): file.stat().st_mtime_ns for file in found}
+
+
+def undisturbed(result, folder) -> dict[str, bytes]:
+    run(result, folder / "undisturbed.ome.zarr")
+    return contents(folder / "undisturbed.ome.zarr")
+
+
+def until_begun(steps, tiles: int = 1) -> None:
+    """Go on until a few tiles are done, and not all."""
+    for progress in steps:
+        if progress.done - progress.begun >= tiles:
+            assert progress.done < progress.total
+            return
+    raise AssertionError("it has ended")
+
+
+# -- the same bits -----------------------------------------------------------------------------------
+
+
+VARIANTS = [
+    pytest.param((), {}, id="one-channel"),
+    pytest.param((2,), {"dtype": "float32"}, id="two-channels-float32"),
+    pytest.param((), {"planes": "both"}, id="both-planes"),
+]
+
+
+@pytest.mark.parametrize(("lead", "options"), VARIANTS)
+def test_workers_give_the_same_bytes(cluster, tmp_path, lead, options):
+    data = np.stack([textured_volume((8, 80, 40), seed) for seed in range(int(np.prod(lead)))]).reshape(
+        *lead, 8, 80, 40
+    )
+    path = a_stack(tmp_path / "a.ome.tif", data, axes="CZYX"[1 - len(lead) :])
+    result = result_of(path, **options)
+    expected = undisturbed(result, tmp_path)
+    run(result, tmp_path / "out.ome.zarr", cluster=cluster)
+    assert contents(tmp_path / "out.ome.zarr") == expected
+    assert any(name.startswith("1/") for name in expected), "coarser levels"
+    assert sorted(os.listdir(tmp_path)) == ["a.ome.tif", "out.ome.zarr", "undisturbed.ome.zarr"]
+
+
+def test_an_ome_tiff(cluster, tmp_path):
+    result = result_of(a_stack(tmp_path / "a.ome.tif"))
+    for name, options in (("one.ome.tif", {}), ("out.ome.tif", {"cluster": cluster})):
+        run(result, tmp_path / name, **options)
+    assert np.array_equal(stored(tmp_path / "out.ome.tif"), stored(tmp_path / "one.ome.tif"))
+    assert everything(tmp_path) == ["a.ome.tif", "one.ome.tif", "out.ome.tif"]
+
+
+def test_closed_it_is_gone_on_with(cluster, stack, expected, tmp_path):
+    """By workers, by this process, and by workers again."""
+    result, out = result_of(stack), tmp_path / "out.ome.zarr"
+    for options in ({"cluster": cluster}, {}, {"cluster": cluster}):
+        with closing(export(result, out, TILE, "resume", **options)) as steps:
+            until_begun(steps)
+        before = shards(out)
+        assert before and not list(tmp_path.glob(".*lock-writer-*"))
+    run(result, out, existing="resume", cluster=cluster)
+    assert contents(out) == expected
+    kept = {out / name for name, when in before.items() if (out / name).stat().st_mtime_ns == when}
+    assert kept, "what was done is not done again"
+
+
+# -- what dies ---------------------------------------------------------------------------------------
+
+
+@posix
+def test_a_killed_worker_costs_its_tiles_only(cluster, stack, expected, tmp_path):
+    result, out = result_of(stack), tmp_path / "out.ome.zarr"
+    pids = cluster.client.run(os.getpid)
+    with closing(export(result, out, TILE, cluster=cluster)) as steps:
+        until_begun(steps)
+        claimed = [json.loads(line) for line in readable(journal_of(out, 0, 1)).splitlines() if line]
+        before = {f"0/c/{'/'.join(map(str, index))}" for level, _, index, *_ in claimed if level == 0}
+        when = {name: time for name, time in shards(out).items() if str(name) in before}
+        os.kill(next(iter(pids.values())), signal.SIGKILL)
+        for _ in steps:
+            pass
+    assert contents(out) == expected
+    assert when and all((out / name).stat().st_mtime_ns == time for name, time in when.items())
+    cluster.client.wait_for_workers(2, timeout=WAIT)
+    assert set(cluster.client.run(os.getpid).values()) != set(pids.values())
+
+
+@contextmanager
+def processes(folder: Path, *environments: dict[str, str]):
+    """Run a scheduler and workers with these environments as processes; yield its address and its process."""
+    options = ["--scheduler-file", str(folder / "scheduler.json"), "--no-dashboard"]
+    started = [begun("distributed.cli.dask_scheduler", *options, "--port", "0", "--host", "127.0.0.1")]
+    try:
+        address = json.loads(wait_for(lambda: readable(folder / "scheduler.json")))["address"]
+        for number, environment in enumerate(environments):
+            words = ["--nthreads", "1", "--memory-limit", "0", "--no-nanny", "--name", f"w{number}"]
+            words += ["--local-directory", str(folder)]
+            started.append(begun("distributed.cli.dask_worker", address, *words, "--no-dashboard", **environment))
+        yield address, started[0]
+    finally:
+        for process in started:
+            process.kill()
+        for process in started:
+            process.communicate()
+
+
+def begun(module: str, *words: str, **environment: str) -> subprocess.Popen:
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, "-m", module, *words], env=os.environ | environment, **silent)
+
+
+def readable(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def wait_for(what):
+    """Return what a function gives once it gives something."""
+    deadline = time.monotonic() + WAIT
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def test_a_killed_scheduler_leaves_a_store_that_is_gone_on_with(stack, expected, tmp_path):
+    result, out = result_of(stack), tmp_path / "out.ome.zarr"
+    with processes(tmp_path, {}) as (address, scheduler), Cluster(scheduler=address) as cluster:
+        with closing(export(result, out, TILE, cluster=cluster)) as steps:
+            until_begun(steps)
+            scheduler.kill()
+            with pytest.raises(OSError, match=rf"Got no answer from the scheduler at {address} any more"):
+                for _ in steps:
+                    pass
+        begun = len(shards(out))
+        steps = export(result, out, TILE, "resume")
+        assert 0 < next(steps).begun <= begun
+        for _ in steps:
+            pass
+    assert contents(out) == expected
+
+
+def test_a_worker_that_would_give_other_bits_writes_none(stack, tmp_path):
+    result, out = result_of(stack), tmp_path / "out.ome.zarr"
+    other = {"ATEN_CPU_CAPABILITY": "default"}
+    with processes(tmp_path, other) as (address, _), Cluster(scheduler=address) as cluster:
+        words = r"Got the worker w0 at tcp://.*, which has another instruction set \(.*, now .*\), expected what gives"
+        with pytest.raises(ValueError, match=words):
+            run(result, out, cluster=cluster)
+    assert not out.exists() and not partial_of(out).exists()
+
+
+def test_no_scheduler(stack, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_cropeq.volume.cluster.WAIT_SECONDS", 0.5)
+    with (
+        Cluster(scheduler="tcp://127.0.0.1:9") as cluster,
+        pytest.raises(OSError, match="Got no scheduler at tcp://12"),
+    ):
+        run(result_of(stack), tmp_path / "out.ome.zarr", cluster=cluster)
+    assert everything(tmp_path) == []
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_is_done(cluster, tmp_path):
+    """A chunk that is damaged after it was first read, in workers that keep next to nothing of what they read."""
+    path, data = tmp_path / "a.ome.zarr", textured_volume((8, 160, 40))
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.create_array("0", shape=data.shape, dtype=data.dtype, chunks=(8, 20, 40))[:] = data
+    axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
+    datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": list(SIZE)}]}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"name": "", "axes": axes, "datasets": datasets}]}
+    result, out = result_of(path), tmp_path / "out.ome.zarr"
+    expected, chunk = undisturbed(result, tmp_path), path / "0" / "c" / "0" / "6" / "0"
+    whole = chunk.read_bytes()
+
+    def keep(cap: int) -> None:
+        from napari_cropeq.volume.bricks import Bricks
+
+        Bricks.__init__.__defaults__ = (cap,)
+
+    def is_at(folder: str) -> bool:
+        from napari_cropeq.volume import cluster_work
+
+        return cluster_work._kept is not None and cluster_work._kept[0].folder == folder
+
+    caps = cluster.client.run(lambda: __import__("napari_cropeq.volume.bricks").volume.bricks.CAP)
+    cluster.client.run(keep, 1)
+    try:
+        with closing(export(result, out, TILE, cluster=cluster)) as steps:
+            until_begun(steps)
+            wait_for(lambda: all(cluster.client.run(is_at, str(partial_of(out))).values()))
+            chunk.write_bytes(whole[: len(whole) // 2])
+            with pytest.raises(OSError, match=r"Got \d boxes that could not be .* first at z 0 to 32, y .*are kept"):
+                for _ in steps:
+                    pass
+        done = len(shards(out))
+        assert done >= 2 * 3 * 6, "the rest went on"
+        chunk.write_bytes(whole)
+        run(result, out, existing="resume", cluster=cluster)
+    finally:
+        cluster.client.run(keep, next(iter(caps.values())))
+    assert contents(out) == expected
+
+
+# -- nobody writes who must not ----------------------------------------------------------------------
+
+
+def test_a_late_task_writes_nothing(cluster, stack, tmp_path):
+    result, out = result_of(stack), tmp_path / "out.ome.zarr"
+    store = DiskStore(out, result, TILE)
+    try:
+        work, (first, second, *_) = Work.of(store, result), groups(store, result.leads, result.bulk_part)
+        for record in cluster.client.submit(compute, work, first, pure=False).result().records:
+            store.take(record)
+    finally:
+        store.release()
+    before = contents(store.partial)
+    assert len(store) == len(first.missing)
+    with pytest.raises(StoppedError):
+        cluster.client.submit(compute, work, second, pure=False).result()
+    again = DiskStore(out, result, TILE, "resume")
+    try:
+        Work.of(again, result)
+        with pytest.raises(StoppedError):
+            cluster.client.submit(compute, work, second, pure=False).result()
+    finally:
+        again.release()
+    assert contents(store.partial) == before and not list(tmp_path.glob(".*lock-writer-*"))
+
+
+def test_who_writes_is_waited_for(tmp_path):
+    """The word may be taken away while a worker writes: the next run waits for its end, and refuses if it has none."""
+    store = tmp_path / "a.partial.ome.zarr"
+    (store / ".cropeq").mkdir(parents=True)
+    permit, next_run = Permit(store), Permit(store)
+    worker, inside, goes_on = Permit(store, permit.grant()), threading.Event(), threading.Event()
+
+    def write() -> None:
+        with worker.writing():
+            inside.set()
+            goes_on.wait(WAIT)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert inside.wait(WAIT) and worker.valid
+    with pytest.raises(BlockingIOError, match=r"A worker of an earlier run is writing to a.partial.ome.zarr now"):
+        next_run.revoke(0.1)
+    assert not worker.valid
+    goes_on.set()
+    next_run.revoke()
+    thread.join()
+    with pytest.raises(StoppedError), worker.writing():
+        pass
+    assert os.listdir(tmp_path) == [store.name]
+
+
+# -- the command line --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def words(tmp_path, three_levels, monkeypatch):
+    """A command on a stack that takes some seconds; its store has the levels that other processes give it."""
+    monkeypatch.undo()
+    a_stack(tmp_path / "a.ome.tif", textured_volume((10, 224, 72)))
+    a_model(filters=16).save(tmp_path / "m.safetensors")
+    model, out = str(tmp_path / "m.safetensors"), str(tmp_path / "out.ome.zarr")
+    return ["export", str(tmp_path / "a.ome.tif"), "-m", model, "-o", out, "--device", "cpu", "--tile", str(TILE)]
+
+
+def started(words: list[str]) -> subprocess.Popen:
+    command = [sys.executable, "-m", "napari_cropeq.cli", *words]
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, start_new_session=True, **piped)
+
+
+def stored(path) -> np.ndarray:
+    return np.asarray(open_source(path).data)
+
+
+def expected_of(words: list[str], tmp_path) -> np.ndarray:
+    assert main([word.replace("out.ome.zarr", "one.ome.zarr") for word in words]) == 0
+    return stored(tmp_path / "one.ome.zarr")
+
+
+@posix
+def test_workers_of_the_command_line_end_with_it(words, tmp_path, capsys):
+    """Ctrl-C, which reaches every process at the terminal, leaves none behind, and a store that is gone on with."""
+    process = started([*words, "--workers", "2"])
+    out, children = tmp_path / "out.ome.zarr", []
+    try:
+        wait_for(lambda: process.poll() is not None or readable(journal_of(out, 0, 1)).count("\n") > 12)
+        assert process.poll() is None, process.communicate()
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 2
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=WAIT)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    told = "Interrupted: what is unfinished is kept, and the same command with --resume goes on from it."
+    assert err.splitlines() == [told]
+    psutil.wait_procs(children, timeout=10)
+    assert [child for child in children if child.is_running()] == []
+    assert shards(out) and not out.exists()
+    assert main([*words, "--workers", "2", "--resume"]) == 0
+    assert np.array_equal(stored(out), expected_of(words, tmp_path))
+    assert "40x224x72 uint16, bit-exact on cpu" in capsys.readouterr().out
+
+
+@posix
+def test_a_job_array(words, tmp_path):
+    """Three processes share the work; one is killed, the others end, and started again it completes the output."""
+    each = [[*words, "--shard-id", str(number), "--num-shards", "3"] for number in range(3)]
+    out, jobs = tmp_path / "out.ome.zarr", [started(words) for words in each]
+    try:
+        wait_for(lambda: jobs[1].poll() is not None or "\n[" in readable(journal_of(out, 1, 3)))
+        jobs[1].kill()
+        told = [job.communicate(timeout=WAIT) for job in jobs]
+        assert [job.returncode for job in jobs] == [0, -signal.SIGKILL, 0], told
+        assert all("this part is done, others are at work" in told[n][0] for n in (0, 2)) and not out.exists()
+        jobs.append(started(each[1]))
+        told = jobs[-1].communicate(timeout=WAIT)
+        assert jobs[-1].returncode == 0, told
+    finally:
+        for job in jobs:
+            job.kill()
+    assert np.array_equal(stored(out), expected_of(words, tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["a.ome.tif", "m.safetensors", "one.ome.zarr", "out.ome.zarr"]
+
+
+def journal_of(out, number: int, count: int) -> Path:
+    return partial_of(out) / ".cropeq" / f"journal-{number}-of-{count}.jsonl"
+
+
+REFUSED = [
+    pytest.param(["--shard-id", "0"], "Got --shard-id without --num-shards, expected both", id="count"),
+    pytest.param(["--num-shards", "2"], "Got --num-shards without --shard-id, expected both", id="number"),
+    pytest.param(["--shard-id", "2", "--num-shards", "2"], "Got part 2 of 2, expected one of 0 to 1", id="no-such"),
+    pytest.param(["--shard-id", "0", "--num-shards", "2", "--workers", "2"], "Got --shard-id and --work", id="workers"),
+    pytest.param(
+        ["--shard-id", "0", "--num-shards", "2", "--scheduler", "a:1"], "Got --shard-id and --s", id="address"
+    ),
+    pytest.param(["--shard-id", "0", "--num-shards", "2", "--overwrite"], "Got --overwrite for work", id="overwrite"),
+    pytest.param(["--workers", "2", "--scheduler", "tcp://a:1"], "Got --workers and --scheduler, expected", id="both"),
+    pytest.param(["--workers", "0"], "Got 0 workers, expected at least 1", id="none"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED)
+def test_what_is_refused_before_any_work(words, tmp_path, capsys, options, message):
+    assert main([*words, *options]) == 1
+    assert message in capsys.readouterr().err
+    assert everything(tmp_path) == ["a.ome.tif", "m.safetensors"]
+
+
+def test_a_job_array_does_not_train(tmp_path, capsys):
+    words = ["export", str(a_stack(tmp_path / "a.ome.tif")), "--train", "-o", str(tmp_path / "out.ome.zarr")]
+    assert main([*words, "--shard-id", "0", "--num-shards", "2"]) == 1
+    assert "Got --train for work that is shared, expected one model" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="Got --train"):
+        BatchSettings(OwnTraining(Recipe()), part_of=(0, 2))
+
+
+def test_without_distributed(words, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert main([*words, "--workers", "2"]) == 1
+    assert 'pip install "napari-cropeq[cluster]"' in capsys.readouterr().err
+
+
+def test_what_workers_cannot_open_is_refused(cluster, tmp_path):
+    with pytest.raises(ValueError, match="Got stack, which is in this process's memory, expected a file"):
+        run(a_result(textured_volume((8, 20, 40))), tmp_path / "out.ome.zarr", cluster=cluster)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_cluster_and_a_job_array_exclude_each_other(cluster, stack, tmp_path):
+    with pytest.raises(ValueError, match="Got a cluster and --shard-id"):
+        run(result_of(stack), tmp_path / "out.ome.zarr", cluster=cluster, part_of=(0, 2))

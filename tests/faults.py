@@ -44,9 +44,10 @@ CREATE = {
     "header-folder-sync": "napari_cropeq.volume.journal:sync_folder",
 }
 SHARD = {
-    "unlink": "napari_cropeq.volume.shards:unlink",
+    "encode": "napari_cropeq.volume.shards:Shards._encoded",
     "compress": "napari_cropeq.volume.shards:BloscCodec._encode_sync",
-    "rename": "pathlib:Path.replace",
+    "new-file": "pathlib:Path.write_bytes",
+    "rename": "os:replace",
     "shard-write": "napari_cropeq.volume.shards:Shards.write",
     "shard-sync": "napari_cropeq.volume.shards:sync_file",
     "shard-folder-sync": "napari_cropeq.volume.shards:sync_folder",

@@ -228,7 +228,7 @@ def test_a_defect_of_ours_does_not_stop_the_rest_either(tmp_path, monkeypatch):
 
 WRITING = [
     pytest.param("shards.sync_file", ".ome.zarr", "a_SR.partial.ome.zarr", id="tiles"),
-    pytest.param("export.write_ome_tiff", ".ome.tif", "a.ome.tif", id="ome-tiff"),
+    pytest.param("export.write_ome_tiff", ".ome.tif", "a_SR.ome.tif.partial", id="ome-tiff"),
 ]
 
 

@@ -528,14 +528,14 @@ def test_an_interruption_that_python_swallows_is_not_lost(tmp_path, capsys, monk
     model = a_model(tmp_path / "m.safetensors")
     compute, calls = SuperResolution.compute, []
 
-    def interrupted(self, lead, box, stop=lambda: False):
+    def interrupted(self, lead, box, *rest):
         calls.append(box)
         if len(calls) == 1:
             something = threading.Event()
             reference = weakref.ref(something, lambda _: signal.raise_signal(number))
             del something
             assert reference() is None
-        return compute(self, lead, box, stop)
+        return compute(self, lead, box, *rest)
 
     monkeypatch.setattr(SuperResolution, "compute", interrupted)
     words = ["export", str(stack), "-m", str(model), "-o", str(tmp_path / "out.ome.zarr"), "--tile", "32"]

@@ -215,7 +215,7 @@ TIMES = {
 }
 QUICK = {
     ("header", "before", 1),
-    ("unlink", "after", 7),
+    ("new-file", "after", 7),
     ("rename", "before", 21),
     ("shard-write", "after", 2),
     ("claim", "after", SHARDS),

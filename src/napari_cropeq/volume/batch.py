@@ -308,10 +308,7 @@ def _facts(result: SuperResolution) -> dict[str, Any]:
 def _told(error: Exception, item: Item) -> Exception:
     """Return the error as it is told, without the images that it holds on to."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        told = f"Got a full disk while writing {item.name}, expected more room: make space and resume (--resume)."
-        if error.strerror and error.strerror.startswith("Got "):  # a store's own sentence
-            told = error.strerror
-        full = OSError(told)
+        full = OSError(f"Got a full disk while writing {item.name}, expected more room: make space and resume.")
         full.__cause__ = error
         error = full
     part: BaseException | None = error

@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume soak clean
+.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster soak clean
 
 setup:
 	@scripts/setup
@@ -43,6 +43,10 @@ bench-preview: setup
 # What whole volumes take: memory, throughput, what a kill costs, how a huge layer opens; make bench-volume ONLY="kill open".
 bench-volume: setup
 	scripts/with-display $(venv) benchmarks/volume.py $(if $(ONLY),--only $(ONLY))
+
+# Two workers with a thread each against one process with two threads.
+bench-cluster: setup
+	$(venv) benchmarks/cluster.py
 
 # Whatever may befall an export, again and again: killed, damaged, out of room ... Every store must end equal, to the byte.
 soak: setup

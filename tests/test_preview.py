@@ -494,12 +494,13 @@ def test_closing_the_window_while_it_works(viewer, qtbot, ndisplay):
 def test_previews_do_not_pile_up_threads(viewer, qtbot):
     viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
     panel = begin(viewer, qtbot, filters=4)
+    before = threading.active_count()  # those of libraries that earlier tests have used among them
     for filters in (8, 4, 8):
         panel.session.use_model(model_for(filters=filters), "another")
         settle(viewer, qtbot, panel)
         assert len(work_threads()) == 1
     gc.collect()
-    assert threading.active_count() < 12
+    assert threading.active_count() <= before
     assert [r for r in Session.of(viewer).results if r.alive] == [panel.result]
 
 

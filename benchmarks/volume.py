@@ -317,7 +317,7 @@ def real(folder: Path, data: Path) -> dict[str, Any]:
     cropeq = [sys.executable, "-m", "napari_cropeq.cli"]
     seconds = []
     for command in (
-        ["train", data / BRAIN, "-o", model, "--minutes", "3", "--channel", "0", "1"],
+        ["train", data / BRAIN, "-o", model, "--minutes", "3", "--channel", "all"],
         ["export", data / BRAIN, "-m", model, "-o", output, "--json"],
     ):
         begun = time.perf_counter()

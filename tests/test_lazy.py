@@ -8,10 +8,11 @@ import time
 import dask.array as da
 import numpy as np
 import pytest
+from dask.callbacks import Callback
 
 from conftest import Recorded, a_result, a_source, textured_volume
 from napari_cropeq.core.geometry import Box, source_positions
-from napari_cropeq.volume import lazy, overview, pyramid
+from napari_cropeq.volume import bricks, lazy, overview, pyramid
 from napari_cropeq.volume.bricks import Bricks
 from napari_cropeq.volume.cache import MemoryStore
 from napari_cropeq.volume.lazy import LazyView
@@ -397,3 +398,15 @@ def test_a_sketch_takes_samples_of_any_box():
 def test_a_sketch_is_bounded(leads, step):
     sketch = Sketch((leads,), (300, 700, 600), np.dtype(np.uint16))
     assert sketch.step == step and sketch._voxels.size <= 2**24
+
+
+def test_the_source_is_read_without_the_callbacks_of_the_window():
+    """Napari's cache is one; ended in one thread, it fails in another that is in the midst of a computation."""
+    told = []
+    volume = da.from_array(textured_volume((8, 16, 16)), chunks=(4, 8, 8))
+    with Callback(pretask=lambda *rest: told.append(rest)):
+        Bricks(volume)[2:7, :, 3]
+        bricks.computed(volume)
+        assert not told
+        volume.compute(scheduler="synchronous")
+    assert told

@@ -10,9 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Bricks"]
+__all__ = ["Bricks", "computed"]
 
 CAP = 2**28
+
+
+def computed(array: Any) -> npt.NDArray[Any]:
+    """Return a Dask array as numpy array, computed in the calling thread and without Dask's callbacks.
+
+    One scheduler of our own decides what runs beside what: Dask adds no threads to it. Its global callbacks are not safe
+    for threads: napari's cache, which is one, fails in the window when another thread ends a computation meanwhile.
+    """
+    return np.asarray(array.compute(scheduler="synchronous", callbacks=()))
 
 
 class Bricks:
@@ -70,8 +79,7 @@ class Bricks:
             if brick is not None:
                 self._bricks.move_to_end(number)
                 return brick
-            # One scheduler of our own decides what runs beside what: dask adds no threads to it.
-            brick = np.asarray(self._array.blocks[number].compute(scheduler="synchronous"))
+            brick = computed(self._array.blocks[number])
             self._bricks[number] = brick
             self._nbytes += brick.nbytes
             while self._nbytes > self._cap and len(self._bricks) > 1:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple, source_positions
-from napari_cropeq.volume.bricks import Bricks
+from napari_cropeq.volume.bricks import Bricks, computed
 from napari_cropeq.volume.superres import Lead, SuperResolution
 
 __all__ = ["Indices", "Overview"]
@@ -104,7 +104,7 @@ class Overview:
         if self.whole:
             self._arrays[lead] = self._result.interpolated(lead, Box.whole(self._result.sr_shape))
         elif coarse is not None:
-            self._arrays[lead] = self._from_level(np.asarray(coarse[lead]))
+            self._arrays[lead] = self._from_level(computed(coarse[lead]))
         else:
             yield from self._from_slices(lead, near)
         self._full.add(lead)

@@ -18,7 +18,7 @@ CAP = 2**28
 def computed(array: Any) -> npt.NDArray[Any]:
     """Return a Dask array as numpy array, computed in the calling thread and without Dask's callbacks.
 
-    One scheduler of our own decides what runs beside what: Dask adds no threads to it. Its global callbacks are not safe
+    One scheduler of our own decides what runs beside what: Dask adds no threads. Its global callbacks are not safe
     for threads: napari's cache, which is one, fails in the window when another thread ends a computation meanwhile.
     """
     return np.asarray(array.compute(scheduler="synchronous", callbacks=()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -117,3 +118,25 @@ def test_threads_take_turns_more_often_while_jobs_run(qtbot):
     assert max(seen) < before / 5, "the other still runs"
     jobs[1].stop(wait=True)
     assert sys.getswitchinterval() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the priority is the whole process's")
+def test_the_window_goes_before_jobs_and_their_threads(qtbot):
+    """The threads that torch computes with inherit what the job's thread has."""
+
+    def policies() -> list[int]:
+        return sorted(os.sched_getscheduler(int(task)) for task in os.listdir("/proc/self/task"))
+
+    def steps():
+        image = torch.randn(4, 8, 256, 256)
+        torch.nn.functional.conv2d(image, torch.randn(8, 8, 3, 3))
+        yield os.sched_getscheduler(threading.get_native_id()), policies()
+
+    job, seen = Job(steps), []
+    job.progressed.connect(seen.append)
+    with qtbot.waitSignal(job.ended, timeout=20_000):
+        job.start()
+    [(own, every)] = seen
+    assert own == os.SCHED_IDLE
+    assert every.count(os.SCHED_IDLE) == torch.get_num_threads()
+    assert os.sched_getscheduler(threading.main_thread().native_id) == os.SCHED_OTHER

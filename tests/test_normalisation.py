@@ -87,6 +87,16 @@ def test_a_large_source_is_sampled_by_seed(monkeypatch, rng, thin):
     assert (scale.low, scale.high) == pytest.approx(tuple(np.percentile(source[:, :, :], (0.1, 99.9))), rel=0.03)
 
 
+def test_wide_planes_are_sampled_on_a_grid(monkeypatch):
+    """So that few chunks are touched; which voxels are taken does not depend on the chunks."""
+    monkeypatch.setattr(normalisation, "GRID", 16)
+    monkeypatch.setattr(normalisation, "SAMPLE_VOXELS", 24 * 20 * 20)
+    source = Recorded(np.arange(30 * 128 * 130, dtype=np.int32).reshape(30, 128, 130))
+    normalisation.sample(source)
+    assert len(source.keys) == 24
+    assert all(k.start % 16 == 0 and k.stop - k.start == 16 for _, *lateral in source.keys for k in lateral)
+
+
 def test_a_huge_lazy_source_is_read_in_bounds():
     """40 GB, of which a few chunks are made."""
     read = []

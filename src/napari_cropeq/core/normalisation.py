@@ -14,6 +14,7 @@ from napari_cropeq.core.spline import ArrayLike
 __all__ = ["Normalisation", "check_dtype", "check_finite", "sample"]
 
 SAMPLE_VOXELS = 8_000_000
+GRID = 512  # of the boxes that are read of wide planes, voxels
 PERCENTILES = (0.1, 99.9)
 
 
@@ -86,10 +87,20 @@ def sample(source: ArrayLike, seed: int = 0) -> npt.NDArray[Any]:
     for plane in planes:
         box = []
         for axis, length in enumerate(shape):
-            start = int(plane) if axis == thin else int(rng.integers(0, max(length - side, 0) + 1))
-            box.append(slice(start, start + (1 if axis == thin else min(side, length))))
+            start, size = (int(plane), 1) if axis == thin else _span(length, side, rng)
+            box.append(slice(start, start + size))
         parts.append(np.asarray(source[tuple(box)]).ravel())
     return np.concatenate(parts)
+
+
+def _span(length: int, side: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Return start and size of a box along a lateral axis, whatever the chunks are in which the source is stored.
+
+    Wide planes come in chunks as a rule: a box on a grid touches few of them.
+    """
+    if length >= 8 * GRID and side > GRID:
+        return GRID * int(rng.integers(0, length // GRID)), GRID
+    return int(rng.integers(0, max(length - side, 0) + 1)), min(side, length)
 
 
 def check_dtype(dtype: npt.DTypeLike) -> None:

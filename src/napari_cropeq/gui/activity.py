@@ -20,14 +20,16 @@ class Activity:
 
     def __init__(self, name: str) -> None:
         self._bar = progress(total=STEPS, desc=name)
-        self._done = 0
+        self._done, self._text = 0, name
 
     def show(self, fraction: float, text: str) -> None:
-        """Show how far the work is, 0 to 1."""
+        """Show how far the work is, 0 to 1; napari draws the window anew each time, so only where something changed."""
         done = round(STEPS * min(max(fraction, 0.0), 1.0))
-        self._bar.set_description(text)
-        self._bar.update(done - self._done)
-        self._done = done
+        if text != self._text:
+            self._bar.set_description(text)
+        if done != self._done:
+            self._bar.update(done - self._done)
+        self._done, self._text = done, text
 
     def close(self) -> None:
         """Take the bar away."""

@@ -22,7 +22,6 @@ from napari_cropeq.core.predict import StoppedError
 __all__ = ["Job", "stop_all_jobs"]
 
 REPORT_SECONDS = 0.05
-NICENESS = 10
 SWITCH_SECONDS = 0.0005
 JOIN_SECONDS = 20.0
 
@@ -157,10 +156,14 @@ def stop_all_jobs() -> None:
 
 
 def lower_priority() -> None:
-    """Let the window's thread go first; threads that torch starts from this one inherit the priority."""
+    """Let the window's thread go first; threads that torch starts from this one inherit the priority.
+
+    A niceness would not do: a thread that wakes, as the window's does many times a slice, waits for a nice one to use
+    up its share of the time. Whatever wakes goes before an idle one at once.
+    """
     if sys.platform == "linux":  # elsewhere the priority is the whole process's
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
 
 
 def sentence(error: BaseException) -> str:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
+import dask
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["Bricks", "computed"]
 
 CAP = 2**28
+AT_ONCE = 2**26  # bytes of the bricks that are asked for together
 
 
-def computed(array: Any) -> npt.NDArray[Any]:
-    """Return a Dask array as numpy array, computed in the calling thread and without Dask's callbacks.
+def computed(*arrays: Any) -> list[npt.NDArray[Any]]:
+    """Return Dask arrays as numpy arrays, computed in the calling thread and without Dask's callbacks.
 
     One scheduler of our own decides what runs beside what: Dask adds no threads. Its global callbacks are not safe
     for threads: napari's cache, which is one, fails in the window when another thread ends a computation meanwhile.
     """
-    return np.asarray(array.compute(scheduler="synchronous", callbacks=()))
+    found = dask.compute(*arrays, traverse=False, scheduler=dask.get, callbacks=())  # type: ignore[attr-defined, no-untyped-call]
+    return [np.asarray(voxels) for voxels in found]
 
 
 class Bricks:
@@ -43,6 +48,8 @@ class Bricks:
         self.shape: tuple[int, ...] = tuple(int(n) for n in array.shape)
         self.dtype = np.dtype(array.dtype)
         self.chunks = array.chunks  # sizes along z, y, x: what is best read together
+        largest = math.prod(max(sizes) for sizes in array.chunks) * self.dtype.itemsize
+        self._at_once = max(1, min(cap, AT_ONCE) // max(1, largest))
         self._edges = [np.cumsum((0, *sizes)) for sizes in array.chunks]
         self._bricks: OrderedDict[tuple[int, ...], npt.NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
@@ -54,9 +61,12 @@ class Bricks:
         ]
         out = np.empty([len(r) for r in ranges], self.dtype)
         spans = [self._spans(axis, r) for axis, r in enumerate(ranges)]
-        for parts in itertools.product(*spans):
-            brick = self._brick(tuple(number for number, _, _ in parts))
-            out[tuple(target for _, target, _ in parts)] = brick[tuple(inside for _, _, inside in parts)]
+        every = list(itertools.product(*spans))
+        for first in range(0, len(every), self._at_once):
+            some = every[first : first + self._at_once]
+            bricks = self._held([tuple(number for number, _, _ in parts) for parts in some])
+            for parts, brick in zip(some, bricks, strict=True):
+                out[tuple(target for _, target, _ in parts)] = brick[tuple(inside for _, _, inside in parts)]
         return out[tuple(slice(None) if isinstance(k, slice) else 0 for k in key)]
 
     def _spans(self, axis: int, wanted: range) -> list[tuple[int, slice, slice]]:
@@ -73,15 +83,17 @@ class Bricks:
                 spans.append((number, slice(low, high), slice(start, stop, wanted.step)))
         return spans
 
-    def _brick(self, number: tuple[int, ...]) -> npt.NDArray[Any]:
+    def _held(self, numbers: Sequence[tuple[int, ...]]) -> list[npt.NDArray[Any]]:
+        """Return bricks; those that are not held are read together, since each time Dask looks at all the others."""
         with self._lock:
-            brick = self._bricks.get(number)
-            if brick is not None:
+            found = {number: self._bricks[number] for number in numbers if number in self._bricks}
+            missing = [number for number in numbers if number not in found]
+            if missing:
+                found |= zip(missing, computed(*(self._array.blocks[number] for number in missing)), strict=True)
+            for number in numbers:
+                self._nbytes += 0 if number in self._bricks else found[number].nbytes
+                self._bricks[number] = found[number]
                 self._bricks.move_to_end(number)
-                return brick
-            brick = computed(self._array.blocks[number])
-            self._bricks[number] = brick
-            self._nbytes += brick.nbytes
             while self._nbytes > self._cap and len(self._bricks) > 1:
                 self._nbytes -= self._bricks.popitem(last=False)[1].nbytes
-            return brick
+            return [found[number] for number in numbers]

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
-from napari_cropeq.volume.overview import Indices, Overview
+from napari_cropeq.volume.indices import Indices, take
+from napari_cropeq.volume.overview import Overview
 from napari_cropeq.volume.pyramid import level_shapes
 from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.superres import Lead, SuperResolution
@@ -118,7 +119,7 @@ def _overlay_finished(out: npt.NDArray[Any], store: Tiles, lead: Lead, indices: 
         voxels = store.read((lead, index), part)
         if voxels is not None:
             z, y, x = (w - s for w, s in zip(wanted, part.start, strict=True))
-            out[into] = voxels[np.ix_(z, y, x)]
+            out[into] = take(voxels, (z, y, x))
 
 
 def _overlay_sketch(

@@ -12,11 +12,10 @@ import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple, source_positions
 from napari_cropeq.volume.bricks import Bricks, computed
+from napari_cropeq.volume.indices import Indices, take
 from napari_cropeq.volume.superres import Lead, SuperResolution
 
-__all__ = ["Indices", "Overview"]
-
-Indices = npt.NDArray[np.int64]
+__all__ = ["Overview"]
 
 VOXELS = 2**24
 SLICES = 128
@@ -104,7 +103,7 @@ class Overview:
         if self.whole:
             self._arrays[lead] = self._result.interpolated(lead, Box.whole(self._result.sr_shape))
         elif coarse is not None:
-            self._arrays[lead] = self._from_level(computed(coarse[lead]))
+            self._arrays[lead] = self._from_level(computed(coarse[lead])[0])
         else:
             yield from self._from_slices(lead, near)
         self._full.add(lead)
@@ -119,7 +118,7 @@ class Overview:
         if stands is not None:
             axial = self._result.acquisition.axial
             at[axial] = stands[at[axial]]
-        return array[np.ix_(*at)]
+        return take(array, tuple(at))
 
     @property
     def _places(self) -> list[Indices]:
@@ -130,7 +129,7 @@ class Overview:
         """Return the nearest voxels of a coarser level (z, y, x), which covers the same extent."""
         shapes = zip(self._places, level.shape, self._result.sr_shape, strict=True)
         nearest = [np.minimum(((place + 0.5) * m / n).astype(int), m - 1) for place, m, n in shapes]
-        return level[np.ix_(*nearest)].astype(self._result.dtype)
+        return take(level, tuple(nearest)).astype(self._result.dtype)
 
     def _from_slices(self, lead: Lead, near: int) -> Iterator[None]:
         """Fill slices, those of a chunk of the source together: first ``near``, then ever finer over the volume."""

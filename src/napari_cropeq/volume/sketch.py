@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple
+from napari_cropeq.volume.indices import Indices, take
 from napari_cropeq.volume.superres import Lead
 
 __all__ = ["Sketch"]
@@ -39,9 +40,7 @@ class Sketch:
         into = tuple(slice(-(-a // self.step), -(-b // self.step)) for a, b in zip(box.start, box.stop, strict=True))
         self._voxels[lead][into] = voxels[first]
 
-    def sample(
-        self, lead: Lead, box: Box, indices: tuple[npt.NDArray[np.int64], ...]
-    ) -> npt.NDArray[np.generic] | None:
+    def sample(self, lead: Lead, box: Box, indices: tuple[Indices, ...]) -> npt.NDArray[np.generic] | None:
         """Return the samples of ``box`` nearest to SR ``indices`` (z, y, x) inside it; None where it has none."""
         at = []
         for i, a, b in zip(indices, box.start, box.stop, strict=True):
@@ -49,5 +48,5 @@ class Sketch:
             if low > high:
                 return None
             at.append(np.clip((i + self.step // 2) // self.step, low, high))
-        found: npt.NDArray[np.generic] = self._voxels[lead][np.ix_(*at)]
+        found: npt.NDArray[np.generic] = take(self._voxels[lead], tuple(at))
         return found

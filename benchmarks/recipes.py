@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from napari_cropeq.core.recipe import Recipe
-from napari_cropeq.volume.evaluation import Cell, Evaluation, write_json
-from napari_cropeq.volume.evaluation_table import decibels, markdown
+from napari_cropeq.evidence.evaluation import Cell, Evaluation, write_json
+from napari_cropeq.evidence.evaluation_table import decibels, markdown
+from napari_cropeq.evidence.truth import Truth
 from napari_cropeq.volume.sources import open_source
-from napari_cropeq.volume.truth import Truth
 from training import ROOT, VOLUMES, find_data
 
 VARIANTS: tuple[tuple[str, ...], ...] = (

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from napari_cropeq.volume.evaluation import Cell, Evaluation, EvaluationProgress, read_results, write_json
-from napari_cropeq.volume.evaluation_table import NONE, decibels, gain_of, markdown
+from napari_cropeq.evidence.evaluation import Cell, Evaluation, EvaluationProgress, read_results, write_json
+from napari_cropeq.evidence.evaluation_table import NONE, decibels, gain_of, markdown
+from napari_cropeq.evidence.truth import Truth
+from napari_cropeq.evidence.upscaling import INTERPOLATIONS
 from napari_cropeq.volume.sources import open_source
-from napari_cropeq.volume.truth import Truth
-from napari_cropeq.volume.upscaling import INTERPOLATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 VOLUMES = {

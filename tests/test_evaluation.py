@@ -27,12 +27,12 @@ from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.training import Recipe
-from napari_cropeq.volume import score as scoring
-from napari_cropeq.volume.evaluation import Cell, Evaluation, methods, read_results, write_json
-from napari_cropeq.volume.evaluation_table import gain_of, result_table
-from napari_cropeq.volume.score import score
-from napari_cropeq.volume.truth import Truth, degrade
-from napari_cropeq.volume.upscaling import Refinement, cubic, quintic
+from napari_cropeq.evidence import score as scoring
+from napari_cropeq.evidence.evaluation import Cell, Evaluation, methods, read_results, write_json
+from napari_cropeq.evidence.evaluation_table import gain_of, result_table
+from napari_cropeq.evidence.score import score
+from napari_cropeq.evidence.truth import Truth, degrade
+from napari_cropeq.evidence.upscaling import Refinement, cubic, quintic
 
 SPOTS = blobs((48, 72, 80))
 TINY = {"patches": 32, "overrides": {"filters": 4, "validation": 4}, "device": "cpu"}
@@ -84,7 +84,7 @@ def test_degradation_is_that_of_the_other_tests():
 
 def test_degrading_in_parts_changes_nothing(monkeypatch):
     whole = degrade(SPOTS, 1, 2.5).source
-    monkeypatch.setattr("napari_cropeq.volume.truth.BLOCK", 5 * 72 * 80)
+    monkeypatch.setattr("napari_cropeq.evidence.truth.BLOCK", 5 * 72 * 80)
     assert np.allclose(degrade(SPOTS, 1, 2.5).source, whole, atol=1e-6)
 
 

@@ -17,6 +17,8 @@ PACKAGE = Path(napari_cropeq.__file__).parent
 QT = ["PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy"]
 WINDOW = ["napari", "magicgui", "superqt", "pyqtgraph", *QT, "napari_cropeq.gui"]
 BIG_ARRAYS = ["dask", "distributed", "zarr", "tifffile", "nibabel", "napari_cropeq.volume"]
+METHOD = ["torch", "numpy", "scipy", "napari_cropeq.core"]
+PICTURES = ["matplotlib", "napari_cropeq.evidence"]
 
 
 def modules_of(layer: str) -> list[str]:
@@ -46,10 +48,12 @@ for module in modules:
 """
 
 LAYERS = {
-    "napari_cropeq": [*WINDOW, *BIG_ARRAYS, "torch", "numpy", "scipy", "napari_cropeq.core", "napari_cropeq.cli"],
-    "core": [*WINDOW, *BIG_ARRAYS, "napari_cropeq.cli"],
-    "volume": [*WINDOW, "distributed", "napari_cropeq.cli"],
-    "cli*": [*WINDOW, "distributed"],
+    "napari_cropeq": [*WINDOW, *BIG_ARRAYS, *PICTURES, "torch", "numpy", "scipy"]
+    + [f"napari_cropeq.{n}" for n in ("core", "cli")],
+    "core": [*WINDOW, *BIG_ARRAYS, *PICTURES, "napari_cropeq.cli"],
+    "volume": [*WINDOW, *PICTURES, "distributed", "napari_cropeq.cli"],
+    "evidence": [*WINDOW, "distributed", "napari_cropeq.cli"],
+    "cli*": [*WINDOW, "distributed", "matplotlib"],
     "gui": ["napari_cropeq.cli"],
 }
 
@@ -65,6 +69,6 @@ def test_imports_nothing_above_its_layer(layer: str, forbidden: list[str]) -> No
     assert {name: found for name, names in loaded.items() if (found := sorted(set(forbidden) & set(names)))} == {}
 
 
-@pytest.mark.parametrize("layer", ["core", "volume", "cli*", "gui"])
+@pytest.mark.parametrize("layer", ["core", "volume", "evidence", "cli*", "gui"])
 def test_no_layer_is_missed(layer: str) -> None:
     assert modules_of(layer)

@@ -1,4 +1,4 @@
-"""The command line: cropeq info | train | export | evaluate."""
+"""The command line: cropeq info | train | export | evaluate | verify."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from napari_cropeq import __version__
 from napari_cropeq.cli_evaluate import add_evaluate
 from napari_cropeq.cli_export import add_export
 from napari_cropeq.cli_train import add_train
+from napari_cropeq.cli_verify import add_verify
 
 if TYPE_CHECKING:
     from napari_cropeq.volume.sources import Source
@@ -91,10 +92,12 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = add_evaluate(commands, _progress)
 
+    verify = add_verify(commands, _progress)
+
     for command in (train, export):
         command.add_argument("--voxel-size", type=float, nargs=3, metavar=("Z", "Y", "X"), help="instead of the file's")
         command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    for command in (info, train, export, evaluate):
+    for command in (info, train, export, evaluate, verify):
         command.add_argument("--json", action="store_true", help="print one machine-readable object last")
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_cropeq.volume.evaluation import Cell
-    from napari_cropeq.volume.truth import Truth
+    from napari_cropeq.evidence.evaluation import Cell
+    from napari_cropeq.evidence.truth import Truth
 
 __all__ = ["add_evaluate"]
 
@@ -66,10 +66,10 @@ def _names(text: str) -> list[str]:
 
 
 def _evaluate(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
-    from napari_cropeq.volume.evaluation import Evaluation, read_results, write_json
-    from napari_cropeq.volume.evaluation_table import result_table
+    from napari_cropeq.evidence.evaluation import Evaluation, read_results, write_json
+    from napari_cropeq.evidence.evaluation_table import result_table
+    from napari_cropeq.evidence.truth import Truth
     from napari_cropeq.volume.sources import open_source
-    from napari_cropeq.volume.truth import Truth
 
     truth = Truth.of(open_source(arguments.truth), arguments.channel, arguments.time)
     evaluation = Evaluation(_cells(arguments, truth), arguments.out)
@@ -93,8 +93,8 @@ def _evaluate(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
 
 def _cells(arguments: argparse.Namespace, truth: Truth) -> list[Cell]:
     """Return the cells in the order in which they are computed: all methods of a factor before the next factor."""
-    from napari_cropeq.volume.evaluation import Cell
-    from napari_cropeq.volume.upscaling import INTERPOLATIONS
+    from napari_cropeq.evidence.evaluation import Cell
+    from napari_cropeq.evidence.upscaling import INTERPOLATIONS
 
     common = {"fwhm": arguments.fwhm, "axis": "zyx".index(arguments.axis), "rim": arguments.rim}
     training = {"overrides": _settings(arguments), "seed": arguments.seed}
@@ -113,7 +113,7 @@ def _cells(arguments: argparse.Namespace, truth: Truth) -> list[Cell]:
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what is set otherwise than by default: by the preset, then one by one."""
     from napari_cropeq.core.recipe import PRESETS, Recipe
-    from napari_cropeq.volume.evaluation import FIXED
+    from napari_cropeq.evidence.evaluation import FIXED
 
     preset = {name: value for name, value in PRESETS[arguments.preset].items() if name not in FIXED}
     return preset | Recipe.parse(arguments.set)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["NETWORKS", "PaddedNetwork", "SubpixelNetwork", "ValidNetwork", "build_network", "shrink"]
+__all__ = ["NETWORKS", "PaddedNetwork", "SubpixelNetwork", "ValidNetwork", "build_network", "shrink", "work"]
 
 MAX_FILTERS = 1024
 MAX_SUBPOSITIONS = 32
@@ -258,6 +258,20 @@ def build_network(kind: str, filters: int, blocks: int, kernel: int, subposition
 def subpositions_for(kind: str, factor: float) -> int:
     """Return how many outputs a network of that kind gives for each axial sample: the factor, rounded up."""
     return math.ceil(factor - 1e-6) if kind in NETWORKS and NETWORKS[kind].on_source_grid else 1
+
+
+def work(network: Network, rows: int, columns: int) -> int:
+    """Return the multiply-adds of the convolutions for ``rows`` x ``columns`` output samples of one plane.
+
+    Each unpadded layer must give the margin that the layers after it take off.
+    """
+    total = 0
+    convs: list[Any] = [network.head, *network.body, network.tail]
+    for conv in reversed(convs):
+        total += rows * columns * conv.weight.numel()
+        if not conv.padding[0]:
+            rows, columns = (n + k - 1 for n, k in zip((rows, columns), conv.kernel_size, strict=True))
+    return total
 
 
 def crop(image: Tensor, rows: int, columns: int) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from napari_cropeq.core.allocator import give_freed_memory_back, is_out_of_memory, keep_freed_memory
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
 from napari_cropeq.core.lattice import Lattice
-from napari_cropeq.core.network import Network, build_network, use_channels_last
+from napari_cropeq.core.network import Network, build_network, use_channels_last, work
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
 from napari_cropeq.core.tiles import TileGrid, divide, hull, pick, read_box
@@ -167,6 +167,7 @@ class Predictor:
         self.sr_shape = acquisition.sr_shape(source.shape)
         self.exactness = check_exactness(self.network, self.device)
         self._calls = CallSize()
+        self._free = self.exactness.bit_exact  # whether boxes may have any shape
 
     @property
     def canonical_tile(self) -> IntTriple:
@@ -179,6 +180,23 @@ class Predictor:
         sibling.source, sibling.normalisation = source, normalisation
         sibling.sr_shape = self.acquisition.sr_shape(source.shape)
         return sibling
+
+    def at_once(self) -> Predictor:
+        """Return a predictor that shows the network each plane of a box in one call, however large it is.
+
+        It is what tiles are compared with: slice evaluation (paper, section 3.1), and the only way to a box for a
+        network whose tiles are not exact.
+        """
+        sibling = copy.copy(self)
+        sibling._calls, sibling._free = CallSize(elements=1, side=2**31), True
+        return sibling
+
+    def work(self, box: Box) -> int:
+        """Return the multiply-adds of the network for the SR voxels of ``box``, halos included."""
+        total, axial = 0, self.acquisition.axial
+        for plane, tile in self._tiles(self._cells(box)):
+            total += tile.shape[3 - axial - plane] * work(self.network, tile.shape[axial], tile.shape[plane])
+        return total
 
     def __call__(self, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:
         """Return the SR voxels of ``box`` (z, y, x) in source intensities, float32.
@@ -284,7 +302,7 @@ class Predictor:
     def _compute_boxes(self, cells: Box, plane: int) -> Iterator[Box]:
         """Yield boxes that cover ``cells``: free ones inside them, or whole canonical tiles around them."""
         in_plane = (self.acquisition.axial, plane)
-        if self.exactness.bit_exact:
+        if self._free:
             return divide(cells, pick(in_plane, self._calls.side, self._rows(cells, plane)))
         return TileGrid(None, pick(in_plane, CANONICAL_TILE, CANONICAL_ROWS)).touching(cells)
 

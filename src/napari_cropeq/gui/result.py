@@ -109,6 +109,7 @@ class Result(QObject):
         self.live = False  # whether its model is one of a training under way
         self._waiting_to_run = self._closed = self._following = False
         self._wanted: list[Callable[[], None]] = []  # asked for before the worker was ready
+        self._shown = 0  # which of the worker's changes
         self._look_timer = self._timer(DEBOUNCE_MS, self._look)
         self._refresh_timer = self._timer(FIRST_MS, self._refresh)
         self.worker = TileWorker(TileCache() if cache is None else cache, source_key(layer))
@@ -261,7 +262,7 @@ class Result(QObject):
             self._make_layer()
         if self.layer is not None and self.layer not in self.viewer.layers and worker.has_something:
             self._add_layer(self.layer)
-        elif not self._refresh_timer.isActive():
+        elif worker.changes != self._shown and not self._refresh_timer.isActive():
             self._refresh_timer.start()
         while worker.failures:
             self.failed.emit(sentence(worker.failures.popleft().error))
@@ -337,7 +338,7 @@ class Result(QObject):
         """Read the layers anew; a display that takes long is left more time in between."""
         if self.layer is None or self._closed:
             return
-        begun = time.perf_counter()
+        begun, self._shown = time.perf_counter(), self.worker.changes
         for layer in (self.layer, None if self.box is None else self.box.layer):
             if layer is not None and layer.visible:
                 layer.refresh(extent=False, thumbnail=False, highlight=False)

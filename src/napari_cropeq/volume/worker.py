@@ -76,6 +76,7 @@ class TileWorker:
         self.failures: deque[Failed] = deque()
         self.saved: deque[Path] = deque()
         self.computed = 0  # tiles in view, since the beginning
+        self.changes = 0  # of what can be read; parts of a tile under way cannot
         self._times: deque[float] = deque(maxlen=RATE_TILES)
 
     # -- wishes, from any thread -----------------------------------------------------------------
@@ -245,6 +246,8 @@ class TileWorker:
             idle = 0 if event is not None else idle + 1
             if idle == IDLE_STEPS:  # the window's own large images are in it as well
                 give_freed_memory_back()
+            if event is not None and not (isinstance(event, Done) and not event.tiles):
+                self.changes += 1
             if isinstance(event, Done):
                 self._note(event)
             elif isinstance(event, Failed):

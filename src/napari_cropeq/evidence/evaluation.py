@@ -22,10 +22,10 @@ from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, Acquisition, Int
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.predict import choose_device, plane_axes
 from napari_cropeq.core.training import Recipe, Training
+from napari_cropeq.evidence.score import RIM, check_range, inside, score
+from napari_cropeq.evidence.truth import Degraded, Truth, acquisition_for, degrade
+from napari_cropeq.evidence.upscaling import INTERPOLATIONS, Refinement
 from napari_cropeq.volume.machine import describe_machine, load_average
-from napari_cropeq.volume.score import RIM, check_range, inside, score
-from napari_cropeq.volume.truth import Degraded, Truth, acquisition_for, degrade
-from napari_cropeq.volume.upscaling import INTERPOLATIONS, Refinement
 
 __all__ = ["Cell", "Evaluation", "EvaluationProgress", "methods", "read_results", "write_json"]
 

@@ -1,0 +1,112 @@
+"""The zero-padded baseline: trained on the same volume, as long as one likes, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from napari_cropeq.core.checkpoint import Checkpoint
+from napari_cropeq.core.model import Model, provenance
+from napari_cropeq.core.progress import Progress
+from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.core.training import Training
+from napari_cropeq.volume.sources import Source
+from napari_cropeq.volume.superres import acquisition_of, training_volumes
+
+__all__ = ["Baseline", "load_baseline"]
+
+MINUTES = 2.0
+
+
+class Baseline:
+    """Trains a zero-padded network with the recipe of a model, on the volume it is compared on.
+
+    Parameters
+    ----------
+    model : Model
+        Gives filters, slice profile and the rest of the recipe.
+    source : Source
+        The volume.
+    channel, time : int
+        Which one of it.
+    minutes, patches : float, int, optional
+        Budget; 2 minutes by default.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        source: Source,
+        channel: int = 0,
+        time: int = 0,
+        minutes: float | None = None,
+        patches: int | None = None,
+        device: str = "auto",
+    ) -> None:
+        told = model.training.get("recipe")
+        recipe = Recipe.preset("fast") if told is None else Recipe.read(told)
+        budget = MINUTES if minutes is None and patches is None else minutes
+        self.recipe = replace(
+            recipe, network="padded", filters=model.network.filters, minutes=budget, patches=patches, blocks=None
+        )
+        self._source, self._where, self._device = source, (channel, time), device
+        self._profile = model.acquisition
+
+    def run(self, path: Path) -> Generator[Progress, None, Model]:
+        """Train, or go on with what was interrupted, and return the model, saved at ``path``.
+
+        One that is there already, of this recipe and volume, is not trained again.
+        """
+        channel, time = self._where
+        described = self._source.describe() | {"channels": [channel], "times": [time]}
+        kept = self._kept(path, described)
+        if kept is not None:
+            return kept
+        checkpoint = Checkpoint.beside(path, described)
+        profile = self._profile
+        acquisition = acquisition_of(self._source, None, profile.axial, profile.fwhm, profile.lateral_fwhm)
+        start = checkpoint.load(self.recipe) if checkpoint.exists else None
+        volumes = training_volumes(self._source, [channel], [time])
+        training = Training(volumes, acquisition, self.recipe, self._device, start=start, resume=start is not None)
+        steps = training.run()
+        try:
+            for step in steps:
+                yield step
+                checkpoint.keep(training)
+        except BaseException:
+            if training.history:
+                checkpoint.keep(training, now=True)
+            raise
+        model = training.model(described)
+        model.save(path)
+        checkpoint.remove()
+        return model
+
+    def _kept(self, path: Path, described: dict[str, Any]) -> Model | None:
+        """Return the baseline that was trained so before, None where there is none."""
+        if not path.is_file():
+            return None
+        model = Model.load(path)
+        same = model.provenance.get("source_checksum") == provenance(described)["source_checksum"]
+        return model if same and model.training.get("recipe") == asdict(self.recipe) else None
+
+
+def load_baseline(path: Path) -> Model:
+    """Return the zero-padded network in a model file.
+
+    Raises
+    ------
+    ValueError
+        If it is another network, or the file cannot be read as a model.
+    """
+    model = Model.load(path)
+    if model.network.shrink:
+        raise ValueError(
+            f"Got {path.name} with a network of kind {model.network.kind!r} to compare with, expected a zero-padded "
+            "one: train one (cropeq train --set network=padded), or give --against padded."
+        )
+    return model

@@ -1,0 +1,222 @@
+"""The slice-against-tile experiment (paper, section 3.1): cell by cell, resumable."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zipfile
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_cropeq.core.geometry import AXIS_NAMES, Box
+from napari_cropeq.evidence.evaluation import CELLS, check_folder, write_json
+from napari_cropeq.evidence.slices import Slices, Voxels, agreement
+from napari_cropeq.volume.machine import describe_machine
+
+__all__ = ["TILES", "Row", "Verification", "VerificationProgress", "tiles_for"]
+
+FORMAT = "napari-cropeq verification 1"
+TILES = (64, 96, 128, 192)
+"""Sides of tiles unless told otherwise, SR voxels (paper, Table 2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationProgress:
+    """Where a verification stands."""
+
+    what: str
+    share: float  # of everything
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network at one tile size, beside the same network shown everything at once.
+
+    Parameters
+    ----------
+    values : dict
+        A row of the table, as JSON has it.
+    tiled, whole : (axial, lateral)
+        The plane in the middle of what is compared.
+    """
+
+    values: dict[str, Any]
+    tiled: Voxels
+    whole: Voxels
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a network gave."""
+
+    voxels: Voxels
+    seconds: float
+
+
+class Verification:
+    """Compares tiles with the whole, for some networks and tile sizes.
+
+    Parameters
+    ----------
+    networks : sequence of Slices
+        On the same volume.
+    tiles : sequence of int
+        Sides of tiles, SR voxels.
+    folder : path
+        Made where it does not exist. Cells go to ``cells/``; a run that was stopped goes on with those that are there.
+    box : Box
+        SR voxels to compare.
+
+    Attributes
+    ----------
+    rows : list of Row
+        Those that are done, network by network.
+
+    Raises
+    ------
+    ValueError
+        If tiles are not smaller than the box.
+    OSError
+        If the folder cannot be written.
+    """
+
+    def __init__(self, networks: Sequence[Slices], tiles: Sequence[int], folder: str | Path, box: Box) -> None:
+        sides = [box.shape[axis] for axis in networks[0].in_plane]
+        for tile in tiles:
+            if not 1 <= tile < max(sides):
+                most = max(sides) - 1
+                raise ValueError(
+                    f"Got tiles of {tile} for planes of {' x '.join(map(str, sides))} SR voxels, expected 1 to {most}: "
+                    f"name others (--tiles {max(1, most // 4)},{max(1, most // 2)})."
+                )
+        self.networks, self.tiles, self.box = tuple(networks), tuple(tiles), box
+        self.folder = check_folder(folder)
+        self.rows: list[Row] = []
+
+    def run(self) -> Iterator[VerificationProgress]:
+        """Compute what is missing; :attr:`rows` grows by one for each network and tile size."""
+        each = 1 + len(self.tiles)
+        steps = each * len(self.networks)
+        for number, slices in enumerate(self.networks):
+            whole = yield from self._computed(slices, None, number * each, steps)
+            for position, tile in enumerate(self.tiles, number * each + 1):
+                tiled = yield from self._computed(slices, tile, position, steps)
+                self.rows.append(self._row(slices, tile, tiled, whole))
+
+    def report(self) -> dict[str, Any]:
+        """Return everything that is known, as JSON values."""
+        first = self.networks[0]
+        axial, plane = first.in_plane
+        return {
+            "format": FORMAT,
+            "volume": first.described,
+            "compared": {
+                "start": list(self.box.start),
+                "shape": list(self.box.shape),
+                "planes": AXIS_NAMES[axial] + AXIS_NAMES[plane],
+                "data_range": float(np.ptp(self.rows[0].whole)) if self.rows else None,
+            },
+            "rows": [row.values for row in self.rows],
+            "machine": describe_machine(),
+        }
+
+    def _row(self, slices: Slices, tile: int, tiled: Computed, whole: Computed) -> Row:
+        found = agreement(tiled.voxels, whole.voxels)
+        exactness = slices.exactness
+        values = {
+            "network": slices.kind,
+            "model": slices.model.fingerprint,
+            "filters": slices.model.network.filters,
+            "tile": tile,
+            **asdict(found),
+            "identical": found.identical,
+            "seconds": round(tiled.seconds, 3),
+            "whole_seconds": round(whole.seconds, 3),
+            "redundant": round(slices.redundant(self.box, tile), 4),
+            "exactness": None if exactness is None else str(exactness),
+            "as_promised": found.largest <= slices.promised and not (slices.promised == 0 and found.differing),
+        }
+        return Row(values, self._middle(slices, tiled.voxels), self._middle(slices, whole.voxels))
+
+    def _middle(self, slices: Slices, voxels: Voxels) -> Voxels:
+        """Return the plane in the middle, axial axis first."""
+        axial, plane = slices.in_plane
+        across = 3 - axial - plane
+        image: Voxels = voxels.take(voxels.shape[across] // 2, across)
+        return image if axial < plane else image.T
+
+    def _computed(
+        self, slices: Slices, tile: int | None, number: int, steps: int
+    ) -> Generator[VerificationProgress, None, Computed]:
+        """Return what a network gives in tiles, or at once, from its cell if there is one."""
+        what = f"{slices.kind}, {'whole planes' if tile is None else f'tiles of {tile}'}"
+        path = self._path(slices, tile)
+        kept = read_cell(path, self.box)
+        if kept is not None:
+            yield VerificationProgress(f"{what}, kept", (number + 1) / steps)
+            return kept
+        voxels, done, seconds = np.empty(self.box.shape, np.float32), 0, 0.0
+        begun = time.perf_counter()
+        for part, values in slices.whole(self.box) if tile is None else slices.tiled(self.box, tile):
+            seconds += time.perf_counter() - begun
+            voxels[part.relative_to(self.box.start).slices] = values
+            done += part.size
+            yield VerificationProgress(what, (number + done / self.box.size) / steps)
+            begun = time.perf_counter()
+        computed = Computed(voxels, seconds)
+        write_cell(path, computed)
+        return computed
+
+    def _path(self, slices: Slices, tile: int | None) -> Path:
+        key = {
+            "format": FORMAT,
+            "model": slices.model.fingerprint,
+            "volume": slices.digest,
+            "planes": slices.in_plane,
+            "box": [self.box.start, self.box.stop],
+            "tile": tile,
+            "device": slices.predictor.device.type,
+        }
+        digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+        return self.folder / CELLS / f"{slices.kind}_{'whole' if tile is None else tile}_{digest}.npz"
+
+    def write(self) -> Path:
+        """Write ``verify.json`` into the folder and return its path."""
+        path = self.folder / "verify.json"
+        write_json(path, self.report())
+        return path
+
+
+def tiles_for(box: Box, in_plane: Sequence[int]) -> list[int]:
+    """Return the tile sizes to compare by default: those of the paper that are smaller than the planes of ``box``."""
+    longest = max(box.shape[axis] for axis in in_plane)
+    return [tile for tile in TILES if tile < longest] or [max(1, longest // 2)]
+
+
+def read_cell(path: Path, box: Box) -> Computed | None:
+    """Return what a cell holds, None where there is none or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            voxels, seconds = file["voxels"], float(file["seconds"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return Computed(voxels, seconds) if voxels.shape == box.shape and voxels.dtype == np.float32 else None
+
+
+def write_cell(path: Path, computed: Computed) -> None:
+    """Write a cell; it is there as a whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            np.savez(file, voxels=computed.voxels, seconds=computed.seconds)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

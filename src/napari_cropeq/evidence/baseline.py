@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Generator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -55,6 +57,13 @@ class Baseline:
         )
         self._source, self._where, self._device = source, (channel, time), device
         self._profile = model.acquisition
+
+    @property
+    def digest(self) -> str:
+        """Names volume, recipe and budget: what a kept baseline must have in common with this one."""
+        channel, time = self._where
+        key = [provenance(self._source.describe())["source_checksum"], channel, time, asdict(self.recipe)]
+        return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
     def run(self, path: Path) -> Generator[Progress, None, Model]:
         """Train, or go on with what was interrupted, and return the model, saved at ``path``.

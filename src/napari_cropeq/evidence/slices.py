@@ -17,7 +17,7 @@ from napari_cropeq.core.predict import Exactness, Predictor
 from napari_cropeq.core.tiles import divide, pick
 from napari_cropeq.volume.bricks import Bricks
 from napari_cropeq.volume.sources import Source
-from napari_cropeq.volume.superres import acquisition_of
+from napari_cropeq.volume.superres import acquisition_of, axial_of
 
 __all__ = ["ROWS", "SIDE", "Agreement", "Slices", "Voxels", "agreement", "middle"]
 
@@ -83,7 +83,15 @@ def middle(shape: Sequence[int], in_plane: Sequence[int], rows: int | None = ROW
         Planes; None for all.
     side : int
         Largest side of a plane.
+
+    Raises
+    ------
+    ValueError
+        If ``rows`` or ``side`` is less than 1.
     """
+    for name, number in (("planes (--rows)", rows), ("voxels for the side of a plane (--side)", side)):
+        if number is not None and number < 1:
+            raise ValueError(f"Got {number} {name}, expected at least 1: give another number.")
     size = [min(n, side) if axis in in_plane else min(n, rows or n) for axis, n in enumerate(shape)]
     start = [(n - s) // 2 for n, s in zip(shape, size, strict=True)]
     return Box(int_triple(start), int_triple([a + s for a, s in zip(start, size, strict=True)]))
@@ -122,7 +130,7 @@ class Slices:
             raise ValueError(
                 "Got planes 'both', expected those of one lateral axis: a slice is one plane; choose y or x."
             )
-        acquisition = acquisition_of(source, axial=model.acquisition.axial)
+        acquisition = acquisition_of(source, axial=axial_of(source, model))
         model.check_fits(acquisition)
         volume = Bricks(source.volume(channel, time))
         voxels = sample(volume)

@@ -20,7 +20,7 @@ from napari_cropeq.volume.bricks import CAP, Bricks
 from napari_cropeq.volume.image_info import ImageInfo
 from napari_cropeq.volume.sources import Source, check_volume
 
-__all__ = ["DTYPES", "Lead", "SuperResolution", "acquisition_of", "training_volumes"]
+__all__ = ["DTYPES", "Lead", "SuperResolution", "acquisition_of", "axial_of", "training_volumes"]
 
 Lead = tuple[int, ...]
 """Indices along the leading axes (t, c) of a source."""
@@ -154,7 +154,7 @@ class SuperResolution:
             raise ValueError(f"Got dtype {dtype!r}, expected source or float32: choose one of these.")
         check_volume(source.data, source.name)
         self.source, self.model = source, model
-        self.acquisition = acquisition or acquisition_of(source, axial=_axial(source, model))
+        self.acquisition = acquisition or acquisition_of(source, axial=axial_of(source, model))
         model.check_fits(self.acquisition)
         self.lead_shape: tuple[int, ...] = tuple(int(n) for n in source.data.shape[:-3])
         shape = source.data.shape[-3:]
@@ -316,7 +316,7 @@ class SuperResolution:
         return lead[self.source.axes.index("c")] if "c" in self.source.axes[:-3] else 0
 
 
-def _axial(source: Source, model: Model) -> int:
+def axial_of(source: Source, model: Model) -> int:
     """Return the axial axis of a sibling: the one of its largest step, the model's where there is none."""
     size = source.voxel_size
     return model.acquisition.axial if size is None else guess_axial(size)

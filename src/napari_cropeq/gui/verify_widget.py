@@ -1,0 +1,177 @@
+"""The Verify dock widget: whether tiles are the whole, where the user looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from magicgui.widgets import FileEdit, FloatSpinBox, SpinBox
+from napari.layers import Image
+
+from napari_cropeq.core.geometry import Box
+from napari_cropeq.core.model import Model
+from napari_cropeq.evidence.baseline import Baseline, load_baseline
+from napari_cropeq.evidence.slices import Slices
+from napari_cropeq.evidence.tile_check import TileCheck, TilesFound
+from napari_cropeq.gui.jobs import Job
+from napari_cropeq.gui.layers import check_layer, source_of
+from napari_cropeq.gui.preferences import Preferences
+from napari_cropeq.gui.result_panel import ResultPanel
+from napari_cropeq.gui.sr_frame import SRFrame
+from napari_cropeq.volume.sources import Source
+from napari_cropeq.volume.superres import acquisition_of
+
+__all__ = ["VerifyWidget"]
+
+MOST = 2**23  # SR voxels that are checked at once
+TILE = 64
+KEY = "napari-cropeq"
+
+Step = tuple[float, str] | TilesFound
+
+
+class VerifyWidget(ResultPanel):
+    """Compares what is in view tile by tile with the same computed all at once, and shows the difference.
+
+    Parameters
+    ----------
+    napari_viewer : napari viewer
+        Given by napari.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer)
+        self.tile = SpinBox(label="Tile", min=1, max=4096, value=TILE, tooltip="Side of the tiles, SR voxels")
+        self.padded = FileEdit(
+            label="Padded model",
+            mode="r",
+            filter="*.safetensors",
+            nullable=True,
+            value=None,
+            tooltip="A zero-padded network of this layer; where none is given, one is trained and kept",
+        )
+        self.minutes = FloatSpinBox(
+            label="Training (min)", min=0.05, max=600, step=0.5, value=1.0, tooltip="Of the zero-padded network"
+        )
+        self.form.extend([self.tile, self.padded, self.minutes])
+        self.buttons = self.add_buttons(verify=self.verify, against_padded=self.against_padded, stop=self.stop)
+        self.buttons["verify"].tooltip = "Compare the model's tiles with the whole, in the current view"
+        self.buttons["against_padded"].tooltip = "The same with a zero-padded network, whose tiles show seams"
+        self.found: TilesFound | None = None
+        self._job: Job | None = None
+        self._frame: SRFrame | None = None
+        self.add_status()
+
+    def verify(self) -> None:
+        """Check the model in use."""
+        self._begin(padded=False)
+
+    def against_padded(self) -> None:
+        """Check a zero-padded network: the one chosen, or one trained on the layer."""
+        self._begin(padded=True)
+
+    def stop(self) -> None:
+        """Stop what is under way; a training can be gone on with."""
+        if self._job is not None:
+            self._job.stop()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a check is under way."""
+        return self._job is not None and self._job.running
+
+    def _begin(self, padded: bool) -> None:
+        if self.busy:
+            raise ValueError("Got a check under way, expected none: wait for its end, or press Stop.")
+        layer, model = check_layer(self.layer.value), self.session.model
+        if model is None:
+            raise ValueError("Got no model, expected one: train on this layer, or load a model in the Train widget.")
+        if self.planes.value == "both":
+            raise ValueError("Got the mean of both planes, expected those of one axis: choose x, y or z to check.")
+        source = source_of(layer)
+        acquisition = acquisition_of(source)
+        model.check_fits(acquisition)
+        self._frame = SRFrame(layer, acquisition)
+        view = self._frame.view(self.viewer)
+        if view is None:
+            raise ValueError(f"Got a view without '{layer.name}', expected some of it: move it into view.")
+        box, folder = self._frame.seen(view, MOST), Preferences.read().make_cache_folder()
+        where = dict(zip(source.axes[:-3], view.lead, strict=True))
+        check = _Check(model, source, where.get("c", 0), where.get("t", 0), self.planes.value, box, self.tile.value)
+        path = self.padded.value
+        chosen = Path(path) if path is not None and str(path) not in ("", ".") else None
+        minutes = self.minutes.value
+        self._job = self.run(
+            lambda: check.against(chosen, minutes, folder) if padded else check.run(model),
+            lambda step: self._on_step(step, layer),
+            self._on_end,
+        )
+
+    def _on_step(self, step: Step, layer: Image) -> None:
+        if isinstance(step, TilesFound):
+            self.bar.setValue(1000)
+            self.found = step
+            self.say(step.sentence)
+            self._show(step, layer)
+        else:
+            share, what = step
+            self.bar.setValue(round(1000 * share))
+            self.say(what)
+
+    def _on_end(self) -> None:
+        if self.left or self.complaining:
+            return
+        if self.bar.value() < 1000:
+            self.bar.setValue(0)
+            self.say("Stopped.")
+
+    def _show(self, found: TilesFound, layer: Image) -> None:
+        """Draw the difference over the layer, with limits of its own; the layer of the last check is replaced."""
+        assert self._frame is not None
+        name = f"{found.slices.kind}: tiles - whole, {layer.name}"
+        largest = found.agreement.largest
+        for other in [la for la in self.viewer.layers if la.metadata.get(KEY, {}).get("check") == name]:
+            self.viewer.layers.remove(other)
+        self.viewer.add_image(
+            found.difference,
+            name=name,
+            colormap="inferno",
+            blending="additive",
+            contrast_limits=(0, largest if largest > 0 else 1),
+            metadata={KEY: {"check": name, "agreement": found.sentence}},
+            **self._frame.placed(found.box),
+        )
+
+
+class _Check:
+    """A check of one view, in the thread of a job."""
+
+    def __init__(
+        self, model: Model, source: Source, channel: int, time: int, planes: str | None, box: Box, tile: int
+    ) -> None:
+        self._model, self._source, self._where = model, source, (channel, time)
+        self._planes, self._box, self._tile = planes, box, tile
+        self._device = Preferences.read().device
+
+    def run(self, model: Model) -> Iterator[Step]:
+        """Compare tiles with the whole."""
+        slices = Slices(model, self._source, *self._where, self._planes, self._device)
+        for step in TileCheck(slices, self._box, self._tile).run():
+            yield (step, "Computing what is in view twice.") if isinstance(step, float) else step
+
+    def against(self, path: Path | None, minutes: float, folder: Path) -> Iterator[Step]:
+        """Train a zero-padded network, unless there is one, and compare its tiles with the whole."""
+        if path is not None:
+            model = load_baseline(path)
+        else:
+            baseline = Baseline(self._model, self._source, *self._where, minutes=minutes, device=self._device)
+            steps = baseline.run(folder / f"padded-{baseline.digest}.safetensors")
+            while True:
+                try:
+                    step = next(steps)
+                except StopIteration as done:
+                    model = done.value
+                    break
+                yield 0.9 * step.fraction, f"Training the zero-padded network, loss {step.loss:.4f}."
+        yield from self.run(model)

@@ -1,0 +1,198 @@
+"""The Verify widget in a real window: what is in view is checked, and shown where it lies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from conftest import random_network, work_threads
+from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.evidence.slices import Slices
+from window import TIMEOUT, cells, dock, model_for
+
+SHAPE = (12, 72, 80)
+TURN = np.array([[1, 0, 0, 5], [0, 1, 0.1, -3], [0, 0, 1, 2], [0, 0, 0, 1]], float)
+
+
+def open_panel(viewer, tile: int = 20):
+    panel = dock(viewer, "Verify")
+    panel.session.use_model(model_for(), "a model")
+    panel.tile.value = tile
+    return panel
+
+
+def checked(qtbot, panel, button: str = "verify") -> None:
+    """Press a button and wait for the end of the check."""
+    panel.buttons[button].native.click()
+    qtbot.waitUntil(lambda: not panel.busy, timeout=TIMEOUT)
+    qtbot.wait(50)
+    assert not panel.complaining, panel.message.text()
+
+
+def differences(viewer) -> list:
+    return [layer for layer in viewer.layers if "check" in layer.metadata.get("napari-cropeq", {})]
+
+
+def padded_model(path):
+    """Write a zero-padded network with random weights and return its path."""
+    Model(random_network("padded"), Acquisition((2.5, 1, 1)), [Normalisation(0.0, 3000.0)]).save(path)
+    return path
+
+
+VIEWS = [
+    pytest.param((0, 1, 2), 2, {}, 12, id="lateral"),
+    pytest.param((1, 0, 2), 2, {}, 40, id="axial"),
+    pytest.param((2, 1, 0), 2, {}, 40, id="axial-turned"),
+    pytest.param((1, 0, 2), 2, {"affine": TURN, "translate": (3, 1, 2)}, 40, id="affine"),
+    pytest.param((0, 1, 2), 3, {}, 12, id="3d"),
+]
+
+
+@pytest.mark.parametrize(("order", "ndisplay", "options", "step"), VIEWS)
+def test_what_is_in_view_is_the_whole_and_lies_on_it(viewer, qtbot, order, ndisplay, options, step):
+    layer = viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells", **options)
+    viewer.dims.order, viewer.dims.ndisplay = order, ndisplay
+    viewer.dims.set_point(order[0], float(step))
+    viewer.reset_view()
+    panel = open_panel(viewer)
+    checked(qtbot, panel)
+    assert panel.message.text().endswith("every voxel has the bits of the whole.")
+    assert panel.found.agreement.exact and panel.found.agreement.voxels == panel.found.box.size > 100
+    [shown] = differences(viewer)
+    assert not np.asarray(shown.data).any() and tuple(shown.contrast_limits) == (0, 1)
+    # A voxel of the difference lies where the SR voxel of that number does.
+    corner = np.array(panel.found.box.start) + panel.found.difference.shape - np.ones(3)
+    factor = panel.found.slices.predictor.acquisition.factor
+    axial = (corner[0] + 0.5) / factor - 0.5
+    expected = layer.data_to_world((axial, corner[1], corner[2]))
+    last = np.array(panel.found.difference.shape) - 1
+    assert np.allclose(shown.data_to_world(last), expected)
+    assert shown.units == layer.units
+
+
+def test_a_padded_network_is_found_out_and_shown(viewer, qtbot, tmp_path):
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    viewer.dims.order = (1, 0, 2)
+    panel = open_panel(viewer)
+    checked(qtbot, panel)
+    panel.padded.value = padded_model(tmp_path / "p.safetensors")
+    checked(qtbot, panel, "against_padded")
+    assert "tiles of a zero-padded network are not exact" in panel.message.text()
+    exact, seams = differences(viewer)
+    assert not exact.data.any() and seams.data.max() > 1
+    assert tuple(seams.contrast_limits) == pytest.approx((0, panel.found.agreement.largest))
+    checked(qtbot, panel)
+    assert len(differences(viewer)) == 2, "the layer of the last check is replaced"
+    assert [la.name for la in viewer.layers if la in panel._layers()] == ["cells"], "a difference is no source"
+
+
+def test_a_padded_network_is_trained_once_and_kept(viewer, qtbot, preferences_file, tmp_path, monkeypatch):
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel = open_panel(viewer)
+    panel.minutes.value = 0.05
+    checked(qtbot, panel, "against_padded")
+    assert panel.found.slices.kind == "padded"
+    monkeypatch.setattr("napari_cropeq.evidence.baseline.Training", None)
+    checked(qtbot, panel, "against_padded")
+
+
+def test_one_wrong_voxel_in_view_is_told(viewer, qtbot, monkeypatch):
+    tiled = Slices.tiled
+
+    def with_a_seam(self, box, tile):
+        for number, (part, voxels) in enumerate(tiled(self, box, tile)):
+            if number == 1:
+                voxels = voxels.copy()
+                voxels.flat[0] = np.nextafter(voxels.flat[0], np.float32(np.inf))
+            yield part, voxels
+
+    monkeypatch.setattr(Slices, "tiled", with_a_seam)
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel = open_panel(viewer)
+    checked(qtbot, panel)
+    assert ": 1 voxels differ, by at most " in panel.message.text() and "please report it" in panel.message.text()
+    assert np.count_nonzero(differences(viewer)[0].data) == 1
+
+
+def test_the_channel_in_view_is_checked(viewer, qtbot):
+    data = np.stack([cells(SHAPE), cells(SHAPE, seed=3)])
+    layer = viewer.add_image(data, scale=(1, 2.5, 1, 1), name="cells", axis_labels=("c", "z", "y", "x"))
+    viewer.dims.set_current_step(0, 1)
+    panel = open_panel(viewer)
+    checked(qtbot, panel)
+    assert panel.found.slices.described["channel"] == 1 and differences(viewer)[0].ndim == 3
+    assert layer in viewer.layers
+
+
+def away(viewer, panel) -> None:
+    viewer.scene.camera.center = (0, 9e3, 9e3)
+
+
+def without_model(viewer, panel) -> None:
+    panel.session.model = None
+
+
+def of_another_factor(viewer, panel) -> None:
+    panel.session.use_model(model_for(factor=4.0), "another")
+
+
+def both(viewer, panel) -> None:
+    panel.planes.value = "both"
+
+
+def no_layer(viewer, panel) -> None:
+    viewer.layers.clear()
+
+
+def thin(viewer, panel) -> None:
+    panel.layer.value.scale = (1, 1, 1)
+
+
+REFUSED = [
+    pytest.param(away, "Got a view without 'cells'", id="nothing-in-view"),
+    pytest.param(without_model, "Got no model", id="no-model"),
+    pytest.param(of_another_factor, "trained for factor 4", id="factor"),
+    pytest.param(both, "Got the mean of both planes", id="both"),
+    pytest.param(no_layer, "Got no layer", id="no-layer"),
+    pytest.param(thin, "isotropic", id="isotropic"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), REFUSED)
+def test_what_cannot_be_checked_is_refused_in_a_sentence(viewer, qtbot, spoil, message):
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel = open_panel(viewer)
+    spoil(viewer, panel)
+    panel.buttons["verify"].native.click()
+    assert panel.complaining and message in panel.message.text(), panel.message.text()
+    assert not differences(viewer) and not panel.busy
+
+
+def test_a_valid_network_is_no_padded_one(viewer, qtbot, tmp_path):
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel = open_panel(viewer)
+    model_for().save(tmp_path / "m.safetensors")
+    panel.padded.value = tmp_path / "m.safetensors"
+    panel.buttons["against_padded"].native.click()
+    qtbot.waitUntil(lambda: panel.complaining, timeout=TIMEOUT)
+    assert "expected a zero-padded one" in panel.message.text()
+
+
+@pytest.mark.parametrize("end", ["stop", "dock", "window"])
+def test_a_check_can_be_ended_at_any_time(viewer, qtbot, preferences_file, no_thread_is_left, end):
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel = open_panel(viewer)
+    panel.minutes.value = 60
+    panel.buttons["against_padded"].native.click()
+    qtbot.waitUntil(lambda: panel.message.text().startswith("Training"), timeout=TIMEOUT)
+    if end == "stop":
+        panel.buttons["stop"].native.click()
+        qtbot.waitUntil(lambda: not panel.busy, timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: panel.message.text() == "Stopped.", timeout=TIMEOUT)
+    elif end == "dock":
+        viewer.window.remove_dock_widget(panel)
+    else:
+        viewer.close()
+    qtbot.waitUntil(lambda: not work_threads(), timeout=TIMEOUT)

@@ -82,8 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cropeq {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    info = commands.add_parser("info", help="what a file or a model says of itself")
-    info.add_argument("path", type=Path, metavar="FILE|MODEL")
+    info = commands.add_parser("info", help="what a file or a model says of itself; the networks side by side")
+    info.add_argument("path", type=Path, nargs="?", metavar="FILE|MODEL")
+    info.add_argument("--networks", action="store_true", help="layers, work and speed of each network on this machine")
+    info.add_argument("--filters", type=int, default=32, help="of the networks; 32 by default")
+    info.add_argument("--factor", type=float, default=4.0, help="they are for; 4 by default")
     info.set_defaults(run=_info)
 
     train = add_train(commands, _progress)
@@ -94,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = add_verify(commands, _progress)
 
+    info.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="the networks are measured on")
     for command in (train, export):
         command.add_argument("--voxel-size", type=float, nargs=3, metavar=("Z", "Y", "X"), help="instead of the file's")
         command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -104,6 +108,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _info(arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.networks == (arguments.path is not None):
+        raise ValueError(
+            "Got no file and no --networks, expected one of them: name a file or a model, or ask for --networks."
+            if arguments.path is None
+            else f"Got {arguments.path} and --networks, expected one of them: leave one out."
+        )
+    if arguments.networks:
+        return _networks(arguments)
     if arguments.path.suffix == ".safetensors":
         report = _describe_model(arguments.path)
     else:
@@ -114,6 +126,23 @@ def _info(arguments: argparse.Namespace) -> dict[str, Any]:
         for key, value in report.items():
             print(f"{key:13} {value if isinstance(value, str) else json.dumps(value, default=str)}")
     return report
+
+
+def _networks(arguments: argparse.Namespace) -> dict[str, Any]:
+    from napari_cropeq.evidence.evaluation_table import markdown
+    from napari_cropeq.evidence.network_table import HEADER, cells, network_facts
+    from napari_cropeq.volume.machine import describe_machine
+
+    facts, machine = [], describe_machine()
+    with _progress() as update:
+        for number, fact in enumerate(network_facts(arguments.filters, arguments.factor, arguments.device), 1):
+            facts.append(fact)
+            update(f"measured {fact.network}", number / 3, "")
+    if not arguments.json:
+        print(markdown(HEADER, [cells(fact) for fact in facts]), end="")
+        told = f"{arguments.filters} filters, factor {arguments.factor:g}"
+        print(f"{told}; {machine['processor']}, {machine['cores']} cores")
+    return {"networks": [fact.as_json() for fact in facts], "machine": machine}
 
 
 def _describe_source(source: Source) -> dict[str, Any]:

@@ -408,19 +408,19 @@ class BreakSource:
         bricks.Bricks.__init__.__defaults__ = (1,)  # what has been read is read again
         filling.RETRIES = (0.01, 0.02)
         path, reads = job.source / self.chunk, itertools.count(1)
-        brick = bricks.Bricks._brick
+        held = bricks.Bricks._held
         when_work_begins(lambda: break_chunk(path))
 
-        def read(self_, number):
+        def read(self_, numbers):
             try:
-                return brick(self_, number)
+                return held(self_, numbers)
             except OSError:
-                job.tell(unread=str(number))
+                job.tell(unread=str(numbers))
                 if next(reads) == self.times:
                     mend_chunk(path)
                 raise
 
-        bricks.Bricks._brick = read
+        bricks.Bricks._held = read
 
 
 def when_work_begins(act: Callable[[], None]) -> None:

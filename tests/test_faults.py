@@ -343,8 +343,8 @@ FULL = r"OSError: (\[Errno \d+\] )?Got a full disk while writing out\.(partial\.
 FULL += r"expected more room: make space and resume, what is done is kept\.?"
 
 
-SIZES = [(ZARR, n, m) for n, m in often(64, 160, all_of=range(16, 260, 24))]
-SIZES += [(TIFF, n, m) for n, m in often(400, all_of=range(240, 560, 40))]
+SIZES = [(ZARR, n, m) for n, m in often(64, 160, all_of=range(16, 240, 24))]
+SIZES += [(TIFF, n, m) for n, m in often(400, all_of=range(240, 520, 40))]
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_a_full_disk(case, disk, name, size):
 
 
 @pytest.mark.parametrize(
-    "size", [pytest.param(n, id=f"{n}-bytes", marks=m) for n, m in often(20_000, all_of=range(2000, 40_000, 6000))]
+    "size", [pytest.param(n, id=f"{n}-bytes", marks=m) for n, m in often(20_000, all_of=range(2000, 21_000, 3000))]
 )
 def test_a_quota(case, size):
     """No file may grow beyond a limit: the error is the system's own."""

@@ -189,14 +189,14 @@ def test_a_lazy_layer_is_streamed(tmp_path, name, chunks, monkeypatch):
         counted, dtype=volume.dtype, meta=volume[:0, :0, :0]
     )
     held: list[int] = []
-    plain = saving.Bricks._brick
+    plain = saving.Bricks._held
 
-    def watched(self, number):
-        brick = plain(self, number)
+    def watched(self, numbers):
+        bricks = plain(self, numbers)
         held.append(self._nbytes)
-        return brick
+        return bricks
 
-    monkeypatch.setattr(saving.Bricks, "_brick", watched)
+    monkeypatch.setattr(saving.Bricks, "_held", watched)
     layer = Image(lazy, contrast_limits=(0, 4000), scale=(2, 1, 1))
     read.clear()
     layer.save(str(tmp_path / name))

@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 import napari
-from qtpy.QtWidgets import QPushButton
 
 from batch_picture import PLUGIN, ROOT, spin
 from napari_cropeq.core.recipe import Recipe
@@ -46,9 +45,7 @@ def main() -> None:
         spin(30, lambda: "Result" in volume.estimate.text())
         volume.buttons["start"].native.click()
         spin(60, lambda: volume.result is not None and volume.result.worker.fraction > 0.4)
-        [button] = [b for b in viewer.window._qt_window.findChildren(QPushButton) if b.text() == "activity"] or [None]
-        if button is not None:
-            button.click()
+        viewer.window._status_bar._toggle_activity_dock(True)
         spin(0.5)
         viewer.screenshot(options.out, canvas_only=False, flash=False)
         volume.buttons["stop"].native.click()

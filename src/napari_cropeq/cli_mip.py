@@ -67,7 +67,7 @@ def _mip(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     write_json(beside, report)
     if not arguments.json:
         high, wide = projection.shape
-        print(f"{output}: {wide} x {high} SR voxels along {'zyx'[projection.along]}, {projection.seconds:.1f} s")
+        print(f"{output}: {wide} x {high} SR voxels, along {'zyx'[projection.along]}, {projection.seconds:.1f} s")
         print(f"{beside}: limits, zoom and slab")
     return report | {"files": [str(output), str(beside)]}
 

@@ -29,6 +29,7 @@ SIDE = 900  # px, the longer side of a picture: a whole number of pixels a voxel
 COLUMN = 560  # px at least: a title has room above a picture that is narrower
 MARGIN, GAP = 60, 36  # px
 HEAD, TITLE, LABEL = 118, 44, 48  # px above everything, above a picture, below a picture
+FLAT = 60  # px: a picture that is less high has no room for a scale bar
 LONGEST = 28  # characters of a name that are shown
 
 GROUND, INK, FAINT, MARK = "#101216", "#eceef2", "#9aa0ab", "#ffd166"
@@ -110,7 +111,7 @@ def draw_projection(projection: Projection) -> Figure:
     zoom, limits = projection.zoom, projection.limits
     columns = (("Cubic interpolation", projection.cubic), ("Super-resolved", projection.result))
     for number, (title, images) in enumerate(columns):
-        left, top = MARGIN + number * (column + GAP), HEAD + TITLE
+        left, top = MARGIN + number * (column + GAP), float(HEAD + TITLE)
         picture = colored(images, limits)
         inset = left + (column - wide * scale) / 2
         middle = left + column / 2
@@ -119,7 +120,7 @@ def draw_projection(projection: Projection) -> Figure:
         _show(whole, picture)
         corner = (zoom.axial - 0.5, zoom.lateral - 0.5)
         whole.add_patch(Rectangle(corner, zoom.size, zoom.size, fill=False, edgecolor=MARK, linewidth=1.2))
-        _draw_bar(whole, projection, wide, scale)
+        _draw_bar(whole, projection, projection.shape, scale)
         top += high * scale
         axis = f"{AXIS_NAMES[projection.axial]} (axial) →"
         layout.text(middle, top + 8, axis, color=FAINT, fontsize=8, ha="center", va="top")
@@ -129,7 +130,7 @@ def draw_projection(projection: Projection) -> Figure:
         top += LABEL + TITLE
         close = layout.axes(left, top, column, column)
         _show(close, zoom.of(picture), MARK)
-        _draw_bar(close, projection, zoom.size, column / zoom.size)
+        _draw_bar(close, projection, (zoom.size, zoom.size), column / zoom.size)
         layout.text(middle, top - 12, f"{title}, zoomed", color=MARK, fontsize=9, ha="center", va="bottom")
     return figure
 
@@ -192,25 +193,40 @@ def _show(axes: Axes, picture: npt.NDArray[np.float32], edge: str | None = None)
         spine.set_linewidth(1.2)
 
 
-def _draw_bar(axes: Axes, projection: Projection, width: int, scale: float) -> None:
-    """Draw a scale bar into the lower right corner; ``scale`` is in pixels a voxel."""
-    length = bar_length(width, projection.acquisition.lateral_step, projection.acquisition.unit)
-    right, bottom = axes.get_xlim()[1] - 16 / scale, axes.get_ylim()[0] - 16 / scale
-    thick = 6 / scale
-    bar = Rectangle((right - length.voxels, bottom - thick), length.voxels, thick, color="white", linewidth=0)
+def _draw_bar(axes: Axes, projection: Projection, shape: tuple[int, int], scale: float) -> None:
+    """Draw a scale bar into the lower right corner, or below a flat picture.
+
+    Parameters
+    ----------
+    axes : Axes
+        Of a picture.
+    projection : Projection
+        Knows the size of a voxel.
+    shape : (lateral, axial)
+        Of the picture, SR voxels.
+    scale : float
+        Pixels a voxel.
+    """
+    high, wide = shape
+    length = bar_length(wide, projection.acquisition.lateral_step, projection.acquisition.unit)
+    flat = high * scale < FLAT
+    thick, right = 6 / scale, wide - 0.5 - 16 / scale
+    top = high - 0.5 + (10 / scale if flat else -16 / scale - thick)
+    bar = Rectangle((right - length.voxels, top), length.voxels, thick, color="white", linewidth=0, clip_on=False)
     bar.set_path_effects(OUTLINE)
     axes.add_patch(bar)
     axes.annotate(
         length.text,
-        (right, bottom - thick),
-        (0, 3),
+        (right, top + thick if flat else top),
+        (0, -2 if flat else 3),
         textcoords="offset points",
         ha="right",
-        va="bottom",
+        va="top" if flat else "bottom",
         color="white",
         fontsize=9,
         weight="bold",
         path_effects=OUTLINE,
+        annotation_clip=False,
     )
 
 
@@ -218,10 +234,11 @@ def _write_head(figure: Figure, layout: _Layout, projection: Projection) -> None
     start, stop = projection.slab
     along, acquisition = AXIS_NAMES[projection.along], projection.acquisition
     layout.text(MARGIN, 30, f"Maximum intensity along {along}", color=INK, fontsize=14, weight="bold", va="top")
-    whole = "all" if stop - start == projection.sr_shape[projection.along] else f"{start} to {stop}, of"
-    step = "voxels" if acquisition.unit == PIXEL else f"voxels of {acquisition.lateral_step:.4g}"
-    unit = "" if acquisition.unit == PIXEL else f" {UNITS.get(acquisition.unit, acquisition.unit)}"
-    words = f"{_shortened(projection.names[1])}  ·  {whole} {projection.sr_shape[projection.along]} SR {step}{unit}"
+    count = projection.sr_shape[projection.along]
+    voxels = f"all {count} SR voxels" if stop - start == count else f"SR voxels {start} to {stop} of {count}"
+    unit = UNITS.get(acquisition.unit, acquisition.unit)
+    step = "" if acquisition.unit == PIXEL else f", {acquisition.lateral_step:.4g} {unit} each"
+    words = f"{_shortened(projection.names[1])}  ·  {voxels}{step}"
     layout.text(MARGIN, 78, words, color=FAINT, fontsize=9, va="top")
     colors = [INK] if len(projection.channels) == 1 else [CYAN, MAGENTA]
     for number, (name, color) in enumerate(zip(projection.channel_names, colors, strict=True)):

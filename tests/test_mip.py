@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -164,26 +165,39 @@ def test_blocks_are_bounded(region, chunk, expected):
     assert size == expected
 
 
-def test_memory_is_bounded():
-    """No more is asked of either volume at once than a block and the slices around it."""
-    asked = []
+class Made:
+    """A volume (z, y, x) that is nowhere: voxels are made as they are read."""
 
-    class Watched:
-        shape, dtype, ndim = (160, 300, 300), np.dtype(np.uint16), 3
+    dtype, ndim = np.dtype(np.uint16), 3
 
-        def __getitem__(self, key):
-            box = [len(range(n)[k]) for n, k in zip(self.shape, key, strict=True)]
-            asked.append(math.prod(box))
-            return np.full(box, 7, np.uint16)
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
 
-    lazy = da.from_array(Watched(), chunks=(16, 50, 50), name=False, meta=np.empty((0, 0, 0), np.uint16))
-    assert sum(1 for _ in Projection(*watched_pair(lazy)).run()) >= 4
-    assert max(asked) <= 16 * 50 * 50
+    def __getitem__(self, key):
+        z, y, x = np.ogrid[key]
+        return ((7 * z + 3 * y + x) % 1000).astype(np.uint16)
 
 
-def watched_pair(lazy) -> tuple[Source, Source]:
-    source = chunked(textured_volume((80, 300, 300)), (8, 64, 64), (2.0, 1.0, 1.0))
-    return a_source(lazy, voxel_size=(1.0, 1.0, 1.0)), source
+def test_memory_is_bounded(monkeypatch):
+    """A few blocks, whatever the size of the volumes."""
+    monkeypatch.setattr(projecting, "VOXELS", 2**17)
+    monkeypatch.setattr(projecting, "CAP", 2**20)
+    monkeypatch.setattr("napari_cropeq.core.normalisation.SAMPLE_VOXELS", 2**16)
+    shape, size = (80, 300, 300), (2.0, 1.0, 1.0)
+    meta = np.empty((0, 0, 0), np.uint16)
+    source, result = (
+        a_source(da.from_array(Made(s), chunks=(16, 50, 75), name=False, meta=meta), voxel_size=v)
+        for s, v in ((shape, size), ((160, *shape[1:]), (1.0, 1.0, 1.0)))
+    )
+    projection = Projection(result, source)
+    next(projection.run())  # imports and tables
+    tracemalloc.start()
+    try:
+        run(projection)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < math.prod(shape), "half of the source, a quarter of the result"
 
 
 def test_limits_are_percentiles_of_the_interpolation():

@@ -23,8 +23,8 @@ from napari_cropeq.evidence.truth import Degraded, along
 
 __all__ = ["INTERPOLATIONS", "Refinement", "cubic", "cubic_box", "quintic"]
 
-CUBIC_TAPS = 32
-"""Samples on either side of a position that count: the cardinal cubic spline decays as 0.268**|n|, to 1e-18 there."""
+CUBIC_TAPS = 20
+"""Samples on either side of a position that count: the cardinal cubic spline decays as 0.268**|n|, to 4e-12 there."""
 
 ROWS = 16
 """Planes between two reports of progress."""

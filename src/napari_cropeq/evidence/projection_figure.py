@@ -106,8 +106,7 @@ def draw_projection(projection: Projection) -> Figure:
         2 * MARGIN + 2 * column + GAP,
         HEAD + 2 * TITLE + high * scale + LABEL + column + LABEL,
     )
-    figure = layout.figure
-    _write_head(figure, layout, projection)
+    _write_head(layout, projection)
     zoom, limits = projection.zoom, projection.limits
     columns = (("Cubic interpolation", projection.cubic), ("Super-resolved", projection.result))
     for number, (title, images) in enumerate(columns):
@@ -132,7 +131,7 @@ def draw_projection(projection: Projection) -> Figure:
         _show(close, zoom.of(picture), MARK)
         _draw_bar(close, projection, (zoom.size, zoom.size), column / zoom.size)
         layout.text(middle, top - 12, f"{title}, zoomed", color=MARK, fontsize=9, ha="center", va="bottom")
-    return figure
+    return layout.figure
 
 
 def check_picture(path: Path) -> None:
@@ -230,7 +229,7 @@ def _draw_bar(axes: Axes, projection: Projection, shape: tuple[int, int], scale:
     )
 
 
-def _write_head(figure: Figure, layout: _Layout, projection: Projection) -> None:
+def _write_head(layout: _Layout, projection: Projection) -> None:
     start, stop = projection.slab
     along, acquisition = AXIS_NAMES[projection.along], projection.acquisition
     layout.text(MARGIN, 30, f"Maximum intensity along {along}", color=INK, fontsize=14, weight="bold", va="top")

@@ -1,4 +1,4 @@
-"""The command line: cropeq info | train | export | evaluate | verify."""
+"""The command line: cropeq info | train | export | evaluate | verify | mip."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cropeq import __version__
 from napari_cropeq.cli_evaluate import add_evaluate
 from napari_cropeq.cli_export import add_export
+from napari_cropeq.cli_mip import add_mip
 from napari_cropeq.cli_train import add_train
 from napari_cropeq.cli_verify import add_verify
 
@@ -97,11 +98,14 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = add_verify(commands, _progress)
 
+    mip = add_mip(commands, _progress)
+
     info.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="the networks are measured on")
-    for command in (train, export):
+    for command in (train, export, mip):
         command.add_argument("--voxel-size", type=float, nargs=3, metavar=("Z", "Y", "X"), help="instead of the file's")
+    for command in (train, export):
         command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    for command in (info, train, export, evaluate, verify):
+    for command in (info, train, export, evaluate, verify, mip):
         command.add_argument("--json", action="store_true", help="print one machine-readable object last")
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser

@@ -1,0 +1,249 @@
+"""The picture of two projections: cubic beside super-resolved, each with a zoomed region and scale bars."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+
+from napari_cropeq.core.geometry import AXIS_NAMES
+from napari_cropeq.evidence.projection import Image, Projection
+from napari_cropeq.volume.destination import check_space
+from napari_cropeq.volume.metadata import PIXEL
+from napari_cropeq.volume.ome_tiff import UNITS
+
+__all__ = ["Length", "bar_length", "check_picture", "colored", "draw_projection", "write_picture"]
+
+DPI = 150
+SIDE = 900  # px, the longer side of a picture: a whole number of pixels a voxel, or fewer than one
+COLUMN = 560  # px at least: a title has room above a picture that is narrower
+MARGIN, GAP = 60, 36  # px
+HEAD, TITLE, LABEL = 118, 44, 48  # px above everything, above a picture, below a picture
+FLAT = 60  # px: a picture that is less high has no room for a scale bar
+LONGEST = 28  # characters of a name that are shown
+
+GROUND, INK, FAINT, MARK = "#101216", "#eceef2", "#9aa0ab", "#ffd166"
+CYAN, MAGENTA = (0.0, 1.0, 1.0), (1.0, 0.0, 1.0)
+# A bar is seen on a bright ground as well.
+OUTLINE: list[AbstractPathEffect] = [withStroke(linewidth=2.5, foreground="black")]
+
+
+@dataclass(frozen=True)
+class Length:
+    """A round length, in words and in SR voxels."""
+
+    text: str
+    voxels: float
+
+
+def bar_length(width: int, step: float, unit: str) -> Length:
+    """Return 1, 2 or 5 times a power of ten, as near as these come to a fifth of a picture.
+
+    Parameters
+    ----------
+    width : int
+        Of the picture, SR voxels.
+    step : float
+        Side of an SR voxel, in ``unit``.
+    unit : str
+        Full name; ``pixel`` where it is not known, in which case voxels are counted.
+    """
+    if unit == PIXEL:
+        step = 1.0
+    fifth = width * step / 5
+    power = math.floor(math.log10(fifth))
+    steps = [(digit, exponent) for exponent in (power, power + 1) for digit in (1, 2, 5)]
+    digit, exponent = min(steps, key=lambda s: abs(math.log(s[0] * 10.0 ** s[1] / fifth)))
+    if unit == PIXEL:
+        count = max(1, round(digit * 10.0**exponent))
+        return Length(f"{count} voxel{'s' if count > 1 else ''}", count)
+    length = float(f"{digit}e{exponent}")
+    # 1e+06 is no round length to a reader.
+    text = f"{length:.0f}" if exponent >= 0 else f"{length:.{-exponent}f}"
+    return Length(f"{text} {UNITS.get(unit, unit)}", length / step)
+
+
+def colored(images: Sequence[Image], limits: Sequence[tuple[float, float]]) -> npt.NDArray[np.float32]:
+    """Return one projection in gray, or two in cyan and magenta, added.
+
+    Parameters
+    ----------
+    images : one or two (lateral, axial) arrays
+        Intensities.
+    limits : sequence of (float, float)
+        Of each: what is black, and what is fully bright.
+
+    Returns
+    -------
+    (lateral, axial, 3) float32, from 0 to 1
+    """
+    colors = [(1.0, 1.0, 1.0)] if len(images) == 1 else [CYAN, MAGENTA]
+    picture = np.zeros((*images[0].shape, 3), np.float32)
+    for image, (low, high), color in zip(images, limits, colors, strict=True):
+        bright = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
+        picture += (bright[..., None] * color).astype(np.float32)
+    return np.clip(picture, 0, 1, out=picture)
+
+
+def draw_projection(projection: Projection) -> Figure:
+    """Draw what a projection has found, once it has run."""
+    high, wide = projection.shape
+    # Voxels are cubes: one scale for both axes, and pixels of one size where there is room for whole ones.
+    room = SIDE / max(high, wide)
+    scale = float(math.floor(room)) if room >= 1 else room
+    column = max(COLUMN, wide * scale)
+    layout = _Layout(
+        2 * MARGIN + 2 * column + GAP,
+        HEAD + 2 * TITLE + high * scale + LABEL + column + LABEL,
+    )
+    _write_head(layout, projection)
+    zoom, limits = projection.zoom, projection.limits
+    columns = (("Cubic interpolation", projection.cubic), ("Super-resolved", projection.result))
+    for number, (title, images) in enumerate(columns):
+        left, top = MARGIN + number * (column + GAP), float(HEAD + TITLE)
+        picture = colored(images, limits)
+        inset = left + (column - wide * scale) / 2
+        middle = left + column / 2
+        layout.text(middle, top - 12, title, color=INK, fontsize=11, weight="bold", ha="center", va="bottom")
+        whole = layout.axes(inset, top, wide * scale, high * scale)
+        _show(whole, picture)
+        corner = (zoom.axial - 0.5, zoom.lateral - 0.5)
+        whole.add_patch(Rectangle(corner, zoom.size, zoom.size, fill=False, edgecolor=MARK, linewidth=1.2))
+        _draw_bar(whole, projection, projection.shape, scale)
+        top += high * scale
+        axis = f"{AXIS_NAMES[projection.axial]} (axial) →"
+        layout.text(middle, top + 8, axis, color=FAINT, fontsize=8, ha="center", va="top")
+        if number == 0:
+            axis, halfway = f"← {AXIS_NAMES[projection.lateral]}", top - high * scale / 2
+            layout.text(inset - 12, halfway, axis, color=FAINT, fontsize=8, ha="right", va="center", rotation=90)
+        top += LABEL + TITLE
+        close = layout.axes(left, top, column, column)
+        _show(close, zoom.of(picture), MARK)
+        _draw_bar(close, projection, (zoom.size, zoom.size), column / zoom.size)
+        layout.text(middle, top - 12, f"{title}, zoomed", color=MARK, fontsize=9, ha="center", va="bottom")
+    return layout.figure
+
+
+def check_picture(path: Path) -> None:
+    """Raise if a picture and the JSON beside it cannot be written to ``path``.
+
+    Raises
+    ------
+    ValueError
+        If it is no PNG.
+    OSError
+        If its folder is not there or not writable, or a folder stands in its place.
+    """
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"Got output {path.name!r}, expected a name ending in .png: rename it.")
+    for file in (path, path.with_suffix(".json")):
+        if file.is_dir():
+            raise OSError(f"Got {file}, which is a folder, expected the name of a file: choose another.")
+    check_space(path.parent, 0)
+
+
+def write_picture(figure: Figure, path: Path) -> None:
+    """Write a PNG; a file of that name is replaced only once the new one is complete."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            figure.savefig(file, format="png", dpi=DPI, facecolor=GROUND)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _Layout:
+    """A figure in pixels from its upper left corner, so that nothing is stretched or moved."""
+
+    def __init__(self, wide: float, high: float) -> None:
+        self.wide, self.high = math.ceil(wide), math.ceil(high)
+        self.figure = Figure(figsize=(self.wide / DPI, self.high / DPI), dpi=DPI, facecolor=GROUND)
+
+    def axes(self, left: float, top: float, wide: float, high: float) -> Axes:
+        bottom = self.high - top - high
+        return self.figure.add_axes((left / self.wide, bottom / self.high, wide / self.wide, high / self.high))
+
+    def text(self, left: float, top: float, words: str, **style: Any) -> None:
+        # Names of files and channels may hold a dollar sign, which begins a formula otherwise.
+        self.figure.text(left / self.wide, 1 - top / self.high, words, parse_math=False, **style)
+
+
+def _show(axes: Axes, picture: npt.NDArray[np.float32], edge: str | None = None) -> None:
+    # Averages where a pixel holds several voxels; where it holds less than one, voxels stay squares.
+    axes.imshow(picture, interpolation="antialiased", interpolation_stage="rgba", aspect="equal")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(edge is not None)
+        spine.set_color(edge or GROUND)
+        spine.set_linewidth(1.2)
+
+
+def _draw_bar(axes: Axes, projection: Projection, shape: tuple[int, int], scale: float) -> None:
+    """Draw a scale bar into the lower right corner, or below a flat picture.
+
+    Parameters
+    ----------
+    axes : Axes
+        Of a picture.
+    projection : Projection
+        Knows the size of a voxel.
+    shape : (lateral, axial)
+        Of the picture, SR voxels.
+    scale : float
+        Pixels a voxel.
+    """
+    high, wide = shape
+    length = bar_length(wide, projection.acquisition.lateral_step, projection.acquisition.unit)
+    flat = high * scale < FLAT
+    thick, right = 6 / scale, wide - 0.5 - 16 / scale
+    top = high - 0.5 + (10 / scale if flat else -16 / scale - thick)
+    bar = Rectangle((right - length.voxels, top), length.voxels, thick, color="white", linewidth=0, clip_on=False)
+    bar.set_path_effects(OUTLINE)
+    axes.add_patch(bar)
+    axes.annotate(
+        length.text,
+        (right, top + thick if flat else top),
+        (0, -2 if flat else 3),
+        textcoords="offset points",
+        ha="right",
+        va="top" if flat else "bottom",
+        color="white",
+        fontsize=9,
+        weight="bold",
+        path_effects=OUTLINE,
+        annotation_clip=False,
+    )
+
+
+def _write_head(layout: _Layout, projection: Projection) -> None:
+    start, stop = projection.slab
+    along, acquisition = AXIS_NAMES[projection.along], projection.acquisition
+    layout.text(MARGIN, 30, f"Maximum intensity along {along}", color=INK, fontsize=14, weight="bold", va="top")
+    count = projection.sr_shape[projection.along]
+    voxels = f"all {count} SR voxels" if stop - start == count else f"SR voxels {start} to {stop} of {count}"
+    unit = UNITS.get(acquisition.unit, acquisition.unit)
+    step = "" if acquisition.unit == PIXEL else f", {acquisition.lateral_step:.4g} {unit} each"
+    words = f"{_shortened(projection.names[1])}  ·  {voxels}{step}"
+    layout.text(MARGIN, 78, words, color=FAINT, fontsize=9, va="top")
+    colors = [INK] if len(projection.channels) == 1 else [CYAN, MAGENTA]
+    for number, (name, color) in enumerate(zip(projection.channel_names, colors, strict=True)):
+        at = layout.wide - MARGIN
+        layout.text(at, 34 + 40 * number, _shortened(name), color=color, fontsize=10, ha="right", va="top")
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

@@ -1,0 +1,517 @@
+"""``cropeq mip``: projections of a result and of its source's cubic interpolation, the picture, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dask.array as da
+import numpy as np
+import pytest
+import tifffile
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from scipy import ndimage
+
+from conftest import a_result, a_source, textured_volume
+from files import a_model, a_stack, everything
+from napari_cropeq.cli import main
+from napari_cropeq.core.geometry import Box
+from napari_cropeq.core.tiles import pick
+from napari_cropeq.evidence import projection as projecting
+from napari_cropeq.evidence.projection import Projection, Zoom, block_size, limits_of
+from napari_cropeq.evidence.projection_figure import bar_length, colored, draw_projection
+from napari_cropeq.evidence.truth import Degraded
+from napari_cropeq.evidence.upscaling import cubic, cubic_box
+from napari_cropeq.volume.export import export
+from napari_cropeq.volume.sources import Source, open_source
+from napari_cropeq.volume.superres import SuperResolution, acquisition_of
+
+SIZES = {0: (2.5, 1.0, 1.0), 1: (1.0, 2.433, 1.0), 2: (1.0, 1.0, 4.0)}
+CHUNKS = {"zarr": (8, 16, 12), "pages": (1, 999, 999), "whole": (999, 999, 999)}
+
+
+def chunked(data: np.ndarray, chunks: tuple[int, ...], size, axes: str = "zyx", **options) -> Source:
+    lead = (1,) * (data.ndim - 3)
+    lazy = da.from_array(data, chunks=(*lead, *map(min, chunks, data.shape[-3:])), name=False)
+    return a_source(lazy, axes, size, **options)
+
+
+def pair(axial: int = 0, chunks: str = "zarr", channels: int = 0, dtype=np.uint16) -> tuple[Source, Source]:
+    """Return any volume on the SR grid of a source, in the place of its result, and the source."""
+    size, shape = SIZES[axial], [21, 26, 33]
+    source = chunked(stacked(tuple(shape), channels).astype(dtype), CHUNKS[chunks], size, axes_of(channels))
+    acquisition = acquisition_of(source)
+    data = stacked(acquisition.sr_shape(shape), channels, seed=7).astype(dtype)
+    return chunked(data, CHUNKS[chunks], acquisition.sr_voxel_size, axes_of(channels)), source
+
+
+def axes_of(channels: int) -> str:
+    return "czyx" if channels else "zyx"
+
+
+def stacked(shape, channels: int, seed: int = 0) -> np.ndarray:
+    every = [textured_volume(shape, seed + number) for number in range(channels or 1)]
+    return np.stack(every) if channels else every[0]
+
+
+def run(projection: Projection) -> Projection:
+    shares = list(projection.run())
+    assert shares == sorted(shares) and shares[-1] == 1
+    return projection
+
+
+def lying(volume: np.ndarray, along: int, axial: int) -> np.ndarray:
+    """Return numpy's projection, the axial axis horizontal."""
+    image = volume.max(axis=along)
+    lateral = 3 - along - axial
+    return image if lateral < axial else image.T
+
+
+def full_cubic(source: Source, channel: int = 0) -> np.ndarray:
+    acquisition = acquisition_of(source)
+    data = source.volume(channel).compute().astype(np.float32)
+    return cubic(Degraded(data, acquisition, acquisition.sr_shape(data.shape), 0))
+
+
+def close(image: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether float32 images differ by no more than rounding."""
+    return image.shape == expected.shape and np.allclose(image, expected, rtol=3e-7, atol=0)
+
+
+@pytest.mark.parametrize("voxels", [2**23, 3000, 50], ids=["one-block", "some-blocks", "many-blocks"])
+@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize(("axial", "along"), [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)])
+def test_projections_are_those_of_the_whole_volumes(monkeypatch, axial, along, chunks, voxels):
+    monkeypatch.setattr(projecting, "VOXELS", voxels)
+    result, source = pair(axial, chunks)
+    if voxels == 50:  # blocks of a voxel or so take long
+        result, source = (chunked(s.data[:8, :9, :10].compute(), CHUNKS[chunks], SIZES[axial]) for s in (source,) * 2)
+        acquisition = acquisition_of(source)
+        data = textured_volume(acquisition.sr_shape(source.data.shape), 5)
+        result = chunked(data, CHUNKS[chunks], acquisition.sr_voxel_size)
+    projection = run(Projection(result, source, along=along))
+    (image,), (interpolated,) = projection.result, projection.cubic
+    assert image.dtype == np.uint16 and image.shape == projection.shape
+    assert np.array_equal(image, lying(result.data.compute(), along, axial))
+    assert close(interpolated, lying(full_cubic(source), along, axial))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int16, np.uint32], ids=lambda kind: kind.__name__)
+def test_any_intensities(kind):
+    """Also where all are below zero, and where float32 would round."""
+    result, source = pair(dtype=np.float64)
+    far = {np.float32: -9000.0, np.int16: -9000.0, np.uint32: 2.0**31}[kind]
+    data = (result.data.compute() + far).astype(kind)
+    projection = run(Projection(chunked(data, CHUNKS["zarr"], (1.0, 1.0, 1.0)), source))
+    assert projection.result[0].dtype == kind and np.array_equal(projection.result[0], data.max(axis=2).T)
+
+
+def test_interpolation_comes_before_projection():
+    result, source = pair()
+    projection = run(Projection(result, source, along=1))
+    late = source.data.compute().max(axis=1, keepdims=True).astype(np.float32)
+    acquisition = acquisition_of(source)
+    late = cubic(Degraded(late, acquisition, acquisition.sr_shape(late.shape), 0))[:, 0].T
+    assert np.abs(late - projection.cubic[0]).max() > 10, "the two do not commute"
+
+
+@pytest.mark.parametrize("axial", [0, 1, 2], ids="zyx")
+@pytest.mark.parametrize("slices", [5, 40, 300])
+def test_a_box_of_the_interpolation_is_that_of_the_whole(axial, slices):
+    """Also far from both ends, where only the slices nearby are read."""
+    shape = [3, 3, 3]
+    shape[axial] = slices
+    data = textured_volume(tuple(shape)).astype(np.float32)
+    acquisition = acquisition_of(a_source(data, voxel_size=SIZES[axial]))
+    whole = cubic(Degraded(data, acquisition, acquisition.sr_shape(shape), 0))
+    lines = [positions(n, acquisition.factor if a == axial else 1) for a, n in enumerate(shape)]
+    places = np.meshgrid(*lines, indexing="ij")
+    spline = ndimage.map_coordinates(data.astype(np.float64), places, order=3, mode="mirror")
+    assert np.abs(whole - spline).max() < 1e-3
+    length = whole.shape[axial]
+    for start, stop in ((0, 1), (0, length), (length // 2, length // 2 + 3), (length - 1, length)):
+        box = Box(pick([axial], start, 1), pick([axial], stop, 3))
+        assert close(cubic_box(data, acquisition, box), whole[box.slices])
+
+
+def positions(samples: int, factor: float) -> np.ndarray:
+    return (np.arange(math.floor(samples * factor + 1e-6)) + 0.5) / factor - 0.5
+
+
+def test_the_slab():
+    result, source = pair()
+    projection = run(Projection(result, source, slab=(5, 9)))
+    assert np.array_equal(projection.result[0], result.data.compute()[:, :, 5:9].max(axis=2).T)
+    assert close(projection.cubic[0], full_cubic(source)[:, :, 5:9].max(axis=2).T)
+
+
+BLOCKS = [
+    pytest.param((500, 64, 64), (1, 64, 64), (500, 64, 64), id="pages"),
+    pytest.param((1000, 2048, 2048), (128, 128, 128), (512, 128, 128), id="chunks-along-the-axial-axis"),
+    pytest.param((100, 2048, 4096), (32, 64, 64), (100, 1280, 64), id="then-across"),
+    pytest.param((512, 4096, 4096), (512, 512, 512), (512, 512, 32), id="a-chunk-that-is-too-large"),
+    pytest.param((9, 8000, 8000), (1, 8000, 8000), (1, 8000, 1048), id="a-page-that-is-too-large"),
+]
+
+
+@pytest.mark.parametrize(("region", "chunk", "expected"), BLOCKS)
+def test_blocks_are_bounded(region, chunk, expected):
+    """Grown in whole chunks: axially, then along the lines of the picture, then along the projected axis."""
+    size = block_size(region, chunk, (0, 1, 2))
+    assert math.prod(size) <= projecting.VOXELS
+    assert size == expected
+
+
+class Made:
+    """A volume (z, y, x) that is nowhere: voxels are made as they are read."""
+
+    dtype, ndim = np.dtype(np.uint16), 3
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+
+    def __getitem__(self, key):
+        z, y, x = np.ogrid[key]
+        return ((7 * z + 3 * y + x) % 1000).astype(np.uint16)
+
+
+def test_memory_is_bounded(monkeypatch):
+    """A few blocks, whatever the size of the volumes."""
+    monkeypatch.setattr(projecting, "VOXELS", 2**17)
+    monkeypatch.setattr(projecting, "CAP", 2**20)
+    monkeypatch.setattr("napari_cropeq.core.normalisation.SAMPLE_VOXELS", 2**16)
+    shape, size = (80, 300, 300), (2.0, 1.0, 1.0)
+    meta = np.empty((0, 0, 0), np.uint16)
+    source, result = (
+        a_source(da.from_array(Made(s), chunks=(16, 50, 75), name=False, meta=meta), voxel_size=v)
+        for s, v in ((shape, size), ((160, *shape[1:]), (1.0, 1.0, 1.0)))
+    )
+    projection = Projection(result, source)
+    next(projection.run())  # imports and tables
+    tracemalloc.start()
+    try:
+        run(projection)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < math.prod(shape), "half of the source, a quarter of the result"
+
+
+def test_limits_are_percentiles_of_the_interpolation():
+    result, source = pair(channels=2)
+    projection = run(Projection(result, source))
+    for channel, limits in enumerate(projection.limits):
+        image = full_cubic(source, channel).max(axis=2)
+        assert limits == pytest.approx(np.percentile(image, (0.5, 99.8)), rel=1e-6)
+    assert projection.limits[0] != projection.limits[1]
+
+
+FLAT = [
+    pytest.param([5.0] * 99 + [9.0], (5.0, 9.0), id="one-voxel-differs"),
+    pytest.param([5.0] * 99, (5.0, 6.0), id="flat"),
+]
+
+
+@pytest.mark.parametrize(("values", "expected"), FLAT)
+def test_limits_of_what_is_nearly_flat(monkeypatch, values, expected):
+    monkeypatch.setattr(projecting, "PERCENTILES", (5, 95))
+    assert limits_of(np.array([values], np.float32)) == expected
+
+
+COLORS = [
+    pytest.param([2.0], [(0.5, 0.5, 0.5)], id="gray"),
+    pytest.param([2.0, 0.0], [(0, 0.5, 0.5)], id="first-in-cyan"),
+    pytest.param([0.0, 2.0], [(0.5, 0, 0.5)], id="second-in-magenta"),
+    pytest.param([2.0, 2.0], [(0.5, 0.5, 1)], id="added"),
+    pytest.param([9.0, 9.0], [(1, 1, 1)], id="clipped-above"),
+    pytest.param([-9.0, 1.0], [(0.25, 0, 0.25)], id="clipped-below"),
+]
+
+
+@pytest.mark.parametrize(("values", "expected"), COLORS)
+def test_colors(values, expected):
+    images = [np.array([[value]]) for value in values]
+    picture = colored(images, [(0.0, 4.0)] * len(images))
+    assert picture.shape == (1, 1, 3) and picture[0].tolist() == [list(color) for color in expected]
+
+
+BARS = [
+    pytest.param(100, 1.0, "micrometer", "20 µm", 20, id="fifth"),
+    pytest.param(116, 0.411, "micrometer", "10 µm", 10 / 0.411, id="paper-step"),
+    pytest.param(29, 0.411, "micrometer", "2 µm", 2 / 0.411, id="zoomed"),
+    pytest.param(400, 0.008, "micrometer", "0.5 µm", 62.5, id="below-one"),
+    pytest.param(29, 0.004, "micrometer", "0.02 µm", 5, id="far-below-one"),
+    pytest.param(2000, 8.0, "nanometer", "5000 nm", 625, id="nm"),
+    pytest.param(256, 0.9, "millimeter", "50 mm", 50 / 0.9, id="mm"),
+    pytest.param(100, 1.0, "angstrom", "20 Å", 20, id="angstrom"),
+    pytest.param(40, 10000.0, "micrometer", "100000 µm", 10, id="long"),
+    pytest.param(100, 0.3, "pixel", "20 voxels", 20, id="voxels"),
+    pytest.param(4, 1.0, "pixel", "1 voxel", 1, id="one-voxel"),
+    pytest.param(1, 1.0, "pixel", "1 voxel", 1, id="no-less"),
+]
+
+
+@pytest.mark.parametrize(("width", "step", "unit", "text", "voxels"), BARS)
+def test_scale_bars(width, step, unit, text, voxels):
+    length = bar_length(width, step, unit)
+    assert length.text == text and length.voxels == pytest.approx(voxels)
+
+
+@pytest.mark.parametrize("unit", ["micrometer", "pixel"])
+def test_scale_bars_are_about_a_fifth(unit):
+    for width in range(10, 5000, 7):
+        length = bar_length(width, 1.0, unit)
+        digits = length.text.split()[0].strip("0.")
+        assert digits in ("1", "2", "5") and 0.12 < length.voxels / width < 0.33
+
+
+def test_the_zoom_is_where_most_is_to_be_seen():
+    source = chunked(textured_volume((16, 40, 44)), CHUNKS["zarr"], (4.0, 1.0, 1.0))
+    data = np.full((64, 40, 44), 1000, np.uint16)
+    data[30:40, 21:31, :] = textured_volume((10, 10, 44)) * 3
+    projection = run(Projection(chunked(data, CHUNKS["zarr"], (1.0, 1.0, 1.0)), source))
+    zoom = projection.zoom
+    assert zoom.size == 10 and abs(zoom.axial - 30) <= 1 and abs(zoom.lateral - 21) <= 1
+    assert np.array_equal(zoom.of(projection.result[0]), data.max(axis=2).T[zoom.lateral :, zoom.axial :][:10, :10])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_which_channels_are_shown(channels):
+    result, source = pair(channels=channels)
+    assert Projection(result, source).channels == [0, 1][:channels]
+    chosen = run(Projection(result, source, channels=[channels - 1]))
+    assert np.array_equal(chosen.result[0], result.data[-1].compute().max(axis=2).T)
+    assert close(chosen.cubic[0], full_cubic(source, channels - 1).max(axis=2).T)
+
+
+SHAPES = [
+    pytest.param((8, 20, 24), id="wide"),
+    pytest.param((5, 200, 24), id="tall"),
+    pytest.param((8, 40, 1500), id="more-voxels-than-pixels"),
+    pytest.param((300, 10, 24), id="flat"),
+    pytest.param((40, 3, 24), id="small-and-flat"),
+]
+
+
+@pytest.mark.parametrize("unit", ["micrometer", "pixel"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_nothing_is_stretched_and_no_text_overlaps(shape, unit):
+    """Names are as long as they like, and hold what begins a formula elsewhere."""
+    names = (r"actin $\nothing$ 488 nm excitation, second antibody", "W" * 60)
+    options = {"unit": unit, "channel_names": names}
+    source = chunked(stacked(shape, 2), CHUNKS["whole"], (4.0, 1.0, 1.0), "czyx", **options)
+    result = chunked(stacked((4 * shape[0], *shape[1:]), 2), CHUNKS["whole"], (1.0, 1.0, 1.0), "czyx", **options)
+    along = 1 if shape[2] == 1500 else 2
+    projection = run(Projection(result, source, along=along, slab=(0, 9)))
+    figure = draw_projection(projection)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    wholes, zooms = figure.axes[::2], figure.axes[1::2]
+    shapes = [*[projection.shape] * 2, *[(projection.zoom.size,) * 2] * 2]
+    for axes, shown in zip([*wholes, *zooms], shapes, strict=True):
+        assert axes.images[0].get_array().shape == (*shown, 3)
+        box = axes.get_window_extent(renderer)
+        assert box.width / shown[1] == pytest.approx(box.height / shown[0], rel=1e-6)
+    texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    assert len(boxes) == 2 + 2 + 4 + 3 + 4
+    for number, box in enumerate(boxes):
+        assert box.width > 5 and box.height > 5, texts[number]
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1
+        assert not [texts[other].get_text() for other in range(number) if box.overlaps(boxes[other])], texts[number]
+
+
+def test_pictures_share_limits_and_the_rectangle_is_the_zoom():
+    result, source = pair(channels=2)
+    projection = run(Projection(result, source, zoom=Zoom(4, 3, 9)))
+    before, near, after, close_up = draw_projection(projection).axes
+    for axes, images in ((before, projection.cubic), (after, projection.result)):
+        assert np.array_equal(axes.images[0].get_array(), colored(images, projection.limits))
+        mark = axes.patches[0]
+        assert (*mark.get_xy(), mark.get_width(), mark.get_height()) == (3.5, 2.5, 9, 9)
+    assert np.array_equal(near.images[0].get_array(), before.images[0].get_array()[3:12, 4:13])
+    assert np.array_equal(close_up.images[0].get_array(), after.images[0].get_array()[3:12, 4:13])
+    bar = before.patches[1]
+    assert bar.get_width() == pytest.approx(10) and before.texts[0].get_text() == "10 µm"
+
+
+# The command, on a stack of two channels and its result as export writes it.
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder of an OME-TIFF of two channels, a model, and what export makes of them."""
+    folder = tmp_path_factory.mktemp("mip")
+    data = np.stack([textured_volume((8, 20, 40), seed) for seed in (1, 2)])
+    a_stack(folder / "a.ome.tif", data, axes="CZYX")
+    a_stack(folder / "nan.ome.tif", with_nan(data), axes="CZYX")
+    a_stack(folder / "flat.ome.tif", np.full_like(data, 3), axes="CZYX")
+    a_stack(folder / "one.ome.tif", data[0])
+    a_stack(folder / "larger.ome.tif", np.stack([textured_volume((9, 20, 40))] * 2), axes="CZYX")
+    a_stack(folder / "finer.ome.tif", data, size=(2.0, 0.5, 0.5), axes="CZYX")
+    a_stack(folder / "isotropic.ome.tif", data, size=(1.0, 1.0, 1.0), axes="CZYX")
+    tifffile.imwrite(folder / "unknown.ome.tif", data, metadata={"axes": "CZYX"}, photometric="minisblack", ome=True)
+    model = a_model()
+    model.save(folder / "m.safetensors")
+    for name in ("SR.ome.zarr", "SR.ome.tif"):
+        words = ["export", str(folder / "a.ome.tif"), "-m", str(folder / "m.safetensors"), "-o", str(folder / name)]
+        assert main([*words, "--device", "cpu"]) == 0
+    return folder
+
+
+def with_nan(data: np.ndarray) -> np.ndarray:
+    holed = data.astype(np.float32)
+    holed[1, 3, 4, 5] = np.nan
+    return holed
+
+
+@pytest.mark.parametrize("result", ["SR.ome.zarr", "SR.ome.tif"])
+def test_the_command(made, tmp_path, capsys, result):
+    out = tmp_path / "out.png"
+    words = ["mip", str(made / result), str(made / "a.ome.tif"), "-o", str(out)]
+    assert main(words) == 0
+    told, err = capsys.readouterr()
+    assert told.startswith(f"{out}: 32 x 20 SR voxels, along x, ") and err == ""
+    assert everything(tmp_path) == ["out.json", "out.png"]
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert main([*words, "--along", "y", "--channels", "1", "--slab", "2", "7", "--zoom", "3", "4", "6", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report.pop("files") == [str(out), str(tmp_path / "out.json")]
+    assert json.loads((tmp_path / "out.json").read_text()) == report
+    expected = SuperResolution(open_source(made / "a.ome.tif"), a_model(), device="cpu")
+    assert report["sr_shape"] == list(expected.sr_shape) == [32, 20, 40] and report["shape"] == [40, 32]
+    assert report["axes"] == {"horizontal": "z", "vertical": "x", "along": "y"}
+    assert report["voxel_size"] == [1, 1, 1] and report["unit"] == "micrometer" and report["factor"] == 4
+    assert report["slab"] == [2, 7] and report["zoom"] == {"axial": 3, "lateral": 4, "size": 6}
+    (channel,) = report["channels"]
+    image = full_cubic(open_source(made / "a.ome.tif"), 1)[:, 2:7].max(axis=1)
+    assert channel["channel"] == 1 and channel["limits"] == pytest.approx(np.percentile(image, (0.5, 99.8)), rel=1e-6)
+    assert report["seconds"] > 0 and {"napari-cropeq", "numpy"} <= set(report["machine"]["versions"])
+
+
+def test_projections_of_the_stored_result(made):
+    projection = run(Projection(open_source(made / "SR.ome.zarr"), open_source(made / "a.ome.tif")))
+    expected = SuperResolution(open_source(made / "a.ome.tif"), a_model(), device="cpu")
+    for channel, image in enumerate(projection.result):
+        whole = expected.compute((channel,), Box.whole(expected.sr_shape))
+        assert np.array_equal(image, whole.max(axis=2).T)
+
+
+def test_a_voxel_size_that_the_file_does_not_say(made, tmp_path):
+    words = ["mip", str(made / "SR.ome.zarr"), str(made / "unknown.ome.tif"), "-o", str(tmp_path / "out.png")]
+    assert main([*words, "--voxel-size", "4", "1", "1"]) == 0
+
+
+def test_more_channels_than_colors(tmp_path, capsys):
+    result = a_result(np.stack([textured_volume((8, 20, 40))] * 3), "czyx", (4.0, 1.0, 1.0))
+    source, out = tmp_path / "a.ome.tif", tmp_path / "out.png"
+    a_stack(source, np.stack([textured_volume((8, 20, 40))] * 3), axes="CZYX")
+    a_stack(tmp_path / "SR.ome.tif", np.zeros((3, *result.sr_shape), np.uint16), size=(1, 1, 1), axes="CZYX")
+    assert main(["mip", str(tmp_path / "SR.ome.tif"), str(source), "-o", str(out)]) == 0
+    assert capsys.readouterr().err == "a has 3 channels: 0, 1 are shown (--channels).\n"
+    assert main(["mip", str(tmp_path / "SR.ome.tif"), str(source), "-o", str(out), "--channels", "2,0"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+LATERAL = "expected y or x: a projection along these shows the axial direction (--along x)"
+REFUSED = [
+    pytest.param("SR.ome.zarr larger.ome.tif", "a result of 32 x 20 x 40 voxels, expected 36 x 20 x 40", id="shape"),
+    pytest.param("SR.ome.zarr finer.ome.tif", "voxels of 1 x 1 x 1 micrometer, expected 0.5 x 0.5 x 0.5", id="voxels"),
+    pytest.param("a.ome.tif SR.ome.zarr", "Got a volume that is isotropic", id="swapped"),
+    pytest.param("SR.ome.zarr one.ome.tif", "Got a result with 2 channels, expected 1, as many as", id="channels"),
+    pytest.param("SR.ome.zarr isotropic.ome.tif", "Got a volume that is isotropic", id="isotropic"),
+    pytest.param("SR.ome.zarr unknown.ome.tif", "which does not say its voxel size", id="voxel-size"),
+    pytest.param("SR.ome.zarr flat.ome.tif", "a constant source (flat, channel 0: every voxel is 3)", id="constant"),
+    pytest.param("SR.ome.zarr nan.ome.tif", "Got 1 NaN or infinite voxels in nan, channel 1", id="nan"),
+    pytest.param("SR.ome.zarr none.ome.tif", "There is no file", id="no-source"),
+    pytest.param("none.ome.zarr a.ome.tif", "There is no file", id="no-result"),
+    pytest.param("--channels 2", "Got channel 2 of a, which has 2, expected 0 to 1", id="no-such-channel"),
+    pytest.param("--channels=-1", "Got channel -1 of a, which has 2, expected 0 to 1", id="negative-channel"),
+    pytest.param("--channels 1,1", "Got the channels 1, 1, expected one or two different ones", id="a-channel-twice"),
+    pytest.param("--channels 0,1,0", "Got the channels 0, 1, 0, expected one or two different", id="three-channels"),
+    pytest.param("--time 1", "has no time point 1: it has 1", id="no-such-time"),
+    pytest.param("--along z", f"Got z to project along, which is the axial axis, {LATERAL}", id="axial"),
+    pytest.param("--slab 4 41", "the slab 4 to 41, expected a start below its stop, within 0 to 40", id="slab-beyond"),
+    pytest.param("--slab 4 4", "Got the slab 4 to 4, expected a start below its stop", id="slab-of-nothing"),
+    pytest.param("--slab=-1 4", "Got the slab -1 to 4, expected a start below its stop", id="slab-before"),
+    pytest.param("--along y --slab 0 21", "within 0 to 20 SR voxels along y", id="slab-of-the-other-axis"),
+    pytest.param("--zoom 0 0 21", "Got a zoom of 21 SR voxels a side, expected 1 to 20", id="zoom-too-large"),
+    pytest.param("--zoom 0 0 0", "Got a zoom of 0 SR voxels a side, expected 1 to 20", id="zoom-of-nothing"),
+    pytest.param("--zoom 23 0 10", "from 23 along z and 0 along y, expected it to begin at 0 to 22", id="zoom-axial"),
+    pytest.param("--zoom 0 11 10", "expected it to begin at 0 to 22 and 0 to 10: move it", id="zoom-lateral"),
+    pytest.param("-o OUT/out.tif", "Got output 'out.tif', expected a name ending in .png", id="no-png"),
+    pytest.param("-o OUT/none/out.png", "none, which does not exist or is not writable", id="no-folder"),
+    pytest.param("-o OUT/folder.png", "folder.png, which is a folder, expected the name of a file", id="a-folder"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED)
+def test_what_is_refused_before_any_work(made, tmp_path, capsys, words, message):
+    (tmp_path / "folder.png").mkdir()
+    given = words.replace("OUT", str(tmp_path)).replace("=-", " -").split()
+    files = [given.pop(0), given.pop(0)] if not given[0].startswith("-") else ["SR.ome.zarr", "a.ome.tif"]
+    output = [] if "-o" in given else ["-o", str(tmp_path / "out.png")]
+    if given[:1] == ["--channels"]:
+        given = [f"--channels={given[1]}"]
+    assert main(["mip", *(str(made / name) for name in files), *output, *given]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and message in err
+    assert everything(tmp_path) == ["folder.png"]
+
+
+UNFINISHED = [
+    pytest.param("SR.partial.ome.zarr", id="by-its-own-name"),
+    pytest.param("SR.ome.zarr", id="by-the-name-it-will-have"),
+]
+
+
+@pytest.mark.parametrize("name", UNFINISHED)
+def test_an_unfinished_store_is_refused(made, tmp_path, capsys, name):
+    result = SuperResolution(open_source(made / "a.ome.tif"), a_model(), device="cpu")
+    steps = export(result, tmp_path / "SR.ome.zarr", tile=8)
+    next(steps), next(steps)
+    steps.close()
+    begun = everything(tmp_path)
+    assert "SR.partial.ome.zarr" in begun and "SR.ome.zarr" not in begun
+    assert main(["mip", str(tmp_path / name), str(made / "a.ome.tif"), "-o", str(tmp_path / "out.png")]) == 1
+    assert "Got SR.partial.ome.zarr, a store that is not finished, expected a complete one" in capsys.readouterr().err
+    assert everything(tmp_path) == begun
+
+
+def test_nan_that_no_sample_found(monkeypatch):
+    """A sample of a large volume may miss it; what is read may not."""
+    monkeypatch.setattr("napari_cropeq.core.normalisation.SAMPLE_VOXELS", 1000)
+    result, source = pair(dtype=np.float32)
+    data = result.data.compute()
+    data[1, 2, 3] = np.nan
+    holed = chunked(data, CHUNKS["zarr"], (1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="Got 1 NaN or infinite voxels in stack, expected finite"):
+        run(Projection(holed, source))
+
+
+@pytest.mark.parametrize("stands", [False, True], ids=["new", "replaced"])
+def test_nothing_is_left_of_what_could_not_be_written(made, tmp_path, capsys, stands):
+    out = tmp_path / "out.png"
+    words = ["mip", str(made / "SR.ome.zarr"), str(made / "a.ome.tif"), "-o", str(out)]
+    assert not stands or main(words) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) == 2 * stands
+    with files_of_at_most(1000):
+        assert main(words) == 1
+    assert "File too large" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Have the system refuse more bytes, as a full disk does."""
+    resource = pytest.importorskip("resource", reason="limits are POSIX's")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_cropeq.evidence.evaluation import Cell
+    from napari_cropeq.evidence.evaluation import Cell, Evaluation
     from napari_cropeq.evidence.truth import Truth
 
 __all__ = ["add_evaluate"]
@@ -73,10 +73,10 @@ def _names(text: str) -> list[str]:
 
 
 def _evaluate(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
-    from napari_cropeq.evidence.evaluation import Evaluation, check_method, read_results, write_json
+    from napari_cropeq.evidence.evaluation import Evaluation, check_method, read_results
     from napari_cropeq.evidence.evaluation_page import cuts, write_page
     from napari_cropeq.evidence.evaluation_table import result_table
-    from napari_cropeq.evidence.spread import spread_table, summarise
+    from napari_cropeq.evidence.spread import spread_table
 
     for method in arguments.methods:
         check_method(method)
@@ -90,25 +90,36 @@ def _evaluate(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
             for step in evaluation.run():
                 name = f"{step.cell.truth.name} x{step.cell.factor:g} {step.cell.method} {step.cell.budget}".rstrip()
                 update(name, step.share, f"{step.stage} {step.detail}".rstrip())
-                if step.result is not None:
-                    found = read_results(folder)
-                    values = {"cells": found, "summary": summarise(evaluation.results(), found)}
-                    write_json(folder / FILE, values)
+                if step.stage == "done":
+                    _write(evaluation)
     except KeyboardInterrupt as error:
         # A second one, a full disk or too little memory end the drawing; the cells are kept all the same.
         with contextlib.suppress(KeyboardInterrupt, OSError, MemoryError, RuntimeError):
+            _write(evaluation)
             write_page(evaluation, command, notes)
         raise KeyboardInterrupt("Interrupted: finished cells are kept, and the same command goes on.") from error
-    results, found = evaluation.results(), read_results(folder)
-    summary = summarise(results, found)
+    summary, results = _write(evaluation), evaluation.results()
     if not arguments.json:
-        print(result_table(results, found) if len(truths) == 1 else spread_table(summary), end="")
+        table = result_table(results, read_results(folder)) if len(truths) == 1 else spread_table(summary)
+        print(table, end="")
         print(f"{folder / FILE}: PSNR and SSIM less a rim of {arguments.rim} voxels")
     files = [FILE, *write_page(evaluation, command, notes)]
     if not arguments.json:
         print(f"{folder}: {', '.join(files)}")
     report = {"evaluation": str(folder / FILE), "cells": results, "summary": summary}
     return report | {"files": [str(folder / name) for name in files]}
+
+
+def _write(evaluation: Evaluation) -> dict[str, Any]:
+    """Write all cells of the folder, and how those of this command spread over volumes, which is returned."""
+    from napari_cropeq.evidence.evaluation import read_results, write_json
+    from napari_cropeq.evidence.spread import summarise
+
+    folder = evaluation.folder.parent
+    found = read_results(folder)
+    summary = summarise(evaluation.results(), found)
+    write_json(folder / FILE, {"cells": found, "summary": summary})
+    return summary
 
 
 def _truths(arguments: argparse.Namespace, show: Show) -> tuple[list[Truth], list[str]]:

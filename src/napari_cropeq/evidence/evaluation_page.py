@@ -12,6 +12,7 @@ from napari_cropeq.evidence.evaluation_table import NONE, TABLE, budget_of, labe
 from napari_cropeq.evidence.middle_plane import SIDE, middle_planes
 from napari_cropeq.evidence.page import Page
 from napari_cropeq.evidence.spread import HEADER, PAIR, spread_rows, summarise
+from napari_cropeq.evidence.upscaling import INTERPOLATIONS
 
 __all__ = ["PAGE", "conclusions", "cuts", "write_page"]
 
@@ -21,9 +22,9 @@ SLICES = "slices.png"
 
 SPREAD = (
     "n: volumes whose cell is finished; it differs between rows where an evaluation is not. sd: standard deviation of "
-    f"a sample (divided by n − 1). Over quintic, and {' − '.join(PAIR)}: the difference is taken on each volume, and the "
-    "table is of these differences. Volumes have data ranges of their own, over which PSNRs spread too; differences do "
-    "not."
+    f"a sample (divided by n − 1). Over quintic, and {' − '.join(PAIR)}: the difference is taken on each volume, and "
+    "the spread is that of these differences. Volumes have data ranges of their own, over which PSNRs spread too; "
+    "differences do not."
 )
 
 Summary = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -56,17 +57,19 @@ def write_page(evaluation: Evaluation, command: str, notes: Sequence[str] = ()) 
 
 
 def conclusions(summary: Summary) -> list[str]:
-    """Say for each factor, in a sentence, how far each method is from quintic interpolation, and pairs apart."""
+    """Say for each factor, in a sentence, how far each network is from quintic interpolation, and pairs apart."""
     found = []
-    for kind, measure, words in (("methods", "psnr_over_quintic", "above quintic"), ("pairs", "psnr", "apart")):
+    for kind, measure, words in (
+        ("methods", "psnr_over_quintic", " over quintic interpolation"),
+        ("pairs", "psnr", ""),
+    ):
         for entry in summary[kind]:
             gain = entry["spread"].get(measure)
-            if gain is None or entry["method"] == "quintic":
+            if gain is None or entry["method"] in INTERPOLATIONS:
                 continue
-            budget = budget_of(entry)
-            name = entry["method"] if budget == NONE else f"{entry['method']}, {budget}"
             over = f", mean of {gain['n']} volumes ({gain['min']:+.2f} to {gain['max']:+.2f})" if gain["n"] > 1 else ""
-            found.append(f"Factor {entry['factor']:g}: {name}: {gain['mean']:+.2f} dB {words}{over}.")
+            name = f"{entry['method']}, {budget_of(entry)}"
+            found.append(f"Factor {entry['factor']:g}, {name}: {gain['mean']:+.2f} dB{words}{over}.")
     return found
 
 
@@ -133,8 +136,8 @@ def _plane_caption(evaluation: Evaluation) -> str:
     return (
         f"{_called(evaluation)[truth.name, truth.checksum]}: the plane in its middle, at most {SIDE} voxels wide and "
         "high, true, degraded and as each method restores it, and |error| in one colour scale for all. The degraded "
-        f"volume is shown slice by slice. Dotted: the end of what is scored, {rim} voxels from the border. PSNRs are of "
-        "the whole volume."
+        f"volume is shown slice by slice. Dotted: the end of what is scored, {rim} voxels from the border. PSNRs are "
+        "those of the whole volume."
     )
 
 
@@ -158,13 +161,14 @@ def _called(evaluation: Evaluation) -> dict[tuple[str, str], str]:
 
 
 def _add_volumes(page: Page, evaluation: Evaluation) -> None:
-    called, ranges = _called(evaluation), {}
+    called = _called(evaluation)
+    ranges: dict[str, dict[str, None]] = {}  # more than one where factors cut off different ends
     for result in evaluation.results():
-        ranges[result["key"]["checksum"]] = f"{result['scores']['data_range']:.4g}"
+        ranges.setdefault(result["key"]["checksum"], {})[f"{result['scores']['data_range']:.4g}"] = None
     rows = []
     for truth in {id(cell.truth): cell.truth for cell in evaluation.cells}.values():
         size = NONE if truth.voxel_size is None else f"{' x '.join(f'{v:g}' for v in truth.voxel_size)} {truth.unit}"
-        shape, intensities = " x ".join(map(str, truth.shape)), ranges.get(truth.checksum, NONE)
+        shape, intensities = " x ".join(map(str, truth.shape)), ", ".join(ranges.get(truth.checksum, {NONE: None}))
         name = called[truth.name, truth.checksum]
         rows.append([name, truth.path or NONE, shape, str(truth.voxels.dtype), size, intensities, truth.checksum])
     page.table(["volume", "file", "voxels (z, y, x)", "dtype", "voxel size", "data range", "checksum"], rows)

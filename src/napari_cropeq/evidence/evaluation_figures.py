@@ -25,7 +25,8 @@ PALETTE = ("#8c8c8c", "#1b1b1b", "#d55e00", "#009e73", "#0072b2", "#cc79a7", "#e
 
 WIDTH = 0.8  # of all boxes of a factor; two factors are 1 apart
 SEEN = 99.9  # percentile of all |errors| at which their colours end
-PANEL = 2.1  # side of a plane, inches
+PANEL, LEAST = 2.1, 1.4  # width of a plane and of its title, inches
+TALLEST = 2.0  # height of a plane over PANEL
 
 Result = Mapping[str, Any]
 Kind = tuple[str, float, str]
@@ -61,7 +62,14 @@ def draw_scores(results: Sequence[Result], measure: str, path: Path) -> None:
                 _box(axes, values, centre, 0.8 * step, colour)
             # A volume stands at the same place in every box.
             shifts = [0.5 * step * ((volumes.index(c) + 0.5) / len(volumes) - 0.5) for c in own]
-            axes.scatter([centre + s for s in shifts], values, s=16, color=colour, edgecolors="white", linewidths=0.5)
+            axes.scatter(
+                [centre + s for s in shifts],
+                values,
+                s=36 if len(volumes) == 1 else 16,
+                color=colour,
+                edgecolors="white",
+                linewidths=0.5,
+            )
     for place in range(1, len(factors)):
         axes.axvline(place - 0.5, color="#d5d5dc", linewidth=0.8)
     axes.set_xticks(range(len(factors)), [f"{factor:g}" for factor in factors])
@@ -88,9 +96,11 @@ def draw_planes(planes: Sequence[MiddlePlane], rim: int, path: Path) -> None:
         Of the PNG.
     """
     columns = 2 + max(len(plane.restored) for plane in planes)
-    heights = [PANEL * min(2.0, max(0.3, plane.truth.shape[0] / plane.truth.shape[1])) for plane in planes]
+    ratios = [plane.truth.shape[0] / plane.truth.shape[1] for plane in planes]
+    heights = [PANEL * min(TALLEST, max(0.3, ratio)) for ratio in ratios]
     rows = [height + 0.35 for height in heights for _ in range(2)]
-    figure = Figure(figsize=(PANEL * columns + 1.1, sum(rows) + 0.3))
+    width = max(LEAST, PANEL * min(1.0, TALLEST / min(ratios)))
+    figure = Figure(figsize=(width * columns + 1.1, sum(rows) + 0.3))
     figure.set_layout_engine("constrained")
     axes = figure.subplots(2 * len(planes), columns, squeeze=False, height_ratios=rows)
     errors = [_error(plane, restored) for plane in planes for restored in plane.restored if restored.image is not None]

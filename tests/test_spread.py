@@ -191,6 +191,10 @@ def test_scores_are_drawn_in_one_colour_for_each_method(tmp_path, volumes, boxes
     assert {black, blue, pink} <= found and orange not in found
     fill = [0.2 * part + 0.8 * 255 for part in rgb(blue)]  # a box is pale over white
     assert any(np.abs(np.subtract(rgb(colour), fill)).max() < 2 for colour in found) == boxes
+    picture = imread(tmp_path / "scores.png")[..., :3]
+    left = picture[:, : picture.shape[1] * 3 // 4]  # the legend stands on the right
+    columns = np.flatnonzero((np.abs(255 * left - rgb(blue)).max(axis=-1) < 1).any(axis=0))
+    assert (np.ptp(columns) > 30) == boxes, "a point is narrow, and so no box, nor the line of an empty one"
 
 
 @pytest.mark.parametrize("planes", [None, "y", "both"], ids=str)

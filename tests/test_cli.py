@@ -18,7 +18,7 @@ import pytest
 import tifffile
 import torch
 
-from conftest import a_result, random_network, textured_volume
+from conftest import a_result, blobs, random_network, textured_volume
 from napari_cropeq.cli import main
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
@@ -553,3 +553,207 @@ def test_a_truncated_tiff_is_told_in_one_line(tmp_path, kept):
     (tmp_path / "cut.tif").write_bytes(content[: kept if kept > 1 else int(kept * len(content))])
     ran = call("info", str(tmp_path / "cut.tif"), code=1)
     assert ran.stderr.startswith("cropeq: ") and ran.stderr.count("\n") == 1, ran.stderr
+
+
+CUBES = (1.0, 1.0, 1.0)
+EVALUATING = ("--patches", "16", "--set", "filters=4", "--set", "blocks=2", "--set", "validation=4", "--device", "cpu")
+
+
+def truths(folder: Path, *names: str) -> list[Path]:
+    """Write volumes that are all different, each into the folder that its name may begin with."""
+    paths = [folder / f"{name}.ome.tif" for name in names]
+    for seed, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, blobs((40, 66, 68), seed) * np.float32(1 + seed), CUBES)
+    return paths
+
+
+def rows_of(text: str) -> list[list[str]]:
+    return [[word.strip() for word in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "][2:]
+
+
+def test_evaluating_several_volumes(tmp_path, capsys):
+    """Folder, pattern and names; the order, the spread and the page."""
+    truths(tmp_path, "in/a", "in/b", "more/a")
+    out = tmp_path / "out"
+    words = ["evaluate", f"{tmp_path}/in", f"{tmp_path}/m*/*.tif", f"{tmp_path}/in/b.ome.tif", "--out", str(out)]
+    words += ["--factors", "4,2.5", "--methods", "quintic,valid,cubic,padded,valid", *EVALUATING]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert said.err == f"Got {tmp_path}/in/b.ome.tif more than once: it is counted once.\n"
+    assert main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    quick = [("a", "quintic"), ("a", "cubic"), ("b", "quintic"), ("b", "cubic"), ("a", "quintic"), ("a", "cubic")]
+    slow = [("a", "valid"), ("a", "padded"), ("b", "valid"), ("b", "padded"), ("a", "valid"), ("a", "padded")]
+    done = [(c["key"]["factor"], c["key"]["truth"], c["key"]["method"]) for c in told["cells"]]
+    assert done == [(factor, *cell) for factor in (4.0, 2.5) for cell in (*quick, *slow)]
+    scores = {(c["key"]["factor"], c["key"]["method"], c["key"]["checksum"]): c["scores"] for c in told["cells"]}
+    sums = list(dict.fromkeys(c["key"]["checksum"] for c in told["cells"]))
+    assert len(sums) == 3
+
+    def numpys(factor: float, method: str, *less: str) -> list[str]:
+        psnr = [scores[factor, method, c]["psnr"] - sum(scores[factor, m, c]["psnr"] for m in less) for c in sums]
+        sign = "+" if less else ""
+        mean, median, low, high = (format(f(psnr), f"{sign}.2f") for f in (np.mean, np.median, np.min, np.max))
+        return ["3", mean, f"{np.std(psnr, ddof=1):.2f}", median, low, high]
+
+    table = {tuple(row[:3]): row[4:] for row in rows_of(said.out)}
+    for factor in (4.0, 2.5):
+        for method in ("quintic", "valid", "cubic", "padded"):
+            assert table["PSNR (dB)", f"{factor:g}", method] == numpys(factor, method)
+            if method != "quintic":
+                assert table["PSNR over quintic (dB)", f"{factor:g}", method] == numpys(factor, method, "quintic")
+        difference = table["difference of PSNR (dB)", f"{factor:g}", "valid − padded"]
+        assert difference == numpys(factor, "valid", "padded")
+    kept = json.loads((out / "evaluation.json").read_text())
+    assert kept["summary"] == told["summary"] and len(kept["cells"]) == len(told["cells"]) == 24
+    names = ["evaluation.json", "psnr.png", "ssim.png", "slices.png", "evaluation.html"]
+    assert told["files"] == [str(out / name) for name in names]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*names, "cells"])
+    page = (out / "evaluation.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 3 == page.count("src=") and "http" not in page
+    for code in sums:
+        assert code in page
+    assert f"a ({sums[0][:6]})" in page and f"a ({sums[2][:6]})" in page and f"b ({sums[1][:6]})" not in page
+    assert "Factor 4, valid, 16 patches: " in page and "mean of 3 volumes" in page and "Spread over volumes" in page
+    assert "more than once" in page and "a rim of 16 voxels" in page and "Not finished" not in page
+
+
+def test_evaluating_one_volume(tmp_path, capsys):
+    (truth,) = truths(tmp_path, "a")
+    write(truth, blobs((41, 66, 68)), (2.0, 1.0, 1.0))
+    out = tmp_path / "out"
+    words = ["evaluate", str(truth), "--out", str(out), "--factors", "4", "--methods", "cubic,quintic", "--fwhm", "5"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert [row[:3] for row in rows_of(said.out)] == [["a", "4", "cubic"], ["a", "4", "quintic"]]
+    page = (out / "evaluation.html").read_text()
+    assert "Evaluation of a" in page and "Spread over volumes" not in page and "of 5 voxels" in page
+    for note in said.err.splitlines():
+        assert note in page
+    assert "not isotropic" in said.err and "the last 1 are not compared" in said.err
+
+
+def test_equal_volumes_count_once(tmp_path, capsys):
+    one, two = truths(tmp_path, "a", "b")
+    two.write_bytes(one.read_bytes())
+    (tmp_path / "c.ome.tif").symlink_to(one)
+    words = ["evaluate", f"{tmp_path}/*.tif", "--out", f"{tmp_path}/out", "--factors", "4", "--methods", "quintic"]
+    assert main([*words, "--json"]) == 0
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)["cells"]) == 1
+    assert said.err.splitlines() == [
+        f"Got {tmp_path}/c.ome.tif more than once: it is counted once.",
+        f"Got {one} and {two}, which hold the same voxels: they are counted once, as {one}.",
+    ]
+
+
+def flat(path: Path) -> Path:
+    return write(path, np.full((40, 66, 68), 7, np.uint16), CUBES)
+
+
+def thin(path: Path) -> Path:
+    return write(path, blobs((14, 66, 68), len(path.name)), CUBES)
+
+
+def not_a_number(path: Path) -> Path:
+    return write(path, np.where(blobs((40, 66, 68)) > 0.9, np.float32(np.nan), np.float32(1)), CUBES)
+
+
+UNUSABLE = [
+    pytest.param(flat, "Got a constant truth (bad: every voxel is 7)", id="constant"),
+    pytest.param(not_a_number, "NaN or infinite voxels in bad", id="nan"),
+    pytest.param(thin, "Got a truth of 14 voxels along z, of which factor 4 leaves 3 slices", id="too-small"),
+    pytest.param(lambda p: write(p, blobs((40, 60, 68)), CUBES), "Got a lateral side of 60 voxels", id="too-narrow"),
+    pytest.param(lambda p: cut(write(p, blobs((40, 66, 68)), CUBES), 0.5), "bad.ome.tif", id="cut-short"),
+    pytest.param(garbage, "bad.ome.tif", id="garbage"),
+    pytest.param(lambda p: p, "There is no file", id="missing"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), UNUSABLE)
+def test_a_truth_that_cannot_be_used_is_named_before_any_work(tmp_path, capsys, make, message):
+    good, other = truths(tmp_path, "good", "other")
+    bad = tmp_path / "bad.ome.tif"
+    make(bad)
+    words = ["evaluate", good, bad, other, "--out", tmp_path / "out", "--methods", "quintic,valid", *EVALUATING]
+    words += ["--factors", "4"]
+    refused(capsys, tmp_path, words, f"cropeq: {bad}: ")
+    refused(capsys, tmp_path, words, message)
+
+
+NAMED = [
+    pytest.param([flat, garbage], ["{0}: Got a constant truth", "{1}: "], id="two-that-cannot-be-read"),
+    pytest.param([thin, thin], ["{0}, {1}: Got a truth of 14 voxels along z"], id="two-too-small"),
+    pytest.param([], ["All 2 volumes: Got factor 100"], id="all"),
+]
+
+
+@pytest.mark.parametrize(("make", "messages"), NAMED)
+def test_all_truths_that_cannot_be_used_are_named(tmp_path, capsys, make, messages):
+    good = truths(tmp_path, "in/good", "in/other")
+    bad = [build(tmp_path / "in" / f"bad{number * '_'}.ome.tif") for number, build in enumerate(make)]
+    words = ["evaluate", *good, *bad, "--out", tmp_path / "out", "--methods", "quintic"]
+    words += ["--factors", "4" if bad else "4,100"]
+    for message in messages:
+        refused(capsys, tmp_path, words, message.format(*bad))
+
+
+NOTHING = [
+    pytest.param("none/*.tif", "Got the pattern", id="pattern"),
+    pytest.param("empty", "which holds no image", id="folder"),
+    pytest.param("a.ome.tif", "Got method 'magic', expected one of cubic, quintic, ", id="method-before-reading"),
+]
+
+
+@pytest.mark.parametrize(("word", "message"), NOTHING)
+def test_evaluating_nothing(tmp_path, capsys, word, message):
+    garbage(tmp_path / "a.ome.tif")
+    (tmp_path / "empty").mkdir()
+    words = ["evaluate", f"{tmp_path}/{word}", "--out", tmp_path / "out", "--methods"]
+    refused(capsys, tmp_path, [*words, "magic" if word == "a.ome.tif" else "quintic"], message)
+
+
+ENDED = [pytest.param(signal.SIGINT, id="Ctrl-C"), pytest.param(signal.SIGTERM, id="SIGTERM")]
+if os.name == "posix":
+    ENDED.append(pytest.param(signal.SIGKILL, id="killed"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.parametrize("number", ENDED)
+def test_an_evaluation_of_several_volumes_goes_on(tmp_path, capsys, number):
+    """Stopped in the training of the second volume; what is finished is not computed again."""
+    truths(tmp_path, "in/a", "in/b")
+    out = tmp_path / "out"
+    words = ["evaluate", tmp_path / "in", "--out", out, "--factors", "4", "--methods", "quintic,valid", *EVALUATING]
+    words[words.index("16")] = "400"
+
+    def begun(_=None) -> bool:
+        return len(list(out.glob("cells/*.json"))) == 3
+
+    if number == signal.SIGKILL:
+        process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 60
+            while not begun():
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.02)
+        finally:
+            process.kill()
+            process.wait()
+        assert not (out / "evaluation.html").exists()
+    else:
+        told = "Interrupted: finished cells are kept, and the same command goes on."
+        assert interrupt(command(*words), number, begun) == told
+        page = (out / "evaluation.html").read_text()
+        assert "Not finished: 3 of 4 cells are there" in page and page.count("data:image/png;base64,") == 3
+        kept = json.loads((out / "evaluation.json").read_text())
+        assert [e["spread"]["psnr"]["n"] for e in kept["summary"]["methods"]] == [2, 1]
+    before = {path: path.stat().st_mtime_ns for path in out.glob("cells/*.json")}
+    assert len(before) == 3
+    assert main([*map(str, words), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [e["spread"]["psnr"]["n"] for e in told["summary"]["methods"]] == [2, 2]
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in out.glob("cells/*.json")}.items()
+    assert "Not finished" not in (out / "evaluation.html").read_text()
+    assert not list(out.rglob("*.partial"))

@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cropeq`` and return its exit code: 0, 1 for an error told in a sentence, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # what is wrong with a file is told in a sentence
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # that it lists fonts for the first time
     before = _listen()
     try:
         report = arguments.run(arguments)

@@ -1,17 +1,19 @@
-"""The command line's ``cropeq evaluate``: how well each method restores a truth that was degraded."""
+"""The command line's ``cropeq evaluate``: how well each method restores volumes that were degraded."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_cropeq.evidence.evaluation import Cell
+    from napari_cropeq.evidence.evaluation import Cell, Evaluation
     from napari_cropeq.evidence.truth import Truth
 
 __all__ = ["add_evaluate"]
@@ -25,9 +27,14 @@ FILE = "evaluation.json"
 def add_evaluate(commands: Any, show: Show) -> argparse.ArgumentParser:
     """Add ``evaluate`` to the subparsers ``commands``; ``show`` opens its progress bar."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "evaluate", help="degrade a volume, super-resolve it and compare with what it was"
+        "evaluate", help="degrade volumes, super-resolve them and compare with what they were"
     )
-    parser.add_argument("truth", type=Path, metavar="TRUTH", help="an isotropic volume: any file that train reads")
+    parser.add_argument(
+        "truth",
+        nargs="+",
+        metavar="TRUTH",
+        help="an isotropic volume (any file that train reads), a folder of them, or a pattern in quotes",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results; a stopped run goes on there")
     parser.add_argument("--factors", type=_numbers, default=[2.0, 4.0], metavar="F,F", help="2,4 by default")
     parser.add_argument("--fwhm", type=float, help="width of the slice profile in voxels; the factor by default")
@@ -56,43 +63,82 @@ def add_evaluate(commands: Any, show: Show) -> argparse.ArgumentParser:
 
 def _numbers(text: str) -> list[float]:
     try:
-        return [float(word) for word in text.split(",")]
+        return list(dict.fromkeys(float(word) for word in text.split(",")))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected numbers with commas between them") from error
 
 
 def _names(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
+    return list(dict.fromkeys(word.strip() for word in text.split(",")))
 
 
 def _evaluate(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
-    from napari_cropeq.evidence.evaluation import Evaluation, read_results, write_json
+    from napari_cropeq.evidence.evaluation import Evaluation, check_method, read_results
+    from napari_cropeq.evidence.evaluation_page import cuts, write_page
     from napari_cropeq.evidence.evaluation_table import result_table
-    from napari_cropeq.evidence.truth import Truth
-    from napari_cropeq.volume.sources import open_source
+    from napari_cropeq.evidence.spread import spread_table
 
-    truth = Truth.of(open_source(arguments.truth), arguments.channel, arguments.time)
-    evaluation = Evaluation(_cells(arguments, truth), arguments.out)
-    for note in _notes(evaluation.cells):
+    for method in arguments.methods:
+        check_method(method)
+    truths, notes = _truths(arguments, show)
+    evaluation = Evaluation(_cells(arguments, truths), arguments.out)
+    for note in (*notes, *cuts(evaluation)):
         print(note, file=sys.stderr)
+    folder, command = evaluation.folder.parent, shlex.join(["cropeq", *sys.argv[1:]])
     try:
         with show() as update:
             for step in evaluation.run():
-                name = f"{step.cell.method} x{step.cell.factor:g} {step.cell.budget}".rstrip()
+                name = f"{step.cell.truth.name} x{step.cell.factor:g} {step.cell.method} {step.cell.budget}".rstrip()
                 update(name, step.share, f"{step.stage} {step.detail}".rstrip())
-                if step.result is not None:
-                    write_json(evaluation.folder.parent / FILE, {"cells": read_results(evaluation.folder.parent)})
+                if step.stage == "done":
+                    _write(evaluation)
     except KeyboardInterrupt as error:
+        # A second one, a full disk or too little memory end the drawing; the cells are kept all the same.
+        with contextlib.suppress(KeyboardInterrupt, OSError, MemoryError, RuntimeError):
+            _write(evaluation)
+            write_page(evaluation, command, notes)
         raise KeyboardInterrupt("Interrupted: finished cells are kept, and the same command goes on.") from error
-    results = evaluation.results()
+    summary, results = _write(evaluation), evaluation.results()
     if not arguments.json:
-        print(result_table(results, read_results(evaluation.folder.parent)), end="")
-        print(f"{evaluation.folder.parent / FILE}: PSNR and SSIM less a rim of {arguments.rim} voxels")
-    return {"evaluation": str(evaluation.folder.parent / FILE), "cells": results}
+        table = result_table(results, read_results(folder)) if len(truths) == 1 else spread_table(summary)
+        print(table, end="")
+        print(f"{folder / FILE}: PSNR and SSIM less a rim of {arguments.rim} voxels")
+    files = [FILE, *write_page(evaluation, command, notes)]
+    if not arguments.json:
+        print(f"{folder}: {', '.join(files)}")
+    report = {"evaluation": str(folder / FILE), "cells": results, "summary": summary}
+    return report | {"files": [str(folder / name) for name in files]}
 
 
-def _cells(arguments: argparse.Namespace, truth: Truth) -> list[Cell]:
-    """Return the cells in the order in which they are computed: all methods of a factor before the next factor."""
+def _write(evaluation: Evaluation) -> dict[str, Any]:
+    """Write all cells of the folder, and how those of this command spread over volumes, which is returned."""
+    from napari_cropeq.evidence.evaluation import read_results, write_json
+    from napari_cropeq.evidence.spread import summarise
+
+    folder = evaluation.folder.parent
+    found = read_results(folder)
+    summary = summarise(evaluation.results(), found)
+    write_json(folder / FILE, {"cells": found, "summary": summary})
+    return summary
+
+
+def _truths(arguments: argparse.Namespace, show: Show) -> tuple[list[Truth], list[str]]:
+    """Return the volumes, read, and what is to be said of how they were named."""
+    from napari_cropeq.evidence.cohort import Cohort
+
+    cohort = Cohort(arguments.truth, arguments.channel, arguments.time)
+    with show() as update:
+        for name, share in cohort.read():
+            update(f"reading {name}", share, "")
+    return cohort.truths, cohort.notes
+
+
+def _cells(arguments: argparse.Namespace, truths: Sequence[Truth]) -> list[Cell]:
+    """Return the cells in the order in which they are computed.
+
+    All of a factor come before the next: first what is quick, of all volumes, then for each budget the networks, volume
+    by volume, so that a stopped run has compared its methods on the same volumes.
+    """
     from napari_cropeq.evidence.evaluation import Cell
     from napari_cropeq.evidence.upscaling import INTERPOLATIONS
 
@@ -100,13 +146,15 @@ def _cells(arguments: argparse.Namespace, truth: Truth) -> list[Cell]:
     training = {"overrides": _settings(arguments), "seed": arguments.seed}
     training |= {"planes": arguments.planes, "device": arguments.device}
     minutes = [None] if arguments.patches is not None else arguments.minutes or [2.0]
+    quick = [method for method in arguments.methods if method in INTERPOLATIONS]
+    networks = [method for method in arguments.methods if method not in INTERPOLATIONS]
     cells = []
     for factor in arguments.factors:
-        quick = [method for method in arguments.methods if method in INTERPOLATIONS]
-        cells += [Cell(truth, factor, method, **common) for method in quick]
+        cells += [Cell(truth, factor, method, **common) for truth in truths for method in quick]
         for budget in minutes:
-            for method in (method for method in arguments.methods if method not in INTERPOLATIONS):
-                cells.append(Cell(truth, factor, method, budget, arguments.patches, **common, **training))
+            for truth in truths:
+                own = (truth, factor)
+                cells += [Cell(*own, name, budget, arguments.patches, **common, **training) for name in networks]
     return cells
 
 
@@ -117,18 +165,3 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
     preset = {name: value for name, value in PRESETS[arguments.preset].items() if name not in FIXED}
     return preset | Recipe.parse(arguments.set)
-
-
-def _notes(cells: tuple[Cell, ...]) -> list[str]:
-    """Return, once each, how the truth is treated and what of it is not compared."""
-    notes: list[str] = []
-    for cell in cells:
-        whole, reach = cell.truth.shape[cell.axis], cell.compared.shape[cell.axis]
-        cut = (
-            f"Factor {cell.factor:g} does not divide {whole} voxels along {'zyx'[cell.axis]}: "
-            f"the last {whole - reach} are not compared."
-        )
-        for note in (cell.truth.treatment, cut if reach < whole else None):
-            if note is not None and note not in notes:
-                notes.append(note)
-    return notes

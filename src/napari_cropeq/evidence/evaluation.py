@@ -22,12 +22,13 @@ from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, Acquisition, Int
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.predict import choose_device, plane_axes
 from napari_cropeq.core.training import Recipe, Training
+from napari_cropeq.evidence.cohort import joined
 from napari_cropeq.evidence.score import RIM, check_range, inside, score
 from napari_cropeq.evidence.truth import Degraded, Truth, acquisition_for, degrade
 from napari_cropeq.evidence.upscaling import INTERPOLATIONS, Refinement
 from napari_cropeq.volume.machine import describe_machine, load_average
 
-__all__ = ["Cell", "Evaluation", "EvaluationProgress", "methods", "read_results", "write_json"]
+__all__ = ["Cell", "Evaluation", "EvaluationProgress", "check_method", "methods", "read_results", "write_json"]
 
 FORMAT = "napari-cropeq evaluation cell 1"
 FAST = "fast"
@@ -43,6 +44,12 @@ Result = dict[str, Any]
 def methods() -> tuple[str, ...]:
     """Return the names of all methods: interpolations, networks, and ``fast`` for the default recipe."""
     return (*INTERPOLATIONS, FAST, *NETWORKS)
+
+
+def check_method(name: str) -> None:
+    """Raise ValueError if there is no method of that name."""
+    if name not in methods():
+        raise ValueError(f"Got method {name!r}, expected one of {', '.join(methods())}: choose one of these.")
 
 
 @dataclass(frozen=True)
@@ -167,10 +174,7 @@ class Cell:
 
     def check(self) -> None:
         """Raise ValueError, in a sentence, if the cell cannot be computed; before the truth is degraded."""
-        if self.method not in methods():
-            raise ValueError(
-                f"Got method {self.method!r}, expected one of {', '.join(methods())}: choose one of these."
-            )
+        check_method(self.method)
         acquisition, _ = acquisition_for(self.truth.shape, self.axis, self.factor, self.fwhm)
         check_range(self.compared[inside(self.compared.shape, self.rim)], self.rim)
         if self.trained:
@@ -186,6 +190,20 @@ def _rehearse(recipe: Recipe, acquisition: Acquisition, shape: IntTriple, device
     noise = np.random.default_rng(0).random(thin, np.float32)
     for _ in Training(noise, acquisition, small, device).run():
         pass
+
+
+def _check(cells: Sequence[Cell]) -> None:
+    refusals: dict[str, str] = {}
+    for cell in cells:
+        check_method(cell.method)
+        who = cell.truth.path or cell.truth.name
+        if who not in refusals:
+            try:
+                cell.check()
+            except ValueError as error:
+                refusals[who] = str(error)
+    if refusals:
+        raise ValueError(joined(refusals, len({id(cell.truth) for cell in cells})))
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +246,7 @@ class Evaluation:
     Raises
     ------
     ValueError
-        If a cell cannot be computed, before any work.
+        If a cell cannot be computed, before any work; where there are several truths, it says which cannot be used.
     OSError
         If the folder cannot be written.
     """
@@ -236,8 +254,7 @@ class Evaluation:
     def __init__(self, cells: Sequence[Cell], folder: str | Path) -> None:
         if not cells:
             raise ValueError("Got nothing to evaluate, expected at least one factor and one method: name them.")
-        for cell in cells:
-            cell.check()
+        _check(cells)
         self.cells = tuple(cells)
         self.folder = check_folder(folder) / CELLS
         self._degraded: tuple[Any, Degraded] | None = None
@@ -264,7 +281,7 @@ class Evaluation:
     def _compute(self, cell: Cell, at: At) -> Iterator[EvaluationProgress]:
         load = load_average()
         yield at("degrading", 0.0)
-        degraded = self._degrade(cell)
+        degraded = self.degrade(cell)
         work = self._refine if cell.trained else self._interpolate
         image, report = yield from work(cell, degraded, at)
         yield at("scoring", 0.0)
@@ -285,7 +302,7 @@ class Evaluation:
         write_json(self.folder / f"{cell.name}.json", result)
         yield at("done", 1.0, result=self.result(cell))
 
-    def _degrade(self, cell: Cell) -> Degraded:
+    def degrade(self, cell: Cell) -> Degraded:
         """Degrade the truth, unless the cell before was of the same kind."""
         same = (id(cell.truth), cell.axis, cell.factor, cell.fwhm)
         if self._degraded is None or self._degraded[0] != same:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["budget_of", "gain_of", "markdown", "result_table"]
+__all__ = ["base_of", "budget_of", "gain_of", "labels", "markdown", "result_rows", "result_table"]
+
+TABLE = ("truth", "factor", "method", "budget", "PSNR (dB)", "SSIM", "over quintic (dB)")
+"""Header of a table of results."""
 
 GRID = ("checksum", "factor", "fwhm", "axis", "rim")
 """What two results must share to be compared."""
+
+DIGITS = 6
+"""Of a checksum, in tables."""
 
 NONE = "–"
 
@@ -20,15 +26,47 @@ def budget_of(key: Mapping[str, Any]) -> str:
     return NONE if key.get("patches") is None else f"{key['patches']} patches"
 
 
-def gain_of(result: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> float | None:
-    """Return by how many dB a result is better than the quintic interpolation of the same volume among ``results``."""
-    own = result["scores"]["psnr"]
+def base_of(result: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the quintic interpolation of the same volume, degraded and scored alike, among ``results``."""
     for other in results:
         same = all(other["key"][name] == result["key"][name] for name in GRID)
         if other["key"]["method"] == "quintic" and same:
-            base = other["scores"]["psnr"]
-            return None if own is None or base is None else float(own - base)
+            return other
     return None
+
+
+def gain_of(result: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return by how many dB a result is better than the quintic interpolation of the same volume among ``results``."""
+    own, other = result["scores"]["psnr"], base_of(result, results)
+    if other is None or own is None or other["scores"]["psnr"] is None:
+        return None
+    return float(own - other["scores"]["psnr"])
+
+
+def labels(keys: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """Return what to call each volume, by name and checksum: its name, and part of the checksum where two share it.
+
+    Parameters
+    ----------
+    keys : iterable of mapping
+        Each with ``truth`` (its name) and ``checksum``; may repeat themselves.
+    """
+    volumes = dict.fromkeys((key["truth"], key["checksum"]) for key in keys)
+    names = [name for name, _ in volumes]
+    return {(name, code): name if names.count(name) == 1 else f"{name} ({code[:DIGITS]})" for name, code in volumes}
+
+
+def result_rows(
+    results: Sequence[Mapping[str, Any]], among: Sequence[Mapping[str, Any]] | None = None
+) -> list[list[str]]:
+    """Return results as rows in words; see :func:`result_table`."""
+    rows, called = [], labels(result["key"] for result in results)
+    for result in results:
+        key, scores, gain = result["key"], result["scores"], gain_of(result, among or results)
+        names = [called[key["truth"], key["checksum"]], f"{key['factor']:g}", key["method"], budget_of(key)]
+        gained = NONE if gain is None else f"{gain:+.2f}"
+        rows.append([*names, decibels(scores["psnr"]), f"{scores['ssim']:.4f}", gained])
+    return rows
 
 
 def result_table(results: Sequence[Mapping[str, Any]], among: Sequence[Mapping[str, Any]] | None = None) -> str:
@@ -41,14 +79,7 @@ def result_table(results: Sequence[Mapping[str, Any]], among: Sequence[Mapping[s
     among : sequence, optional
         Where to look for the quintic interpolations; ``results`` by default.
     """
-    rows = []
-    for result in results:
-        key, scores, gain = result["key"], result["scores"], gain_of(result, among or results)
-        names = [key["truth"], f"{key['factor']:g}", key["method"], budget_of(key)]
-        gained = NONE if gain is None else f"{gain:+.2f}"
-        rows.append([*names, decibels(scores["psnr"]), f"{scores['ssim']:.4f}", gained])
-    header = ["truth", "factor", "method", "budget", "PSNR (dB)", "SSIM", "over quintic (dB)"]
-    return markdown(header, rows)
+    return markdown(TABLE, result_rows(results, among))
 
 
 def decibels(psnr: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from napari_cropeq.core.geometry import (
     MAX_FACTOR,
     MIN_SLICES,
     Acquisition,
+    Box,
     IntTriple,
     mirror,
     sr_length,
@@ -45,6 +46,8 @@ class Truth:
         In ``unit``; only told, see :attr:`treatment`.
     unit : str
         Name of the unit of length.
+    path : str, optional
+        File that it was read from.
 
     Raises
     ------
@@ -56,6 +59,7 @@ class Truth:
     voxels: npt.NDArray[Any]
     voxel_size: tuple[float, float, float] | None = None
     unit: str = "pixel"
+    path: str | None = None
 
     def __post_init__(self) -> None:
         check_volume(self.voxels, self.name)
@@ -72,7 +76,7 @@ class Truth:
         """Read one channel at one time point of a source."""
         volume = source.volume(channel, time)
         voxels = np.ascontiguousarray(volume.compute())
-        return cls(source.name, voxels, source.voxel_size, source.unit)
+        return cls(source.name, voxels, source.voxel_size, source.unit, source.path)
 
     @property
     def shape(self) -> IntTriple:
@@ -132,6 +136,17 @@ class Degraded:
     acquisition: Acquisition
     sr_shape: IntTriple
     cut: int
+
+    def beside(self, box: Box) -> Degraded:
+        """Return all slices of what lies beside ``box`` (SR voxels) laterally; along the axial axis all is kept.
+
+        The degradation and the interpolations carry each line along the axial axis by itself, so that they give
+        there what they give in the whole.
+        """
+        axial = self.acquisition.axial
+        inside = tuple(slice(None) if a == axial else s for a, s in enumerate(box.slices))
+        z, y, x = (n if a == axial else box.shape[a] for a, n in enumerate(self.sr_shape))
+        return replace(self, source=self.source[inside], sr_shape=(z, y, x))
 
 
 def acquisition_for(shape: IntTriple, axis: int, factor: float, fwhm: float | None = None) -> tuple[Acquisition, int]:

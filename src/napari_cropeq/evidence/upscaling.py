@@ -141,20 +141,52 @@ class Refinement:
             done += box.size
             yield done, whole.size
 
+    def region(self, box: Box) -> npt.NDArray[np.float32]:
+        """Return the SR voxels of ``box`` alone (z, y, x), in source intensities: those of :attr:`image` after a run.
+
+        A zero-padded network is shown the whole planes that the box lies in; its voxels agree up to rounding.
+        """
+        if self._predictor is not None:
+            voxels: npt.NDArray[np.float32] = self._predictor(box)
+            return voxels
+        total = np.zeros(box.shape, np.float32)
+        for plane in self.planes:
+            across = 3 - self.degraded.acquisition.axial - plane
+            start = [box.start[a] if a == across else 0 for a in range(3)]
+            stop = [box.stop[a] if a == across else n for a, n in enumerate(self.degraded.sr_shape)]
+            rows = Box(int_triple(start), int_triple(stop))
+            image = self.normalisation.apply(quintic(self.degraded.beside(rows)))
+            whole = np.empty_like(image)
+            for part, refined in self._refine_planes(image, plane):
+                whole[part.slices] = refined
+            total += whole[box.relative_to(rows.start).slices]
+        return self._mean(total)
+
     def _in_whole_planes(self) -> Iterator[tuple[int, int]]:
         """Refine whole planes, as the paper does: tiles of a zero-padded network would show seams."""
-        network: Any = copy.deepcopy(self.network).to(self.device)
-        scale, axial = self.normalisation, self.degraded.acquisition.axial
-        image, refined = scale.apply(quintic(self.degraded)), np.zeros_like(self.image)
+        image, total = self.normalisation.apply(quintic(self.degraded)), np.zeros_like(self.image)
         done = 0
         for plane in self.planes:
-            across = 3 - axial - plane
-            area = image.shape[axial] * image.shape[plane]
-            rows = max(1, MAX_ELEMENTS // (area * network.filters))
-            for box in divide(Box.whole(image.shape), pick((axial, plane), max(image.shape), rows)):
-                batch = image[box.slices].transpose(across, axial, plane)[:, None]  # (rows, 1, axial, plane)
-                output = network.predict(torch.from_numpy(np.ascontiguousarray(batch)).to(self.device))
-                refined[box.slices] += output.cpu().numpy()[:, 0].transpose(np.argsort((across, axial, plane)))
+            for box, refined in self._refine_planes(image, plane):
+                total[box.slices] += refined
                 done += box.size
                 yield done, image.size * len(self.planes)
-        self.image[:] = scale.undo(refined / np.float32(len(self.planes)))
+        self.image[:] = self._mean(total)
+
+    def _refine_planes(
+        self, image: npt.NDArray[np.float32], plane: int
+    ) -> Iterator[tuple[Box, npt.NDArray[np.float32]]]:
+        """Yield boxes of a normalised ``image`` (z, y, x), whole in (axial, ``plane``), and what the network gives."""
+        network: Any = copy.deepcopy(self.network).to(self.device)
+        axial = self.degraded.acquisition.axial
+        across = 3 - axial - plane
+        area = image.shape[axial] * image.shape[plane]
+        rows = max(1, MAX_ELEMENTS // (area * network.filters))
+        for box in divide(Box.whole(image.shape), pick((axial, plane), max(image.shape), rows)):
+            batch = image[box.slices].transpose(across, axial, plane)[:, None]  # (rows, 1, axial, plane)
+            output = network.predict(torch.from_numpy(np.ascontiguousarray(batch)).to(self.device))
+            yield box, output.cpu().numpy()[:, 0].transpose(np.argsort((across, axial, plane)))
+
+    def _mean(self, total: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return source intensities from the sum over the planes' directions."""
+        return self.normalisation.undo(total / np.float32(len(self.planes)))

@@ -1,0 +1,207 @@
+"""What an evaluation found, as one page with its tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from napari_cropeq.core.geometry import AXIS_NAMES
+from napari_cropeq.evidence.evaluation import Evaluation, read_results
+from napari_cropeq.evidence.evaluation_figures import draw_planes, draw_scores
+from napari_cropeq.evidence.evaluation_table import NONE, TABLE, budget_of, labels, result_rows
+from napari_cropeq.evidence.middle_plane import SIDE, middle_planes
+from napari_cropeq.evidence.page import Page
+from napari_cropeq.evidence.spread import HEADER, PAIR, spread_rows, summarise
+from napari_cropeq.evidence.upscaling import INTERPOLATIONS
+
+__all__ = ["PAGE", "conclusions", "cuts", "write_page"]
+
+PAGE = "evaluation.html"
+SCORES = {"psnr.png": "psnr", "ssim.png": "ssim"}
+SLICES = "slices.png"
+
+SPREAD = (
+    "n: volumes whose cell is finished; it differs between rows where an evaluation is not. sd: standard deviation of "
+    f"a sample (divided by n − 1). Over quintic, and {' − '.join(PAIR)}: the difference is taken on each volume, and "
+    "the spread is that of these differences. Volumes have data ranges of their own, over which PSNRs spread too; "
+    "differences do not."
+)
+
+Summary = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def write_page(evaluation: Evaluation, command: str, notes: Sequence[str] = ()) -> list[str]:
+    """Draw the pictures and write ``evaluation.html`` beside the cells; return the names of the files.
+
+    The page is there before the planes are computed, which may take a while, and once more with them.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        Finished or not; without a finished cell nothing is written.
+    command : str
+        What was typed.
+    notes : sequence of str
+        How the volumes were read, in sentences.
+    """
+    folder, results = evaluation.folder.parent, evaluation.results()
+    if not results:
+        return []
+    for name, measure in SCORES.items():
+        draw_scores(results, measure, folder / name)
+    _page(evaluation, command, notes, planes=False).write(folder / PAGE)
+    truth = next(cell.truth for cell in evaluation.cells if evaluation.result(cell) is not None)
+    draw_planes(list(middle_planes(evaluation, truth)), evaluation.cells[0].rim, folder / SLICES)
+    _page(evaluation, command, notes, planes=True).write(folder / PAGE)
+    return [*SCORES, SLICES, PAGE]
+
+
+def conclusions(summary: Summary) -> list[str]:
+    """Say for each factor, in a sentence, how far each network is from quintic interpolation, and pairs apart."""
+    found = []
+    for kind, measure, words in (
+        ("methods", "psnr_over_quintic", " over quintic interpolation"),
+        ("pairs", "psnr", ""),
+    ):
+        for entry in summary[kind]:
+            gain = entry["spread"].get(measure)
+            if gain is None or entry["method"] in INTERPOLATIONS:
+                continue
+            over = f", mean of {gain['n']} volumes ({gain['min']:+.2f} to {gain['max']:+.2f})" if gain["n"] > 1 else ""
+            name = f"{entry['method']}, {budget_of(entry)}"
+            found.append(f"Factor {entry['factor']:g}, {name}: {gain['mean']:+.2f} dB{words}{over}.")
+    return found
+
+
+def cuts(evaluation: Evaluation) -> list[str]:
+    """Return, once each, how truths are treated that are not isotropic, and what of them is not compared."""
+    notes: list[str] = []
+    for cell in evaluation.cells:
+        whole, reach = cell.truth.shape[cell.axis], cell.compared.shape[cell.axis]
+        if cell.truth.treatment is not None:
+            notes.append(cell.truth.treatment)
+        if reach < whole:
+            notes.append(
+                f"Factor {cell.factor:g} does not divide {whole} voxels along {AXIS_NAMES[cell.axis]}: "
+                f"the last {whole - reach} are not compared."
+            )
+    return list(dict.fromkeys(notes))
+
+
+def _page(evaluation: Evaluation, command: str, notes: Sequence[str], planes: bool) -> Page:
+    folder, results = evaluation.folder.parent, evaluation.results()
+    summary = summarise(results, read_results(folder))
+    volumes = list({id(cell.truth): cell.truth for cell in evaluation.cells}.values())
+    several = len(volumes) > 1
+    page = Page(f"Evaluation of {f'{len(volumes)} volumes' if several else volumes[0].name}")
+    page.command(command)
+    if len(results) < len(evaluation.cells):
+        page.text(
+            f"Not finished: {len(results)} of {len(evaluation.cells)} cells are there, and the same command goes on. "
+            "Numbers below are of those."
+        )
+    for sentence in conclusions(summary):
+        page.text(sentence)
+    for name, measure in SCORES.items():
+        page.picture(folder / name, _caption(measure.upper(), several))
+    if several:
+        page.heading("Spread over volumes")
+        page.table(HEADER, spread_rows(summary))
+        page.text(SPREAD)
+    page.heading("Each volume")
+    page.table(TABLE, result_rows(results, read_results(folder)))
+    if planes:
+        page.heading("The middle plane")
+        page.picture(folder / SLICES, _plane_caption(evaluation))
+    page.heading("What was measured")
+    for note in (*notes, *cuts(evaluation), *_how(evaluation)):
+        page.text(note)
+    _add_volumes(page, evaluation)
+    page.heading("Times and machines")
+    _add_times(page, results)
+    return page
+
+
+def _caption(score: str, several: bool) -> str:
+    boxes = (
+        "Boxes: quartiles and median over volumes, whiskers to the smallest and the largest. Points: single volumes, "
+        "each at the same place in every box."
+    )
+    return f"{score} of each method, over the factor. {boxes if several else 'Points: the volume.'}"
+
+
+def _plane_caption(evaluation: Evaluation) -> str:
+    truth = next(cell.truth for cell in evaluation.cells if evaluation.result(cell) is not None)
+    rim = evaluation.cells[0].rim
+    return (
+        f"{_called(evaluation)[truth.name, truth.checksum]}: the plane in its middle, at most {SIDE} voxels wide and "
+        "high, true, degraded and as each method restores it, and |error| in one colour scale for all. The degraded "
+        f"volume is shown slice by slice. Dotted: the end of what is scored, {rim} voxels from the border. PSNRs are "
+        "those of the whole volume."
+    )
+
+
+def _how(evaluation: Evaluation) -> list[str]:
+    """Say how everything was measured, in sentences."""
+    cell = evaluation.cells[0]
+    width = "of the factor" if cell.fwhm is None else f"of {cell.fwhm:g} voxels"
+    return [
+        f"Along {AXIS_NAMES[cell.axis]} the truth is blurred by a Gaussian with a full width at half maximum {width}, "
+        "and sampled at the centres of the slices; beyond its border it is mirrored. Networks are trained on what is "
+        "left, and never see the truth.",
+        "PSNR and SSIM (scikit-image's; 3D, uniform window of 7 voxels) are those of the whole volume less a rim of "
+        f"{cell.rim} voxels on every side. The data range is the largest less the smallest intensity of the truth "
+        "inside the rim.",
+    ]
+
+
+def _called(evaluation: Evaluation) -> dict[tuple[str, str], str]:
+    truths = {id(cell.truth): cell.truth for cell in evaluation.cells}.values()
+    return labels([{"truth": truth.name, "checksum": truth.checksum} for truth in truths])
+
+
+def _add_volumes(page: Page, evaluation: Evaluation) -> None:
+    called = _called(evaluation)
+    ranges: dict[str, dict[str, None]] = {}  # more than one where factors cut off different ends
+    for result in evaluation.results():
+        ranges.setdefault(result["key"]["checksum"], {})[f"{result['scores']['data_range']:.4g}"] = None
+    rows = []
+    for truth in {id(cell.truth): cell.truth for cell in evaluation.cells}.values():
+        size = NONE if truth.voxel_size is None else f"{' x '.join(f'{v:g}' for v in truth.voxel_size)} {truth.unit}"
+        shape, intensities = " x ".join(map(str, truth.shape)), ", ".join(ranges.get(truth.checksum, {NONE: None}))
+        name = called[truth.name, truth.checksum]
+        rows.append([name, truth.path or NONE, shape, str(truth.voxels.dtype), size, intensities, truth.checksum])
+    page.table(["volume", "file", "voxels (z, y, x)", "dtype", "voxel size", "data range", "checksum"], rows)
+
+
+def _add_times(page: Page, results: Sequence[Mapping[str, Any]]) -> None:
+    """Add what each cell took, how busy its machine was, and the machines."""
+    called, machines, rows = labels(result["key"] for result in results), [], []
+    for result in results:
+        if result["machine"] not in machines:
+            machines.append(result["machine"])
+        key, training, inference = result["key"], result["training"], result["inference"]
+        rows.append(
+            [
+                *(called[key["truth"], key["checksum"]], f"{key['factor']:g}", key["method"], budget_of(key)),
+                *([NONE] * 3 if training is None else _training(training)),
+                *(f"{inference['seconds']:.1f}", inference.get("tiling", NONE)),
+                *(_load(result["load"]), str(1 + machines.index(result["machine"]))),
+            ]
+        )
+    header = ["volume", "factor", "method", "budget", "patches", "patches/s", "training (s)", "super-resolution (s)"]
+    page.table([*header, "tiles", "load, start to end", "machine"], rows)
+    for number, machine in enumerate(machines, 1):
+        threads = f"{machine['torch_threads']} torch threads"
+        versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+        parts = (machine["processor"], f"{machine['cores']} cores", threads, machine["instruction_set"], machine["gpu"])
+        page.text(f"Machine {number}: {', '.join(part for part in parts if part)}; {versions}.")
+    page.text("Load: programs that want a core, mean of a minute. Where others share the cores, a minute trains less.")
+
+
+def _training(training: Mapping[str, Any]) -> list[str]:
+    return [str(training["patches"]), f"{training['patches_per_second']:.1f}", f"{training['seconds']:.0f}"]
+
+
+def _load(load: Mapping[str, Any]) -> str:
+    return " to ".join(NONE if at is None else f"{at[0]:.1f}" for at in (load["start"], load["end"]))

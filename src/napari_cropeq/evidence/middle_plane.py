@@ -1,0 +1,126 @@
+"""The middle plane of one evaluated volume: truth, what is left of it, and each method's result, computed anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cropeq.core.geometry import Box, IntTriple
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.predict import plane_axes
+from napari_cropeq.evidence.evaluation import Cell, Evaluation
+from napari_cropeq.evidence.slices import middle
+from napari_cropeq.evidence.truth import Truth
+from napari_cropeq.evidence.upscaling import INTERPOLATIONS, Refinement
+
+__all__ = ["SIDE", "MiddlePlane", "Restored", "middle_planes"]
+
+SIDE = 256
+"""Largest side of what is shown, voxels: the middle of a larger plane."""
+
+Plane = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A method's result in the plane.
+
+    Parameters
+    ----------
+    name : str
+        Method and budget.
+    psnr : float, optional
+        Of the whole volume, dB; None where it is infinite.
+    image : (axial, lateral), optional
+        In the truth's intensities; None where the cell's model is not there any more.
+    """
+
+    name: str
+    psnr: float | None
+    image: Plane | None
+
+
+@dataclass(frozen=True)
+class MiddlePlane:
+    """One plane of one volume at one factor.
+
+    Parameters
+    ----------
+    factor : float
+        Step between slices, voxels.
+    axes : str
+        Names of the axial and the lateral axis.
+    box : Box
+        Where it lies in the truth, one voxel thick across.
+    whole : (z, y, x)
+        Voxels of the truth that are compared, the rim included.
+    truth : (axial, lateral)
+        Voxels.
+    degraded : (slices, lateral)
+        Those slices that reach into ``box``.
+    first : float
+        Where the first of them begins, in rows of ``truth``: at most 0.
+    restored : list
+        One for each finished cell.
+    """
+
+    factor: float
+    axes: str
+    box: Box
+    whole: IntTriple
+    truth: Plane
+    degraded: Plane
+    first: float
+    restored: list[Restored]
+
+
+def middle_planes(evaluation: Evaluation, truth: Truth) -> Iterator[MiddlePlane]:
+    """Yield the middle plane of ``truth`` at each factor of which a cell is finished."""
+    cells = [c for c in evaluation.cells if c.truth is truth and evaluation.result(c) is not None]
+    for factor in dict.fromkeys(cell.factor for cell in cells):
+        yield _plane(evaluation, [cell for cell in cells if cell.factor == factor])
+
+
+def _plane(evaluation: Evaluation, cells: Sequence[Cell]) -> MiddlePlane:
+    first = cells[0]
+    degraded = evaluation.degrade(first)
+    axial, lateral = first.axis, plane_axes(first.planes, first.axis)[-1]
+    box = middle(degraded.sr_shape, (axial, lateral), 1, SIDE)
+    start, stop = box.start[axial] / first.factor, box.stop[axial] / first.factor
+    slices = slice(math.floor(start + 1e-6), math.ceil(stop - 1e-6))
+    seen = tuple(slices if a == axial else s for a, s in enumerate(box.slices))
+    return MiddlePlane(
+        first.factor,
+        "zyx"[axial] + "zyx"[lateral],
+        box,
+        degraded.sr_shape,
+        _flat(first.truth.voxels[box.slices], axial, lateral),
+        _flat(degraded.source[seen], axial, lateral),
+        slices.start * first.factor - box.start[axial],
+        [_restored(evaluation, cell, box, (axial, lateral)) for cell in cells],
+    )
+
+
+def _restored(evaluation: Evaluation, cell: Cell, box: Box, axes: tuple[int, int]) -> Restored:
+    result, degraded = evaluation.result(cell), evaluation.degrade(cell)
+    name = ", ".join(filter(None, (cell.method, cell.budget)))
+    psnr = result["scores"]["psnr"] if result else None
+    if result is None or not cell.trained:
+        along = tuple(s if a == cell.axis else slice(None) for a, s in enumerate(box.slices))
+        return Restored(name, psnr, _flat(INTERPOLATIONS[cell.method](degraded.beside(box))[along], *axes))
+    try:
+        model = Model.load(evaluation.folder / result["model"])
+    except (OSError, ValueError):  # results travel without their models
+        return Restored(name, psnr, None)
+    return Restored(name, psnr, _flat(Refinement(model.network, degraded, cell.planes, cell.device).region(box), *axes))
+
+
+def _flat(voxels: npt.NDArray[Any], axial: int, lateral: int) -> Plane:
+    """Return (axial, lateral) of a box (z, y, x) that is one voxel thick across."""
+    plane: Plane = np.take(voxels, 0, 3 - axial - lateral)
+    return plane if axial < lateral else plane.T

@@ -1,4 +1,4 @@
-"""The command line: cropeq info | train | export | evaluate | verify | mip."""
+"""The command line: cropeq info | train | export | degrade | evaluate | verify | mip."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cropeq import __version__
+from napari_cropeq.cli_degrade import add_degrade
 from napari_cropeq.cli_evaluate import add_evaluate
 from napari_cropeq.cli_export import add_export
 from napari_cropeq.cli_mip import add_mip
@@ -95,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
 
     export = add_export(commands, _progress, _sentence)
 
+    degrade = add_degrade(commands)
+
     evaluate = add_evaluate(commands, _progress)
 
     verify = add_verify(commands, _progress)
@@ -106,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--voxel-size", type=float, nargs=3, metavar=("Z", "Y", "X"), help="instead of the file's")
     for command in (train, export):
         command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    for command in (info, train, export, evaluate, verify, mip):
+    for command in (info, train, export, degrade, evaluate, verify, mip):
         command.add_argument("--json", action="store_true", help="print one machine-readable object last")
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser

@@ -167,7 +167,7 @@ class Predictor:
         self.sr_shape = acquisition.sr_shape(source.shape)
         self.exactness = check_exactness(self.network, self.device)
         self._calls = CallSize()
-        self._free = self.exactness.bit_exact  # whether boxes may have any shape
+        self._at_once = False
 
     @property
     def canonical_tile(self) -> IntTriple:
@@ -188,7 +188,7 @@ class Predictor:
         network whose tiles are not exact.
         """
         sibling = copy.copy(self)
-        sibling._calls, sibling._free = CallSize(elements=1, side=2**31), True
+        sibling._calls, sibling._at_once = CallSize(elements=1, side=2**31), True
         return sibling
 
     def work(self, box: Box) -> int:
@@ -302,7 +302,7 @@ class Predictor:
     def _compute_boxes(self, cells: Box, plane: int) -> Iterator[Box]:
         """Yield boxes that cover ``cells``: free ones inside them, or whole canonical tiles around them."""
         in_plane = (self.acquisition.axial, plane)
-        if self._free:
+        if self.exactness.bit_exact or self._at_once:  # boxes may have any shape
             return divide(cells, pick(in_plane, self._calls.side, self._rows(cells, plane)))
         return TileGrid(None, pick(in_plane, CANONICAL_TILE, CANONICAL_ROWS)).touching(cells)
 

@@ -354,8 +354,10 @@ def real(folder: Path, data: Path) -> dict[str, Any]:
 
 def report(values: dict[str, Any]) -> str:
     """Return the figures as Markdown."""
-    machine = values["machine"]
-    lines = ["# Whole volumes", "", f"{machine['processor']}, {machine['cores']} cores, no GPU.", ""]
+    lines = ["# Whole volumes", ""]
+    for name, machine in values["machines"].items():
+        lines.append(f"- {name}: measured on {machine['processor']}, {machine['cores']} cores, no GPU")
+    lines.append("")
     if "memory" in values:
         head = ["deeper", "Mvoxel", "idle MB", "peak MB", "over idle MB", "Mvoxel/s", "on disk MB"]
         lines += [f"| {' | '.join(head)} |", "| " + " | ".join(["---"] * len(head)) + " |"]
@@ -415,7 +417,8 @@ def main() -> None:
             if section == "run" and not (options.data / BRAIN).exists():
                 print(f"SKIPPED run: there is no {options.data / BRAIN}", flush=True)
                 continue
-            values |= {"machine": describe_machine(), section: measure()}
+            values[section] = measure()
+            values["machines"] = values.get("machines", {}) | {section: describe_machine()}  # each part has its own
             print(section, values[section], flush=True)
             options.output.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
             options.output.with_suffix(".md").write_text(report(values), encoding="utf-8")

@@ -97,11 +97,7 @@ def _baseline(arguments: argparse.Namespace, source: Source, model: Model, updat
         return load_baseline(Path(arguments.against))
     where = (arguments.channel, arguments.time)
     baseline = Baseline(model, source, *where, arguments.minutes, arguments.patches, arguments.device)
-    steps = baseline.run(arguments.out / "padded.safetensors")
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as done:
-            trained: Model = done.value
-            return trained
+    for step in baseline.run(arguments.out / "padded.safetensors"):
         update("training the zero-padded network", step.fraction, f"loss {step.loss:.4f}")
+    assert baseline.model is not None
+    return baseline.model

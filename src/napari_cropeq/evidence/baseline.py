@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,11 @@ class Baseline:
         Budget; 2 minutes by default.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
+
+    Attributes
+    ----------
+    model : Model or None
+        The zero-padded network, once :meth:`run` has ended.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Baseline:
         )
         self._source, self._where, self._device = source, (channel, time), device
         self._profile = model.acquisition
+        self.model: Model | None = None
 
     @property
     def digest(self) -> str:
@@ -65,16 +71,16 @@ class Baseline:
         key = [provenance(self._source.describe())["source_checksum"], channel, time, asdict(self.recipe)]
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
-    def run(self, path: Path) -> Generator[Progress, None, Model]:
-        """Train, or go on with what was interrupted, and return the model, saved at ``path``.
+    def run(self, path: Path) -> Iterator[Progress]:
+        """Train, or go on with what was interrupted, and save :attr:`model` at ``path``.
 
         One that is there already, of this recipe and volume, is not trained again.
         """
         channel, time = self._where
         described = self._source.describe() | {"channels": [channel], "times": [time]}
-        kept = self._kept(path, described)
-        if kept is not None:
-            return kept
+        self.model = self._kept(path, described)
+        if self.model is not None:
+            return
         checkpoint = Checkpoint.beside(path, described)
         profile = self._profile
         acquisition = acquisition_of(self._source, None, profile.axial, profile.fwhm, profile.lateral_fwhm)
@@ -93,7 +99,7 @@ class Baseline:
         model = training.model(described)
         model.save(path)
         checkpoint.remove()
-        return model
+        self.model = model
 
     def _kept(self, path: Path, described: dict[str, Any]) -> Model | None:
         """Return the baseline that was trained so before, None where there is none."""

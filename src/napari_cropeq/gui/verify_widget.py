@@ -166,12 +166,8 @@ class _Check:
             model = load_baseline(path)
         else:
             baseline = Baseline(self._model, self._source, *self._where, minutes=minutes, device=self._device)
-            steps = baseline.run(folder / f"padded-{baseline.digest}.safetensors")
-            while True:
-                try:
-                    step = next(steps)
-                except StopIteration as done:
-                    model = done.value
-                    break
+            for step in baseline.run(folder / f"padded-{baseline.digest}.safetensors"):
                 yield 0.9 * step.fraction, f"Training the zero-padded network, loss {step.loss:.4f}."
+            assert baseline.model is not None
+            model = baseline.model
         yield from self.run(model)

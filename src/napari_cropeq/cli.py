@@ -104,10 +104,9 @@ def _parser() -> argparse.ArgumentParser:
 
     mip = add_mip(commands, _progress)
 
-    info.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="the networks are measured on")
     for command in (train, export, mip):
         command.add_argument("--voxel-size", type=float, nargs=3, metavar=("Z", "Y", "X"), help="instead of the file's")
-    for command in (train, export):
+    for command in (info, train, export):
         command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     for command in (info, train, export, degrade, evaluate, verify, mip):
         command.add_argument("--json", action="store_true", help="print one machine-readable object last")
@@ -137,6 +136,7 @@ def _info(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _networks(arguments: argparse.Namespace) -> dict[str, Any]:
+    from napari_cropeq.core.network import NETWORKS
     from napari_cropeq.evidence.evaluation_table import markdown
     from napari_cropeq.evidence.network_table import HEADER, cells, network_facts
     from napari_cropeq.volume.machine import describe_machine
@@ -145,7 +145,7 @@ def _networks(arguments: argparse.Namespace) -> dict[str, Any]:
     with _progress() as update:
         for number, fact in enumerate(network_facts(arguments.filters, arguments.factor, arguments.device), 1):
             facts.append(fact)
-            update(f"measured {fact.network}", number / 3, "")
+            update(f"measured {fact.network}", number / len(NETWORKS), "")
     if not arguments.json:
         print(markdown(HEADER, [cells(fact) for fact in facts]), end="")
         told = f"{arguments.filters} filters, factor {arguments.factor:g}"

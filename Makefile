@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster soak clean
+.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak clean
 
 setup:
 	@scripts/setup
@@ -47,6 +47,10 @@ bench-volume: setup
 # Two workers with a thread each against one process with two threads.
 bench-cluster: setup
 	$(venv) benchmarks/cluster.py
+
+# The tables and pictures of docs/evidence.md, and whatever of their commands has not been run yet.
+evidence: setup
+	$(venv) benchmarks/evidence.py
 
 # Whatever may befall an export, again and again: killed, damaged, out of room ... Every store must end equal, to the byte.
 soak: setup

@@ -406,7 +406,8 @@ def test_a_chunk_that_cannot_be_read(case, chunk, where):
 def test_a_chunk_that_can_be_read_a_moment_later(case):
     job = case.job(ZARR, BreakSource("0/c/0/0/1/0", times=2))
     ran = done(job)
-    assert ran.code == 0 and len(ran.unread) == 2
+    assert ran.code == 0
+    assert len(ran.unread) in (2, 3), "what is read ahead may find it broken at the same moment"
     assert case.ends_equal().computed == [], "it was complete"
 
 

@@ -288,6 +288,7 @@ def test_the_volume_takes_over_what_was_previewed_and_the_other_way_round(viewer
         viewer.dims.set_point(0, z - 0.75)
         settle(viewer, qtbot, panel)
     volume = dock(viewer, "Volume")
+    qtbot.waitUntil(lambda: "Result" in volume.estimate.text(), timeout=TIMEOUT)  # measured on a box of its own
     boxes.clear()
     volume.destination.value = tmp_path / "out.ome.zarr"
     volume.buttons["start"].native.click()

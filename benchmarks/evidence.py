@@ -1,0 +1,259 @@
+"""The tables and pictures of ``docs/evidence.md``, made by the commands that it names.
+
+Every command is run once, in a folder with the volumes in ``data/``; what it wrote is kept, JSON in
+``benchmarks/results/evidence``, pictures in ``docs/images/evidence``, and the tables of the page are made anew from
+these JSONs alone. A run may be stopped at any time; the same command goes on. ``--report`` only makes the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from napari_cropeq.evidence import network_table, verification_page
+from napari_cropeq.evidence.evaluation import write_json
+from napari_cropeq.evidence.evaluation_table import decibels, gain_of, markdown, result_table
+from napari_cropeq.evidence.spread import spread_table
+from napari_cropeq.volume.machine import describe_machine, load_average
+from training import ROOT, VOLUMES, copy_cells, find_data
+
+RESULTS = ROOT / "benchmarks" / "results"
+KEPT = RESULTS / "evidence"
+PAGE = ROOT / "docs" / "evidence.md"
+PICTURES = ROOT / "docs" / "images" / "evidence"
+RUNS = "runs.json"
+
+MRI, EM, BRAIN = (f"data/{name}" for name in VOLUMES.values())
+STACK = "data/mouse_brain_2ch_5x2x2um.ome.tif"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, and which of the files that it writes are kept, under which names."""
+
+    name: str
+    command: str
+    kept: dict[str, str]
+
+
+def verify(factor: int, network: str) -> Step:
+    """Return the comparison of tiles with the whole for a network trained on the degraded MRI volume."""
+    cells = f"mri/cells/mri_t1_isotropic_1mm_x{factor}"
+    folder = f"verify_x{factor}_{network}"
+    command = (
+        f"cropeq verify mri_x{factor}.ome.tif -m {cells}_{network}_3min_*.safetensors "
+        f"--against {cells}_padded_3min_*.safetensors --out {folder}"
+    )
+    kept = {f"{folder}/verify.json": f"{folder}.json"}
+    kept |= {f"{folder}/{name}.png": f"{folder}_{name}.png" for name in ("differences", "profiles", "mismatch")}
+    return Step(folder, command, kept)
+
+
+def steps() -> list[Step]:
+    """Return all commands, in their order."""
+    found = [
+        Step(f"networks_{filters}", f"cropeq info --networks --filters {filters} --json", {}) for filters in (32, 256)
+    ]
+    command = f"cropeq evaluate {MRI} --factors 2,4 --methods cubic,quintic,fast,valid,padded --minutes 3 --out mri"
+    found.append(Step("mri", command, {"mri/evaluation.json": "mri.json", "mri/slices.png": "mri_slices.png"}))
+    for factor in (2, 4):
+        found.append(Step(f"degrade_x{factor}", f"cropeq degrade {MRI} --factor {factor} -o mri_x{factor}.ome.tif", {}))
+        found += [verify(factor, "fast"), verify(factor, "valid")]
+    found += [
+        Step("brain_train", f"cropeq train {STACK} --channel all -o brain.safetensors --minutes 3 --json", {}),
+        Step("brain_export", f"cropeq export {STACK} -m brain.safetensors -o brain_SR.ome.zarr --json", {}),
+        Step(
+            "brain_mip",
+            f"cropeq mip brain_SR.ome.zarr {STACK} -o brain_mip.png --slab 320 336",
+            {"brain_mip.json": "brain_mip.json", "brain_mip.png": "brain_mip.png"},
+        ),
+    ]
+    command = (
+        f"cropeq evaluate {MRI} {EM} {BRAIN} --factors 2,3,4,5 --methods cubic,quintic,fast,padded --minutes 3 "
+        "--out evaluation"
+    )
+    kept = {"evaluation/evaluation.json": "evaluation.json"}
+    kept |= {f"evaluation/{name}.png": f"evaluation_{name}.png" for name in ("psnr", "ssim")}
+    found.append(Step("evaluation", command, kept))
+    return found
+
+
+def run(todo: Iterable[Step], folder: Path) -> None:
+    """Run the commands that have not ended well yet; what they write is kept, and how long they took."""
+    runs = read(folder / RUNS) or {}
+    for step in todo:
+        if runs.get(step.name, {}).get("command") == step.command:
+            continue
+        print(step.command, flush=True)
+        load, begun = load_average(), time.perf_counter()
+        # By the interpreter that runs this, whichever `cropeq` may be in the path.
+        words = [sys.executable, "-m", "napari_cropeq.cli", *expanded(step.command, folder)[1:]]
+        done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+        seconds = time.perf_counter() - begun
+        print(done.stdout, flush=True)
+        if "--json" in words:
+            write_json(KEPT / f"{step.name}.json", json.loads(done.stdout.splitlines()[-1]))
+        for own, name in step.kept.items():
+            shutil.copy(folder / own, (PICTURES if name.endswith(".png") else KEPT) / name)
+        runs[step.name] = {
+            "command": step.command,
+            "seconds": round(seconds, 1),
+            "machine": describe_machine(),
+            "load": {"start": load, "end": load_average()},
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(folder / RUNS, runs)
+        write_json(KEPT / RUNS, runs)
+
+
+def expanded(command: str, folder: Path) -> list[str]:
+    """Return the words of a command, patterns replaced by the files in ``folder`` as a shell does."""
+    words = []
+    for word in shlex.split(command):
+        words += [str(path.relative_to(folder)) for path in sorted(folder.glob(word))] if "*" in word else [word]
+    return words
+
+
+def read(path: Path) -> Any:
+    """Return what a JSON file holds, None where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+# -- the page ------------------------------------------------------------------------------------------
+
+
+def tables() -> dict[str, Callable[[], str]]:
+    """Return what makes each table of the page, by its name."""
+    found: dict[str, Callable[[], str]] = {
+        "commands": commands,
+        "figure_5": figure_5,
+        "spread": lambda: spread_table(kept("evaluation")["summary"]),
+        "mri": lambda: result_table(kept("mri")["cells"]),
+        "brain": brain,
+    }
+    for step in steps():
+        if step.name.startswith("networks"):
+            found[step.name] = lambda name=step.name: networks(name)
+        elif step.name.startswith("verify"):
+            found[step.name] = lambda name=step.name: agreement(name)
+    return found
+
+
+def kept(name: str) -> Any:
+    """Return what a command's JSON holds."""
+    return json.loads((KEPT / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def commands() -> str:
+    """Return every command with the time it took."""
+    runs = kept("runs")
+    rows = [[f"`{step.command}`", f"{runs[step.name]['seconds']:.0f} s"] for step in steps()]
+    machines = {machine_of(run["machine"]): None for run in runs.values()}
+    return f"{markdown(('command', 'time'), rows)}\nMachine: {'; '.join(machines)}.\n"
+
+
+def machine_of(machine: dict[str, Any]) -> str:
+    """Return a machine in words."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return f"{machine['processor']}, {machine['cores']} cores, no GPU" * (machine["gpu"] is None) + f"; {versions}"
+
+
+def networks(name: str) -> str:
+    """Return the networks side by side."""
+    facts = [network_table.NetworkFacts(**values) for values in kept(name)["networks"]]
+    return markdown(network_table.HEADER, [network_table.cells(fact) for fact in facts])
+
+
+def agreement(name: str) -> str:
+    """Return tiles against the whole, and what is said of it."""
+    report = kept(name)
+    rows = [verification_page.cells(row) for row in report["rows"]]
+    said = verification_page.conclusion(report["rows"], report["compared"]["data_range"])
+    return markdown(verification_page.HEADER, rows) + "".join(f"\n{sentence}\n" for sentence in said)
+
+
+def figure_5() -> str:
+    """Return one row a volume and factor, one column a method."""
+    cells = kept("evaluation")["cells"]
+    methods = list(dict.fromkeys(cell["key"]["method"] for cell in cells))
+    rows = []
+    for truth, factor in dict.fromkeys((cell["key"]["truth"], cell["key"]["factor"]) for cell in cells):
+        own = [c for c in cells if (c["key"]["truth"], c["key"]["factor"]) == (truth, factor)]
+        rows.append([truth, f"{factor:g}", *(scores(own, method, cells) for method in methods)])
+    machines = {machine_of(cell["machine"]): None for cell in cells}
+    return markdown(("volume", "factor", *methods), sorted(rows)) + f"\nMachines: {'; '.join(machines)}.\n"
+
+
+def scores(own: list[Any], method: str, cells: list[Any]) -> str:
+    """Return PSNR, its gain and SSIM of a method in words."""
+    (cell,) = (c for c in own if c["key"]["method"] == method)
+    gain = gain_of(cell, cells)
+    against = "" if gain is None or method == "quintic" else f" ({gain:+.2f})"
+    return f"{decibels(cell['scores']['psnr'])}{against} / {cell['scores']['ssim']:.4f}"
+
+
+def brain() -> str:
+    """Return what the two-channel volume took."""
+    trained, drawn, runs = kept("brain_train"), kept("brain_mip"), kept("runs")
+    rows = [[key, json.dumps(value)] for key, value in trained.items() if isinstance(value, int | float)]
+    rows.append(["export, s", f"{runs['brain_export']['seconds']:.0f}"])
+    rows.append(["projection, s", f"{drawn['seconds']:.0f}"])
+    return markdown(("what", "value"), rows)
+
+
+def filled(text: str) -> str:
+    """Return the page with its tables made anew.
+
+    Raises
+    ------
+    KeyError
+        If the page asks for a table that there is not.
+    """
+    made = tables()
+
+    def table(match: re.Match[str]) -> str:
+        return f"<!-- {match[1]} -->\n{made[match[1]]()}<!-- end -->"
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmark-output" / "evidence", help="where commands write")
+    parser.add_argument("--data", type=Path, default=find_data(), help="folder of the volumes")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="of the commands")
+    parser.add_argument("--report", action="store_true", help="only make the tables")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run what is missing and fill the page."""
+    arguments = parse()
+    for folder in (arguments.out, KEPT, PICTURES):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not arguments.report:
+        data = arguments.out / "data"
+        if not data.exists():
+            data.symlink_to(arguments.data.resolve())
+        # What the benchmark of trainings has measured is not measured again.
+        copy_cells(RESULTS / "training-cells", arguments.out / "evaluation" / "cells")
+        run([step for step in steps() if not arguments.only or step.name in arguments.only], arguments.out)
+    if PAGE.exists():
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

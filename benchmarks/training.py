@@ -101,10 +101,10 @@ def run(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
             report(wanted, arguments)
 
 
-def copy_cells(source: Path, target: Path) -> None:
+def copy_cells(source: Path, target: Path, pattern: str = "*.json") -> None:
     """Copy the results of finished cells, not their models, that ``target`` does not have."""
     target.mkdir(parents=True, exist_ok=True)
-    for path in source.glob("*.json"):
+    for path in source.glob(pattern):
         if not (target / path.name).exists():
             shutil.copy(path, target)
 

@@ -11,7 +11,7 @@ from napari_cropeq.evidence.verification_figures import draw_differences, draw_m
 
 __all__ = ["HEADER", "cells", "conclusion", "write_page"]
 
-HEADER = ("network", "tile", "MSE", "largest |difference|", "identical voxels", "seconds", "redundant work")
+HEADER = ("network", "tile", "MSE", "largest difference", "identical voxels", "seconds", "redundant work")
 
 
 def cells(values: dict[str, Any]) -> list[str]:

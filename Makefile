@@ -16,9 +16,10 @@ lint: setup
 	$(venv) -m ruff format --check
 	$(venv) -m mypy
 
-# make test ARGS="-k spline -x" passes arguments on to pytest.
+# Two processes share the test files, with a thread each: threads of two that meet on one core wait for each other.
+# make test ARGS="-k spline -x" passes arguments on to pytest, ARGS="-n 0" runs it in one process.
 test: lint
-	scripts/with-display $(venv) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 scripts/with-display $(venv) -m pytest -n 2 --dist loadfile $(ARGS)
 
 # make bench-training FULL=1 adds the other factors and training times; OUT=folder keeps cells and models elsewhere.
 # Stopped, the same command goes on. The report is benchmarks/results/training.md, and training.json beside it.

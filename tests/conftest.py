@@ -150,6 +150,8 @@ def preferences_file(monkeypatch, tmp_path_factory):
 def viewer(no_thread_is_left, make_napari_viewer, preferences_file, monkeypatch, tmp_path_factory):
     """Return a napari in a real window, with preferences and cache of its own; closed before threads are looked for."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    # Beside other tests that fill the machine, work of idle priority would hardly be done.
+    monkeypatch.setattr("napari_cropeq.gui.jobs.lower_priority", lambda: None)
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1200, 800)
     return viewer

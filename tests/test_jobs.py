@@ -138,5 +138,5 @@ def test_the_window_goes_before_jobs_and_their_threads(qtbot):
         job.start()
     [(own, every)] = seen
     assert own == os.SCHED_IDLE
-    assert every.count(os.SCHED_IDLE) == torch.get_num_threads()
+    assert every.count(os.SCHED_IDLE) >= torch.get_num_threads(), "those of earlier jobs may still be there"
     assert os.sched_getscheduler(threading.main_thread().native_id) == os.SCHED_OTHER

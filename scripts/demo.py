@@ -21,8 +21,10 @@ from napari.utils.io import imsave
 from qtpy.QtWidgets import QApplication
 
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.core.metrics import psnr, tile_mismatch
+from napari_cropeq.core.metrics import psnr
 from napari_cropeq.core.predict import Predictor
+from napari_cropeq.evidence.slices import Slices, middle
+from napari_cropeq.evidence.tile_check import TileCheck
 from napari_cropeq.volume.sources import open_source
 
 PLUGIN = "napari-cropeq"
@@ -166,10 +168,11 @@ class Demo:
     def check(self) -> None:
         """Compare tiles with the whole, the saved file with the shown layer, and both with the truth."""
         result = self.volume_panel.result
-        whole: Predictor = result.result._over(result.result.leads[0])
-        z, y, x = whole.sr_shape
-        box = Box((0, y // 2, 0), (z, y // 2 + 4, x))
-        mismatch = max(tile_mismatch(whole, box, tile) for tile in ((64, 64, 64), (48, 1, 33), (200, 3, 96)))
+        whole = result.result.predictor(result.result.leads[0])
+        slices = Slices(result.model, result.result.source)
+        box = middle(whole.sr_shape, slices.in_plane, rows=4)
+        found = [list(TileCheck(slices, box, tile).run())[-1] for tile in (33, 64, 200)]
+        mismatch = max(one.agreement.largest for one in found)
         stored = np.asarray(self.saved.volume())
         shown = np.asarray(result.layer.data[0] if result.layer.multiscale else result.layer.data)
         self.summary |= {

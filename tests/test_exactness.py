@@ -8,10 +8,11 @@ import torch
 
 from conftest import make_predictor, random_network, textured_volume
 from napari_cropeq.core import predict
+from napari_cropeq.core.exactness import Exactness
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.network import PaddedNetwork, ValidNetwork, shrink
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.predict import Exactness, Predictor
+from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.spline import TAPS
 from napari_cropeq.core.tiles import TileGrid, divide
 

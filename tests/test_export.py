@@ -21,7 +21,7 @@ from napari_cropeq.core.predict import convert
 from napari_cropeq.volume import export as exporting
 from napari_cropeq.volume import ome_tiff, pyramid, store
 from napari_cropeq.volume.cache import MemoryStore
-from napari_cropeq.volume.destination import output_kind, output_path
+from napari_cropeq.volume.destination import output_kind
 from napari_cropeq.volume.export import ExportProgress, export
 from napari_cropeq.volume.reuse import Reuse
 from napari_cropeq.volume.scheduler import Scheduler
@@ -411,7 +411,6 @@ def test_refused_options(tmp_path):
     assert names(tmp_path) == []
     with pytest.raises(ValueError, match="Got dtype 'int5', expected source or float32"):
         a_result(textured_volume((8, 20, 40)), dtype="int5")
-    assert output_path(tmp_path, "stack") == tmp_path / "stack_SR.ome.zarr"
 
 
 def test_a_result_is_the_predictor_converted():

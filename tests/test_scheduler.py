@@ -43,12 +43,16 @@ PART = (64, 64, 128)
 ODD = [(1, 1, 1), SHAPE, (130, 257, 300), (5, 600, 3)]
 
 
+CREWS = pytest.mark.parametrize("crew", [1, 2], ids=["one by one", "side by side"])
+
+
+@CREWS
 @pytest.mark.parametrize("shape", ODD, ids=str)
 @pytest.mark.parametrize("leads", [[()], [(0, 1), (2, 0)]], ids=["zyx", "tczyx"])
-def test_all_is_every_tile_once(shape, leads):
+def test_all_is_every_tile_once(shape, leads, crew):
     compute, memory = Counted(), MemoryStore(shape)
     scheduler = Scheduler(PART)
-    scheduler.run_all(memory, leads, compute)
+    scheduler.run_all(memory, leads, compute, side_by_side=crew)
     assert not scheduler.idle
     *finished, last = scheduler.run()
     assert scheduler.idle and last == Filled(memory, ())
@@ -120,11 +124,12 @@ def test_all_skips_what_is_finished():
     assert all(box.start[2] >= 256 for _, box in compute.boxes)
 
 
-def test_a_tile_larger_than_a_part_is_computed_in_parts_and_put_whole():
+@CREWS
+def test_a_tile_larger_than_a_part_is_computed_in_parts_and_put_whole(crew):
     shape = (130, 150, 200)
     compute, memory = Counted(), MemoryStore(shape, (128, 128, 128))
     scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], compute)
+    scheduler.run_all(memory, [()], compute, side_by_side=crew)
     run = scheduler.run()
     assert next(run) == Done(memory, (), Box((0, 0, 0), (64, 64, 128)), 0, 0)
     assert len(memory) == 0, "nothing of a tile before it is whole"
@@ -154,6 +159,65 @@ def test_stopping_all_stops_the_box_under_way():
     assert scheduler.running_all
     assert list(scheduler.run()) == [] and asked == [True]
     assert scheduler.idle and not scheduler.running_all and len(memory) == 0
+
+
+def asking(asked: list[int]):
+    """Return a function that works until it is asked to stop, as the network asks before every call."""
+
+    def compute(lead, box, stop):
+        while not stop():
+            asked.append(len(asked))
+            time.sleep(0.001)
+        raise StoppedError
+
+    return compute
+
+
+def until(true) -> None:
+    deadline = time.monotonic() + 10
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert true()
+
+
+def test_boxes_side_by_side_wait_for_the_tile_in_view():
+    """However long they take, the tile need not wait for them."""
+    asked, memory = [], MemoryStore((64, 512, 512))
+    scheduler = Scheduler(PART)
+
+    def looked(lead, box, stop):
+        time.sleep(0.05)  # each may be at work until it asks
+        before = len(asked)
+        time.sleep(0.1)
+        assert len(asked) == before > 0
+        return Counted()(lead, box)
+
+    scheduler.run_all(memory, [()], asking(asked), side_by_side=2)
+    finished = []
+    thread = threading.Thread(target=lambda: finished.extend(scheduler.run(wait=True)))
+    thread.start()
+    until(lambda: len(asked) > 3)
+    scheduler.look_at(wishes(memory, looked, [((), (0, 0, 0))]))
+    until(lambda: any(isinstance(event, Done) for event in finished))
+    scheduler.close()
+    thread.join(10)
+    assert not thread.is_alive() and not any(isinstance(event, Failed) for event in finished)
+
+
+@pytest.mark.parametrize("end", ["stop_all", "close"])
+def test_threads_side_by_side_end_with_the_run(end):
+    before, asked, memory = threading.active_count(), [], MemoryStore((64, 512, 512))
+    scheduler = Scheduler(PART)
+    scheduler.run_all(memory, [()], asking(asked), side_by_side=2)
+    thread = threading.Thread(target=lambda: list(scheduler.run(wait=True)))
+    thread.start()
+    until(lambda: asked)
+    assert threading.active_count() >= before + 3
+    getattr(scheduler, end)()
+    until(lambda: threading.active_count() == before + (end == "stop_all"))
+    scheduler.close()
+    thread.join(10)
+    assert threading.active_count() == before
 
 
 def test_closing_ends_a_waiting_worker():
@@ -201,11 +265,12 @@ def test_a_tile_that_cannot_be_computed_does_not_end_the_others():
     assert isinstance(next(scheduler.run()), Failed), "asked for again it is tried again"
 
 
-def test_a_tile_that_cannot_be_computed_is_left_out_of_all(monkeypatch):
+@CREWS
+def test_a_tile_that_cannot_be_computed_is_left_out_of_all(monkeypatch, crew):
     monkeypatch.setattr(filling, "RETRIES", (0.0, 0.0))
     memory, compute = MemoryStore((64, 512, 512)), broken_at((0, 64, 128))
     scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], compute)
+    scheduler.run_all(memory, [()], compute, side_by_side=crew)
     *events, filled = scheduler.run()
     failed = [event for event in events if isinstance(event, Failed)]
     assert [(event.box, event.bulk) for event in failed] == [(Box((0, 64, 128), (64, 128, 256)), False)]
@@ -229,13 +294,14 @@ def test_a_source_that_comes_back_is_read():
     assert [type(event) for event in scheduler.run()] == [Done, Filled] and len(asked) == 2
 
 
-def test_a_source_that_is_gone_ends_the_run_over_all_and_nothing_else():
+@CREWS
+def test_a_source_that_is_gone_ends_the_run_over_all_and_nothing_else(crew):
     def gone(lead, box, stop=None):
         raise ValueError("no such thing")
 
     memory = MemoryStore((64, 2048, 512))
     scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], gone)
+    scheduler.run_all(memory, [()], gone, side_by_side=crew)
     *failed, last = scheduler.run()
     assert len(failed) == filling.GIVE_UP - 1 and last.bulk and not any(event.bulk for event in failed)
     assert len(memory) == 0 and scheduler.idle

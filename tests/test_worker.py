@@ -8,8 +8,8 @@ import pytest
 
 from conftest import Recorded, a_result, textured_volume
 from napari_cropeq.core import predict
+from napari_cropeq.core.exactness import Exactness
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.core.predict import Exactness
 from napari_cropeq.core.tiles import divide
 from napari_cropeq.volume import overview
 from napari_cropeq.volume.cache import TileCache

@@ -53,7 +53,8 @@ def _numbers(text: str) -> list[int]:
 
 def _mip(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     from napari_cropeq.evidence.evaluation import write_json
-    from napari_cropeq.evidence.projection_figure import check_picture, draw_projection, write_picture
+    from napari_cropeq.evidence.picture import check_picture, write_picture
+    from napari_cropeq.evidence.projection_figure import DPI, draw_projection
 
     output = arguments.output.expanduser()
     check_picture(output)
@@ -62,7 +63,7 @@ def _mip(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
         for share in projection.run():
             update("projecting", share, "")
     beside = output.with_suffix(".json")
-    write_picture(draw_projection(projection), output)
+    write_picture(draw_projection(projection), output, DPI)
     report = projection.report()
     write_json(beside, report)
     if not arguments.json:
@@ -73,7 +74,8 @@ def _mip(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
 
 
 def _projection(arguments: argparse.Namespace) -> Projection:
-    from napari_cropeq.evidence.projection import Projection, Zoom, open_complete
+    from napari_cropeq.evidence.pair import open_complete
+    from napari_cropeq.evidence.projection import Projection, Zoom
 
     result, source = open_complete(arguments.result), open_complete(arguments.source)
     projection = Projection(

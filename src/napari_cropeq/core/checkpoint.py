@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from napari_cropeq.core.model import SUFFIX, Model, partial_of, provenance
+from napari_cropeq.core.model import SUFFIX, Model, provenance
 from napari_cropeq.core.recipe import Recipe
 from napari_cropeq.core.training import Training
+from napari_cropeq.core.whole_file import partial_of
 
 __all__ = ["Checkpoint"]
 

@@ -1,4 +1,4 @@
-"""How close a result is to a truth, and tiles to the whole."""
+"""How close a result is to a truth."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_cropeq.core.geometry import Box, IntTriple
-from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.tiles import TileGrid, divide
+from napari_cropeq.core.geometry import Box
+from napari_cropeq.core.tiles import divide
 
-__all__ = ["PART", "psnr", "tile_mismatch"]
+__all__ = ["PART", "psnr"]
 
 PART = 192
 """Side of the boxes that are compared at once, voxels."""
@@ -46,15 +45,3 @@ def psnr(image: npt.NDArray[Any], truth: npt.NDArray[Any], rim: int = 0) -> floa
         squares += float(np.mean((one - other) ** 2)) * box.size
     peak = float(truth.max()) - float(truth.min())
     return math.inf if squares == 0 else 10 * math.log10(peak**2 / (squares / whole.size))
-
-
-def tile_mismatch(predictor: Predictor, box: Box, tile: IntTriple) -> float:
-    """Return the largest |tile - whole| in ``box`` (SR voxels), in source intensities, before any rounding."""
-    whole = predictor(box)
-    worst = 0.0
-    for part in TileGrid(None, tile).touching(box):
-        inside = part.intersect(box)
-        if inside is not None:
-            difference = predictor(inside) - whole[inside.relative_to(box.start).slices]
-            worst = max(worst, float(np.abs(difference).max()))
-    return worst

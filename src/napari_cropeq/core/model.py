@@ -20,6 +20,7 @@ from safetensors.torch import save
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.network import Network, build_network
 from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.core.whole_file import whole_file
 
 __all__ = ["Model", "State"]
 
@@ -115,7 +116,6 @@ class Model:
             If the folder cannot be written.
         """
         path = check_model_path(path)
-        partial = partial_of(path)
         header = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
@@ -130,14 +130,8 @@ class Model:
             numbers = {"steps": self.state.steps, "patches": self.state.patches, "seconds": self.state.seconds}
             header["state"] = numbers
             weights |= {f"{STATE}{k}": v.contiguous() for k, v in self.state.tensors.items()}
-        try:
-            with open(partial, "wb") as file:
-                file.write(save(weights, metadata={"cropeq": json.dumps(header)}))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)  # the old file or the new one, whenever the process is killed
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path) as file:
+            file.write(save(weights, metadata={"cropeq": json.dumps(header)}))
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -176,11 +170,6 @@ class Model:
                 f"Got {path.name}, which is no readable napari-cropeq model ({_one_line(error)}): "
                 f"give a model made by 'cropeq train' or the Train widget (ending in {SUFFIX})."
             ) from error
-
-
-def partial_of(path: Path) -> Path:
-    """Return what a model is called while it is written as ``path``; a process that is killed leaves it behind."""
-    return path.with_name(path.name + ".partial")
 
 
 def check_model_path(path: str | Path) -> Path:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +12,20 @@ import numpy.typing as npt
 import torch
 
 from napari_cropeq.core.allocator import give_freed_memory_back, is_out_of_memory, keep_freed_memory
+from napari_cropeq.core.exactness import check_exactness, reproducible, same_bits_side_by_side
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
 from napari_cropeq.core.lattice import Lattice
-from napari_cropeq.core.network import Network, build_network, use_channels_last, work
+from napari_cropeq.core.network import Network, use_channels_last, work
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
 from napari_cropeq.core.tiles import TileGrid, divide, hull, pick, read_box
 
-__all__ = ["Exactness", "Predictor", "StoppedError", "choose_device", "convert", "plane_axes"]
+__all__ = ["Predictor", "StoppedError", "choose_device", "convert", "plane_axes"]
 
 CANONICAL_TILE = 64
 CANONICAL_ROWS = 16
 FREE_TILE = 256
+SIDE_BY_SIDE = 2
 # Feature-map elements in one call: bounds memory, and keeps tensors far below 2**31 elements.
 MAX_ELEMENTS = 2**22
 # Below these, smaller calls would need no less memory than the box itself.
@@ -36,32 +36,9 @@ class StoppedError(Exception):
     """The caller asked a computation to stop between two calls of the network."""
 
 
-def reproducible(device: torch.device) -> AbstractContextManager[Any]:
-    """Return a context in which CUDA convolves deterministically, without autotuning and without TF32."""
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-
-
 def never() -> bool:
     """Return False: nothing asks to stop."""
     return False
-
-
-@dataclass(frozen=True, slots=True)
-class Exactness:
-    """What the check of a device found: the largest |tile - whole| for normalised intensities."""
-
-    device: str
-    epsilon: float
-
-    @property
-    def bit_exact(self) -> bool:
-        """Whether tiles of every shape tried had the bits of the whole."""
-        return self.epsilon == 0
-
-    def __str__(self) -> str:
-        return f"bit-exact on {self.device}" if self.bit_exact else f"≤ {self.epsilon:.0e} on {self.device}"
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -168,6 +145,13 @@ class Predictor:
         self.exactness = check_exactness(self.network, self.device)
         self._calls = CallSize()
         self._at_once = False
+
+    @property
+    def side_by_side(self) -> int:
+        """How many boxes are best computed at the same time: two halves of a CPU's cores, if that changes no bits."""
+        if self.device.type != "cpu" or not self.exactness.bit_exact or torch.get_num_threads() < SIDE_BY_SIDE:
+            return 1
+        return SIDE_BY_SIDE if same_bits_side_by_side(self.network, self.device, SIDE_BY_SIDE) else 1
 
     @property
     def canonical_tile(self) -> IntTriple:
@@ -353,43 +337,6 @@ def _twin(network: Network, device: torch.device, dtype: torch.dtype) -> Network
     twin = copy.deepcopy(network).to(device=device, dtype=dtype)
     use_channels_last(twin)
     return twin.eval().requires_grad_(False)
-
-
-def check_exactness(network: Network, device: torch.device) -> Exactness:
-    """Compare tiles of several shapes and batches with the whole, on the actual device and dtype.
-
-    Weights do not decide which kernels a backend picks, so the answer is kept for networks of one shape.
-    """
-    dtype = next(network.parameters()).dtype
-    shape = (network.filters, network.blocks, network.kernel, network.subpositions)
-    return _check_exactness(network.kind, shape, device, dtype)
-
-
-@functools.lru_cache(maxsize=64)
-def _check_exactness(
-    kind: str, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype
-) -> Exactness:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = build_network(kind, *shape).to(device=device, dtype=dtype)
-        torch.nn.init.normal_(network.tail.weight, std=0.1)  # an untrained tail is zero: every tile would agree
-        high, wide = 2 * network.axial_halo, 2 * network.halo
-        image = torch.randn(3, 1, 64 + high, 56 + wide, dtype=dtype).to(device)
-    use_channels_last(network)
-    network.requires_grad_(False)
-    each, epsilon = network.subpositions, 0.0
-    with reproducible(device):
-        whole = network.predict(image)
-        for rows, top, left, height, width in (
-            (3, 0, 0, 64, 56),
-            (1, 0, 0, 1, 1),
-            (1, 5, 7, 17, 40),
-            (2, 31, 3, 33, 53),
-        ):
-            tile = network.predict(image[:rows, :, top : top + height + high, left : left + width + wide])
-            crop = whole[:rows, :, top * each : (top + height) * each, left : left + width]
-            epsilon = max(epsilon, float((tile - crop).abs().max()))
-    return Exactness(device.type, epsilon)
 
 
 def convert(voxels: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
 import tempfile
 import time
@@ -22,6 +21,7 @@ from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, Acquisition, Int
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.predict import choose_device, plane_axes
 from napari_cropeq.core.training import Recipe, Training
+from napari_cropeq.core.whole_file import whole_file
 from napari_cropeq.evidence.cohort import joined
 from napari_cropeq.evidence.score import RIM, check_range, inside, score
 from napari_cropeq.evidence.truth import Degraded, Truth, acquisition_for, degrade
@@ -372,16 +372,8 @@ def check_folder(folder: str | Path) -> Path:
 
 def write_json(path: Path, values: Any) -> None:
     """Write values as JSON; a file of that name is replaced only once the new one is complete."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(values, file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(json.dumps(values, indent=1, allow_nan=False).encode() + b"\n")
 
 
 def read_result(path: Path) -> Result | None:

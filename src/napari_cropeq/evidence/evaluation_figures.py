@@ -15,11 +15,11 @@ from matplotlib.patches import Patch, Rectangle
 from napari_cropeq.evidence.evaluation import methods
 from napari_cropeq.evidence.evaluation_table import budget_of
 from napari_cropeq.evidence.middle_plane import MiddlePlane, Restored
+from napari_cropeq.evidence.picture import write_picture
 from napari_cropeq.evidence.spread import MEASURES
 
 __all__ = ["draw_planes", "draw_scores"]
 
-DPI = 110
 PALETTE = ("#8c8c8c", "#1b1b1b", "#d55e00", "#009e73", "#0072b2", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's colours, which the colour-blind tell apart; a method keeps its own whatever stands beside it."""
 
@@ -80,7 +80,7 @@ def draw_scores(results: Sequence[Result], measure: str, path: Path) -> None:
     axes.set_axisbelow(True)
     handles = [Patch(color=colours[kind], label=_words(kind)) for kind in kinds]
     figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
-    figure.savefig(path, dpi=DPI)
+    write_picture(figure, path)
 
 
 def draw_planes(planes: Sequence[MiddlePlane], rim: int, path: Path) -> None:
@@ -132,7 +132,7 @@ def draw_planes(planes: Sequence[MiddlePlane], rim: int, path: Path) -> None:
             _frame(below[column], plane, rim)
     if shown is not None:
         figure.colorbar(shown, ax=axes, label="|error| (intensity)", shrink=0.6, pad=0.01, extend="max")
-    figure.savefig(path, dpi=DPI)
+    write_picture(figure, path)
 
 
 def _error(plane: MiddlePlane, restored: Restored) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from napari_cropeq.core.whole_file import whole_file
+
 __all__ = ["Page"]
 
 STYLE = """
@@ -74,9 +76,5 @@ class Page:
             + "\n".join(self._parts)
             + "\n</body>\n</html>\n"
         )
-        partial = path.with_name(path.name + ".partial")
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path) as file:
+            file.write(text.encode())

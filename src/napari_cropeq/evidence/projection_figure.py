@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +16,10 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.evidence.projection import Image, Projection
-from napari_cropeq.volume.destination import check_space
 from napari_cropeq.volume.metadata import PIXEL
 from napari_cropeq.volume.ome_tiff import UNITS
 
-__all__ = ["Length", "bar_length", "check_picture", "colored", "draw_projection", "write_picture"]
+__all__ = ["DPI", "Length", "bar_length", "colored", "draw_projection"]
 
 DPI = 150
 SIDE = 900  # px, the longer side of a picture: a whole number of pixels a voxel, or fewer than one
@@ -132,37 +129,6 @@ def draw_projection(projection: Projection) -> Figure:
         _draw_bar(close, projection, (zoom.size, zoom.size), column / zoom.size)
         layout.text(middle, top - 12, f"{title}, zoomed", color=MARK, fontsize=9, ha="center", va="bottom")
     return layout.figure
-
-
-def check_picture(path: Path) -> None:
-    """Raise if a picture and the JSON beside it cannot be written to ``path``.
-
-    Raises
-    ------
-    ValueError
-        If it is no PNG.
-    OSError
-        If its folder is not there or not writable, or a folder stands in its place.
-    """
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"Got output {path.name!r}, expected a name ending in .png: rename it.")
-    for file in (path, path.with_suffix(".json")):
-        if file.is_dir():
-            raise OSError(f"Got {file}, which is a folder, expected the name of a file: choose another.")
-    check_space(path.parent, 0)
-
-
-def write_picture(figure: Figure, path: Path) -> None:
-    """Write a PNG; a file of that name is replaced only once the new one is complete."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            figure.savefig(file, format="png", dpi=DPI, facecolor=GROUND)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class _Layout:

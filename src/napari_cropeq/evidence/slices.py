@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_cropeq.core.exactness import Exactness
 from napari_cropeq.core.geometry import Box, int_triple
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.normalisation import Normalisation, sample
-from napari_cropeq.core.predict import Exactness, Predictor
+from napari_cropeq.core.normalisation import sample
 from napari_cropeq.core.tiles import divide, pick
-from napari_cropeq.volume.bricks import Bricks
 from napari_cropeq.volume.sources import Source
-from napari_cropeq.volume.superres import acquisition_of, axial_of
+from napari_cropeq.volume.superres import SuperResolution
 
-__all__ = ["ROWS", "SIDE", "Agreement", "Slices", "Voxels", "agreement", "middle"]
+__all__ = ["ROWS", "SIDE", "Agreement", "Assembly", "Slices", "Voxels", "agreement", "middle"]
 
 ROWS = 16
 """Planes that are compared unless told otherwise."""
@@ -61,6 +61,40 @@ class Agreement:
     def exact(self) -> bool:
         """Whether every voxel has the same bits."""
         return self.differing == 0
+
+
+class Assembly:
+    """Puts the parts of a box together.
+
+    Parameters
+    ----------
+    parts : iterable of (Box, array)
+        That cover ``box``; computed as they are asked for.
+    box : Box
+        SR voxels.
+
+    Attributes
+    ----------
+    voxels : array (z, y, x)
+        Whole once :meth:`run` has ended.
+    seconds : float
+        Spent on the parts; what is done between them is not counted.
+    """
+
+    def __init__(self, parts: Iterable[tuple[Box, Voxels]], box: Box) -> None:
+        self._parts, self._box = parts, box
+        self.voxels: Voxels = np.empty(box.shape, np.float32)
+        self.seconds = 0.0
+
+    def run(self) -> Iterator[float]:
+        """Take part by part, yielding the share that is done."""
+        done, begun = 0, time.perf_counter()
+        for part, values in self._parts:
+            self.voxels[part.relative_to(self._box.start).slices] = values
+            self.seconds += time.perf_counter() - begun
+            done += part.size
+            yield done / self._box.size
+            begun = time.perf_counter()
 
 
 def agreement(tiled: Voxels, whole: Voxels) -> Agreement:
@@ -130,15 +164,12 @@ class Slices:
             raise ValueError(
                 "Got planes 'both', expected those of one lateral axis: a slice is one plane; choose y or x."
             )
-        acquisition = acquisition_of(source, axial=axial_of(source, model))
-        model.check_fits(acquisition)
-        volume = Bricks(source.volume(channel, time))
-        voxels = sample(volume)
+        result, lead = SuperResolution(source, model, None, planes, device), source.lead(channel, time)
+        voxels = sample(result.volume(lead))
         self.digest = hashlib.blake2b(np.ascontiguousarray(voxels).data, digest_size=8).hexdigest()
         """Tells the volume from others, by a bounded, seeded sample."""
-        scale = Normalisation.of(voxels)
         self.model, self.described = model, source.describe() | {"channel": channel, "time": time}
-        self.predictor = Predictor(model.network, acquisition, volume, scale, planes, device)
+        self.predictor = result.predictor(lead)
         self._at_once = self.predictor.at_once()
         self._in_tiles = self.predictor if model.network.shrink else self._at_once
 

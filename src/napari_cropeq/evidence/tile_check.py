@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.evidence.slices import Agreement, Slices, Voxels, agreement
+from napari_cropeq.evidence.slices import Agreement, Assembly, Slices, Voxels, agreement
 
 __all__ = ["TileCheck", "TilesFound"]
 
@@ -70,13 +70,10 @@ class TileCheck:
 
     def run(self) -> Iterator[float | TilesFound]:
         """Yield the share that is done, and what was found last of all."""
-        both = []
-        for number, parts in enumerate((self._slices.whole(self._box), self._slices.tiled(self._box, self._tile))):
-            voxels, done = np.empty(self._box.shape, np.float32), 0
-            for part, values in parts:
-                voxels[part.relative_to(self._box.start).slices] = values
-                done += part.size
-                yield (number + done / self._box.size) / 2
-            both.append(voxels)
-        whole, tiled = both
+        both = self._slices.whole(self._box), self._slices.tiled(self._box, self._tile)
+        assemblies = [Assembly(parts, self._box) for parts in both]
+        for number, assembly in enumerate(assemblies):
+            for share in assembly.run():
+                yield (number + share) / 2
+        whole, tiled = (assembly.voxels for assembly in assemblies)
         yield TilesFound(self._slices, self._box, self._tile, np.abs(tiled - whole), agreement(tiled, whole))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 import zipfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from napari_cropeq.core.geometry import AXIS_NAMES, Box
+from napari_cropeq.core.whole_file import whole_file
 from napari_cropeq.evidence.evaluation import CELLS, check_folder, write_json
-from napari_cropeq.evidence.slices import Slices, Voxels, agreement
+from napari_cropeq.evidence.slices import Assembly, Slices, Voxels, agreement
 from napari_cropeq.volume.machine import describe_machine
 
 __all__ = ["TILES", "Row", "Verification", "VerificationProgress", "tiles_for"]
@@ -161,15 +160,11 @@ class Verification:
         if kept is not None:
             yield VerificationProgress(f"{what}, kept", (number + 1) / steps)
             return kept
-        voxels, done, seconds = np.empty(self.box.shape, np.float32), 0, 0.0
-        begun = time.perf_counter()
-        for part, values in slices.whole(self.box) if tile is None else slices.tiled(self.box, tile):
-            seconds += time.perf_counter() - begun
-            voxels[part.relative_to(self.box.start).slices] = values
-            done += part.size
-            yield VerificationProgress(what, (number + done / self.box.size) / steps)
-            begun = time.perf_counter()
-        computed = Computed(voxels, seconds)
+        parts = slices.whole(self.box) if tile is None else slices.tiled(self.box, tile)
+        assembly = Assembly(parts, self.box)
+        for share in assembly.run():
+            yield VerificationProgress(what, (number + share) / steps)
+        computed = Computed(assembly.voxels, assembly.seconds)
         write_cell(path, computed)
         return computed
 
@@ -211,12 +206,5 @@ def read_cell(path: Path, box: Box) -> Computed | None:
 
 def write_cell(path: Path, computed: Computed) -> None:
     """Write a cell; it is there as a whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, voxels=computed.voxels, seconds=computed.seconds)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        np.savez(file, voxels=computed.voxels, seconds=computed.seconds)

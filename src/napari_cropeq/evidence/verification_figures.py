@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from napari_cropeq.evidence.picture import write_picture
 from napari_cropeq.evidence.verification import Row
 
 __all__ = ["draw_differences", "draw_mismatch", "draw_profiles"]
 
-DPI = 110
 REACH = 24  # SR voxels shown on either side of a tile border
 
 
@@ -40,7 +40,7 @@ def draw_differences(rows: Sequence[Row], path: Path) -> None:
         axis.set_yticks([])
     if shown is not None:
         figure.colorbar(shown, ax=axes[:, -1], label="tile minus whole (intensity)", shrink=0.8)
-    figure.savefig(path, dpi=DPI)
+    write_picture(figure, path)
 
 
 def draw_profiles(rows: Sequence[Row], path: Path) -> None:
@@ -69,7 +69,7 @@ def draw_profiles(rows: Sequence[Row], path: Path) -> None:
         differences.set_xlabel("SR voxel")
         lines.set_ylabel("intensity")
         lines.legend(fontsize=8)
-    figure.savefig(path, dpi=DPI)
+    write_picture(figure, path)
 
 
 def draw_mismatch(rows: Sequence[Row], path: Path) -> None:
@@ -89,7 +89,7 @@ def draw_mismatch(rows: Sequence[Row], path: Path) -> None:
     sizes.set_xlabel("tile (SR voxels)")
     sizes.set_ylabel("mean squared difference")
     sizes.legend(fontsize=8)
-    figure.savefig(path, dpi=DPI)
+    write_picture(figure, path)
 
 
 def mismatch(row: Row) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

@@ -12,7 +12,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel
 
 from napari_cropeq.core.model import Model
-from napari_cropeq.gui.layers import source_of
+from napari_cropeq.gui.layers import source_key, source_of
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.run_clock import in_words
 from napari_cropeq.volume.estimate import Estimate
@@ -56,7 +56,7 @@ class EstimateLabel(QLabel):
                 source = source_of(layer)
                 acquisition = acquisition_of(source)
                 model.check_fits(acquisition)
-                self._wanted = (source, acquisition, model, planes, dtype)
+                self._wanted = (source_key(layer), source, acquisition, model, planes, dtype)
         except ValueError:
             pass  # told when it is started
         self._show()
@@ -70,13 +70,13 @@ class EstimateLabel(QLabel):
 
     def _key(self) -> tuple[Any, ...]:
         assert self._wanted is not None
-        source, acquisition, model, planes, dtype = self._wanted
-        return source.data.name, source.data.shape, acquisition, model.fingerprint, planes, dtype
+        voxels, _, acquisition, model, planes, dtype = self._wanted
+        return voxels, acquisition, model.fingerprint, planes, dtype
 
     def _measure(self) -> None:
         if self._wanted is None or self._busy:
             return
-        key, (source, acquisition, model, planes, dtype) = self._key(), self._wanted
+        key, (_, source, acquisition, model, planes, dtype) = self._key(), self._wanted
         device = Preferences.read().device
         found: list[Estimate] = []
 
@@ -104,7 +104,7 @@ class EstimateLabel(QLabel):
         elif estimate is None:
             self.setText("Measuring what the volume takes …")
         else:
-            source, acquisition, *_ = self._wanted
+            _, source, acquisition, *_ = self._wanted
             self.setText(_in_words(estimate, acquisition.sr_shape(source.data.shape[-3:]), self._path))
         self.setVisible(bool(self.text()))
 

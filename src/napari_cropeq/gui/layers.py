@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import dask.array as da
@@ -12,9 +13,20 @@ from napari.utils.transforms import Affine
 from napari_cropeq.core.geometry import Acquisition, check_voxel_size
 from napari_cropeq.volume.sources import Source, check_volume
 
-__all__ = ["appearance", "check_layer", "finest", "result_transform", "set_voxel_size", "source_of", "voxel_size_of"]
+__all__ = [
+    "appearance",
+    "check_layer",
+    "finest",
+    "result_transform",
+    "set_voxel_size",
+    "source_key",
+    "source_of",
+    "voxel_size_of",
+]
 
 LEADING = {0: "", 1: "t", 2: "tc"}
+
+_seen: weakref.WeakKeyDictionary[Image, tuple[Any, object]] = weakref.WeakKeyDictionary()
 
 
 def check_layer(layer: Layer | None) -> Image:
@@ -51,6 +63,18 @@ def check_layer(layer: Layer | None) -> Image:
 def finest(layer: Image) -> Any:
     """Return the layer's array, or its finest level."""
     return layer.data[0] if layer.multiscale else layer.data
+
+
+def source_key(layer: Image) -> tuple[Any, ...]:
+    """Return what names a layer's voxels and where they lie: other data, or a layer that was moved, has another."""
+    maps = (layer.scale, layer.translate, layer.rotate, layer.shear, layer.affine.affine_matrix)
+    place = np.concatenate([np.ravel(m) for m in maps]).tobytes()
+    data = finest(layer)
+    known, token = _seen.get(layer, (lambda: None, None))
+    if known() is not data:  # the id of data that are gone may be given to others
+        token = object()
+        _seen[layer] = weakref.ref(data), token
+    return layer.unique_id, token, place, str(layer.units), layer.axis_labels
 
 
 def linear_map(layer: Layer) -> np.ndarray:

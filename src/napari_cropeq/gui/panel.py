@@ -8,6 +8,7 @@ from typing import Any
 
 from magicgui.widgets import ComboBox, Container, PushButton
 from napari.layers import Image, Labels, Layer
+from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
@@ -103,6 +104,8 @@ class Panel(QWidget):
         """Do work in the background that ends with this widget; an error is told in the message."""
 
         def deliver(value: Any) -> None:
+            if not isalive(self.message):  # the window has gone, and the work is about to end
+                return
             try:
                 progressed(value)
             except Exception as error:  # noqa: BLE001 (whatever it is, the user is told)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.gui.box_layer import BoxLayer
 from napari_cropeq.gui.jobs import Job, sentence
-from napari_cropeq.gui.layers import appearance, finest, result_transform, source_of
+from napari_cropeq.gui.layers import appearance, result_transform, source_key, source_of
 from napari_cropeq.gui.viewport import box_view, view_of, view_signals
 from napari_cropeq.volume.cache import TileCache
 from napari_cropeq.volume.destination import check_output, output_kind
@@ -31,20 +29,6 @@ DEBOUNCE_MS = 50
 FIRST_MS, REFRESH_MS = 15, 250  # the first tile of a view at once, the others a few times a second
 BOX = 128
 COVERING = ("opaque", "translucent", "translucent_no_depth")
-
-_seen: weakref.WeakKeyDictionary[Image, tuple[Any, object]] = weakref.WeakKeyDictionary()
-
-
-def source_key(layer: Image) -> tuple[Any, ...]:
-    """Return what names a layer's voxels and where they lie: other data, or a layer that was moved, has another."""
-    maps = (layer.scale, layer.translate, layer.rotate, layer.shear, layer.affine.affine_matrix)
-    place = np.concatenate([np.ravel(m) for m in maps]).tobytes()
-    data = finest(layer)
-    known, token = _seen.get(layer, (lambda: None, None))
-    if known() is not data:  # the id of data that are gone may be given to others
-        token = object()
-        _seen[layer] = weakref.ref(data), token
-    return layer.unique_id, token, place, str(layer.units), layer.axis_labels
 
 
 def result_key(layer: Image, model: Model, planes: str | None, dtype: str) -> tuple[Any, ...]:

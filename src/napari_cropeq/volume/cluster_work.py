@@ -175,7 +175,7 @@ def compute(work: Work, group: Group) -> Outcome:
         ahead = ReadAhead(result)
         filling = Filling(computed, (), result.bulk_part, result.compute, ahead)
         try:
-            for event in filling.fill(group, None, stop, lambda: 0):
+            for event in filling.fill([group], stop, lambda: 0):
                 if isinstance(event, Failed):
                     return Outcome(failure=_plain(event.error))
         finally:

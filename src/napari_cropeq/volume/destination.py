@@ -15,7 +15,6 @@ __all__ = [
     "escaped",
     "old_of",
     "output_kind",
-    "output_path",
     "partial_of",
     "remove",
     "replace_folder",
@@ -42,11 +41,6 @@ def output_kind(path: Path) -> str:
     if name.endswith(".zarr"):
         return ".ome.zarr"
     raise ValueError(f"Got output {path.name!r}, expected a name ending in .ome.zarr or .ome.tif: rename it.")
-
-
-def output_path(folder: Path, name: str, suffix: str = ".ome.zarr") -> Path:
-    """Return where the result of an image called ``name`` goes in a folder."""
-    return folder / f"{name}_SR{suffix}"
 
 
 def partial_of(path: Path) -> Path:

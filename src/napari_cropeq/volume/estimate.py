@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numcodecs import blosc
 
+from napari_cropeq.core.crew import Crew
 from napari_cropeq.core.geometry import Box, int_triple
 from napari_cropeq.core.predict import MAX_ELEMENTS
 from napari_cropeq.volume.bricks import CAP
 from napari_cropeq.volume.pyramid import level_shapes
-from napari_cropeq.volume.store import BULK, DECODED, WAITING
-from napari_cropeq.volume.superres import SuperResolution
+from napari_cropeq.volume.store import BULK, DECODED
+from napari_cropeq.volume.superres import Lead, SuperResolution
+from napari_cropeq.volume.write_queue import WAITING
 
 __all__ = ["Estimate"]
 
@@ -50,9 +54,7 @@ class Estimate:
         box = Box(int_triple(start), int_triple([a + s for a, s in zip(start, size, strict=True)]))
         lead = result.leads[0]
         result.compute(lead, box)  # what is done but once
-        begun = time.perf_counter()
-        voxels = np.ascontiguousarray(result.compute(lead, box))
-        each = (time.perf_counter() - begun) / box.size
+        each, voxels = _measured(result, lead, box)
         packed = len(blosc.compress(voxels.reshape(-1), b"zstd", 5, blosc.SHUFFLE)) / voxels.nbytes
         return cls(
             seconds=each * result.nbytes / result.dtype.itemsize,
@@ -60,6 +62,17 @@ class Estimate:
             disk=round(min(1.0, packed) * result.nbytes * _with_levels(result)),
             memory=_memory(result),
         )
+
+
+def _measured(result: SuperResolution, lead: Lead, box: Box) -> tuple[float, npt.NDArray[Any]]:
+    """Return the seconds for a voxel of ``box`` computed as a run over the volume does, and the voxels (z, y, x)."""
+    boxes, crew = [box] * result.side_by_side, Crew(result.side_by_side)
+    try:
+        begun = time.perf_counter()
+        found = [computed.result() for _, computed in crew.map(lambda part: result.compute(lead, part), boxes)]
+        return (time.perf_counter() - begun) / (len(boxes) * box.size), np.ascontiguousarray(found[0])
+    finally:
+        crew.dismiss()
 
 
 def _with_levels(result: SuperResolution) -> float:
@@ -72,5 +85,5 @@ def _memory(result: SuperResolution) -> int:
     source = result.source.data
     bricks = min(CAP, math.prod(int(n) for n in source.shape[-3:]) * int(source.dtype.itemsize))
     shard = min(math.prod(BULK), math.prod(result.sr_shape)) * int(result.dtype.itemsize)
-    network = TEMPORARIES * MAX_ELEMENTS * 4
+    network = TEMPORARIES * MAX_ELEMENTS * 4 * result.side_by_side
     return bricks + (2 + WAITING) * shard + network + min(DECODED, result.nbytes)

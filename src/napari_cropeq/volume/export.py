@@ -135,7 +135,8 @@ def _events(
         yield from spread(store, result, cluster)
         return
     scheduler = Scheduler(result.bulk_part)
-    scheduler.fill(Filling(store, result.leads, result.bulk_part, compute, ahead, share.holds(store)))
+    mine, crew = share.holds(store), result.side_by_side
+    scheduler.fill(Filling(store, result.leads, result.bulk_part, compute, ahead, mine, crew))
     yield from scheduler.run()
 
 

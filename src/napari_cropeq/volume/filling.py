@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Set
+from concurrent.futures import Future, wait
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_cropeq.core.crew import Crew
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
-from napari_cropeq.core.predict import StoppedError
+from napari_cropeq.core.predict import StoppedError, never
 from napari_cropeq.core.tiles import TileGrid, divide
 from napari_cropeq.volume.events import Done, Event, Failed, Filled
 from napari_cropeq.volume.superres import Lead
@@ -26,6 +28,9 @@ Compute = Callable[[Lead, Box, Callable[[], bool]], npt.NDArray[Any]]
 Ahead = Callable[[Lead, Box], None]
 """Is told of the box of tiles that is computed now, and of the next one, so that its source can be read meanwhile."""
 
+Ask = Callable[[], bool]
+
+ASK_SECONDS = 0.02
 RETRIES = (0.2, 1.0)  # seconds after which a source that could not be read is tried again
 GIVE_UP = 16  # failures in a row after which a run over the volume ends: the source is gone
 
@@ -39,6 +44,16 @@ class Group:
     lead: Lead
     box: Box
     missing: tuple[IntTriple, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is computed in one go: a part of a group."""
+
+    group: Group
+    part: Box
+    first: bool
+    last: bool
 
 
 def groups(
@@ -103,6 +118,8 @@ class Filling:
         Is told which tiles are computed now, and which will be next.
     mine : callable, optional
         Whether tiles of this number (z, y, x) at this lead are to be filled; all by default.
+    side_by_side : int
+        Parts that are computed at the same time.
 
     Raises
     ------
@@ -118,11 +135,14 @@ class Filling:
         compute: Compute,
         ahead: Ahead | None = None,
         mine: Callable[[Lead, IntTriple], bool] | None = None,
+        side_by_side: int = 1,
     ) -> None:
         self._store, self._leads, self._part = store, list(leads), part
-        self._compute, self._ahead, self._mine = compute, ahead, mine
+        self._compute, self._ahead, self._mine, self._side_by_side = compute, ahead, mine, side_by_side
 
-    def events(self, stop: Callable[[], bool], generation: Callable[[], int]) -> Iterator[Event]:
+    def events(
+        self, stop: Ask, generation: Callable[[], int], urgent: Ask = never
+    ) -> Generator[Event | None, None, None]:
         """Compute part by part, yielding each, and put a group's tiles when it is whole.
 
         A group whose source cannot be read is tried again, told of and left out.
@@ -130,9 +150,12 @@ class Filling:
         Parameters
         ----------
         stop : callable
-            Asked often; once it returns True the work ends with StoppedError.
+            Asked often, in any thread; once it returns True the work ends with StoppedError.
         generation : callable
             Gives the number of the last wish for tiles in view.
+        urgent : callable
+            Asked while parts are computed by other threads than the caller's: where it returns True, None is yielded,
+            and the caller may do something else meanwhile.
 
         Raises
         ------
@@ -140,44 +163,77 @@ class Filling:
             If the store cannot be written.
         """
         failures = Failures()
-        for group, following in _with_next(groups(self._store, self._leads, self._part, self._mine)):
-            for event in self.fill(group, following, stop, generation):
-                failures.note(event)
+        found = groups(self._store, self._leads, self._part, self._mine)
+        with closing(self.fill(found, stop, generation, urgent)) as events:
+            for event in events:
+                if event is not None:
+                    failures.note(event)
                 yield event
         self._store.flush()
         yield Filled(self._store, tuple(failures.all))
 
     def fill(
-        self, group: Group, following: Group | None, stop: Callable[[], bool], generation: Callable[[], int]
-    ) -> Iterator[Done | Failed]:
-        """Compute a group part by part, yielding each, and put its tiles when it is whole; as :meth:`events`."""
-        if self._ahead is not None:
-            self._ahead(group.lead, group.box)
-            if following is not None:
-                self._ahead(following.lead, following.box)
-        voxels = None
-        parts = list(divide(group.box, self._part))
-        for number, part in enumerate(parts, 1):
-            try:
-                computed = retried(partial(self._compute, group.lead, part, stop), stop)
-            except StoppedError:
-                raise
-            except Exception as error:  # noqa: BLE001 (the other groups go on, and the caller tells the user)
-                yield Failed(error, False, group.lead, group.box)
-                return
-            if voxels is None:
-                voxels = np.empty(group.box.shape, computed.dtype)
-            voxels[part.relative_to(group.box.start).slices] = computed
-            if number < len(parts):
-                yield Done(self._store, group.lead, part, 0, generation())
-        assert voxels is not None
+        self, found: Iterable[Group], stop: Ask, generation: Callable[[], int], urgent: Ask = never
+    ) -> Generator[Done | Failed | None, None, None]:
+        """Compute groups part by part, yielding each, and put their tiles when they are whole; as :meth:`events`."""
+        crew, failed = Crew(self._side_by_side), set[Group]()
+
+        def compute(piece: Piece) -> npt.NDArray[Any]:
+            return retried(lambda: self._compute(piece.group.lead, piece.part, stopped), stopped)
+
+        def stopped() -> bool:
+            return crew.over or stop()
+
+        voxels: npt.NDArray[Any] = np.empty(0)
+        try:
+            for piece, computed in crew.map(compute, self._pieces(found, failed)):
+                group = piece.group
+                while not _there(computed, urgent):
+                    yield None
+                if group in failed:
+                    continue
+                try:
+                    part = computed.result()
+                except StoppedError:
+                    raise
+                except Exception as error:  # noqa: BLE001 (the other groups go on, and the caller tells the user)
+                    failed.add(group)
+                    yield Failed(error, False, group.lead, group.box)
+                    continue
+                if piece.first:
+                    voxels = np.empty(group.box.shape, part.dtype)
+                voxels[piece.part.relative_to(group.box.start).slices] = part
+                if piece.last:
+                    self._put(group, voxels)
+                yield Done(self._store, group.lead, piece.part, len(group.missing) * piece.last, generation())
+        finally:
+            crew.dismiss()
+
+    def _pieces(self, found: Iterable[Group], failed: Set[Group]) -> Iterator[Piece]:
+        """Yield the parts of groups, one group after another, telling of it and of the next one beforehand."""
+        for group, following in _with_next(found):
+            for announced in (group, following):
+                if self._ahead is not None and announced is not None:
+                    self._ahead(announced.lead, announced.box)
+            parts = list(divide(group.box, self._part))
+            for number, part in enumerate(parts, 1):
+                if group not in failed:
+                    yield Piece(group, part, number == 1, number == len(parts))
+
+    def _put(self, group: Group, voxels: npt.NDArray[Any]) -> None:
         for index in group.missing:
             box = self._store.grid.box(index)
             self._store.put((group.lead, index), voxels[box.relative_to(group.box.start).slices])
-        yield Done(self._store, group.lead, parts[-1], len(group.missing), generation())
 
 
-def retried(read: Callable[[], _T], stop: Callable[[], bool]) -> _T:
+def _there(computed: Future[Any], urgent: Ask) -> bool:
+    """Wait until something is computed, or until something else is urgent; return whether it is computed."""
+    while not computed.done() and not urgent():
+        wait([computed], timeout=ASK_SECONDS)
+    return computed.done()
+
+
+def retried(read: Callable[[], _T], stop: Ask) -> _T:
     """Return what ``read`` gives; what cannot be read may be so a moment later, on a network drive above all."""
     for pause in RETRIES:
         try:
@@ -187,7 +243,7 @@ def retried(read: Callable[[], _T], stop: Callable[[], bool]) -> _T:
     return read()
 
 
-def _wait(seconds: float, stop: Callable[[], bool]) -> None:
+def _wait(seconds: float, stop: Ask) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if stop():

@@ -20,16 +20,19 @@ class ReadAhead:
     """Computes boxes of groups whose source it has been told to read, in one go and in a thread of its own.
 
     A group of tiles is computed in parts that share most of their source: it is read once for all of them, which
-    matters where chunks are large, such as whole pages. Of two groups, this one and the next, the source is held.
+    matters where chunks are large, such as whole pages. The source is held of the groups that are computed, and of the
+    next one.
 
     Parameters
     ----------
     result : SuperResolution
-        Knows what a box is made of.
+        Knows what a box is made of, and how many are computed at the same time.
     """
 
     def __init__(self, result: SuperResolution) -> None:
         self._result = result
+        # A crew of some threads has begun one part more than it has threads, each of another group at the worst.
+        self._most = 2 if result.side_by_side == 1 else result.side_by_side + 2
         self._reader: ThreadPoolExecutor | None = None
         self._groups: dict[tuple[Lead, Box], Future[Held]] = {}
 
@@ -39,7 +42,7 @@ class ReadAhead:
             return
         if self._reader is None:  # of the priority of the thread that computes
             self._reader = ThreadPoolExecutor(1, "cropeq reader")
-        while len(self._groups) > 1:
+        while len(self._groups) >= self._most:
             self._groups.pop(next(iter(self._groups))).cancel()
         self._groups[lead, box] = self._reader.submit(self._result.hold, lead, box)
 

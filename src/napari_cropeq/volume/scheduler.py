@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 from napari_cropeq.core.geometry import IntTriple
@@ -50,7 +50,10 @@ class Scheduler:
         self._visible: deque[Wish] = deque()
         self._wanted: frozenset[tuple[int, Tile]] = frozenset()
         self._background: deque[Iterator[object]] = deque()
-        self._bulk: Iterator[Event] | None = None
+        self._bulk: Generator[Event | None, None, None] | None = None
+        self._dropped: list[Generator[Event | None, None, None]] = []  # to be ended by the thread that runs them
+        self._free = threading.Event()  # unless a visible tile is being computed
+        self._free.set()
         self._closed = self._working = self._paused = False
         self.generation = 0
 
@@ -69,21 +72,30 @@ class Scheduler:
             self._background.append(steps)
             self._changed.notify_all()
 
-    def run_all(self, store: TileStore, leads: Iterable[Lead], compute: Compute, ahead: Ahead | None = None) -> None:
+    def run_all(
+        self,
+        store: TileStore,
+        leads: Iterable[Lead],
+        compute: Compute,
+        ahead: Ahead | None = None,
+        side_by_side: int = 1,
+    ) -> None:
         """Ask for every tile in storage order, behind those in view.
 
         A tile whose source cannot be read is tried again, then told of and left out.
         """
-        self.fill(Filling(store, leads, self._part, compute, ahead))
+        self.fill(Filling(store, leads, self._part, compute, ahead, side_by_side=side_by_side))
 
     def fill(self, filling: Filling) -> None:
         """Ask for what a filling holds, behind the tiles in view."""
 
         def stop() -> bool:
+            self._free.wait()
             return self._closed or self._bulk is not events
 
         with self._changed:
-            events = filling.events(stop, lambda: self.generation)
+            self._drop()
+            events = filling.events(stop, lambda: self.generation, lambda: bool(self._visible or self._background))
             self._bulk, self._paused = events, False
             self._changed.notify_all()
 
@@ -96,7 +108,8 @@ class Scheduler:
     def stop_all(self) -> None:
         """Drop the wish for every tile; those in view stay wanted."""
         with self._changed:
-            self._bulk = None
+            self._drop()
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Drop all wishes and end :meth:`run` after the call of the network under way."""
@@ -133,7 +146,19 @@ class Scheduler:
             Go on waiting for wishes when there are none (yielding None now and then, so that the
             caller can look up), until :meth:`close`.
         """
+        try:
+            yield from self._run(wait)
+        except GeneratorExit:
+            self.stop_all()
+            raise
+        finally:
+            if self._closed:
+                self.stop_all()
+            self._end_dropped()
+
+    def _run(self, wait: bool) -> Iterator[Event | None]:
         while not self._closed:
+            self._end_dropped()
             self._working = True
             try:
                 event = self._step()
@@ -165,6 +190,15 @@ class Scheduler:
             return self._advance(background)
         return None if bulk is None else self._bulk_part(bulk)
 
+    def _drop(self) -> None:
+        if self._bulk is not None:
+            self._dropped.append(self._bulk)
+            self._bulk = None
+
+    def _end_dropped(self) -> None:
+        while self._dropped:
+            self._dropped.pop().close()
+
     def _next_wish(self) -> Wish | None:
         while self._visible:
             wish = self._visible.popleft()
@@ -180,12 +214,15 @@ class Scheduler:
         def outdated() -> bool:
             return self._closed or (self.generation != generation and wish.key not in self._wanted)
 
+        self._free.clear()
         try:
             wish.store.put(wish.tile, wish.compute(lead, box, outdated))
         except StoppedError:
             raise
         except Exception as error:  # noqa: BLE001 (the other tiles go on, and the caller tells the user)
             return Failed(error, bulk=False)
+        finally:
+            self._free.set()
         return Done(wish.store, lead, box, 1, generation)
 
     def _advance(self, background: Iterator[object]) -> Event:
@@ -200,15 +237,18 @@ class Scheduler:
                 self._background.remove(background)
         return event
 
-    def _bulk_part(self, bulk: Iterator[Event]) -> Event | None:
+    def _bulk_part(self, bulk: Generator[Event | None, None, None]) -> Event | None:
         event: Event | None
+        over = False
         try:
-            event = next(bulk, None)
+            event = next(bulk)
+        except StopIteration:
+            event, over = None, True
         except StoppedError:
             raise
         except Exception as error:  # noqa: BLE001 (as above)
-            event = Failed(error, bulk=True)
-        if event is None or isinstance(event, Filled) or (isinstance(event, Failed) and event.bulk):
+            event, over = Failed(error, bulk=True), True
+        if over or isinstance(event, Filled):
             with self._changed:
                 if self._bulk is bulk:
                     self._bulk = None

@@ -107,14 +107,24 @@ class Source:
         ValueError
             If there is no such channel or time point.
         """
+        volume: da.Array = self.data[self.lead(channel, time)]
+        return volume
+
+    def lead(self, channel: int = 0, time: int = 0) -> tuple[int, ...]:
+        """Return the indices of one channel at one time along the leading axes.
+
+        Raises
+        ------
+        ValueError
+            If there is no such channel or time point.
+        """
         asked = (("t", "time point", time, self.n_times), ("c", "channel", channel, self.n_channels))
         for _, word, number, count in asked:
             if not 0 <= number < count:
                 raise ValueError(
                     f"{self.name} has no {word} {number}: it has {count}, so ask for one of 0 to {count - 1}."
                 )
-        volume: da.Array = self.data[tuple(number for axis, _, number, _ in asked if axis in self.axes)]
-        return volume
+        return tuple(number for axis, _, number, _ in asked if axis in self.axes)
 
     def describe(self) -> dict[str, Any]:
         """Say what the image is, in values that JSON can hold.

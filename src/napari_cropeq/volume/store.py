@@ -8,9 +8,8 @@ others, made as soon as what they are the means of is there.
 from __future__ import annotations
 
 import errno
-import threading
+import functools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from napari_cropeq.volume.shards import Shards, create_array, fitted
 from napari_cropeq.volume.sketch import Sketch
 from napari_cropeq.volume.superres import Lead, SuperResolution
 from napari_cropeq.volume.tile_store import Tile
+from napari_cropeq.volume.write_queue import WriteQueue
 
 __all__ = ["BULK", "DiskStore", "sweep", "telling", "told", "unfinished"]
 
@@ -39,7 +39,6 @@ BULK: IntTriple = (128, 256, 256)
 """A shard: computed, written and journalled as one; recompute falls with size."""
 
 FORMAT = 1
-WAITING = 2  # shards that may wait to be written: what is computed must not outrun the disk
 DECODED = 2**28  # bytes of decoded chunks
 MODEL = "model.safetensors"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -131,10 +130,7 @@ class DiskStore:
         self.permit = Permit(self.partial)
         self.damaged: list[tuple[int, Lead, IntTriple]] = []
         self.finished = self._held = False
-        self._pending: dict[Tile, npt.NDArray[Any]] = {}
-        self._writer: ThreadPoolExecutor | None = None
-        self._room = threading.Semaphore(WAITING)
-        self._error: BaseException | None = None
+        self._queue = WriteQueue(functools.partial(self._write, 0), lambda error: told(error, self.partial.name))
         with self._lock.beginning():
             self._lock.acquire()
             try:
@@ -164,13 +160,13 @@ class DiskStore:
         return self.levels[0].grid
 
     def __contains__(self, tile: Tile) -> bool:
-        return tile in self.levels[0] or tile in self._pending
+        return tile in self.levels[0] or tile in self._queue
 
     def __len__(self) -> int:
         return len(self.levels[0])
 
     def __iter__(self) -> Iterator[Tile]:
-        return iter(self.levels[0].done | set(self._pending))
+        return iter(self.levels[0].done | set(self._queue))
 
     @property
     def level0(self) -> Any:
@@ -184,7 +180,7 @@ class DiskStore:
 
     def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
         """Read ``part`` (absolute SR voxels) of a finished tile, else None."""
-        waiting = self._pending.get(tile)
+        waiting = self._queue.get(tile)
         if waiting is not None:
             return waiting[part.relative_to(self.grid.box(tile[1]).start).slices]
         return self.levels[0].read(tile, part)
@@ -197,13 +193,8 @@ class DiskStore:
         OSError
             If an earlier one could not be written.
         """
-        self._check_writer()
-        self._room.acquire()
-        self._pending[tile] = voxels
+        self._queue.put(tile, voxels)
         self.sketch.put(tile[0], self.grid.box(tile[1]), voxels)
-        if self._writer is None:  # of the priority of the thread that computes
-            self._writer = ThreadPoolExecutor(1, "cropeq store")
-        self._writer.submit(self._write_pending, tile).add_done_callback(self._written)
 
     def flush(self) -> None:
         """Wait until all tiles are on the disk.
@@ -213,10 +204,7 @@ class DiskStore:
         OSError
             If one could not be written.
         """
-        if self._writer is not None:
-            self._writer.shutdown()
-            self._writer = None
-        self._check_writer()
+        self._queue.flush()
 
     def take(self, record: Record) -> None:
         """Claim a shard that another process has written for this one.
@@ -315,10 +303,7 @@ class DiskStore:
         if self.permit.word:
             with suppress(BlockingIOError):  # who goes on waits for it again
                 self.permit.revoke()
-        if self._writer is not None:
-            self._writer.shutdown(cancel_futures=True)
-            self._writer = None
-        self._pending.clear()
+        self._queue.drop()
         self._journal.close()
         if self._held and not len(self) and not self.damaged and self._journal.part[1] == 1:
             self._remove()
@@ -388,23 +373,6 @@ class DiskStore:
         self.sketch = Sketch(self.shape[:-3], int_triple(self.shape[-3:]), self._dtype)
 
     # -- writing -----------------------------------------------------------------------------------
-
-    def _check_writer(self) -> None:
-        if self._error is not None:
-            self._pending.clear()  # first, so that the writer tries none of it
-            error, self._error = self._error, None
-            raise told(error, self.partial.name) from error
-
-    def _write_pending(self, tile: Tile) -> None:
-        voxels = self._pending.get(tile)
-        if self._error is None and voxels is not None:  # after a failure nothing is tried: the disk is full, or gone
-            self._write(0, tile, voxels)
-            self._pending.pop(tile, None)
-
-    def _written(self, future: Future[None]) -> None:
-        self._room.release()
-        if not future.cancelled() and future.exception() is not None:
-            self._error = future.exception()
 
     def _write(self, number: int, tile: Tile, voxels: npt.NDArray[Any]) -> None:
         self._journal.add(self.levels[number].write(tile, voxels))

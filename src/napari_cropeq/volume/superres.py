@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_cropeq.core.exactness import Exactness
 from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, check_shape, guess_axial
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation, sample
-from napari_cropeq.core.predict import Exactness, Predictor, convert, never
+from napari_cropeq.core.predict import Predictor, convert, never
 from napari_cropeq.volume.bricks import CAP, Bricks
 from napari_cropeq.volume.image_info import ImageInfo
 from napari_cropeq.volume.sources import Source, check_volume
@@ -175,7 +176,7 @@ class SuperResolution:
         scale = self._normalisations[self._channel(first)]
         self._predictor = Predictor(model.network, self.acquisition, self.volume(first), scale, planes, device)
         self.planes = self._predictor.planes
-        self._over = lru_cache(maxsize=4)(self._make_predictor)
+        self._predictors = lru_cache(maxsize=4)(self._make_predictor)
 
     @property
     def leads(self) -> list[Lead]:
@@ -191,6 +192,11 @@ class SuperResolution:
     def exactness(self) -> Exactness:
         """What the check of the device found."""
         return self._predictor.exactness
+
+    @property
+    def side_by_side(self) -> int:
+        """How many boxes are best computed at the same time, in bulk."""
+        return self._predictor.side_by_side
 
     @property
     def nbytes(self) -> int:
@@ -223,6 +229,10 @@ class SuperResolution:
         """Return the source volume (z, y, x) at ``lead``, lazily."""
         return self._bricks(lead)
 
+    def predictor(self, lead: Lead) -> Predictor:
+        """Return what computes the SR voxels of the volume at ``lead``, before they are converted."""
+        return self._predictors(lead)
+
     def compute(
         self, lead: Lead, box: Box, stop: Callable[[], bool] = never, held: Held | None = None
     ) -> npt.NDArray[Any]:
@@ -244,7 +254,7 @@ class SuperResolution:
         StoppedError
             If ``stop`` returned True before the end.
         """
-        predictor = self._over(lead)
+        predictor = self.predictor(lead)
         if held is not None:
             predictor = predictor.over(held, predictor.normalisation)
         return convert(predictor(box, stop), self.dtype)
@@ -252,7 +262,7 @@ class SuperResolution:
     def hold(self, lead: Lead, box: Box) -> Held:
         """Read all that the SR voxels of ``box``, or of parts of it, are made of."""
         volume = self.volume(lead)
-        read = self._over(lead).source_box(box).intersect(Box.whole(volume.shape))
+        read = self.predictor(lead).source_box(box).intersect(Box.whole(volume.shape))
         assert read is not None
         return Held(volume.shape, read, np.asarray(volume[read.slices]))
 
@@ -294,7 +304,7 @@ class SuperResolution:
 
     def interpolated(self, lead: Lead, box: Box) -> npt.NDArray[Any]:
         """Return the quintic interpolation of ``box`` (z, y, x) in the result's dtype."""
-        return convert(self._over(lead).interpolated(box), self.dtype)
+        return convert(self.predictor(lead).interpolated(box), self.dtype)
 
     def describe(self) -> dict[str, Any]:
         """Return what decides the result, as JSON values."""

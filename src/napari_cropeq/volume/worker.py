@@ -387,7 +387,7 @@ class TileWorker:
         assert self._scheduler is not None and self.result is not None and self._ahead is not None
         self.filling = store
         compute = Reuse(lambda: [s for s in self.finished_stores() if s is not store], self._ahead.compute)
-        self._scheduler.run_all(store, self.result.leads, compute, self._ahead)
+        self._scheduler.run_all(store, self.result.leads, compute, self._ahead, self.result.side_by_side)
 
     def _released(self) -> Iterator[None]:
         self.release()

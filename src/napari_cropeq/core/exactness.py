@@ -1,0 +1,105 @@
+"""Whether tiles have the bits of the whole on a device: tried, not assumed."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from napari_cropeq.core.crew import Crew
+from napari_cropeq.core.network import Network, build_network, use_channels_last
+
+__all__ = ["Exactness", "check_exactness", "reproducible", "same_bits_side_by_side"]
+
+HEIGHT, WIDTH = 64, 56  # of what is tried
+
+
+@dataclass(frozen=True, slots=True)
+class Exactness:
+    """What the check of a device found: the largest |tile - whole| for normalised intensities."""
+
+    device: str
+    epsilon: float
+
+    @property
+    def bit_exact(self) -> bool:
+        """Whether tiles of every shape tried had the bits of the whole."""
+        return self.epsilon == 0
+
+    def __str__(self) -> str:
+        return f"bit-exact on {self.device}" if self.bit_exact else f"≤ {self.epsilon:.0e} on {self.device}"
+
+
+def check_exactness(network: Network, device: torch.device) -> Exactness:
+    """Compare tiles of several shapes and batches with the whole, on the actual device and dtype.
+
+    Weights do not decide which kernels a backend picks, so the answer is kept for networks of one shape.
+    """
+    dtype = next(network.parameters()).dtype
+    shape = (network.filters, network.blocks, network.kernel, network.subpositions)
+    return _check_exactness(network.kind, shape, device, dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_exactness(
+    kind: str, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype
+) -> Exactness:
+    network, image = _trial(kind, shape, device, dtype)
+    high, wide = 2 * network.axial_halo, 2 * network.halo
+    each, epsilon = network.subpositions, 0.0
+    with reproducible(device):
+        whole = network.predict(image)
+        for rows, top, left, height, width in (
+            (3, 0, 0, HEIGHT, WIDTH),
+            (1, 0, 0, 1, 1),
+            (1, 5, 7, 17, 40),
+            (2, 31, 3, 33, 53),
+        ):
+            tile = network.predict(image[:rows, :, top : top + height + high, left : left + width + wide])
+            crop = whole[:rows, :, top * each : (top + height) * each, left : left + width]
+            epsilon = max(epsilon, float((tile - crop).abs().max()))
+    return Exactness(device.type, epsilon)
+
+
+def same_bits_side_by_side(network: Network, device: torch.device, size: int) -> bool:
+    """Return whether a crew of ``size`` threads, each with its share of torch's, gives the bits of one alone."""
+    shape = (network.filters, network.blocks, network.kernel, network.subpositions)
+    dtype = next(network.parameters()).dtype
+    return _same_bits(network.kind, shape, device, dtype, size, torch.get_num_threads())
+
+
+@functools.lru_cache(maxsize=64)
+def _same_bits(
+    kind: str, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype, size: int, threads: int
+) -> bool:
+    network, image = _trial(kind, shape, device, dtype)
+    whole, crew = network.predict(image), Crew(size)
+    try:
+        return all(torch.equal(whole, found.result()) for _, found in crew.map(network.predict, [image] * size))
+    finally:
+        crew.dismiss()
+
+
+def _trial(
+    kind: str, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype
+) -> tuple[Network, torch.Tensor]:
+    """Return a network of a shape, and three images (3, 1, axial, lateral) of noise for it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_network(kind, *shape).to(device=device, dtype=dtype)
+        torch.nn.init.normal_(network.tail.weight, std=0.1)  # an untrained tail is zero: every tile would agree
+        high, wide = 2 * network.axial_halo, 2 * network.halo
+        image = torch.randn(3, 1, HEIGHT + high, WIDTH + wide, dtype=dtype).to(device)
+    use_channels_last(network)
+    network.requires_grad_(False)
+    return network, image
+
+
+def reproducible(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which CUDA convolves deterministically, without autotuning and without TF32."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

@@ -1,0 +1,102 @@
+"""Threads side by side: everything in order, torch's threads shared, and nothing that outlives them."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from napari_cropeq.core.crew import Crew
+
+SIZES = [pytest.param(size, id=f"{size} threads") for size in (1, 2, 3)]
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=SIZES)
+def crew(request, four_threads):
+    crew = Crew(request.param)
+    yield crew
+    crew.dismiss()
+
+
+def test_results_come_in_the_order_of_the_items(crew):
+    def slow(number: int) -> int:
+        time.sleep(0.02 * (number % 3 == 0))
+        return number**2
+
+    found = [(item, done.result()) for item, done in crew.map(slow, iter(range(20)))]
+    assert found == [(n, n**2) for n in range(20)]
+
+
+def test_what_is_raised_is_raised_for_its_item_only(crew):
+    def odd(number: int) -> int:
+        if number % 2:
+            return number
+        raise ValueError(f"Got {number}")
+
+    for item, done in crew.map(odd, range(6)):
+        if item % 2:
+            assert done.result() == item
+        else:
+            with pytest.raises(ValueError, match=f"Got {item}"):
+                done.result()
+
+
+@pytest.mark.parametrize(("size", "ahead"), [(1, 0), (2, 2), (3, 3)])
+def test_items_are_taken_only_as_they_are_needed(four_threads, size, ahead):
+    taken, crew = [], Crew(size)
+
+    def items():
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    steps = crew.map(lambda number: number, items())
+    for consumed in range(1, 10):
+        next(steps)
+        assert len(taken) == consumed + ahead
+    crew.dismiss()
+
+
+@pytest.mark.parametrize(("size", "each"), [(2, 2), (3, 1), (5, 1)])
+def test_torchs_threads_are_shared_and_given_back(four_threads, size, each):
+    crew, meet = Crew(size), threading.Barrier(size)
+
+    def threads(_: int) -> int:
+        meet.wait()  # one item for each thread
+        torch.nn.functional.conv2d(torch.zeros(1, 1, 64, 64), torch.zeros(1, 1, 3, 3))
+        return torch.get_num_threads()
+
+    assert [done.result() for _, done in crew.map(threads, range(size))] == [each] * size
+    crew.dismiss()
+    found = []
+    later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert torch.get_num_threads() == 4 and found == [4]
+
+
+def test_a_crew_that_is_dismissed_ends(four_threads):
+    before, crew, begun = threading.active_count(), Crew(2), threading.Event()
+
+    def wait(_: int) -> None:
+        begun.set()
+        while not crew.over:
+            time.sleep(0.001)
+
+    steps = crew.map(wait, range(10))
+    threading.Thread(target=lambda: begun.wait() and crew.dismiss()).start()
+    next(steps)[1].result()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before

@@ -88,16 +88,8 @@ def export(
     ValueError
         If the name's suffix is unknown, the source holds NaN, or an unfinished store was begun with something else.
     """
-    path = Path(path)
-    if tile is not None and tile < 8:
-        raise ValueError(f"Got tiles of {tile} voxels, expected at least 8: choose larger ones.")
-    share = Share(*part_of)
-    if existing == "overwrite" and share.count > 1:
-        raise ValueError(
-            "Got --overwrite for work that is shared, expected --resume or nothing: remove the old output."
-        )
-    if cluster is not None and share.count > 1:
-        raise ValueError("Got a cluster and --shard-id, expected one of the two: a scheduler shares the work.")
+    path, share = Path(path), Share(*part_of)
+    check_options(tile, existing, share, cluster)
     if cluster is not None:
         check_source(result)
     check_output(path, "resume" if share.count > 1 else existing)
@@ -125,6 +117,18 @@ def export(
     finally:
         ahead.close()
         store.release()
+
+
+def check_options(tile: int | None, existing: str, share: Share, cluster: Cluster | None) -> None:
+    """Raise ValueError for options of :func:`export` that do not go together."""
+    if tile is not None and tile < 8:
+        raise ValueError(f"Got tiles of {tile} voxels, expected at least 8: choose larger ones.")
+    if existing == "overwrite" and share.count > 1:
+        raise ValueError(
+            "Got --overwrite for work that is shared, expected --resume or nothing: remove the old output."
+        )
+    if cluster is not None and share.count > 1:
+        raise ValueError("Got a cluster and --shard-id, expected one of the two: a scheduler shares the work.")
 
 
 def _events(

@@ -1,0 +1,90 @@
+"""Tiles that wait to be written: few of them, readable meanwhile, and none after a failure."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from napari_cropeq.volume.write_queue import WAITING, WriteQueue
+
+TILES = [((), (0, 0, x)) for x in range(8)]
+
+
+class Disk:
+    """Writes tiles once it is let, and fails from then on when it is full."""
+
+    def __init__(self, full: bool = False) -> None:
+        self.full, self.ready, self.tried = full, threading.Event(), []
+        self.queue = WriteQueue(self.write, lambda error: ValueError(f"told: {error}"))
+
+    def write(self, tile, voxels) -> None:
+        assert self.ready.wait(10)
+        self.tried.append((tile, int(voxels[0, 0, 0])))
+        if self.full:
+            raise OSError("full")
+
+    def put(self, number: int) -> None:
+        self.queue.put(TILES[number], np.full((1, 1, 1), number))
+
+
+@pytest.fixture
+def no_writer_is_left():
+    yield
+    assert not [t for t in threading.enumerate() if t.name.startswith("cropeq store")]
+
+
+@pytest.mark.usefixtures("no_writer_is_left")
+def test_tiles_are_written_in_their_order_and_read_meanwhile():
+    disk = Disk()
+    for number in range(WAITING):
+        disk.put(number)
+    assert list(disk.queue) == TILES[:WAITING] and disk.queue.get(TILES[1]).item() == 1
+    disk.ready.set()
+    disk.queue.flush()
+    assert disk.tried == [(TILES[n], n) for n in range(WAITING)]
+    assert list(disk.queue) == [] and disk.queue.get(TILES[1]) is None
+
+
+@pytest.mark.usefixtures("no_writer_is_left")
+def test_whoever_is_ahead_of_the_disk_waits():
+    disk = Disk()
+    thread = threading.Thread(target=lambda: [disk.put(n) for n in range(WAITING + 2)])
+    thread.start()
+    thread.join(0.3)
+    assert thread.is_alive() and list(disk.queue) == TILES[:WAITING]
+    disk.ready.set()
+    thread.join(10)
+    disk.queue.flush()
+    assert not thread.is_alive() and len(disk.tried) == WAITING + 2
+
+
+@pytest.mark.parametrize("asked", ["put", "flush"])
+@pytest.mark.usefixtures("no_writer_is_left")
+def test_after_a_failure_nothing_is_tried_until_it_has_been_told(asked):
+    disk = Disk(full=True)
+    for number in range(WAITING):
+        disk.put(number)
+    disk.ready.set()
+    with pytest.raises(ValueError, match="told: full"):
+        if asked == "flush":
+            disk.queue.flush()
+        else:
+            while True:
+                disk.put(WAITING)
+    assert [tile for tile, _ in disk.tried] == TILES[:1] and list(disk.queue) == []
+    disk.full = False
+    disk.put(5)
+    disk.queue.flush()
+    assert disk.tried[1:] == [(TILES[5], 5)]
+
+
+@pytest.mark.usefixtures("no_writer_is_left")
+def test_what_is_dropped_is_not_written():
+    disk = Disk()
+    for number in range(WAITING):
+        disk.put(number)
+    threading.Timer(0.2, disk.ready.set).start()
+    disk.queue.drop()
+    assert list(disk.queue) == [] and len(disk.tried) == 1, "the one under way is finished"

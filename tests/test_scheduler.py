@@ -279,6 +279,20 @@ def test_a_tile_that_cannot_be_computed_is_left_out_of_all(monkeypatch, crew):
     assert len(memory) == memory.grid.count - failed[0].box.size // np.prod(memory.grid.tile)
 
 
+@CREWS
+@pytest.mark.parametrize("bad", [(0, 0, 0), (0, 64, 0), (64, 64, 0)], ids=["first", "middle", "last"])
+def test_of_a_tile_with_a_part_that_cannot_be_computed_nothing_is_put(monkeypatch, crew, bad):
+    monkeypatch.setattr(filling, "RETRIES", (0.0, 0.0))
+    memory, compute = MemoryStore((128, 256, 128), (128, 128, 128)), broken_at(bad)
+    scheduler = Scheduler(PART)
+    scheduler.run_all(memory, [()], compute, side_by_side=crew)
+    *events, filled = scheduler.run()
+    assert [type(event) for event in events if not isinstance(event, Done)] == [Failed]
+    assert list(memory) == [((), (0, 1, 0))] and len(filled.failures) == 1
+    box = memory.grid.box((0, 1, 0))
+    assert np.array_equal(memory.read(((), (0, 1, 0)), box), coordinates((128, 256, 128))[box.slices])
+
+
 def test_a_source_that_comes_back_is_read():
     asked = []
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from napari_cropeq.evidence import network_table, verification_page
 from napari_cropeq.evidence.evaluation import methods, write_json
-from napari_cropeq.evidence.evaluation_table import decibels, gain_of, markdown, result_table
+from napari_cropeq.evidence.evaluation_table import NONE, TABLE, decibels, gain_of, markdown, result_rows
 from napari_cropeq.evidence.spread import spread_table
 from napari_cropeq.volume.machine import describe_machine, load_average
 from training import ROOT, VOLUMES, copy_cells, find_data
@@ -144,7 +144,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "commands": commands,
         "figure_5": figure_5,
         "spread": lambda: spread_table(kept("evaluation")["summary"]),
-        "mri": lambda: result_table(in_order(kept("mri")["cells"])),
+        "mri": mri,
         "brain": brain,
     }
     for step in steps():
@@ -184,8 +184,16 @@ def agreement(name: str) -> str:
     """Return tiles against the whole, and what is said of it."""
     report = kept(name)
     rows = [verification_page.cells(row) for row in report["rows"]]
-    said = verification_page.conclusion(report["rows"], report["compared"]["data_range"])
+    said = verification_page.conclusion(report["rows"])
     return markdown(verification_page.HEADER, rows) + "".join(f"\n{sentence}\n" for sentence in said)
+
+
+def mri() -> str:
+    """Return the scores of the MRI volume, and how many patches each network was shown."""
+    cells = in_order(kept("mri")["cells"])
+    patches = [NONE if cell["training"] is None else f"{cell['training']['patches']}" for cell in cells]
+    rows = [[*row[1:], seen] for row, seen in zip(result_rows(cells), patches, strict=True)]
+    return markdown((*TABLE[1:], "patches seen"), rows)
 
 
 def in_order(cells: list[Any]) -> list[Any]:

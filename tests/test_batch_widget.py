@@ -92,6 +92,13 @@ def test_files_and_patterns(viewer, qtbot, folder):
     assert everything(folder.parent / "out") == ["c_SR.ome.zarr"]
 
 
+def test_a_destination_that_is_not_there_is_made(viewer, qtbot, folder):
+    batch = opened(viewer, folder / "c.*", a_model())
+    batch.destination.value = folder.parent / "new"
+    assert run(qtbot, batch).startswith("1 done, in ")
+    assert everything(folder.parent / "new") == ["c_SR.ome.zarr"]
+
+
 def test_selected_layers(viewer, qtbot, tmp_path):
     """Where they lie in the world is kept; only those selected are taken."""
     scale, units = (4.0, 1.0, 1.0), ["um"] * 3

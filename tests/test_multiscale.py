@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pytest
 import tifffile
@@ -17,6 +18,8 @@ from conftest import textured_volume
 from napari_cropeq.gui import reader
 from napari_cropeq.gui.layers import source_of
 from napari_cropeq.volume import sources, tiff
+from napari_cropeq.volume.image_file import write_image
+from napari_cropeq.volume.image_info import ImageInfo
 from napari_cropeq.volume.sources import open_source
 
 SIZES = {f"PhysicalSize{a}": s for a, s in zip("ZYX", (2.0, 0.5, 0.5), strict=True)}
@@ -204,3 +207,19 @@ def test_a_window_shows_a_coarser_level_and_reads_no_whole_plane(viewer, qtbot, 
     fine = [size for width, size in read if width == 2048]
     assert fine and sum(fine) < 2048 * 2048 / 2
     assert [level.shape for level in source_of(layer).levels] == [level.shape for level in levels]
+
+
+@pytest.mark.parametrize("suffix", [".ome.tif", ".ome.zarr"])
+def test_a_volume_far_from_the_origin_is_seen(viewer, tmp_path, suffix):
+    """napari guesses contrast limits from the plane at the world's origin, where such a volume has nothing."""
+    voxels = textured_volume((8, 64, 72))
+    image = ImageInfo("zyx", (2.0, 1.0, 1.0), "micrometer", translate=(50.0, 10.0, 20.0), name="far")
+    write_image(da.from_array(voxels, chunks=(4, 64, 64)), tmp_path / f"far{suffix}", image)
+    (layer,) = viewer.open(str(tmp_path / f"far{suffix}"), plugin="napari-cropeq")
+    assert np.allclose(layer.translate, (50, 10, 20))
+    assert layer.contrast_limits == [voxels[4].min(), voxels[4].max()]
+
+
+@pytest.mark.parametrize("middle", [np.full((64, 64), 7.0), np.full((64, 64), np.nan)], ids=["constant", "nan"])
+def test_where_nothing_is_to_be_seen_limits_are_left_to_napari(middle):
+    assert reader._limits(np.stack([np.zeros((64, 64)), middle])) is None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from conftest import a_source, random_network, textured_volume
 from files import a_stack, everything
@@ -169,6 +170,26 @@ def test_the_command(tmp_path, capsys):
     page = (out / "verify.html").read_text()
     assert page.count("data:image/png;base64,") == 3 and "http" not in page.replace("https://", "http://")
     assert "Tiles against the whole: s<" in page and "all</td>" in page
+
+
+def test_tiles_that_do_not_meet_are_left_out(tmp_path, capsys):
+    words = verify(tmp_path, "--rows", 1)
+    words[words.index("24,40")] = "24,640,900"
+    call(*words)
+    assert "Tiles of 640, 900 are left out: in planes of " in capsys.readouterr().err
+    assert {row["tile"] for row in json.loads((tmp_path / "out" / "verify.json").read_text())["rows"]} == {24}
+    words[words.index("24,640,900")] = "640,900"
+    call(*words, code=1)
+    assert "Got tiles of 640 for planes of " in capsys.readouterr().err
+
+
+def test_a_file_that_does_not_say_its_voxel_size(tmp_path, capsys):
+    tifffile.imwrite(tmp_path / "s.ome.tif", STACK, photometric="minisblack", metadata={"axes": "ZYX"})
+    saved(tmp_path / "m.safetensors")
+    call(*verify(tmp_path, "--rows", 1), code=1)
+    assert "give it (command line: --voxel-size Z Y X)" in capsys.readouterr().err
+    call(*verify(tmp_path, "--rows", 1, "--voxel-size", 4, 1, 1))
+    assert "every one of " in capsys.readouterr().out
 
 
 def test_one_wrong_voxel_beside_a_tile_border_is_found(tmp_path, capsys, monkeypatch):

@@ -196,3 +196,14 @@ def test_a_check_can_be_ended_at_any_time(viewer, qtbot, preferences_file, no_th
     else:
         viewer.close()
     qtbot.waitUntil(lambda: not work_threads(), timeout=TIMEOUT)
+
+
+def test_a_view_in_which_no_tiles_meet_is_refused(viewer, qtbot):
+    """One tile is the whole of it: that would prove nothing, for a zero-padded network either."""
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel = open_panel(viewer)
+    panel.tile.value = 4096
+    for button in ("verify", "against_padded"):
+        panel.buttons[button].native.click()
+        assert "in which no two of them meet: choose tiles of " in panel.message.text()
+    assert not panel.busy and differences(viewer) == []

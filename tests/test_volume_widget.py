@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dask.array as da
 import numpy as np
 import pytest
 from napari.utils.progress import progress
@@ -11,8 +12,11 @@ from napari_cropeq.gui.run_clock import RunClock, in_words
 from napari_cropeq.gui.unfinished_layer import UNFINISHED
 from napari_cropeq.volume import pyramid
 from napari_cropeq.volume import store as storing
+from napari_cropeq.volume.export import export
 from napari_cropeq.volume.image_file import write_image
+from napari_cropeq.volume.image_info import ImageInfo
 from napari_cropeq.volume.sources import open_source
+from napari_cropeq.volume.superres import SuperResolution
 from window import TIMEOUT, cells, dock, model_for
 
 
@@ -152,6 +156,48 @@ def test_resume_from_file_open(viewer, qtbot, tmp_path, source_is):
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     assert is_the_result(path, volume.result.result) and layer not in viewer.layers
     assert len([la for la in viewer.layers if la.name == "cells"]) == 1
+
+
+@pytest.mark.parametrize("source_is", ["in its place", "gone"])
+def test_a_store_of_several_channels_is_resumed(viewer, qtbot, tmp_path, source_is):
+    """No layer holds its source together: it goes on straight from the file."""
+    voxels = np.stack([cells((40, 64, 96)), cells((40, 64, 96))[:, ::-1]])
+    image = ImageInfo("czyx", (2.5, 1.0, 1.0), "micrometer", name="two", channel_names=("one", "other"))
+    write_image(da.from_array(voxels, chunks=(1, 8, 64, 96)), tmp_path / "two.ome.tif", image)
+    result = SuperResolution(open_source(tmp_path / "two.ome.tif"), model_for(), device="cpu")
+    steps = export(result, tmp_path / "out.ome.zarr")
+    while next(steps).done == 0:
+        pass
+    steps.close()
+    if source_is == "gone":
+        (tmp_path / "two.ome.tif").rename(tmp_path / "elsewhere.ome.tif")
+    layers = viewer.open(tmp_path / "out.partial.ome.zarr", plugin="napari-cropeq")
+    volume = dock(viewer, "Volume")
+    assert volume.buttons["start"].text == "Resume"
+    volume.buttons["start"].native.click()
+    if source_is == "gone":
+        assert "expected that image in its place" in volume.message.text()
+        return
+    qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
+    assert not set(layers) & set(viewer.layers)
+    assert [layer.name for layer in viewer.layers] == ["out one", "out other"]
+    stored = open_source(tmp_path / "out.ome.zarr").data.compute()
+    for channel in range(2):
+        assert np.array_equal(stored[channel], result.compute((channel,), Box.whole(result.sr_shape)))
+
+
+def test_stopped_before_the_first_tile_nothing_is_kept(viewer, qtbot, tmp_path, monkeypatch):
+    monkeypatch.setattr(storing, "BULK", (128, 256, 256))
+    viewer.add_image(cells((60, 256, 256)), scale=(2.5, 1, 1), name="cells")
+    volume = dock(viewer, "Volume")
+    volume.session.use_model(model_for(filters=32), "a model")
+    volume.destination.value = tmp_path / "out.ome.zarr"
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.result.worker.filling is not None, timeout=TIMEOUT)
+    stopped(volume, qtbot)
+    assert volume.message.text() == "Stopped before the first tile was finished: nothing is kept."
+    qtbot.waitUntil(lambda: volume.buttons["start"].text == "Start", timeout=TIMEOUT)
+    assert list(tmp_path.glob("*.partial.*")) == []
 
 
 def test_at_the_end_the_levels_are_the_stores_own(viewer, qtbot, tmp_path, monkeypatch):

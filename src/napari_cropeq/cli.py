@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
     mip = add_mip(commands, _progress)
 
-    for command in (train, export, mip):
+    for command in (train, export, mip, verify):
         command.add_argument("--voxel-size", type=float, nargs=3, metavar=("Z", "Y", "X"), help="instead of the file's")
     for command in (info, train, export):
         command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import shlex
 import sys
@@ -62,10 +63,14 @@ def _verify(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     from napari_cropeq.volume.sources import open_source
 
     source = open_source(arguments.input)
+    if arguments.voxel_size:
+        unit = "micrometer" if source.unit == "pixel" else source.unit
+        source = dataclasses.replace(source, voxel_size=tuple(arguments.voxel_size), unit=unit)
     where = (arguments.channel, arguments.time, arguments.planes, arguments.device)
     own = Slices(Model.load(arguments.model), source, *where)
     box = middle(own.predictor.sr_shape, own.in_plane, arguments.rows or None, arguments.side)
-    tiles = arguments.tiles or tiles_for(box, own.in_plane)
+    sides = [box.shape[axis] for axis in own.in_plane]
+    tiles = tiles_for(box, own.in_plane) if arguments.tiles is None else _fitting(arguments.tiles, sides)
     Verification([own], tiles, arguments.out, box)  # what it refuses, it refuses before a training
     try:
         with show() as update:
@@ -83,10 +88,20 @@ def _verify(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     failed = [row for row in report["rows"] if not row["as_promised"]]
     if not arguments.json:
         print(markdown(HEADER, [cells(row) for row in report["rows"]]), end="")
-        for sentence in conclusion(report["rows"], report["compared"]["data_range"]):
+        for sentence in conclusion(report["rows"]):
             print(sentence)
         print(f"{arguments.out}: {', '.join(files)}")
     return report | {"files": [str(arguments.out / name) for name in files], "failed": len(failed)}
+
+
+def _fitting(tiles: list[int], sides: list[int]) -> list[int]:
+    """Return those tiles that are smaller than the planes, telling of the others; all of them where none is."""
+    fitting = [tile for tile in tiles if tile < max(sides)]
+    left = ", ".join(str(tile) for tile in tiles if tile not in fitting)
+    if fitting and left:
+        planes = " x ".join(map(str, sides))
+        print(f"Tiles of {left} are left out: in planes of {planes} SR voxels no two of them meet.", file=sys.stderr)
+    return fitting or tiles
 
 
 def _baseline(arguments: argparse.Namespace, source: Source, model: Model, update: Callable[..., None]) -> Model:

@@ -41,7 +41,7 @@ class TilesFound:
     def sentence(self) -> str:
         """What was found, in words."""
         found, exactness = self.agreement, self.slices.exactness
-        what = f"Tiles of {self.tile} against whole planes, {found.voxels:,} voxels ({self.slices.kind} network)"
+        what = f"Tiles of {self.tile} against all at once, {found.voxels:,} voxels ({self.slices.kind} network)"
         if found.exact:
             return f"{what}: every voxel has the bits of the whole."
         told = f"{what}: {found.differing:,} voxels differ, by at most {found.largest:.3g}"

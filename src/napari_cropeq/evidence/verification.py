@@ -133,6 +133,7 @@ class Verification:
             "model": slices.model.fingerprint,
             "filters": slices.model.network.filters,
             "tile": tile,
+            "range": float(np.ptp(whole.voxels)),
             **asdict(found),
             "identical": found.identical,
             "seconds": round(tiled.seconds, 3),

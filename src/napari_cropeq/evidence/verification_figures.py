@@ -10,6 +10,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from napari_cropeq.evidence.picture import write_picture
+from napari_cropeq.evidence.slices import Voxels
 from napari_cropeq.evidence.verification import Row
 
 __all__ = ["draw_differences", "draw_mismatch", "draw_profiles"]
@@ -32,9 +33,11 @@ def draw_differences(rows: Sequence[Row], path: Path) -> None:
         whole = axes[down, 0]
         whole.imshow(row.whole, cmap="gray", vmin=np.percentile(row.whole, 0.5), vmax=np.percentile(row.whole, 99.5))
         whole.set_title(f"{row.values['network']}, all at once", fontsize=9)
+        whole.set_ylabel("axial", fontsize=9)
+        whole.set_xlabel("lateral", fontsize=9)
         shown = axes[down, across].imshow(row.tiled - row.whole, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        largest = row.values["largest"]
-        axes[down, across].set_title(f"tiles of {row.values['tile']}: |difference| ≤ {largest:.3g}", fontsize=9)
+        largest = float(np.abs(row.tiled - row.whole).max())
+        axes[down, across].set_title(f"tiles of {row.values['tile']}: here |difference| ≤ {largest:.3g}", fontsize=9)
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
@@ -44,29 +47,29 @@ def draw_differences(rows: Sequence[Row], path: Path) -> None:
 
 
 def draw_profiles(rows: Sequence[Row], path: Path) -> None:
-    """Draw intensities on a line across the tile border where the smallest tiles differ most, for each network."""
+    """Draw intensities on a line across the tile border where tiles differ most, axial or lateral, for each network."""
     networks = list(dict.fromkeys(row.values["network"] for row in rows))
     figure = Figure(figsize=(9, 3.2 * len(networks)))
     axes = figure.subplots(len(networks), 2, squeeze=False, width_ratios=(2, 1))
     figure.set_layout_engine("constrained")
-    worst = max(rows, key=lambda row: (float(np.abs(row.tiled - row.whole).max()), -row.values["tile"]))
-    line, border = _crossing(worst)
+    axis, line, border = max((_crossing(row, axis) for row in rows for axis in (0, 1)), key=lambda found: found[0])[1]
+    along = ("axial", "lateral")[axis]
     for number, network in enumerate(networks):
         own = [row for row in rows if row.values["network"] == network]
-        low, high = max(0, border - REACH), min(own[0].whole.shape[1], border + REACH)
+        low, high = max(0, border - REACH), min(own[0].whole.shape[axis], border + REACH)
         place = np.arange(low, high)
         lines, differences = axes[number]
-        lines.plot(place, own[0].whole[line, low:high], color="black", linewidth=2.5, alpha=0.5, label="all at once")
+        whole = _line(own[0].whole, axis, line)[low:high]
+        lines.plot(place, whole, color="black", linewidth=2.5, alpha=0.5, label="all at once")
         for row in own:
-            label = f"tiles of {row.values['tile']}"
-            lines.plot(place, row.tiled[line, low:high], linewidth=1, label=label)
-            differences.plot(place, (row.tiled - row.whole)[line, low:high], linewidth=1, label=label)
-        lines.axvline(border - 0.5, color="gray", linestyle=":", linewidth=1)
-        differences.axvline(border - 0.5, color="gray", linestyle=":", linewidth=1)
-        lines.set_title(f"{network}: across the tile border at {border}, line {line}", fontsize=9)
+            label, tiled = f"tiles of {row.values['tile']}", _line(row.tiled, axis, line)[low:high]
+            lines.plot(place, tiled, linewidth=1, label=label)
+            differences.plot(place, tiled - _line(row.whole, axis, line)[low:high], linewidth=1, label=label)
+        for drawn in (lines, differences):
+            drawn.axvline(border - 0.5, color="gray", linestyle=":", linewidth=1)
+            drawn.set_xlabel(f"SR voxel along the {along} axis")
+        lines.set_title(f"{network}: across the tile border at {along} voxel {border}", fontsize=9)
         differences.set_title("tile minus whole", fontsize=9)
-        lines.set_xlabel("SR voxel")
-        differences.set_xlabel("SR voxel")
         lines.set_ylabel("intensity")
         lines.legend(fontsize=8)
     write_picture(figure, path)
@@ -112,12 +115,18 @@ def _from_border(length: int, tile: int) -> npt.NDArray[np.int64]:
     return distances
 
 
-def _crossing(row: Row) -> tuple[int, int]:
-    """Return the line (axial) and the tile border (lateral) where tiles differ most from the whole."""
-    tile, difference = row.values["tile"], np.abs(row.tiled - row.whole)
-    borders = np.arange(tile, difference.shape[1], tile)
+def _line(image: Voxels, axis: int, number: int) -> Voxels:
+    """Return a line of a plane (axial, lateral) along an axis."""
+    return image[number] if axis else image[:, number]
+
+
+def _crossing(row: Row, axis: int) -> tuple[float, tuple[int, int, int]]:
+    """Return the largest |tile - whole| beside tile borders along an axis, and where: axis, line, border."""
+    difference = np.abs(row.tiled - row.whole)
+    difference = difference if axis else difference.T  # (line, along)
+    borders = np.arange(row.values["tile"], difference.shape[1], row.values["tile"])
     if not len(borders):  # tiles are as wide as the plane
-        return int(difference.max(axis=1).argmax()), difference.shape[1] // 2
+        return -1.0, (axis, 0, difference.shape[1] // 2)
     beside = np.maximum(difference[:, borders - 1], difference[:, borders])
     line, number = np.unravel_index(int(beside.argmax()), beside.shape)
-    return int(line), int(borders[number])
+    return float(beside.max()), (axis, int(line), int(borders[number]))

@@ -29,7 +29,7 @@ def cells(values: dict[str, Any]) -> list[str]:
     ]
 
 
-def conclusion(rows: Sequence[dict[str, Any]], data_range: float) -> list[str]:
+def conclusion(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Say for each network, in a sentence, whether its tiles are the whole."""
     found = []
     for network in dict.fromkeys(row["network"] for row in rows):
@@ -41,7 +41,8 @@ def conclusion(rows: Sequence[dict[str, Any]], data_range: float) -> list[str]:
                 f"{network}: in tiles of {tiles} every one of {own[0]['voxels']:,} voxels has the bits of the whole."
             )
         else:
-            share = f" ({100 * largest / data_range:.3g} % of the intensity range)" if data_range > 0 else ""
+            spread = own[0]["range"]
+            share = f" ({100 * largest / spread:.3g} % of the range of its intensities)" if spread > 0 else ""
             found.append(
                 f"{network}: in tiles of {tiles} up to {differing:,} of {own[0]['voxels']:,} voxels differ from the "
                 f"whole, by at most {largest:.3g}{share}."
@@ -62,7 +63,7 @@ def write_page(verification: Verification, command: str) -> list[str]:
     volume, compared, machine = report["volume"], report["compared"], report["machine"]
     page = Page(f"Tiles against the whole: {volume['name']}")
     page.command(command)
-    for sentence in conclusion(report["rows"], compared["data_range"]):
+    for sentence in conclusion(report["rows"]):
         page.text(sentence)
     page.table(HEADER, [cells(row) for row in report["rows"]])
     page.text(

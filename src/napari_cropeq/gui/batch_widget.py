@@ -126,6 +126,8 @@ class BatchWidget(Panel):
             return
         naming, settings, words = self._naming(), self._settings(), self._words()
         sources = self._sources() if self.images.value == LAYERS else None
+        if naming.folder.parent.is_dir() and not naming.folder.exists():
+            naming.folder.mkdir()
         self._batch, self._progress, self._stopped = None, None, False
         self._begun = time.monotonic()
 

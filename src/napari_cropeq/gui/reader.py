@@ -8,12 +8,15 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_cropeq.gui.unfinished_layer import UNFINISHED
 from napari_cropeq.volume.sources import COARSE_VOXELS, SUFFIXES, Source, open_source
 from napari_cropeq.volume.unfinished import Unfinished
 
 __all__ = ["get_reader", "layer_data"]
 
+PEEK = 2048  # largest side of what is read to say how bright a volume is shown, voxels
 LayerData = tuple[Any, dict[str, Any], str]
 
 
@@ -76,5 +79,22 @@ def layer_data(source: Source) -> list[LayerData]:
         data = [level[index] for level in levels]
         if len(data) > 1:
             options["multiscale"] = True
+        seen = _limits(levels[-1][index]) if any(translate) else None
+        if seen is not None:
+            options["contrast_limits"] = seen
         layers.append((data if len(data) > 1 else data[0], options, "image"))
     return layers
+
+
+def _limits(level: Any) -> tuple[float, float] | None:
+    """Return smallest and largest intensity in the middle plane ((t,) z, y, x); None where nothing is to be seen."""
+    middle = level[(*(0,) * (level.ndim - 3), level.shape[-3] // 2)]
+    first = [max(0, (n - PEEK) // 2) for n in middle.shape]
+    try:
+        plane = np.asarray(middle[tuple(slice(a, a + PEEK) for a in first)])
+    except (OSError, ValueError):  # what cannot be read is told when it is looked at
+        return None
+    known = plane[np.isfinite(plane)]
+    if not known.size or known.min() == known.max():
+        return None
+    return float(known.min()), float(known.max())

@@ -206,14 +206,14 @@ class Result(QObject):
     def pause_all(self, paused: bool = True) -> None:
         """Hold the run over the whole volume, or let it go on."""
         self.worker.pause_all(paused)
-        self.changed.emit()
+        self._tell()
 
     def stop_all(self) -> None:
         """Stop asking for every tile; what is finished stays."""
         self.worker.stop_all()
         self._waiting_to_run = False
         self._wanted.clear()
-        self.changed.emit()
+        self._tell()
 
     def close(self) -> None:
         """Stop the work and let go of the viewer; the layer, if it stays, keeps what it shows."""
@@ -228,7 +228,12 @@ class Result(QObject):
         if self.box is not None:
             self.box.hide()
         self._job.stop(wait=True)
-        self.changed.emit()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say that something has changed, unless the window has gone before its viewer."""
+        with contextlib.suppress(RuntimeError):
+            self.changed.emit()
 
     def _timer(self, milliseconds: int, call: Callable[[], None]) -> QTimer:
         timer = QTimer(self)
@@ -252,7 +257,7 @@ class Result(QObject):
             self.failed.emit(sentence(worker.failures.popleft().error))
         while worker.saved:
             self.saved.emit(str(worker.saved.popleft()))
-        self.changed.emit()
+        self._tell()
 
     def _add_layer(self, layer: Image) -> None:
         """Show the SR; a source that would shine through it, and double its intensities, is hidden."""
@@ -304,7 +309,7 @@ class Result(QObject):
         self._show_box()
         self.worker.look(self.view)
         self._refresh_timer.setInterval(FIRST_MS)
-        self.changed.emit()
+        self._tell()
 
     def _show_box(self) -> None:
         """Show a 3D view as a box of its own."""

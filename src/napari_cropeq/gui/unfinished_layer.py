@@ -9,9 +9,10 @@ from napari.layers import Image
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.gui.layers import source_of
+from napari_cropeq.volume.sources import Source, open_source
 from napari_cropeq.volume.unfinished import Unfinished
 
-__all__ = ["UNFINISHED", "remove_stale", "resume_from", "unfinished_in", "unfinished_layers"]
+__all__ = ["UNFINISHED", "remove_stale", "resume_from", "source_in_place", "unfinished_in", "unfinished_layers"]
 
 UNFINISHED = "unfinished"
 """Where a layer's metadata say which folder it shows."""
@@ -69,6 +70,23 @@ def _find(viewer: Any, store: Unfinished) -> Image | None:
         if layer.name == store.source.get("name") and list(data.shape) == list(store.source.get("shape", ())):
             return layer
     return None
+
+
+def source_in_place(store: Unfinished) -> Source:
+    """Return the source that a store was begun from, all channels, from where it was.
+
+    Raises
+    ------
+    ValueError, OSError
+        If it is not there any more, or cannot be read.
+    """
+    path = store.source.get("path")
+    if not path or not Path(path).exists():
+        raise ValueError(
+            f"Got {store.folder.name}, which was begun from {path or store.source.get('name')}, expected that image in "
+            "its place: put it there and press Resume again."
+        )
+    return open_source(path)
 
 
 def _open(viewer: Any, store: Unfinished) -> Image:

@@ -11,6 +11,7 @@ from napari.layers import Image
 
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
+from napari_cropeq.core.predict import plane_axes
 from napari_cropeq.evidence.baseline import Baseline, load_baseline
 from napari_cropeq.evidence.slices import Slices
 from napari_cropeq.evidence.tile_check import TileCheck, TilesFound
@@ -97,6 +98,12 @@ class VerifyWidget(ResultPanel):
         if view is None:
             raise ValueError(f"Got a view without '{layer.name}', expected some of it: move it into view.")
         box, folder = self._frame.seen(view, MOST), Preferences.read().make_cache_folder()
+        sides = [box.shape[a] for a in (acquisition.axial, *plane_axes(self.planes.value, acquisition.axial))]
+        if max(sides) <= self.tile.value:
+            raise ValueError(
+                f"Got tiles of {self.tile.value} for a view of {' x '.join(map(str, sides))} SR voxels, in which no "
+                f"two of them meet: choose tiles of {max(8, max(sides) // 2)} or less, or zoom out."
+            )
         where = dict(zip(source.axes[:-3], view.lead, strict=True))
         check = _Check(model, source, where.get("c", 0), where.get("t", 0), self.planes.value, box, self.tile.value)
         path = self.padded.value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,20 @@ from qtpy.QtWidgets import QLabel
 from napari_cropeq.gui.activity import Activity
 from napari_cropeq.gui.estimate_label import EstimateLabel
 from napari_cropeq.gui.jobs import Job
+from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.result_panel import ResultPanel
 from napari_cropeq.gui.run_clock import RunClock
-from napari_cropeq.gui.unfinished_layer import remove_stale, resume_from, unfinished_in, unfinished_layers
+from napari_cropeq.gui.unfinished_layer import (
+    remove_stale,
+    resume_from,
+    source_in_place,
+    unfinished_in,
+    unfinished_layers,
+)
 from napari_cropeq.volume.destination import check_output, output_kind
 from napari_cropeq.volume.export import ExportProgress, export
 from napari_cropeq.volume.store import unfinished
-from napari_cropeq.volume.superres import DTYPES
+from napari_cropeq.volume.superres import DTYPES, SuperResolution
 from napari_cropeq.volume.unfinished import Unfinished
 
 __all__ = ["VolumeWidget"]
@@ -61,6 +68,9 @@ class VolumeWidget(ResultPanel):
     def start(self) -> None:
         """Compute every tile, those in view first; an unfinished store is gone on with."""
         opened = self._opened()
+        if opened is not None and opened.channels > 1:
+            self._go_on_with(opened)
+            return
         if opened is not None:
             self._take_up(opened)
         path = self._path()
@@ -83,10 +93,14 @@ class VolumeWidget(ResultPanel):
     def stop(self) -> None:
         """Stop the run and the saving; finished tiles stay."""
         if self.result is not None and self._clock is not None:
+            some = self.result.worker.tiles[0] > 0
             self.result.stop_all()
             self._end_run()
             kept = f" in {self._partial()}" if self._partial() else ""
-            self.say(f"Stopped: finished tiles stay{kept}, and {self.buttons['start'].text} goes on from there.")
+            if some:
+                self.say(f"Stopped: finished tiles stay{kept}, and {self.buttons['start'].text} goes on from there.")
+            else:
+                self.say("Stopped before the first tile was finished: nothing is kept.")
         if self._saving is not None:
             self._saving.stop()
 
@@ -112,17 +126,33 @@ class VolumeWidget(ResultPanel):
             raise ValueError("Got a result that is still being prepared: wait a moment and press Save again.")
         whole = result.result
         computed = result.worker.finished_stores()
+        self._write(lambda: export(whole, path, existing=existing, computed=computed), path)
+
+    def _go_on_with(self, opened: Unfinished) -> None:
+        """Complete a store of several channels, which no layer holds together, straight from its source's file."""
+        if self._saving is not None:
+            raise ValueError("Got a second wish to save while one is under way: wait for it or press Stop.")
+        source, device = source_in_place(opened), Preferences.read().device
+
+        def work() -> Iterator[ExportProgress]:
+            result = SuperResolution(source, opened.model, None, opened.planes, device, opened.dtype)
+            yield from export(result, opened.output, existing="resume")
+
+        self._write(work, opened.output, shown=True)
+
+    def _write(self, work: Callable[[], Iterator[ExportProgress]], path: Path, shown: bool = False) -> None:
+        """Write a file in the background, and open it in the end if it is to be ``shown``."""
         complete: list[Path] = []
 
         def steps() -> Iterator[ExportProgress]:
-            yield from export(whole, path, existing=existing, computed=computed)
+            yield from work()
             complete.append(path)
 
         self._activity = self._activity or Activity(f"Saving {path.name}")
         self._saving = Job(steps)
         self._saving.progressed.connect(self._on_saving)
         self._saving.failed.connect(self.complain)
-        self._saving.ended.connect(lambda: self._on_saved(complete))
+        self._saving.ended.connect(lambda: self._on_saved(complete, shown))
         self.jobs[:] = [self._saving]
         self._saving.start()
 
@@ -180,14 +210,17 @@ class VolumeWidget(ResultPanel):
         if self._activity is not None:
             self._activity.show(progress.done / max(progress.total, 1), "Saving")
 
-    def _on_saved(self, complete: list[Path]) -> None:
+    def _on_saved(self, complete: list[Path], shown: bool) -> None:
         self._saving = None
         self._end_run()
         if not self.complaining:
             if complete:
                 self.say_saved(str(complete[0]))
+                if shown:
+                    self.viewer.open(str(complete[0]), plugin="napari-cropeq")
             else:
-                kept = self._partial()
+                opened = self._opened()
+                kept = self._partial() if opened is None else opened.folder.name
                 self.say(f"Saving stopped: what was done stays in {kept}, and Save goes on from there.")
 
     # -- choices -----------------------------------------------------------------------------------

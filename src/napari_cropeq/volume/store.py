@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import functools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -281,11 +282,13 @@ class DiskStore:
             raise ValueError(
                 f"Got {len(self)} finished tiles, expected {total}: run the volume to its end before saving it."
             )
-        for number, level in enumerate(self.levels[1:], 1):
-            for lead in self.leads:
-                for index in level.grid.indices(Box.whole(self._level_shape(number))):
-                    if (lead, index) not in level:
-                        self._build(number, (lead, index))
+        # In a thread of its own, so that Ctrl-C waits for a shard under way and breaks off nothing inside zarr.
+        with ThreadPoolExecutor(1, "cropeq levels") as builder:
+            for number, level in enumerate(self.levels[1:], 1):
+                for lead in self.leads:
+                    for index in level.grid.indices(Box.whole(self._level_shape(number))):
+                        if (lead, index) not in level:
+                            builder.submit(self._build, number, (lead, index)).result()
         self._sweep()
         for file in self.partial.rglob("zarr.json"):
             sync_file(file)

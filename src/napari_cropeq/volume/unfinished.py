@@ -57,6 +57,12 @@ class Unfinished:
             ) from error
 
     @property
+    def channels(self) -> int:
+        """How many channels it has."""
+        axes, shape = str(self.source.get("axes", "")), self.source.get("shape", ())
+        return int(dict(zip(axes, shape, strict=False)).get("c", 1))
+
+    @property
     def model(self) -> Model:
         """The model it was begun with.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 
@@ -152,6 +153,9 @@ def viewer(no_thread_is_left, make_napari_viewer, preferences_file, monkeypatch,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     # Beside other tests that fill the machine, work of idle priority would hardly be done.
     monkeypatch.setattr("napari_cropeq.gui.jobs.lower_priority", lambda: None)
+    # What earlier windows have left behind for good is not looked through again by each collection of garbage.
+    gc.collect()
+    gc.freeze()
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1200, 800)
     return viewer

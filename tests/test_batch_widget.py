@@ -95,6 +95,7 @@ def test_files_and_patterns(viewer, qtbot, folder):
 def test_a_destination_that_is_not_there_is_made(viewer, qtbot, folder):
     batch = opened(viewer, folder / "c.*", a_model())
     batch.destination.value = folder.parent / "new"
+    qtbot.waitUntil(lambda: batch.table.texts("Image") == ["c.ome.zarr"], timeout=TIMEOUT)
     assert run(qtbot, batch).startswith("1 done, in ")
     assert everything(folder.parent / "new") == ["c_SR.ome.zarr"]
 

@@ -24,6 +24,11 @@ def failing(error: BaseException):
 
 ERRORS = [
     pytest.param(ValueError("Got 1, expected 2: mend it."), "Got 1, expected 2: mend it.", id="ours"),
+    pytest.param(
+        ValueError("Got a, which exists: choose another (--output), or replace it (command line: --over Z Y)."),
+        "Got a, which exists: choose another, or replace it.",
+        id="options-of-the-command-line",
+    ),
     pytest.param(RuntimeError("broken"), "Got an unexpected error", id="RuntimeError"),
     pytest.param(torch.OutOfMemoryError("CUDA out of memory."), "Got too little memory", id="OutOfMemoryError"),
     pytest.param(RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Got too little memory", id="cpu-memory"),

@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         report = arguments.run(arguments)
     except KeyboardInterrupt as error:
+        # What zarr was about to do is left undone; Python would tell of it after the sentence.
+        warnings.filterwarnings("ignore", "coroutine", RuntimeWarning)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
         print(str(error) or "Interrupted.", file=sys.stderr)
         return 130
     except EXPECTED as error:
@@ -197,18 +201,22 @@ def _progress() -> Iterator[Callable[[str, float, str], None]]:
     """Give a function that shows ``(what, fraction, detail)`` with the time left, on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
 
     console = Console(stderr=True)
+    # Where the terminal is narrow, names and details are cut, times are not.
+    cut = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    whole = Column(no_wrap=True, min_width=7)
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.description}", table_column=cut),
+        BarColumn(bar_width=12),
+        TextColumn("{task.percentage:3.0f} %", table_column=Column(no_wrap=True, min_width=5)),
+        TimeElapsedColumn(table_column=whole),
+        TextColumn("left", table_column=Column(no_wrap=True, min_width=4)),
+        TimeRemainingColumn(table_column=whole),
+        TextColumn("{task.fields[detail]}", table_column=cut),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, expand=True) as progress:
         task = progress.add_task("starting", total=1.0, detail="")
 
         def update(what: str, fraction: float, detail: str) -> None:

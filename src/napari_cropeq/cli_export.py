@@ -212,7 +212,7 @@ def _tell(items: Sequence[Item], sentence: Callable[[BaseException], str]) -> No
 
     if len(items) == 1:
         told = f"{_size(items[0])} {items[0].facts.get('dtype')}, {items[0].facts.get('exactness')}"
-        ends = {"done": told, "shared": "this part is done, others are at work"}
+        ends = {"done": told, "shared": "this part is done; the last part to be done completes the output"}
         print(f"{items[0].output}: {ends.get(items[0].status, 'done already')}")
         return
     head = ("file", "output", "shape", "status", "seconds", "what is wrong")

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import os
+import re
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ __all__ = ["Job", "stop_all_jobs"]
 
 REPORT_SECONDS = 0.05
 SWITCH_SECONDS = 0.0005
+OPTION = re.compile(r" \((command line: )?--[^)]*\)")  # of the command line, which a window has not
 JOIN_SECONDS = 20.0
 
 _running: weakref.WeakSet[Job] = weakref.WeakSet()
@@ -174,4 +176,4 @@ def sentence(error: BaseException) -> str:
     if not isinstance(error, (ValueError, OSError, ArithmeticError, ImportError)):
         traceback.print_exception(error)
         return f"Got an unexpected error ({type(error).__name__}: {text[:160]}): please report it."
-    return text
+    return OPTION.sub("", text)

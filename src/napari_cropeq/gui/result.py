@@ -297,7 +297,7 @@ class Result(QObject):
             else:
                 self.worker.run_all(lambda: DiskStore(destination, result, existing=existing))
         except (ValueError, OSError) as error:
-            self.failed.emit(str(error))
+            self.failed.emit(sentence(error))
 
     def _look(self) -> None:
         if self._closed or self.layer is None:

@@ -55,7 +55,7 @@ class TileWorker:
         self._cache, self._source = cache, source
         self._next: tuple[Callable[[], SuperResolution], Hashable] | None = None
         self._lock = threading.RLock()
-        self._closed = False
+        self._closed = self._preparing = False
         self._scheduler: Scheduler | None = None
         self._sight: View | None = None
         self._tiles: list[Tile] = []  # in view and not there when it was looked at
@@ -214,12 +214,17 @@ class TileWorker:
     @property
     def looking(self) -> bool:
         """Whether tiles in view are still to come."""
-        return self._next is not None or (self._scheduler is not None and self._scheduler.looking)
+        return self._changing or (self._scheduler is not None and self._scheduler.looking)
 
     @property
     def busy(self) -> bool:
         """Whether anything is wanted."""
-        return self._next is not None or self._scheduler is None or not self._scheduler.idle
+        return self._changing or self._scheduler is None or not self._scheduler.idle
+
+    @property
+    def _changing(self) -> bool:
+        """Whether another model is wanted, or being prepared."""
+        return self._next is not None or self._preparing
 
     # -- the worker's thread ---------------------------------------------------------------------
 
@@ -229,6 +234,7 @@ class TileWorker:
             prepare, key = wanted
             result = prepare()
             scheduler = self._begin(result, key)
+            self._preparing = False
             if scheduler is None:  # closed, or another model wanted meanwhile
                 continue
             yield result
@@ -261,6 +267,7 @@ class TileWorker:
     def _take(self) -> tuple[Callable[[], SuperResolution], Hashable] | None:
         with self._lock:
             wanted, self._next = self._next, None
+            self._preparing = wanted is not None
             return None if self._closed else wanted
 
     def _begin(self, result: SuperResolution, key: Hashable) -> Scheduler | None:

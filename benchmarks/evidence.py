@@ -171,7 +171,7 @@ def commands() -> str:
 def machine_of(machine: dict[str, Any]) -> str:
     """Return a machine in words."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    return f"{machine['processor']}, {machine['cores']} cores, no GPU" * (machine["gpu"] is None) + f"; {versions}"
+    return f"{machine['processor']}, {machine['cores']} cores, {machine['gpu'] or 'no GPU'}; {versions}"
 
 
 def networks(name: str) -> str:

@@ -166,6 +166,16 @@ def test_outputs_that_are_there(viewer, qtbot, folder, existing, told):
     assert len(everything(folder.parent / "out")) == (1 if existing == "refuse" else 2)
 
 
+def test_a_listing_does_not_wipe_the_summary(viewer, qtbot, folder):
+    batch = opened(viewer, folder / "a.*", a_model())
+    batch._list_timer.setInterval(1000)  # longer than the work takes
+    batch.folder.value = folder / "c.*"
+    told = run(qtbot, batch)
+    assert told.startswith("1 done, in ")
+    qtbot.wait(1500)
+    assert batch.message.text() == told and batch.table.texts("Status") == ["done"]
+
+
 def many(tmp_path) -> None:
     """Write stacks that take long enough to be stopped at."""
     (tmp_path / "data").mkdir()

@@ -135,7 +135,8 @@ class BatchWidget(Panel):
             self._batch = Batch(find_images(words) if sources is None else sources, naming, settings)
             yield from self._batch.run()
 
-        self._listing += 1  # what is still being listed is of no interest any more
+        self._list_timer.stop()
+        self._listing += 1  # what is still being listed, or about to be, is of no interest any more
         self.bar.setValue(0)
         self.say("Looking at the images.")
         self._job = self.run(steps, self._on_progress, self._on_ended)

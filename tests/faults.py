@@ -53,7 +53,7 @@ SHARD = {
     "shard-folder-sync": "napari_cropeq.volume.shards:sync_folder",
     "digest": "napari_cropeq.volume.shards:digest_of",
     "claim": "napari_cropeq.volume.journal:Journal.add",
-    "level": "napari_cropeq.volume.store:DiskStore._build",
+    "level": "napari_cropeq.volume.levels:Levels._build",
 }
 END = {
     "levels": "napari_cropeq.volume.store:DiskStore.complete_levels",

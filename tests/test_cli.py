@@ -151,6 +151,27 @@ def test_float32_export_has_the_predictors_bits(tmp_path, planes, name):
     assert np.array_equal(np.asarray(open_source(tmp_path / name).data), exact.compute((), Box.whole(exact.sr_shape)))
 
 
+@pytest.mark.parametrize("names", [["a"], ["a", "b"]], ids=["one", "a-table"])
+def test_what_was_damaged_is_told_of(tmp_path, capsys, names):
+    (tmp_path / "data").mkdir()
+    model = a_model(tmp_path / "m.safetensors")
+    for name in names:
+        stack = write(tmp_path / "data" / f"{name}.ome.tif")
+        result = SuperResolution(open_source(stack), Model.load(model), device="cpu")
+        steps = export(result, tmp_path / f"{name}_SR.ome.zarr", tile=32)
+        while next(steps).done < 3:
+            pass
+        steps.close()
+    shard = next(path for path in (tmp_path / "a_SR.partial.ome.zarr" / "0" / "c").rglob("*") if path.is_file())
+    shard.write_bytes(shard.read_bytes()[:100])
+    words = ["export", str(tmp_path / "data"), "-m", str(model), "-o", f"{tmp_path}/", "--tile", "32", "--resume"]
+    assert main([*words, "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.count("1 damaged part made anew") == 1
+    assert np.array_equal(
+        np.asarray(open_source(tmp_path / "a_SR.ome.zarr").data), result.compute((), Box.whole(result.sr_shape))
+    )
+
+
 def test_the_same_training_twice_is_the_same_model(tmp_path, capsys):
     stack = write(tmp_path / "a.ome.tif")
     prints = []

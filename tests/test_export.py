@@ -23,6 +23,7 @@ from napari_cropeq.volume import ome_tiff, pyramid, store
 from napari_cropeq.volume.cache import MemoryStore
 from napari_cropeq.volume.destination import output_kind
 from napari_cropeq.volume.export import ExportProgress, export
+from napari_cropeq.volume.filling import Filling
 from napari_cropeq.volume.reuse import Reuse
 from napari_cropeq.volume.scheduler import Scheduler
 from napari_cropeq.volume.sources import open_source
@@ -364,8 +365,8 @@ def test_what_the_preview_computed_is_taken_over(tmp_path, monkeypatch):
     result = a_result(textured_volume((20, 50, 70)))
     expected = whole(result)
     memory = MemoryStore(result.sr_shape)
-    scheduler = Scheduler(result.bulk_part)
-    scheduler.run_all(memory, [()], result.compute)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, [()], result.bulk_part, result.compute))
     list(scheduler.run())
     with monkeypatch.context() as patch:
         patch.setattr(result, "compute", None)

@@ -15,6 +15,7 @@ from napari_cropeq.core.geometry import Box, source_positions
 from napari_cropeq.volume import bricks, lazy, overview, pyramid
 from napari_cropeq.volume.bricks import Bricks
 from napari_cropeq.volume.cache import MemoryStore
+from napari_cropeq.volume.filling import Filling
 from napari_cropeq.volume.lazy import LazyView
 from napari_cropeq.volume.scheduler import Scheduler
 from napari_cropeq.volume.sketch import Sketch
@@ -90,8 +91,8 @@ def test_some_tiles_are_exactly_these_voxels():
 
 def test_all_tiles_are_the_export():
     view, memory, _ = recorded_view(textured_volume((12, 50, 70)), dtype="float32")
-    scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], view.result.compute)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, [()], PART, view.result.compute))
     list(scheduler.run())
     whole = view.result.compute((), Box.whole(view.result.sr_shape))
     assert whole.dtype == np.float32

@@ -13,6 +13,7 @@ from napari_cropeq.core.predict import StoppedError
 from napari_cropeq.volume import filling
 from napari_cropeq.volume.cache import MemoryStore
 from napari_cropeq.volume.events import Done, Failed, Filled, Stepped
+from napari_cropeq.volume.filling import Filling
 from napari_cropeq.volume.reuse import Reuse
 from napari_cropeq.volume.scheduler import Scheduler, Wish
 
@@ -51,8 +52,8 @@ CREWS = pytest.mark.parametrize("crew", [1, 2], ids=["one by one", "side by side
 @pytest.mark.parametrize("leads", [[()], [(0, 1), (2, 0)]], ids=["zyx", "tczyx"])
 def test_all_is_every_tile_once(shape, leads, crew):
     compute, memory = Counted(), MemoryStore(shape)
-    scheduler = Scheduler(PART)
-    scheduler.run_all(memory, leads, compute, side_by_side=crew)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, leads, PART, compute, side_by_side=crew))
     assert not scheduler.idle
     *finished, last = scheduler.run()
     assert scheduler.idle and last == Filled(memory, ())
@@ -70,8 +71,8 @@ def test_all_is_every_tile_once(shape, leads, crew):
 
 def test_what_is_looked_at_comes_first_and_in_order():
     compute, memory = Counted(), MemoryStore((64, 512, 512))
-    scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], compute)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, [()], PART, compute))
     wanted = [((), (1, 5, 3)), ((), (0, 2, 2)), ((), (1, 0, 0))]
     run = scheduler.run()
     next(run)  # a bulk box is under way
@@ -88,7 +89,7 @@ def test_what_is_looked_at_comes_first_and_in_order():
 
 def test_a_new_wish_drops_the_last():
     compute, memory = Counted(), MemoryStore((64, 512, 512))
-    scheduler = Scheduler(PART)
+    scheduler = Scheduler()
     one = scheduler.look_at(wishes(memory, compute, [((), (0, 0, x)) for x in range(5)]))
     run = scheduler.run()
     assert next(run).generation == one
@@ -101,8 +102,8 @@ def test_a_new_wish_drops_the_last():
 
 def test_all_can_be_stopped():
     compute, memory = Counted(), MemoryStore((64, 512, 512))
-    scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], compute)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, [()], PART, compute))
     run = scheduler.run()
     next(run)
     scheduler.look_at(wishes(memory, compute, [((), (1, 31, 7))]))
@@ -117,8 +118,8 @@ def test_all_skips_what_is_finished():
     for index in memory.grid.indices(whole):
         if index[2] < 4:
             memory.put(((), index), np.ones(memory.grid.box(index).shape, np.uint16))
-    scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], compute)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, [()], PART, compute))
     list(scheduler.run())
     assert sum(box.size for _, box in compute.boxes) == whole.size // 2
     assert all(box.start[2] >= 256 for _, box in compute.boxes)
@@ -128,8 +129,8 @@ def test_all_skips_what_is_finished():
 def test_a_tile_larger_than_a_part_is_computed_in_parts_and_put_whole(crew):
     shape = (130, 150, 200)
     compute, memory = Counted(), MemoryStore(shape, (128, 128, 128))
-    scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], compute, side_by_side=crew)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, [()], PART, compute, side_by_side=crew))
     run = scheduler.run()
     assert next(run) == Done(memory, (), Box((0, 0, 0), (64, 64, 128)), 0, 0)
     assert len(memory) == 0, "nothing of a tile before it is whole"
@@ -154,8 +155,8 @@ def test_stopping_all_stops_the_box_under_way():
         raise StoppedError
 
     memory = MemoryStore(SHAPE)
-    scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], slow)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, [()], PART, slow))
     assert scheduler.running_all
     assert list(scheduler.run()) == [] and asked == [True]
     assert scheduler.idle and not scheduler.running_all and len(memory) == 0
@@ -183,7 +184,7 @@ def until(true) -> None:
 def test_boxes_side_by_side_wait_for_the_tile_in_view():
     """However long they take, the tile need not wait for them."""
     asked, memory = [], MemoryStore((64, 512, 512))
-    scheduler = Scheduler(PART)
+    scheduler = Scheduler()
 
     def looked(lead, box, stop):
         time.sleep(0.05)  # each may be at work until it asks
@@ -192,7 +193,7 @@ def test_boxes_side_by_side_wait_for_the_tile_in_view():
         assert len(asked) == before > 0
         return Counted()(lead, box)
 
-    scheduler.run_all(memory, [()], asking(asked), side_by_side=2)
+    scheduler.fill(Filling(memory, [()], PART, asking(asked), side_by_side=2))
     finished = []
     thread = threading.Thread(target=lambda: finished.extend(scheduler.run(wait=True)))
     thread.start()
@@ -207,8 +208,8 @@ def test_boxes_side_by_side_wait_for_the_tile_in_view():
 @pytest.mark.parametrize("end", ["stop_all", "close"])
 def test_threads_side_by_side_end_with_the_run(end):
     before, asked, memory = threading.active_count(), [], MemoryStore((64, 512, 512))
-    scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], asking(asked), side_by_side=2)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, [()], PART, asking(asked), side_by_side=2))
     thread = threading.Thread(target=lambda: list(scheduler.run(wait=True)))
     thread.start()
     until(lambda: asked)
@@ -222,7 +223,7 @@ def test_threads_side_by_side_end_with_the_run(end):
 
 def test_closing_ends_a_waiting_worker():
     compute, memory = Counted(), MemoryStore((64, 512, 512))
-    scheduler = Scheduler(PART)
+    scheduler = Scheduler()
     finished = []
     thread = threading.Thread(target=lambda: finished.extend(scheduler.run(wait=True)))
     thread.start()
@@ -255,7 +256,7 @@ def broken_at(*bad: tuple[int, int, int]):
 def test_a_tile_that_cannot_be_computed_does_not_end_the_others():
     memory = MemoryStore((64, 512, 512))
     compute = broken_at(memory.grid.box((0, 1, 0)).start)
-    scheduler = Scheduler(PART)
+    scheduler = Scheduler()
     scheduler.look_at(wishes(memory, compute, [((), (0, y, 0)) for y in range(3)]))
     events = list(scheduler.run())
     assert [type(event) for event in events] == [Done, Failed, Done]
@@ -269,8 +270,8 @@ def test_a_tile_that_cannot_be_computed_does_not_end_the_others():
 def test_a_tile_that_cannot_be_computed_is_left_out_of_all(monkeypatch, crew):
     monkeypatch.setattr(filling, "RETRIES", (0.0, 0.0))
     memory, compute = MemoryStore((64, 512, 512)), broken_at((0, 64, 128))
-    scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], compute, side_by_side=crew)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, [()], PART, compute, side_by_side=crew))
     *events, filled = scheduler.run()
     failed = [event for event in events if isinstance(event, Failed)]
     assert [(event.box, event.bulk) for event in failed] == [(Box((0, 64, 128), (64, 128, 256)), False)]
@@ -284,8 +285,8 @@ def test_a_tile_that_cannot_be_computed_is_left_out_of_all(monkeypatch, crew):
 def test_of_a_tile_with_a_part_that_cannot_be_computed_nothing_is_put(monkeypatch, crew, bad):
     monkeypatch.setattr(filling, "RETRIES", (0.0, 0.0))
     memory, compute = MemoryStore((128, 256, 128), (128, 128, 128)), broken_at(bad)
-    scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], compute, side_by_side=crew)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, [()], PART, compute, side_by_side=crew))
     *events, filled = scheduler.run()
     assert [type(event) for event in events if not isinstance(event, Done)] == [Failed]
     assert list(memory) == [((), (0, 1, 0))] and len(filled.failures) == 1
@@ -303,8 +304,8 @@ def test_a_source_that_comes_back_is_read():
         return Counted()(lead, box)
 
     memory = MemoryStore((64, 64, 128))
-    scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], compute)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, [()], PART, compute))
     assert [type(event) for event in scheduler.run()] == [Done, Filled] and len(asked) == 2
 
 
@@ -314,8 +315,8 @@ def test_a_source_that_is_gone_ends_the_run_over_all_and_nothing_else(crew):
         raise ValueError("no such thing")
 
     memory = MemoryStore((64, 2048, 512))
-    scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], gone, side_by_side=crew)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, [()], PART, gone, side_by_side=crew))
     *failed, last = scheduler.run()
     assert len(failed) == filling.GIVE_UP - 1 and last.bulk and not any(event.bulk for event in failed)
     assert len(memory) == 0 and scheduler.idle
@@ -325,8 +326,8 @@ def test_a_source_that_is_gone_ends_the_run_over_all_and_nothing_else(crew):
 
 def test_all_can_be_held_and_go_on():
     compute, memory = Counted(), MemoryStore((64, 512, 512))
-    scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], compute)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, [()], PART, compute))
     run = scheduler.run(wait=True)
     next(run)
     scheduler.pause_all()
@@ -344,8 +345,12 @@ def test_all_can_be_held_and_go_on():
 
 def test_the_next_tiles_are_told_before_these_are_computed():
     told, compute, memory = [], Counted(), MemoryStore((100, 100, 300), (64, 128, 256))
-    scheduler = Scheduler((64, 64, 128))
-    scheduler.run_all(memory, [(0,), (1,)], compute, lambda lead, box: told.append((len(compute.boxes), lead, box)))
+    scheduler = Scheduler()
+    scheduler.fill(
+        Filling(
+            memory, [(0,), (1,)], (64, 64, 128), compute, lambda lead, box: told.append((len(compute.boxes), lead, box))
+        )
+    )
     list(scheduler.run())
     tiles = [
         (lead, memory.grid.box(index))
@@ -371,7 +376,7 @@ def test_the_tile_under_way_is_stopped_once_it_is_outdated(still_wanted):
             raise StoppedError
         return Counted()(lead, box)
 
-    scheduler = Scheduler(PART)
+    scheduler = Scheduler()
     scheduler.look_at(wishes(memory, slow, [((), (0, 0, 0))]))
     list(scheduler.run())
     assert asked == [False, not still_wanted]
@@ -388,8 +393,8 @@ def test_the_background_waits_for_what_is_looked_at_and_goes_before_all():
                 scheduler.look_at(wishes(memory, compute, [((), (0, 0, 0))]))
             yield
 
-    scheduler = Scheduler(PART)
-    scheduler.run_all(memory, [()], compute)
+    scheduler = Scheduler()
+    scheduler.fill(Filling(memory, [()], PART, compute))
     scheduler.add_background(steps())
     run = scheduler.run()
     assert next(run) == Stepped() and order == [0]
@@ -403,7 +408,7 @@ def test_an_error_in_the_background_ends_the_background():
         yield
         raise OSError("unreadable")
 
-    scheduler = Scheduler(PART)
+    scheduler = Scheduler()
     scheduler.add_background(steps())
     stepped, event = scheduler.run()
     assert stepped == Stepped() and str(event.error) == "unreadable" and scheduler.idle

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -104,9 +105,13 @@ def test_it_bears_its_name_only_when_finished(tmp_path, result, opened):
 
 def test_what_waits_to_be_written_can_be_read(tmp_path, result, opened, monkeypatch):
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
-    monkeypatch.setattr(disk, "_write", lambda *_: None)  # as if the disk were slow
+    slow, write = threading.Event(), disk.levels.write
+    monkeypatch.setattr(disk.levels, "write", lambda *tile: slow.wait() and write(*tile))
     disk.put(((), (0, 0, 0)), voxels_of(disk, (0, 0, 0)))
-    assert np.array_equal(read(disk, (0, 0, 0)), voxels_of(disk, (0, 0, 0))) or ((), (0, 0, 0)) not in disk
+    assert np.array_equal(read(disk, (0, 0, 0)), voxels_of(disk, (0, 0, 0))) and len(disk) == 0
+    slow.set()
+    disk.flush()
+    assert np.array_equal(read(disk, (0, 0, 0)), voxels_of(disk, (0, 0, 0))) and len(disk) == 1
 
 
 def test_parts_across_chunks(tmp_path, opened, monkeypatch):

@@ -17,7 +17,7 @@ from napari_cropeq.volume.image_file import write_image
 from napari_cropeq.volume.image_info import ImageInfo
 from napari_cropeq.volume.sources import open_source
 from napari_cropeq.volume.superres import SuperResolution
-from window import TIMEOUT, cells, dock, model_for
+from window import TIMEOUT, begun, cells, dock, model_for, press, stopped
 
 
 @pytest.fixture(autouse=True)
@@ -25,23 +25,6 @@ def small_shards(monkeypatch):
     """Several shards, and several levels, of a small volume."""
     monkeypatch.setattr(storing, "BULK", (64, 64, 64))
     monkeypatch.setattr(pyramid, "SMALLEST", 40)
-
-
-def begun(viewer, qtbot, path, filters: int = 8, shape=(40, 128, 160)):
-    """Start a run to disk, and return the widget once a tile is there."""
-    if "cells" not in [layer.name for layer in viewer.layers]:
-        viewer.add_image(cells(shape), scale=(2.5, 1, 1), name="cells")
-    volume = dock(viewer, "Volume")
-    volume.session.use_model(model_for(filters=filters), "a model")
-    volume.destination.value = path
-    volume.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: volume.result.worker.tiles[0] > 0, timeout=TIMEOUT)
-    return volume
-
-
-def stopped(volume, qtbot) -> None:
-    volume.buttons["stop"].native.click()
-    qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
 
 
 def is_the_result(path, result) -> bool:
@@ -66,23 +49,38 @@ def test_what_it_takes_is_said_before_it_starts(viewer, qtbot, tmp_path):
 
 def test_pause_and_go_on(viewer, qtbot, tmp_path):
     volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=32)
-    volume.buttons["pause"].native.click()
+    press(qtbot, volume, "pause")
     qtbot.waitUntil(lambda: volume.result.worker.paused and not volume.result.busy, timeout=TIMEOUT)
     volume.result.worker.disk.flush()
     done = volume.result.worker.tiles[0]
     qtbot.wait(500)
     assert volume.result.worker.tiles[0] == done < volume.result.worker.tiles[1]
     assert volume.buttons["pause"].text == "Go on" and "paused" in volume.message.text()
-    volume.buttons["pause"].native.click()
+    press(qtbot, volume, "pause")
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     assert volume.buttons["pause"].text == "Pause" and is_the_result(tmp_path / "out.ome.zarr", volume.result.result)
 
 
-def test_without_a_run_there_is_nothing_to_pause(viewer):
-    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
-    volume = dock(viewer, "Volume")
-    volume.buttons["pause"].native.click()
-    assert "Got no run to pause" in volume.message.text()
+def able(volume) -> set[str]:
+    return {name for name, button in volume.buttons.items() if button.enabled}
+
+
+def test_only_what_can_be_done_can_be_pressed(viewer, qtbot, tmp_path):
+    viewer.add_image(cells((40, 128, 160)), scale=(2.5, 1, 1), name="cells")
+    volume, idle = dock(viewer, "Volume"), {"start", "save"}
+    assert able(volume) == idle
+    begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=32)
+    assert able(volume) == {"pause", "stop", "save"}
+    stopped(volume, qtbot)
+    assert able(volume) == idle
+    press(qtbot, volume, "save")
+    assert able(volume) == {"stop"}
+    qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
+    assert able(volume) == idle
+    volume.destination.value = None
+    begun(viewer, qtbot, None, filters=16)
+    viewer.layers.remove("cells")  # ends the run
+    qtbot.waitUntil(lambda: able(volume) == idle, timeout=TIMEOUT)
 
 
 def test_progress_in_the_dock_and_in_the_activity_bar(viewer, qtbot, tmp_path):
@@ -103,7 +101,7 @@ def test_stopped_it_says_what_is_kept_and_resumes(viewer, qtbot, tmp_path):
     assert "finished tiles stay in out.partial.ome.zarr, and Resume goes on" in volume.message.text()
     assert volume.buttons["start"].text == "Resume" and "out.partial.ome.zarr is unfinished" in volume.begun.text()
     done = volume.result.worker.tiles[0]
-    volume.buttons["start"].native.click()
+    press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: volume.result.worker.tiles[0] >= done, timeout=TIMEOUT)
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     assert is_the_result(path, volume.result.result)
@@ -114,11 +112,11 @@ def test_an_unfinished_store_is_not_touched_by_another_model(viewer, qtbot, tmp_
     volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr")
     stopped(volume, qtbot)
     volume.session.use_model(model_for(filters=4), "another")
-    volume.buttons["start"].native.click()
+    press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: "begun with another model" in volume.message.text(), timeout=TIMEOUT)
     volume.overwrite.value = True
     assert volume.buttons["start"].text == "Start"
-    volume.buttons["start"].native.click()
+    press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     assert is_the_result(tmp_path / "out.ome.zarr", volume.result.result)
 
@@ -147,7 +145,7 @@ def test_resume_from_file_open(viewer, qtbot, tmp_path, source_is):
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(filters=4), "another model")
     assert volume.buttons["start"].text == "Resume" and "out.partial.ome.zarr is unfinished (" in volume.begun.text()
-    volume.buttons["start"].native.click()
+    press(qtbot, volume, "start")
     if source_is == "gone":
         assert "which was begun from 'cells' of" in volume.message.text() and layer in viewer.layers
         return
@@ -174,7 +172,7 @@ def test_a_store_of_several_channels_is_resumed(viewer, qtbot, tmp_path, source_
     layers = viewer.open(tmp_path / "out.partial.ome.zarr", plugin="napari-cropeq")
     volume = dock(viewer, "Volume")
     assert volume.buttons["start"].text == "Resume"
-    volume.buttons["start"].native.click()
+    press(qtbot, volume, "start")
     if source_is == "gone":
         assert "expected that image in its place" in volume.message.text()
         return
@@ -192,8 +190,8 @@ def test_stopped_before_the_first_tile_nothing_is_kept(viewer, qtbot, tmp_path, 
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(filters=32), "a model")
     volume.destination.value = tmp_path / "out.ome.zarr"
-    volume.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: volume.result.worker.filling is not None, timeout=TIMEOUT)
+    press(qtbot, volume, "start")
+    qtbot.waitUntil(lambda: volume.result.worker.tiles[1] > 0, timeout=TIMEOUT)
     stopped(volume, qtbot)
     assert volume.message.text() == "Stopped before the first tile was finished: nothing is kept."
     qtbot.waitUntil(lambda: volume.buttons["start"].text == "Start", timeout=TIMEOUT)

@@ -10,9 +10,10 @@ from qtpy.QtWidgets import QMenu
 from conftest import work_threads
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
+from napari_cropeq.volume import store as storing
 from napari_cropeq.volume.sources import open_source
 from napari_cropeq.volume.superres import SuperResolution
-from window import PLUGIN, TIMEOUT, cells, dock, model_for, small
+from window import PLUGIN, TIMEOUT, begun, cells, dock, model_for, press, small, stopped
 
 
 def test_train_preview_volume_save(viewer, qtbot, tmp_path):
@@ -95,16 +96,11 @@ def test_the_whole_volume_straight_to_disk(viewer, qtbot, tmp_path):
 
 
 def test_stop_keeps_finished_tiles_and_start_goes_on(viewer, qtbot):
-    viewer.add_image(cells((20, 96, 160)), scale=(2.5, 1, 1), name="cells")
-    volume = dock(viewer, "Volume")
-    volume.session.use_model(model_for(filters=32), "a model")
-    volume.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: volume.result.worker.tiles[0] > 0, timeout=TIMEOUT)
-    volume.buttons["stop"].native.click()
-    qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
-    stopped, total = volume.result.worker.tiles
-    assert 0 < stopped < total
-    volume.buttons["start"].native.click()
+    volume = begun(viewer, qtbot, None, filters=32, shape=(20, 96, 160))
+    stopped(volume, qtbot)
+    done, total = volume.result.worker.tiles
+    assert 0 < done < total
+    press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: volume.result.complete, timeout=TIMEOUT)
 
 
@@ -225,27 +221,22 @@ def test_ome_tiff_opens_lazily_with_scale_units_and_channels(viewer, tmp_path):
         assert np.array_equal(np.asarray(layer.data), data[:, number])
 
 
-def test_a_store_that_is_not_full_never_gets_its_name(viewer, qtbot, tmp_path):
+def test_a_store_that_is_not_full_never_gets_its_name(viewer, qtbot, tmp_path, monkeypatch):
     """A run in memory is complete; a stopped run to disk beside it is not."""
-    viewer.add_image(cells((20, 96, 160)), scale=(2.5, 1, 1), name="cells")
-    volume = dock(viewer, "Volume")
-    volume.session.use_model(model_for(filters=16), "a model")
-    volume.destination.value = tmp_path / "out.ome.zarr"
-    volume.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: volume.result.worker.disk is not None, timeout=TIMEOUT)
-    volume.buttons["stop"].native.click()
-    qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
+    monkeypatch.setattr(storing, "BULK", (64, 64, 64))
+    volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16, shape=(20, 96, 160))
+    stopped(volume, qtbot)
     assert "Stopped" in volume.message.text()
     volume.destination.value = None
-    volume.buttons["start"].native.click()
+    press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: volume.result.complete, timeout=TIMEOUT)
     volume.destination.value = tmp_path / "out.ome.zarr"
-    volume.buttons["start"].native.click()
+    press(qtbot, volume, "start")
     volume.buttons["stop"].native.click()
     qtbot.wait(300)
     assert not (tmp_path / "out.ome.zarr").exists()
     volume.destination.value = tmp_path / "other.ome.zarr"
-    volume.buttons["start"].native.click()
+    press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     visible = sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith("."))
     assert [name for name in visible if "partial" not in name] == ["other.ome.zarr"]
@@ -258,7 +249,7 @@ def test_a_run_over_the_volume_is_not_ended_by_a_preview(viewer, qtbot, tmp_path
     volume.session.use_model(model_for(filters=32), "a model")
     volume.dtype.value = "float32"
     volume.destination.value = tmp_path / "out.ome.zarr"
-    volume.buttons["start"].native.click()
+    press(qtbot, volume, "start")
     preview.buttons["preview"].native.click()
     assert preview.result is volume.result, "the type of the result there is will do"
     preview.planes.value = "both"

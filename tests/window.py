@@ -32,6 +32,30 @@ def dock(viewer, name: str):
     return viewer.window.add_plugin_dock_widget(PLUGIN, name)[1]
 
 
+def press(qtbot, panel, name: str) -> None:
+    """Press a button as soon as it can be."""
+    qtbot.waitUntil(lambda: panel.buttons[name].enabled, timeout=TIMEOUT)
+    panel.buttons[name].native.click()
+
+
+def begun(viewer, qtbot, path, filters: int = 8, shape=(40, 128, 160)):
+    """Start a run over a volume to ``path``, or into memory, and return the widget once a tile is there."""
+    if "cells" not in viewer.layers:
+        viewer.add_image(cells(shape), scale=(2.5, 1, 1), name="cells")
+    volume = dock(viewer, "Volume")
+    volume.session.use_model(model_for(filters=filters), "a model")
+    volume.destination.value = path
+    press(qtbot, volume, "start")
+    qtbot.waitUntil(lambda: volume.result.worker.tiles[0] > 0, timeout=TIMEOUT)
+    return volume
+
+
+def stopped(volume, qtbot) -> None:
+    """Stop a run, and wait until nothing is under way."""
+    volume.buttons["stop"].native.click()
+    qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
+
+
 def small(train, **budget: float) -> None:
     """Choose a small network and a budget."""
     train.recipe.fields["filters"].value = 8

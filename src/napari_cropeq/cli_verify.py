@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import shlex
 import sys
@@ -64,8 +63,7 @@ def _verify(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
 
     source = open_source(arguments.input)
     if arguments.voxel_size:
-        unit = "micrometer" if source.unit == "pixel" else source.unit
-        source = dataclasses.replace(source, voxel_size=tuple(arguments.voxel_size), unit=unit)
+        source = source.with_voxel_size(tuple(arguments.voxel_size))
     where = (arguments.channel, arguments.time, arguments.planes, arguments.device)
     own = Slices(Model.load(arguments.model), source, *where)
     box = middle(own.predictor.sr_shape, own.in_plane, arguments.rows or None, arguments.side)

@@ -16,6 +16,9 @@ __all__ = ["Exactness", "check_exactness", "reproducible", "same_bits_side_by_si
 
 HEIGHT, WIDTH = 64, 56  # of what is tried
 
+_Build = tuple[str, int, int, int, int]
+"""What a network is built of: kind, filters, blocks, kernel, subpositions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exactness:
@@ -38,16 +41,12 @@ def check_exactness(network: Network, device: torch.device) -> Exactness:
 
     Weights do not decide which kernels a backend picks, so the answer is kept for networks of one shape.
     """
-    dtype = next(network.parameters()).dtype
-    shape = (network.filters, network.blocks, network.kernel, network.subpositions)
-    return _check_exactness(network.kind, shape, device, dtype)
+    return _check_exactness(_build_of(network), device, next(network.parameters()).dtype)
 
 
 @functools.lru_cache(maxsize=64)
-def _check_exactness(
-    kind: str, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype
-) -> Exactness:
-    network, image = _trial(kind, shape, device, dtype)
+def _check_exactness(build: _Build, device: torch.device, dtype: torch.dtype) -> Exactness:
+    network, image = _trial(build, device, dtype)
     high, wide = 2 * network.axial_halo, 2 * network.halo
     each, epsilon = network.subpositions, 0.0
     with reproducible(device):
@@ -66,16 +65,13 @@ def _check_exactness(
 
 def same_bits_side_by_side(network: Network, device: torch.device, size: int) -> bool:
     """Return whether a crew of ``size`` threads, each with its share of torch's, gives the bits of one alone."""
-    shape = (network.filters, network.blocks, network.kernel, network.subpositions)
     dtype = next(network.parameters()).dtype
-    return _same_bits(network.kind, shape, device, dtype, size, torch.get_num_threads())
+    return _same_bits(_build_of(network), device, dtype, size, torch.get_num_threads())
 
 
 @functools.lru_cache(maxsize=64)
-def _same_bits(
-    kind: str, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype, size: int, threads: int
-) -> bool:
-    network, image = _trial(kind, shape, device, dtype)
+def _same_bits(build: _Build, device: torch.device, dtype: torch.dtype, size: int, threads: int) -> bool:
+    network, image = _trial(build, device, dtype)
     whole, crew = network.predict(image), Crew(size)
     try:
         return all(torch.equal(whole, found.result()) for _, found in crew.map(network.predict, [image] * size))
@@ -83,13 +79,15 @@ def _same_bits(
         crew.dismiss()
 
 
-def _trial(
-    kind: str, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype
-) -> tuple[Network, torch.Tensor]:
-    """Return a network of a shape, and three images (3, 1, axial, lateral) of noise for it."""
+def _build_of(network: Network) -> _Build:
+    return network.kind, network.filters, network.blocks, network.kernel, network.subpositions
+
+
+def _trial(build: _Build, device: torch.device, dtype: torch.dtype) -> tuple[Network, torch.Tensor]:
+    """Return a network built alike, and three images (3, 1, axial, lateral) of noise for it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = build_network(kind, *shape).to(device=device, dtype=dtype)
+        network = build_network(*build).to(device=device, dtype=dtype)
         torch.nn.init.normal_(network.tail.weight, std=0.1)  # an untrained tail is zero: every tile would agree
         high, wide = 2 * network.axial_halo, 2 * network.halo
         image = torch.randn(3, 1, HEIGHT + high, WIDTH + wide, dtype=dtype).to(device)

@@ -218,8 +218,8 @@ class BatchWidget(Panel):
         return Naming(Path(value), self.pattern.value, self.format.value)
 
     def _settings(self) -> BatchSettings:
-        device = Preferences.read().device
-        return BatchSettings(self._model(), self.existing.value, self.planes.value, self.dtype.value, device=device)
+        device, planes, dtype = Preferences.read().device, self.planes.value, self.dtype.value
+        return BatchSettings(self._model(), self.existing.value, planes, dtype, device=device, crew=False)
 
     def _model(self) -> Model | OwnTraining:
         if self.which.value == EACH:

@@ -81,7 +81,7 @@ class EstimateLabel(QLabel):
         found: list[Estimate] = []
 
         def steps() -> Iterator[None]:
-            found.append(Estimate.of(SuperResolution(source, model, acquisition, planes, device, dtype)))
+            found.append(Estimate.of(SuperResolution(source, model, acquisition, planes, device, dtype, crew=False)))
             yield
 
         def ended() -> None:

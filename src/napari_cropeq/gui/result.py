@@ -117,7 +117,7 @@ class Result(QObject):
         self.model = model
         self.key = result_key(self.source_layer, model, self._planes, self.dtype)
         settings = (self.acquisition, self._planes, self._device, self.dtype)
-        self.worker.use(lambda: SuperResolution(self._source, model, *settings), self.key)
+        self.worker.use(lambda: SuperResolution(self._source, model, *settings, crew=False), self.key)
 
     @property
     def result(self) -> SuperResolution | None:

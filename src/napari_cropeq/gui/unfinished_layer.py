@@ -82,28 +82,30 @@ def source_in_place(store: Unfinished) -> Source:
     """
     path = store.source.get("path")
     if not path or not Path(path).exists():
-        raise ValueError(
-            f"Got {store.folder.name}, which was begun from {path or store.source.get('name')}, expected that image in "
-            "its place: put it there and press Resume again."
-        )
+        raise _missing(store, "in its place: put it there")
     return open_source(path)
 
 
 def _open(viewer: Any, store: Unfinished) -> Image:
-    path, name = store.source.get("path"), store.source.get("name")
-    where = f" of {path}" if path else ""
-    sentence = (
-        f"Got {store.folder.name}, which was begun from '{name}'{where}, expected that image to be open or in its "
-        "place: open it and press Resume again."
-    )
+    path, before = store.source.get("path"), set(viewer.layers)
+    missing = _missing(store, "to be open or in its place: open it")
     if not path or not Path(path).exists():
-        raise ValueError(sentence)
-    before = set(viewer.layers)
+        raise missing
     viewer.open(path, plugin="napari-cropeq")
     layer = _find(viewer, store)
     if layer is None:
         for added in set(viewer.layers) - before:
             viewer.layers.remove(added)
-        raise ValueError(sentence)
+        raise missing
     source_of(layer)
     return layer
+
+
+def _missing(store: Unfinished, wanted: str) -> ValueError:
+    """Return what is told where the source that a store was begun from is not as ``wanted``."""
+    path, name = store.source.get("path"), store.source.get("name")
+    where = f" of {path}" if path else ""
+    return ValueError(
+        f"Got {store.folder.name}, which was begun from '{name}'{where}, expected that image {wanted} and press Resume "
+        "again."
+    )

@@ -60,6 +60,7 @@ class VolumeWidget(ResultPanel):
         self._clock: RunClock | None = None  # while a run is under way
         for field in (self.layer, self.planes, self.dtype, self.destination, self.overwrite):
             field.changed.connect(self._on_choice)
+        self._enable()
         self.session.model_changed.connect(self._on_choice)
         self._on_choice()
 
@@ -79,12 +80,13 @@ class VolumeWidget(ResultPanel):
         result.run_all(path, self._existing(path))
         self._clock = RunClock(result.worker)
         self._activity = self._activity or Activity(f"Super-resolving {self.layer.value.name}")
+        self._enable()
         self.show_state()
 
     def pause(self) -> None:
         """Hold the run, or let it go on."""
         if self.result is None or self._clock is None:
-            raise ValueError("Got no run to pause, expected one under way: press Start first.")
+            return
         paused = not self.result.worker.paused
         self.result.pause_all(paused)
         self._clock.hold(paused)
@@ -135,7 +137,7 @@ class VolumeWidget(ResultPanel):
         source, device = source_in_place(opened), Preferences.read().device
 
         def work() -> Iterator[ExportProgress]:
-            result = SuperResolution(source, opened.model, None, opened.planes, device, opened.dtype)
+            result = SuperResolution(source, opened.model, None, opened.planes, device, opened.dtype, crew=False)
             yield from export(result, opened.output, existing="resume")
 
         self._write(work, opened.output, shown=True)
@@ -154,6 +156,7 @@ class VolumeWidget(ResultPanel):
         self._saving.failed.connect(self.complain)
         self._saving.ended.connect(lambda: self._on_saved(complete, shown))
         self.jobs[:] = [self._saving]
+        self._enable()
         self._saving.start()
 
     @property
@@ -174,26 +177,29 @@ class VolumeWidget(ResultPanel):
     def show_state(self) -> None:
         """Show how far the run is, and when it will be done."""
         result = self.result
-        if result is None or result.result is None or self._saving is not None:
+        if result is None or self._saving is not None:
+            return
+        clock = self._clock
+        if not result.running_all:
+            self._end_run()
+        if result.result is None:
             return
         done, total = result.worker.tiles
         fraction = result.worker.fraction
         self.bar.setValue(int(1000 * fraction))
-        if self._clock is None or self.complaining:
-            if not result.running_all:
-                self._end_run()
+        if clock is None or self.complaining:
             return
         if result.running_all:
-            text = f"{done} of {total} tiles, {self._clock.text}" if total else "Reading what is there"
-            self.say(f"{text}; {result.result.exactness}.")
+            text = f"{done} of {total} tiles, {clock.text}" if total else "Reading what is there"
+            disk = result.worker.disk
+            anew = f"; {len(disk.damaged)} damaged made anew" if disk is not None and disk.damaged else ""
+            self.say(f"{text}{anew}; {result.result.exactness}.")
             if self._activity is not None:
                 self._activity.show(fraction, f"{result.source_layer.name}: {done} of {total} tiles")
             self.buttons["pause"].text = "Go on" if result.worker.paused else "Pause"
         elif not result.alive:
-            self._end_run()
             self.say("Stopped: the result was closed.")
         elif result.complete:
-            self._end_run()
             self.say(f"All {total} tiles are done; {result.result.exactness}.")
 
     def _end_run(self) -> None:
@@ -202,7 +208,15 @@ class VolumeWidget(ResultPanel):
         if self._activity is not None and self._saving is None:
             self._activity.close()
             self._activity = None
+        self._enable()
         self._show_begun()
+
+    def _enable(self) -> None:
+        """Let only what can be done be pressed."""
+        running, saving = self._clock is not None, self.saving
+        able = {"start": not running and not saving, "pause": running, "stop": running or saving, "save": not saving}
+        for name, button in self.buttons.items():
+            button.enabled = able[name]
 
     def _on_saving(self, progress: ExportProgress) -> None:
         self.bar.setValue(int(1000 * progress.done / max(progress.total, 1)))

@@ -45,7 +45,8 @@ class Item:
     error: Exception | None = None  # what is wrong, a sentence
     seconds: float = 0.0
     shape: tuple[int, ...] = ()  # of the result: (t, c) z, y, x
-    facts: Mapping[str, Any] = field(default_factory=dict)  # voxel_size (z, y, x), unit, dtype, exactness
+    # voxel_size (z, y, x), unit, dtype, exactness; damaged: shards of an earlier run that had to be made anew
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
@@ -95,6 +96,8 @@ class BatchSettings:
         Which of how many processes that share the work on each image this one is, from 0.
     cluster : Cluster, optional
         Whose workers compute.
+    crew : bool
+        See :class:`napari_cropeq.volume.superres.SuperResolution`.
 
     Raises
     ------
@@ -111,6 +114,7 @@ class BatchSettings:
     device: str = "auto"
     part_of: tuple[int, int] = (0, 1)
     cluster: Cluster | None = None
+    crew: bool = True
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 8:  # before minutes are spent on a training
@@ -268,17 +272,22 @@ class Batch:
                     yield {"fraction": step.fraction, "detail": detail}
             assert own.model is not None
             model = own.model
-        result = SuperResolution(source, model, acquisition, settings.planes, settings.device, settings.dtype)
-        yield {"status": "computing", "fraction": 0.0, "detail": "", "facts": _facts(result)}
+        result = SuperResolution(
+            source, model, acquisition, settings.planes, settings.device, settings.dtype, settings.crew
+        )
+        facts = _facts(result)
+        yield {"status": "computing", "fraction": 0.0, "detail": "", "facts": facts}
         part, cluster = settings.part_of, settings.cluster
         tiles = export(result, item.output, settings.tile, settings.existing, part_of=part, cluster=cluster)
         with closing(tiles):  # type: ignore[type-var]
             for at in tiles:
-                status = {"tiles": "computing"}.get(at.stage, at.stage)
+                if at.damaged:
+                    facts = facts | {"damaged": at.damaged}
                 yield {
-                    "status": status,
+                    "status": {"tiles": "computing"}.get(at.stage, at.stage),
                     "fraction": at.done / max(at.total, 1),
                     "detail": f"{at.done} of {at.total} tiles",
+                    "facts": facts,
                 }
 
     def _progress(self, number: int) -> BatchProgress:

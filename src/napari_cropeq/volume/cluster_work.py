@@ -173,7 +173,7 @@ def compute(work: Work, group: Group) -> Outcome:
         result, shards = _prepared(work, stop)
         computed = _Computed(shards.grid)
         ahead = ReadAhead(result)
-        filling = Filling(computed, (), result.bulk_part, result.compute, ahead)
+        filling = Filling(computed, (), result.bulk_part, ahead.compute, ahead)
         try:
             for event in filling.fill([group], stop, lambda: 0):
                 if isinstance(event, Failed):

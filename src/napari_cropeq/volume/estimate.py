@@ -15,8 +15,9 @@ from napari_cropeq.core.crew import Crew
 from napari_cropeq.core.geometry import Box, int_triple
 from napari_cropeq.core.predict import MAX_ELEMENTS
 from napari_cropeq.volume.bricks import CAP
+from napari_cropeq.volume.levels import DECODED
 from napari_cropeq.volume.pyramid import level_shapes
-from napari_cropeq.volume.store import BULK, DECODED
+from napari_cropeq.volume.store import BULK
 from napari_cropeq.volume.superres import Lead, SuperResolution
 from napari_cropeq.volume.write_queue import WAITING
 

@@ -36,6 +36,7 @@ class ExportProgress:
     total: int  # tiles
     seconds: float
     begun: int = 0  # tiles that an earlier run had done
+    damaged: int = 0  # shards of an earlier run that were damaged since, and are made anew
 
     @property
     def seconds_left(self) -> float:
@@ -104,7 +105,7 @@ def export(
             raise
         yield ExportProgress("saving", 1, 1, 0.0, 1)  # the last of the others has completed it meanwhile
         return
-    ahead = ReadAhead(result)
+    ahead = ReadAhead(result, 1 if cluster else result.side_by_side)
     try:
         with closing(_events(store, result, Reuse(lambda: computed, ahead.compute), ahead, share, cluster)) as events:
             yield from _tiles(store, share, events, result.source.axes)
@@ -138,7 +139,7 @@ def _events(
     if cluster is not None:
         yield from spread(store, result, cluster)
         return
-    scheduler = Scheduler(result.bulk_part)
+    scheduler = Scheduler()
     mine, crew = share.holds(store), result.side_by_side
     scheduler.fill(Filling(store, result.leads, result.bulk_part, compute, ahead, mine, crew))
     yield from scheduler.run()
@@ -146,13 +147,14 @@ def _events(
 
 def _tiles(store: DiskStore, share: Share, events: Iterator[Event | None], axes: str) -> Iterator[ExportProgress]:
     start, total, begun = time.monotonic(), share.number_of(store), share.done_of(store)
-    yield ExportProgress("tiles", begun, total, 0.0, begun)
+    damaged = len(store.damaged)
+    yield ExportProgress("tiles", begun, total, 0.0, begun, damaged)
     for event in events:
         if isinstance(event, Failed) and event.bulk:
             raise event.error
         if isinstance(event, Filled) and event.failures:
             raise failure_of(event.failures, axes) from event.failures[0].error
-        yield ExportProgress("tiles", share.done_of(store), total, time.monotonic() - start, begun)
+        yield ExportProgress("tiles", share.done_of(store), total, time.monotonic() - start, begun, damaged)
 
 
 def complete(store: DiskStore, result: SuperResolution) -> None:

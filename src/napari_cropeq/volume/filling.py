@@ -111,7 +111,8 @@ class Filling:
     leads : iterable of tuple of int
         Channels and time points.
     part : (z, y, x)
-        What is computed at once, SR voxels.
+        What is computed at once, SR voxels: large enough that halos cost little, small enough that tiles in view need
+        not wait long.
     compute : Compute
         Gives the voxels of a part.
     ahead : Ahead, optional

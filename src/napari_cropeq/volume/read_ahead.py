@@ -26,13 +26,15 @@ class ReadAhead:
     Parameters
     ----------
     result : SuperResolution
-        Knows what a box is made of, and how many are computed at the same time.
+        Knows what a box is made of.
+    side_by_side : int
+        Boxes that are computed at the same time.
     """
 
-    def __init__(self, result: SuperResolution) -> None:
+    def __init__(self, result: SuperResolution, side_by_side: int = 1) -> None:
         self._result = result
         # A crew of some threads has begun one part more than it has threads, each of another group at the worst.
-        self._most = 2 if result.side_by_side == 1 else result.side_by_side + 2
+        self._most = 2 if side_by_side == 1 else side_by_side + 2
         self._reader: ThreadPoolExecutor | None = None
         self._groups: dict[tuple[Lead, Box], Future[Held]] = {}
 

@@ -7,11 +7,9 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
-from napari_cropeq.core.geometry import IntTriple
 from napari_cropeq.core.predict import StoppedError
 from napari_cropeq.volume.events import Done, Event, Failed, Filled, Stepped
-from napari_cropeq.volume.filling import Ahead, Compute, Filling
-from napari_cropeq.volume.superres import Lead
+from napari_cropeq.volume.filling import Compute, Filling
 from napari_cropeq.volume.tile_store import Tile, TileStore
 
 __all__ = ["Scheduler", "Wish"]
@@ -36,16 +34,9 @@ class Scheduler:
 
     Wishes may come from any thread at any time. A new wish for visible tiles replaces the last one: its tiles
     are dropped, and the one under way is stopped at the next call of the network unless it is still wanted.
-
-    Parameters
-    ----------
-    part : (z, y, x)
-        What is computed at once in bulk, SR voxels: large enough that halos cost little, small enough that
-        visible tiles need not wait long.
     """
 
-    def __init__(self, part: IntTriple) -> None:
-        self._part = part
+    def __init__(self) -> None:
         self._changed = threading.Condition()
         self._visible: deque[Wish] = deque()
         self._wanted: frozenset[tuple[int, Tile]] = frozenset()
@@ -72,22 +63,8 @@ class Scheduler:
             self._background.append(steps)
             self._changed.notify_all()
 
-    def run_all(
-        self,
-        store: TileStore,
-        leads: Iterable[Lead],
-        compute: Compute,
-        ahead: Ahead | None = None,
-        side_by_side: int = 1,
-    ) -> None:
-        """Ask for every tile in storage order, behind those in view.
-
-        A tile whose source cannot be read is tried again, then told of and left out.
-        """
-        self.fill(Filling(store, leads, self._part, compute, ahead, side_by_side=side_by_side))
-
     def fill(self, filling: Filling) -> None:
-        """Ask for what a filling holds, behind the tiles in view."""
+        """Ask for every tile that a filling is to compute, behind those in view."""
 
         def stop() -> bool:
             self._free.wait()

@@ -6,7 +6,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,10 @@ class Source:
             time_step=self.time_step,
             time_unit=self.time_unit,
         )
+
+    def with_voxel_size(self, voxel_size: tuple[float, float, float]) -> Source:
+        """Return the image with another voxel size (z, y, x), in its unit or, where it has none, in micrometers."""
+        return replace(self, voxel_size=voxel_size, unit="micrometer" if self.unit == PIXEL else self.unit)
 
     def volume(self, channel: int = 0, time: int = 0) -> da.Array:
         """Take one channel at one time as a lazy array (z, y, x).

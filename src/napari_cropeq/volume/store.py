@@ -8,10 +8,8 @@ others, made as soon as what they are the means of is there.
 from __future__ import annotations
 
 import errno
-import functools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +18,15 @@ import zarr
 
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
 from napari_cropeq.core.tiles import TileGrid
-from napari_cropeq.volume.cache import TileCache
 from napari_cropeq.volume.destination import PARTIAL, check_output, old_of, partial_of, remove, replace_folder
 from napari_cropeq.volume.fingerprint import check_same, fingerprint_of
 from napari_cropeq.volume.journal import FOLDER, Journal, Record, sync_file, sync_folder
+from napari_cropeq.volume.levels import Levels
 from napari_cropeq.volume.lock import StoreLock
 from napari_cropeq.volume.ome_metadata import write_metadata
 from napari_cropeq.volume.permit import Permit
-from napari_cropeq.volume.pyramid import coarser, level_shapes, levels_of, parents, support
-from napari_cropeq.volume.shards import Shards, create_array, fitted
+from napari_cropeq.volume.pyramid import level_shapes, levels_of
+from napari_cropeq.volume.shards import create_array, fitted
 from napari_cropeq.volume.sketch import Sketch
 from napari_cropeq.volume.superres import Lead, SuperResolution
 from napari_cropeq.volume.tile_store import Tile
@@ -40,7 +38,6 @@ BULK: IntTriple = (128, 256, 256)
 """A shard: computed, written and journalled as one; recompute falls with size."""
 
 FORMAT = 1
-DECODED = 2**28  # bytes of decoded chunks
 MODEL = "model.safetensors"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -89,7 +86,7 @@ class DiskStore:
 
     Attributes
     ----------
-    levels : list of Shards
+    levels : Levels
         The finest first.
     damaged : list of Shard
         What the journal claimed and the disk does not hold.
@@ -131,7 +128,9 @@ class DiskStore:
         self.permit = Permit(self.partial)
         self.damaged: list[tuple[int, Lead, IntTriple]] = []
         self.finished = self._held = False
-        self._queue = WriteQueue(functools.partial(self._write, 0), lambda error: told(error, self.partial.name))
+        self._queue = WriteQueue(
+            lambda *tile: self.levels.write(0, *tile), lambda error: told(error, self.partial.name)
+        )
         with self._lock.beginning():
             self._lock.acquire()
             try:
@@ -215,11 +214,8 @@ class DiskStore:
         OSError
             If the store cannot be written.
         """
-        level, lead, index = record.shard
         try:
-            self._journal.add(record)
-            self.levels[level].done.add((lead, index))
-            self._build_above(level, (lead, index))
+            self.levels.claim(record)
         except OSError as error:
             raise told(error, self.partial.name) from error
 
@@ -254,9 +250,7 @@ class DiskStore:
         """
         self.complete_levels()
         self.release()  # where open files cannot be moved, this one could not
-        with self._lock.beginning(), ExitStack() as stack:
-            for level in self.levels:
-                stack.enter_context(level.moved(self.path))
+        with self._lock.beginning(), self.levels.moved(self.path):
             replace_folder(self.partial, self.path)
         sync_folder(self.path.parent)
         remove(self.path / FOLDER)
@@ -271,29 +265,20 @@ class DiskStore:
         ValueError
             If tiles are missing.
         """
-        self.flush()
         with telling(self.partial.name):
-            self._complete_levels()
-
-    def _complete_levels(self) -> None:
-        self.permit.revoke()  # everything is written, and the name will change
-        total = self.grid.count * len(self.leads)
-        if not self.complete:
-            raise ValueError(
-                f"Got {len(self)} finished tiles, expected {total}: run the volume to its end before saving it."
-            )
-        # In a thread of its own, so that Ctrl-C waits for a shard under way and breaks off nothing inside zarr.
-        with ThreadPoolExecutor(1, "cropeq levels") as builder:
-            for number, level in enumerate(self.levels[1:], 1):
-                for lead in self.leads:
-                    for index in level.grid.indices(Box.whole(self._level_shape(number))):
-                        if (lead, index) not in level:
-                            builder.submit(self._build, number, (lead, index)).result()
-        self._sweep()
-        for file in self.partial.rglob("zarr.json"):
-            sync_file(file)
-            sync_folder(file.parent)
-        self._journal.finish()
+            self.flush()
+            self.permit.revoke()  # everything is written, and the name will change
+            total = self.grid.count * len(self.leads)
+            if not self.complete:
+                raise ValueError(
+                    f"Got {len(self)} finished tiles, expected {total}: run the volume to its end before saving it."
+                )
+            self.levels.complete(self.leads)
+            self._sweep()
+            for file in self.partial.rglob("zarr.json"):
+                sync_file(file)
+                sync_folder(file.parent)
+            self._journal.finish()
 
     def discard(self) -> None:
         """Remove the store: its content has become another file."""
@@ -354,16 +339,7 @@ class DiskStore:
 
     def refresh(self) -> None:
         """Read the journals of all processes; a shard whose bytes are not those that were claimed is not done."""
-        self.damaged = []
-        for record in dict.fromkeys(self._journal.records()):
-            level, lead, index = record.shard
-            if level >= len(self.levels) or (lead, index) in self.levels[level]:
-                continue
-            if self.levels[level].holds(record):
-                self.levels[level].done.add((lead, index))
-            else:
-                self.damaged.append(record.shard)
-        self.damaged = [s for s in dict.fromkeys(self.damaged) if (s[1], s[2]) not in self.levels[s[0]]]
+        self.damaged = self.levels.read_journal()
 
     def _sweep(self) -> None:
         """Remove halves of files, which whoever was killed has left."""
@@ -371,35 +347,8 @@ class DiskStore:
             file.unlink(missing_ok=True)
 
     def _open_levels(self) -> None:
-        decoded = TileCache(DECODED)
-        self.levels = [Shards(self.partial, n, decoded) for n in range(len(self._sizes))]
+        self.levels = Levels(self.partial, len(self._sizes), self._journal)
         self.sketch = Sketch(self.shape[:-3], int_triple(self.shape[-3:]), self._dtype)
-
-    # -- writing -----------------------------------------------------------------------------------
-
-    def _write(self, number: int, tile: Tile, voxels: npt.NDArray[Any]) -> None:
-        self._journal.add(self.levels[number].write(tile, voxels))
-        self.levels[number].done.add(tile)
-        self._build_above(number, tile)
-
-    def _build_above(self, number: int, tile: Tile) -> None:
-        """Make the coarser shards of which this was the last missing part."""
-        if number + 1 == len(self.levels):
-            return
-        lead, index = tile
-        fine, coarse = self.levels[number], self.levels[number + 1]
-        for above in coarse.grid.indices(parents(fine.grid.box(index), self._level_shape(number + 1))):
-            box = support(coarse.grid.box(above), self._level_shape(number))
-            if (lead, above) not in coarse and all((lead, i) in fine for i in fine.grid.indices(box)):
-                self._build(number + 1, (lead, above))
-
-    def _build(self, number: int, tile: Tile) -> None:
-        """Make a coarser shard, past the cache of what is looked at."""
-        lead, index = tile
-        self._write(number, tile, coarser(self.levels[number - 1].array, lead, self.levels[number].grid.box(index)))
-
-    def _level_shape(self, number: int) -> IntTriple:
-        return int_triple(self.levels[number].array.shape[-3:])
 
 
 @contextmanager

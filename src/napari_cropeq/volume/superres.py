@@ -56,7 +56,9 @@ def acquisition_of(
     ValueError
         If the voxel size is unknown or no acquisition this method can improve.
     """
-    size = voxel_size or source.voxel_size
+    if voxel_size is not None:
+        source = source.with_voxel_size(voxel_size)
+    size = source.voxel_size
     if size is None:
         raise ValueError(
             f"Got {source.name}, which does not say its voxel size, expected one along z, y and x: "
@@ -64,10 +66,7 @@ def acquisition_of(
         )
     if fwhm is not None and not fwhm > 0:
         raise ValueError(f"Got FWHM {fwhm:g}, expected a positive length: give the width of the slice profile.")
-    unit = source.unit
-    if unit == "pixel" and voxel_size is not None:
-        unit = "micrometer"
-    return Acquisition(size, guess_axial(size) if axial is None else axial, fwhm or 0.0, unit, lateral_fwhm)
+    return Acquisition(size, guess_axial(size) if axial is None else axial, fwhm or 0.0, source.unit, lateral_fwhm)
 
 
 def training_volumes(
@@ -130,6 +129,9 @@ class SuperResolution:
         See :class:`napari_cropeq.core.predict.Predictor`.
     dtype : str
         ``source`` (rounded and clipped) or ``float32``.
+    crew : bool
+        Whether boxes may be computed side by side where that is quicker; in a window they may not, since threads that
+        take turns with each other let the window's wait.
 
     Attributes
     ----------
@@ -150,11 +152,12 @@ class SuperResolution:
         planes: str | None = None,
         device: str = "auto",
         dtype: str = "source",
+        crew: bool = True,
     ) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"Got dtype {dtype!r}, expected source or float32: choose one of these.")
         check_volume(source.data, source.name)
-        self.source, self.model = source, model
+        self.source, self.model, self._crew = source, model, crew
         self.acquisition = acquisition or acquisition_of(source, axial=axial_of(source, model))
         model.check_fits(self.acquisition)
         self.lead_shape: tuple[int, ...] = tuple(int(n) for n in source.data.shape[:-3])
@@ -196,7 +199,7 @@ class SuperResolution:
     @property
     def side_by_side(self) -> int:
         """How many boxes are best computed at the same time, in bulk."""
-        return self._predictor.side_by_side
+        return self._predictor.side_by_side if self._crew else 1
 
     @property
     def nbytes(self) -> int:

@@ -15,15 +15,13 @@ from napari_cropeq.core.allocator import give_freed_memory_back
 from napari_cropeq.core.geometry import Box, IntTriple
 from napari_cropeq.volume.cache import MemoryStore, TileCache
 from napari_cropeq.volume.events import Done, Failed, Filled
-from napari_cropeq.volume.export import failure_of
 from napari_cropeq.volume.lazy import LazyView
-from napari_cropeq.volume.read_ahead import ReadAhead
-from napari_cropeq.volume.reuse import Reuse
 from napari_cropeq.volume.scheduler import Scheduler, Wish
 from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.superres import Lead, SuperResolution
 from napari_cropeq.volume.tile_store import Tile, TileStore, covers
 from napari_cropeq.volume.view import View, nearest_first
+from napari_cropeq.volume.whole_run import WholeRun
 
 __all__ = ["TileWorker"]
 
@@ -64,15 +62,11 @@ class TileWorker:
         self._stores: dict[int | None, MemoryStore] = {}  # by the axis looked along
         self._interpolated: dict[int | None, MemoryStore] = {}
         self._outdated: list[MemoryStore] = []  # another model's, shown until the new tiles are there
-        self._whole: MemoryStore | None = None
-        self._part = 0.0
+        self._whole: WholeRun | None = None
         self._run = 0  # number of the last wish for every tile, or for none any more
         self._opening: int | None = None  # for which of them a store is being opened
-        self._ahead: ReadAhead | None = None
         self.result: SuperResolution | None = None
         self.view: LazyView | None = None
-        self.disk: DiskStore | None = None
-        self.filling: TileStore | None = None  # what the last run over the volume fills
         self.failures: deque[Failed] = deque()
         self.saved: deque[Path] = deque()
         self.computed = 0  # tiles in view, since the beginning
@@ -104,10 +98,10 @@ class TileWorker:
         """
         with self._lock:
             assert self._scheduler is not None and self.result is not None and self._whole is not None
-            self._part, self._run = 0.0, self._run + 1
+            self._run += 1
             if open_disk is None:
                 self._check_memory(self.result)
-                self._fill(self._whole)
+                self._fill(self._whole.memory)
             else:
                 self._opening = self._run
                 self._scheduler.add_background(self._open(open_disk, self._run))
@@ -147,12 +141,12 @@ class TileWorker:
             if self._scheduler is not None:
                 self._scheduler.close()
 
-    def release(self) -> None:
-        """Let others go on with an unfinished store on disk; no more may be written to it from here."""
-        if self.disk is not None and not self.disk.finished:
-            self.disk.release()
-
     # -- state -----------------------------------------------------------------------------------
+
+    @property
+    def disk(self) -> DiskStore | None:
+        """The store on disk that the run over the volume fills, if there is one."""
+        return None if self._whole is None else self._whole.disk
 
     @property
     def in_view(self) -> tuple[int, int]:
@@ -190,16 +184,12 @@ class TileWorker:
     @property
     def tiles(self) -> tuple[int, int]:
         """Finished and all tiles of the store that the last run over the volume fills."""
-        if self.filling is None or self.result is None:
-            return 0, 0
-        grid = self.filling.grid
-        return len(self.filling), grid.count * len(self.result.leads)
+        return (0, 0) if self._whole is None else self._whole.tiles
 
     @property
     def fraction(self) -> float:
         """Share of the whole volume that is done, parts of a tile under way counted."""
-        done, total = self.tiles
-        return min(1.0, (done + self._part) / total) if total else 0.0
+        return 0.0 if self._whole is None else self._whole.fraction
 
     @property
     def running_all(self) -> bool:
@@ -242,9 +232,8 @@ class TileWorker:
                 yield from self._events(scheduler)
             finally:
                 self._opening = None
-                self.release()
-                if self._ahead is not None:
-                    self._ahead.close()
+                if self._whole is not None:
+                    self._whole.close()
 
     def _events(self, scheduler: Scheduler) -> Iterator[object]:
         idle = 0
@@ -277,8 +266,7 @@ class TileWorker:
             return self._make_scheduler(result, key)
 
     def _make_scheduler(self, result: SuperResolution, key: Hashable) -> Scheduler:
-        scheduler = Scheduler(result.bulk_part)
-        self._give_up_disk()  # its tiles are another model's
+        scheduler = Scheduler()
         self._outdated += self._stores.values()
         self._stores = {
             across: MemoryStore(result.sr_shape, result.view_tile(across), self._cache, (key, across))
@@ -286,7 +274,7 @@ class TileWorker:
         }
         current = {store.key for store in self._stores.values()}
         self._outdated = [store for store in self._outdated if store.key not in current]
-        self._whole = MemoryStore(result.sr_shape, result.bulk_part, self._cache, (key, "whole"))
+        self._whole = WholeRun(result, MemoryStore(result.sr_shape, result.bulk_part, self._cache, (key, "whole")))
         if self.view is None:
             self.view = LazyView(result, [])
         if not self.view.overview.whole and not self._interpolated:
@@ -297,7 +285,7 @@ class TileWorker:
                 for across in (0, 1, 2, None)
             }
         self.view.overview.restart()  # its steps went with the last scheduler
-        self.result, self._scheduler, self._ahead = result, scheduler, ReadAhead(result)
+        self.result, self._scheduler = result, scheduler
         self._show_stores()
         self._look(scheduler)
         self._begin_overview(scheduler, result.leads[0] if self._sight is None else self._sight.lead)
@@ -348,21 +336,16 @@ class TileWorker:
         if done.store in self._stores.values():
             self.computed += 1
             self._times.append(time.monotonic())
-        if done.store is not self.filling:
-            return
-        size = Box.whole(done.store.grid.tile).size
-        self._part = 0.0 if done.tiles else self._part + done.box.size / size
+        if self._whole is not None:
+            self._whole.note(done)
 
     def _end_run(self, filled: Filled) -> None:
         """Complete the store on disk; tell where tiles are missing."""
-        store = filled.store
+        assert self._whole is not None
         try:
-            if filled.failures:
-                axes = self.result.source.axes if self.result is not None else "zyx"
-                raise failure_of(filled.failures, axes)
-            if isinstance(store, DiskStore) and store is self.disk and not store.finished:
-                store.finish()
-                self.saved.append(store.path)
+            path = self._whole.end(filled)
+            if path is not None:
+                self.saved.append(path)
         except Exception as error:  # noqa: BLE001 (the user is told, and the view goes on)
             self.failures.append(Failed(error, bulk=True))
 
@@ -375,11 +358,12 @@ class TileWorker:
 
     def _open(self, open_disk: Callable[[], DiskStore], run: int) -> Iterator[None]:
         """Open a store and fill it, unless that is not wanted any more."""
+        assert self._whole is not None
         try:
-            self._give_up_disk()
+            self._whole.give_up_disk()
             disk = open_disk()
             with self._lock:
-                self.disk = disk
+                self._whole.disk = disk
                 self._show_stores()
                 if run == self._run:
                     self._fill(disk)
@@ -391,24 +375,18 @@ class TileWorker:
         yield
 
     def _fill(self, store: TileStore) -> None:
-        assert self._scheduler is not None and self.result is not None and self._ahead is not None
-        self.filling = store
-        compute = Reuse(lambda: [s for s in self.finished_stores() if s is not store], self._ahead.compute)
-        self._scheduler.run_all(store, self.result.leads, compute, self._ahead, self.result.side_by_side)
+        assert self._scheduler is not None and self._whole is not None
+        self._scheduler.fill(self._whole.fill(store, self.finished_stores))
 
     def _released(self) -> Iterator[None]:
-        self.release()
+        if self._whole is not None:
+            self._whole.release()
         yield
-
-    def _give_up_disk(self) -> None:
-        """Let go of the store on disk; one that is not complete can be gone on with."""
-        self.release()
-        self.disk = self.filling = None
 
     def finished_stores(self) -> list[TileStore]:
         """Return the stores that hold tiles of the model in use."""
-        held: list[TileStore] = [*self._stores.values()]
-        return [s for s in (self.disk, self._whole) if s is not None] + held
+        whole = [] if self._whole is None else self._whole.stores
+        return [*whole, *self._stores.values()]
 
     def _show_stores(self) -> None:
         assert self.view is not None

@@ -30,6 +30,9 @@ VOXELS = 2**23
 PERCENTILES = (0.5, 99.8)
 """Of the cubic projection: what is drawn black, and what white."""
 
+STRONG = 4
+"""Times the mean gradient of a projection: above it all edges count alike."""
+
 Image = npt.NDArray[Any]
 """A projection (lateral, axial) in the intensities of its volume."""
 
@@ -181,9 +184,8 @@ class Projection:
     def zoom(self) -> Zoom:
         """The square that is asked for, else where the result's projection is richest in edges.
 
-        Its side is then a third of the shorter one of the projection. Roots of gradients are summed, so that many edges
-        count more than a few strong ones; what is drawn black or fully bright counts for nothing: debris outshines
-        all else.
+        Its side is then a third of the shorter one of the projection. Strong edges count alike, so that many of them
+        outdo a few: debris outshines all else.
         """
         if self._asked is not None:
             return self._asked
@@ -192,7 +194,8 @@ class Projection:
         for image, (low, high) in zip(self.result, self.limits, strict=True):
             scaled = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
             down, across = (np.gradient(scaled, axis=a) if n > 1 else np.zeros(1) for a, n in enumerate(scaled.shape))
-            change += np.sqrt(np.hypot(down, across)) * ((scaled > 0) & (scaled < 1))
+            gradient = np.hypot(down, across)
+            change += np.minimum(gradient, STRONG * gradient.mean())
         sums = np.pad(change.cumsum(0).cumsum(1), ((1, 0), (1, 0)))  # of everything above and to the left
         inside = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
         lateral, axial = np.unravel_index(int(inside.argmax()), inside.shape)

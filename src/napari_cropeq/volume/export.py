@@ -93,17 +93,9 @@ def export(
     check_options(tile, existing, share, cluster)
     if cluster is not None:
         check_source(result)
-    check_output(path, "resume" if share.count > 1 else existing)
-    if existing != "overwrite" and path.exists() and unfinished(path) is None:
-        sweep(path)
+    store = _store(path, result, tile, existing, share)
+    if store is None:
         yield ExportProgress("saving", 1, 1, 0.0, 1)
-        return
-    try:
-        store = DiskStore(path, result, tile, existing, part_of)
-    except FileExistsError:
-        if share.count == 1 or not path.exists():
-            raise
-        yield ExportProgress("saving", 1, 1, 0.0, 1)  # the last of the others has completed it meanwhile
         return
     ahead = ReadAhead(result, 1 if cluster else result.side_by_side)
     try:
@@ -118,6 +110,20 @@ def export(
     finally:
         ahead.close()
         store.release()
+
+
+def _store(path: Path, result: SuperResolution, tile: int | None, existing: str, share: Share) -> DiskStore | None:
+    """Return the store to fill, None where the output is complete already, or is so now."""
+    check_output(path, "resume" if share.count > 1 else existing)
+    if existing != "overwrite" and path.exists() and unfinished(path) is None:
+        sweep(path)
+        return None
+    try:
+        return DiskStore(path, result, tile, existing, (share.number, share.count))
+    except FileExistsError:
+        if share.count == 1 or not path.exists():
+            raise
+        return None  # the last of the others has completed it meanwhile
 
 
 def check_options(tile: int | None, existing: str, share: Share, cluster: Cluster | None) -> None:

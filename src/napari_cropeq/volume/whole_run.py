@@ -52,9 +52,8 @@ class WholeRun:
     @property
     def tiles(self) -> tuple[int, int]:
         """Finished and all tiles."""
-        if self.filling is None:
-            return 0, 0
-        return len(self.filling), self.filling.grid.count * len(self._result.leads)
+        filling = self.filling  # another thread may let go of it meanwhile
+        return (0, 0) if filling is None else (len(filling), filling.grid.count * len(self._result.leads))
 
     @property
     def fraction(self) -> float:

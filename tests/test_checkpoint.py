@@ -228,7 +228,7 @@ else:
     [
         pytest.param(4, 4000, "512 256 \n", id="enough"),
         pytest.param(32, 700, "512 part Out of memory: ", id="halved"),
-        pytest.param(256, 120, "memory a single patch", id="too-little"),
+        pytest.param(256, 24, "memory a single patch", id="too-little"),
     ],
 )
 def test_out_of_memory_halves_the_batch(filters, spare, expected):

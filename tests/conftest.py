@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import threading
 import time
 
@@ -20,6 +21,10 @@ from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.volume.sources import Source
 from napari_cropeq.volume.superres import SuperResolution, acquisition_of
+
+# A shell has jobs in its background ignore Ctrl-C, and whatever they start as well: tests send it to what they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def random_network(kind: str = "valid", filters: int = 8, blocks: int | None = None, factor: float = 2.5) -> Network:

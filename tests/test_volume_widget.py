@@ -108,6 +108,22 @@ def test_stopped_it_says_what_is_kept_and_resumes(viewer, qtbot, tmp_path):
     assert volume.buttons["start"].text == "Start" and not volume.begun.text()
 
 
+def test_what_was_damaged_is_told_of(viewer, qtbot, tmp_path):
+    volume, told = begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16), []
+    stopped(volume, qtbot)
+    shard = next(path for path in (tmp_path / "out.partial.ome.zarr" / "0" / "c").rglob("*") if path.is_file())
+    shard.write_bytes(shard.read_bytes()[:100])
+    press(qtbot, volume, "start")
+
+    def saved() -> bool:
+        told.append(volume.message.text())
+        return told[-1].startswith("Saved")
+
+    qtbot.waitUntil(saved, timeout=TIMEOUT)
+    assert any("; 1 damaged part made anew" in text for text in told)
+    assert is_the_result(tmp_path / "out.ome.zarr", volume.result.result)
+
+
 def test_an_unfinished_store_is_not_touched_by_another_model(viewer, qtbot, tmp_path):
     volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr")
     stopped(volume, qtbot)

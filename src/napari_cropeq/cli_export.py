@@ -211,9 +211,9 @@ def _tell(items: Sequence[Item], sentence: Callable[[BaseException], str]) -> No
     from napari_cropeq.volume.batch import summary
 
     if len(items) == 1:
-        mended = _mended(items[0])
+        anew = _anew(items[0])
         told = f"{_size(items[0])} {items[0].facts.get('dtype')}, {items[0].facts.get('exactness')}"
-        told += f"; {mended}" if mended else ""
+        told += f"; {anew}" if anew else ""
         ends = {"done": told, "shared": "this part is done; the last part to be done completes the output"}
         print(f"{items[0].output}: {ends.get(items[0].status, 'done already')}")
         return
@@ -238,14 +238,14 @@ def _tell(items: Sequence[Item], sentence: Callable[[BaseException], str]) -> No
 def _row(item: Item, sentence: Callable[[BaseException], str]) -> tuple[str, ...]:
     output = "" if item.output is None else item.output.name
     seconds = f"{item.seconds:.1f}" if item.seconds else ""
-    wrong = _mended(item) if item.error is None else sentence(item.error)
+    wrong = _anew(item) if item.error is None else sentence(item.error)
     return output, _size(item), item.status, seconds, wrong
 
 
-def _mended(item: Item) -> str:
-    """Return what is told of shards that an earlier run had written, and that were damaged since."""
-    damaged = item.facts.get("damaged", 0)
-    return f"{damaged} damaged {'part' if damaged == 1 else 'parts'} made anew" if damaged else ""
+def _anew(item: Item) -> str:
+    from napari_cropeq.volume.export import mended
+
+    return mended(item.facts.get("damaged", 0))
 
 
 def _size(item: Item) -> str:

@@ -23,7 +23,7 @@ from napari_cropeq.gui.unfinished_layer import (
     unfinished_layers,
 )
 from napari_cropeq.volume.destination import check_output, output_kind
-from napari_cropeq.volume.export import ExportProgress, export
+from napari_cropeq.volume.export import ExportProgress, export, mended
 from napari_cropeq.volume.store import unfinished
 from napari_cropeq.volume.superres import DTYPES, SuperResolution
 from napari_cropeq.volume.unfinished import Unfinished
@@ -192,8 +192,8 @@ class VolumeWidget(ResultPanel):
         if result.running_all:
             text = f"{done} of {total} tiles, {clock.text}" if total else "Reading what is there"
             disk = result.worker.disk
-            anew = f"; {len(disk.damaged)} damaged made anew" if disk is not None and disk.damaged else ""
-            self.say(f"{text}{anew}; {result.result.exactness}.")
+            anew = "" if disk is None else mended(len(disk.damaged))
+            self.say("; ".join(filter(None, (text, anew, str(result.result.exactness)))) + ".")
             if self._activity is not None:
                 self._activity.show(fraction, f"{result.source_layer.name}: {done} of {total} tiles")
             self.buttons["pause"].text = "Go on" if result.worker.paused else "Pause"
@@ -220,7 +220,8 @@ class VolumeWidget(ResultPanel):
 
     def _on_saving(self, progress: ExportProgress) -> None:
         self.bar.setValue(int(1000 * progress.done / max(progress.total, 1)))
-        self.say(f"Saving: {progress.done} of {progress.total} tiles.")
+        text = f"Saving: {progress.done} of {progress.total} tiles"
+        self.say("; ".join(filter(None, (text, mended(progress.damaged)))) + ".")
         if self._activity is not None:
             self._activity.show(progress.done / max(progress.total, 1), "Saving")
 

@@ -24,7 +24,7 @@ from napari_cropeq.volume.store import DiskStore, sweep, telling, unfinished
 from napari_cropeq.volume.superres import SuperResolution
 from napari_cropeq.volume.tile_store import TileStore
 
-__all__ = ["ExportProgress", "complete", "export", "failure_of"]
+__all__ = ["ExportProgress", "complete", "export", "failure_of", "mended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +185,11 @@ def complete(store: DiskStore, result: SuperResolution) -> None:
     finally:
         remove(partial)
     store.discard()
+
+
+def mended(damaged: int) -> str:
+    """Return what is told of so many shards of an earlier run that were damaged since; nothing where there are none."""
+    return f"{damaged} damaged {'part' if damaged == 1 else 'parts'} made anew" if damaged else ""
 
 
 def failure_of(failures: Sequence[Failed], axes: str = "zyx") -> Exception:

@@ -138,8 +138,18 @@ def no_thread_is_left():
 
 
 def work_threads() -> list[threading.Thread]:
-    """Return the threads of ours that run."""
-    return [t for t in threading.enumerate() if t.name == "cropeq"]
+    """Return the threads that run a job of ours."""
+    return [t for t in our_threads() if t.name == "cropeq"]
+
+
+def crew_threads() -> list[threading.Thread]:
+    """Return the threads that compute side by side."""
+    return [t for t in our_threads() if t.name.startswith("cropeq crew")]
+
+
+def our_threads() -> list[threading.Thread]:
+    """Return every thread of ours: libraries that earlier tests have used may begin and end some at any time."""
+    return [t for t in threading.enumerate() if t.name.startswith("cropeq")]
 
 
 @pytest.fixture

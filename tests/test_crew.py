@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from conftest import crew_threads
 from napari_cropeq.core.crew import Crew
 
 SIZES = [pytest.param(size, id=f"{size} threads") for size in (1, 2, 3)]
@@ -86,7 +87,8 @@ def test_torchs_threads_are_shared_and_given_back(four_threads, size, each):
 
 
 def test_a_crew_that_is_dismissed_ends(four_threads):
-    before, crew, begun = set(threading.enumerate()), Crew(2), threading.Event()
+    before, crew, begun = set(crew_threads()), Crew(2), threading.Event()
+    assert len(set(crew_threads()) - before) == 2
 
     def wait(_: int) -> None:
         begun.set()
@@ -97,6 +99,6 @@ def test_a_crew_that_is_dismissed_ends(four_threads):
     threading.Thread(target=lambda: begun.wait() and crew.dismiss()).start()
     next(steps)[1].result()
     deadline = time.monotonic() + 5
-    while set(threading.enumerate()) - before and time.monotonic() < deadline:
+    while set(crew_threads()) - before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert set(threading.enumerate()) <= before
+    assert set(crew_threads()) <= before

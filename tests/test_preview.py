@@ -11,7 +11,7 @@ import pytest
 import torch
 from qtpy.QtCore import QTimer
 
-from conftest import a_source, work_threads
+from conftest import a_source, our_threads, work_threads
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.gui.session import Session
 from napari_cropeq.gui.viewport import view_of, view_signals
@@ -495,13 +495,13 @@ def test_closing_the_window_while_it_works(viewer, qtbot, ndisplay):
 def test_previews_do_not_pile_up_threads(viewer, qtbot):
     viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
     panel = begin(viewer, qtbot, filters=4)
-    before = threading.active_count()  # those of libraries that earlier tests have used among them
+    before = len(our_threads())
     for filters in (8, 4, 8):
         panel.session.use_model(model_for(filters=filters), "another")
         settle(viewer, qtbot, panel)
         assert len(work_threads()) == 1
     gc.collect()
-    assert threading.active_count() <= before
+    assert len(our_threads()) <= before
     assert [r for r in Session.of(viewer).results if r.alive] == [panel.result]
 
 

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from conftest import crew_threads
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import StoppedError
 from napari_cropeq.volume import filling
@@ -207,18 +208,19 @@ def test_boxes_side_by_side_wait_for_the_tile_in_view():
 
 @pytest.mark.parametrize("end", ["stop_all", "close"])
 def test_threads_side_by_side_end_with_the_run(end):
-    before, asked, memory = threading.active_count(), [], MemoryStore((64, 512, 512))
+    before, asked, memory = set(crew_threads()), [], MemoryStore((64, 512, 512))
     scheduler = Scheduler()
     scheduler.fill(Filling(memory, [()], PART, asking(asked), side_by_side=2))
     thread = threading.Thread(target=lambda: list(scheduler.run(wait=True)))
     thread.start()
     until(lambda: asked)
-    assert threading.active_count() >= before + 3
+    assert len(set(crew_threads()) - before) == 2
     getattr(scheduler, end)()
-    until(lambda: threading.active_count() == before + (end == "stop_all"))
+    until(lambda: set(crew_threads()) <= before)
+    assert thread.is_alive() or end == "close"
     scheduler.close()
     thread.join(10)
-    assert threading.active_count() == before
+    assert not thread.is_alive()
 
 
 def test_closing_ends_a_waiting_worker():

@@ -165,7 +165,7 @@ class Bench:
     @property
     def finished(self) -> tuple[int, int]:
         """Finished and all tiles in view."""
-        return self.result.worker.in_view
+        return self.result.worker.in_view.progress
 
     def place(self, number: int) -> np.ndarray:
         """Return a place to look at: half a viewport to the right or the left of the middle, and ever further down."""
@@ -179,7 +179,7 @@ class Bench:
     def pan(self, centre: np.ndarray) -> dict[str, Any]:
         """Pan, and return seconds until the first tile and until the whole viewport is on the screen."""
         worker = self.result.worker
-        before, started = worker.computed, time.perf_counter()
+        before, started = worker.in_view.computed, time.perf_counter()
         self.viewer.scene.camera.center = tuple(centre)
         out: dict[str, Any] = {}
         ready = first = 0.0
@@ -200,7 +200,7 @@ class Bench:
                 out["full"] = max(self.screen.drawn, ready) - started
                 break
         out.setdefault("first", out.get("full"))
-        out["tiles"] = worker.computed - before
+        out["tiles"] = worker.in_view.computed - before
         return out
 
 
@@ -259,7 +259,7 @@ def latency(bench: Bench, view: str, pans: int) -> dict[str, Any]:
         one, two = bench.place(number), bench.place(number + 1)
         bench.pan(one)
         spin(0.3)
-        bench.result.worker.in_view_store.clear()  # every pan is to where nothing has been computed
+        bench.result.worker.in_view.store.clear()  # every pan is to where nothing has been computed
         fresh.append(bench.pan(two))
         bench.pan(one)
         spin(0.3)
@@ -285,7 +285,7 @@ def latency(bench: Bench, view: str, pans: int) -> dict[str, Any]:
 def revisit(bench: Bench, place: np.ndarray) -> dict[str, Any]:
     """Return to a place, and return seconds until the canvas shows what the layer is there."""
     worker, started = bench.result.worker, time.perf_counter()
-    before = worker.computed
+    before = worker.in_view.computed
     bench.viewer.scene.camera.center = tuple(place)
     wait(lambda: bench.screen.drawn > started and bench.screen.drawn >= bench.screen.read)
     seconds = bench.screen.drawn - started
@@ -293,7 +293,7 @@ def revisit(bench: Bench, place: np.ndarray) -> dict[str, Any]:
     done, total = bench.finished
     if done != total or not total:
         raise RuntimeError(f"Of {total} tiles only {done} were there again.")
-    return {"seconds": seconds, "tiles": worker.computed - before}
+    return {"seconds": seconds, "tiles": worker.in_view.computed - before}
 
 
 def refreshes(bench: Bench) -> dict[str, Any]:
@@ -341,7 +341,7 @@ def steady(bench: Bench, view: str, seconds: float) -> dict[str, Any]:
     """Pan steadily, a viewport in ten seconds, and count the tiles that were computed and never seen."""
     bench.look(view)
     bench.begin()
-    store = bench.result.worker.in_view_store
+    store = bench.result.worker.in_view.store
     known, born, seen = set(store), {}, set()
     for _ in drift(bench, seconds):
         view_now = view_of(bench.viewer, bench.result.layer)

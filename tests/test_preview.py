@@ -37,11 +37,12 @@ def begin(viewer, qtbot, model=None, **options):
 
 
 def settle(viewer, qtbot, panel) -> None:
-    """Wait until all that is looked at is there and shown."""
+    """Wait until all that is looked at is there, shown, and told."""
     qtbot.wait(80)  # the view is looked at once it has come to rest
     qtbot.waitUntil(lambda: panel.result.layer in viewer.layers and not panel.result.looking, timeout=TIMEOUT)
     qtbot.wait(120)
     qtbot.waitUntil(lambda: not panel.result._refresh_timer.isActive(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: not panel._state_timer.isActive(), timeout=TIMEOUT)
 
 
 def shown(layer) -> np.ndarray:
@@ -156,20 +157,20 @@ def test_the_view_is_followed_until_told_otherwise(viewer, qtbot):
     viewer.scene.camera.zoom = 8
     panel = begin(viewer, qtbot, filters=4)
     first = panel.result.view
-    done, total = panel.result.worker.in_view
+    done, total = panel.result.worker.in_view.progress
     assert done == total > 0
     assert panel.message.text().startswith(f"bit-exact on cpu; {total} of {total} tiles in view")
     viewer.scene.camera.center = (0, 40, 50)
     settle(viewer, qtbot, panel)
-    assert panel.result.view.box != first.box and panel.result.worker.in_view[0] > 0
+    assert panel.result.view.box != first.box and panel.result.worker.in_view.progress[0] > 0
     panel.follow.value = False
-    second, computed = panel.result.view, panel.result.worker.computed
+    second, computed = panel.result.view, panel.result.worker.in_view.computed
     viewer.scene.camera.center = (0, 250, 350)
     qtbot.wait(300)
-    assert panel.result.view is second and panel.result.worker.computed == computed
+    assert panel.result.view is second and panel.result.worker.in_view.computed == computed
     panel.buttons["preview"].native.click()
     settle(viewer, qtbot, panel)
-    assert panel.result.view is not second and panel.result.worker.computed > computed
+    assert panel.result.view is not second and panel.result.worker.in_view.computed > computed
 
 
 def test_going_back_costs_nothing(viewer, qtbot):
@@ -179,19 +180,19 @@ def test_going_back_costs_nothing(viewer, qtbot):
     home = viewer.scene.camera.center
     viewer.scene.camera.center = (0, 40, 50)
     settle(viewer, qtbot, panel)
-    computed = panel.result.worker.computed
+    computed = panel.result.worker.in_view.computed
     viewer.scene.camera.center = home
     settle(viewer, qtbot, panel)
-    done, total = panel.result.worker.in_view
-    assert done == total > 0 and panel.result.worker.computed == computed
+    done, total = panel.result.worker.in_view.progress
+    assert done == total > 0 and panel.result.worker.in_view.computed == computed
     other = model_for(filters=8)
     first = panel.session.model
     panel.session.use_model(other, "another")
     settle(viewer, qtbot, panel)
     panel.session.use_model(first, "the first again")
     settle(viewer, qtbot, panel)
-    done, total = panel.result.worker.in_view
-    assert done == total > 0 and panel.result.worker.computed == 0, "held for the model it was computed with"
+    done, total = panel.result.worker.in_view.progress
+    assert done == total > 0 and panel.result.worker.in_view.computed == 0, "held for the model it was computed with"
 
 
 def test_zoomed_out_it_works_at_the_centre_and_says_so(viewer, qtbot):
@@ -203,7 +204,9 @@ def test_zoomed_out_it_works_at_the_centre_and_says_so(viewer, qtbot):
     panel = dock(viewer, "Preview")
     panel.session.use_model(model_for(filters=4), "a model")
     panel.buttons["preview"].native.click()
-    qtbot.waitUntil(lambda: panel.result.view is not None and panel.result.worker.in_view[0] > 0, timeout=TIMEOUT)
+    qtbot.waitUntil(
+        lambda: panel.result.view is not None and panel.result.worker.in_view.progress[0] > 0, timeout=TIMEOUT
+    )
     assert panel.result.view.limited
     assert max(panel.result.view.box.shape) <= max(viewer.canvas.size)
     qtbot.waitUntil(lambda: "working at the centre" in panel.message.text(), timeout=TIMEOUT)
@@ -264,9 +267,9 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(viewer, qtbot, monkeyp
     qtbot.waitUntil(lambda: "check the disk" in panel.message.text(), timeout=TIMEOUT)
     settle(viewer, qtbot, panel)
     assert panel.result.alive
-    done, total = panel.result.worker.in_view
+    done, total = panel.result.worker.in_view.progress
     assert 0 < done < total
-    result, store = panel.result.result, panel.result.worker.in_view_store
+    result, store = panel.result.result, panel.result.worker.in_view.store
     assert all(
         np.array_equal(store.read(t, store.grid.box(t[1])), result.compute((), store.grid.box(t[1]))) for t in store
     )
@@ -296,7 +299,7 @@ def test_the_volume_takes_over_what_was_previewed_and_the_other_way_round(viewer
     assert boxes == [], "no voxel was computed twice"
     viewer.dims.order = (1, 0, 2)
     settle(viewer, qtbot, panel)
-    done, total = panel.result.worker.in_view
+    done, total = panel.result.worker.in_view.progress
     assert done == total > 0 and boxes == [], "what the volume has is not computed again"
 
 

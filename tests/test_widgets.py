@@ -42,7 +42,7 @@ def test_train_preview_volume_save(viewer, qtbot, tmp_path):
     assert np.allclose(shown.translate, (5 - 0.75, 6, 7))
     assert shown.units == layer.units
     assert shown.data.shape == (30, 72, 80)
-    done, total = preview.result.worker.in_view
+    done, total = preview.result.worker.in_view.progress
     assert done == total > 0 and preview.result.worker.tiles == (0, 0), "only what is in view"
 
     volume = dock(viewer, "Volume")

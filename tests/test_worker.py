@@ -67,12 +67,12 @@ def test_what_is_looked_at_has_the_bits_of_the_whole(monkeypatch, across, axial,
     looked = View((), Box(tuple(start), tuple(stop)), (6.0, 20.0, 6.0), across)
     worker.look(looked)
     work(worker)
-    done, total = worker.in_view
+    done, total = worker.in_view.progress
     assert done == total > 0 and result.exactness.bit_exact == exact
     seen = np.asarray(worker.view.levels[0])[looked.box.slices]
     assert np.array_equal(seen, result.compute((), Box.whole(result.sr_shape))[looked.box.slices])
     if not exact:
-        assert worker.in_view_store.grid.tile == result.oriented(160, 64, 16)
+        assert worker.in_view.store.grid.tile == result.oriented(160, 64, 16)
 
 
 def test_the_whole_volume_takes_over_what_was_looked_at():
@@ -84,12 +84,12 @@ def test_the_whole_volume_takes_over_what_was_looked_at():
     work(worker, steps)
     assert worker.tiles[0] == worker.tiles[1] > 0 and worker.fraction == 1
     assert np.array_equal(np.asarray(worker.view.levels[0]), result.compute((), Box.whole(result.sr_shape)))
-    computed = worker.computed
+    computed = worker.in_view.computed
     for across in (0, 1, 2, None):
         worker.look(view(across, 20))
         work(worker, steps)
-        assert worker.in_view[0] == worker.in_view[1] > 0
-    assert worker.computed == computed, "all of it was there"
+        assert worker.in_view.progress[0] == worker.in_view.progress[1] > 0
+    assert worker.in_view.computed == computed, "all of it was there"
 
 
 def test_a_volume_beyond_the_cap_is_refused():
@@ -121,12 +121,12 @@ def test_a_model_that_comes_back_finds_its_tiles():
     steps = work(worker)
     worker.use(lambda: one, "one")
     work(worker, steps)
-    computed = worker.computed
+    computed = worker.in_view.computed
     worker.use(lambda: two, "two")
     assert next(steps) is two  # no tile of it yet
     worker.use(lambda: one, "one")
     work(worker, steps)
-    assert worker.in_view[0] == worker.in_view[1] > 0 and worker.computed == computed
+    assert worker.in_view.progress[0] == worker.in_view.progress[1] > 0 and worker.in_view.computed == computed
     box = view().box
     assert np.array_equal(np.asarray(worker.view.levels[0])[box.slices], one.compute((), box))
 
@@ -210,7 +210,7 @@ def test_a_large_volume_is_interpolated_where_it_is_looked_at(monkeypatch):
     for event in steps:
         if worker.has_something and not seen:
             seen.append(np.asarray(worker.view.levels[0])[box.slices])
-            assert len(worker.in_view_store) == 0
+            assert len(worker.in_view.store) == 0
         if event is None:
             break
     assert np.array_equal(seen[0], expected), "all of the plane, before the first tile"
@@ -223,12 +223,12 @@ def test_panning_drops_what_is_no_longer_in_view():
     right = View((), Box((7, 0, 200), (8, 200, 300)), (7.0, 100.0, 250.0), 0)
     worker.look(left)
     steps = worker.steps()
-    while worker.in_view[0] < 1:
+    while worker.in_view.progress[0] < 1:
         next(steps)
     worker.look(right)
     work(worker, steps)
-    grid = worker.in_view_store.grid
-    boxes = [grid.box(index) for _, index in worker.in_view_store]
+    grid = worker.in_view.store.grid
+    boxes = [grid.box(index) for _, index in worker.in_view.store]
     assert sum(box.intersect(left.box) is not None and box.intersect(right.box) is None for box in boxes) == 1
     assert all(
         grid.box(i).intersect(right.box) in [b.intersect(right.box) for b in boxes] for i in grid.indices(right.box)

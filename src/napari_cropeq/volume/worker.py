@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
@@ -15,17 +14,17 @@ from napari_cropeq.core.allocator import give_freed_memory_back
 from napari_cropeq.core.geometry import Box, IntTriple
 from napari_cropeq.volume.cache import MemoryStore, TileCache
 from napari_cropeq.volume.events import Done, Failed, Filled
+from napari_cropeq.volume.in_view import InView
 from napari_cropeq.volume.lazy import LazyView
 from napari_cropeq.volume.scheduler import Scheduler, Wish
 from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.superres import Lead, SuperResolution
-from napari_cropeq.volume.tile_store import Tile, TileStore, covers
+from napari_cropeq.volume.tile_store import TileStore, covers
 from napari_cropeq.volume.view import View, nearest_first
 from napari_cropeq.volume.whole_run import WholeRun
 
 __all__ = ["TileWorker"]
 
-RATE_TILES = 16
 IDLE_STEPS = 8  # of half a second
 
 
@@ -43,6 +42,8 @@ class TileWorker:
 
     Attributes
     ----------
+    in_view : InView
+        The tiles that are looked at.
     failures : deque of Failed
         Boxes that could not be computed and that nobody has taken notice of.
     saved : deque of path
@@ -55,31 +56,25 @@ class TileWorker:
         self._lock = threading.RLock()
         self._closed = self._preparing = False
         self._scheduler: Scheduler | None = None
-        self._sight: View | None = None
-        self._tiles: list[Tile] = []  # in view and not there when it was looked at
-        self._ready = 0  # the others in view
-        self._store: MemoryStore | None = None  # where tiles in view are kept
         self._stores: dict[int | None, MemoryStore] = {}  # by the axis looked along
         self._interpolated: dict[int | None, MemoryStore] = {}
         self._outdated: list[MemoryStore] = []  # another model's, shown until the new tiles are there
         self._whole: WholeRun | None = None
         self._run = 0  # number of the last wish for every tile, or for none any more
         self._opening: int | None = None  # for which of them a store is being opened
+        self.in_view = InView()
         self.result: SuperResolution | None = None
         self.view: LazyView | None = None
         self.failures: deque[Failed] = deque()
         self.saved: deque[Path] = deque()
-        self.computed = 0  # tiles in view, since the beginning
         self.changes = 0  # of what can be read; parts of a tile under way cannot
-        self._times: deque[float] = deque(maxlen=RATE_TILES)
 
     # -- wishes, from any thread -----------------------------------------------------------------
 
     def look(self, view: View | None) -> None:
         """Ask for the tiles of a view, nearest its centre first; of none any more with None."""
         with self._lock:
-            self._sight = view
-            self._times.clear()
+            self.in_view.look(view)
             if self._scheduler is not None:
                 self._look(self._scheduler)
 
@@ -149,31 +144,12 @@ class TileWorker:
         return None if self._whole is None else self._whole.disk
 
     @property
-    def in_view(self) -> tuple[int, int]:
-        """Finished and all tiles of the view."""
-        store, tiles = self._store, self._tiles
-        if store is None:
-            return 0, 0
-        return self._ready + sum(tile in store for tile in tiles), self._ready + len(tiles)
-
-    @property
-    def in_view_store(self) -> MemoryStore | None:
-        """Where the tiles in view are kept; None while nothing is looked at."""
-        return self._store
-
-    @property
-    def rate(self) -> float:
-        """Tiles in view a second, of the last ones that were computed."""
-        times = list(self._times)
-        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
-
-    @property
     def has_something(self) -> bool:
         """Whether something is seen everywhere in the view, if only the interpolation, or no more will come."""
         with self._lock:
             if self.view is None:
                 return False
-            view = self._sight
+            view = self.in_view.view
             if view is None:
                 return any(map(len, self.view.stores)) or self.view.overview.any
             if view.lead in self.view.overview or not self.looking:
@@ -288,22 +264,17 @@ class TileWorker:
         self.result, self._scheduler = result, scheduler
         self._show_stores()
         self._look(scheduler)
-        self._begin_overview(scheduler, result.leads[0] if self._sight is None else self._sight.lead)
+        self._begin_overview(scheduler, result.leads[0] if self.in_view.view is None else self.in_view.view.lead)
         return scheduler
 
     def _look(self, scheduler: Scheduler) -> None:
-        view, result = self._sight, self.result
+        view, result = self.in_view.view, self.result
         if view is None or result is None or self.view is None:
-            self._tiles, self._ready, self._store = [], 0, None
             scheduler.look_at([])
             return
         store, lead = self._stores[view.across], view.lead
-        held = [s for s in self.finished_stores() if len(s)]
-        numbers = nearest_first(store.grid, view)
-        missing = [index for index in numbers if not any(covers(s, lead, store.grid.box(index)) for s in held)]
-        self._store, self._ready = store, len(numbers) - len(missing)
-        self._tiles = [(lead, index) for index in missing]
-        wishes = [Wish(store, tile, self._compute) for tile in self._tiles]
+        missing = self.in_view.missing(store, [held for held in self.finished_stores() if len(held)])
+        wishes = [Wish(store, tile, self._compute) for tile in missing]
         between: list[Wish] = []
         if wishes and self._interpolated:
             plane = self._interpolated[view.across]
@@ -326,7 +297,8 @@ class TileWorker:
 
     def _begin_overview(self, scheduler: Scheduler, lead: Lead) -> None:
         assert self.view is not None and self.result is not None
-        near = 0.0 if self._sight is None else self._sight.centre[self.result.acquisition.axial]
+        view = self.in_view.view
+        near = 0.0 if view is None else view.centre[self.result.acquisition.axial]
         steps = self.view.overview.begin(lead, round(near))
         if steps is not None:
             scheduler.add_background(steps)
@@ -334,8 +306,7 @@ class TileWorker:
     def _note(self, done: Done) -> None:
         """Count a finished box."""
         if done.store in self._stores.values():
-            self.computed += 1
-            self._times.append(time.monotonic())
+            self.in_view.note()
         if self._whole is not None:
             self._whole.note(done)
 

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from napari_cropeq.evidence.evaluation import Cell, Evaluation, EvaluationProgress, read_results, write_json
+from napari_cropeq.evidence.evaluation import CELLS, Cell, Evaluation, EvaluationProgress, read_results, write_json
 from napari_cropeq.evidence.evaluation_table import NONE, decibels, gain_of, markdown
 from napari_cropeq.evidence.truth import Truth
 from napari_cropeq.evidence.upscaling import INTERPOLATIONS
 from napari_cropeq.volume.sources import open_source
 
 ROOT = Path(__file__).resolve().parents[1]
+KEPT = "training-cells"
 VOLUMES = {
     "MRI": "mri_t1_isotropic_1mm.nii.gz",
     "EM": "em_isotropic_8nm.tif",
@@ -92,7 +93,7 @@ def run(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
     if not cells:
         return
     evaluation = Evaluation(cells, arguments.out)
-    kept = arguments.results / "training-cells"
+    kept = arguments.results / KEPT
     copy_cells(kept, evaluation.folder)  # what was committed is not measured again
     for step in evaluation.run():
         if step.result is not None:
@@ -103,9 +104,9 @@ def run(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
 
 def copy_cells(source: Path, target: Path, pattern: str = "*.json") -> None:
     """Copy the results of finished cells, not their models, that ``target`` does not have."""
-    target.mkdir(parents=True, exist_ok=True)
     for path in source.glob(pattern):
         if not (target / path.name).exists():
+            target.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
 
 
@@ -121,6 +122,7 @@ def say(step: EvaluationProgress) -> None:
 
 def report(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
     """Write ``training.json`` and ``training.md`` from the cells that are finished."""
+    copy_cells(arguments.results / KEPT, arguments.out / CELLS)
     found = read_results(arguments.out)
     # What an earlier, longer run has measured is shown by a shorter one too.
     shown = list(dict.fromkeys([*wanted, *(w for w in plan(full=True) if match(w, found, arguments.share))]))

@@ -28,7 +28,16 @@ from napari_cropeq.evidence.truth import Degraded, Truth, acquisition_for, degra
 from napari_cropeq.evidence.upscaling import INTERPOLATIONS, Refinement
 from napari_cropeq.volume.machine import describe_machine, load_average
 
-__all__ = ["Cell", "Evaluation", "EvaluationProgress", "check_method", "methods", "read_results", "write_json"]
+__all__ = [
+    "CELLS",
+    "Cell",
+    "Evaluation",
+    "EvaluationProgress",
+    "check_method",
+    "methods",
+    "read_results",
+    "write_json",
+]
 
 FORMAT = "napari-cropeq evaluation cell 1"
 FAST = "fast"

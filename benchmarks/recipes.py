@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 
 from napari_cropeq.core.recipe import Recipe
-from napari_cropeq.evidence.evaluation import Cell, Evaluation, write_json
+from napari_cropeq.evidence.cell import Cell
+from napari_cropeq.evidence.evaluation import Evaluation
 from napari_cropeq.evidence.evaluation_table import decibels, markdown
+from napari_cropeq.evidence.records import write_json
 from napari_cropeq.evidence.truth import Truth
 from napari_cropeq.volume.sources import open_source
 from training import ROOT, VOLUMES, find_data

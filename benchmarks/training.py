@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from napari_cropeq.evidence.evaluation import CELLS, Cell, Evaluation, EvaluationProgress, read_results, write_json
+from napari_cropeq.evidence.cell import Cell
+from napari_cropeq.evidence.evaluation import Evaluation, EvaluationProgress
 from napari_cropeq.evidence.evaluation_table import NONE, decibels, gain_of, markdown
+from napari_cropeq.evidence.records import CELLS, read_results, write_json
 from napari_cropeq.evidence.truth import Truth
 from napari_cropeq.evidence.upscaling import INTERPOLATIONS
 from napari_cropeq.volume.sources import open_source

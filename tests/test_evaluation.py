@@ -28,8 +28,10 @@ from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.training import Recipe
 from napari_cropeq.evidence import score as scoring
-from napari_cropeq.evidence.evaluation import Cell, Evaluation, methods, read_results, write_json
+from napari_cropeq.evidence.cell import Cell, methods
+from napari_cropeq.evidence.evaluation import Evaluation
 from napari_cropeq.evidence.evaluation_table import gain_of, result_table
+from napari_cropeq.evidence.records import read_results, write_json
 from napari_cropeq.evidence.score import score
 from napari_cropeq.evidence.truth import Truth, degrade
 from napari_cropeq.evidence.upscaling import Refinement, cubic, quintic

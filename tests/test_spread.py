@@ -15,7 +15,8 @@ from conftest import blobs, random_network
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import NETWORKS
-from napari_cropeq.evidence.evaluation import Cell, Evaluation
+from napari_cropeq.evidence.cell import Cell
+from napari_cropeq.evidence.evaluation import Evaluation
 from napari_cropeq.evidence.evaluation_figures import PALETTE, draw_planes, draw_scores
 from napari_cropeq.evidence.evaluation_table import labels
 from napari_cropeq.evidence.middle_plane import middle_planes

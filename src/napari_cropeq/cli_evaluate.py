@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_cropeq.evidence.evaluation import Cell, Evaluation
+    from napari_cropeq.evidence.cell import Cell
+    from napari_cropeq.evidence.evaluation import Evaluation
     from napari_cropeq.evidence.truth import Truth
 
 __all__ = ["add_evaluate"]
@@ -73,9 +74,11 @@ def _names(text: str) -> list[str]:
 
 
 def _evaluate(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
-    from napari_cropeq.evidence.evaluation import Evaluation, check_method, read_results
+    from napari_cropeq.evidence.cell import check_method
+    from napari_cropeq.evidence.evaluation import Evaluation
     from napari_cropeq.evidence.evaluation_page import cuts, write_page
     from napari_cropeq.evidence.evaluation_table import result_table
+    from napari_cropeq.evidence.records import read_results
     from napari_cropeq.evidence.spread import spread_table
 
     for method in arguments.methods:
@@ -112,7 +115,7 @@ def _evaluate(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
 
 def _write(evaluation: Evaluation) -> dict[str, Any]:
     """Write all cells of the folder, and how those of this command spread over volumes, which is returned."""
-    from napari_cropeq.evidence.evaluation import read_results, write_json
+    from napari_cropeq.evidence.records import read_results, write_json
     from napari_cropeq.evidence.spread import summarise
 
     folder = evaluation.folder.parent
@@ -139,7 +142,7 @@ def _cells(arguments: argparse.Namespace, truths: Sequence[Truth]) -> list[Cell]
     All of a factor come before the next: first what is quick, of all volumes, then for each budget the networks, volume
     by volume, so that a stopped run has compared its methods on the same volumes.
     """
-    from napari_cropeq.evidence.evaluation import Cell
+    from napari_cropeq.evidence.cell import Cell
     from napari_cropeq.evidence.upscaling import INTERPOLATIONS
 
     common = {"fwhm": arguments.fwhm, "axis": "zyx".index(arguments.axis), "rim": arguments.rim}
@@ -161,7 +164,7 @@ def _cells(arguments: argparse.Namespace, truths: Sequence[Truth]) -> list[Cell]
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what is set otherwise than by default: by the preset, then one by one."""
     from napari_cropeq.core.recipe import PRESETS, Recipe
-    from napari_cropeq.evidence.evaluation import FIXED
+    from napari_cropeq.evidence.cell import FIXED
 
     preset = {name: value for name, value in PRESETS[arguments.preset].items() if name not in FIXED}
     return preset | Recipe.parse(arguments.set)

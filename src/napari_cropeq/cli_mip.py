@@ -52,9 +52,9 @@ def _numbers(text: str) -> list[int]:
 
 
 def _mip(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
-    from napari_cropeq.evidence.evaluation import write_json
     from napari_cropeq.evidence.picture import check_picture, write_picture
     from napari_cropeq.evidence.projection_figure import DPI, draw_projection
+    from napari_cropeq.evidence.records import write_json
 
     output = arguments.output.expanduser()
     check_picture(output)

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from napari_cropeq.evidence.evaluation import methods
+from napari_cropeq.evidence.cell import methods
 from napari_cropeq.evidence.evaluation_table import budget_of
 from napari_cropeq.evidence.middle_plane import MiddlePlane, Restored
 from napari_cropeq.evidence.picture import write_picture

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from napari_cropeq.core.geometry import Box, IntTriple
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import plane_axes
-from napari_cropeq.evidence.evaluation import Cell, Evaluation
+from napari_cropeq.evidence.cell import Cell
+from napari_cropeq.evidence.evaluation import Evaluation
 from napari_cropeq.evidence.slices import middle
 from napari_cropeq.evidence.truth import Truth
 from napari_cropeq.evidence.upscaling import INTERPOLATIONS, Refinement

@@ -1,0 +1,182 @@
+"""One thing to measure of a truth: a method at a factor, and what decides its scores."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, Acquisition, IntTriple, sr_length
+from napari_cropeq.core.network import NETWORKS
+from napari_cropeq.core.predict import choose_device, plane_axes
+from napari_cropeq.core.training import Recipe, Training
+from napari_cropeq.evidence.records import Result
+from napari_cropeq.evidence.score import RIM, check_range, inside
+from napari_cropeq.evidence.truth import Truth, acquisition_for
+from napari_cropeq.evidence.upscaling import INTERPOLATIONS
+
+__all__ = ["FIXED", "Cell", "check_method", "methods"]
+
+FAST = "fast"
+"""The recipe's own network, whichever that is: what users get who choose nothing."""
+
+FIXED = ("minutes", "patches", "network", "seed")
+"""Fields of a recipe that a cell states itself."""
+
+
+def methods() -> tuple[str, ...]:
+    """Return the names of all methods: interpolations, networks, and ``fast`` for the default recipe."""
+    return (*INTERPOLATIONS, FAST, *NETWORKS)
+
+
+def check_method(name: str) -> None:
+    """Raise ValueError if there is no method of that name."""
+    if name not in methods():
+        raise ValueError(f"Got method {name!r}, expected one of {', '.join(methods())}: choose one of these.")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to measure; each field is part of its key unless it says otherwise.
+
+    Parameters
+    ----------
+    truth : Truth
+        Known by its name and checksum.
+    factor : float
+        Step between slices, in truth voxels.
+    method : str
+        One of :func:`methods`.
+    minutes, patches : float, int, optional
+        Budget of a training: one of them, none for an interpolation.
+    fwhm : float, optional
+        Width of the slice profile in truth voxels; the factor by default.
+    axis : int
+        Index into z, y, x of the axis that is degraded.
+    overrides : mapping
+        Other fields of :class:`napari_cropeq.core.training.Recipe`.
+    seed : int
+        Of the training.
+    rim : int
+        Voxels left out of the scores on every side.
+    planes : str, optional
+        See :class:`napari_cropeq.core.predict.Predictor`.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    truth: Truth
+    factor: float
+    method: str
+    minutes: float | None = None
+    patches: int | None = None
+    fwhm: float | None = None
+    axis: int = 0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    rim: int = RIM
+    planes: str | None = None
+    device: str = "auto"
+
+    @property
+    def trained(self) -> bool:
+        """Whether the method is a network."""
+        return self.method not in INTERPOLATIONS
+
+    @property
+    def recipe(self) -> Recipe:
+        """The training.
+
+        Raises
+        ------
+        ValueError
+            If there is no such field, or the recipe refuses its values.
+        """
+        known = [name for name in Recipe.__dataclass_fields__ if name not in FIXED]
+        for name in self.overrides:
+            if name not in known:
+                raise ValueError(f"Got setting {name!r}, expected one of {', '.join(known)}: choose one of these.")
+        minutes = None if self.minutes is None else float(self.minutes)
+        values = dict(self.overrides) | {"minutes": minutes, "patches": self.patches, "seed": self.seed}
+        if self.method != FAST:
+            values["network"] = self.method
+        return Recipe(**values)
+
+    @property
+    def key(self) -> Result:
+        """What decides the scores, in values that JSON can hold."""
+        fwhm = self.factor if self.fwhm is None else self.fwhm
+        shared = {
+            "truth": self.truth.name,
+            "checksum": self.truth.checksum,
+            "factor": float(self.factor),
+            "fwhm": float(fwhm),
+            "axis": AXIS_NAMES[self.axis],
+            "rim": self.rim,
+            "method": self.method,
+        }
+        if not self.trained:
+            return shared
+        recipe = asdict(self.recipe)
+        return shared | {
+            "minutes": recipe["minutes"],
+            "patches": recipe["patches"],
+            "overrides": dict(self.overrides),
+            "seed": self.seed,
+            "planes": "".join(AXIS_NAMES[a] for a in plane_axes(self.planes, self.axis)),
+            "device": choose_device(self.device).type,
+            "recipe": recipe,
+        }
+
+    @property
+    def budget(self) -> str:
+        """The training's budget in words, empty for an interpolation."""
+        if not self.trained:
+            return ""
+        return f"{self.minutes:g} min" if self.minutes is not None else f"{self.patches} patches"
+
+    @property
+    def name(self) -> str:
+        """File name without suffix: readable, and different for different keys."""
+        digest = sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:8]
+        words = (self.truth.name, f"x{self.factor:g}", self.method, self.budget.replace(" ", ""), digest)
+        return re.sub(r"[^\w.+-]+", "-", "_".join(word for word in words if word))
+
+    @property
+    def compared(self) -> NDArray[Any]:
+        """The part of the truth that the SR grid covers (z, y, x): less than all where the factor does not divide it.
+
+        Raises
+        ------
+        ValueError
+            If the truth cannot be degraded so.
+        """
+        acquisition, slices = acquisition_for(self.truth.shape, self.axis, self.factor, self.fwhm)
+        length = sr_length(slices, acquisition.factor)
+        return self.truth.voxels[tuple(slice(length if a == self.axis else None) for a in range(3))]
+
+    def check(self) -> None:
+        """Raise ValueError, in a sentence, if the cell cannot be computed; before the truth is degraded."""
+        check_method(self.method)
+        acquisition, _ = acquisition_for(self.truth.shape, self.axis, self.factor, self.fwhm)
+        check_range(self.compared[inside(self.compared.shape, self.rim)], self.rim)
+        if self.trained:
+            plane_axes(self.planes, self.axis)
+            _rehearse(self.recipe, acquisition, self.truth.shape, self.device)
+
+
+@functools.lru_cache(maxsize=256)
+def _rehearse(recipe: Recipe, acquisition: Acquisition, shape: IntTriple, device: str) -> None:
+    """Train on one patch of noise as wide as the truth: what a training refuses, it refuses now."""
+    small = replace(recipe, minutes=None, patches=1, batch=1, validation=1)
+    thin = [MIN_SLICES if a == acquisition.axial else n for a, n in enumerate(shape)]
+    noise = np.random.default_rng(0).random(thin, np.float32)
+    for _ in Training(noise, acquisition, small, device).run():
+        pass

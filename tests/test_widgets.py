@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import tifffile
@@ -224,17 +226,30 @@ def test_ome_tiff_opens_lazily_with_scale_units_and_channels(viewer, tmp_path):
 def test_a_store_that_is_not_full_never_gets_its_name(viewer, qtbot, tmp_path, monkeypatch):
     """A run in memory is complete; a stopped run to disk beside it is not."""
     monkeypatch.setattr(storing, "BULK", (64, 64, 64))
-    volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16, shape=(20, 96, 160))
-    stopped(volume, qtbot)
+    line = 4  # tiles that are computed for one another, of 16: no run can be full before it is stopped
+    permits, put = threading.Semaphore(line), storing.DiskStore.put
+    monkeypatch.setattr(storing.DiskStore, "put", lambda *tile: permits.acquire(timeout=TIMEOUT / 1000) and put(*tile))
+    volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr", shape=(20, 224, 224))
+    volume.buttons["stop"].native.click()
+    permits.release(line)
+    qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
     assert "Stopped" in volume.message.text()
     volume.destination.value = None
     press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: volume.result.complete, timeout=TIMEOUT)
+    while permits.acquire(blocking=False):
+        pass
     volume.destination.value = tmp_path / "out.ome.zarr"
     press(qtbot, volume, "start")
+    qtbot.waitUntil(lambda: 0 < volume.result.worker.tiles[0] < volume.result.worker.tiles[1], timeout=TIMEOUT)
     volume.buttons["stop"].native.click()
+    permits.release(line)
+    qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
     qtbot.wait(300)
+    done, total = volume.result.worker.tiles
+    assert 0 < done < total
     assert not (tmp_path / "out.ome.zarr").exists()
+    permits.release(100)
     volume.destination.value = tmp_path / "other.ome.zarr"
     press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)

@@ -34,6 +34,10 @@ import importlib, json, os, sys
 layer, *modules = sys.argv[1:]
 if layer != "napari_cropeq":
     import numpy, safetensors, scipy.ndimage, torch
+if layer in ("volume", "evidence", "gui", "cli*"):
+    import dask.array, tifffile, zarr
+if layer == "evidence":
+    import matplotlib.figure, skimage.metrics
 if layer == "gui":
     import napari, napari.layers, napari.utils, magicgui.widgets, pyqtgraph
 for module in modules:

@@ -48,7 +48,7 @@ def test_what_it_takes_is_said_before_it_starts(viewer, qtbot, tmp_path):
 
 
 def test_pause_and_go_on(viewer, qtbot, tmp_path):
-    volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=32)
+    volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16)
     press(qtbot, volume, "pause")
     qtbot.waitUntil(lambda: volume.result.worker.paused and not volume.result.busy, timeout=TIMEOUT)
     volume.result.worker.disk.flush()
@@ -69,7 +69,7 @@ def test_only_what_can_be_done_can_be_pressed(viewer, qtbot, tmp_path):
     viewer.add_image(cells((40, 128, 160)), scale=(2.5, 1, 1), name="cells")
     volume, idle = dock(viewer, "Volume"), {"start", "save"}
     assert able(volume) == idle
-    begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=32)
+    begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16)
     assert able(volume) == {"pause", "stop", "save"}
     stopped(volume, qtbot)
     assert able(volume) == idle

@@ -104,7 +104,16 @@ class Shards:
         return len(self.done) == self.grid.count * int(np.prod(self.array.shape[:-3], dtype=np.int64))
 
     def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
-        """Read ``part`` (voxels of this level) of a finished shard, else None; decoded chunks are kept."""
+        """Read ``part`` (voxels of this level) of a finished shard, else None; decoded chunks are kept.
+
+        None too where the file has been damaged since, so that a view shows what it has without this shard, and
+        whoever needs its voxels computes them again.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be reached.
+        """
         if tile not in self.done:
             return None
         lead, chunks = tile[0], self._chunks
@@ -117,8 +126,13 @@ class Shards:
         missing = [index for index in wanted if index not in held]
         if missing:
             region = hull([wanted[index] for index in missing])
-            with self._lock:
-                decoded = np.asarray(self.array[(*lead, *region.slices)])
+            try:
+                with self._lock:
+                    decoded = np.asarray(self.array[(*lead, *region.slices)])
+            except (OSError, MemoryError):
+                raise
+            except Exception:  # noqa: BLE001 (what a codec makes of damaged bytes has no type in common)
+                return None
             for index in missing:
                 held[index] = decoded[wanted[index].relative_to(region.start).slices]
                 chunks.put((lead, index), held[index])

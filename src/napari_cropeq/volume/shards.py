@@ -106,8 +106,8 @@ class Shards:
     def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
         """Read ``part`` (voxels of this level) of a finished shard, else None; decoded chunks are kept.
 
-        None too where the file has been damaged since, so that a view shows what it has without this shard, and
-        whoever needs its voxels computes them again.
+        A shard whose file has been damaged since is not finished any more: a view shows what it has without it, nobody
+        takes the whole for complete, and whoever needs its voxels computes them again.
 
         Raises
         ------
@@ -132,6 +132,7 @@ class Shards:
             except (OSError, MemoryError):
                 raise
             except Exception:  # noqa: BLE001 (what a codec makes of damaged bytes has no type in common)
+                self.done.discard(tile)
                 return None
             for index in missing:
                 held[index] = decoded[wanted[index].relative_to(region.start).slices]

@@ -1,0 +1,379 @@
+"""Files that version 0.1.0 has written are read, completed and written alike by every later one.
+
+``data/before`` holds them, and ``make.py`` there tells how they were made. Words in files are their format: where a
+test here fails, it is the code that is to be put right, never the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from filelock import FileLock
+
+from napari_cropeq.core.checkpoint import Checkpoint
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.core.training import Training
+from napari_cropeq.volume.export import export
+from napari_cropeq.volume.sources import Source, open_source
+from napari_cropeq.volume.superres import SuperResolution, acquisition_of, training_volumes
+from napari_cropeq.volume.unfinished import Unfinished
+
+
+def processor() -> str:
+    """Return the processor's name, nothing where the system does not say it."""
+    path = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", path.read_text()) if path.exists() else []
+    return names[0] if names else ""
+
+
+BEFORE = Path(__file__).with_name("data") / "before"
+EXPECTED = json.loads((BEFORE / "expected.json").read_text(encoding="utf-8"))
+MADE = EXPECTED["made with"]
+HERE = {"torch": str(torch.__version__), "instruction set": torch.backends.cpu.get_cpu_capability()}
+SAME_BITS = all(MADE[name] == found for name, found in HERE.items())
+"""Whether this machine computes the bits of the one that made the files; if not, voxels are nearly the same."""
+SAME_TRAINING = SAME_BITS and MADE["numpy"] == version("numpy") and EXPECTED["completed"]["processor"] == processor()
+"""Whether it trains to the same bits: those depend on numpy's linear algebra, and on the number of threads, too."""
+SAME_BYTES = SAME_BITS and all(MADE[name] == version(name) for name in ("numpy", "zarr", "numcodecs"))
+"""Whether it compresses them into the same bytes, too."""
+NEAR = 0.01  # counts of about 100: how far machines may lie apart
+CROP = (slice(None), slice(4, 10), slice(28, 36), slice(60, 72))
+TILE = 32
+CHECKPOINT = "unfinished.checkpoint.safetensors"
+TRAIN = "--channel 0,1 --time 0 --patches 96 --filters 8 --set blocks=4 --set validation=4 --set epoch=32 --set batch=8"
+
+
+def the_source() -> Source:
+    """Return the source under the path that the files say."""
+    return replace(open_source(BEFORE / "source.ome.tif"), path="source.ome.tif")
+
+
+def a_result(name: str, planes: str, dtype: str = "source") -> SuperResolution:
+    model = Model.load(BEFORE / f"{name}.safetensors")
+    return SuperResolution(the_source(), model, planes=planes, device="cpu", dtype=dtype)
+
+
+def stored(path: Path) -> np.ndarray:
+    data = np.asarray(open_source(path).data)
+    return np.ascontiguousarray(data, data.dtype.newbyteorder("<"))
+
+
+def digest(voxels: np.ndarray) -> str:
+    return hashlib.sha256(voxels.tobytes()).hexdigest()
+
+
+def check_voxels(voxels: np.ndarray, case: str) -> None:
+    """Compare all voxels with those made before, or a part of them where another machine made those."""
+    network, dtype, planes = case.split("-")
+    with np.load(BEFORE / "crops.npz") as crops:
+        crop = crops[f"{network}-{planes}"]
+    expected = crop if dtype == "float32" else np.clip(crop, 0, 65535)
+    far = np.abs(voxels[CROP] - expected.astype(np.float64)).max()
+    assert far <= (NEAR if dtype == "float32" else 0.5 + NEAR) and crop.std() > 2
+    if SAME_BITS:
+        assert digest(voxels) == EXPECTED["results"][case]["sha256"]
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def of_any_machine(told: dict) -> dict:
+    """Return what is told of a result without what belongs to the machine, whose form alone is looked at."""
+    told = dict(told)
+    if "exactness" in told:
+        assert re.fullmatch(r"bit-exact on cpu|≤ \de-\d\d on cpu", told["exactness"])
+    if not SAME_BITS:
+        del told["exactness"]
+    for name, found in HERE.items():
+        assert told.pop(name, found) in (found, MADE[name])
+    return told
+
+
+# -- results ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", EXPECTED["results"])
+def test_results_have_the_voxels_and_the_fingerprint_they_had(tmp_path, case):
+    network, dtype, planes = case.split("-")
+    with closing(export(a_result(network, planes, dtype), tmp_path / "out.ome.zarr")) as steps:
+        next(steps)
+        header = read_json(tmp_path / "out.partial.ome.zarr" / ".cropeq" / "header.json")
+        list(steps)
+    begun, now = EXPECTED["results"][case]["fingerprint"], header["fingerprint"]
+    assert list(now) == list(begun)
+    assert of_any_machine(now) == of_any_machine(begun)
+    check_voxels(stored(tmp_path / "out.ome.zarr"), case)
+
+
+def test_there_is_a_result_of_every_choice():
+    cases = {f"{n}-{d}-{p}" for n in ("fast", "paper") for d in ("source", "float32") for p in ("x", "y", "both")}
+    assert set(EXPECTED["results"]) == cases
+    assert len({result["sha256"] for result in EXPECTED["results"].values()}) == len(cases)
+
+
+FINISHED = [
+    pytest.param("finished.ome.zarr", "fast-source-both", 2, id="ome-zarr"),
+    pytest.param("finished.ome.tif", "paper-source-y", 2, id="ome-tiff"),
+]
+
+
+@pytest.mark.parametrize(("name", "case", "levels"), FINISHED)
+def test_a_finished_result_is_read(name, case, levels):
+    source = open_source(BEFORE / name)
+    assert (source.axes, source.data.shape, len(source.levels)) == ("czyx", (2, 15, 64, 264), levels)
+    assert source.voxel_size == pytest.approx((0.4,) * 3) and source.unit == "micrometer"
+    assert source.translate == pytest.approx((9.7, -20.0, 5.0))
+    assert source.channel_names == ("vessels", "neurons") and source.channel_colors == ("#ff0000", "#00ff00")
+    assert digest(stored(BEFORE / name)) == EXPECTED["results"][case]["sha256"]
+
+
+def files_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_ome_zarr_made_now_is_the_one_made_before(tmp_path):
+    before, now = BEFORE / "finished.ome.zarr", tmp_path / "finished.ome.zarr"
+    list(export(a_result("fast", "both"), now))
+    assert files_in(now) == files_in(before)
+    told = [read_json(folder / "zarr.json")["attributes"] for folder in (before, now)]
+    assert told[1]["ome"] == told[0]["ome"]
+    ours = [attributes["napari-cropeq"] for attributes in told]
+    assert list(ours[1]) == list(ours[0]) and of_any_machine(ours[1]) == of_any_machine(ours[0])
+    if SAME_BYTES:
+        assert [name for name in files_in(before) if (now / name).read_bytes() != (before / name).read_bytes()] == []
+
+
+def xml_of(path: Path) -> str:
+    """Return the OME-XML of a TIFF without what names the file and tifffile's version."""
+    with tifffile.TiffFile(path) as file:
+        return re.sub(r'urn:uuid:[0-9a-f-]{36}|Creator="[^"]*"', "", file.ome_metadata)
+
+
+@pytest.mark.skipif(not SAME_BITS, reason="what is told of the exactness is another machine's")
+def test_an_ome_tiff_made_now_is_the_one_made_before(tmp_path):
+    list(export(a_result("paper", "y"), tmp_path / "finished.ome.tif"))
+    assert xml_of(tmp_path / "finished.ome.tif") == xml_of(BEFORE / "finished.ome.tif")
+    assert np.array_equal(stored(tmp_path / "finished.ome.tif"), stored(BEFORE / "finished.ome.tif"))
+
+
+# -- unfinished stores -----------------------------------------------------------------------------------------------
+
+
+def copied(name: str, folder: Path) -> Path:
+    """Copy an unfinished store, as if begun on this machine, and return the output that it will be."""
+    partial = folder / f"{name}.partial.ome.zarr"
+    shutil.copytree(BEFORE / partial.name, partial)
+    if not SAME_BITS:
+        path = partial / ".cropeq" / "header.json"
+        header = read_json(path)
+        case = {"begun": ("fast", "x"), "shared": ("paper", "y")}[name]
+        header["fingerprint"] |= HERE | {"exactness": str(a_result(*case).exactness)}
+        path.write_text(json.dumps(header, indent=1), encoding="utf-8")
+    return folder / f"{name}.ome.zarr"
+
+
+def claimed(store: Path) -> dict[tuple, list]:
+    """Return size and digest of all shards that the journals of a store claim."""
+    lines = [line for path in store.glob(".cropeq/journal-*-of-*.jsonl") for line in path.read_text().splitlines()]
+    records = [json.loads(line) for line in lines if line]
+    return {(level, *lead, *index): told for level, lead, index, *told in records}
+
+
+def shards_of(folder: Path, claims: dict[tuple, list]) -> dict[tuple, tuple | None]:
+    """Return what changes when the file of a shard is written again; None where there is no file."""
+    paths = {shard: folder.joinpath(str(shard[0]), "c", *map(str, shard[1:])) for shard in claims}
+    return {s: (p.stat().st_ino, p.stat().st_mtime_ns) if p.exists() else None for s, p in paths.items()}
+
+
+def cropeq(*words: object) -> dict:
+    """Run the command line in a process of its own, with one thread, and return what it reports."""
+    command = [sys.executable, "-m", "napari_cropeq.cli", *map(str, words), "--device", "cpu", "--json"]
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def by_library(output: Path, network: str, planes: str, part: tuple[int, int]) -> None:
+    """Go on with a store, of which no tile is damaged, nor any that is claimed counted as missing."""
+    claims = claimed(output.with_name(f"{output.name.removesuffix('.ome.zarr')}.partial.ome.zarr"))
+    steps = list(export(a_result(network, planes), output, TILE, "resume", part_of=part))
+    done = sum(shard[0] == 0 for shard in claims)
+    assert (steps[0].stage, steps[0].damaged) == ("tiles", 0)
+    assert steps[0].begun == (0 if part == (1, 2) else done)
+    assert steps[-1].stage == ("shared" if part == (0, 2) else "saving")
+
+
+def by_command(output: Path, network: str, planes: str, part: tuple[int, int]) -> None:
+    """Go on with a store as a user does, in a process of its own."""
+    shared = ["--shard-id", str(part[0]), "--num-shards", str(part[1])] if part[1] > 1 else []
+    words = ["export", BEFORE / "source.ome.tif", "-m", BEFORE / f"{network}.safetensors", "-o", output, "--resume"]
+    words += ["--planes", planes, "--tile", TILE, *shared]
+    (told,) = cropeq(*words)["exports"]
+    expected = {"input", "output", "status", "shape", "voxel_size", "unit", "dtype", "exactness", "seconds"}
+    assert set(told) == expected and told["status"] == "done", "and nothing is told of damaged parts"
+
+
+RESUMED = [
+    pytest.param("begun", "fast-source-x", by_library, [(0, 1)], id="begun-library"),
+    pytest.param("begun", "fast-source-x", by_command, [(0, 1)], id="begun-command"),
+    pytest.param("shared", "paper-source-y", by_library, [(0, 2), (1, 2)], id="job-array-library"),
+    pytest.param("shared", "paper-source-y", by_command, [(1, 2)], id="job-array-command"),
+    pytest.param("shared", "paper-source-y", by_library, [(0, 1)], id="job-array-by-one-process"),
+]
+
+
+@pytest.mark.parametrize(("name", "case", "go_on", "parts"), RESUMED)
+def test_an_unfinished_store_is_completed_and_nothing_is_computed_again(tmp_path, name, case, go_on, parts):
+    output = copied(name, tmp_path)
+    partial = tmp_path / f"{name}.partial.ome.zarr"
+    claims = claimed(partial)
+    before = shards_of(partial, claims)
+    assert all((told[0] is None) == (before[shard] is None) for shard, told in claims.items())
+    network, _, planes = case.split("-")
+    for part in parts:
+        go_on(output, network, planes, part)
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+    assert shards_of(output, claims) == before
+    check_voxels(stored(output), case)
+    assert read_json(output / "zarr.json") == read_json(BEFORE / partial.name / "zarr.json")
+
+
+STORES = [
+    pytest.param("begun", "fast", "x", 25, id="begun"),
+    pytest.param("shared", "paper", "y", 18, id="job-array"),
+]
+
+
+@pytest.mark.parametrize(("name", "network", "planes", "tiles"), STORES)
+def test_what_is_unfinished_says_what_it_was_begun_with(tmp_path, name, network, planes, tiles):
+    output = copied(name, tmp_path)
+    found = Unfinished.open(tmp_path / f"{name}.partial.ome.zarr")
+    assert (found.output, found.planes, found.dtype, found.channels) == (output, planes, "source", 2)
+    assert found.source == the_source().describe()
+    assert found.fraction == pytest.approx(tiles / 36)
+    assert sum(shard[0] == 0 for shard in claimed(found.folder)) == tiles
+    assert found.model.fingerprint == Model.load(BEFORE / f"{network}.safetensors").fingerprint
+
+
+@pytest.mark.parametrize(("name", "network", "planes", "tiles"), STORES)
+def test_a_store_begun_now_is_the_one_begun_before(tmp_path, name, network, planes, tiles):
+    part = (0, 2) if name == "shared" else (0, 1)
+    with closing(export(a_result(network, planes), tmp_path / f"{name}.ome.zarr", TILE, part_of=part)) as steps:
+        for step in steps:
+            if part == (0, 1) and step.done >= 12:
+                break
+    before, now = (folder / f"{name}.partial.ome.zarr" for folder in (BEFORE, tmp_path))
+    told = [read_json(folder / ".cropeq" / "header.json") for folder in (before, now)]
+    for key in ("result", "fingerprint"):
+        assert list(told[1][key]) == list(told[0][key])
+        assert of_any_machine(told[1].pop(key)) == of_any_machine(told[0].pop(key))
+    assert told[1] == told[0]
+    assert files_in(now / ".cropeq") == files_in(before / ".cropeq")
+    assert header_of(now / ".cropeq" / "model.safetensors") == header_of(BEFORE / f"{network}.safetensors")
+    claims = [claimed(folder) for folder in (before, now)]
+    both = claims[0].keys() & claims[1].keys()
+    assert len(both) >= 12
+    if SAME_BYTES:
+        assert {shard: claims[1][shard] for shard in both} == {shard: claims[0][shard] for shard in both}
+
+
+@pytest.mark.parametrize("lock", ["lock-0-of-1", "lock-1-of-2"])
+def test_a_process_of_the_version_before_keeps_others_out(tmp_path, lock):
+    output = copied("begun", tmp_path)
+    with FileLock(tmp_path / f".begun.partial.ome.zarr.{lock}"), pytest.raises(BlockingIOError, match="is writing"):
+        next(export(a_result("fast", "x"), output, TILE, "resume"))
+
+
+# -- models ----------------------------------------------------------------------------------------------------------
+
+
+def header_of(path: Path) -> tuple[dict, dict, bytes]:
+    """Return a model's header, what its file says of tensors, and their bytes."""
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    tensors = json.loads(content[8:end])
+    return json.loads(tensors.pop("__metadata__")["cropeq"]), tensors, content[end:]
+
+
+def write_header(path: Path, header: dict) -> None:
+    _, tensors, weights = header_of(path)
+    text = json.dumps({"__metadata__": {"cropeq": json.dumps(header)}} | tensors).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + weights)
+
+
+def words_of(value: object) -> object:
+    """Return the keys of JSON values, in their order, and the types of what they stand for."""
+    if isinstance(value, dict):
+        return [(key, words_of(inner)) for key, inner in value.items()]
+    return [words_of(inner) for inner in value[:1]] if isinstance(value, list) else type(value).__name__
+
+
+@pytest.mark.parametrize("name", ["fast", "paper", "unfinished.checkpoint"])
+def test_a_model_that_is_read_and_written_is_the_same_file(tmp_path, name):
+    path = BEFORE / f"{name}.safetensors"
+    Model.load(path).save(tmp_path / path.name)
+    assert header_of(tmp_path / path.name) == header_of(path)
+
+
+def the_training(start: Model) -> Training:
+    source = the_source()
+    recipe, volumes = Recipe.read(start.training["recipe"]), training_volumes(source, [0, 1], [0])
+    return Training(volumes, acquisition_of(source), recipe, "cpu", start=start, resume=True)
+
+
+def check_completed(path: Path) -> Model:
+    """Check a completed training: what was learnt before counts, and the file is as the one before."""
+    model = Model.load(path)
+    assert model.state.patches == EXPECTED["completed"]["patches"] == 96
+    assert model.training["losses"][0] == Model.load(BEFORE / CHECKPOINT).training["losses"][0]
+    assert model.training["losses"][-1][-1] == pytest.approx(EXPECTED["completed"]["validation"], rel=0.05)
+    before, now = header_of(BEFORE / "fast.safetensors"), header_of(path)
+    assert words_of(now[0]) == words_of(before[0]) and now[1].keys() == before[1].keys()
+    assert now[0]["training"]["recipe"] == before[0]["training"]["recipe"]
+    return model
+
+
+def test_a_checkpoint_is_completed_by_the_library(tmp_path):
+    shutil.copy(BEFORE / CHECKPOINT, tmp_path)
+    described = the_source().describe() | {"channels": [0, 1], "times": [0]}
+    checkpoint = Checkpoint.beside(tmp_path / "unfinished.safetensors", described)
+    assert checkpoint.exists
+    training = the_training(checkpoint.load())
+    steps = list(training.run())
+    assert [step.patches for step in steps] == list(range(48, 97, 8)), "gone on with, not begun anew"
+    training.model(described).save(tmp_path / "m.safetensors")
+    check_completed(tmp_path / "m.safetensors")
+
+
+def test_a_checkpoint_is_completed_by_the_command_line(tmp_path):
+    source = Path(shutil.copy(BEFORE / "source.ome.tif", tmp_path))
+    path = Path(shutil.copy(BEFORE / CHECKPOINT, tmp_path))
+    header, *_ = header_of(path)
+    described = header["provenance"]["source"] | {"path": str(source)}
+    checksum = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+    header["provenance"] |= {"source": described, "source_checksum": checksum}
+    write_header(path, header)
+    told = cropeq("train", source, "-o", tmp_path / "unfinished.safetensors", *TRAIN.split(), "--resume")
+    assert set(told) == {"model", "factor", "patches", "seconds", "validation", "fingerprint"}
+    model = check_completed(tmp_path / "unfinished.safetensors")
+    if SAME_TRAINING:
+        assert model.fingerprint == told["fingerprint"] == EXPECTED["completed"]["model"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source.ome.tif", "unfinished.safetensors"]

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from napari_cropeq.core.predict import StoppedError
+from napari_cropeq.errors import StoppedError
 from napari_cropeq.gui.jobs import Job, stop_all_jobs
 
 

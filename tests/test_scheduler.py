@@ -10,7 +10,7 @@ import pytest
 
 from conftest import crew_threads
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.core.predict import StoppedError
+from napari_cropeq.errors import StoppedError
 from napari_cropeq.volume import filling
 from napari_cropeq.volume.cache import MemoryStore
 from napari_cropeq.volume.events import Done, Failed, Filled, Stepped

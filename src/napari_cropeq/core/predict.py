@@ -19,8 +19,9 @@ from napari_cropeq.core.network import Network, use_channels_last, work
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
 from napari_cropeq.core.tiles import TileGrid, divide, hull, pick, read_box
+from napari_cropeq.errors import StoppedError
 
-__all__ = ["Predictor", "StoppedError", "choose_device", "convert", "plane_axes"]
+__all__ = ["Predictor", "choose_device", "convert", "plane_axes"]
 
 CANONICAL_TILE = 64
 CANONICAL_ROWS = 16
@@ -30,10 +31,6 @@ SIDE_BY_SIDE = 2
 MAX_ELEMENTS = 2**22
 # Below these, smaller calls would need no less memory than the box itself.
 LEAST_ELEMENTS, LEAST_TILE = 2**17, 32
-
-
-class StoppedError(Exception):
-    """The caller asked a computation to stop between two calls of the network."""
 
 
 def never() -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 from qtpy.QtCore import QCoreApplication, QObject, Signal
 
 from napari_cropeq.core.allocator import give_freed_memory_back
-from napari_cropeq.core.predict import StoppedError
+from napari_cropeq.errors import StoppedError
 
 __all__ = ["Job", "stop_all_jobs"]
 

@@ -16,8 +16,8 @@ import torch
 
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.predict import StoppedError
 from napari_cropeq.core.tiles import TileGrid
+from napari_cropeq.errors import StoppedError
 from napari_cropeq.volume.cache import TileCache
 from napari_cropeq.volume.events import Failed
 from napari_cropeq.volume.filling import Filling, Group, retried

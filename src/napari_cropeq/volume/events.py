@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from napari_cropeq.core.geometry import Box
-from napari_cropeq.volume.superres import Lead
+from napari_cropeq.core.geometry import Box, Lead
 from napari_cropeq.volume.tile_store import TileStore
 
 __all__ = ["Done", "Event", "Failed", "Filled", "Stepped"]

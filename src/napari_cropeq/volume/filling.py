@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.core.crew import Crew
-from napari_cropeq.core.geometry import Box, IntTriple, int_triple
-from napari_cropeq.core.predict import StoppedError, never
+from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
+from napari_cropeq.core.predict import never
 from napari_cropeq.core.tiles import TileGrid, divide
+from napari_cropeq.errors import StoppedError
 from napari_cropeq.volume.events import Done, Event, Failed, Filled
-from napari_cropeq.volume.superres import Lead
 from napari_cropeq.volume.tile_store import TileStore
 
 __all__ = ["Ahead", "Compute", "Failures", "Filling", "Group", "groups", "retried"]

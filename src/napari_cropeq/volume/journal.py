@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_cropeq.core.geometry import IntTriple
-from napari_cropeq.volume.superres import Lead
+from napari_cropeq.core.geometry import IntTriple, Lead
 
 __all__ = ["FOLDER", "Journal", "Record", "Shard", "digest_of", "sync_file", "sync_folder"]
 

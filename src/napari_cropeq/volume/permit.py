@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from napari_cropeq.core.predict import StoppedError
+from napari_cropeq.errors import StoppedError
 from napari_cropeq.volume.destination import escaped
 from napari_cropeq.volume.journal import FOLDER
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_cropeq.core.geometry import Box, int_triple
+from napari_cropeq.core.geometry import Box, Lead, int_triple
 from napari_cropeq.core.predict import never
 from napari_cropeq.volume.filling import Compute
-from napari_cropeq.volume.superres import Lead
 from napari_cropeq.volume.tile_store import TileStore, finished
 
 __all__ = ["Reuse"]

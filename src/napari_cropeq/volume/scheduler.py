@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
-from napari_cropeq.core.predict import StoppedError
+from napari_cropeq.errors import StoppedError
 from napari_cropeq.volume.events import Done, Event, Failed, Filled, Stepped
 from napari_cropeq.volume.filling import Compute, Filling
 from napari_cropeq.volume.tile_store import Tile, TileStore

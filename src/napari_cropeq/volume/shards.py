@@ -16,12 +16,11 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 
-from napari_cropeq.core.geometry import Box, IntTriple, int_triple
+from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
 from napari_cropeq.core.tiles import TileGrid, hull
 from napari_cropeq.volume.cache import MemoryStore, TileCache
 from napari_cropeq.volume.destination import PARTIAL
 from napari_cropeq.volume.journal import Record, digest_of, sync_file, sync_folder
-from napari_cropeq.volume.superres import Lead
 from napari_cropeq.volume.tile_store import Tile
 
 __all__ = ["Shards", "create_array", "fitted"]

@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from napari_cropeq.core.geometry import IntTriple
+from napari_cropeq.core.geometry import IntTriple, Lead
 from napari_cropeq.volume.store import DiskStore
-from napari_cropeq.volume.superres import Lead
 
 __all__ = ["Share"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from napari_cropeq.core.geometry import Box, IntTriple
+from napari_cropeq.core.geometry import Box, IntTriple, Lead
 from napari_cropeq.volume.indices import Indices, take
-from napari_cropeq.volume.superres import Lead
 
 __all__ = ["Sketch"]
 

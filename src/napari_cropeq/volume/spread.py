@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from napari_cropeq.core.predict import StoppedError
+from napari_cropeq.errors import StoppedError
 from napari_cropeq.volume.cluster import Cluster
 from napari_cropeq.volume.cluster_work import Outcome, Work, compute
 from napari_cropeq.volume.events import Done, Failed, Filled

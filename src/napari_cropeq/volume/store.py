@@ -16,7 +16,7 @@ from typing import Any
 import numpy.typing as npt
 import zarr
 
-from napari_cropeq.core.geometry import Box, IntTriple, int_triple
+from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.volume.destination import PARTIAL, check_output, old_of, partial_of, remove, replace_folder
 from napari_cropeq.volume.fingerprint import check_same, fingerprint_of
@@ -28,7 +28,7 @@ from napari_cropeq.volume.permit import Permit
 from napari_cropeq.volume.pyramid import level_shapes, levels_of
 from napari_cropeq.volume.shards import create_array, fitted
 from napari_cropeq.volume.sketch import Sketch
-from napari_cropeq.volume.superres import Lead, SuperResolution
+from napari_cropeq.volume.superres import SuperResolution
 from napari_cropeq.volume.tile_store import Tile
 from napari_cropeq.volume.write_queue import WriteQueue
 

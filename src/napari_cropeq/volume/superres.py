@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.core.exactness import Exactness
-from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, check_shape, guess_axial
+from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, Lead, check_shape, guess_axial
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation, sample
 from napari_cropeq.core.predict import Predictor, convert, never
@@ -21,10 +21,7 @@ from napari_cropeq.volume.bricks import CAP, Bricks
 from napari_cropeq.volume.image_info import ImageInfo
 from napari_cropeq.volume.sources import Source, check_volume
 
-__all__ = ["DTYPES", "Lead", "SuperResolution", "acquisition_of", "axial_of", "training_volumes"]
-
-Lead = tuple[int, ...]
-"""Indices along the leading axes (t, c) of a source."""
+__all__ = ["DTYPES", "SuperResolution", "acquisition_of", "axial_of", "training_volumes"]
 
 DTYPES = ("source", "float32")
 

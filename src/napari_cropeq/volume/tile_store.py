@@ -7,9 +7,8 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from napari_cropeq.core.geometry import Box, IntTriple
+from napari_cropeq.core.geometry import Box, IntTriple, Lead
 from napari_cropeq.core.tiles import TileGrid
-from napari_cropeq.volume.superres import Lead
 
 __all__ = ["Tile", "TileStore", "Tiles", "covers", "finished"]
 

@@ -38,7 +38,7 @@ CREATE = {
     "group": "napari_cropeq.volume.store:zarr.open_group",
     "array": "napari_cropeq.volume.store:create_array",
     "metadata": "napari_cropeq.volume.store:write_metadata",
-    "model": "napari_cropeq.core.model:Model.save",
+    "model": "napari_cropeq.volume.store:write_whole",
     "header": "napari_cropeq.volume.journal:Journal.begin",
     "header-sync": "napari_cropeq.volume.journal:sync_file",
     "header-folder-sync": "napari_cropeq.volume.journal:sync_folder",

@@ -29,6 +29,7 @@ from napari_cropeq.volume.cluster_work import Work, compute
 from napari_cropeq.volume.destination import partial_of
 from napari_cropeq.volume.export import export
 from napari_cropeq.volume.filling import groups
+from napari_cropeq.volume.fingerprint import store_spec
 from napari_cropeq.volume.own_model import OwnTraining
 from napari_cropeq.volume.permit import Permit
 from napari_cropeq.volume.sources import open_source
@@ -290,7 +291,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_done(cluster, tmp_path):
 
 def test_a_late_task_writes_nothing(cluster, stack, tmp_path):
     result, out = result_of(stack), tmp_path / "out.ome.zarr"
-    store = DiskStore(out, result, TILE)
+    store = DiskStore(out, store_spec(result), TILE)
     try:
         work, (first, second, *_) = Work.of(store, result), groups(store, result.leads, result.bulk_part)
         for record in cluster.client.submit(compute, work, first, pure=False).result().records:
@@ -301,7 +302,7 @@ def test_a_late_task_writes_nothing(cluster, stack, tmp_path):
     assert len(store) == len(first.missing)
     with pytest.raises(StoppedError):
         cluster.client.submit(compute, work, second, pure=False).result()
-    again = DiskStore(out, result, TILE, "resume")
+    again = DiskStore(out, store_spec(result), TILE, "resume")
     try:
         Work.of(again, result)
         with pytest.raises(StoppedError):

@@ -16,6 +16,7 @@ from napari_cropeq.volume import bricks, lazy, overview, pyramid
 from napari_cropeq.volume.bricks import Bricks
 from napari_cropeq.volume.cache import MemoryStore
 from napari_cropeq.volume.filling import Filling
+from napari_cropeq.volume.fingerprint import store_spec
 from napari_cropeq.volume.lazy import LazyView
 from napari_cropeq.volume.scheduler import Scheduler
 from napari_cropeq.volume.sketch import Sketch
@@ -301,7 +302,7 @@ def on_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(lazy, "PLANE", 16)
     monkeypatch.setattr(pyramid, "SMALLEST", 20)
     view, _, recorded = recorded_view(textured_volume((24, 50, 70)), voxel_size=(2.0, 1.0, 1.0))
-    disk = DiskStore(tmp_path / "out.ome.zarr", view.result, 16)
+    disk = DiskStore(tmp_path / "out.ome.zarr", store_spec(view.result), 16)
     view.stores = (disk,)
     fill(view)
     recorded.clear()

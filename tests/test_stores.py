@@ -19,6 +19,7 @@ from napari_cropeq.volume import pyramid
 from napari_cropeq.volume import store as storing
 from napari_cropeq.volume.destination import check_output, check_space, partial_of
 from napari_cropeq.volume.export import export
+from napari_cropeq.volume.fingerprint import store_spec
 from napari_cropeq.volume.journal import Journal
 from napari_cropeq.volume.store import DiskStore, unfinished
 
@@ -40,8 +41,8 @@ def opened():
     """Open stores that are closed after the test."""
     stores = []
 
-    def open_store(*arguments, **options) -> DiskStore:
-        stores.append(DiskStore(*arguments, **options))
+    def open_store(path, result, *arguments, **options) -> DiskStore:
+        stores.append(DiskStore(path, store_spec(result), *arguments, **options))
         return stores[-1]
 
     yield open_store
@@ -72,7 +73,7 @@ def contents(folder) -> dict[str, bytes]:
 
 
 def undisturbed(folder, result) -> dict[str, bytes]:
-    store = DiskStore(folder / "undisturbed.ome.zarr", result, 32)
+    store = DiskStore(folder / "undisturbed.ome.zarr", store_spec(result), 32)
     put(store)
     store.finish()
     return contents(store.path)
@@ -303,14 +304,14 @@ def test_one_writer(tmp_path, result, opened):
     put(disk, (0, 0, 0))
     for existing in ("resume", "overwrite"):
         with pytest.raises(BlockingIOError, match=r"Another process is writing to out.partial.ome.zarr now"):
-            DiskStore(tmp_path / "out.ome.zarr", result, 32, existing)
+            DiskStore(tmp_path / "out.ome.zarr", store_spec(result), 32, existing)
     with pytest.raises(BlockingIOError, match="A process that shares the work by 1 is writing"):
-        DiskStore(tmp_path / "out.ome.zarr", result, 32, part=(1, 3))
+        DiskStore(tmp_path / "out.ome.zarr", store_spec(result), 32, part=(1, 3))
     disk.release()
     shared = [opened(tmp_path / "out.ome.zarr", result, 32, part=(n, 3)) for n in (0, 2)]
     assert [len(store) for store in shared] == [1, 1], "those that have agreed to share it"
     with pytest.raises(BlockingIOError, match="Another process with --shard-id 2 is writing"):
-        DiskStore(tmp_path / "out.ome.zarr", result, 32, part=(2, 3))
+        DiskStore(tmp_path / "out.ome.zarr", store_spec(result), 32, part=(2, 3))
 
 
 def test_a_lock_ends_with_its_process(tmp_path, result, opened):
@@ -324,7 +325,7 @@ def test_a_lock_ends_with_its_process(tmp_path, result, opened):
     try:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(BlockingIOError, match="Another process"):
-            DiskStore(tmp_path / "out.ome.zarr", result, 32)
+            DiskStore(tmp_path / "out.ome.zarr", store_spec(result), 32)
     finally:
         holder.kill()
         holder.communicate()
@@ -359,7 +360,7 @@ def test_what_stood_there_is_put_back_if_the_new_one_cannot_take_its_name(tmp_pa
     path = tmp_path / "out.ome.zarr"
     (path / "deep").mkdir(parents=True)
     (tmp_path / "out.ome.zarr.cropeq-old" / "left by a kill").mkdir(parents=True)
-    disk = DiskStore(path, result, 32, "overwrite")
+    disk = DiskStore(path, store_spec(result), 32, "overwrite")
     put(disk)
     rename = os.replace
 
@@ -372,7 +373,7 @@ def test_what_stood_there_is_put_back_if_the_new_one_cannot_take_its_name(tmp_pa
         patch.setattr(os, "replace", refuse)
         disk.finish()
     assert (path / "deep").exists()
-    again = DiskStore(path, result, 32, "resume")
+    again = DiskStore(path, store_spec(result), 32, "resume")
     again.finish()
     assert not (path / "deep").exists() and [p.name for p in tmp_path.iterdir()] == ["out.ome.zarr"]
 
@@ -395,7 +396,7 @@ def test_a_store_that_cannot_be_begun_leaves_nothing(tmp_path, result, monkeypat
 
     monkeypatch.setattr(storing, "write_metadata", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        DiskStore(tmp_path / "out.ome.zarr", result, 32)
+        DiskStore(tmp_path / "out.ome.zarr", store_spec(result), 32)
     assert visible(tmp_path) == []
 
 
@@ -403,7 +404,7 @@ def test_where_nothing_can_be_written(tmp_path, result):
     (tmp_path / "file").write_text("")
     for folder in ("missing", "file"):
         with pytest.raises(OSError, match="does not exist or is not writable"):
-            DiskStore(tmp_path / folder / "out.ome.zarr", result)
+            DiskStore(tmp_path / folder / "out.ome.zarr", store_spec(result))
     with pytest.raises(OSError, match=r"GB free in .*, expected 1000000.0 GB for the result: make space"):
         check_space(tmp_path, 10**15)
     (tmp_path / "a.ome.zarr").mkdir()

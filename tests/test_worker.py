@@ -13,6 +13,7 @@ from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.tiles import divide
 from napari_cropeq.volume import overview
 from napari_cropeq.volume.cache import TileCache
+from napari_cropeq.volume.fingerprint import store_spec
 from napari_cropeq.volume.read_ahead import ReadAhead
 from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.view import View
@@ -136,7 +137,7 @@ def test_a_store_on_disk_is_another_models(tmp_path, finished):
     one, two = (a_result(textured_volume(SHAPE), filters=f) for f in (4, 8))
     worker = a_worker(one, key="one")
     steps = work(worker)
-    worker.run_all(lambda: DiskStore(tmp_path / "one.ome.zarr", one, None if finished else 16))
+    worker.run_all(lambda: DiskStore(tmp_path / "one.ome.zarr", store_spec(one), None if finished else 16))
     assert worker.running_all
     if finished:
         work(worker, steps)
@@ -152,7 +153,7 @@ def test_a_store_on_disk_is_another_models(tmp_path, finished):
     kept = [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")]
     assert kept == (["one.ome.zarr"] if finished else ["one.partial.ome.zarr"])
     if not finished:  # another may go on with it at once
-        again = DiskStore(tmp_path / "one.ome.zarr", one, 16, "resume")
+        again = DiskStore(tmp_path / "one.ome.zarr", store_spec(one), 16, "resume")
         assert 0 < len(again) < again.grid.count
         again.release()
 

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.network import Network, build_network
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.whole_file import whole_file
+from napari_cropeq.core.whole_file import write_whole
 
 __all__ = ["Model", "State"]
 
@@ -115,7 +115,10 @@ class Model:
         OSError
             If the folder cannot be written.
         """
-        path = check_model_path(path)
+        write_whole(check_model_path(path), self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the model's file."""
         header = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
@@ -130,8 +133,7 @@ class Model:
             numbers = {"steps": self.state.steps, "patches": self.state.patches, "seconds": self.state.seconds}
             header["state"] = numbers
             weights |= {f"{STATE}{k}": v.contiguous() for k, v in self.state.tensors.items()}
-        with whole_file(path) as file:
-            file.write(save(weights, metadata={"cropeq": json.dumps(header)}))
+        return save(weights, metadata={"cropeq": json.dumps(header)})
 
     @classmethod
     def load(cls, path: str | Path) -> Model:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["partial_of", "whole_file"]
+__all__ = ["partial_of", "whole_file", "write_whole"]
 
 
 def partial_of(path: Path) -> Path:
@@ -34,3 +34,15 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file as :func:`whole_file` does.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    with whole_file(path) as file:
+        file.write(content)

@@ -18,6 +18,7 @@ from napari_cropeq.gui.layers import appearance, result_transform, source_key, s
 from napari_cropeq.gui.viewport import box_view, view_of, view_signals
 from napari_cropeq.volume.cache import TileCache
 from napari_cropeq.volume.destination import check_output, output_kind
+from napari_cropeq.volume.fingerprint import store_spec
 from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.superres import SuperResolution, acquisition_of
 from napari_cropeq.volume.view import View
@@ -295,7 +296,7 @@ class Result(QObject):
             if destination is None:
                 self.worker.run_all()
             else:
-                self.worker.run_all(lambda: DiskStore(destination, result, existing=existing))
+                self.worker.run_all(lambda: DiskStore(destination, store_spec(result), existing=existing))
         except (ValueError, OSError) as error:
             self.failed.emit(sentence(error))
 

@@ -40,7 +40,7 @@ def resume_from(viewer: Any, store: Unfinished) -> tuple[Image, Model]:
     ValueError, OSError
         If the source cannot be found, or the model not be read.
     """
-    model = store.model
+    model = Model.load(store.model_path)
     return _find(viewer, store) or _open(viewer, store), model
 
 

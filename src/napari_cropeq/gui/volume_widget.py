@@ -9,6 +9,7 @@ from typing import Any
 from magicgui.widgets import CheckBox, ComboBox, FileEdit
 from qtpy.QtWidgets import QLabel
 
+from napari_cropeq.core.model import Model
 from napari_cropeq.gui.activity import Activity
 from napari_cropeq.gui.estimate_label import EstimateLabel
 from napari_cropeq.gui.jobs import Job
@@ -137,7 +138,8 @@ class VolumeWidget(ResultPanel):
         source, device = source_in_place(opened), Preferences.read().device
 
         def work() -> Iterator[ExportProgress]:
-            result = SuperResolution(source, opened.model, None, opened.planes, device, opened.dtype, crew=False)
+            model = Model.load(opened.model_path)
+            result = SuperResolution(source, model, None, opened.planes, device, opened.dtype, crew=False)
             yield from export(result, opened.output, existing="resume")
 
         self._write(work, opened.output, shown=True)

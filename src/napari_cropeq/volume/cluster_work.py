@@ -21,8 +21,8 @@ from napari_cropeq.errors import StoppedError
 from napari_cropeq.volume.cache import TileCache
 from napari_cropeq.volume.events import Failed
 from napari_cropeq.volume.filling import Filling, Group, retried
-from napari_cropeq.volume.fingerprint import differences, fingerprint_of
-from napari_cropeq.volume.journal import FOLDER, Record
+from napari_cropeq.volume.fingerprint import fingerprint_of
+from napari_cropeq.volume.journal import FOLDER, Record, differences
 from napari_cropeq.volume.permit import Permit
 from napari_cropeq.volume.read_ahead import ReadAhead
 from napari_cropeq.volume.shards import Shards
@@ -197,7 +197,7 @@ def _prepared(work: Work, stop: _Asker) -> tuple[SuperResolution, Shards]:
                 "files as this process: share their folder, and resume."
             ) from None
         begun: Mapping[str, Any] = json.loads(work.fingerprint)
-        now = json.loads(json.dumps(fingerprint_of(result, begun["tile grid"])))
+        now = json.loads(json.dumps(fingerprint_of(result))) | {"tile grid": begun["tile grid"]}
         found = list(differences(begun, now))
         if found:
             raise ValueError(

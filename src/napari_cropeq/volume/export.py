@@ -14,6 +14,7 @@ from napari_cropeq.volume.cluster_work import check_source
 from napari_cropeq.volume.destination import check_output, output_kind, remove, replace_folder
 from napari_cropeq.volume.events import Event, Failed, Filled
 from napari_cropeq.volume.filling import Filling
+from napari_cropeq.volume.fingerprint import store_spec
 from napari_cropeq.volume.ome_tiff import write_ome_tiff
 from napari_cropeq.volume.read_ahead import ReadAhead
 from napari_cropeq.volume.reuse import Reuse
@@ -119,7 +120,7 @@ def _store(path: Path, result: SuperResolution, tile: int | None, existing: str,
         sweep(path)
         return None
     try:
-        return DiskStore(path, result, tile, existing, (share.number, share.count))
+        return DiskStore(path, store_spec(result), tile, existing, (share.number, share.count))
     except FileExistsError:
         if share.count == 1 or not path.exists():
             raise

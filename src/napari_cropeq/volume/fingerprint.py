@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
+from napari_cropeq.volume.spec import StoreSpec
 from napari_cropeq.volume.superres import SuperResolution
 
-__all__ = ["check_same", "differences", "fingerprint_of"]
+__all__ = ["fingerprint_of", "store_spec"]
 
 
-def fingerprint_of(result: SuperResolution, tiles: Mapping[str, Any]) -> dict[str, Any]:
+def store_spec(result: SuperResolution) -> StoreSpec:
+    """Return what a store on disk needs to know of ``result``."""
+    dtype = "source" if result.dtype == result.source.data.dtype else "float32"
+    return StoreSpec(
+        shape=(*result.lead_shape, *result.sr_shape),
+        dtype=result.dtype,
+        image=result.image,
+        description=result.describe() | {"dtype": dtype},
+        fingerprint=fingerprint_of(result),
+        model=result.model.to_bytes(),
+    )
+
+
+def fingerprint_of(result: SuperResolution) -> dict[str, Any]:
     """Return what decides the bits of ``result``, as JSON values under the names a user knows.
 
-    Parameters
-    ----------
-    result : SuperResolution
-        Source, model and device.
-    tiles : mapping
-        Sizes of shards, chunks and levels.
+    A store adds the sizes of its tiles, which decide the bytes of its files.
     """
     source, acquisition = result.source, result.acquisition
     return {
@@ -40,36 +48,9 @@ def fingerprint_of(result: SuperResolution, tiles: Mapping[str, Any]) -> dict[st
         "normalisation": [[n.low, n.high] for n in result.normalisations],
         "planes": ["zyx"[p] for p in result.planes],
         "type": str(result.dtype),
-        "tile grid": dict(tiles),
         "device": result.exactness.device,
         "exactness": str(result.exactness),
         # Equal bits hold among processors of the same instruction set, and for one version of torch, not beyond.
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "torch": str(torch.__version__),
     }
-
-
-def check_same(begun: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
-    """Raise unless two fingerprints are equal.
-
-    Raises
-    ------
-    ValueError
-        With what differs, in the words of the fingerprint.
-    """
-    found = list(differences(begun, now))
-    if found:
-        raise ValueError(
-            f"Got {name}, which was begun with another {'; another '.join(found)}: go on with what it was begun with, "
-            "or start it anew (--overwrite)."
-        )
-
-
-def differences(begun: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> Iterator[str]:
-    """Yield what differs between two fingerprints, in words: its name, what it was and what it is now."""
-    for key in dict.fromkeys([*begun, *now]):
-        old, new = begun.get(key), now.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from differences(old, new, f"{where}{key}: ")
-        elif old != new:
-            yield f"{where}{key} ({old}, now {new})"

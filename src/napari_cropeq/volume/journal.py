@@ -16,7 +16,17 @@ from typing import Any
 
 from napari_cropeq.core.geometry import IntTriple, Lead
 
-__all__ = ["FOLDER", "Journal", "Record", "Shard", "digest_of", "sync_file", "sync_folder"]
+__all__ = [
+    "FOLDER",
+    "Journal",
+    "Record",
+    "Shard",
+    "check_same",
+    "differences",
+    "digest_of",
+    "sync_file",
+    "sync_folder",
+]
 
 FOLDER = ".cropeq"
 HEADER = "header.json"
@@ -163,3 +173,29 @@ def sync_folder(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def check_same(begun: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
+    """Raise unless two fingerprints are equal.
+
+    Raises
+    ------
+    ValueError
+        With what differs, in the words of the fingerprint.
+    """
+    found = list(differences(begun, now))
+    if found:
+        raise ValueError(
+            f"Got {name}, which was begun with another {'; another '.join(found)}: go on with what it was begun with, "
+            "or start it anew (--overwrite)."
+        )
+
+
+def differences(begun: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> Iterator[str]:
+    """Yield what differs between two fingerprints, in words: its name, what it was and what it is now."""
+    for key in dict.fromkeys([*begun, *now]):
+        old, new = begun.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from differences(old, new, f"{where}{key}: ")
+        elif old != new:
+            yield f"{where}{key} ({old}, now {new})"

@@ -16,11 +16,11 @@ from typing import Any
 import numpy.typing as npt
 import zarr
 
-from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
+from napari_cropeq.core.geometry import Box, IntTriple, Lead
 from napari_cropeq.core.tiles import TileGrid
+from napari_cropeq.core.whole_file import write_whole
 from napari_cropeq.volume.destination import PARTIAL, check_output, old_of, partial_of, remove, replace_folder
-from napari_cropeq.volume.fingerprint import check_same, fingerprint_of
-from napari_cropeq.volume.journal import FOLDER, Journal, Record, sync_file, sync_folder
+from napari_cropeq.volume.journal import FOLDER, Journal, Record, check_same, sync_file, sync_folder
 from napari_cropeq.volume.levels import Levels
 from napari_cropeq.volume.lock import StoreLock
 from napari_cropeq.volume.ome_metadata import write_metadata
@@ -28,7 +28,7 @@ from napari_cropeq.volume.permit import Permit
 from napari_cropeq.volume.pyramid import level_shapes, levels_of
 from napari_cropeq.volume.shards import create_array, fitted
 from napari_cropeq.volume.sketch import Sketch
-from napari_cropeq.volume.superres import SuperResolution
+from napari_cropeq.volume.spec import StoreSpec
 from napari_cropeq.volume.tile_store import Tile
 from napari_cropeq.volume.write_queue import WriteQueue
 
@@ -75,8 +75,8 @@ class DiskStore:
     ----------
     path : path
         The output to be.
-    result : SuperResolution
-        Gives shape, dtype, axes, metadata, and what decides the bits.
+    spec : StoreSpec
+        Shape, dtype, axes, metadata, and what decides the bits.
     tile : int, optional
         Side of a tile in SR voxels, instead of 128 x 256 x 256.
     existing : str
@@ -110,20 +110,18 @@ class DiskStore:
     def __init__(
         self,
         path: Path,
-        result: SuperResolution,
+        spec: StoreSpec,
         tile: int | None = None,
         existing: str = "refuse",
         part: tuple[int, int] = (0, 1),
     ) -> None:
         check_output(path, existing if part[1] == 1 or existing != "refuse" else "resume")
         self.path, self.partial = path, partial_of(path)
-        self.shape, self._dtype = (*result.lead_shape, *result.sr_shape), result.dtype
-        self.leads = result.leads
-        shapes = list(level_shapes(result.sr_shape))
+        self._spec, self.leads = spec, spec.leads
+        shapes = list(level_shapes(spec.volume_shape))
         self._sizes = [fitted((tile, tile, tile) if tile else BULK, shape) for shape in shapes]
-        self._image = result.image
         tiles = {"shard": list(self._sizes[0][0]), "chunk": list(self._sizes[0][1]), "levels": len(shapes)}
-        self.fingerprint = fingerprint_of(result, tiles)
+        self.fingerprint = {**spec.fingerprint, "tile grid": tiles}
         self._journal, self._lock = Journal(self.partial, part), StoreLock(self.partial, part)
         self.permit = Permit(self.partial)
         self.damaged: list[tuple[int, Lead, IntTriple]] = []
@@ -146,7 +144,7 @@ class DiskStore:
                 else:
                     remove(self.partial)
                     with telling(self.partial.name):
-                        self._create(result, shapes)
+                        self._create(shapes)
                 self._held = True
             except BaseException:
                 self._lock.release()
@@ -305,19 +303,20 @@ class DiskStore:
 
     # -- making and resuming -----------------------------------------------------------------------
 
-    def _create(self, result: SuperResolution, shapes: Sequence[IntTriple]) -> None:
+    def _create(self, shapes: Sequence[IntTriple]) -> None:
         """Make all arrays and their metadata, so that the store can be looked at with any reader; then begin."""
+        spec = self._spec
         try:
             group = zarr.open_group(self.partial, mode="w", zarr_format=3)
             for number, (shape, sizes) in enumerate(zip(shapes, self._sizes, strict=True)):
-                create_array(group, str(number), result.lead_shape, shape, result.dtype, sizes, result.source.axes)
+                create_array(group, str(number), spec.lead_shape, shape, spec.dtype, sizes, spec.image.axes)
             self._open_levels()
-            write_metadata(self.partial, self._image, levels_of(result.sr_shape))
+            write_metadata(self.partial, spec.image, levels_of(spec.volume_shape))
             self._journal.folder.mkdir()
-            result.model.save(self._journal.folder / MODEL)
-            about = result.describe() | {"dtype": "source" if result.dtype == result.source.data.dtype else "float32"}
+            write_whole(self._journal.folder / MODEL, spec.model)
+            described = dict(spec.description)
             self._journal.begin(
-                {"format": FORMAT, "output": self.path.name, "result": about, "fingerprint": self.fingerprint}
+                {"format": FORMAT, "output": self.path.name, "result": described, "fingerprint": self.fingerprint}
             )
         except BaseException:
             remove(self.partial)
@@ -348,7 +347,7 @@ class DiskStore:
 
     def _open_levels(self) -> None:
         self.levels = Levels(self.partial, len(self._sizes), self._journal)
-        self.sketch = Sketch(self.shape[:-3], int_triple(self.shape[-3:]), self._dtype)
+        self.sketch = Sketch(self._spec.lead_shape, self._spec.volume_shape, self._spec.dtype)
 
 
 @contextmanager

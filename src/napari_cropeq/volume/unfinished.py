@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import zarr
 
-from napari_cropeq.core.model import Model
 from napari_cropeq.volume.journal import FOLDER, Journal
 from napari_cropeq.volume.store import MODEL
 
@@ -63,12 +62,6 @@ class Unfinished:
         return int(dict(zip(axes, shape, strict=False)).get("c", 1))
 
     @property
-    def model(self) -> Model:
-        """The model it was begun with.
-
-        Raises
-        ------
-        ValueError, OSError
-            If it cannot be read.
-        """
-        return Model.load(self.folder / FOLDER / MODEL)
+    def model_path(self) -> Path:
+        """File of the model it was begun with."""
+        return self.folder / FOLDER / MODEL

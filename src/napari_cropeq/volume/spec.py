@@ -1,0 +1,42 @@
+"""What a store on disk is made for: it knows neither the method nor the source."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from napari_cropeq.core.geometry import IntTriple, Lead, int_triple
+from napari_cropeq.volume.image_info import ImageInfo
+
+__all__ = ["StoreSpec"]
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """The image that a store will hold, and all that decides its bits."""
+
+    shape: tuple[int, ...]  # leading axes, then z, y, x
+    dtype: np.dtype[Any]
+    image: ImageInfo  # axes, place, channels
+    description: Mapping[str, Any]  # how it is computed, in values that JSON can hold; kept in the header
+    fingerprint: Mapping[str, Any]  # what decides the bits, in values that JSON can hold, but for the tile grid
+    model: bytes  # content of a file that is kept with an unfinished store
+
+    @property
+    def lead_shape(self) -> Lead:
+        """Lengths of the leading axes."""
+        return self.shape[:-3]
+
+    @property
+    def volume_shape(self) -> IntTriple:
+        """The shape (z, y, x) of one volume."""
+        return int_triple(self.shape[-3:])
+
+    @property
+    def leads(self) -> list[Lead]:
+        """All indices along the leading axes."""
+        return list(itertools.product(*(range(n) for n in self.lead_shape)))

@@ -14,7 +14,7 @@ from batch_picture import PLUGIN, ROOT, spin
 from napari_cropeq.core.recipe import Recipe
 from napari_cropeq.core.training import Training
 from napari_cropeq.gui.layers import source_of
-from napari_cropeq.volume.superres import acquisition_of, training_volumes
+from napari_cropeq.volume.sources import acquisition_of, training_volumes
 
 
 def main() -> None:

@@ -229,7 +229,7 @@ def test_presets_reach_the_model_and_can_be_overridden(tmp_path, preset, seen):
     ],
 )
 def test_channels_and_times_to_train_on(tmp_path, axes, words, expected):
-    from napari_cropeq.volume.superres import training_volumes
+    from napari_cropeq.volume.sources import training_volumes
 
     shape = {"ZYX": (), "CZYX": (2,), "TCZYX": (2, 2)}[axes]
     data = np.empty((*shape, 10, 70, 72), np.uint16)

@@ -144,9 +144,9 @@ def test_copies_of_the_finest_are_no_levels(tmp_path):
 def test_opening_reads_no_pixel(tmp_path, write, monkeypatch):
     path = write(tmp_path, pyramid(lead=(2,)), "czyx")
     read: list[str] = []
-    plain = sources._Ordered.__getitem__
+    plain = sources.OrderedAxes.__getitem__
     monkeypatch.setattr(
-        sources._Ordered, "__getitem__", lambda self, key: (read.append(self.shape), plain(self, key))[1]
+        sources.OrderedAxes, "__getitem__", lambda self, key: (read.append(self.shape), plain(self, key))[1]
     )
     layers = reader.layer_data(open_source(path))
     assert not read
@@ -186,14 +186,14 @@ def test_a_window_shows_a_coarser_level_and_reads_no_whole_plane(viewer, qtbot, 
         levels.append(levels[-1][:, ::2, ::2])
     path = write(tmp_path, [np.ascontiguousarray(level) for level in levels], "zyx")
     read: list[tuple[int, ...]] = []
-    plain = sources._Ordered.__getitem__
+    plain = sources.OrderedAxes.__getitem__
 
     def counted(self: Any, key: Any) -> Any:
         box = plain(self, key)
         read.append((self.shape[-1], box.size))
         return box
 
-    monkeypatch.setattr(sources._Ordered, "__getitem__", counted)
+    monkeypatch.setattr(sources.OrderedAxes, "__getitem__", counted)
     (layer,) = viewer.open(str(path), plugin="napari-cropeq")
     assert layer.multiscale and [level.shape for level in layer.data] == [level.shape for level in levels]
     qtbot.waitUntil(lambda: layer.data_level >= 1, timeout=10_000)

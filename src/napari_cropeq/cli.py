@@ -158,7 +158,7 @@ def _networks(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _describe_source(source: Source) -> dict[str, Any]:
-    from napari_cropeq.volume.superres import acquisition_of
+    from napari_cropeq.volume.sources import acquisition_of
 
     report = source.describe()
     try:

@@ -14,8 +14,7 @@ from napari_cropeq.core.model import Model, provenance
 from napari_cropeq.core.progress import Progress
 from napari_cropeq.core.recipe import Recipe
 from napari_cropeq.core.training import Training
-from napari_cropeq.volume.sources import Source
-from napari_cropeq.volume.superres import acquisition_of, training_volumes
+from napari_cropeq.volume.sources import Source, acquisition_of, training_volumes
 
 __all__ = ["Baseline", "load_baseline"]
 

@@ -18,8 +18,7 @@ from napari_cropeq.evidence.pair import channel_name, check_grid, check_voxels, 
 from napari_cropeq.evidence.upscaling import cubic_box
 from napari_cropeq.volume.bricks import CAP, Bricks
 from napari_cropeq.volume.machine import describe_machine
-from napari_cropeq.volume.sources import Source
-from napari_cropeq.volume.superres import acquisition_of
+from napari_cropeq.volume.sources import Source, acquisition_of
 
 __all__ = ["Projection", "Zoom"]
 

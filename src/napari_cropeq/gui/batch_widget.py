@@ -26,8 +26,8 @@ from napari_cropeq.volume.destination import EXISTING
 from napari_cropeq.volume.inputs import find_images
 from napari_cropeq.volume.naming import FIELDS, PATTERN, Naming, stem_of
 from napari_cropeq.volume.own_model import OwnTraining
-from napari_cropeq.volume.sources import Source, open_source
-from napari_cropeq.volume.superres import DTYPES, acquisition_of
+from napari_cropeq.volume.sources import Source, acquisition_of, open_source
+from napari_cropeq.volume.superres import DTYPES
 
 __all__ = ["BatchWidget"]
 

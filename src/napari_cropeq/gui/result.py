@@ -19,8 +19,9 @@ from napari_cropeq.gui.viewport import box_view, view_of, view_signals
 from napari_cropeq.volume.cache import TileCache
 from napari_cropeq.volume.destination import check_output, output_kind
 from napari_cropeq.volume.fingerprint import store_spec
+from napari_cropeq.volume.sources import acquisition_of
 from napari_cropeq.volume.store import DiskStore
-from napari_cropeq.volume.superres import SuperResolution, acquisition_of
+from napari_cropeq.volume.superres import SuperResolution
 from napari_cropeq.volume.view import View
 from napari_cropeq.volume.worker import TileWorker
 

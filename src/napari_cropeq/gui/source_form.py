@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QAbstractSpinBox
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, guess_axial
 from napari_cropeq.gui.layers import check_layer, set_voxel_size, source_of, voxel_size_of
 from napari_cropeq.gui.training_data import TrainingData, channel_layers, shown_of
-from napari_cropeq.volume.superres import acquisition_of
+from napari_cropeq.volume.sources import acquisition_of
 
 __all__ = ["ALL", "SHOWN", "SourceForm"]
 

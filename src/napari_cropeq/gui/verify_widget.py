@@ -20,8 +20,7 @@ from napari_cropeq.gui.layers import check_layer, source_of
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.result_panel import ResultPanel
 from napari_cropeq.gui.sr_frame import SRFrame
-from napari_cropeq.volume.sources import Source
-from napari_cropeq.volume.superres import acquisition_of
+from napari_cropeq.volume.sources import Source, acquisition_of
 
 __all__ = ["VerifyWidget"]
 

@@ -22,9 +22,9 @@ from napari_cropeq.volume.export import export
 from napari_cropeq.volume.naming import Naming, check_different
 from napari_cropeq.volume.own_model import OwnModel, OwnTraining, check_own_model, is_training_unfinished
 from napari_cropeq.volume.share import Share
-from napari_cropeq.volume.sources import Source, open_source
+from napari_cropeq.volume.sources import Source, acquisition_of, open_source
 from napari_cropeq.volume.store import unfinished
-from napari_cropeq.volume.superres import DTYPES, SuperResolution, acquisition_of
+from napari_cropeq.volume.superres import DTYPES, SuperResolution
 
 __all__ = ["STATUSES", "Batch", "BatchProgress", "BatchSettings", "Item", "summary"]
 

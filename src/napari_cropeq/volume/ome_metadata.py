@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
 
+from napari_cropeq.core.geometry import IntTriple, Lead, int_triple
 from napari_cropeq.volume.image_info import ImageInfo
 from napari_cropeq.volume.metadata import PIXEL
 
-__all__ = ["Level", "write_metadata"]
+__all__ = ["Level", "create_array", "fitted", "write_metadata"]
 
 AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 
@@ -90,3 +92,40 @@ def _channels(coarsest: Any, image: ImageInfo) -> list[dict[str, Any]]:
             }
         )
     return out
+
+
+CHUNK = 64
+
+
+# Blosc with one thread gives the same bytes each time; every chunk carries a checksum that any reader checks.
+COMPRESSION = (BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec())
+
+
+def fitted(shard: IntTriple, shape: IntTriple) -> tuple[IntTriple, IntTriple]:
+    """Return sizes of shard and chunk (z, y, x) for a level: a shard no larger than it needs, of whole chunks."""
+    chunk = [min(CHUNK, s) if s % min(CHUNK, s) == 0 else s for s in shard]
+    sides = [min(s, -(-n // c) * c) for s, n, c in zip(shard, shape, chunk, strict=True)]
+    return int_triple(sides), int_triple(chunk)
+
+
+def create_array(
+    group: zarr.Group,
+    name: str,
+    lead_shape: Lead,
+    shape: IntTriple,
+    dtype: np.dtype[Any],
+    sizes: tuple[IntTriple, IntTriple],
+    axes: str,
+) -> None:
+    """Make the empty array of a level, sharded, compressed and checksummed."""
+    shard, chunk = sizes
+    ones = (1,) * len(lead_shape)
+    group.create_array(
+        name,
+        shape=(*lead_shape, *shape),
+        dtype=dtype,
+        chunks=(*ones, *chunk),
+        shards=(*ones, *shard),
+        compressors=list(COMPRESSION),
+        dimension_names=list(axes),
+    )

@@ -13,8 +13,7 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.progress import Progress
 from napari_cropeq.core.recipe import Recipe
 from napari_cropeq.core.training import Training
-from napari_cropeq.volume.sources import Source
-from napari_cropeq.volume.superres import training_volumes
+from napari_cropeq.volume.sources import Source, training_volumes
 
 __all__ = ["OwnModel", "OwnTraining", "check_own_model", "is_training_unfinished"]
 

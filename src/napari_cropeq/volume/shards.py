@@ -13,51 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 
-from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
+from napari_cropeq.core.geometry import Box, IntTriple, int_triple
 from napari_cropeq.core.tiles import TileGrid, hull
 from napari_cropeq.volume.cache import MemoryStore, TileCache
 from napari_cropeq.volume.destination import PARTIAL
 from napari_cropeq.volume.journal import Record, digest_of, sync_file, sync_folder
 from napari_cropeq.volume.tile_store import Tile
 
-__all__ = ["Shards", "create_array", "fitted"]
-
-CHUNK = 64
-# Blosc with one thread gives the same bytes each time; every chunk carries a checksum that any reader checks.
-COMPRESSION = (BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec())
-
-
-def fitted(shard: IntTriple, shape: IntTriple) -> tuple[IntTriple, IntTriple]:
-    """Return sizes of shard and chunk (z, y, x) for a level: a shard no larger than it needs, of whole chunks."""
-    chunk = [min(CHUNK, s) if s % min(CHUNK, s) == 0 else s for s in shard]
-    sides = [min(s, -(-n // c) * c) for s, n, c in zip(shard, shape, chunk, strict=True)]
-    return int_triple(sides), int_triple(chunk)
-
-
-def create_array(
-    group: zarr.Group,
-    name: str,
-    lead_shape: Lead,
-    shape: IntTriple,
-    dtype: np.dtype[Any],
-    sizes: tuple[IntTriple, IntTriple],
-    axes: str,
-) -> None:
-    """Make the empty array of a level, sharded, compressed and checksummed."""
-    shard, chunk = sizes
-    ones = (1,) * len(lead_shape)
-    group.create_array(
-        name,
-        shape=(*lead_shape, *shape),
-        dtype=dtype,
-        chunks=(*ones, *chunk),
-        shards=(*ones, *shard),
-        compressors=list(COMPRESSION),
-        dimension_names=list(axes),
-    )
+__all__ = [
+    "Shards",
+]
 
 
 class Shards:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +10,12 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-from numpy.typing import NDArray
 
+from napari_cropeq.core.geometry import Acquisition, guess_axial
+from napari_cropeq.volume.axis_order import OrderedAxes, axis_order
+from napari_cropeq.volume.bricks import CAP, Bricks
 from napari_cropeq.volume.image_info import ImageInfo
-from napari_cropeq.volume.metadata import PIXEL, Metadata, Stored
+from napari_cropeq.volume.metadata import PIXEL, Metadata
 from napari_cropeq.volume.nifti import read_nifti
 from napari_cropeq.volume.ome_zarr import read_ome_zarr
 from napari_cropeq.volume.tiff import read_tiff
@@ -34,7 +34,6 @@ _READERS = {
 _FOLDERS = (".ome.zarr", ".zarr")
 SUFFIXES = (*_READERS, *_FOLDERS)
 COARSE_VOXELS = 2**26
-_POSITIONS = "prm"  # tifffile's letters for positions and mosaics: the first is taken
 
 
 @dataclass(frozen=True)
@@ -151,53 +150,6 @@ class Source:
         }
 
 
-class _Ordered:
-    """An array-like whose axes are put in order as it is read.
-
-    Dask would transpose a whole chunk before it takes the box out of it; here only the box is read.
-    """
-
-    def __init__(self, array: Any, order: tuple[int, ...], fixed: tuple[int, ...], name: str) -> None:
-        self._array, self._order, self._fixed, self._name = array, order, fixed, name
-        self.shape = tuple(int(array.shape[axis]) for axis in order)
-        self.dtype = np.dtype(array.dtype).newbyteorder("=")
-        self.ndim = len(order)
-
-    def __getitem__(self, index: Any) -> NDArray[Any]:
-        """Read a box; index holds a slice, an integer or, as Dask also asks, a list of integers per axis."""
-        index = index if isinstance(index, tuple) else (index,)
-        index = (*index, *(slice(None),) * (self.ndim - len(index)))
-        wanted: list[slice] = [slice(0, 1)] * len(self._array.shape)
-        picked: list[Any] = []
-        for axis, cut in zip(self._order, index, strict=True):
-            wanted[axis], pick = _span(cut)
-            picked.append(pick)
-        try:
-            box = np.asarray(self._array[tuple(wanted)])
-        except (zlib.error, struct.error, EOFError, RuntimeError, ValueError, KeyError, IndexError) as error:
-            raise OSError(
-                f"{self._name} cannot be read any further ({error}): the file is damaged, so copy or export it again."
-            ) from error
-        box = box.transpose(*self._order, *self._fixed)
-        for axis, pick in enumerate(picked):
-            if isinstance(pick, np.ndarray):
-                box = np.take(box, pick, axis)
-        numbers = [slice(None) if isinstance(pick, np.ndarray) else pick for pick in picked]
-        return np.asarray(box[(*numbers, *(0,) * len(self._fixed))], dtype=self.dtype, order="C")
-
-
-def _span(cut: Any) -> tuple[slice, Any]:
-    """Give the slice that covers an index, and what is then to be picked from it."""
-    if isinstance(cut, slice):
-        return cut, slice(None)
-    if np.ndim(cut) == 0:
-        return slice(int(cut), int(cut) + 1), 0
-    numbers = np.asarray(cut, dtype=np.int64)
-    if not len(numbers):
-        return slice(0, 0), slice(None)
-    return slice(int(numbers.min()), int(numbers.max()) + 1), numbers - numbers.min()
-
-
 def open_source(path: str | Path) -> Source:
     """Open an image file as a lazy array; its pixels are read when they are needed.
 
@@ -234,9 +186,9 @@ def open_source(path: str | Path) -> Source:
             "save it as OME-TIFF or OME-Zarr."
         )
     name = path.name[: len(path.name) - len(suffix)] or path.name
-    order, fixed, axes = _order(stored, path.name)
+    order, fixed, axes = axis_order(stored, path.name)
     levels = [
-        _lazy(_Ordered(level.array, order, fixed, path.name), tuple(level.chunks[axis] for axis in order))
+        _lazy(OrderedAxes(level.array, order, fixed, path.name), tuple(level.chunks[axis] for axis in order))
         for level in (stored, *stored.coarser)
     ]
     check_volume(levels[0], path.name)
@@ -282,55 +234,6 @@ def _suffix(path: Path) -> str:
     return max((known for known in SUFFIXES if name.endswith(known)), key=len, default=path.suffix.lower())
 
 
-def _order(stored: Stored, name: str) -> tuple[tuple[int, ...], tuple[int, ...], str]:
-    """Say which axes come in the order t, c, z, y, x, which others of length 1 are dropped, and the letters kept."""
-    sizes = tuple(int(size) for size in stored.array.shape)
-    _check_not_color(stored, sizes, name)
-    kept = [i for i, axis in enumerate(stored.axes) if axis in "zyx" or (sizes[i] != 1 and axis not in _POSITIONS)]
-    letters = {i: stored.axes[i] for i in kept}
-    unknown = [i for i in kept if letters[i] not in "tczyx"]
-    if len(unknown) == 1 and "z" not in letters.values():
-        letters[unknown.pop()] = "z"  # a plain stack of pages
-    _check_axes(stored, sizes, letters, unknown, name)
-    order = tuple(sorted(kept, key=lambda i: "tczyx".index(letters[i])))
-    fixed = tuple(i for i in range(len(sizes)) if i not in kept)
-    axes = "".join(letters[i] for i in order)
-    return order, fixed, axes
-
-
-def _check_not_color(stored: Stored, sizes: tuple[int, ...], name: str) -> None:
-    samples = len(np.dtype(stored.array.dtype).names or ())
-    if "s" in stored.axes:
-        samples = max(samples, sizes[stored.axes.index("s")])
-    if samples > 1:
-        raise ValueError(
-            f"{name} is a colour (RGB) image with {samples} samples per pixel, expected grey levels: split it into "
-            "channels (in Fiji: Image > Color > Split Channels) and save one of them."
-        )
-
-
-def _check_axes(stored: Stored, sizes: tuple[int, ...], letters: dict[int, str], unknown: list[int], name: str) -> None:
-    """Refuse an image whose axes cannot be told apart, or that has no depth."""
-    shape = "×".join(str(sizes[i]) for i in letters)
-    found = "".join(letters.values())
-    if unknown or len(set(found)) != len(found):
-        raise ValueError(
-            f"{name} has {len(found)} axes ({found.upper()}, {shape}) of which not all are known, expected time, "
-            "channel, z, y, x: save it as OME-TIFF, OME-Zarr or an ImageJ hyperstack, which name them."
-        )
-    if "y" not in found or "x" not in found:
-        raise ValueError(f"{name} has the axes {found.upper()} ({shape}), expected a 3D stack with z, y, x.")
-    depth = next((sizes[i] for i, axis in letters.items() if axis == "z"), 1)
-    if depth == 1 and sum(size != 1 for size in (sizes[i] for i in letters)) <= 2:
-        plane = "×".join(str(sizes[i]) for i, axis in letters.items() if axis in "yx")
-        raise ValueError(f"{name}: got a 2D image {plane}, expected a 3D stack: open the whole stack.")
-    if depth == 1:
-        raise ValueError(
-            f"{name}: got 2D images with the axes {found.upper()} ({shape}), expected a 3D stack with at least two "
-            "slices along z: if one of these axes is z, correct that (in Fiji: Image > Properties) and save it again."
-        )
-
-
 def check_volume(data: Any, name: str) -> None:
     """Refuse an array that cannot be an image volume, before any of it is read.
 
@@ -361,3 +264,60 @@ def check_volume(data: Any, name: str) -> None:
         raise ValueError(
             f"{name}: got values of type {dtype}, expected numbers (such as uint16 or float32): convert them first."
         )
+
+
+def acquisition_of(
+    source: Source,
+    voxel_size: tuple[float, float, float] | None = None,
+    axial: int | None = None,
+    fwhm: float | None = None,
+    lateral_fwhm: float = 0.0,
+) -> Acquisition:
+    """Return how a source was sampled.
+
+    Parameters
+    ----------
+    source : Source
+        Gives voxel size and unit.
+    voxel_size : (z, y, x), optional
+        Instead of the source's own, in its unit.
+    axial : int, optional
+        Axial axis, an index into z, y, x; the one of the largest step by default.
+    fwhm : float, optional
+        Width of the slice profile in the source's unit; the axial step by default.
+    lateral_fwhm : float, optional
+        Width of the lateral point spread in the source's unit; 0 where it is not known.
+
+    Raises
+    ------
+    ValueError
+        If the voxel size is unknown or no acquisition this method can improve.
+    """
+    if voxel_size is not None:
+        source = source.with_voxel_size(voxel_size)
+    size = source.voxel_size
+    if size is None:
+        raise ValueError(
+            f"Got {source.name}, which does not say its voxel size, expected one along z, y and x: "
+            "give it (command line: --voxel-size Z Y X)."
+        )
+    if fwhm is not None and not fwhm > 0:
+        raise ValueError(f"Got FWHM {fwhm:g}, expected a positive length: give the width of the slice profile.")
+    return Acquisition(size, guess_axial(size) if axial is None else axial, fwhm or 0.0, source.unit, lateral_fwhm)
+
+
+def training_volumes(
+    source: Source, channels: Sequence[int] | None = (0,), times: Sequence[int] | None = (0,)
+) -> list[list[Bricks]]:
+    """Return the time points (z, y, x) of each channel to train on, lazily; None stands for all.
+
+    Raises
+    ------
+    ValueError
+        If there is no such channel or time point, or the source holds no volumes.
+    """
+    check_volume(source.data, source.name)
+    chosen = range(source.n_channels) if channels is None else channels
+    when = range(source.n_times) if times is None else times
+    cap = CAP // (len(chosen) * len(when))
+    return [[Bricks(source.volume(channel, time), cap) for time in when] for channel in chosen]

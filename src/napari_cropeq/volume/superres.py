@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -17,70 +17,17 @@ from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, Lead, check
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation, sample
 from napari_cropeq.core.predict import Predictor, convert, never
-from napari_cropeq.volume.bricks import CAP, Bricks
+from napari_cropeq.volume.bricks import Bricks
 from napari_cropeq.volume.image_info import ImageInfo
-from napari_cropeq.volume.sources import Source, check_volume
+from napari_cropeq.volume.sources import Source, acquisition_of, check_volume
 
-__all__ = ["DTYPES", "SuperResolution", "acquisition_of", "axial_of", "training_volumes"]
+__all__ = [
+    "DTYPES",
+    "SuperResolution",
+    "axial_of",
+]
 
 DTYPES = ("source", "float32")
-
-
-def acquisition_of(
-    source: Source,
-    voxel_size: tuple[float, float, float] | None = None,
-    axial: int | None = None,
-    fwhm: float | None = None,
-    lateral_fwhm: float = 0.0,
-) -> Acquisition:
-    """Return how a source was sampled.
-
-    Parameters
-    ----------
-    source : Source
-        Gives voxel size and unit.
-    voxel_size : (z, y, x), optional
-        Instead of the source's own, in its unit.
-    axial : int, optional
-        Axial axis, an index into z, y, x; the one of the largest step by default.
-    fwhm : float, optional
-        Width of the slice profile in the source's unit; the axial step by default.
-    lateral_fwhm : float, optional
-        Width of the lateral point spread in the source's unit; 0 where it is not known.
-
-    Raises
-    ------
-    ValueError
-        If the voxel size is unknown or no acquisition this method can improve.
-    """
-    if voxel_size is not None:
-        source = source.with_voxel_size(voxel_size)
-    size = source.voxel_size
-    if size is None:
-        raise ValueError(
-            f"Got {source.name}, which does not say its voxel size, expected one along z, y and x: "
-            "give it (command line: --voxel-size Z Y X)."
-        )
-    if fwhm is not None and not fwhm > 0:
-        raise ValueError(f"Got FWHM {fwhm:g}, expected a positive length: give the width of the slice profile.")
-    return Acquisition(size, guess_axial(size) if axial is None else axial, fwhm or 0.0, source.unit, lateral_fwhm)
-
-
-def training_volumes(
-    source: Source, channels: Sequence[int] | None = (0,), times: Sequence[int] | None = (0,)
-) -> list[list[Bricks]]:
-    """Return the time points (z, y, x) of each channel to train on, lazily; None stands for all.
-
-    Raises
-    ------
-    ValueError
-        If there is no such channel or time point, or the source holds no volumes.
-    """
-    check_volume(source.data, source.name)
-    chosen = range(source.n_channels) if channels is None else channels
-    when = range(source.n_times) if times is None else times
-    cap = CAP // (len(chosen) * len(when))
-    return [[Bricks(source.volume(channel, time), cap) for time in when] for channel in chosen]
 
 
 class Held:

@@ -28,7 +28,7 @@ def store_spec(result: SuperResolution) -> StoreSpec:
 def fingerprint_of(result: SuperResolution) -> dict[str, Any]:
     """Return what decides the bits of ``result``, as JSON values under the names a user knows.
 
-    A store adds the sizes of its tiles, which decide the bytes of its files.
+    A store fills in the tile grid, which decides the bytes of its files.
     """
     source, acquisition = result.source, result.acquisition
     return {
@@ -48,6 +48,7 @@ def fingerprint_of(result: SuperResolution) -> dict[str, Any]:
         "normalisation": [[n.low, n.high] for n in result.normalisations],
         "planes": ["zyx"[p] for p in result.planes],
         "type": str(result.dtype),
+        "tile grid": {},
         "device": result.exactness.device,
         "exactness": str(result.exactness),
         # Equal bits hold among processors of the same instruction set, and for one version of torch, not beyond.

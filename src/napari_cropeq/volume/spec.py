@@ -23,7 +23,7 @@ class StoreSpec:
     dtype: np.dtype[Any]
     image: ImageInfo  # axes, place, channels
     description: Mapping[str, Any]  # how it is computed, in values that JSON can hold; kept in the header
-    fingerprint: Mapping[str, Any]  # what decides the bits, in values that JSON can hold, but for the tile grid
+    fingerprint: Mapping[str, Any]  # what decides the bits, in values that JSON can hold; the tile grid is filled in
     model: bytes  # content of a file that is kept with an unfinished store
 
     @property

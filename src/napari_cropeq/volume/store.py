@@ -120,7 +120,7 @@ class DiskStore:
         shapes = list(level_shapes(spec.volume_shape))
         self._sizes = [fitted((tile, tile, tile) if tile else BULK, shape) for shape in shapes]
         tiles = {"shard": list(self._sizes[0][0]), "chunk": list(self._sizes[0][1]), "levels": len(shapes)}
-        self.fingerprint = {**spec.fingerprint, "tile grid": tiles}
+        self.fingerprint = dict(spec.fingerprint) | {"tile grid": tiles}
         self._journal, self._lock = Journal(self.partial, part), StoreLock(self.partial, part)
         self.permit = Permit(self.partial)
         self.damaged: list[tuple[int, Lead, IntTriple]] = []

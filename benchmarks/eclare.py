@@ -38,7 +38,7 @@ from scipy import ndimage
 
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.training import Recipe, Training
+from napari_cropeq.core.training.training import Recipe, Training
 from napari_cropeq.evidence.score import score
 from napari_cropeq.evidence.truth import Degraded, degrade
 from napari_cropeq.evidence.upscaling import INTERPOLATIONS

@@ -30,7 +30,7 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.gui.viewport import view_of
 from napari_cropeq.volume.machine import describe_machine
 from napari_cropeq.volume.sources import Source

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.evidence.cell import Cell
 from napari_cropeq.evidence.evaluation import Evaluation
 from napari_cropeq.evidence.evaluation_table import decibels, markdown

@@ -21,8 +21,8 @@ from napari.utils.io import imsave
 from qtpy.QtWidgets import QApplication
 
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.core.metrics import psnr
 from napari_cropeq.core.predict import Predictor
+from napari_cropeq.evidence.evaluate.metrics import psnr
 from napari_cropeq.evidence.slices import Slices, middle
 from napari_cropeq.evidence.tile_check import TileCheck
 from napari_cropeq.volume.sources import open_source

@@ -12,8 +12,8 @@ from pathlib import Path
 import napari
 
 from batch_picture import PLUGIN, ROOT, spin
-from napari_cropeq.core.recipe import Recipe
-from napari_cropeq.core.training import Training
+from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.training import Training
 from napari_cropeq.gui.layers import source_of
 from napari_cropeq.volume import store
 from napari_cropeq.volume.sources import acquisition_of, training_volumes

@@ -17,7 +17,7 @@ from conftest import a_result, a_source, textured_volume
 from files import a_model, a_stack, a_zarr, everything
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.volume.batch import Batch, BatchSettings, summary
 from napari_cropeq.volume.export import export
 from napari_cropeq.volume.inputs import find_images, is_result

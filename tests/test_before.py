@@ -24,10 +24,10 @@ import tifffile
 import torch
 from filelock import FileLock
 
-from napari_cropeq.core.checkpoint import Checkpoint
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.recipe import Recipe
-from napari_cropeq.core.training import Training
+from napari_cropeq.core.training.checkpoint import Checkpoint
+from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.training import Training
 from napari_cropeq.volume.export import export
 from napari_cropeq.volume.sources import Source, open_source
 from napari_cropeq.volume.superres import SuperResolution, acquisition_of, training_volumes

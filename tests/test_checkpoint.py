@@ -17,12 +17,12 @@ import torch
 
 from conftest import acquired, blobs, textured_volume
 from napari_cropeq.cli import main
-from napari_cropeq.core import checkpoint as checkpoints
-from napari_cropeq.core.checkpoint import Checkpoint
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.recipe import Recipe
-from napari_cropeq.core.training import Training
+from napari_cropeq.core.training import checkpoint as checkpoints
+from napari_cropeq.core.training.checkpoint import Checkpoint
+from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.training import Training
 
 Z4 = Acquisition((4.0, 1.0, 1.0))
 SOURCE = acquired(blobs((48, 96, 96)), 4)
@@ -161,7 +161,7 @@ def test_a_killed_training_is_completed(tmp_path, number):
     words = ["train", str(stack), "-o", str(output), "--patches", "4000", "--filters", "4", "--device", "cpu"]
     words += ["--set", "blocks=1", "--set", "validation=4", "--resume"]
     program = (
-        "import sys\nfrom napari_cropeq.core import checkpoint\ncheckpoint.SECONDS = 0.0\n"
+        "import sys\nfrom napari_cropeq.core.training import checkpoint\ncheckpoint.SECONDS = 0.0\n"
         "from napari_cropeq.cli import main\nsys.exit(main(sys.argv[1:]))"
     )
     process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE)
@@ -205,8 +205,8 @@ sys.path.insert(0, {tests!r})
 import numpy as np, torch
 torch.set_num_threads(1)
 from test_checkpoint import SOURCE, Z4
-from napari_cropeq.core.recipe import Recipe
-from napari_cropeq.core.training import Training
+from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.training import Training
 
 training = Training(SOURCE, Z4, Recipe(minutes=None, patches=512, batch=256, filters={filters}, validation=1), "cpu")
 run = training.run()

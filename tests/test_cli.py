@@ -206,7 +206,7 @@ def test_options_of_a_training_reach_its_model(tmp_path):
     ],
 )
 def test_presets_reach_the_model_and_can_be_overridden(tmp_path, preset, seen):
-    from napari_cropeq.core.recipe import Recipe
+    from napari_cropeq.core.training.config import Recipe
 
     recipe = Recipe.preset(preset)
     assert (recipe.filters, recipe.optimiser, recipe.rotations, recipe.batch, recipe.match_noise) == seen

@@ -20,7 +20,7 @@ import zarr
 from conftest import a_result, textured_volume
 from files import SIZE, a_model, a_stack, everything
 from napari_cropeq.cli import main
-from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.volume import pyramid
 from napari_cropeq.volume.batch import BatchSettings

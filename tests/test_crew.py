@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import crew_threads
-from napari_cropeq.core.crew import Crew
+from napari_cropeq.core.thread_map import Crew
 
 SIZES = [pytest.param(size, id=f"{size} threads") for size in (1, 2, 3)]
 

@@ -20,15 +20,15 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from conftest import acquired, blobs, make_predictor, random_network, textured_volume
 from napari_cropeq.cli import main
-from napari_cropeq.core import metrics
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.training import Recipe
+from napari_cropeq.core.training.training import Recipe
 from napari_cropeq.evidence import score as scoring
 from napari_cropeq.evidence.cell import Cell, methods
+from napari_cropeq.evidence.evaluate import metrics
 from napari_cropeq.evidence.evaluation import Evaluation
 from napari_cropeq.evidence.evaluation_table import gain_of, result_table
 from napari_cropeq.evidence.records import read_results, write_json

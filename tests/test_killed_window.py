@@ -22,7 +22,7 @@ WINDOW = """
 import sys
 sys.path.insert(0, {tests!r})
 import napari
-from napari_cropeq.core import checkpoint
+from napari_cropeq.core.training import checkpoint
 from window import PLUGIN, dock, small
 
 checkpoint.SECONDS = 0.0

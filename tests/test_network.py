@@ -9,7 +9,7 @@ import torch
 from conftest import make_predictor, textured_volume
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import MAX_FILTERS, build_network
-from napari_cropeq.core.training import Recipe, Training
+from napari_cropeq.core.training.training import Recipe, Training
 
 REFUSED = [
     pytest.param(("wide", 8, 7, 3), "Got network 'wide', expected one of subpixel, valid, padded", id="kind"),

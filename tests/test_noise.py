@@ -9,10 +9,10 @@ from scipy import ndimage
 from conftest import acquired
 from conftest import blobs as spots
 from napari_cropeq.core.geometry import Acquisition, Box
-from napari_cropeq.core.noise import NoiseModel
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.spline import degradation
-from napari_cropeq.core.training import Recipe, Training
+from napari_cropeq.core.training.noise import NoiseModel
+from napari_cropeq.core.training.training import Recipe, Training
 
 
 def blobs(rng: np.random.Generator, width: float) -> np.ndarray:

@@ -11,14 +11,14 @@ import pytest
 from scipy import ndimage
 
 from conftest import Recorded, blobs, textured_volume
-from napari_cropeq.core import planes
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.network import build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.patches import PatchSampler, min_lateral
-from napari_cropeq.core.planes import HELD_OUT, Plane, PlaneReader, Turn, Volume, inscribed
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.core.training import plane_pool as planes
+from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.patches import PatchSampler, min_lateral
+from napari_cropeq.core.training.plane_pool import HELD_OUT, Plane, PlaneReader, Turn, Volume, inscribed
 from napari_cropeq.volume.bricks import Bricks
 
 Z4 = Acquisition((4.0, 1.0, 1.0))

@@ -12,10 +12,10 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QComboBox
 from scipy import ndimage
 
-from napari_cropeq.core.checkpoint import Checkpoint
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition
-from napari_cropeq.core.recipe import PRESETS, Recipe
-from napari_cropeq.core.training import Thumbnail, Training
+from napari_cropeq.core.training.checkpoint import Checkpoint
+from napari_cropeq.core.training.config import PRESETS, Recipe
+from napari_cropeq.core.training.training import Thumbnail, Training
 from napari_cropeq.gui.recipe_form import RecipeForm
 from napari_cropeq.gui.thumbnails import Thumbnails
 from napari_cropeq.gui.train_widget import checkpoint_path

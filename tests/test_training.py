@@ -13,7 +13,7 @@ from conftest import acquired, blobs, textured_volume
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.training import Recipe, Training, edge_loss, schedule
+from napari_cropeq.core.training.training import Recipe, Training, edge_loss, schedule
 
 Z4 = Acquisition((4.0, 1.0, 1.0))
 

@@ -163,7 +163,7 @@ def _cells(arguments: argparse.Namespace, truths: Sequence[Truth]) -> list[Cell]
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what is set otherwise than by default: by the preset, then one by one."""
-    from napari_cropeq.core.recipe import PRESETS, Recipe
+    from napari_cropeq.core.training.config import PRESETS, Recipe
     from napari_cropeq.evidence.cell import FIXED
 
     preset = {name: value for name, value in PRESETS[arguments.preset].items() if name not in FIXED}

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_cropeq.core.checkpoint import Checkpoint
     from napari_cropeq.core.model import Model
-    from napari_cropeq.core.recipe import Recipe
-    from napari_cropeq.core.training import Training
+    from napari_cropeq.core.training.checkpoint import Checkpoint
+    from napari_cropeq.core.training.config import Recipe
+    from napari_cropeq.core.training.training import Training
 
 __all__ = ["add_recipe", "add_train", "recipe_of"]
 
@@ -68,7 +68,7 @@ class _Settings(argparse.Action):
     """Prints the fields of a recipe and what each preset sets them to, then ends."""
 
     def __call__(self, *_: Any) -> None:
-        from napari_cropeq.core.recipe import PRESETS, Recipe
+        from napari_cropeq.core.training.config import PRESETS, Recipe
 
         recipes = {name: Recipe.preset(name) for name in PRESETS}
         print(f"{'setting':12} {' '.join(f'{name:>12}' for name in recipes)}  what")
@@ -94,9 +94,9 @@ def _indices(text: str) -> list[int] | None:
 
 
 def _train(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
-    from napari_cropeq.core.checkpoint import Checkpoint
     from napari_cropeq.core.model import Model, check_model_path
-    from napari_cropeq.core.training import Training
+    from napari_cropeq.core.training.checkpoint import Checkpoint
+    from napari_cropeq.core.training.training import Training
     from napari_cropeq.volume.sources import acquisition_of, open_source, training_volumes
 
     output = check_model_path(arguments.output)
@@ -133,7 +133,7 @@ def _train(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
 
 def recipe_of(arguments: argparse.Namespace, start: Model | None) -> Recipe:
     """Return the settings: of the preset, or of the model gone on from, with those given instead."""
-    from napari_cropeq.core.recipe import Recipe
+    from napari_cropeq.core.training.config import Recipe
 
     names = ("minutes", "patches", "filters", "seed")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from napari_cropeq.core.crew import Crew
 from napari_cropeq.core.network import Network, build_network, use_channels_last
+from napari_cropeq.core.thread_map import Crew
 
 __all__ = ["Exactness", "check_exactness", "reproducible", "same_bits_side_by_side"]
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 
 from napari_cropeq.core.allocator import give_freed_memory_back, is_out_of_memory, keep_freed_memory
+from napari_cropeq.core.axial_grid import Lattice
 from napari_cropeq.core.exactness import check_exactness, reproducible, same_bits_side_by_side
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
-from napari_cropeq.core.lattice import Lattice
 from napari_cropeq.core.network import Network, use_channels_last, work
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored

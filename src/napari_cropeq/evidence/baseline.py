@@ -9,11 +9,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from napari_cropeq.core.checkpoint import Checkpoint
 from napari_cropeq.core.model import Model, provenance
-from napari_cropeq.core.progress import Progress
-from napari_cropeq.core.recipe import Recipe
-from napari_cropeq.core.training import Training
+from napari_cropeq.core.training.checkpoint import Checkpoint
+from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.progress import Progress
+from napari_cropeq.core.training.training import Training
 from napari_cropeq.volume.sources import Source, acquisition_of, training_volumes
 
 __all__ = ["Baseline", "load_baseline"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, Acquisition, IntTriple, sr_length
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.predict import choose_device, plane_axes
-from napari_cropeq.core.training import Recipe, Training
+from napari_cropeq.core.training.training import Recipe, Training
 from napari_cropeq.evidence.records import Result
 from napari_cropeq.evidence.score import RIM, check_range, inside
 from napari_cropeq.evidence.truth import Truth, acquisition_for
@@ -61,7 +61,7 @@ class Cell:
     axis : int
         Index into z, y, x of the axis that is degraded.
     overrides : mapping
-        Other fields of :class:`napari_cropeq.core.training.Recipe`.
+        Other fields of :class:`napari_cropeq.core.training.training.Recipe`.
     seed : int
         Of the training.
     rim : int

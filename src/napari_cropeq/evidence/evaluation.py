@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cropeq.core.training import Training
+from napari_cropeq.core.training.training import Training
 from napari_cropeq.evidence.cell import Cell, check_method
 from napari_cropeq.evidence.cohort import joined
 from napari_cropeq.evidence.records import CELLS, FORMAT, Result, check_folder, read_result, write_json

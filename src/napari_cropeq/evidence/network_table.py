@@ -12,8 +12,8 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.network import NETWORKS, Network, build_network, subpositions_for, work
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.recipe import Recipe
-from napari_cropeq.core.training import Training
+from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.training import Training
 
 __all__ = ["HEADER", "NetworkFacts", "cells", "network_facts"]
 

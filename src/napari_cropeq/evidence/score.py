@@ -10,8 +10,8 @@ import numpy.typing as npt
 from skimage.metrics import structural_similarity
 
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.core.metrics import PART, psnr
 from napari_cropeq.core.tiles import divide
+from napari_cropeq.evidence.evaluate.metrics import PART, psnr
 
 __all__ = ["RIM", "WINDOW", "Score", "score"]
 

@@ -12,7 +12,7 @@ from qtpy.QtCore import QSize, QTimer
 from qtpy.QtWidgets import QLabel
 
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.gui.batch_table import BatchTable
 from napari_cropeq.gui.duration import duration
 from napari_cropeq.gui.jobs import Job, sentence

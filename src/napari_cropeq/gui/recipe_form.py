@@ -11,7 +11,7 @@ from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, SpinBo
 from magicgui.widgets.bases import ValueWidget
 from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QWidget
 
-from napari_cropeq.core.recipe import PRESETS, Recipe
+from napari_cropeq.core.training.config import PRESETS, Recipe
 from napari_cropeq.gui.section import Section
 
 __all__ = ["RecipeForm"]

@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
 
-from napari_cropeq.core.training import Thumbnail
+from napari_cropeq.core.training.training import Thumbnail
 
 __all__ = ["Thumbnails"]
 

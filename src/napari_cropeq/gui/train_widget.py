@@ -11,13 +11,13 @@ from magicgui.widgets import ComboBox, Container, FileEdit
 from napari.layers import Image, Layer
 from napari.utils.theme import get_theme
 
-from napari_cropeq.core.checkpoint import Checkpoint
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import choose_device
-from napari_cropeq.core.recipe import Recipe
 from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
-from napari_cropeq.core.training import Training
+from napari_cropeq.core.training.checkpoint import Checkpoint
+from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.training import Training
 from napari_cropeq.gui.curves import Curves
 from napari_cropeq.gui.duration import duration
 from napari_cropeq.gui.jobs import Job

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from napari_cropeq.core.checkpoint import Checkpoint
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.training import Progress, Thumbnail, Training
+from napari_cropeq.core.training.checkpoint import Checkpoint
+from napari_cropeq.core.training.training import Progress, Thumbnail, Training
 
 __all__ = ["Report", "TrainingRun"]
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import blosc
 
-from napari_cropeq.core.crew import Crew
 from napari_cropeq.core.geometry import Box, Lead, int_triple
 from napari_cropeq.core.predict import MAX_ELEMENTS
+from napari_cropeq.core.thread_map import Crew
 from napari_cropeq.volume.bricks import CAP
 from napari_cropeq.volume.levels import DECODED
 from napari_cropeq.volume.pyramid import level_shapes

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_cropeq.core.crew import Crew
 from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
 from napari_cropeq.core.predict import never
+from napari_cropeq.core.thread_map import Crew
 from napari_cropeq.core.tiles import TileGrid, divide
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.volume.events import Done, Event, Failed, Filled

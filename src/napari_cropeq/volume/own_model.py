@@ -7,12 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_cropeq.core.checkpoint import Checkpoint
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.progress import Progress
-from napari_cropeq.core.recipe import Recipe
-from napari_cropeq.core.training import Training
+from napari_cropeq.core.training.checkpoint import Checkpoint
+from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.progress import Progress
+from napari_cropeq.core.training.training import Training
 from napari_cropeq.volume.sources import Source, training_volumes
 
 __all__ = ["OwnModel", "OwnTraining", "check_own_model", "is_training_unfinished"]

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
+from napari_cropeq.core.checkpoint import Checkpoint
+from napari_cropeq.core.recipe import Recipe
 from scipy import ndimage
 
-from napari_cropeq.core.checkpoint import Checkpoint
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.recipe import Recipe
 from napari_cropeq.core.training import Training
 from napari_cropeq.volume.export import export
 from napari_cropeq.volume.sources import Source, open_source

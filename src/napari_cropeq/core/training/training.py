@@ -16,15 +16,15 @@ from torch.nn import functional
 from napari_cropeq.core.allocator import give_freed_memory_back, is_out_of_memory, keep_freed_memory
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model, State, provenance
-from napari_cropeq.core.muon import Muon
 from napari_cropeq.core.network import Network, build_network, crop, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.patches import Pairs, PatchSampler
-from napari_cropeq.core.planes import Volume
 from napari_cropeq.core.predict import choose_device
-from napari_cropeq.core.progress import Progress, Thumbnail
-from napari_cropeq.core.recipe import Recipe
 from napari_cropeq.core.spline import ArrayLike
+from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.muon import Muon
+from napari_cropeq.core.training.patches import Pairs, PatchSampler
+from napari_cropeq.core.training.plane_pool import Volume
+from napari_cropeq.core.training.progress import Progress, Thumbnail
 
 __all__ = ["Progress", "Recipe", "Thumbnail", "Training", "edge_loss"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.core.model import SUFFIX, Model, provenance
-from napari_cropeq.core.recipe import Recipe
-from napari_cropeq.core.training import Training
+from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.training import Training
 from napari_cropeq.core.whole_file import partial_of
 
 __all__ = ["Checkpoint"]

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_cropeq.core.axial_grid import Lattice
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, check_shape, mirror
-from napari_cropeq.core.lattice import Lattice
 from napari_cropeq.core.network import Network
-from napari_cropeq.core.noise import NoiseModel
-from napari_cropeq.core.planes import HELD_OUT, WINDOW, Plane, PlaneReader, Planes, Volume, upwards
-from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.noise import NoiseModel
+from napari_cropeq.core.training.plane_pool import HELD_OUT, WINDOW, Plane, PlaneReader, Planes, Volume, upwards
 
 __all__ = ["Pairs", "PatchSampler", "min_lateral"]
 

@@ -23,8 +23,8 @@ from scipy import ndimage
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, mirror, sr_length
 from napari_cropeq.core.slice_profile import suggest_fwhm
 from napari_cropeq.core.spline import degradation, source_range
-from napari_cropeq.volume.phantom import draw_background, draw_neurons, draw_vessels
-from napari_cropeq.volume.sources import open_source
+from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.phantom import draw_background, draw_neurons, draw_vessels
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 192

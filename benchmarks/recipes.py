@@ -17,7 +17,7 @@ from napari_cropeq.evidence.evaluation import Evaluation
 from napari_cropeq.evidence.evaluation_table import decibels, markdown
 from napari_cropeq.evidence.records import write_json
 from napari_cropeq.evidence.truth import Truth
-from napari_cropeq.volume.sources import open_source
+from napari_cropeq.formats.image import open_source
 from training import ROOT, VOLUMES, find_data
 
 VARIANTS: tuple[tuple[str, ...], ...] = (

@@ -22,7 +22,7 @@ from napari_cropeq.evidence.evaluation_table import NONE, decibels, gain_of, mar
 from napari_cropeq.evidence.records import CELLS, read_results, write_json
 from napari_cropeq.evidence.truth import Truth
 from napari_cropeq.evidence.upscaling import INTERPOLATIONS
-from napari_cropeq.volume.sources import open_source
+from napari_cropeq.formats.image import open_source
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = "training-cells"

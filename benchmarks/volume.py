@@ -29,9 +29,9 @@ import torch
 import zarr
 
 from napari_cropeq.core.geometry import Box
+from napari_cropeq.formats.image import Source, open_source
 from napari_cropeq.volume.export import export
 from napari_cropeq.volume.machine import describe_machine, load_average
-from napari_cropeq.volume.sources import Source, open_source
 from napari_cropeq.volume.store import BULK
 from napari_cropeq.volume.superres import SuperResolution
 

@@ -25,7 +25,7 @@ from napari_cropeq.core.predict import Predictor
 from napari_cropeq.evidence.evaluate.metrics import psnr
 from napari_cropeq.evidence.slices import Slices, middle
 from napari_cropeq.evidence.tile_check import TileCheck
-from napari_cropeq.volume.sources import open_source
+from napari_cropeq.formats.image import open_source
 
 PLUGIN = "napari-cropeq"
 RIM = 8

@@ -19,7 +19,7 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import Network, build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.volume.sources import Source, acquisition_of
+from napari_cropeq.formats.image import Source, acquisition_of
 from napari_cropeq.volume.superres import SuperResolution
 
 # A shell has jobs in its background ignore Ctrl-C, and whatever they start as well: tests send it to what they start.

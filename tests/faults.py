@@ -167,7 +167,7 @@ def run(job: Job) -> None:
     """Do a job: the export's engine, with small tiles and three levels."""
     import torch
 
-    from napari_cropeq.volume import pyramid
+    from napari_cropeq.formats import pyramid
     from napari_cropeq.volume.superres import SuperResolution
 
     torch.set_num_threads(1)
@@ -196,7 +196,7 @@ def run(job: Job) -> None:
 def result_of(job: Job) -> Any:
     """Open source and model."""
     from napari_cropeq.core.model import Model
-    from napari_cropeq.volume.sources import open_source
+    from napari_cropeq.formats.image import open_source
     from napari_cropeq.volume.superres import SuperResolution
 
     return SuperResolution(open_source(job.source), Model.load(job.model), device="cpu", **job.options)
@@ -403,7 +403,8 @@ class BreakSource:
     times: int | None = None  # reads after which it is whole again; never by default
 
     def __call__(self, job: Job) -> None:
-        from napari_cropeq.volume import bricks, filling
+        from napari_cropeq.formats import chunk_cache as bricks
+        from napari_cropeq.volume import filling
 
         bricks.Bricks.__init__.__defaults__ = (1,)  # what has been read is read again
         filling.RETRIES = (0.01, 0.02)
@@ -472,7 +473,7 @@ class ScarceMemory:
 
 # -- outside -------------------------------------------------------------------------------------------
 
-PRELOADED = ["torch._dynamo", "napari_cropeq.volume.export", "napari_cropeq.volume.sources", "napari_cropeq.cli"]
+PRELOADED = ["torch._dynamo", "napari_cropeq.volume.export", "napari_cropeq.formats.image", "napari_cropeq.cli"]
 
 
 class Running:
@@ -528,8 +529,8 @@ def contents(path: Path) -> dict[str, bytes]:
 
 def write_source(path: Path, seed: int = 0) -> Path:
     """Write an OME-Zarr of two channels."""
-    from napari_cropeq.volume.image_info import ImageInfo
-    from napari_cropeq.volume.ome_metadata import Level, write_metadata
+    from napari_cropeq.formats.image_info import ImageInfo
+    from napari_cropeq.formats.ome_zarr_write import Level, write_metadata
 
     rng = np.random.default_rng(seed)
     voxels = (rng.integers(0, 3000, SHAPE) + np.linspace(0, 900, SHAPE[-1])).astype(np.uint16)

@@ -18,12 +18,12 @@ from files import a_model, a_stack, a_zarr, everything
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.formats.find import find_images, is_result
+from napari_cropeq.formats.image import open_source
 from napari_cropeq.volume.batch import Batch, BatchSettings, summary
 from napari_cropeq.volume.export import export
-from napari_cropeq.volume.inputs import find_images, is_result
 from napari_cropeq.volume.naming import FIELDS, Naming
 from napari_cropeq.volume.own_model import OwnTraining
-from napari_cropeq.volume.sources import open_source
 from napari_cropeq.volume.superres import SuperResolution
 
 RECIPE = Recipe(minutes=None, patches=32, filters=4)

@@ -13,7 +13,7 @@ from files import a_model, a_stack, a_zarr, everything
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import PRESETS
-from napari_cropeq.volume.sources import open_source
+from napari_cropeq.formats.image import open_source
 from napari_cropeq.volume.superres import SuperResolution
 from window import TIMEOUT, dock
 

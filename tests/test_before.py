@@ -28,8 +28,8 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.core.training.training import Training
+from napari_cropeq.formats.image import Source, open_source
 from napari_cropeq.volume.export import export
-from napari_cropeq.volume.sources import Source, open_source
 from napari_cropeq.volume.superres import SuperResolution, acquisition_of, training_volumes
 from napari_cropeq.volume.unfinished import Unfinished
 

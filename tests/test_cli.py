@@ -23,8 +23,8 @@ from napari_cropeq.cli import main
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.formats.image import open_source
 from napari_cropeq.volume.export import export
-from napari_cropeq.volume.sources import open_source
 from napari_cropeq.volume.superres import SuperResolution
 
 STACK = textured_volume((10, 70, 72))
@@ -229,7 +229,7 @@ def test_presets_reach_the_model_and_can_be_overridden(tmp_path, preset, seen):
     ],
 )
 def test_channels_and_times_to_train_on(tmp_path, axes, words, expected):
-    from napari_cropeq.volume.sources import training_volumes
+    from napari_cropeq.formats.image import training_volumes
 
     shape = {"ZYX": (), "CZYX": (2,), "TCZYX": (2, 2)}[axes]
     data = np.empty((*shape, 10, 70, 72), np.uint16)

@@ -18,7 +18,7 @@ from files import a_model, a_stack, a_zarr, everything
 from napari_cropeq.cli import main
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
-from napari_cropeq.volume.sources import open_source
+from napari_cropeq.formats.image import open_source
 from napari_cropeq.volume.superres import SuperResolution
 
 LARGE = textured_volume((10, 70, 72))

@@ -22,17 +22,17 @@ from files import SIZE, a_model, a_stack, everything
 from napari_cropeq.cli import main
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.errors import StoppedError
-from napari_cropeq.volume import pyramid
+from napari_cropeq.formats import pyramid
+from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.paths import partial_of
 from napari_cropeq.volume.batch import BatchSettings
 from napari_cropeq.volume.cluster import Cluster
 from napari_cropeq.volume.cluster_work import Work, compute
-from napari_cropeq.volume.destination import partial_of
 from napari_cropeq.volume.export import export
 from napari_cropeq.volume.filling import groups
 from napari_cropeq.volume.fingerprint import store_spec
 from napari_cropeq.volume.own_model import OwnTraining
 from napari_cropeq.volume.permit import Permit
-from napari_cropeq.volume.sources import open_source
 from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.superres import SuperResolution
 
@@ -258,7 +258,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_done(cluster, tmp_path):
     whole = chunk.read_bytes()
 
     def keep(cap: int) -> None:
-        from napari_cropeq.volume.bricks import Bricks
+        from napari_cropeq.formats.chunk_cache import Bricks
 
         Bricks.__init__.__defaults__ = (cap,)
 
@@ -267,7 +267,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_done(cluster, tmp_path):
 
         return cluster_work._kept is not None and cluster_work._kept[0].folder == folder
 
-    caps = cluster.client.run(lambda: __import__("napari_cropeq.volume.bricks").volume.bricks.CAP)
+    caps = cluster.client.run(lambda: __import__("napari_cropeq.formats.chunk_cache").formats.chunk_cache.CAP)
     cluster.client.run(keep, 1)
     try:
         with closing(export(result, out, TILE, cluster=cluster)) as steps:

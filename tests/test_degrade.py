@@ -12,7 +12,7 @@ from conftest import textured_volume
 from files import a_stack, everything
 from napari_cropeq.cli import main
 from napari_cropeq.evidence.truth import degrade
-from napari_cropeq.volume.sources import acquisition_of, open_source
+from napari_cropeq.formats.image import acquisition_of, open_source
 
 TRUTH = textured_volume((36, 40, 44))
 

@@ -18,15 +18,16 @@ from conftest import a_result, textured_volume
 from napari_cropeq.core import normalisation
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import convert
+from napari_cropeq.formats import ome_tiff, pyramid
+from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.paths import output_kind
 from napari_cropeq.volume import export as exporting
-from napari_cropeq.volume import ome_tiff, pyramid, store
+from napari_cropeq.volume import store
 from napari_cropeq.volume.cache import MemoryStore
-from napari_cropeq.volume.destination import output_kind
 from napari_cropeq.volume.export import ExportProgress, export
 from napari_cropeq.volume.filling import Filling
 from napari_cropeq.volume.reuse import Reuse
 from napari_cropeq.volume.scheduler import Scheduler
-from napari_cropeq.volume.sources import open_source
 
 FILES = [pytest.param(name, id=name[4:]) for name in ("out.ome.zarr", "out.ome.tif")]
 

@@ -46,8 +46,9 @@ from faults import (
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.volume import pyramid, store
-from napari_cropeq.volume.destination import partial_of, remove
+from napari_cropeq.formats import pyramid
+from napari_cropeq.formats.paths import partial_of, remove
+from napari_cropeq.volume import store
 from napari_cropeq.volume.export import export
 from napari_cropeq.volume.journal import Journal
 from window import TIMEOUT, cells, dock, model_for

@@ -12,8 +12,10 @@ from dask.callbacks import Callback
 
 from conftest import Recorded, a_result, a_source, textured_volume
 from napari_cropeq.core.geometry import Box, source_positions
-from napari_cropeq.volume import bricks, lazy, overview, pyramid
-from napari_cropeq.volume.bricks import Bricks
+from napari_cropeq.formats import chunk_cache as bricks
+from napari_cropeq.formats import pyramid
+from napari_cropeq.formats.chunk_cache import Bricks
+from napari_cropeq.volume import lazy, overview
 from napari_cropeq.volume.cache import MemoryStore
 from napari_cropeq.volume.filling import Filling
 from napari_cropeq.volume.fingerprint import store_spec

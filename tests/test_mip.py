@@ -25,8 +25,8 @@ from napari_cropeq.evidence.projection import Projection, Zoom, block_size, limi
 from napari_cropeq.evidence.projection_figure import bar_length, colored, draw_projection
 from napari_cropeq.evidence.truth import Degraded
 from napari_cropeq.evidence.upscaling import cubic, cubic_box
+from napari_cropeq.formats.image import Source, acquisition_of, open_source
 from napari_cropeq.volume.export import export
-from napari_cropeq.volume.sources import Source, acquisition_of, open_source
 from napari_cropeq.volume.superres import SuperResolution
 
 SIZES = {0: (2.5, 1.0, 1.0), 1: (1.0, 2.433, 1.0), 2: (1.0, 1.0, 4.0)}

@@ -19,7 +19,7 @@ from napari_cropeq.core.training import plane_pool as planes
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.core.training.patches import PatchSampler, min_lateral
 from napari_cropeq.core.training.plane_pool import HELD_OUT, Plane, PlaneReader, Turn, Volume, inscribed
-from napari_cropeq.volume.bricks import Bricks
+from napari_cropeq.formats.chunk_cache import Bricks
 
 Z4 = Acquisition((4.0, 1.0, 1.0))
 KINDS = ("subpixel", "valid", "padded")

@@ -13,11 +13,11 @@ from qtpy.QtCore import QTimer
 
 from conftest import a_source, our_threads, work_threads
 from napari_cropeq.core.geometry import Box
+from napari_cropeq.formats.image import open_source
 from napari_cropeq.gui.session import Session
 from napari_cropeq.gui.viewport import view_of, view_signals
 from napari_cropeq.volume import overview
 from napari_cropeq.volume.export import export
-from napari_cropeq.volume.sources import open_source
 from napari_cropeq.volume.superres import SuperResolution
 from window import TIMEOUT, cells, dock, model_for, small
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_cropeq.volume import sample
-from napari_cropeq.volume.sources import Source, check_volume
+from napari_cropeq.formats import sample
+from napari_cropeq.formats.image import Source, check_volume
 
 FACTOR = 2.433
 CHANNELS = [pytest.param(0, id="vessels"), pytest.param(1, id="neurons")]

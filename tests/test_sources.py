@@ -19,8 +19,8 @@ import pytest
 import tifffile
 import zarr
 
-from napari_cropeq.volume import metadata, nifti, tiff
-from napari_cropeq.volume.sources import Source, check_volume, open_source
+from napari_cropeq.formats import metadata, nifti, tiff
+from napari_cropeq.formats.image import Source, check_volume, open_source
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 BOX = (slice(2, 5), slice(3, 30), slice(7, 33, 2))

@@ -15,9 +15,9 @@ import zarr
 
 from conftest import a_result, textured_volume
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.volume import pyramid
+from napari_cropeq.formats import pyramid
+from napari_cropeq.formats.paths import check_output, check_space, partial_of
 from napari_cropeq.volume import store as storing
-from napari_cropeq.volume.destination import check_output, check_space, partial_of
 from napari_cropeq.volume.export import export
 from napari_cropeq.volume.fingerprint import store_spec
 from napari_cropeq.volume.journal import Journal
@@ -116,7 +116,7 @@ def test_what_waits_to_be_written_can_be_read(tmp_path, result, opened, monkeypa
 
 
 def test_parts_across_chunks(tmp_path, opened, monkeypatch):
-    monkeypatch.setattr("napari_cropeq.volume.ome_metadata.CHUNK", 8)
+    monkeypatch.setattr("napari_cropeq.formats.ome_zarr_write.CHUNK", 8)
     disk = opened(tmp_path / "out.ome.zarr", a_result(textured_volume(SHAPE)), 32)
     put(disk)
     for part in (Box((3, 5, 6), (20, 31, 30)), Box((0, 0, 0), (1, 32, 32)), Box((7, 8, 9), (8, 9, 10))):

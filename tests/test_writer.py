@@ -17,11 +17,12 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QLineEdit
 
 from conftest import textured_volume
+from napari_cropeq.formats import pyramid
+from napari_cropeq.formats import write as image_file
+from napari_cropeq.formats import write as saving
+from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image_info import ImageInfo
 from napari_cropeq.gui.layers import source_of
-from napari_cropeq.volume import image_file, pyramid
-from napari_cropeq.volume import image_file as saving
-from napari_cropeq.volume.image_info import ImageInfo
-from napari_cropeq.volume.sources import open_source
 from window import TIMEOUT, cells, dock, model_for
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

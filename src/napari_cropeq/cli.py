@@ -23,7 +23,7 @@ from napari_cropeq.cli_train import add_train
 from napari_cropeq.cli_verify import add_verify
 
 if TYPE_CHECKING:
-    from napari_cropeq.volume.sources import Source
+    from napari_cropeq.formats.image import Source
 
 __all__ = ["main"]
 
@@ -130,7 +130,7 @@ def _info(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.path.suffix == ".safetensors":
         report = _describe_model(arguments.path)
     else:
-        from napari_cropeq.volume.sources import open_source
+        from napari_cropeq.formats.image import open_source
 
         report = _describe_source(open_source(arguments.path))
     if not arguments.json:
@@ -158,7 +158,7 @@ def _networks(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _describe_source(source: Source) -> dict[str, Any]:
-    from napari_cropeq.volume.sources import acquisition_of
+    from napari_cropeq.formats.image import acquisition_of
 
     report = source.describe()
     try:

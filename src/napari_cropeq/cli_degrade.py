@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_cropeq.evidence.truth import Degraded, Truth
-    from napari_cropeq.volume.image_info import ImageInfo
+    from napari_cropeq.formats.image_info import ImageInfo
 
 __all__ = ["add_degrade"]
 
@@ -35,9 +35,9 @@ def _degrade(arguments: argparse.Namespace) -> dict[str, Any]:
     import dask.array as da
 
     from napari_cropeq.evidence.truth import Truth, acquisition_for, degrade
-    from napari_cropeq.volume.destination import check_output
-    from napari_cropeq.volume.image_file import write_image
-    from napari_cropeq.volume.sources import open_source
+    from napari_cropeq.formats.image import open_source
+    from napari_cropeq.formats.paths import check_output
+    from napari_cropeq.formats.write import write_image
 
     check_output(arguments.output, "overwrite" if arguments.overwrite else "refuse")
     truth = Truth.of(open_source(arguments.truth), arguments.channel, arguments.time)
@@ -66,7 +66,7 @@ def _degrade(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _image(truth: Truth, degraded: Degraded) -> ImageInfo:
     """Return where the samples lie: over the truth, whose voxels are taken for cubes."""
-    from napari_cropeq.volume.image_info import ImageInfo
+    from napari_cropeq.formats.image_info import ImageInfo
 
     acquisition = degraded.acquisition
     known = truth.voxel_size is not None and truth.treatment is None

@@ -79,8 +79,8 @@ def _export(arguments: argparse.Namespace, show: Show, sentence: Callable[[BaseE
 
 def _run(arguments: argparse.Namespace, show: Show) -> list[Item]:
     """Work on all inputs, and return where each stands at the end."""
+    from napari_cropeq.formats.find import find_images
     from napari_cropeq.volume.batch import Batch
-    from napari_cropeq.volume.inputs import find_images
 
     inputs = find_images(arguments.input)
     naming = _naming(arguments, len(inputs))
@@ -101,7 +101,7 @@ def _run(arguments: argparse.Namespace, show: Show) -> list[Item]:
 
 def _naming(arguments: argparse.Namespace, inputs: int) -> Naming:
     """Return what results are called: as the output says, or as the pattern makes it in a folder."""
-    from napari_cropeq.volume.destination import output_kind
+    from napari_cropeq.formats.paths import output_kind
     from napari_cropeq.volume.naming import PATTERN, Naming
 
     output = Path(arguments.output)
@@ -174,7 +174,7 @@ def _model(arguments: argparse.Namespace) -> Model | OwnTraining:
 
 
 def _is_folder(output: str) -> bool:
-    from napari_cropeq.volume.sources import SUFFIXES
+    from napari_cropeq.formats.image import SUFFIXES
 
     # A shell completes the name of an OME-Zarr that is there with a slash.
     is_image = output.rstrip("/\\").lower().endswith(SUFFIXES)

@@ -97,7 +97,7 @@ def _train(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     from napari_cropeq.core.model import Model, check_model_path
     from napari_cropeq.core.training.checkpoint import Checkpoint
     from napari_cropeq.core.training.training import Training
-    from napari_cropeq.volume.sources import acquisition_of, open_source, training_volumes
+    from napari_cropeq.formats.image import acquisition_of, open_source, training_volumes
 
     output = check_model_path(arguments.output)
     if output.exists() and not arguments.overwrite:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_cropeq.core.model import Model
-    from napari_cropeq.volume.sources import Source
+    from napari_cropeq.formats.image import Source
 
 __all__ = ["add_verify"]
 
@@ -59,7 +59,7 @@ def _verify(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     from napari_cropeq.evidence.slices import Slices, middle
     from napari_cropeq.evidence.verification import Verification, tiles_for
     from napari_cropeq.evidence.verification_page import HEADER, cells, conclusion, write_page
-    from napari_cropeq.volume.sources import open_source
+    from napari_cropeq.formats.image import open_source
 
     source = open_source(arguments.input)
     if arguments.voxel_size:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from napari_cropeq.evidence.truth import Truth
-from napari_cropeq.volume.inputs import find_images
-from napari_cropeq.volume.sources import open_source
+from napari_cropeq.formats.find import find_images
+from napari_cropeq.formats.image import open_source
 
 __all__ = ["Cohort", "joined"]
 
@@ -18,7 +18,7 @@ class Cohort:
     Parameters
     ----------
     words : iterable of str or path
-        As of a batch, see :func:`napari_cropeq.volume.inputs.find_images`.
+        As of a batch, see :func:`napari_cropeq.formats.find.find_images`.
     channel, time : int
         Which one of each, from 0.
 

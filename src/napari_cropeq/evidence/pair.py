@@ -8,11 +8,11 @@ from pathlib import Path
 from napari_cropeq.core.geometry import LATERAL_TOLERANCE, Acquisition, int_triple
 from napari_cropeq.core.normalisation import check_dtype, check_finite, sample
 from napari_cropeq.core.spline import ArrayLike
-from napari_cropeq.volume.bricks import Bricks
-from napari_cropeq.volume.destination import partial_of
+from napari_cropeq.formats.chunk_cache import Bricks
+from napari_cropeq.formats.image import Source, open_source
+from napari_cropeq.formats.metadata import in_one_unit
+from napari_cropeq.formats.paths import partial_of
 from napari_cropeq.volume.journal import Journal
-from napari_cropeq.volume.metadata import in_one_unit
-from napari_cropeq.volume.sources import Source, open_source
 
 __all__ = ["channel_name", "check_grid", "check_voxels", "chosen_channels", "open_complete"]
 
@@ -121,7 +121,7 @@ def open_complete(path: str | Path) -> Source:
     FileNotFoundError
         If there is none of that name.
     ValueError
-        If it is unfinished, or as :func:`napari_cropeq.volume.sources.open_source`.
+        If it is unfinished, or as :func:`napari_cropeq.formats.image.open_source`.
     """
     path = Path(path).expanduser()
     begun = path if path.exists() else partial_of(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from napari_cropeq.core.whole_file import whole_file
-from napari_cropeq.volume.destination import check_space
+from napari_cropeq.formats.paths import check_space
 
 __all__ = ["check_picture", "write_picture"]
 

@@ -16,8 +16,8 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.evidence.projection import Image, Projection
-from napari_cropeq.volume.metadata import PIXEL
-from napari_cropeq.volume.ome_tiff import UNITS
+from napari_cropeq.formats.metadata import PIXEL
+from napari_cropeq.formats.ome_tiff import UNITS
 
 __all__ = ["DPI", "Length", "bar_length", "colored", "draw_projection"]
 

@@ -16,7 +16,7 @@ from napari_cropeq.core.geometry import Box, int_triple
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import sample
 from napari_cropeq.core.tiles import divide, pick
-from napari_cropeq.volume.sources import Source
+from napari_cropeq.formats.image import Source
 from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["ROWS", "SIDE", "Agreement", "Assembly", "Slices", "Voxels", "agreement", "middle"]

@@ -24,7 +24,7 @@ from napari_cropeq.core.geometry import (
 )
 from napari_cropeq.core.normalisation import check_dtype, check_finite
 from napari_cropeq.core.spline import degradation, source_range
-from napari_cropeq.volume.sources import Source, check_volume
+from napari_cropeq.formats.image import Source, check_volume
 
 __all__ = ["Degraded", "Truth", "acquisition_for", "along", "degrade"]
 

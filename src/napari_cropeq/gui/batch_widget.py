@@ -13,6 +13,9 @@ from qtpy.QtWidgets import QLabel
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.formats.find import find_images
+from napari_cropeq.formats.image import Source, acquisition_of, open_source
+from napari_cropeq.formats.paths import EXISTING
 from napari_cropeq.gui.batch_table import BatchTable
 from napari_cropeq.gui.duration import duration
 from napari_cropeq.gui.jobs import Job, sentence
@@ -22,11 +25,8 @@ from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.result_panel import PLANES
 from napari_cropeq.gui.throttle import Throttle
 from napari_cropeq.volume.batch import Batch, BatchProgress, BatchSettings, Item, summary
-from napari_cropeq.volume.destination import EXISTING
-from napari_cropeq.volume.inputs import find_images
 from napari_cropeq.volume.naming import FIELDS, PATTERN, Naming, stem_of
 from napari_cropeq.volume.own_model import OwnTraining
-from napari_cropeq.volume.sources import Source, acquisition_of, open_source
 from napari_cropeq.volume.superres import DTYPES
 
 __all__ = ["BatchWidget"]

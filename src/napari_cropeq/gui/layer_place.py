@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from napari.utils.transforms import Affine
 
-from napari_cropeq.volume.metadata import PIXEL, full_unit, in_one_unit, timing
+from napari_cropeq.formats.metadata import PIXEL, full_unit, in_one_unit, timing
 
 __all__ = ["AxesOf", "Place", "axes_of", "place_of"]
 

@@ -11,7 +11,7 @@ from napari.layers import Image, Layer
 from napari.utils.transforms import Affine
 
 from napari_cropeq.core.geometry import Acquisition, check_voxel_size
-from napari_cropeq.volume.sources import Source, check_volume
+from napari_cropeq.formats.image import Source, check_volume
 
 __all__ = [
     "appearance",

@@ -12,14 +12,14 @@ from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_cropeq.core.model import Model
+from napari_cropeq.formats.image import acquisition_of
+from napari_cropeq.formats.paths import check_output, output_kind
 from napari_cropeq.gui.box_layer import BoxLayer
 from napari_cropeq.gui.jobs import Job, sentence
 from napari_cropeq.gui.layers import appearance, result_transform, source_key, source_of
 from napari_cropeq.gui.viewport import box_view, view_of, view_signals
 from napari_cropeq.volume.cache import TileCache
-from napari_cropeq.volume.destination import check_output, output_kind
 from napari_cropeq.volume.fingerprint import store_spec
-from napari_cropeq.volume.sources import acquisition_of
 from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.superres import SuperResolution
 from napari_cropeq.volume.view import View

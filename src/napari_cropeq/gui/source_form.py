@@ -12,9 +12,9 @@ from napari.layers import Image
 from qtpy.QtWidgets import QAbstractSpinBox
 
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, guess_axial
+from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.gui.layers import check_layer, set_voxel_size, source_of, voxel_size_of
 from napari_cropeq.gui.training_data import TrainingData, channel_layers, shown_of
-from napari_cropeq.volume.sources import acquisition_of
 
 __all__ = ["ALL", "SHOWN", "SourceForm"]
 

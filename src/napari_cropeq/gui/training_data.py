@@ -10,9 +10,9 @@ import numpy as np
 from napari.layers import Image
 
 from napari_cropeq.core.model import provenance
+from napari_cropeq.formats.chunk_cache import Bricks
+from napari_cropeq.formats.image import Source, training_volumes
 from napari_cropeq.gui.layers import check_layer, source_of, voxel_size_of
-from napari_cropeq.volume.bricks import Bricks
-from napari_cropeq.volume.sources import Source, training_volumes
 
 __all__ = ["TrainingData", "channel_layers", "shown_of", "source_checksum"]
 

@@ -15,12 +15,12 @@ from napari_cropeq.core.predict import plane_axes
 from napari_cropeq.evidence.baseline import Baseline, load_baseline
 from napari_cropeq.evidence.slices import Slices
 from napari_cropeq.evidence.tile_check import TileCheck, TilesFound
+from napari_cropeq.formats.image import Source, acquisition_of
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers import check_layer, source_of
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.result_panel import ResultPanel
 from napari_cropeq.gui.sr_frame import SRFrame
-from napari_cropeq.volume.sources import Source, acquisition_of
 
 __all__ = ["VerifyWidget"]
 

@@ -10,6 +10,7 @@ from magicgui.widgets import CheckBox, ComboBox, FileEdit
 from qtpy.QtWidgets import QLabel
 
 from napari_cropeq.core.model import Model
+from napari_cropeq.formats.paths import check_output, output_kind
 from napari_cropeq.gui.activity import Activity
 from napari_cropeq.gui.estimate_label import EstimateLabel
 from napari_cropeq.gui.jobs import Job
@@ -23,7 +24,6 @@ from napari_cropeq.gui.unfinished_layer import (
     unfinished_in,
     unfinished_layers,
 )
-from napari_cropeq.volume.destination import check_output, output_kind
 from napari_cropeq.volume.export import ExportProgress, export, mended
 from napari_cropeq.volume.store import unfinished
 from napari_cropeq.volume.superres import DTYPES, SuperResolution

@@ -18,6 +18,7 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.errors import StoppedError
+from napari_cropeq.formats.image import open_source
 from napari_cropeq.volume.cache import TileCache
 from napari_cropeq.volume.events import Failed
 from napari_cropeq.volume.filling import Filling, Group, retried
@@ -26,7 +27,6 @@ from napari_cropeq.volume.journal import FOLDER, Record, differences
 from napari_cropeq.volume.permit import Permit
 from napari_cropeq.volume.read_ahead import ReadAhead
 from napari_cropeq.volume.shards import Shards
-from napari_cropeq.volume.sources import open_source
 from napari_cropeq.volume.store import MODEL, DiskStore
 from napari_cropeq.volume.superres import SuperResolution
 from napari_cropeq.volume.tile_store import Tile

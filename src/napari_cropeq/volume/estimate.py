@@ -14,9 +14,9 @@ from numcodecs import blosc
 from napari_cropeq.core.geometry import Box, Lead, int_triple
 from napari_cropeq.core.predict import MAX_ELEMENTS
 from napari_cropeq.core.thread_map import Crew
-from napari_cropeq.volume.bricks import CAP
+from napari_cropeq.formats.chunk_cache import CAP
+from napari_cropeq.formats.pyramid import level_shapes
 from napari_cropeq.volume.levels import DECODED
-from napari_cropeq.volume.pyramid import level_shapes
 from napari_cropeq.volume.store import BULK
 from napari_cropeq.volume.superres import SuperResolution
 from napari_cropeq.volume.write_queue import WAITING

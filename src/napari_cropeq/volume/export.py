@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_cropeq.core.geometry import AXIS_NAMES
+from napari_cropeq.formats.ome_tiff import write_ome_tiff
+from napari_cropeq.formats.paths import check_output, output_kind, remove, replace_folder
 from napari_cropeq.volume.cluster import Cluster
 from napari_cropeq.volume.cluster_work import check_source
-from napari_cropeq.volume.destination import check_output, output_kind, remove, replace_folder
 from napari_cropeq.volume.events import Event, Failed, Filled
 from napari_cropeq.volume.filling import Filling
 from napari_cropeq.volume.fingerprint import store_spec
-from napari_cropeq.volume.ome_tiff import write_ome_tiff
 from napari_cropeq.volume.read_ahead import ReadAhead
 from napari_cropeq.volume.reuse import Reuse
 from napari_cropeq.volume.scheduler import Scheduler

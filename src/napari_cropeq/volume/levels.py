@@ -11,9 +11,9 @@ from typing import Any
 import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
+from napari_cropeq.formats.pyramid import coarser, parents, support
 from napari_cropeq.volume.cache import TileCache
 from napari_cropeq.volume.journal import Journal, Record, Shard
-from napari_cropeq.volume.pyramid import coarser, parents, support
 from napari_cropeq.volume.shards import Shards
 from napari_cropeq.volume.tile_store import Tile
 

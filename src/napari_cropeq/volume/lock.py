@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from napari_cropeq.volume.destination import escaped
+from napari_cropeq.formats.paths import escaped
 
 __all__ = ["StoreLock"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.core.geometry import Acquisition
-from napari_cropeq.volume.sources import SUFFIXES, Source
+from napari_cropeq.formats.image import SUFFIXES, Source
 
 __all__ = ["FIELDS", "PATTERN", "Naming", "check_different", "stem_of"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple, source_positions
-from napari_cropeq.volume.bricks import Bricks, computed
+from napari_cropeq.formats.chunk_cache import Bricks, computed
 from napari_cropeq.volume.indices import Indices, take
 from napari_cropeq.volume.superres import SuperResolution
 

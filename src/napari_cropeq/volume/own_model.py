@@ -13,7 +13,7 @@ from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.core.training.progress import Progress
 from napari_cropeq.core.training.training import Training
-from napari_cropeq.volume.sources import Source, training_volumes
+from napari_cropeq.formats.image import Source, training_volumes
 
 __all__ = ["OwnModel", "OwnTraining", "check_own_model", "is_training_unfinished"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from napari_cropeq.errors import StoppedError
-from napari_cropeq.volume.destination import escaped
+from napari_cropeq.formats.paths import escaped
 from napari_cropeq.volume.journal import FOLDER
 
 __all__ = ["Permit"]

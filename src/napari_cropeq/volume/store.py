@@ -19,13 +19,13 @@ import zarr
 from napari_cropeq.core.geometry import Box, IntTriple, Lead
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.core.whole_file import write_whole
-from napari_cropeq.volume.destination import PARTIAL, check_output, old_of, partial_of, remove, replace_folder
+from napari_cropeq.formats.ome_zarr_write import create_array, fitted, write_metadata
+from napari_cropeq.formats.paths import PARTIAL, check_output, old_of, partial_of, remove, replace_folder
+from napari_cropeq.formats.pyramid import level_shapes, levels_of
 from napari_cropeq.volume.journal import FOLDER, Journal, Record, check_same, sync_file, sync_folder
 from napari_cropeq.volume.levels import Levels
 from napari_cropeq.volume.lock import StoreLock
-from napari_cropeq.volume.ome_metadata import create_array, fitted, write_metadata
 from napari_cropeq.volume.permit import Permit
-from napari_cropeq.volume.pyramid import level_shapes, levels_of
 from napari_cropeq.volume.sketch import Sketch
 from napari_cropeq.volume.spec import StoreSpec
 from napari_cropeq.volume.tile_store import Tile

@@ -17,9 +17,9 @@ from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, Lead, check
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation, sample
 from napari_cropeq.core.predict import Predictor, convert, never
-from napari_cropeq.volume.bricks import Bricks
-from napari_cropeq.volume.image_info import ImageInfo
-from napari_cropeq.volume.sources import Source, acquisition_of, check_volume
+from napari_cropeq.formats.chunk_cache import Bricks
+from napari_cropeq.formats.image import Source, acquisition_of, check_volume
+from napari_cropeq.formats.image_info import ImageInfo
 
 __all__ = [
     "DTYPES",

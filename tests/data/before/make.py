@@ -25,12 +25,12 @@ import tifffile
 import torch
 from napari_cropeq.core.checkpoint import Checkpoint
 from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.volume.sources import Source, open_source
 from scipy import ndimage
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training import Training
 from napari_cropeq.volume.export import export
-from napari_cropeq.volume.sources import Source, open_source
 from napari_cropeq.volume.superres import SuperResolution, acquisition_of, training_volumes
 
 HERE = Path(__file__).parent

@@ -10,7 +10,7 @@ from typing import Any
 
 import zarr
 
-from napari_cropeq.volume.metadata import (
+from napari_cropeq.formats.metadata import (
     Metadata,
     Stored,
     calibrated,

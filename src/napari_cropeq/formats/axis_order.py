@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cropeq.volume.metadata import Stored
+from napari_cropeq.formats.metadata import Stored
 
 __all__ = ["OrderedAxes", "axis_order"]
 

@@ -16,8 +16,8 @@ import zarr
 from numpy.typing import NDArray
 from tifffile import TIFF, TiffFile, TiffPage, TiffPageSeries
 
-from napari_cropeq.volume.metadata import Metadata, Stored, imagej_metadata, ome_xml_metadata
-from napari_cropeq.volume.raw import RawPages, truncated
+from napari_cropeq.formats.metadata import Metadata, Stored, imagej_metadata, ome_xml_metadata
+from napari_cropeq.formats.raw import RawPages, truncated
 
 # What tifffile raises on a file whose tags make no sense.
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, struct.error, ZeroDivisionError)

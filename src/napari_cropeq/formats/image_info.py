@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from napari_cropeq.volume.metadata import PIXEL
+from napari_cropeq.formats.metadata import PIXEL
 
 __all__ = ["ImageInfo"]
 

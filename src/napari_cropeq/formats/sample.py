@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_cropeq.volume.phantom import draw_background, draw_neurons, draw_vessels
-from napari_cropeq.volume.sources import Source
+from napari_cropeq.formats.image import Source
+from napari_cropeq.formats.phantom import draw_background, draw_neurons, draw_vessels
 
 STEP = 1.0  # µm between slices
 AXIAL_FWHM = 2.2  # µm, width of the slice profile

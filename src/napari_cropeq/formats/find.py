@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tifffile import TiffFile
 
-from napari_cropeq.volume.sources import SUFFIXES
+from napari_cropeq.formats.image import SUFFIXES
 
 __all__ = ["find_images", "is_result"]
 

@@ -12,12 +12,12 @@ import zarr
 
 from napari_cropeq.core.geometry import Box, int_triple
 from napari_cropeq.core.tiles import TileGrid
-from napari_cropeq.volume.bricks import Bricks
-from napari_cropeq.volume.destination import PARTIAL, check_space, output_kind, remove, replace_folder
-from napari_cropeq.volume.image_info import ImageInfo
-from napari_cropeq.volume.ome_metadata import create_array, fitted, write_metadata
-from napari_cropeq.volume.ome_tiff import write_ome_tiff
-from napari_cropeq.volume.pyramid import coarser, level_shapes, levels_of
+from napari_cropeq.formats.chunk_cache import Bricks
+from napari_cropeq.formats.image_info import ImageInfo
+from napari_cropeq.formats.ome_tiff import write_ome_tiff
+from napari_cropeq.formats.ome_zarr_write import create_array, fitted, write_metadata
+from napari_cropeq.formats.paths import PARTIAL, check_space, output_kind, remove, replace_folder
+from napari_cropeq.formats.pyramid import coarser, level_shapes, levels_of
 
 __all__ = ["write_image"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cropeq.volume.metadata import Metadata, Stored, full_unit
-from napari_cropeq.volume.raw import RawPages, truncated
+from napari_cropeq.formats.metadata import Metadata, Stored, full_unit
+from napari_cropeq.formats.raw import RawPages, truncated
 
 
 class PackedVolume:

@@ -30,9 +30,9 @@ import zarr
 
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.formats.image import Source, open_source
+from napari_cropeq.store.disk import BULK
 from napari_cropeq.volume.export import export
 from napari_cropeq.volume.machine import describe_machine, load_average
-from napari_cropeq.volume.store import BULK
 from napari_cropeq.volume.superres import SuperResolution
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -35,45 +35,45 @@ LIMIT = 120  # seconds after which a process hangs
 
 # Where a process is killed: before and after each of these. The name of a step, and the function that takes it.
 CREATE = {
-    "group": "napari_cropeq.volume.store:zarr.open_group",
-    "array": "napari_cropeq.volume.store:create_array",
-    "metadata": "napari_cropeq.volume.store:write_metadata",
-    "model": "napari_cropeq.volume.store:write_whole",
-    "header": "napari_cropeq.volume.journal:Journal.begin",
-    "header-sync": "napari_cropeq.volume.journal:sync_file",
-    "header-folder-sync": "napari_cropeq.volume.journal:sync_folder",
+    "group": "napari_cropeq.store.disk:zarr.open_group",
+    "array": "napari_cropeq.store.disk:create_array",
+    "metadata": "napari_cropeq.store.disk:write_metadata",
+    "model": "napari_cropeq.store.disk:write_whole",
+    "header": "napari_cropeq.store.journal:Journal.begin",
+    "header-sync": "napari_cropeq.store.journal:sync_file",
+    "header-folder-sync": "napari_cropeq.store.journal:sync_folder",
 }
 SHARD = {
-    "encode": "napari_cropeq.volume.shards:Shards._encoded",
-    "compress": "napari_cropeq.volume.shards:BloscCodec._encode_sync",
+    "encode": "napari_cropeq.store.shards:Shards._encoded",
+    "compress": "napari_cropeq.store.shards:BloscCodec._encode_sync",
     "new-file": "pathlib:Path.write_bytes",
     "rename": "os:replace",
-    "shard-write": "napari_cropeq.volume.shards:Shards.write",
-    "shard-sync": "napari_cropeq.volume.shards:sync_file",
-    "shard-folder-sync": "napari_cropeq.volume.shards:sync_folder",
-    "digest": "napari_cropeq.volume.shards:digest_of",
-    "claim": "napari_cropeq.volume.journal:Journal.add",
-    "level": "napari_cropeq.volume.levels:Levels._build",
+    "shard-write": "napari_cropeq.store.shards:Shards.write",
+    "shard-sync": "napari_cropeq.store.shards:sync_file",
+    "shard-folder-sync": "napari_cropeq.store.shards:sync_folder",
+    "digest": "napari_cropeq.store.shards:digest_of",
+    "claim": "napari_cropeq.store.journal:Journal.add",
+    "level": "napari_cropeq.store.levels:Levels._build",
 }
 END = {
-    "levels": "napari_cropeq.volume.store:DiskStore.complete_levels",
-    "metadata-sync": "napari_cropeq.volume.store:sync_file",
-    "marker": "napari_cropeq.volume.journal:Journal.finish",
-    "finish": "napari_cropeq.volume.store:DiskStore.finish",
-    "name": "napari_cropeq.volume.store:replace_folder",
-    "name-sync": "napari_cropeq.volume.store:sync_folder",
-    "sweep": "napari_cropeq.volume.store:remove",
-    "unlock": "napari_cropeq.volume.lock:StoreLock.remove",
+    "levels": "napari_cropeq.store.disk:DiskStore.complete_levels",
+    "metadata-sync": "napari_cropeq.store.disk:sync_file",
+    "marker": "napari_cropeq.store.journal:Journal.finish",
+    "finish": "napari_cropeq.store.disk:DiskStore.finish",
+    "name": "napari_cropeq.store.disk:replace_folder",
+    "name-sync": "napari_cropeq.store.disk:sync_folder",
+    "sweep": "napari_cropeq.store.disk:remove",
+    "unlock": "napari_cropeq.store.lock:StoreLock.remove",
 }
 END_TIFF = {
-    "levels": "napari_cropeq.volume.store:DiskStore.complete_levels",
-    "marker": "napari_cropeq.volume.journal:Journal.finish",
+    "levels": "napari_cropeq.store.disk:DiskStore.complete_levels",
+    "marker": "napari_cropeq.store.journal:Journal.finish",
     "tiff": "napari_cropeq.volume.export:write_ome_tiff",
     "tiff-write": "tifffile:TiffWriter.write",
     "tiff-name": "napari_cropeq.volume.export:replace_folder",
     "tiff-sweep": "napari_cropeq.volume.export:remove",
-    "forget": "napari_cropeq.volume.journal:Journal.forget",
-    "discard": "napari_cropeq.volume.store:DiskStore.discard",
+    "forget": "napari_cropeq.store.journal:Journal.forget",
+    "discard": "napari_cropeq.store.disk:DiskStore.discard",
 }
 STEPS = CREATE | SHARD | END | END_TIFF
 
@@ -317,7 +317,7 @@ class TearLine:
     number: int
 
     def __call__(self, job: Job) -> None:
-        from napari_cropeq.volume.journal import Record
+        from napari_cropeq.store.journal import Record
 
         line, calls = Record.line, itertools.count(1)
 
@@ -355,7 +355,7 @@ class SlowDisk:
     """Let writing a shard take longer than computing some."""
 
     def __call__(self, job: Job) -> None:
-        from napari_cropeq.volume.shards import Shards
+        from napari_cropeq.store.shards import Shards
 
         write = Shards.write
 

@@ -227,16 +227,16 @@ def test_a_defect_of_ours_does_not_stop_the_rest_either(tmp_path, monkeypatch):
 
 
 WRITING = [
-    pytest.param("shards.sync_file", ".ome.zarr", "a_SR.partial.ome.zarr", id="tiles"),
-    pytest.param("export.write_ome_tiff", ".ome.tif", "a_SR.ome.tif.partial", id="ome-tiff"),
+    pytest.param("store.shards.sync_file", ".ome.zarr", "a_SR.partial.ome.zarr", id="tiles"),
+    pytest.param("volume.export.write_ome_tiff", ".ome.tif", "a_SR.ome.tif.partial", id="ome-tiff"),
 ]
 
 
 @pytest.mark.parametrize(("where", "suffix", "name"), WRITING)
 def test_a_full_disk_ends_that_image_with_a_sentence(tmp_path, monkeypatch, where, suffix, name):
     inputs = [a_stack(tmp_path / f"{name}.ome.tif") for name in "ab"]
-    module, function = where.split(".")
-    write, calls = getattr(importlib.import_module(f"napari_cropeq.volume.{module}"), function), []
+    module, _, function = where.rpartition(".")
+    write, calls = getattr(importlib.import_module(f"napari_cropeq.{module}"), function), []
 
     def full(*rest):
         calls.append(rest)
@@ -244,7 +244,7 @@ def test_a_full_disk_ends_that_image_with_a_sentence(tmp_path, monkeypatch, wher
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(*rest)
 
-    monkeypatch.setattr(f"napari_cropeq.volume.{where}", full)
+    monkeypatch.setattr(f"napari_cropeq.{where}", full)
     batch = Batch(inputs, Naming(tmp_path, suffix=suffix), settings_of())
     assert end(batch) == ["failed", "done"]
     assert str(batch.items[0].error).startswith(f"Got a full disk while writing {name}, expected more room")

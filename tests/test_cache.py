@@ -7,7 +7,7 @@ import threading
 import numpy as np
 
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.volume.cache import MemoryStore, TileCache
+from napari_cropeq.store.memory import MemoryStore, TileCache
 
 SHAPE = (37, 50, 70)
 TILE = (16, 16, 32)

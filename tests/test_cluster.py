@@ -25,6 +25,8 @@ from napari_cropeq.errors import StoppedError
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.formats.paths import partial_of
+from napari_cropeq.store.disk import DiskStore
+from napari_cropeq.store.permit import Permit
 from napari_cropeq.volume.batch import BatchSettings
 from napari_cropeq.volume.cluster import Cluster
 from napari_cropeq.volume.cluster_work import Work, compute
@@ -32,8 +34,6 @@ from napari_cropeq.volume.export import export
 from napari_cropeq.volume.filling import groups
 from napari_cropeq.volume.fingerprint import store_spec
 from napari_cropeq.volume.own_model import OwnTraining
-from napari_cropeq.volume.permit import Permit
-from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.superres import SuperResolution
 
 distributed = pytest.importorskip("distributed")

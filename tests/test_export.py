@@ -21,9 +21,9 @@ from napari_cropeq.core.predict import convert
 from napari_cropeq.formats import ome_tiff, pyramid
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.formats.paths import output_kind
+from napari_cropeq.store import disk as store
+from napari_cropeq.store.memory import MemoryStore
 from napari_cropeq.volume import export as exporting
-from napari_cropeq.volume import store
-from napari_cropeq.volume.cache import MemoryStore
 from napari_cropeq.volume.export import ExportProgress, export
 from napari_cropeq.volume.filling import Filling
 from napari_cropeq.volume.reuse import Reuse

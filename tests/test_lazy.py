@@ -15,14 +15,14 @@ from napari_cropeq.core.geometry import Box, source_positions
 from napari_cropeq.formats import chunk_cache as bricks
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.chunk_cache import Bricks
+from napari_cropeq.store.disk import DiskStore
+from napari_cropeq.store.low_res import Sketch
+from napari_cropeq.store.memory import MemoryStore
 from napari_cropeq.volume import lazy, overview
-from napari_cropeq.volume.cache import MemoryStore
 from napari_cropeq.volume.filling import Filling
 from napari_cropeq.volume.fingerprint import store_spec
 from napari_cropeq.volume.lazy import LazyView
 from napari_cropeq.volume.scheduler import Scheduler
-from napari_cropeq.volume.sketch import Sketch
-from napari_cropeq.volume.store import DiskStore
 
 TILE = (16, 16, 32)
 PART = (64, 64, 128)

@@ -11,8 +11,8 @@ import pytest
 from conftest import crew_threads
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.errors import StoppedError
+from napari_cropeq.store.memory import MemoryStore
 from napari_cropeq.volume import filling
-from napari_cropeq.volume.cache import MemoryStore
 from napari_cropeq.volume.events import Done, Failed, Filled, Stepped
 from napari_cropeq.volume.filling import Filling
 from napari_cropeq.volume.reuse import Reuse

@@ -17,11 +17,11 @@ from conftest import a_result, textured_volume
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.paths import check_output, check_space, partial_of
-from napari_cropeq.volume import store as storing
+from napari_cropeq.store import disk as storing
+from napari_cropeq.store.disk import DiskStore, unfinished
+from napari_cropeq.store.journal import Journal
 from napari_cropeq.volume.export import export
 from napari_cropeq.volume.fingerprint import store_spec
-from napari_cropeq.volume.journal import Journal
-from napari_cropeq.volume.store import DiskStore, unfinished
 
 SHAPE = (12, 50, 70)
 
@@ -316,7 +316,7 @@ def test_one_writer(tmp_path, result, opened):
 
 def test_a_lock_ends_with_its_process(tmp_path, result, opened):
     code = (
-        "import sys, time; from pathlib import Path; from napari_cropeq.volume.lock import StoreLock\n"
+        "import sys, time; from pathlib import Path; from napari_cropeq.store.lock import StoreLock\n"
         "lock = StoreLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(
@@ -340,7 +340,7 @@ def test_a_full_disk_is_told_and_nothing_more_is_claimed(tmp_path, result, opene
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("napari_cropeq.volume.shards.sync_file", full)
+        patch.setattr("napari_cropeq.store.shards.sync_file", full)
         with pytest.raises(OSError, match=r"Got a full disk while writing out.partial.ome.zarr"):
             for index in ((0, 0, 1), (0, 0, 2), (0, 1, 0), (0, 1, 1)):
                 disk.put(((), index), voxels_of(disk, index))

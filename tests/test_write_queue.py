@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from napari_cropeq.volume.write_queue import WAITING, WriteQueue
+from napari_cropeq.store.write_queue import WAITING, WriteQueue
 
 TILES = [((), (0, 0, x)) for x in range(8)]
 

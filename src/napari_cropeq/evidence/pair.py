@@ -12,7 +12,7 @@ from napari_cropeq.formats.chunk_cache import Bricks
 from napari_cropeq.formats.image import Source, open_source
 from napari_cropeq.formats.metadata import in_one_unit
 from napari_cropeq.formats.paths import partial_of
-from napari_cropeq.volume.journal import Journal
+from napari_cropeq.store.journal import Journal
 
 __all__ = ["channel_name", "check_grid", "check_voxels", "chosen_channels", "open_complete"]
 

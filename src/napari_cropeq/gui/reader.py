@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_cropeq.formats.image import COARSE_VOXELS, SUFFIXES, Source, open_source
 from napari_cropeq.gui.unfinished_layer import UNFINISHED
-from napari_cropeq.volume.unfinished import Unfinished
+from napari_cropeq.store.unfinished import Unfinished
 
 __all__ = ["get_reader", "layer_data"]
 

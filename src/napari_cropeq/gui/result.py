@@ -18,9 +18,9 @@ from napari_cropeq.gui.box_layer import BoxLayer
 from napari_cropeq.gui.jobs import Job, sentence
 from napari_cropeq.gui.layers import appearance, result_transform, source_key, source_of
 from napari_cropeq.gui.viewport import box_view, view_of, view_signals
-from napari_cropeq.volume.cache import TileCache
+from napari_cropeq.store.disk import DiskStore
+from napari_cropeq.store.memory import TileCache
 from napari_cropeq.volume.fingerprint import store_spec
-from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.superres import SuperResolution
 from napari_cropeq.volume.view import View
 from napari_cropeq.volume.worker import TileWorker

@@ -13,7 +13,7 @@ from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers import finest
 from napari_cropeq.gui.preferences import Preferences, on_change
 from napari_cropeq.gui.result import Result, result_key
-from napari_cropeq.volume.cache import TileCache
+from napari_cropeq.store.memory import TileCache
 
 __all__ = ["Session", "is_complete"]
 

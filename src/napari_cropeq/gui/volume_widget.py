@@ -24,10 +24,10 @@ from napari_cropeq.gui.unfinished_layer import (
     unfinished_in,
     unfinished_layers,
 )
+from napari_cropeq.store.disk import unfinished
+from napari_cropeq.store.unfinished import Unfinished
 from napari_cropeq.volume.export import ExportProgress, export, mended
-from napari_cropeq.volume.store import unfinished
 from napari_cropeq.volume.superres import DTYPES, SuperResolution
-from napari_cropeq.volume.unfinished import Unfinished
 
 __all__ = ["VolumeWidget"]
 

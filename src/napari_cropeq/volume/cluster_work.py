@@ -19,17 +19,17 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.formats.image import open_source
-from napari_cropeq.volume.cache import TileCache
+from napari_cropeq.store.disk import MODEL, DiskStore
+from napari_cropeq.store.journal import FOLDER, Record, differences
+from napari_cropeq.store.memory import TileCache
+from napari_cropeq.store.permit import Permit
+from napari_cropeq.store.protocol import Tile
+from napari_cropeq.store.shards import Shards
 from napari_cropeq.volume.events import Failed
 from napari_cropeq.volume.filling import Filling, Group, retried
 from napari_cropeq.volume.fingerprint import fingerprint_of
-from napari_cropeq.volume.journal import FOLDER, Record, differences
-from napari_cropeq.volume.permit import Permit
 from napari_cropeq.volume.read_ahead import ReadAhead
-from napari_cropeq.volume.shards import Shards
-from napari_cropeq.volume.store import MODEL, DiskStore
 from napari_cropeq.volume.superres import SuperResolution
-from napari_cropeq.volume.tile_store import Tile
 
 __all__ = ["Outcome", "Work", "check_source", "compute"]
 

@@ -16,10 +16,10 @@ from napari_cropeq.core.predict import MAX_ELEMENTS
 from napari_cropeq.core.thread_map import Crew
 from napari_cropeq.formats.chunk_cache import CAP
 from napari_cropeq.formats.pyramid import level_shapes
-from napari_cropeq.volume.levels import DECODED
-from napari_cropeq.volume.store import BULK
+from napari_cropeq.store.disk import BULK
+from napari_cropeq.store.levels import DECODED
+from napari_cropeq.store.write_queue import WAITING
 from napari_cropeq.volume.superres import SuperResolution
-from napari_cropeq.volume.write_queue import WAITING
 
 __all__ = ["Estimate"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from napari_cropeq.core.geometry import Box, Lead
-from napari_cropeq.volume.tile_store import TileStore
+from napari_cropeq.store.protocol import TileStore
 
 __all__ = ["Done", "Event", "Failed", "Filled", "Stepped"]
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
 from napari_cropeq.formats.paths import check_output, output_kind, remove, replace_folder
+from napari_cropeq.store.disk import DiskStore, sweep, telling, unfinished
+from napari_cropeq.store.protocol import TileStore
 from napari_cropeq.volume.cluster import Cluster
 from napari_cropeq.volume.cluster_work import check_source
 from napari_cropeq.volume.events import Event, Failed, Filled
@@ -21,9 +23,7 @@ from napari_cropeq.volume.reuse import Reuse
 from napari_cropeq.volume.scheduler import Scheduler
 from napari_cropeq.volume.share import Share
 from napari_cropeq.volume.spread import spread
-from napari_cropeq.volume.store import DiskStore, sweep, telling, unfinished
 from napari_cropeq.volume.superres import SuperResolution
-from napari_cropeq.volume.tile_store import TileStore
 
 __all__ = ["ExportProgress", "complete", "export", "failure_of", "mended"]
 

@@ -17,8 +17,8 @@ from napari_cropeq.core.predict import never
 from napari_cropeq.core.thread_map import Crew
 from napari_cropeq.core.tiles import TileGrid, divide
 from napari_cropeq.errors import StoppedError
+from napari_cropeq.store.protocol import TileStore
 from napari_cropeq.volume.events import Done, Event, Failed, Filled
-from napari_cropeq.volume.tile_store import TileStore
 
 __all__ = ["Ahead", "Compute", "Failures", "Filling", "Group", "groups", "retried"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from napari_cropeq.volume.spec import StoreSpec
+from napari_cropeq.store.spec import StoreSpec
 from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["fingerprint_of", "store_spec"]

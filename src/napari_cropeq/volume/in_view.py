@@ -6,8 +6,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from napari_cropeq.volume.cache import MemoryStore
-from napari_cropeq.volume.tile_store import Tile, TileStore, covers
+from napari_cropeq.store.memory import MemoryStore
+from napari_cropeq.store.protocol import Tile, TileStore, covers
 from napari_cropeq.volume.view import View, nearest_first
 
 __all__ = ["InView"]

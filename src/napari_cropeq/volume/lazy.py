@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
 from napari_cropeq.formats.pyramid import level_shapes
-from napari_cropeq.volume.indices import Indices, take
+from napari_cropeq.store.disk import DiskStore
+from napari_cropeq.store.indices import Indices, take
+from napari_cropeq.store.protocol import Tiles, TileStore, covers, finished
 from napari_cropeq.volume.overview import Overview
-from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.superres import SuperResolution
-from napari_cropeq.volume.tile_store import Tiles, TileStore, covers, finished
 
 __all__ = ["LazyView"]
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, Lead, int_triple
 from napari_cropeq.core.predict import never
+from napari_cropeq.store.protocol import TileStore, finished
 from napari_cropeq.volume.filling import Compute
-from napari_cropeq.volume.tile_store import TileStore, finished
 
 __all__ = ["Reuse"]
 

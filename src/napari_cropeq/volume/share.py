@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from napari_cropeq.core.geometry import IntTriple, Lead
-from napari_cropeq.volume.store import DiskStore
+from napari_cropeq.store.disk import DiskStore
 
 __all__ = ["Share"]
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.volume.cache import MemoryStore
+from napari_cropeq.store.disk import DiskStore
+from napari_cropeq.store.memory import MemoryStore
+from napari_cropeq.store.protocol import TileStore
 from napari_cropeq.volume.events import Done, Filled
 from napari_cropeq.volume.export import failure_of
 from napari_cropeq.volume.filling import Filling
 from napari_cropeq.volume.read_ahead import ReadAhead
 from napari_cropeq.volume.reuse import Reuse
-from napari_cropeq.volume.store import DiskStore
 from napari_cropeq.volume.superres import SuperResolution
-from napari_cropeq.volume.tile_store import TileStore
 
 __all__ = ["WholeRun"]
 

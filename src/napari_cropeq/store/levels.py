@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
 from napari_cropeq.formats.pyramid import coarser, parents, support
-from napari_cropeq.volume.cache import TileCache
-from napari_cropeq.volume.journal import Journal, Record, Shard
-from napari_cropeq.volume.shards import Shards
-from napari_cropeq.volume.tile_store import Tile
+from napari_cropeq.store.journal import Journal, Record, Shard
+from napari_cropeq.store.memory import TileCache
+from napari_cropeq.store.protocol import Tile
+from napari_cropeq.store.shards import Shards
 
 __all__ = ["DECODED", "Levels"]
 

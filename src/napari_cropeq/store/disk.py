@@ -22,14 +22,14 @@ from napari_cropeq.core.whole_file import write_whole
 from napari_cropeq.formats.ome_zarr_write import create_array, fitted, write_metadata
 from napari_cropeq.formats.paths import PARTIAL, check_output, old_of, partial_of, remove, replace_folder
 from napari_cropeq.formats.pyramid import level_shapes, levels_of
-from napari_cropeq.volume.journal import FOLDER, Journal, Record, check_same, sync_file, sync_folder
-from napari_cropeq.volume.levels import Levels
-from napari_cropeq.volume.lock import StoreLock
-from napari_cropeq.volume.permit import Permit
-from napari_cropeq.volume.sketch import Sketch
-from napari_cropeq.volume.spec import StoreSpec
-from napari_cropeq.volume.tile_store import Tile
-from napari_cropeq.volume.write_queue import WriteQueue
+from napari_cropeq.store.journal import FOLDER, Journal, Record, check_same, sync_file, sync_folder
+from napari_cropeq.store.levels import Levels
+from napari_cropeq.store.lock import StoreLock
+from napari_cropeq.store.low_res import Sketch
+from napari_cropeq.store.permit import Permit
+from napari_cropeq.store.protocol import Tile
+from napari_cropeq.store.spec import StoreSpec
+from napari_cropeq.store.write_queue import WriteQueue
 
 __all__ = ["BULK", "DiskStore", "sweep", "telling", "told", "unfinished"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from napari_cropeq.volume.journal import FOLDER, Journal
-from napari_cropeq.volume.store import MODEL
+from napari_cropeq.store.disk import MODEL
+from napari_cropeq.store.journal import FOLDER, Journal
 
 __all__ = ["Unfinished"]
 

@@ -18,9 +18,9 @@ from zarr.core.buffer import default_buffer_prototype
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
 from napari_cropeq.core.tiles import TileGrid, hull
 from napari_cropeq.formats.paths import PARTIAL
-from napari_cropeq.volume.cache import MemoryStore, TileCache
-from napari_cropeq.volume.journal import Record, digest_of, sync_file, sync_folder
-from napari_cropeq.volume.tile_store import Tile
+from napari_cropeq.store.journal import Record, digest_of, sync_file, sync_folder
+from napari_cropeq.store.memory import MemoryStore, TileCache
+from napari_cropeq.store.protocol import Tile
 
 __all__ = [
     "Shards",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple
 from napari_cropeq.core.tiles import TileGrid
-from napari_cropeq.volume.tile_store import Tile
+from napari_cropeq.store.protocol import Tile
 
 __all__ = ["MemoryStore", "TileCache"]
 

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.formats.paths import escaped
-from napari_cropeq.volume.journal import FOLDER
+from napari_cropeq.store.journal import FOLDER
 
 __all__ = ["Permit"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from napari_cropeq.volume.tile_store import Tile
+from napari_cropeq.store.protocol import Tile
 
 __all__ = ["WAITING", "WriteQueue"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple, Lead
-from napari_cropeq.volume.indices import Indices, take
+from napari_cropeq.store.indices import Indices, take
 
 __all__ = ["Sketch"]
 

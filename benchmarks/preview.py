@@ -26,6 +26,7 @@ import torch
 from qtpy.QtWidgets import QApplication
 
 from heartbeat import Heartbeat, spin, summary
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import build_network, subpositions_for
@@ -34,7 +35,6 @@ from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.formats.image import Source
 from napari_cropeq.gui.viewport import view_of
 from napari_cropeq.volume.machine import describe_machine
-from napari_cropeq.volume.superres import SuperResolution
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = "napari-cropeq"

@@ -28,12 +28,12 @@ import numpy as np
 import torch
 import zarr
 
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.formats.image import Source, open_source
 from napari_cropeq.store.disk import BULK
 from napari_cropeq.volume.export import export
 from napari_cropeq.volume.machine import describe_machine, load_average
-from napari_cropeq.volume.superres import SuperResolution
 
 ROOT = Path(__file__).resolve().parents[1]
 BRAIN = "mouse_brain_2ch_5x2x2um.ome.tif"

@@ -14,13 +14,13 @@ import pytest
 import torch
 from scipy import ndimage
 
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import Network, build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.formats.image import Source, acquisition_of
-from napari_cropeq.volume.superres import SuperResolution
 
 # A shell has jobs in its background ignore Ctrl-C, and whatever they start as well: tests send it to what they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -167,8 +167,8 @@ def run(job: Job) -> None:
     """Do a job: the export's engine, with small tiles and three levels."""
     import torch
 
+    from napari_cropeq.compute.super_resolution import SuperResolution
     from napari_cropeq.formats import pyramid
-    from napari_cropeq.volume.superres import SuperResolution
 
     torch.set_num_threads(1)
     pyramid.SMALLEST = SMALLEST
@@ -195,9 +195,9 @@ def run(job: Job) -> None:
 
 def result_of(job: Job) -> Any:
     """Open source and model."""
+    from napari_cropeq.compute.super_resolution import SuperResolution
     from napari_cropeq.core.model import Model
     from napari_cropeq.formats.image import open_source
-    from napari_cropeq.volume.superres import SuperResolution
 
     return SuperResolution(open_source(job.source), Model.load(job.model), device="cpu", **job.options)
 
@@ -403,8 +403,8 @@ class BreakSource:
     times: int | None = None  # reads after which it is whole again; never by default
 
     def __call__(self, job: Job) -> None:
+        from napari_cropeq.compute import fill as filling
         from napari_cropeq.formats import chunk_cache as bricks
-        from napari_cropeq.volume import filling
 
         bricks.Bricks.__init__.__defaults__ = (1,)  # what has been read is read again
         filling.RETRIES = (0.01, 0.02)
@@ -426,7 +426,7 @@ class BreakSource:
 
 def when_work_begins(act: Callable[[], None]) -> None:
     """Do something once source and model are open and the first tile is wanted."""
-    from napari_cropeq.volume.scheduler import Scheduler
+    from napari_cropeq.compute.scheduler import Scheduler
 
     run = Scheduler.run
 

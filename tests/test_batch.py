@@ -15,6 +15,7 @@ import pytest
 
 from conftest import a_result, a_source, textured_volume
 from files import a_model, a_stack, a_zarr, everything
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import Recipe
@@ -24,7 +25,6 @@ from napari_cropeq.volume.batch import Batch, BatchSettings, summary
 from napari_cropeq.volume.export import export
 from napari_cropeq.volume.naming import FIELDS, Naming
 from napari_cropeq.volume.own_model import OwnTraining
-from napari_cropeq.volume.superres import SuperResolution
 
 RECIPE = Recipe(minutes=None, patches=32, filters=4)
 LARGE = textured_volume((10, 70, 72))

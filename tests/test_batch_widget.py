@@ -10,11 +10,11 @@ from napari.layers import Labels
 
 from conftest import textured_volume, work_threads
 from files import a_model, a_stack, a_zarr, everything
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import PRESETS
 from napari_cropeq.formats.image import open_source
-from napari_cropeq.volume.superres import SuperResolution
 from window import TIMEOUT, dock
 
 LARGE = textured_volume((10, 70, 72))

@@ -24,6 +24,7 @@ import tifffile
 import torch
 from filelock import FileLock
 
+from napari_cropeq.compute.super_resolution import SuperResolution, acquisition_of, training_volumes
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import Recipe
@@ -31,7 +32,6 @@ from napari_cropeq.core.training.training import Training
 from napari_cropeq.formats.image import Source, open_source
 from napari_cropeq.store.unfinished import Unfinished
 from napari_cropeq.volume.export import export
-from napari_cropeq.volume.superres import SuperResolution, acquisition_of, training_volumes
 
 
 def processor() -> str:

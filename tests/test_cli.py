@@ -20,12 +20,12 @@ import torch
 
 from conftest import a_result, blobs, random_network, textured_volume
 from napari_cropeq.cli import main
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.volume.export import export
-from napari_cropeq.volume.superres import SuperResolution
 
 STACK = textured_volume((10, 70, 72))
 TINY = ("--patches", "32", "--filters", "4", "--device", "cpu")

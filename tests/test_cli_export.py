@@ -16,10 +16,10 @@ import pytest
 from conftest import textured_volume
 from files import a_model, a_stack, a_zarr, everything
 from napari_cropeq.cli import main
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.image import open_source
-from napari_cropeq.volume.superres import SuperResolution
 
 LARGE = textured_volume((10, 70, 72))
 TINY = ("--patches", "32", "--filters", "4")

@@ -20,6 +20,9 @@ import zarr
 from conftest import a_result, textured_volume
 from files import SIZE, a_model, a_stack, everything
 from napari_cropeq.cli import main
+from napari_cropeq.compute.fill import groups
+from napari_cropeq.compute.fingerprint import store_spec
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.formats import pyramid
@@ -31,10 +34,7 @@ from napari_cropeq.volume.batch import BatchSettings
 from napari_cropeq.volume.cluster import Cluster
 from napari_cropeq.volume.cluster_work import Work, compute
 from napari_cropeq.volume.export import export
-from napari_cropeq.volume.filling import groups
-from napari_cropeq.volume.fingerprint import store_spec
 from napari_cropeq.volume.own_model import OwnTraining
-from napari_cropeq.volume.superres import SuperResolution
 
 distributed = pytest.importorskip("distributed")
 posix = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")

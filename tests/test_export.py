@@ -15,6 +15,9 @@ import zarr
 from ome_zarr_models.v05 import Image
 
 from conftest import a_result, textured_volume
+from napari_cropeq.compute.fill import Filling
+from napari_cropeq.compute.reuse import Reuse
+from napari_cropeq.compute.scheduler import Scheduler
 from napari_cropeq.core import normalisation
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import convert
@@ -25,9 +28,6 @@ from napari_cropeq.store import disk as store
 from napari_cropeq.store.memory import MemoryStore
 from napari_cropeq.volume import export as exporting
 from napari_cropeq.volume.export import ExportProgress, export
-from napari_cropeq.volume.filling import Filling
-from napari_cropeq.volume.reuse import Reuse
-from napari_cropeq.volume.scheduler import Scheduler
 
 FILES = [pytest.param(name, id=name[4:]) for name in ("out.ome.zarr", "out.ome.tif")]
 

@@ -11,6 +11,9 @@ import pytest
 from dask.callbacks import Callback
 
 from conftest import Recorded, a_result, a_source, textured_volume
+from napari_cropeq.compute.fill import Filling
+from napari_cropeq.compute.fingerprint import store_spec
+from napari_cropeq.compute.scheduler import Scheduler
 from napari_cropeq.core.geometry import Box, source_positions
 from napari_cropeq.formats import chunk_cache as bricks
 from napari_cropeq.formats import pyramid
@@ -19,10 +22,7 @@ from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.low_res import Sketch
 from napari_cropeq.store.memory import MemoryStore
 from napari_cropeq.volume import lazy, overview
-from napari_cropeq.volume.filling import Filling
-from napari_cropeq.volume.fingerprint import store_spec
 from napari_cropeq.volume.lazy import LazyView
-from napari_cropeq.volume.scheduler import Scheduler
 
 TILE = (16, 16, 32)
 PART = (64, 64, 128)

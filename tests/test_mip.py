@@ -18,6 +18,7 @@ from scipy import ndimage
 from conftest import a_result, a_source, textured_volume
 from files import a_model, a_stack, everything
 from napari_cropeq.cli import main
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.tiles import pick
 from napari_cropeq.evidence import projection as projecting
@@ -27,7 +28,6 @@ from napari_cropeq.evidence.truth import Degraded
 from napari_cropeq.evidence.upscaling import cubic, cubic_box
 from napari_cropeq.formats.image import Source, acquisition_of, open_source
 from napari_cropeq.volume.export import export
-from napari_cropeq.volume.superres import SuperResolution
 
 SIZES = {0: (2.5, 1.0, 1.0), 1: (1.0, 2.433, 1.0), 2: (1.0, 1.0, 4.0)}
 CHUNKS = {"zarr": (8, 16, 12), "pages": (1, 999, 999), "whole": (999, 999, 999)}

@@ -12,13 +12,13 @@ import torch
 from qtpy.QtCore import QTimer
 
 from conftest import a_source, our_threads, work_threads
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.gui.session import Session
 from napari_cropeq.gui.viewport import view_of, view_signals
 from napari_cropeq.volume import overview
 from napari_cropeq.volume.export import export
-from napari_cropeq.volume.superres import SuperResolution
 from window import TIMEOUT, cells, dock, model_for, small
 
 SHAPE = (12, 72, 80)
@@ -254,7 +254,7 @@ def broken_source():
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_goes_on(viewer, qtbot, monkeypatch):
-    monkeypatch.setattr("napari_cropeq.volume.superres.sample", lambda source: np.arange(3000.0))
+    monkeypatch.setattr("napari_cropeq.compute.super_resolution.sample", lambda source: np.arange(3000.0))
     monkeypatch.setattr(overview, "VOXELS", 1000)
     source = viewer.add_image(da.zeros((12, 72, 400), dtype=np.uint16), scale=(2.5, 1, 1), contrast_limits=(0, 3000))
     source.visible = False  # napari would stumble over it as well

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from conftest import crew_threads
+from napari_cropeq.compute import fill as filling
+from napari_cropeq.compute.events import Done, Failed, Filled, Stepped
+from napari_cropeq.compute.fill import Filling
+from napari_cropeq.compute.reuse import Reuse
+from napari_cropeq.compute.scheduler import Scheduler, Wish
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.store.memory import MemoryStore
-from napari_cropeq.volume import filling
-from napari_cropeq.volume.events import Done, Failed, Filled, Stepped
-from napari_cropeq.volume.filling import Filling
-from napari_cropeq.volume.reuse import Reuse
-from napari_cropeq.volume.scheduler import Scheduler, Wish
 
 SHAPE = (37, 50, 70)
 

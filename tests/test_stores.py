@@ -14,6 +14,7 @@ import pytest
 import zarr
 
 from conftest import a_result, textured_volume
+from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.paths import check_output, check_space, partial_of
@@ -21,7 +22,6 @@ from napari_cropeq.store import disk as storing
 from napari_cropeq.store.disk import DiskStore, unfinished
 from napari_cropeq.store.journal import Journal
 from napari_cropeq.volume.export import export
-from napari_cropeq.volume.fingerprint import store_spec
 
 SHAPE = (12, 50, 70)
 

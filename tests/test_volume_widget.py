@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from napari.utils.progress import progress
 
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.image import open_source
@@ -16,7 +17,6 @@ from napari_cropeq.gui.run_clock import RunClock, in_words
 from napari_cropeq.gui.unfinished_layer import UNFINISHED
 from napari_cropeq.store import disk as storing
 from napari_cropeq.volume.export import export
-from napari_cropeq.volume.superres import SuperResolution
 from window import TIMEOUT, begun, cells, dock, model_for, press, stopped
 
 

@@ -10,11 +10,11 @@ import tifffile
 from qtpy.QtWidgets import QMenu
 
 from conftest import work_threads
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.store import disk as storing
-from napari_cropeq.volume.superres import SuperResolution
 from window import PLUGIN, TIMEOUT, begun, cells, dock, model_for, press, small, stopped
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from conftest import Recorded, a_result, textured_volume
+from napari_cropeq.compute.fingerprint import store_spec
+from napari_cropeq.compute.read_ahead import ReadAhead
 from napari_cropeq.core import predict
 from napari_cropeq.core.exactness import Exactness
 from napari_cropeq.core.geometry import Box
@@ -14,8 +16,6 @@ from napari_cropeq.core.tiles import divide
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import TileCache
 from napari_cropeq.volume import overview
-from napari_cropeq.volume.fingerprint import store_spec
-from napari_cropeq.volume.read_ahead import ReadAhead
 from napari_cropeq.volume.view import View
 from napari_cropeq.volume.worker import TileWorker
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.exactness import Exactness
 from napari_cropeq.core.geometry import Box, int_triple
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import sample
 from napari_cropeq.core.tiles import divide, pick
 from napari_cropeq.formats.image import Source
-from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["ROWS", "SIDE", "Agreement", "Assembly", "Slices", "Voxels", "agreement", "middle"]
 

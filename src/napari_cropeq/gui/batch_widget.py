@@ -11,6 +11,7 @@ from magicgui.widgets import ComboBox, FileEdit, FloatSpinBox, LineEdit
 from qtpy.QtCore import QSize, QTimer
 from qtpy.QtWidgets import QLabel
 
+from napari_cropeq.compute.super_resolution import DTYPES
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.formats.find import find_images
@@ -27,7 +28,6 @@ from napari_cropeq.gui.throttle import Throttle
 from napari_cropeq.volume.batch import Batch, BatchProgress, BatchSettings, Item, summary
 from napari_cropeq.volume.naming import FIELDS, PATTERN, Naming, stem_of
 from napari_cropeq.volume.own_model import OwnTraining
-from napari_cropeq.volume.superres import DTYPES
 
 __all__ = ["BatchWidget"]
 

@@ -11,13 +11,13 @@ from napari.layers import Image
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel
 
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.gui.layers import source_key, source_of
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.run_clock import in_words
 from napari_cropeq.volume.estimate import Estimate
-from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["EstimateLabel"]
 

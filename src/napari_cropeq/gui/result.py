@@ -11,6 +11,8 @@ from typing import Any
 from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_cropeq.compute.fingerprint import store_spec
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.formats.paths import check_output, output_kind
@@ -20,8 +22,6 @@ from napari_cropeq.gui.layers import appearance, result_transform, source_key, s
 from napari_cropeq.gui.viewport import box_view, view_of, view_signals
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import TileCache
-from napari_cropeq.volume.fingerprint import store_spec
-from napari_cropeq.volume.superres import SuperResolution
 from napari_cropeq.volume.view import View
 from napari_cropeq.volume.worker import TileWorker
 

@@ -9,6 +9,7 @@ from typing import Any
 from magicgui.widgets import CheckBox, ComboBox, FileEdit
 from qtpy.QtWidgets import QLabel
 
+from napari_cropeq.compute.super_resolution import DTYPES, SuperResolution
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.paths import check_output, output_kind
 from napari_cropeq.gui.activity import Activity
@@ -27,7 +28,6 @@ from napari_cropeq.gui.unfinished_layer import (
 from napari_cropeq.store.disk import unfinished
 from napari_cropeq.store.unfinished import Unfinished
 from napari_cropeq.volume.export import ExportProgress, export, mended
-from napari_cropeq.volume.superres import DTYPES, SuperResolution
 
 __all__ = ["VolumeWidget"]
 

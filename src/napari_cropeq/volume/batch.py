@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from napari_cropeq.compute.super_resolution import DTYPES, SuperResolution
 from napari_cropeq.core.allocator import give_freed_memory_back
 from napari_cropeq.core.geometry import Acquisition, check_shape
 from napari_cropeq.core.model import SUFFIX, Model
@@ -24,7 +25,6 @@ from napari_cropeq.volume.export import export
 from napari_cropeq.volume.naming import Naming, check_different
 from napari_cropeq.volume.own_model import OwnModel, OwnTraining, check_own_model, is_training_unfinished
 from napari_cropeq.volume.share import Share
-from napari_cropeq.volume.superres import DTYPES, SuperResolution
 
 __all__ = ["STATUSES", "Batch", "BatchProgress", "BatchSettings", "Item", "summary"]
 
@@ -87,7 +87,7 @@ class BatchSettings:
         ``refuse`` outputs that are there, before any work; ``resume``: skip what is done and go on with what is not;
         ``overwrite``.
     planes, device, dtype : str
-        See :class:`napari_cropeq.volume.superres.SuperResolution`.
+        See :class:`napari_cropeq.compute.super_resolution.SuperResolution`.
     tile : int, optional
         Side of a tile in SR voxels.
     voxel_size : (z, y, x), optional
@@ -97,7 +97,7 @@ class BatchSettings:
     cluster : Cluster, optional
         Whose workers compute.
     crew : bool
-        See :class:`napari_cropeq.volume.superres.SuperResolution`.
+        See :class:`napari_cropeq.compute.super_resolution.SuperResolution`.
 
     Raises
     ------

@@ -14,6 +14,11 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from napari_cropeq.compute.events import Failed
+from napari_cropeq.compute.fill import Filling, Group, retried
+from napari_cropeq.compute.fingerprint import fingerprint_of
+from napari_cropeq.compute.read_ahead import ReadAhead
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.tiles import TileGrid
@@ -25,11 +30,6 @@ from napari_cropeq.store.memory import TileCache
 from napari_cropeq.store.permit import Permit
 from napari_cropeq.store.protocol import Tile
 from napari_cropeq.store.shards import Shards
-from napari_cropeq.volume.events import Failed
-from napari_cropeq.volume.filling import Filling, Group, retried
-from napari_cropeq.volume.fingerprint import fingerprint_of
-from napari_cropeq.volume.read_ahead import ReadAhead
-from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["Outcome", "Work", "check_source", "compute"]
 

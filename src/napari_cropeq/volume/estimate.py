@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import blosc
 
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box, Lead, int_triple
 from napari_cropeq.core.predict import MAX_ELEMENTS
 from napari_cropeq.core.thread_map import Crew
@@ -19,7 +20,6 @@ from napari_cropeq.formats.pyramid import level_shapes
 from napari_cropeq.store.disk import BULK
 from napari_cropeq.store.levels import DECODED
 from napari_cropeq.store.write_queue import WAITING
-from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["Estimate"]
 

@@ -8,6 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from napari_cropeq.compute.events import Event, Failed, Filled
+from napari_cropeq.compute.fill import Filling
+from napari_cropeq.compute.fingerprint import store_spec
+from napari_cropeq.compute.read_ahead import ReadAhead
+from napari_cropeq.compute.reuse import Reuse
+from napari_cropeq.compute.scheduler import Scheduler
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
 from napari_cropeq.formats.paths import check_output, output_kind, remove, replace_folder
@@ -15,15 +22,8 @@ from napari_cropeq.store.disk import DiskStore, sweep, telling, unfinished
 from napari_cropeq.store.protocol import TileStore
 from napari_cropeq.volume.cluster import Cluster
 from napari_cropeq.volume.cluster_work import check_source
-from napari_cropeq.volume.events import Event, Failed, Filled
-from napari_cropeq.volume.filling import Filling
-from napari_cropeq.volume.fingerprint import store_spec
-from napari_cropeq.volume.read_ahead import ReadAhead
-from napari_cropeq.volume.reuse import Reuse
-from napari_cropeq.volume.scheduler import Scheduler
 from napari_cropeq.volume.share import Share
 from napari_cropeq.volume.spread import spread
-from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["ExportProgress", "complete", "export", "failure_of", "mended"]
 

@@ -14,13 +14,13 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
 from napari_cropeq.formats.pyramid import level_shapes
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.indices import Indices, take
 from napari_cropeq.store.protocol import Tiles, TileStore, covers, finished
 from napari_cropeq.volume.overview import Overview
-from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["LazyView"]
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple, source_positions
 from napari_cropeq.formats.chunk_cache import Bricks, computed
 from napari_cropeq.store.indices import Indices, take
-from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["Overview"]
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from napari_cropeq.compute.events import Done, Failed, Filled
+from napari_cropeq.compute.fill import Failures, Group, groups
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.store.disk import DiskStore, told
 from napari_cropeq.volume.cluster import Cluster
 from napari_cropeq.volume.cluster_work import Outcome, Work, compute
-from napari_cropeq.volume.events import Done, Failed, Filled
-from napari_cropeq.volume.filling import Failures, Group, groups
-from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["spread"]
 

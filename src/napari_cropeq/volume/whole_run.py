@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from napari_cropeq.compute.events import Done, Filled
+from napari_cropeq.compute.fill import Filling
+from napari_cropeq.compute.read_ahead import ReadAhead
+from napari_cropeq.compute.reuse import Reuse
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import MemoryStore
 from napari_cropeq.store.protocol import TileStore
-from napari_cropeq.volume.events import Done, Filled
 from napari_cropeq.volume.export import failure_of
-from napari_cropeq.volume.filling import Filling
-from napari_cropeq.volume.read_ahead import ReadAhead
-from napari_cropeq.volume.reuse import Reuse
-from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["WholeRun"]
 

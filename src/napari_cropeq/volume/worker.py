@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy.typing as npt
 
+from napari_cropeq.compute.events import Done, Failed, Filled
+from napari_cropeq.compute.scheduler import Scheduler, Wish
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.allocator import give_freed_memory_back
 from napari_cropeq.core.geometry import Box, IntTriple, Lead
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import MemoryStore, TileCache
 from napari_cropeq.store.protocol import TileStore, covers
-from napari_cropeq.volume.events import Done, Failed, Filled
 from napari_cropeq.volume.in_view import InView
 from napari_cropeq.volume.lazy import LazyView
-from napari_cropeq.volume.scheduler import Scheduler, Wish
-from napari_cropeq.volume.superres import SuperResolution
 from napari_cropeq.volume.view import View, nearest_first
 from napari_cropeq.volume.whole_run import WholeRun
 

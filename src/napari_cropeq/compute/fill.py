@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from napari_cropeq.compute.events import Done, Event, Failed, Filled
 from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
 from napari_cropeq.core.predict import never
 from napari_cropeq.core.thread_map import Crew
 from napari_cropeq.core.tiles import TileGrid, divide
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.store.protocol import TileStore
-from napari_cropeq.volume.events import Done, Event, Failed, Filled
 
 __all__ = ["Ahead", "Compute", "Failures", "Filling", "Group", "groups", "retried"]
 

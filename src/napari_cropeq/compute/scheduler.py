@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
+from napari_cropeq.compute.events import Done, Event, Failed, Filled, Stepped
+from napari_cropeq.compute.fill import Compute, Filling
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.store.protocol import Tile, TileStore
-from napari_cropeq.volume.events import Done, Event, Failed, Filled, Stepped
-from napari_cropeq.volume.filling import Compute, Filling
 
 __all__ = ["Scheduler", "Wish"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_cropeq.compute.fill import Compute
 from napari_cropeq.core.geometry import Box, Lead, int_triple
 from napari_cropeq.core.predict import never
 from napari_cropeq.store.protocol import TileStore, finished
-from napari_cropeq.volume.filling import Compute
 
 __all__ = ["Reuse"]
 

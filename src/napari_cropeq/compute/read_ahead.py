@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy.typing as npt
 
+from napari_cropeq.compute.super_resolution import Held, SuperResolution
 from napari_cropeq.core.geometry import Box, Lead
 from napari_cropeq.core.predict import never
-from napari_cropeq.volume.superres import Held, SuperResolution
 
 __all__ = ["ReadAhead"]
 

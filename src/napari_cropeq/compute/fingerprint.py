@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.store.spec import StoreSpec
-from napari_cropeq.volume.superres import SuperResolution
 
 __all__ = ["fingerprint_of", "store_spec"]
 

@@ -21,8 +21,8 @@ from napari_cropeq.formats.chunk_cache import Bricks
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.low_res import Sketch
 from napari_cropeq.store.memory import MemoryStore
-from napari_cropeq.volume import lazy, overview
-from napari_cropeq.volume.lazy import LazyView
+from napari_cropeq.view import lazy, overview
+from napari_cropeq.view.lazy import LazyView
 
 TILE = (16, 16, 32)
 PART = (64, 64, 128)

@@ -10,7 +10,7 @@ import pytest
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.gui.viewport import box_of_corners, box_view, corners_of, view_of
-from napari_cropeq.volume.view import View, nearest_first
+from napari_cropeq.view.view import View, nearest_first
 
 SHAPE = (9, 20, 30)
 IN_PLANE = [[1, 0, 0], [0, np.cos(0.4), -np.sin(0.4)], [0, np.sin(0.4), np.cos(0.4)]]

@@ -215,7 +215,7 @@ def test_stopped_before_the_first_tile_nothing_is_kept(viewer, qtbot, tmp_path, 
 
 
 def test_at_the_end_the_levels_are_the_stores_own(viewer, qtbot, tmp_path, monkeypatch):
-    monkeypatch.setattr("napari_cropeq.volume.lazy.PLANE", 40)
+    monkeypatch.setattr("napari_cropeq.view.lazy.PLANE", 40)
     volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr")
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     levels = open_source(tmp_path / "out.ome.zarr").levels

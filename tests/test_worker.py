@@ -15,8 +15,8 @@ from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.tiles import divide
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import TileCache
-from napari_cropeq.volume import overview
-from napari_cropeq.volume.view import View
+from napari_cropeq.view import overview
+from napari_cropeq.view.view import View
 from napari_cropeq.volume.worker import TileWorker
 
 SHAPE = (12, 50, 70)

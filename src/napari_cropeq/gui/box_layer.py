@@ -8,8 +8,8 @@ import numpy as np
 from napari.layers import Image
 
 from napari_cropeq.gui.layers import appearance, linear_map
-from napari_cropeq.volume.lazy import LazyView
-from napari_cropeq.volume.view import View
+from napari_cropeq.view.lazy import LazyView
+from napari_cropeq.view.view import View
 
 __all__ = ["BoxLayer"]
 

@@ -22,7 +22,7 @@ from napari_cropeq.gui.layers import appearance, result_transform, source_key, s
 from napari_cropeq.gui.viewport import box_view, view_of, view_signals
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import TileCache
-from napari_cropeq.volume.view import View
+from napari_cropeq.view.view import View
 from napari_cropeq.volume.worker import TileWorker
 
 __all__ = ["Result", "result_key"]

@@ -10,7 +10,7 @@ from napari.layers import Image
 from napari_cropeq.core.geometry import Acquisition, Box, int_triple
 from napari_cropeq.gui.layers import finest, linear_map, result_transform
 from napari_cropeq.gui.viewport import box_view, view_of
-from napari_cropeq.volume.view import View
+from napari_cropeq.view.view import View
 
 __all__ = ["SRFrame"]
 

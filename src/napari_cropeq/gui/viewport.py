@@ -10,7 +10,7 @@ import numpy as np
 from napari.layers import Layer
 
 from napari_cropeq.core.geometry import Box, int_triple
-from napari_cropeq.volume.view import View
+from napari_cropeq.view.view import View
 
 __all__ = ["box_view", "canvas_size", "corners_of", "view_of", "view_signals"]
 

@@ -18,9 +18,9 @@ from napari_cropeq.core.geometry import Box, IntTriple, Lead
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import MemoryStore, TileCache
 from napari_cropeq.store.protocol import TileStore, covers
-from napari_cropeq.volume.in_view import InView
-from napari_cropeq.volume.lazy import LazyView
-from napari_cropeq.volume.view import View, nearest_first
+from napari_cropeq.view.in_view import InView
+from napari_cropeq.view.lazy import LazyView
+from napari_cropeq.view.view import View, nearest_first
 from napari_cropeq.volume.whole_run import WholeRun
 
 __all__ = ["TileWorker"]

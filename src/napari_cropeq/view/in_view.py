@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from napari_cropeq.store.memory import MemoryStore
 from napari_cropeq.store.protocol import Tile, TileStore, covers
-from napari_cropeq.volume.view import View, nearest_first
+from napari_cropeq.view.view import View, nearest_first
 
 __all__ = ["InView"]
 

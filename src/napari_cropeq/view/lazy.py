@@ -20,7 +20,7 @@ from napari_cropeq.formats.pyramid import level_shapes
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.indices import Indices, take
 from napari_cropeq.store.protocol import Tiles, TileStore, covers, finished
-from napari_cropeq.volume.overview import Overview
+from napari_cropeq.view.overview import Overview
 
 __all__ = ["LazyView"]
 

@@ -68,10 +68,10 @@ END = {
 END_TIFF = {
     "levels": "napari_cropeq.store.disk:DiskStore.complete_levels",
     "marker": "napari_cropeq.store.journal:Journal.finish",
-    "tiff": "napari_cropeq.volume.export:write_ome_tiff",
+    "tiff": "napari_cropeq.run.export:write_ome_tiff",
     "tiff-write": "tifffile:TiffWriter.write",
-    "tiff-name": "napari_cropeq.volume.export:replace_folder",
-    "tiff-sweep": "napari_cropeq.volume.export:remove",
+    "tiff-name": "napari_cropeq.run.export:replace_folder",
+    "tiff-sweep": "napari_cropeq.run.export:remove",
     "forget": "napari_cropeq.store.journal:Journal.forget",
     "discard": "napari_cropeq.store.disk:DiskStore.discard",
 }
@@ -204,7 +204,7 @@ def result_of(job: Job) -> Any:
 
 def engine(job: Job) -> int:
     """Run the export's engine."""
-    from napari_cropeq.volume.export import export
+    from napari_cropeq.run.export import export
 
     steps = export(result_of(job), job.output, job.tile, job.existing)
     for number, step in enumerate(steps):
@@ -473,7 +473,7 @@ class ScarceMemory:
 
 # -- outside -------------------------------------------------------------------------------------------
 
-PRELOADED = ["torch._dynamo", "napari_cropeq.volume.export", "napari_cropeq.formats.image", "napari_cropeq.cli"]
+PRELOADED = ["torch._dynamo", "napari_cropeq.run.export", "napari_cropeq.formats.image", "napari_cropeq.cli"]
 
 
 class Running:

@@ -21,10 +21,10 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.formats.find import find_images, is_result
 from napari_cropeq.formats.image import open_source
-from napari_cropeq.volume.batch import Batch, BatchSettings, summary
-from napari_cropeq.volume.export import export
-from napari_cropeq.volume.naming import FIELDS, Naming
-from napari_cropeq.volume.own_model import OwnTraining
+from napari_cropeq.run.batch import Batch, BatchSettings, summary
+from napari_cropeq.run.export import export
+from napari_cropeq.run.naming import FIELDS, Naming
+from napari_cropeq.run.train_to_file import OwnTraining
 
 RECIPE = Recipe(minutes=None, patches=32, filters=4)
 LARGE = textured_volume((10, 70, 72))
@@ -228,7 +228,7 @@ def test_a_defect_of_ours_does_not_stop_the_rest_either(tmp_path, monkeypatch):
 
 WRITING = [
     pytest.param("store.shards.sync_file", ".ome.zarr", "a_SR.partial.ome.zarr", id="tiles"),
-    pytest.param("volume.export.write_ome_tiff", ".ome.tif", "a_SR.ome.tif.partial", id="ome-tiff"),
+    pytest.param("run.export.write_ome_tiff", ".ome.tif", "a_SR.ome.tif.partial", id="ome-tiff"),
 ]
 
 

@@ -30,8 +30,8 @@ from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.formats.image import Source, open_source
+from napari_cropeq.run.export import export
 from napari_cropeq.store.unfinished import Unfinished
-from napari_cropeq.volume.export import export
 
 
 def processor() -> str:

@@ -25,7 +25,7 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.formats.image import open_source
-from napari_cropeq.volume.export import export
+from napari_cropeq.run.export import export
 
 STACK = textured_volume((10, 70, 72))
 TINY = ("--patches", "32", "--filters", "4", "--device", "cpu")

@@ -28,13 +28,13 @@ from napari_cropeq.errors import StoppedError
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.formats.paths import partial_of
+from napari_cropeq.run.batch import BatchSettings
+from napari_cropeq.run.distributed.client import Cluster
+from napari_cropeq.run.distributed.worker import Work, compute
+from napari_cropeq.run.export import export
+from napari_cropeq.run.train_to_file import OwnTraining
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.permit import Permit
-from napari_cropeq.volume.batch import BatchSettings
-from napari_cropeq.volume.cluster import Cluster
-from napari_cropeq.volume.cluster_work import Work, compute
-from napari_cropeq.volume.export import export
-from napari_cropeq.volume.own_model import OwnTraining
 
 distributed = pytest.importorskip("distributed")
 posix = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
@@ -236,7 +236,7 @@ def test_a_worker_that_would_give_other_bits_writes_none(stack, tmp_path):
 
 
 def test_no_scheduler(stack, tmp_path, monkeypatch):
-    monkeypatch.setattr("napari_cropeq.volume.cluster.WAIT_SECONDS", 0.5)
+    monkeypatch.setattr("napari_cropeq.run.distributed.client.WAIT_SECONDS", 0.5)
     with (
         Cluster(scheduler="tcp://127.0.0.1:9") as cluster,
         pytest.raises(OSError, match="Got no scheduler at tcp://12"),
@@ -263,7 +263,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_done(cluster, tmp_path):
         Bricks.__init__.__defaults__ = (cap,)
 
     def is_at(folder: str) -> bool:
-        from napari_cropeq.volume import cluster_work
+        from napari_cropeq.run.distributed import worker as cluster_work
 
         return cluster_work._kept is not None and cluster_work._kept[0].folder == folder
 

@@ -24,10 +24,10 @@ from napari_cropeq.core.predict import convert
 from napari_cropeq.formats import ome_tiff, pyramid
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.formats.paths import output_kind
+from napari_cropeq.run import export as exporting
+from napari_cropeq.run.export import ExportProgress, export
 from napari_cropeq.store import disk as store
 from napari_cropeq.store.memory import MemoryStore
-from napari_cropeq.volume import export as exporting
-from napari_cropeq.volume.export import ExportProgress, export
 
 FILES = [pytest.param(name, id=name[4:]) for name in ("out.ome.zarr", "out.ome.tif")]
 

@@ -48,9 +48,9 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.paths import partial_of, remove
+from napari_cropeq.run.export import export
 from napari_cropeq.store import disk as store
 from napari_cropeq.store.journal import Journal
-from napari_cropeq.volume.export import export
 from window import TIMEOUT, cells, dock, model_for
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")

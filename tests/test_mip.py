@@ -27,7 +27,7 @@ from napari_cropeq.evidence.projection_figure import bar_length, colored, draw_p
 from napari_cropeq.evidence.truth import Degraded
 from napari_cropeq.evidence.upscaling import cubic, cubic_box
 from napari_cropeq.formats.image import Source, acquisition_of, open_source
-from napari_cropeq.volume.export import export
+from napari_cropeq.run.export import export
 
 SIZES = {0: (2.5, 1.0, 1.0), 1: (1.0, 2.433, 1.0), 2: (1.0, 1.0, 4.0)}
 CHUNKS = {"zarr": (8, 16, 12), "pages": (1, 999, 999), "whole": (999, 999, 999)}

@@ -17,8 +17,8 @@ from napari_cropeq.core.geometry import Box
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.gui.session import Session
 from napari_cropeq.gui.viewport import view_of, view_signals
+from napari_cropeq.run.export import export
 from napari_cropeq.view import overview
-from napari_cropeq.volume.export import export
 from window import TIMEOUT, cells, dock, model_for, small
 
 SHAPE = (12, 72, 80)

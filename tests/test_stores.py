@@ -18,10 +18,10 @@ from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.paths import check_output, check_space, partial_of
+from napari_cropeq.run.export import export
 from napari_cropeq.store import disk as storing
 from napari_cropeq.store.disk import DiskStore, unfinished
 from napari_cropeq.store.journal import Journal
-from napari_cropeq.volume.export import export
 
 SHAPE = (12, 50, 70)
 

@@ -13,11 +13,11 @@ from napari_cropeq.core import predict
 from napari_cropeq.core.exactness import Exactness
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.tiles import divide
+from napari_cropeq.run.live import TileWorker
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import TileCache
 from napari_cropeq.view import overview
 from napari_cropeq.view.view import View
-from napari_cropeq.volume.worker import TileWorker
 
 SHAPE = (12, 50, 70)
 SR_SHAPE = (30, 50, 70)

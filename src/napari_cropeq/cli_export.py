@@ -15,10 +15,10 @@ from napari_cropeq.cli_train import add_recipe, recipe_of
 
 if TYPE_CHECKING:
     from napari_cropeq.core.model import Model
-    from napari_cropeq.volume.batch import BatchSettings, Item
-    from napari_cropeq.volume.cluster import Cluster
-    from napari_cropeq.volume.naming import Naming
-    from napari_cropeq.volume.own_model import OwnTraining
+    from napari_cropeq.run.batch import BatchSettings, Item
+    from napari_cropeq.run.distributed.client import Cluster
+    from napari_cropeq.run.naming import Naming
+    from napari_cropeq.run.train_to_file import OwnTraining
 
 __all__ = ["add_export"]
 
@@ -80,7 +80,7 @@ def _export(arguments: argparse.Namespace, show: Show, sentence: Callable[[BaseE
 def _run(arguments: argparse.Namespace, show: Show) -> list[Item]:
     """Work on all inputs, and return where each stands at the end."""
     from napari_cropeq.formats.find import find_images
-    from napari_cropeq.volume.batch import Batch
+    from napari_cropeq.run.batch import Batch
 
     inputs = find_images(arguments.input)
     naming = _naming(arguments, len(inputs))
@@ -102,7 +102,7 @@ def _run(arguments: argparse.Namespace, show: Show) -> list[Item]:
 def _naming(arguments: argparse.Namespace, inputs: int) -> Naming:
     """Return what results are called: as the output says, or as the pattern makes it in a folder."""
     from napari_cropeq.formats.paths import output_kind
-    from napari_cropeq.volume.naming import PATTERN, Naming
+    from napari_cropeq.run.naming import PATTERN, Naming
 
     output = Path(arguments.output)
     if _is_folder(arguments.output):
@@ -118,7 +118,7 @@ def _naming(arguments: argparse.Namespace, inputs: int) -> Naming:
 
 
 def _settings(arguments: argparse.Namespace) -> BatchSettings:
-    from napari_cropeq.volume.batch import BatchSettings
+    from napari_cropeq.run.batch import BatchSettings
 
     size = tuple(arguments.voxel_size) if arguments.voxel_size else None
     planes, dtype, tile, device = arguments.planes, arguments.dtype, arguments.tile, arguments.device
@@ -150,7 +150,7 @@ def _cluster(arguments: argparse.Namespace) -> Cluster | None:
     """Return where tiles are computed, if not here."""
     if arguments.workers is None and arguments.scheduler is None:
         return None
-    from napari_cropeq.volume.cluster import Cluster
+    from napari_cropeq.run.distributed.client import Cluster
 
     if arguments.workers is not None and arguments.scheduler is not None:
         raise ValueError("Got --workers and --scheduler, expected one of the two: choose one.")
@@ -160,7 +160,7 @@ def _cluster(arguments: argparse.Namespace) -> Cluster | None:
 def _model(arguments: argparse.Namespace) -> Model | OwnTraining:
     """Return the model for all, or how each input is trained on."""
     from napari_cropeq.core.model import Model
-    from napari_cropeq.volume.own_model import OwnTraining
+    from napari_cropeq.run.train_to_file import OwnTraining
 
     if arguments.train:
         recipe = recipe_of(arguments, None)
@@ -208,7 +208,7 @@ def _tell(items: Sequence[Item], sentence: Callable[[BaseException], str]) -> No
     from rich.console import Console
     from rich.table import Table
 
-    from napari_cropeq.volume.batch import summary
+    from napari_cropeq.run.batch import summary
 
     if len(items) == 1:
         anew = _anew(items[0])
@@ -243,7 +243,7 @@ def _row(item: Item, sentence: Callable[[BaseException], str]) -> tuple[str, ...
 
 
 def _anew(item: Item) -> str:
-    from napari_cropeq.volume.export import mended
+    from napari_cropeq.run.export import mended
 
     return mended(item.facts.get("damaged", 0))
 

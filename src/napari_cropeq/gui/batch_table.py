@@ -10,7 +10,7 @@ from qtpy.QtGui import QBrush, QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_cropeq.gui.jobs import sentence
-from napari_cropeq.volume.batch import Item
+from napari_cropeq.run.batch import Item
 
 __all__ = ["BatchTable"]
 

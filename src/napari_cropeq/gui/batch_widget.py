@@ -25,9 +25,9 @@ from napari_cropeq.gui.panel import Panel
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.result_panel import PLANES
 from napari_cropeq.gui.throttle import Throttle
-from napari_cropeq.volume.batch import Batch, BatchProgress, BatchSettings, Item, summary
-from napari_cropeq.volume.naming import FIELDS, PATTERN, Naming, stem_of
-from napari_cropeq.volume.own_model import OwnTraining
+from napari_cropeq.run.batch import Batch, BatchProgress, BatchSettings, Item, summary
+from napari_cropeq.run.naming import FIELDS, PATTERN, Naming, stem_of
+from napari_cropeq.run.train_to_file import OwnTraining
 
 __all__ = ["BatchWidget"]
 

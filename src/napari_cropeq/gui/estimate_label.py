@@ -17,7 +17,7 @@ from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.gui.layers import source_key, source_of
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.run_clock import in_words
-from napari_cropeq.volume.estimate import Estimate
+from napari_cropeq.run.estimate import Estimate
 
 __all__ = ["EstimateLabel"]
 

@@ -20,10 +20,10 @@ from napari_cropeq.gui.box_layer import BoxLayer
 from napari_cropeq.gui.jobs import Job, sentence
 from napari_cropeq.gui.layers import appearance, result_transform, source_key, source_of
 from napari_cropeq.gui.viewport import box_view, view_of, view_signals
+from napari_cropeq.run.live import TileWorker
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import TileCache
 from napari_cropeq.view.view import View
-from napari_cropeq.volume.worker import TileWorker
 
 __all__ = ["Result", "result_key"]
 

@@ -25,9 +25,9 @@ from napari_cropeq.gui.unfinished_layer import (
     unfinished_in,
     unfinished_layers,
 )
+from napari_cropeq.run.export import ExportProgress, export, mended
 from napari_cropeq.store.disk import unfinished
 from napari_cropeq.store.unfinished import Unfinished
-from napari_cropeq.volume.export import ExportProgress, export, mended
 
 __all__ = ["VolumeWidget"]
 

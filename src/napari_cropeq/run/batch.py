@@ -19,12 +19,12 @@ from napari_cropeq.core.model import SUFFIX, Model
 from napari_cropeq.core.predict import plane_axes
 from napari_cropeq.formats.image import Source, acquisition_of, open_source
 from napari_cropeq.formats.paths import EXISTING, check_output
+from napari_cropeq.run.distributed.client import Cluster
+from napari_cropeq.run.export import export
+from napari_cropeq.run.naming import Naming, check_different
+from napari_cropeq.run.partition import Share
+from napari_cropeq.run.train_to_file import OwnModel, OwnTraining, check_own_model, is_training_unfinished
 from napari_cropeq.store.disk import unfinished
-from napari_cropeq.volume.cluster import Cluster
-from napari_cropeq.volume.export import export
-from napari_cropeq.volume.naming import Naming, check_different
-from napari_cropeq.volume.own_model import OwnModel, OwnTraining, check_own_model, is_training_unfinished
-from napari_cropeq.volume.share import Share
 
 __all__ = ["STATUSES", "Batch", "BatchProgress", "BatchSettings", "Item", "summary"]
 

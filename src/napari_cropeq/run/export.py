@@ -18,12 +18,12 @@ from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
 from napari_cropeq.formats.paths import check_output, output_kind, remove, replace_folder
+from napari_cropeq.run.distributed.client import Cluster
+from napari_cropeq.run.distributed.run import spread
+from napari_cropeq.run.distributed.worker import check_source
+from napari_cropeq.run.partition import Share
 from napari_cropeq.store.disk import DiskStore, sweep, telling, unfinished
 from napari_cropeq.store.protocol import TileStore
-from napari_cropeq.volume.cluster import Cluster
-from napari_cropeq.volume.cluster_work import check_source
-from napari_cropeq.volume.share import Share
-from napari_cropeq.volume.spread import spread
 
 __all__ = ["ExportProgress", "complete", "export", "failure_of", "mended"]
 

@@ -11,10 +11,10 @@ from napari_cropeq.compute.read_ahead import ReadAhead
 from napari_cropeq.compute.reuse import Reuse
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
+from napari_cropeq.run.export import failure_of
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import MemoryStore
 from napari_cropeq.store.protocol import TileStore
-from napari_cropeq.volume.export import failure_of
 
 __all__ = ["WholeRun"]
 

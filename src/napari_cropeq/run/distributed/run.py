@@ -11,9 +11,9 @@ from napari_cropeq.compute.events import Done, Failed, Filled
 from napari_cropeq.compute.fill import Failures, Group, groups
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.errors import StoppedError
+from napari_cropeq.run.distributed.client import Cluster
+from napari_cropeq.run.distributed.worker import Outcome, Work, compute
 from napari_cropeq.store.disk import DiskStore, told
-from napari_cropeq.volume.cluster import Cluster
-from napari_cropeq.volume.cluster_work import Outcome, Work, compute
 
 __all__ = ["spread"]
 

@@ -15,13 +15,13 @@ from napari_cropeq.compute.scheduler import Scheduler, Wish
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.allocator import give_freed_memory_back
 from napari_cropeq.core.geometry import Box, IntTriple, Lead
+from napari_cropeq.run.whole_run import WholeRun
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import MemoryStore, TileCache
 from napari_cropeq.store.protocol import TileStore, covers
 from napari_cropeq.view.in_view import InView
 from napari_cropeq.view.lazy import LazyView
 from napari_cropeq.view.view import View, nearest_first
-from napari_cropeq.volume.whole_run import WholeRun
 
 __all__ = ["TileWorker"]
 

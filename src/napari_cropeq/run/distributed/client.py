@@ -119,7 +119,7 @@ class Cluster:
                 memory_limit=0,  # what takes memory is the network, which distributed cannot move elsewhere
                 dashboard_address=None,
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # else port 8787 is taken
-                preload=["napari_cropeq.volume.cluster_work"],
+                preload=["napari_cropeq.run.distributed.worker"],
                 silence_logs=logging.CRITICAL,
             )
         try:

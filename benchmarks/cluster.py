@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.evidence.machine import describe_machine, load_average
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.export import export
-from napari_cropeq.volume.machine import describe_machine, load_average
 from volume import ROOT, result_of, write_source
 
 TILE = 128

@@ -39,11 +39,11 @@ from scipy import ndimage
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.training.training import Recipe, Training
-from napari_cropeq.evidence.score import score
-from napari_cropeq.evidence.truth import Degraded, degrade
-from napari_cropeq.evidence.upscaling import INTERPOLATIONS
+from napari_cropeq.evidence.evaluate.score import score
+from napari_cropeq.evidence.evaluate.truth import Degraded, degrade
+from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
+from napari_cropeq.evidence.machine import describe_machine, load_average
 from napari_cropeq.formats.image import open_source
-from napari_cropeq.volume.machine import describe_machine, load_average
 
 ROOT = Path(__file__).resolve().parents[1]
 VOLUME = "mri_t1_isotropic_1mm.nii.gz"

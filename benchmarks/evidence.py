@@ -21,12 +21,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from napari_cropeq.evidence import network_table, verification_page
-from napari_cropeq.evidence.cell import methods
-from napari_cropeq.evidence.evaluation_table import NONE, TABLE, decibels, gain_of, markdown, result_rows
+from napari_cropeq.evidence import network_table
+from napari_cropeq.evidence.evaluate.experiment import methods
+from napari_cropeq.evidence.evaluate.seeds import spread_table
+from napari_cropeq.evidence.evaluate.table import NONE, TABLE, decibels, gain_of, markdown, result_rows
+from napari_cropeq.evidence.machine import describe_machine, load_average
 from napari_cropeq.evidence.records import write_json
-from napari_cropeq.evidence.spread import spread_table
-from napari_cropeq.volume.machine import describe_machine, load_average
+from napari_cropeq.evidence.verify import page as verification_page
 from training import ROOT, VOLUMES, copy_cells, find_data
 
 RESULTS = ROOT / "benchmarks" / "results"

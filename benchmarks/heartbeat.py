@@ -22,7 +22,7 @@ import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_cropeq.volume.machine import describe_machine, load_average
+from napari_cropeq.evidence.machine import describe_machine, load_average
 
 ROOT = Path(__file__).resolve().parents[1]
 BEAT = 0.010

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 from napari_cropeq.core.training.config import Recipe
-from napari_cropeq.evidence.cell import Cell
-from napari_cropeq.evidence.evaluation import Evaluation
-from napari_cropeq.evidence.evaluation_table import decibels, markdown
+from napari_cropeq.evidence.evaluate.evaluation import Evaluation
+from napari_cropeq.evidence.evaluate.experiment import Cell
+from napari_cropeq.evidence.evaluate.table import decibels, markdown
+from napari_cropeq.evidence.evaluate.truth import Truth
 from napari_cropeq.evidence.records import write_json
-from napari_cropeq.evidence.truth import Truth
 from napari_cropeq.formats.image import open_source
 from training import ROOT, VOLUMES, find_data
 

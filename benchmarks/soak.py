@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from napari_cropeq.volume.machine import describe_machine, load_average
+from napari_cropeq.evidence.machine import describe_machine, load_average
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

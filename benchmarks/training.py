@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from napari_cropeq.evidence.cell import Cell
-from napari_cropeq.evidence.evaluation import Evaluation, EvaluationProgress
-from napari_cropeq.evidence.evaluation_table import NONE, decibels, gain_of, markdown
+from napari_cropeq.evidence.evaluate.evaluation import Evaluation, EvaluationProgress
+from napari_cropeq.evidence.evaluate.experiment import Cell
+from napari_cropeq.evidence.evaluate.table import NONE, decibels, gain_of, markdown
+from napari_cropeq.evidence.evaluate.truth import Truth
+from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
 from napari_cropeq.evidence.records import CELLS, read_results, write_json
-from napari_cropeq.evidence.truth import Truth
-from napari_cropeq.evidence.upscaling import INTERPOLATIONS
 from napari_cropeq.formats.image import open_source
 
 ROOT = Path(__file__).resolve().parents[1]

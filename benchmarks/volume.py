@@ -30,10 +30,10 @@ import zarr
 
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
+from napari_cropeq.evidence.machine import describe_machine, load_average
 from napari_cropeq.formats.image import Source, open_source
 from napari_cropeq.run.export import export
 from napari_cropeq.store.disk import BULK
-from napari_cropeq.volume.machine import describe_machine, load_average
 
 ROOT = Path(__file__).resolve().parents[1]
 BRAIN = "mouse_brain_2ch_5x2x2um.ome.tif"

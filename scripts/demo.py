@@ -23,8 +23,8 @@ from qtpy.QtWidgets import QApplication
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.evidence.evaluate.metrics import psnr
-from napari_cropeq.evidence.slices import Slices, middle
-from napari_cropeq.evidence.tile_check import TileCheck
+from napari_cropeq.evidence.verify.slices import Slices, middle
+from napari_cropeq.evidence.verify.tile_check import TileCheck
 from napari_cropeq.formats.image import open_source
 
 PLUGIN = "napari-cropeq"

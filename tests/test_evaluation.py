@@ -26,15 +26,15 @@ from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.training.training import Recipe
-from napari_cropeq.evidence import score as scoring
-from napari_cropeq.evidence.cell import Cell, methods
 from napari_cropeq.evidence.evaluate import metrics
-from napari_cropeq.evidence.evaluation import Evaluation
-from napari_cropeq.evidence.evaluation_table import gain_of, result_table
+from napari_cropeq.evidence.evaluate import score as scoring
+from napari_cropeq.evidence.evaluate.evaluation import Evaluation
+from napari_cropeq.evidence.evaluate.experiment import Cell, methods
+from napari_cropeq.evidence.evaluate.score import score
+from napari_cropeq.evidence.evaluate.table import gain_of, result_table
+from napari_cropeq.evidence.evaluate.truth import Truth, degrade
+from napari_cropeq.evidence.evaluate.upscaling import Refinement, cubic, quintic
 from napari_cropeq.evidence.records import read_results, write_json
-from napari_cropeq.evidence.score import score
-from napari_cropeq.evidence.truth import Truth, degrade
-from napari_cropeq.evidence.upscaling import Refinement, cubic, quintic
 
 SPOTS = blobs((48, 72, 80))
 TINY = {"patches": 32, "overrides": {"filters": 4, "validation": 4}, "device": "cpu"}
@@ -86,7 +86,7 @@ def test_degradation_is_that_of_the_other_tests():
 
 def test_degrading_in_parts_changes_nothing(monkeypatch):
     whole = degrade(SPOTS, 1, 2.5).source
-    monkeypatch.setattr("napari_cropeq.evidence.truth.BLOCK", 5 * 72 * 80)
+    monkeypatch.setattr("napari_cropeq.evidence.evaluate.truth.BLOCK", 5 * 72 * 80)
     assert np.allclose(degrade(SPOTS, 1, 2.5).source, whole, atol=1e-6)
 
 

@@ -21,11 +21,11 @@ from napari_cropeq.cli import main
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.tiles import pick
-from napari_cropeq.evidence import projection as projecting
-from napari_cropeq.evidence.projection import Projection, Zoom, block_size, limits_of
-from napari_cropeq.evidence.projection_figure import bar_length, colored, draw_projection
-from napari_cropeq.evidence.truth import Degraded
-from napari_cropeq.evidence.upscaling import cubic, cubic_box
+from napari_cropeq.evidence.evaluate.truth import Degraded
+from napari_cropeq.evidence.evaluate.upscaling import cubic, cubic_box
+from napari_cropeq.evidence.mip import projection as projecting
+from napari_cropeq.evidence.mip.figure import bar_length, colored, draw_projection
+from napari_cropeq.evidence.mip.projection import Projection, Zoom, block_size, limits_of
 from napari_cropeq.formats.image import Source, acquisition_of, open_source
 from napari_cropeq.run.export import export
 

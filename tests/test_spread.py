@@ -15,14 +15,14 @@ from conftest import blobs, random_network
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import NETWORKS
-from napari_cropeq.evidence.cell import Cell
-from napari_cropeq.evidence.evaluation import Evaluation
-from napari_cropeq.evidence.evaluation_figures import PALETTE, draw_planes, draw_scores
-from napari_cropeq.evidence.evaluation_table import labels
-from napari_cropeq.evidence.middle_plane import middle_planes
-from napari_cropeq.evidence.spread import Spread, spread_rows, summarise
-from napari_cropeq.evidence.truth import Truth, degrade
-from napari_cropeq.evidence.upscaling import Refinement, cubic, quintic
+from napari_cropeq.evidence.evaluate.evaluation import Evaluation
+from napari_cropeq.evidence.evaluate.experiment import Cell
+from napari_cropeq.evidence.evaluate.figures import PALETTE, draw_planes, draw_scores
+from napari_cropeq.evidence.evaluate.middle_plane import middle_planes
+from napari_cropeq.evidence.evaluate.seeds import Spread, spread_rows, summarise
+from napari_cropeq.evidence.evaluate.table import labels
+from napari_cropeq.evidence.evaluate.truth import Truth, degrade
+from napari_cropeq.evidence.evaluate.upscaling import Refinement, cubic, quintic
 
 VALUES = [
     pytest.param([31.25], id="one"),
@@ -218,7 +218,7 @@ TINY = {"patches": 16, "overrides": {"filters": 4, "blocks": 2, "validation": 4}
 @pytest.mark.parametrize("side", [256, 33])
 @pytest.mark.parametrize("axis", [0, 2], ids="zx")
 def test_the_middle_plane_is_that_of_the_results(tmp_path, monkeypatch, axis, side):
-    monkeypatch.setattr("napari_cropeq.evidence.middle_plane.SIDE", side)
+    monkeypatch.setattr("napari_cropeq.evidence.evaluate.middle_plane.SIDE", side)
     shape = [70, 66, 68]
     shape[axis] = 41
     truth, factor = Truth("spots", blobs(shape)), 2.5

@@ -20,9 +20,9 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.evidence.page import Page
-from napari_cropeq.evidence.slices import Slices, agreement, middle
-from napari_cropeq.evidence.verification import Row, tiles_for
-from napari_cropeq.evidence.verification_figures import mismatch
+from napari_cropeq.evidence.verify.figures import mismatch
+from napari_cropeq.evidence.verify.slices import Slices, agreement, middle
+from napari_cropeq.evidence.verify.verification import Row, tiles_for
 
 STACK = textured_volume((16, 66, 80))
 
@@ -216,7 +216,7 @@ def test_the_same_again_computes_nothing(tmp_path, monkeypatch, capsys):
     first = json.loads(capsys.readouterr().out)
     monkeypatch.setattr(Slices, "tiled", None)
     monkeypatch.setattr(Slices, "whole", None)
-    monkeypatch.setattr("napari_cropeq.evidence.baseline.Training", None)
+    monkeypatch.setattr("napari_cropeq.evidence.verify.baseline.Training", None)
     call(*words)
     again = json.loads(capsys.readouterr().out)
     assert again["rows"] == first["rows"]

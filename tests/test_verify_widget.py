@@ -9,7 +9,7 @@ from conftest import random_network, work_threads
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.evidence.slices import Slices
+from napari_cropeq.evidence.verify.slices import Slices
 from window import TIMEOUT, cells, dock, model_for
 
 SHAPE = (12, 72, 80)
@@ -94,7 +94,7 @@ def test_a_padded_network_is_trained_once_and_kept(viewer, qtbot, preferences_fi
     panel.minutes.value = 0.05
     checked(qtbot, panel, "against_padded")
     assert panel.found.slices.kind == "padded"
-    monkeypatch.setattr("napari_cropeq.evidence.baseline.Training", None)
+    monkeypatch.setattr("napari_cropeq.evidence.verify.baseline.Training", None)
     checked(qtbot, panel, "against_padded")
 
 

@@ -141,9 +141,9 @@ def _info(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _networks(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.core.network import NETWORKS
-    from napari_cropeq.evidence.evaluation_table import markdown
+    from napari_cropeq.evidence.evaluate.table import markdown
+    from napari_cropeq.evidence.machine import describe_machine
     from napari_cropeq.evidence.network_table import HEADER, cells, network_facts
-    from napari_cropeq.volume.machine import describe_machine
 
     facts, machine = [], describe_machine()
     with _progress() as update:

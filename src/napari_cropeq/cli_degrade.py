@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_cropeq.evidence.truth import Degraded, Truth
+    from napari_cropeq.evidence.evaluate.truth import Degraded, Truth
     from napari_cropeq.formats.image_info import ImageInfo
 
 __all__ = ["add_degrade"]
@@ -34,7 +34,7 @@ def add_degrade(commands: Any) -> argparse.ArgumentParser:
 def _degrade(arguments: argparse.Namespace) -> dict[str, Any]:
     import dask.array as da
 
-    from napari_cropeq.evidence.truth import Truth, acquisition_for, degrade
+    from napari_cropeq.evidence.evaluate.truth import Truth, acquisition_for, degrade
     from napari_cropeq.formats.image import open_source
     from napari_cropeq.formats.paths import check_output
     from napari_cropeq.formats.write import write_image

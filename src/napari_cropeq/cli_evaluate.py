@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_cropeq.evidence.cell import Cell
-    from napari_cropeq.evidence.evaluation import Evaluation
-    from napari_cropeq.evidence.truth import Truth
+    from napari_cropeq.evidence.evaluate.evaluation import Evaluation
+    from napari_cropeq.evidence.evaluate.experiment import Cell
+    from napari_cropeq.evidence.evaluate.truth import Truth
 
 __all__ = ["add_evaluate"]
 
@@ -74,12 +74,12 @@ def _names(text: str) -> list[str]:
 
 
 def _evaluate(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
-    from napari_cropeq.evidence.cell import check_method
-    from napari_cropeq.evidence.evaluation import Evaluation
-    from napari_cropeq.evidence.evaluation_page import cuts, write_page
-    from napari_cropeq.evidence.evaluation_table import result_table
+    from napari_cropeq.evidence.evaluate.evaluation import Evaluation
+    from napari_cropeq.evidence.evaluate.experiment import check_method
+    from napari_cropeq.evidence.evaluate.page import cuts, write_page
+    from napari_cropeq.evidence.evaluate.seeds import spread_table
+    from napari_cropeq.evidence.evaluate.table import result_table
     from napari_cropeq.evidence.records import read_results
-    from napari_cropeq.evidence.spread import spread_table
 
     for method in arguments.methods:
         check_method(method)
@@ -115,8 +115,8 @@ def _evaluate(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
 
 def _write(evaluation: Evaluation) -> dict[str, Any]:
     """Write all cells of the folder, and how those of this command spread over volumes, which is returned."""
+    from napari_cropeq.evidence.evaluate.seeds import summarise
     from napari_cropeq.evidence.records import read_results, write_json
-    from napari_cropeq.evidence.spread import summarise
 
     folder = evaluation.folder.parent
     found = read_results(folder)
@@ -127,7 +127,7 @@ def _write(evaluation: Evaluation) -> dict[str, Any]:
 
 def _truths(arguments: argparse.Namespace, show: Show) -> tuple[list[Truth], list[str]]:
     """Return the volumes, read, and what is to be said of how they were named."""
-    from napari_cropeq.evidence.cohort import Cohort
+    from napari_cropeq.evidence.evaluate.test_set import Cohort
 
     cohort = Cohort(arguments.truth, arguments.channel, arguments.time)
     with show() as update:
@@ -142,8 +142,8 @@ def _cells(arguments: argparse.Namespace, truths: Sequence[Truth]) -> list[Cell]
     All of a factor come before the next: first what is quick, of all volumes, then for each budget the networks, volume
     by volume, so that a stopped run has compared its methods on the same volumes.
     """
-    from napari_cropeq.evidence.cell import Cell
-    from napari_cropeq.evidence.upscaling import INTERPOLATIONS
+    from napari_cropeq.evidence.evaluate.experiment import Cell
+    from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
 
     common = {"fwhm": arguments.fwhm, "axis": "zyx".index(arguments.axis), "rim": arguments.rim}
     training = {"overrides": _settings(arguments), "seed": arguments.seed}
@@ -164,7 +164,7 @@ def _cells(arguments: argparse.Namespace, truths: Sequence[Truth]) -> list[Cell]
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what is set otherwise than by default: by the preset, then one by one."""
     from napari_cropeq.core.training.config import PRESETS, Recipe
-    from napari_cropeq.evidence.cell import FIXED
+    from napari_cropeq.evidence.evaluate.experiment import FIXED
 
     preset = {name: value for name, value in PRESETS[arguments.preset].items() if name not in FIXED}
     return preset | Recipe.parse(arguments.set)

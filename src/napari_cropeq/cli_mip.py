@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_cropeq.evidence.projection import Projection
+    from napari_cropeq.evidence.mip.projection import Projection
 
 __all__ = ["add_mip"]
 
@@ -52,8 +52,8 @@ def _numbers(text: str) -> list[int]:
 
 
 def _mip(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
+    from napari_cropeq.evidence.mip.figure import DPI, draw_projection
     from napari_cropeq.evidence.picture import check_picture, write_picture
-    from napari_cropeq.evidence.projection_figure import DPI, draw_projection
     from napari_cropeq.evidence.records import write_json
 
     output = arguments.output.expanduser()
@@ -74,8 +74,8 @@ def _mip(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
 
 
 def _projection(arguments: argparse.Namespace) -> Projection:
-    from napari_cropeq.evidence.pair import open_complete
-    from napari_cropeq.evidence.projection import Projection, Zoom
+    from napari_cropeq.evidence.mip.inputs import open_complete
+    from napari_cropeq.evidence.mip.projection import Projection, Zoom
 
     result, source = open_complete(arguments.result), open_complete(arguments.source)
     projection = Projection(

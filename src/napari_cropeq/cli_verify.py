@@ -55,10 +55,10 @@ def _sides(text: str) -> list[int]:
 
 def _verify(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     from napari_cropeq.core.model import Model
-    from napari_cropeq.evidence.evaluation_table import markdown
-    from napari_cropeq.evidence.slices import Slices, middle
-    from napari_cropeq.evidence.verification import Verification, tiles_for
-    from napari_cropeq.evidence.verification_page import HEADER, cells, conclusion, write_page
+    from napari_cropeq.evidence.evaluate.table import markdown
+    from napari_cropeq.evidence.verify.page import HEADER, cells, conclusion, write_page
+    from napari_cropeq.evidence.verify.slices import Slices, middle
+    from napari_cropeq.evidence.verify.verification import Verification, tiles_for
     from napari_cropeq.formats.image import open_source
 
     source = open_source(arguments.input)
@@ -104,7 +104,7 @@ def _fitting(tiles: list[int], sides: list[int]) -> list[int]:
 
 def _baseline(arguments: argparse.Namespace, source: Source, model: Model, update: Callable[..., None]) -> Model:
     """Return the zero-padded network to compare with: read, or trained on the volume."""
-    from napari_cropeq.evidence.baseline import Baseline, load_baseline
+    from napari_cropeq.evidence.verify.baseline import Baseline, load_baseline
 
     if arguments.against != "padded":
         return load_baseline(Path(arguments.against))

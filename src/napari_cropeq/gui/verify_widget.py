@@ -12,9 +12,9 @@ from napari.layers import Image
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import plane_axes
-from napari_cropeq.evidence.baseline import Baseline, load_baseline
-from napari_cropeq.evidence.slices import Slices
-from napari_cropeq.evidence.tile_check import TileCheck, TilesFound
+from napari_cropeq.evidence.verify.baseline import Baseline, load_baseline
+from napari_cropeq.evidence.verify.slices import Slices
+from napari_cropeq.evidence.verify.tile_check import TileCheck, TilesFound
 from napari_cropeq.formats.image import Source, acquisition_of
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers import check_layer, source_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.evidence.slices import Agreement, Assembly, Slices, Voxels, agreement
+from napari_cropeq.evidence.verify.slices import Agreement, Assembly, Slices, Voxels, agreement
 
 __all__ = ["TileCheck", "TilesFound"]
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from napari_cropeq.core.geometry import AXIS_NAMES, Box
 from napari_cropeq.core.whole_file import whole_file
+from napari_cropeq.evidence.machine import describe_machine
 from napari_cropeq.evidence.records import CELLS, check_folder, write_json
-from napari_cropeq.evidence.slices import Assembly, Slices, Voxels, agreement
-from napari_cropeq.volume.machine import describe_machine
+from napari_cropeq.evidence.verify.slices import Assembly, Slices, Voxels, agreement
 
 __all__ = ["TILES", "Row", "Verification", "VerificationProgress", "tiles_for"]
 

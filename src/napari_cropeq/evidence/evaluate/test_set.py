@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from napari_cropeq.evidence.truth import Truth
+from napari_cropeq.evidence.evaluate.truth import Truth
 from napari_cropeq.formats.find import find_images
 from napari_cropeq.formats.image import open_source
 

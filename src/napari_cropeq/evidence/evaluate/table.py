@@ -75,7 +75,7 @@ def result_table(results: Sequence[Mapping[str, Any]], among: Sequence[Mapping[s
     Parameters
     ----------
     results : sequence
-        As :class:`napari_cropeq.evidence.evaluation.Evaluation` gives them.
+        As :class:`napari_cropeq.evidence.evaluate.evaluation.Evaluation` gives them.
     among : sequence, optional
         Where to look for the quintic interpolations; ``results`` by default.
     """

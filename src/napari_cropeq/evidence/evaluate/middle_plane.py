@@ -13,11 +13,11 @@ import numpy.typing as npt
 from napari_cropeq.core.geometry import Box, IntTriple
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import plane_axes
-from napari_cropeq.evidence.cell import Cell
-from napari_cropeq.evidence.evaluation import Evaluation
-from napari_cropeq.evidence.slices import middle
-from napari_cropeq.evidence.truth import Truth
-from napari_cropeq.evidence.upscaling import INTERPOLATIONS, Refinement
+from napari_cropeq.evidence.evaluate.evaluation import Evaluation
+from napari_cropeq.evidence.evaluate.experiment import Cell
+from napari_cropeq.evidence.evaluate.truth import Truth
+from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS, Refinement
+from napari_cropeq.evidence.verify.slices import middle
 
 __all__ = ["SIDE", "MiddlePlane", "Restored", "middle_planes"]
 

@@ -17,10 +17,10 @@ from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, Acquisition, Int
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.predict import choose_device, plane_axes
 from napari_cropeq.core.training.training import Recipe, Training
+from napari_cropeq.evidence.evaluate.score import RIM, check_range, inside
+from napari_cropeq.evidence.evaluate.truth import Truth, acquisition_for
+from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
 from napari_cropeq.evidence.records import Result
-from napari_cropeq.evidence.score import RIM, check_range, inside
-from napari_cropeq.evidence.truth import Truth, acquisition_for
-from napari_cropeq.evidence.upscaling import INTERPOLATIONS
 
 __all__ = ["FIXED", "Cell", "check_method", "methods"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_cropeq.evidence.evaluation_table import NONE, base_of, budget_of, markdown
+from napari_cropeq.evidence.evaluate.table import NONE, base_of, budget_of, markdown
 
 __all__ = ["HEADER", "MEASURES", "PAIR", "Spread", "spread_rows", "spread_table", "summarise"]
 
@@ -76,8 +76,8 @@ def summarise(results: Iterable[Result], among: Iterable[Result] | None = None) 
     Parameters
     ----------
     results : iterable
-        As :class:`napari_cropeq.evidence.evaluation.Evaluation` gives them. Those whose keys differ in more than the
-        volume are kept apart; a volume is known by its checksum, and counts once.
+        As :class:`napari_cropeq.evidence.evaluate.evaluation.Evaluation` gives them. Those whose keys
+        differ in more than the volume are kept apart; a volume is known by its checksum, and counts once.
     among : iterable, optional
         Where to look for the quintic interpolations; ``results`` by default.
 

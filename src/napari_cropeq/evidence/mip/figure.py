@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from napari_cropeq.core.geometry import AXIS_NAMES
-from napari_cropeq.evidence.projection import Image, Projection
+from napari_cropeq.evidence.mip.projection import Image, Projection
 from napari_cropeq.formats.metadata import PIXEL
 from napari_cropeq.formats.ome_tiff import UNITS
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from napari_cropeq.evidence.picture import write_picture
-from napari_cropeq.evidence.slices import Voxels
-from napari_cropeq.evidence.verification import Row
+from napari_cropeq.evidence.verify.slices import Voxels
+from napari_cropeq.evidence.verify.verification import Row
 
 __all__ = ["draw_differences", "draw_mismatch", "draw_profiles"]
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from napari_cropeq.evidence.page import Page
-from napari_cropeq.evidence.verification import Verification
-from napari_cropeq.evidence.verification_figures import draw_differences, draw_mismatch, draw_profiles
+from napari_cropeq.evidence.verify.figures import draw_differences, draw_mismatch, draw_profiles
+from napari_cropeq.evidence.verify.verification import Verification
 
 __all__ = ["HEADER", "cells", "conclusion", "write_page"]
 

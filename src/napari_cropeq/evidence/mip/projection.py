@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from napari_cropeq.core.geometry import AXIS_NAMES, Box, IntTriple, int_triple
 from napari_cropeq.core.normalisation import check_finite
-from napari_cropeq.evidence.pair import channel_name, check_grid, check_voxels, chosen_channels
-from napari_cropeq.evidence.upscaling import cubic_box
+from napari_cropeq.evidence.evaluate.upscaling import cubic_box
+from napari_cropeq.evidence.machine import describe_machine
+from napari_cropeq.evidence.mip.inputs import channel_name, check_grid, check_voxels, chosen_channels
 from napari_cropeq.formats.chunk_cache import CAP, Bricks
 from napari_cropeq.formats.image import Source, acquisition_of
-from napari_cropeq.volume.machine import describe_machine
 
 __all__ = ["Projection", "Zoom"]
 

@@ -12,11 +12,11 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from napari_cropeq.evidence.cell import methods
-from napari_cropeq.evidence.evaluation_table import budget_of
-from napari_cropeq.evidence.middle_plane import MiddlePlane, Restored
+from napari_cropeq.evidence.evaluate.experiment import methods
+from napari_cropeq.evidence.evaluate.middle_plane import MiddlePlane, Restored
+from napari_cropeq.evidence.evaluate.seeds import MEASURES
+from napari_cropeq.evidence.evaluate.table import budget_of
 from napari_cropeq.evidence.picture import write_picture
-from napari_cropeq.evidence.spread import MEASURES
 
 __all__ = ["draw_planes", "draw_scores"]
 
@@ -39,7 +39,8 @@ def draw_scores(results: Sequence[Result], measure: str, path: Path) -> None:
     Parameters
     ----------
     results : sequence
-        As :class:`napari_cropeq.evidence.evaluation.Evaluation` gives them; those without a finite score are left out.
+        As :class:`napari_cropeq.evidence.evaluate.evaluation.Evaluation` gives them; those without a
+        finite score are left out.
     measure : str
         ``psnr`` or ``ssim``.
     path : Path

@@ -19,7 +19,7 @@ from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.predict import Predictor, choose_device, plane_axes
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
 from napari_cropeq.core.tiles import divide, pick, read_box
-from napari_cropeq.evidence.truth import Degraded, along
+from napari_cropeq.evidence.evaluate.truth import Degraded, along
 
 __all__ = ["INTERPOLATIONS", "Refinement", "cubic", "cubic_box", "quintic"]
 

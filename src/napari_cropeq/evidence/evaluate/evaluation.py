@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cropeq.core.training.training import Training
-from napari_cropeq.evidence.cell import Cell, check_method
-from napari_cropeq.evidence.cohort import joined
+from napari_cropeq.evidence.evaluate.experiment import Cell, check_method
+from napari_cropeq.evidence.evaluate.score import score
+from napari_cropeq.evidence.evaluate.test_set import joined
+from napari_cropeq.evidence.evaluate.truth import Degraded, degrade
+from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS, Refinement
+from napari_cropeq.evidence.machine import describe_machine, load_average
 from napari_cropeq.evidence.records import CELLS, FORMAT, Result, check_folder, read_result, write_json
-from napari_cropeq.evidence.score import score
-from napari_cropeq.evidence.truth import Degraded, degrade
-from napari_cropeq.evidence.upscaling import INTERPOLATIONS, Refinement
-from napari_cropeq.volume.machine import describe_machine, load_average
 
 __all__ = ["Evaluation", "EvaluationProgress"]
 

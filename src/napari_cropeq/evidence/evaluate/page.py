@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from napari_cropeq.core.geometry import AXIS_NAMES
-from napari_cropeq.evidence.evaluation import Evaluation
-from napari_cropeq.evidence.evaluation_figures import draw_planes, draw_scores
-from napari_cropeq.evidence.evaluation_table import NONE, TABLE, budget_of, labels, result_rows
-from napari_cropeq.evidence.middle_plane import SIDE, middle_planes
+from napari_cropeq.evidence.evaluate.evaluation import Evaluation
+from napari_cropeq.evidence.evaluate.figures import draw_planes, draw_scores
+from napari_cropeq.evidence.evaluate.middle_plane import SIDE, middle_planes
+from napari_cropeq.evidence.evaluate.seeds import HEADER, PAIR, spread_rows, summarise
+from napari_cropeq.evidence.evaluate.table import NONE, TABLE, budget_of, labels, result_rows
+from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
 from napari_cropeq.evidence.page import Page
 from napari_cropeq.evidence.records import read_results
-from napari_cropeq.evidence.spread import HEADER, PAIR, spread_rows, summarise
-from napari_cropeq.evidence.upscaling import INTERPOLATIONS
 
 __all__ = ["PAGE", "conclusions", "cuts", "write_page"]
 

@@ -102,7 +102,7 @@ def run(todo: Iterable[Step], folder: Path) -> None:
         print(step.command, flush=True)
         load, begun = load_average(), time.perf_counter()
         # By the interpreter that runs this, whichever `cropeq` may be in the path.
-        words = [sys.executable, "-m", "napari_cropeq.cli", *expanded(step.command, folder)[1:]]
+        words = [sys.executable, "-m", "napari_cropeq.cli.main", *expanded(step.command, folder)[1:]]
         done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
         seconds = time.perf_counter() - begun
         print(done.stdout, flush=True)

@@ -219,7 +219,7 @@ def engine(job: Job) -> int:
 
 def command_line(job: Job) -> int:
     """Run ``cropeq``."""
-    from napari_cropeq.cli import main
+    from napari_cropeq.cli.main import main
 
     with open(f"{job.report}.said", "a", encoding="utf-8") as said:
         sys.stdout = sys.stderr = said
@@ -473,7 +473,7 @@ class ScarceMemory:
 
 # -- outside -------------------------------------------------------------------------------------------
 
-PRELOADED = ["torch._dynamo", "napari_cropeq.run.export", "napari_cropeq.formats.image", "napari_cropeq.cli"]
+PRELOADED = ["torch._dynamo", "napari_cropeq.run.export", "napari_cropeq.formats.image", "napari_cropeq.cli.main"]
 
 
 class Running:

@@ -203,7 +203,7 @@ def shards_of(folder: Path, claims: dict[tuple, list]) -> dict[tuple, tuple | No
 
 def cropeq(*words: object) -> dict:
     """Run the command line in a process of its own, with one thread, and return what it reports."""
-    command = [sys.executable, "-m", "napari_cropeq.cli", *map(str, words), "--device", "cpu", "--json"]
+    command = [sys.executable, "-m", "napari_cropeq.cli.main", *map(str, words), "--device", "cpu", "--json"]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads)
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,7 @@ import tifffile
 import torch
 
 from conftest import acquired, blobs, textured_volume
-from napari_cropeq.cli import main
+from napari_cropeq.cli.main import main
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training import checkpoint as checkpoints
@@ -162,7 +162,7 @@ def test_a_killed_training_is_completed(tmp_path, number):
     words += ["--set", "blocks=1", "--set", "validation=4", "--resume"]
     program = (
         "import sys\nfrom napari_cropeq.core.training import checkpoint\ncheckpoint.SECONDS = 0.0\n"
-        "from napari_cropeq.cli import main\nsys.exit(main(sys.argv[1:]))"
+        "from napari_cropeq.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     )
     process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE)
     checkpoint = tmp_path / "m.checkpoint.safetensors"

@@ -19,7 +19,7 @@ import tifffile
 import torch
 
 from conftest import a_result, blobs, random_network, textured_volume
-from napari_cropeq.cli import main
+from napari_cropeq.cli.main import main
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model

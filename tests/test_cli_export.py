@@ -15,7 +15,7 @@ import pytest
 
 from conftest import textured_volume
 from files import a_model, a_stack, a_zarr, everything
-from napari_cropeq.cli import main
+from napari_cropeq.cli.main import main
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model

@@ -19,7 +19,7 @@ import zarr
 
 from conftest import a_result, textured_volume
 from files import SIZE, a_model, a_stack, everything
-from napari_cropeq.cli import main
+from napari_cropeq.cli.main import main
 from napari_cropeq.compute.fill import groups
 from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.compute.super_resolution import SuperResolution

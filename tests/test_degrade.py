@@ -10,7 +10,7 @@ import pytest
 
 from conftest import textured_volume
 from files import a_stack, everything
-from napari_cropeq.cli import main
+from napari_cropeq.cli.main import main
 from napari_cropeq.evidence.evaluate.truth import degrade
 from napari_cropeq.formats.image import acquisition_of, open_source
 

@@ -19,7 +19,7 @@ from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from conftest import acquired, blobs, make_predictor, random_network, textured_volume
-from napari_cropeq.cli import main
+from napari_cropeq.cli.main import main
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import NETWORKS

@@ -54,11 +54,11 @@ for module in modules:
 LAYERS = {
     "napari_cropeq": [*WINDOW, *BIG_ARRAYS, *PICTURES, "torch", "numpy", "scipy"]
     + [f"napari_cropeq.{n}" for n in ("core", "cli")],
-    "core": [*WINDOW, *BIG_ARRAYS, *PICTURES, "napari_cropeq.cli"],
-    "volume": [*WINDOW, *PICTURES, "distributed", "napari_cropeq.cli"],
-    "evidence": [*WINDOW, "distributed", "napari_cropeq.cli"],
+    "core": [*WINDOW, *BIG_ARRAYS, *PICTURES, "napari_cropeq.cli.main"],
+    "volume": [*WINDOW, *PICTURES, "distributed", "napari_cropeq.cli.main"],
+    "evidence": [*WINDOW, "distributed", "napari_cropeq.cli.main"],
     "cli*": [*WINDOW, "distributed", "matplotlib"],
-    "gui": ["napari_cropeq.cli"],
+    "gui": ["napari_cropeq.cli.main"],
 }
 
 

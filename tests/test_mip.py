@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from conftest import a_result, a_source, textured_volume
 from files import a_model, a_stack, everything
-from napari_cropeq.cli import main
+from napari_cropeq.cli.main import main
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.tiles import pick

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from conftest import random_network
-from napari_cropeq.cli import main
+from napari_cropeq.cli.main import main
 from napari_cropeq.core.network import NETWORKS, work
 from napari_cropeq.evidence import network_table
 from napari_cropeq.evidence.network_table import network_facts

@@ -63,7 +63,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 def test_wheel_declares_manifest_and_command(wheel: Path) -> None:
     entry_points = read(wheel, "entry_points.txt").splitlines()
     assert "napari-cropeq = napari_cropeq:napari.yaml" in entry_points
-    assert "cropeq = napari_cropeq.cli:main" in entry_points
+    assert "cropeq = napari_cropeq.cli.main:main" in entry_points
 
 
 def test_metadata_lets_the_hub_list_it(metadata: email.message.Message) -> None:

@@ -15,7 +15,7 @@ import tifffile
 
 from conftest import a_source, random_network, textured_volume
 from files import a_stack, everything
-from napari_cropeq.cli import main
+from napari_cropeq.cli.main import main
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation

@@ -25,13 +25,13 @@ import tifffile
 import torch
 from napari_cropeq.core.checkpoint import Checkpoint
 from napari_cropeq.core.recipe import Recipe
+from napari_cropeq.volume.export import export
 from napari_cropeq.volume.sources import Source, open_source
+from napari_cropeq.volume.superres import SuperResolution, acquisition_of, training_volumes
 from scipy import ndimage
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training import Training
-from napari_cropeq.volume.export import export
-from napari_cropeq.volume.superres import SuperResolution, acquisition_of, training_volumes
 
 HERE = Path(__file__).parent
 SHAPE = (2, 6, 64, 264)  # more than 256 voxels along x: the result has two levels

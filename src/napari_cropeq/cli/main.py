@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cropeq import __version__
-from napari_cropeq.cli_degrade import add_degrade
-from napari_cropeq.cli_evaluate import add_evaluate
-from napari_cropeq.cli_export import add_export
-from napari_cropeq.cli_mip import add_mip
-from napari_cropeq.cli_train import add_train
-from napari_cropeq.cli_verify import add_verify
+from napari_cropeq.cli.degrade import add_degrade
+from napari_cropeq.cli.evaluate import add_evaluate
+from napari_cropeq.cli.export import add_export
+from napari_cropeq.cli.mip import add_mip
+from napari_cropeq.cli.train import add_train
+from napari_cropeq.cli.verify import add_verify
 
 if TYPE_CHECKING:
     from napari_cropeq.formats.image import Source
@@ -225,7 +225,3 @@ def _progress() -> Iterator[Callable[[str, float, str], None]]:
             progress.update(task, description=what, completed=fraction, detail=detail)
 
         yield update
-
-
-if __name__ == "__main__":
-    sys.exit(main())

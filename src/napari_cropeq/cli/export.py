@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cropeq.cli_train import add_recipe, recipe_of
+from napari_cropeq.cli.train import add_recipe, recipe_of
 
 if TYPE_CHECKING:
     from napari_cropeq.core.model import Model

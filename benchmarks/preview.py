@@ -34,7 +34,7 @@ from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.evidence.machine import describe_machine
 from napari_cropeq.formats.image import Source
-from napari_cropeq.gui.viewport import view_of
+from napari_cropeq.gui.layers.viewport import view_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = "napari-cropeq"

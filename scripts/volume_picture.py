@@ -15,7 +15,7 @@ from batch_picture import PLUGIN, ROOT, spin
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.formats.image import acquisition_of, training_volumes
-from napari_cropeq.gui.layers import source_of
+from napari_cropeq.gui.layers.source import source_of
 from napari_cropeq.store import disk as store
 
 

@@ -15,8 +15,8 @@ from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QWidget
 
-from napari_cropeq.gui.canvas import Canvas
-from napari_cropeq.gui.compare import FLIP_KEY, Compare
+from napari_cropeq.gui.compare.canvas import Canvas
+from napari_cropeq.gui.compare.compare import FLIP_KEY, Compare
 
 SOURCE, SR, OTHER = 60, 180, 250  # grey levels
 MIDDLE = (30, 40, 50)

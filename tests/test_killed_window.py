@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from napari_cropeq.core.model import Model
-from napari_cropeq.gui.train_widget import checkpoint_path
+from napari_cropeq.gui.widgets.train import checkpoint_path
 from window import PLUGIN, TIMEOUT, cells, dock, trained
 
 BUDGET = 400

@@ -11,7 +11,7 @@ import pytest
 from napari.layers import Image, Labels
 
 from napari_cropeq.core.geometry import Acquisition
-from napari_cropeq.gui.layers import check_layer, result_transform, set_voxel_size, source_of, voxel_size_of
+from napari_cropeq.gui.layers.source import check_layer, result_transform, set_voxel_size, source_of, voxel_size_of
 
 TURN = [[1, 0, 0], [0, np.cos(0.4), -np.sin(0.4)], [0, np.sin(0.4), np.cos(0.4)]]
 AFFINE = np.array([[1, 0.1, 0, 5], [0, 1, 0.2, -3], [0, 0, 1, 2], [0, 0, 0, 1]], float)

@@ -20,8 +20,8 @@ from napari_cropeq.formats import tiff
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.formats.image_info import ImageInfo
 from napari_cropeq.formats.write import write_image
-from napari_cropeq.gui import reader
-from napari_cropeq.gui.layers import source_of
+from napari_cropeq.gui.layers import reader
+from napari_cropeq.gui.layers.source import source_of
 
 SIZES = {f"PhysicalSize{a}": s for a, s in zip("ZYX", (2.0, 0.5, 0.5), strict=True)}
 UNITS = {f"PhysicalSize{a}Unit": "µm" for a in "ZYX"}

@@ -15,8 +15,8 @@ from conftest import a_source, our_threads, work_threads
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.formats.image import open_source
+from napari_cropeq.gui.layers.viewport import view_of, view_signals
 from napari_cropeq.gui.session import Session
-from napari_cropeq.gui.viewport import view_of, view_signals
 from napari_cropeq.run.export import export
 from napari_cropeq.view import overview
 from window import TIMEOUT, cells, dock, model_for, small

@@ -16,10 +16,10 @@ from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import PRESETS, Recipe
 from napari_cropeq.core.training.training import Thumbnail, Training
-from napari_cropeq.gui.recipe_form import RecipeForm
-from napari_cropeq.gui.thumbnails import Thumbnails
-from napari_cropeq.gui.train_widget import checkpoint_path
+from napari_cropeq.gui.parts.recipe_form import RecipeForm
+from napari_cropeq.gui.parts.thumbnails import Thumbnails
 from napari_cropeq.gui.training_data import TrainingData
+from napari_cropeq.gui.widgets.train import checkpoint_path
 from window import TIMEOUT, cells, dock, model_for, small, trained
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.tiles import TileGrid
-from napari_cropeq.gui.viewport import box_of_corners, box_view, corners_of, view_of
+from napari_cropeq.gui.layers.viewport import box_of_corners, box_view, corners_of, view_of
 from napari_cropeq.view.view import View, nearest_first
 
 SHAPE = (9, 20, 30)

@@ -13,8 +13,8 @@ from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.formats.image_info import ImageInfo
 from napari_cropeq.formats.write import write_image
-from napari_cropeq.gui.run_clock import RunClock, in_words
-from napari_cropeq.gui.unfinished_layer import UNFINISHED
+from napari_cropeq.gui.layers.unfinished_layer import UNFINISHED
+from napari_cropeq.gui.parts.run_clock import RunClock, in_words
 from napari_cropeq.run.export import export
 from napari_cropeq.store import disk as storing
 from window import TIMEOUT, begun, cells, dock, model_for, press, stopped

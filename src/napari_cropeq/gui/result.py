@@ -16,10 +16,10 @@ from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.formats.paths import check_output, output_kind
-from napari_cropeq.gui.box_layer import BoxLayer
 from napari_cropeq.gui.jobs import Job, sentence
-from napari_cropeq.gui.layers import appearance, result_transform, source_key, source_of
-from napari_cropeq.gui.viewport import box_view, view_of, view_signals
+from napari_cropeq.gui.layers.box_layer import BoxLayer
+from napari_cropeq.gui.layers.source import appearance, result_transform, source_key, source_of
+from napari_cropeq.gui.layers.viewport import box_view, view_of, view_signals
 from napari_cropeq.run.live import TileWorker
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import TileCache

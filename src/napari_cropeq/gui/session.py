@@ -10,7 +10,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.gui.jobs import Job
-from napari_cropeq.gui.layers import finest
+from napari_cropeq.gui.layers.source import finest
 from napari_cropeq.gui.preferences import Preferences, on_change
 from napari_cropeq.gui.result import Result, result_key
 from napari_cropeq.store.memory import TileCache

@@ -12,7 +12,7 @@ from napari.layers import Image
 from napari_cropeq.core.model import provenance
 from napari_cropeq.formats.chunk_cache import Bricks
 from napari_cropeq.formats.image import Source, training_volumes
-from napari_cropeq.gui.layers import check_layer, source_of, voxel_size_of
+from napari_cropeq.gui.layers.source import check_layer, source_of, voxel_size_of
 
 __all__ = ["TrainingData", "channel_layers", "shown_of", "source_checksum"]
 

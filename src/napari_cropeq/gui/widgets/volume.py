@@ -12,19 +12,19 @@ from qtpy.QtWidgets import QLabel
 from napari_cropeq.compute.super_resolution import DTYPES, SuperResolution
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.paths import check_output, output_kind
-from napari_cropeq.gui.activity import Activity
-from napari_cropeq.gui.estimate_label import EstimateLabel
 from napari_cropeq.gui.jobs import Job
-from napari_cropeq.gui.preferences import Preferences
-from napari_cropeq.gui.result_panel import ResultPanel
-from napari_cropeq.gui.run_clock import RunClock
-from napari_cropeq.gui.unfinished_layer import (
+from napari_cropeq.gui.layers.unfinished_layer import (
     remove_stale,
     resume_from,
     source_in_place,
     unfinished_in,
     unfinished_layers,
 )
+from napari_cropeq.gui.parts.activity import Activity
+from napari_cropeq.gui.parts.estimate_label import EstimateLabel
+from napari_cropeq.gui.parts.run_clock import RunClock
+from napari_cropeq.gui.preferences import Preferences
+from napari_cropeq.gui.widgets.result_panel import ResultPanel
 from napari_cropeq.run.export import ExportProgress, export, mended
 from napari_cropeq.store.disk import unfinished
 from napari_cropeq.store.unfinished import Unfinished

@@ -9,8 +9,8 @@ from qtpy.QtCore import QSize, Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_cropeq.core.slice_profile import Suggestion
-from napari_cropeq.gui.curves import themed_plot
-from napari_cropeq.gui.section import Section
+from napari_cropeq.gui.parts.curves import themed_plot
+from napari_cropeq.gui.parts.section import Section
 
 __all__ = ["ProfileSection"]
 

@@ -7,10 +7,10 @@ from typing import Any
 from magicgui.widgets import ComboBox, LineEdit
 
 from napari_cropeq.core.model import Model
-from napari_cropeq.gui.layers import check_layer
-from napari_cropeq.gui.panel import Panel
+from napari_cropeq.gui.layers.source import check_layer
+from napari_cropeq.gui.parts.throttle import Throttle
 from napari_cropeq.gui.result import Result
-from napari_cropeq.gui.throttle import Throttle
+from napari_cropeq.gui.widgets.panel import Panel
 
 __all__ = ["ResultPanel"]
 

@@ -9,11 +9,11 @@ from magicgui.widgets import CheckBox, ComboBox, SpinBox
 from napari.layers import Image, Shapes
 
 from napari_cropeq.core.model import Model
-from napari_cropeq.gui.compare import FLIP_KEY, Compare
-from napari_cropeq.gui.layers import check_layer
+from napari_cropeq.gui.compare.compare import FLIP_KEY, Compare
+from napari_cropeq.gui.layers.source import check_layer
+from napari_cropeq.gui.layers.viewport import corners_of
 from napari_cropeq.gui.result import BOX, Result
-from napari_cropeq.gui.result_panel import ResultPanel
-from napari_cropeq.gui.viewport import corners_of
+from napari_cropeq.gui.widgets.result_panel import ResultPanel
 
 __all__ = ["PreviewWidget"]
 

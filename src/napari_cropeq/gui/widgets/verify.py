@@ -17,10 +17,10 @@ from napari_cropeq.evidence.verify.slices import Slices
 from napari_cropeq.evidence.verify.tile_check import TileCheck, TilesFound
 from napari_cropeq.formats.image import Source, acquisition_of
 from napari_cropeq.gui.jobs import Job
-from napari_cropeq.gui.layers import check_layer, source_of
+from napari_cropeq.gui.layers.source import check_layer, source_of
+from napari_cropeq.gui.layers.sr_frame import SRFrame
 from napari_cropeq.gui.preferences import Preferences
-from napari_cropeq.gui.result_panel import ResultPanel
-from napari_cropeq.gui.sr_frame import SRFrame
+from napari_cropeq.gui.widgets.result_panel import ResultPanel
 
 __all__ = ["VerifyWidget"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from napari_cropeq.formats.sample import AXIAL_FWHM, light_sheet_sample
-from napari_cropeq.gui.reader import LayerData, layer_data
+from napari_cropeq.gui.layers.reader import LayerData, layer_data
 
 __all__ = ["light_sheet", "light_sheet_truth"]
 

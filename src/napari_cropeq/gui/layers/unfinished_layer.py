@@ -9,7 +9,7 @@ from napari.layers import Image
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.image import Source, open_source
-from napari_cropeq.gui.layers import source_of
+from napari_cropeq.gui.layers.source import source_of
 from napari_cropeq.store.unfinished import Unfinished
 
 __all__ = ["UNFINISHED", "remove_stale", "resume_from", "source_in_place", "unfinished_in", "unfinished_layers"]

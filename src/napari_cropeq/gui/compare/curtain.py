@@ -9,8 +9,8 @@ from qtpy.QtCore import QObject, Signal
 from vispy.visuals import Visual
 from vispy.visuals.filters import Clipper
 
-from napari_cropeq.gui.border import Border
-from napari_cropeq.gui.canvas import Canvas
+from napari_cropeq.gui.compare.border import Border
+from napari_cropeq.gui.compare.canvas import Canvas
 
 __all__ = ["Curtain"]
 

@@ -14,8 +14,8 @@ from napari.utils.colormaps import ensure_colormap
 from napari_cropeq.formats.image import check_volume
 from napari_cropeq.formats.image_info import ImageInfo
 from napari_cropeq.formats.write import write_image
-from napari_cropeq.gui.layer_place import AxesOf, axes_of, place_of
-from napari_cropeq.gui.layers import lazy_array
+from napari_cropeq.gui.layers.place import AxesOf, axes_of, place_of
+from napari_cropeq.gui.layers.source import lazy_array
 from napari_cropeq.gui.session import is_complete
 
 __all__ = ["write_ome_tiff", "write_ome_zarr"]

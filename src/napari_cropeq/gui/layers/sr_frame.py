@@ -8,8 +8,8 @@ import numpy as np
 from napari.layers import Image
 
 from napari_cropeq.core.geometry import Acquisition, Box, int_triple
-from napari_cropeq.gui.layers import finest, linear_map, result_transform
-from napari_cropeq.gui.viewport import box_view, view_of
+from napari_cropeq.gui.layers.source import finest, linear_map, result_transform
+from napari_cropeq.gui.layers.viewport import box_view, view_of
 from napari_cropeq.view.view import View
 
 __all__ = ["SRFrame"]

@@ -9,8 +9,8 @@ from napari.layers import Image, Layer
 from napari.utils.key_bindings import coerce_keybinding
 from qtpy.QtCore import QObject, Signal
 
-from napari_cropeq.gui.canvas import Canvas
-from napari_cropeq.gui.curtain import Curtain
+from napari_cropeq.gui.compare.canvas import Canvas
+from napari_cropeq.gui.compare.curtain import Curtain
 
 __all__ = ["FLIP_KEY", "Compare"]
 

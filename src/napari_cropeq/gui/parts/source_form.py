@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QAbstractSpinBox
 
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, guess_axial
 from napari_cropeq.formats.image import acquisition_of
-from napari_cropeq.gui.layers import check_layer, set_voxel_size, source_of, voxel_size_of
+from napari_cropeq.gui.layers.source import check_layer, set_voxel_size, source_of, voxel_size_of
 from napari_cropeq.gui.training_data import TrainingData, channel_layers, shown_of
 
 __all__ = ["ALL", "SHOWN", "SourceForm"]

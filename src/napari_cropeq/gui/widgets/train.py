@@ -18,18 +18,18 @@ from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.core.training.training import Training
-from napari_cropeq.gui.curves import Curves
-from napari_cropeq.gui.duration import duration
 from napari_cropeq.gui.jobs import Job
-from napari_cropeq.gui.layers import check_layer
-from napari_cropeq.gui.panel import Panel
+from napari_cropeq.gui.layers.source import check_layer
+from napari_cropeq.gui.parts.curves import Curves
+from napari_cropeq.gui.parts.duration import duration
+from napari_cropeq.gui.parts.profile_section import ProfileSection
+from napari_cropeq.gui.parts.recipe_form import RecipeForm
+from napari_cropeq.gui.parts.source_form import SourceForm
+from napari_cropeq.gui.parts.thumbnails import Thumbnails
 from napari_cropeq.gui.preferences import Preferences
-from napari_cropeq.gui.profile_section import ProfileSection
-from napari_cropeq.gui.recipe_form import RecipeForm
-from napari_cropeq.gui.source_form import SourceForm
-from napari_cropeq.gui.thumbnails import Thumbnails
 from napari_cropeq.gui.training_data import TrainingData, source_checksum
 from napari_cropeq.gui.training_run import Report, TrainingRun
+from napari_cropeq.gui.widgets.panel import Panel
 
 __all__ = ["TrainWidget"]
 

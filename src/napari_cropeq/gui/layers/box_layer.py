@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Image
 
-from napari_cropeq.gui.layers import appearance, linear_map
+from napari_cropeq.gui.layers.source import appearance, linear_map
 from napari_cropeq.view.lazy import LazyView
 from napari_cropeq.view.view import View
 

@@ -14,9 +14,9 @@ from qtpy.QtWidgets import QLabel
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.image import acquisition_of
-from napari_cropeq.gui.layers import source_key, source_of
+from napari_cropeq.gui.layers.source import source_key, source_of
+from napari_cropeq.gui.parts.run_clock import in_words
 from napari_cropeq.gui.preferences import Preferences
-from napari_cropeq.gui.run_clock import in_words
 from napari_cropeq.run.estimate import Estimate
 
 __all__ = ["EstimateLabel"]

@@ -17,14 +17,14 @@ from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.formats.find import find_images
 from napari_cropeq.formats.image import Source, acquisition_of, open_source
 from napari_cropeq.formats.paths import EXISTING
-from napari_cropeq.gui.batch_table import BatchTable
-from napari_cropeq.gui.duration import duration
 from napari_cropeq.gui.jobs import Job, sentence
-from napari_cropeq.gui.layers import source_of
-from napari_cropeq.gui.panel import Panel
+from napari_cropeq.gui.layers.source import source_of
+from napari_cropeq.gui.parts.batch_table import BatchTable
+from napari_cropeq.gui.parts.duration import duration
+from napari_cropeq.gui.parts.throttle import Throttle
 from napari_cropeq.gui.preferences import Preferences
-from napari_cropeq.gui.result_panel import PLANES
-from napari_cropeq.gui.throttle import Throttle
+from napari_cropeq.gui.widgets.panel import Panel
+from napari_cropeq.gui.widgets.result_panel import PLANES
 from napari_cropeq.run.batch import Batch, BatchProgress, BatchSettings, Item, summary
 from napari_cropeq.run.naming import FIELDS, PATTERN, Naming, stem_of
 from napari_cropeq.run.train_to_file import OwnTraining

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_cropeq.formats.image import COARSE_VOXELS, SUFFIXES, Source, open_source
-from napari_cropeq.gui.unfinished_layer import UNFINISHED
+from napari_cropeq.gui.layers.unfinished_layer import UNFINISHED
 from napari_cropeq.store.unfinished import Unfinished
 
 __all__ = ["get_reader", "layer_data"]

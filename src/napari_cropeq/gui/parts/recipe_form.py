@@ -12,7 +12,7 @@ from magicgui.widgets.bases import ValueWidget
 from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QWidget
 
 from napari_cropeq.core.training.config import PRESETS, Recipe
-from napari_cropeq.gui.section import Section
+from napari_cropeq.gui.parts.section import Section
 
 __all__ = ["RecipeForm"]
 

@@ -6,6 +6,7 @@ import gc
 import signal
 import threading
 import time
+from pathlib import Path
 
 import dask.array as da
 import napari.settings
@@ -21,6 +22,10 @@ from napari_cropeq.core.network import Network, build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.formats.image import Source, acquisition_of
+
+TESTS = Path(__file__).parent
+DATA = TESTS.parents[1] / "shared" / "data"
+"""Real volumes, which lie beside a checkout where there are some."""
 
 # A shell has jobs in its background ignore Ctrl-C, and whatever they start as well: tests send it to what they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -19,10 +19,10 @@ import pytest
 import tifffile
 import zarr
 
+from conftest import DATA
 from napari_cropeq.formats import metadata, nifti, tiff
 from napari_cropeq.formats.image import Source, check_volume, open_source
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 BOX = (slice(2, 5), slice(3, 30), slice(7, 33, 2))
 OME_SIZES = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0}
 

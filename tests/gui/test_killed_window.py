@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tifffile
 
+from conftest import TESTS
 from napari_cropeq.core.model import Model
 from napari_cropeq.gui.widgets.train import checkpoint_path
 from window import PLUGIN, TIMEOUT, cells, dock, trained
@@ -45,7 +46,7 @@ def stack_file(folder: Path) -> Path:
 
 def train_and_be_killed(stack: Path, checkpoint: Path, config: Path) -> None:
     """Press Start in another process' window, and kill it once there is a checkpoint of some of the training."""
-    program = WINDOW.format(tests=str(Path(__file__).parent), budget=BUDGET)
+    program = WINDOW.format(tests=str(TESTS), budget=BUDGET)
     environment = os.environ | {"NAPARI_CONFIG": str(config)}
     process = subprocess.Popen([sys.executable, "-c", program, str(stack)], env=environment)
     deadline = time.monotonic() + TIMEOUT / 1000

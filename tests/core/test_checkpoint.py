@@ -15,7 +15,7 @@ import pytest
 import tifffile
 import torch
 
-from conftest import acquired, blobs, textured_volume
+from conftest import TESTS, acquired, blobs, textured_volume
 from napari_cropeq.cli.main import main
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
@@ -201,7 +201,7 @@ def test_an_unfinished_training_is_not_forgotten(tmp_path, capsys):
 
 MEMORY = """
 import resource, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import numpy as np, torch
 torch.set_num_threads(1)
 from test_checkpoint import SOURCE, Z4
@@ -233,7 +233,7 @@ else:
 )
 def test_out_of_memory_halves_the_batch(filters, spare, expected):
     """A process that really cannot allocate more."""
-    program = MEMORY.format(tests=str(Path(__file__).parent), filters=filters, spare=spare)
+    program = MEMORY.format(tests=[str(TESTS), str(TESTS / "core")], filters=filters, spare=spare)
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     told = ran.stdout
     if "part" in expected:

@@ -16,7 +16,7 @@ from ome_zarr_models.v05 import Image as OmeImage
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QLineEdit
 
-from conftest import textured_volume
+from conftest import DATA, textured_volume
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats import write as image_file
 from napari_cropeq.formats import write as saving
@@ -25,7 +25,6 @@ from napari_cropeq.formats.image_info import ImageInfo
 from napari_cropeq.gui.layers.source import source_of
 from window import TIMEOUT, cells, dock, model_for
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 NAMES = ["out.ome.tif", "out.ome.zarr"]
 VOLUME = textured_volume((6, 20, 30))
 MICRONS = {"scale": (2.5, 0.5, 0.4), "translate": (10.0, -20.0, 30.5), "units": ["um"] * 3}

@@ -1,1 +1,0 @@
-"""Big arrays, in and out: files as lazy arrays, stores of tiles, export."""

@@ -1,6 +1,6 @@
 """What the default training is made of: one setting changed at a time, at equal numbers of patches or minutes.
 
-Each row is kept as soon as it is finished; the same command goes on. Writes ``benchmarks/results/recipes.json``.
+Each row is kept as soon as it is finished; the same command goes on. Writes ``benchmarks/results/recipes.md``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Everything that may befall an export, again and again, and whether the stores are equal to the last byte.
 
-Runs all of tests/test_faults.py, the cases of its reduced set included, and writes results/soak.json and soak.md.
+Runs all of tests/run/test_faults.py, the cases of its reduced set included, and writes results/soak.json and soak.md.
 
     python benchmarks/soak.py [WORDS FOR PYTEST ...]     (words choose cases, and nothing is written)
 """
@@ -87,7 +87,7 @@ def report_of(results: dict[str, Any]) -> str:
 def main(words: list[str]) -> int:
     """Run all cases; write what came of them, unless some were chosen."""
     recorder, start, load = Recorder(), time.monotonic(), load_average()
-    code = pytest.main([str(ROOT / "tests" / "test_faults.py"), "-q", "-m", "", *words], plugins=[recorder])
+    code = pytest.main([str(ROOT / "tests" / "run" / "test_faults.py"), "-q", "-m", "", *words], plugins=[recorder])
     results = {
         "machine": describe_machine(),
         "load": [load, load_average()],

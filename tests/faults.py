@@ -45,7 +45,7 @@ CREATE = {
 }
 SHARD = {
     "encode": "napari_cropeq.store.shards:Shards._encoded",
-    "compress": "napari_cropeq.store.shards:BloscCodec._encode_sync",
+    "compress": "napari_cropeq.formats.ome_zarr_write:BloscCodec._encode_sync",
     "new-file": "pathlib:Path.write_bytes",
     "rename": "os:replace",
     "shard-write": "napari_cropeq.store.shards:Shards.write",

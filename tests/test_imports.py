@@ -15,31 +15,36 @@ import napari_cropeq
 PACKAGE = Path(napari_cropeq.__file__).parent
 
 QT = ["PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy"]
-WINDOW = ["napari", "magicgui", "superqt", "pyqtgraph", *QT, "napari_cropeq.gui"]
-BIG_ARRAYS = ["dask", "distributed", "zarr", "tifffile", "nibabel", "napari_cropeq.volume"]
-METHOD = ["torch", "numpy", "scipy", "napari_cropeq.core"]
-PICTURES = ["matplotlib", "napari_cropeq.evidence"]
+WINDOW = ["napari", "magicgui", "superqt", "pyqtgraph", *QT]
+FILES = ["dask", "zarr", "tifffile", "nibabel"]
+CLUSTER = ["distributed"]
+METHOD = ["torch", "safetensors"]
+PICTURES = ["matplotlib", "skimage"]
 
+FLOORS = {
+    "core": [*WINDOW, *CLUSTER, *PICTURES, *FILES, "filelock", "rich"],
+    "formats": [*WINDOW, *CLUSTER, *PICTURES, *METHOD, "filelock", "rich"],
+    "store": [*WINDOW, *CLUSTER, *PICTURES, *METHOD, "nibabel", "rich"],
+    "compute": [*WINDOW, *CLUSTER, *PICTURES, "rich"],
+    "view": [*WINDOW, *CLUSTER, *PICTURES, "rich"],
+    "run": [*WINDOW, *CLUSTER, *PICTURES, "rich"],
+    "evidence": [*WINDOW, *CLUSTER],
+    "cli": [*WINDOW, *CLUSTER, "matplotlib"],
+    "gui": [],
+}
+"""The packages from the ground up, and which libraries none of their modules loads."""
 
-def modules_of(layer: str) -> list[str]:
-    """Name the modules below napari_cropeq.<layer>, or the one module of that name, as the files on disk have it."""
-    files = [*PACKAGE.glob(f"{layer}.py"), *(PACKAGE / layer).rglob("*.py")]
-    names = (".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts) for file in files)
-    return sorted(name.removesuffix(".__init__") for name in names)
-
+ROOT_MODULES = {
+    "napari_cropeq": [*WINDOW, *CLUSTER, *PICTURES, *FILES, *METHOD, "numpy", "scipy"],
+    "napari_cropeq.errors": [*WINDOW, *CLUSTER, *PICTURES, *FILES, *METHOD, "numpy", "scipy"],
+}
 
 # Imports each module in a child of its own; what none of them may be blamed for is imported once, in their parent.
 LOADER = """
 import importlib, json, os, sys
-layer, *modules = sys.argv[1:]
-if layer != "napari_cropeq":
-    import numpy, safetensors, scipy.ndimage, torch
-if layer in ("volume", "evidence", "gui", "cli*"):
-    import dask.array, tifffile, zarr
-if layer == "evidence":
-    import matplotlib.figure, skimage.metrics
-if layer == "gui":
-    import napari, napari.layers, napari.utils, magicgui.widgets, pyqtgraph
+common, *modules = sys.argv[1:]
+for name in filter(None, common.split(",")):
+    importlib.import_module(name)
 for module in modules:
     sys.stdout.flush()
     child = os.fork()
@@ -51,28 +56,52 @@ for module in modules:
         sys.exit(f"{module} cannot be imported")
 """
 
-LAYERS = {
-    "napari_cropeq": [*WINDOW, *BIG_ARRAYS, *PICTURES, "torch", "numpy", "scipy"]
-    + [f"napari_cropeq.{n}" for n in ("core", "cli")],
-    "core": [*WINDOW, *BIG_ARRAYS, *PICTURES, "napari_cropeq.cli.main"],
-    "volume": [*WINDOW, *PICTURES, "distributed", "napari_cropeq.cli.main"],
-    "evidence": [*WINDOW, "distributed", "napari_cropeq.cli.main"],
-    "cli*": [*WINDOW, "distributed", "matplotlib"],
-    "gui": ["napari_cropeq.cli.main"],
+COMMON = {
+    "core": "numpy,safetensors,scipy.ndimage,torch",
+    "formats": "numpy,scipy.ndimage,dask.array,tifffile,zarr",
+    "store": "numpy,scipy.ndimage,dask.array,tifffile,zarr",
+    "gui": "numpy,scipy.ndimage,torch,dask.array,tifffile,zarr,napari.layers,napari.utils,magicgui.widgets,pyqtgraph",
 }
+DEFAULT = "numpy,scipy.ndimage,torch,dask.array,tifffile,zarr"
+COMMON["evidence"] = f"{DEFAULT},matplotlib.figure,skimage.metrics"
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
-@pytest.mark.parametrize(("layer", "forbidden"), LAYERS.items(), ids=LAYERS)
-def test_imports_nothing_above_its_layer(layer: str, forbidden: list[str]) -> None:
-    modules = modules_of(layer) or ["napari_cropeq"]
-    run = subprocess.run([sys.executable, "-c", LOADER, layer, *modules], capture_output=True, text=True, timeout=300)
+def modules_of(floor: str) -> list[str]:
+    """Return the names of the modules below ``napari_cropeq.<floor>``, as the files on disk have them."""
+    names = (".".join(f.relative_to(PACKAGE.parent).with_suffix("").parts) for f in (PACKAGE / floor).rglob("*.py"))
+    return sorted(name.removesuffix(".__init__") for name in names)
+
+
+def loaded_by(modules: list[str], common: str) -> dict[str, set[str]]:
+    """Return the modules that importing each of ``modules`` has loaded."""
+    run = subprocess.run([sys.executable, "-c", LOADER, common, *modules], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
-    loaded = dict(json.loads(line) for line in run.stdout.splitlines())
-    assert list(loaded) == modules
-    assert {name: found for name, names in loaded.items() if (found := sorted(set(forbidden) & set(names)))} == {}
+    found = dict(json.loads(line) for line in run.stdout.splitlines())
+    assert list(found) == modules
+    return {name: set(loaded) for name, loaded in found.items()}
 
 
-@pytest.mark.parametrize("layer", ["core", "volume", "evidence", "cli*", "gui"])
-def test_no_layer_is_missed(layer: str) -> None:
-    assert modules_of(layer)
+@needs_fork
+@pytest.mark.parametrize("floor", FLOORS)
+def test_imports_nothing_above_its_floor(floor: str) -> None:
+    floors = list(FLOORS)
+    above = ["cli"] if floor == "gui" else floors[floors.index(floor) + 1 :]
+    forbidden = {*FLOORS[floor], *(f"napari_cropeq.{name}" for name in above)}
+    modules = modules_of(floor)
+    assert modules, "no floor is missed"
+    loaded = loaded_by(modules, COMMON.get(floor, DEFAULT))
+    assert {name: found for name, names in loaded.items() if (found := sorted(forbidden & names))} == {}
+
+
+@needs_fork
+@pytest.mark.parametrize(("module", "forbidden"), ROOT_MODULES.items(), ids=ROOT_MODULES)
+def test_the_root_is_light(module: str, forbidden: list[str]) -> None:
+    loaded = loaded_by([module], "")[module]
+    assert sorted(loaded & {*forbidden, *(f"napari_cropeq.{name}" for name in FLOORS)}) == []
+
+
+def test_every_package_has_a_floor() -> None:
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert packages == set(FLOORS)

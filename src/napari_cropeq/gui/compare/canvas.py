@@ -1,6 +1,6 @@
 """What a viewer's canvas draws: the one place that reaches into napari's private parts.
 
-napari has no public way from a layer to what is drawn of it; ``tests/test_compare.py`` checks that this one works.
+napari has no public way from a layer to what is drawn of it; ``tests/gui/test_compare.py`` checks that this one works.
 """
 
 from __future__ import annotations

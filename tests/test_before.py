@@ -24,12 +24,12 @@ import tifffile
 import torch
 from filelock import FileLock
 
-from napari_cropeq.compute.super_resolution import SuperResolution, acquisition_of, training_volumes
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.core.training.training import Training
-from napari_cropeq.formats.image import Source, open_source
+from napari_cropeq.formats.image import Source, acquisition_of, open_source, training_volumes
 from napari_cropeq.run.export import export
 from napari_cropeq.store.unfinished import Unfinished
 

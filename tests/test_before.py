@@ -203,7 +203,7 @@ def shards_of(folder: Path, claims: dict[tuple, list]) -> dict[tuple, tuple | No
 
 def cropeq(*words: object) -> dict:
     """Run the command line in a process of its own, with one thread, and return what it reports."""
-    command = [sys.executable, "-m", "napari_cropeq.cli.main", *map(str, words), "--device", "cpu", "--json"]
+    command = [sys.executable, "-m", "napari_cropeq.cli", *map(str, words), "--device", "cpu", "--json"]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads)
     assert done.returncode == 0, done.stderr
@@ -269,7 +269,7 @@ def test_what_is_unfinished_says_what_it_was_begun_with(tmp_path, name, network,
     assert found.source == the_source().describe()
     assert found.fraction == pytest.approx(tiles / 36)
     assert sum(shard[0] == 0 for shard in claimed(found.folder)) == tiles
-    assert found.model.fingerprint == Model.load(BEFORE / f"{network}.safetensors").fingerprint
+    assert Model.load(found.model_path).fingerprint == Model.load(BEFORE / f"{network}.safetensors").fingerprint
 
 
 @pytest.mark.parametrize(("name", "network", "planes", "tiles"), STORES)

@@ -284,6 +284,7 @@ def test_a_store_begun_now_is_the_one_begun_before(tmp_path, name, network, plan
     for key in ("result", "fingerprint"):
         assert list(told[1][key]) == list(told[0][key])
         assert of_any_machine(told[1].pop(key)) == of_any_machine(told[0].pop(key))
+    assert told[1].pop("replaces") is False, "the one key that has been added since"
     assert told[1] == told[0]
     assert files_in(now / ".cropeq") == files_in(before / ".cropeq")
     assert header_of(now / ".cropeq" / "model.safetensors") == header_of(BEFORE / f"{network}.safetensors")

@@ -228,7 +228,7 @@ def test_a_defect_of_ours_does_not_stop_the_rest_either(tmp_path, monkeypatch):
 
 WRITING = [
     pytest.param("store.shards.sync_file", ".ome.zarr", "a_SR.partial.ome.zarr", id="tiles"),
-    pytest.param("run.export.write_ome_tiff", ".ome.tif", "a_SR.ome.tif.partial", id="ome-tiff"),
+    pytest.param("run.export.write_ome_tiff", ".ome.tif", "a_SR.partial.ome.zarr", id="ome-tiff"),
 ]
 
 

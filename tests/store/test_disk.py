@@ -17,7 +17,7 @@ from conftest import a_result, textured_volume
 from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.formats import pyramid
-from napari_cropeq.formats.paths import check_output, check_space, partial_of
+from napari_cropeq.formats.paths import check_output, check_space, old_of, partial_of
 from napari_cropeq.run.export import export
 from napari_cropeq.store import disk as storing
 from napari_cropeq.store.disk import DiskStore, unfinished
@@ -225,7 +225,8 @@ def test_what_a_kill_left_is_swept(tmp_path, result, opened):
 @pytest.mark.parametrize("existing", ["refuse", "resume"])
 def test_a_store_that_was_never_begun_is_made_anew(tmp_path, result, opened, existing):
     path = tmp_path / "out.ome.zarr"
-    (partial_of(path) / "0").mkdir(parents=True)
+    for name in (".cropeq", "0"):
+        (partial_of(path) / name).mkdir(parents=True)
     if existing == "refuse":
         with pytest.raises(FileExistsError, match=r"an unfinished run left out.partial.ome.zarr: go on from it"):
             opened(path, result, 32)
@@ -359,7 +360,6 @@ def test_a_store_that_holds_nothing_is_removed(tmp_path, result, opened):
 def test_what_stood_there_is_put_back_if_the_new_one_cannot_take_its_name(tmp_path, result, monkeypatch):
     path = tmp_path / "out.ome.zarr"
     (path / "deep").mkdir(parents=True)
-    (tmp_path / "out.ome.zarr.cropeq-old" / "left by a kill").mkdir(parents=True)
     disk = DiskStore(path, store_spec(result), 32, "overwrite")
     put(disk)
     rename = os.replace
@@ -373,7 +373,9 @@ def test_what_stood_there_is_put_back_if_the_new_one_cannot_take_its_name(tmp_pa
         patch.setattr(os, "replace", refuse)
         disk.finish()
     assert (path / "deep").exists()
+    os.replace(path, old_of(disk.partial))  # as if killed between the two renames
     again = DiskStore(path, store_spec(result), 32, "resume")
+    assert (path / "deep").exists()
     again.finish()
     assert not (path / "deep").exists() and [p.name for p in tmp_path.iterdir()] == ["out.ome.zarr"]
 

@@ -39,7 +39,7 @@ def _degrade(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.formats.paths import check_output
     from napari_cropeq.formats.write import write_image
 
-    check_output(arguments.output, "overwrite" if arguments.overwrite else "refuse")
+    check_output(arguments.output, "overwrite" if arguments.overwrite else "refuse", [arguments.truth])
     truth = Truth.of(open_source(arguments.truth), arguments.channel, arguments.time)
     axis = "zyx".index(arguments.axis)
     acquisition_for(truth.shape, axis, arguments.factor, arguments.fwhm)  # says what is wrong, before any work

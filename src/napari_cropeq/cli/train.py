@@ -102,6 +102,11 @@ def _train(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     output = check_model_path(arguments.output)
     if output.exists() and not arguments.overwrite:
         raise FileExistsError(f"Got {output}, which exists already: choose another name or add --overwrite.")
+    if arguments.start is not None and arguments.start.resolve() == Checkpoint.beside(output, {}).path.resolve():
+        raise ValueError(
+            f"Got {arguments.start} to go on from, where {output.name} is kept until it is complete, expected another "
+            "name: choose another name for the output, or complete that training (--resume)."
+        )
     start = None if arguments.start is None else Model.load(arguments.start)
     recipe = recipe_of(arguments, start)
     source = open_source(arguments.input)

@@ -16,7 +16,17 @@ from napari_cropeq.formats.chunk_cache import Bricks
 from napari_cropeq.formats.image_info import ImageInfo
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
 from napari_cropeq.formats.ome_zarr_write import create_array, fitted, write_metadata
-from napari_cropeq.formats.paths import PARTIAL, check_space, output_kind, remove, replace_folder
+from napari_cropeq.formats.paths import (
+    PARTIAL,
+    check_space,
+    claim,
+    is_ours,
+    old_of,
+    output_kind,
+    put_back,
+    remove_ours,
+    replace_folder,
+)
 from napari_cropeq.formats.pyramid import coarser, level_shapes, levels_of
 
 __all__ = ["write_image"]
@@ -45,14 +55,19 @@ def write_image(data: da.Array, path: Path, image: ImageInfo, check: Callable[[]
     ------
     OSError
         If the file cannot be written or the disk is too full.
+    FileExistsError
+        If something that is not ours stands where the unfinished one is kept, ``NAME.partial``.
     ValueError
         If the name ends in something else.
     """
     kind = output_kind(path)
     check_space(path.parent, int(data.nbytes))
-    # An OME-TIFF is written plane by plane and once more for each level: from here, not from the source.
-    folder = path.with_name(path.name + (PARTIAL if kind == ".ome.zarr" else ".tiles.zarr" + PARTIAL))
-    partial = path.with_name(path.name + PARTIAL)
+    # An OME-TIFF is written plane by plane and once more for each level: from the tiles, not from the source.
+    work = path.with_name(path.name + PARTIAL)
+    folder, partial = work / "tiles.ome.zarr", work / path.name
+    if is_ours(work):
+        put_back(work, path)
+    claim(work)
     try:
         levels = _write_levels(data, folder, image, None if kind == ".ome.zarr" else 1)
         if kind == ".ome.zarr":
@@ -60,15 +75,13 @@ def write_image(data: da.Array, path: Path, image: ImageInfo, check: Callable[[]
         else:
             write_ome_tiff(levels[0], partial, image)
         check()
-        replace_folder(partial, path)
+        replace_folder(folder if kind == ".ome.zarr" else partial, path, old_of(work))
     finally:
-        remove(folder)
-        remove(partial)
+        remove_ours(work)
 
 
 def _write_levels(data: da.Array, folder: Path, image: ImageInfo, count: int | None) -> list[Any]:
     """Write an image into ``folder``, finest level first; return the arrays of all levels, or of the first few."""
-    remove(folder)
     group = zarr.open_group(folder, mode="w", zarr_format=3)
     arrays: list[Any] = []
     for number, shape in enumerate(level_shapes(int_triple(data.shape[-3:]))):

@@ -127,6 +127,11 @@ class Result(QObject):
         return self.worker.result
 
     @property
+    def inputs(self) -> list[str]:
+        """The files that are read."""
+        return [] if self._source.path is None else [self._source.path]
+
+    @property
     def alive(self) -> bool:
         """Whether tiles can still be asked for."""
         return not self._closed and self._job.running
@@ -198,7 +203,7 @@ class Result(QObject):
                     f"Got destination {destination.name!r}, expected a name ending in .ome.zarr: rename it, "
                     "or press Save, which computes what is missing and writes it."
                 )
-            check_output(destination, existing)
+            check_output(destination, existing, self.inputs)
         self._waiting_to_run = True
         if self.result is None:
             self._wanted.append(lambda: self._run_all(destination, existing))

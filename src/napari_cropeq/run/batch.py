@@ -217,6 +217,8 @@ class Batch:
     def _check_outputs(self) -> None:
         """Refuse outputs that cannot be, before any work."""
         named = [(item.input, item.output) for item in self.items if item.output is not None]
+        paths = [given if isinstance(given, Path) else given.path for given in self._inputs]
+        check_different(named, [Path(path) for path in paths if path is not None])
         there: dict[Path, FileExistsError] = {}
         for _, output in named:
             try:
@@ -232,8 +234,6 @@ class Batch:
             )
         if there:
             raise next(iter(there.values()))
-        paths = [given if isinstance(given, Path) else given.path for given in self._inputs]
-        check_different(named, [Path(path) for path in paths if path is not None])
 
     def _run(self, number: int, given: Path | Source) -> Iterator[BatchProgress]:
         """Work on one image; whatever is wrong is told of it."""

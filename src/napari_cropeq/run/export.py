@@ -17,7 +17,7 @@ from napari_cropeq.compute.scheduler import Scheduler
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
-from napari_cropeq.formats.paths import check_output, output_kind, remove, replace_folder
+from napari_cropeq.formats.paths import FOLDER, check_output, old_of, output_kind, remove, replace_folder
 from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.distributed.run import spread
 from napari_cropeq.run.distributed.worker import check_source
@@ -88,7 +88,8 @@ def export(
     FileExistsError, OSError
         If the output cannot be written, or tiles of the source not read.
     ValueError
-        If the name's suffix is unknown, the source holds NaN, or an unfinished store was begun with something else.
+        If the name's suffix is unknown, the source holds NaN or lies where it would be removed, or an unfinished store
+        was begun with something else.
     """
     path, share = Path(path), Share(*part_of)
     check_options(tile, existing, share, cluster)
@@ -115,7 +116,8 @@ def export(
 
 def _store(path: Path, result: SuperResolution, tile: int | None, existing: str, share: Share) -> DiskStore | None:
     """Return the store to fill, None where the output is complete already, or is so now."""
-    check_output(path, "resume" if share.count > 1 else existing)
+    inputs = [] if result.source.path is None else [result.source.path]
+    check_output(path, "resume" if share.count > 1 else existing, inputs)
     if existing != "overwrite" and path.exists() and unfinished(path) is None:
         sweep(path)
         return None
@@ -171,6 +173,8 @@ def complete(store: DiskStore, result: SuperResolution) -> None:
     ------
     ValueError
         If tiles are missing.
+    FileExistsError
+        If something stands there that was not to be replaced.
     OSError
         If the output cannot be written.
     """
@@ -178,11 +182,12 @@ def complete(store: DiskStore, result: SuperResolution) -> None:
         store.finish()
         return
     store.complete_levels()
-    partial = store.path.with_name(store.path.name + ".partial")
+    partial = store.partial / FOLDER / store.path.name  # what is in there is ours
     try:
-        with telling(partial.name):
+        with telling(store.partial.name):
             write_ome_tiff(store.level0, partial, result.image)
-        replace_folder(partial, store.path)
+        store.check_place()
+        replace_folder(partial, store.path, old_of(store.partial))
     finally:
         remove(partial)
     store.discard()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import string
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.formats.image import SUFFIXES, Source
+from napari_cropeq.formats.paths import check_not_input, key_of, partial_of
 
 __all__ = ["FIELDS", "PATTERN", "Naming", "check_different", "stem_of"]
 
@@ -120,7 +120,9 @@ def stem_of(name: str) -> str:
 
 
 def check_different(outputs: Sequence[tuple[str, Path]], inputs: Sequence[Path]) -> None:
-    """Raise ValueError if two inputs have one output, or an output is one of the ``inputs``.
+    """Raise ValueError if two inputs have one output, or an output would replace or remove one of the ``inputs``.
+
+    What an output is kept in until it is complete counts as well.
 
     Parameters
     ----------
@@ -130,22 +132,13 @@ def check_different(outputs: Sequence[tuple[str, Path]], inputs: Sequence[Path])
         The files that are read.
     """
     seen: dict[str, str] = {}
-    read = {_key(path): path for path in inputs}
     for name, path in outputs:
-        key = _key(path)
-        if key in read:
-            raise ValueError(
-                f"Got {path} as the output of {name} and as an input, expected another name: change the naming pattern "
-                "or the folder."
-            )
-        if key in seen:
-            raise ValueError(
-                f"Got {seen[key]} and {name}, which would both be written to {path}, expected different names: put "
-                "{number} or {folder} into the naming pattern, or export them to different folders."
-            )
-        seen[key] = name
-
-
-def _key(path: Path) -> str:
-    """Return what two names of one file share, where capitals count as small letters as well."""
-    return os.path.normcase(path.absolute())
+        check_not_input(path, inputs, name, "change the naming pattern or the folder")
+        for place in (path, partial_of(path)):
+            key = key_of(place)
+            if key in seen:
+                raise ValueError(
+                    f"Got {seen[key]} and {name}, which would both be written to {place}, expected different names: "
+                    "put {number} or {folder} into the naming pattern, or export them to different folders."
+                )
+            seen[key] = name

@@ -20,7 +20,17 @@ from napari_cropeq.core.geometry import Box, IntTriple, Lead
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.core.whole_file import write_whole
 from napari_cropeq.formats.ome_zarr_write import create_array, fitted, write_metadata
-from napari_cropeq.formats.paths import PARTIAL, check_output, old_of, partial_of, remove, replace_folder
+from napari_cropeq.formats.paths import (
+    PARTIAL,
+    check_output,
+    claim,
+    old_of,
+    partial_of,
+    put_back,
+    remove,
+    remove_ours,
+    replace_folder,
+)
 from napari_cropeq.formats.pyramid import level_shapes, levels_of
 from napari_cropeq.store.journal import FOLDER, Journal, Record, check_same, sync_file, sync_folder
 from napari_cropeq.store.levels import Levels
@@ -59,8 +69,9 @@ def sweep(path: Path) -> None:
     lock = StoreLock(partial)
     with lock.beginning():  # a store without a header is made by nobody else now
         if not Journal(partial).exists:
-            for left in (partial, old_of(path), *([path / FOLDER] if path.is_dir() else [])):
-                remove(left)
+            remove_ours(partial)
+            if path.is_dir():
+                remove(path / FOLDER)
             lock.remove()
 
 
@@ -101,7 +112,7 @@ class DiskStore:
     BlockingIOError
         If another process writes to the store.
     ValueError
-        If the unfinished store was begun with anything that gives other bits.
+        If the unfinished store was begun with anything that gives other bits, or an input would be removed.
     OSError
         If the folder cannot be written.
     """
@@ -114,7 +125,7 @@ class DiskStore:
         existing: str = "refuse",
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        check_output(path, existing if part[1] == 1 or existing != "refuse" else "resume")
+        check_output(path, existing if part[1] == 1 or existing != "refuse" else "resume", spec.inputs)
         self.path, self.partial = path, partial_of(path)
         self._spec, self.leads = spec, spec.leads
         shapes = list(level_shapes(spec.volume_shape))
@@ -125,6 +136,7 @@ class DiskStore:
         self.permit = Permit(self.partial)
         self.damaged: list[tuple[int, Lead, IntTriple]] = []
         self.finished = self._held = False
+        self._replaces = existing == "overwrite"  # what stands there; a run that is gone on with has said so
         self._queue = WriteQueue(
             lambda *tile: self.levels.write(0, *tile), lambda error: told(error, self.partial.name)
         )
@@ -132,6 +144,7 @@ class DiskStore:
             self._lock.acquire()
             try:
                 self.permit.revoke()  # of a run that was killed: its workers may not know yet
+                put_back(self.partial, path)
                 if existing == "overwrite" and part[1] == 1:
                     self._remove()
                 if self._journal.exists:
@@ -141,8 +154,8 @@ class DiskStore:
                         f"Got {path}, which another process has just completed: nothing is left to do."
                     )
                 else:
-                    remove(self.partial)
                     with telling(self.partial.name):
+                        claim(self.partial)
                         self._create(shapes)
                 self._held = True
             except BaseException:
@@ -242,13 +255,16 @@ class DiskStore:
         ------
         ValueError
             If tiles are missing.
+        FileExistsError
+            If something stands there that was not to be replaced.
         OSError
             If something could not be written.
         """
         self.complete_levels()
+        self.check_place()
         self.release()  # where open files cannot be moved, this one could not
         with self._lock.beginning(), self.levels.moved(self.path):
-            replace_folder(self.partial, self.path)
+            replace_folder(self.partial, self.path, old_of(self.partial))
         sync_folder(self.path.parent)
         remove(self.path / FOLDER)
         self._lock.remove()
@@ -277,6 +293,14 @@ class DiskStore:
                 sync_folder(file.parent)
             self._journal.finish()
 
+    def check_place(self) -> None:
+        """Raise FileExistsError if something has come to bear the name of the output that was not to be replaced."""
+        if not self._replaces and self.path.exists():
+            raise FileExistsError(
+                f"Got {self.path}, which has come into being since it was begun as {self.partial.name}, expected "
+                "nothing there: move it away and resume, what is done is kept."
+            )
+
     def discard(self) -> None:
         """Remove the store: its content has become another file."""
         self.release()
@@ -298,7 +322,7 @@ class DiskStore:
 
     def _remove(self) -> None:
         self._journal.forget()
-        remove(self.partial)
+        remove_ours(self.partial)
 
     # -- making and resuming -----------------------------------------------------------------------
 
@@ -306,19 +330,16 @@ class DiskStore:
         """Make all arrays and their metadata, so that the store can be looked at with any reader; then begin."""
         spec = self._spec
         try:
-            group = zarr.open_group(self.partial, mode="w", zarr_format=3)
+            group = zarr.open_group(self.partial, mode="a", zarr_format=3)  # "w" would remove our mark
             for number, (shape, sizes) in enumerate(zip(shapes, self._sizes, strict=True)):
                 create_array(group, str(number), spec.lead_shape, shape, spec.dtype, sizes, spec.image.axes)
             self._open_levels()
             write_metadata(self.partial, spec.image, levels_of(spec.volume_shape))
-            self._journal.folder.mkdir()
             write_whole(self._journal.folder / MODEL, spec.model)
-            described = dict(spec.description)
-            self._journal.begin(
-                {"format": FORMAT, "output": self.path.name, "result": described, "fingerprint": self.fingerprint}
-            )
+            header = {"format": FORMAT, "output": self.path.name, "replaces": self._replaces}
+            self._journal.begin(header | {"result": dict(spec.description), "fingerprint": self.fingerprint})
         except BaseException:
-            remove(self.partial)
+            remove_ours(self.partial)
             raise
 
     def _resume(self) -> None:
@@ -330,6 +351,8 @@ class DiskStore:
                 "that began it, or start it anew (--overwrite)."
             )
         check_same(header.get("fingerprint", {}), self.fingerprint, self.partial.name)
+        self._replaces = bool(header.get("replaces", True))  # earlier versions did not say it
+        self.check_place()
         if self._lock.alone():
             self._sweep()
         self._open_levels()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.core.geometry import IntTriple, Lead
+from napari_cropeq.formats.paths import FOLDER
 
 __all__ = [
     "FOLDER",
@@ -28,7 +29,6 @@ __all__ = [
     "sync_folder",
 ]
 
-FOLDER = ".cropeq"
 HEADER = "header.json"
 COMPLETE = "complete"
 

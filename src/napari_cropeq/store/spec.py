@@ -25,6 +25,7 @@ class StoreSpec:
     description: Mapping[str, Any]  # how it is computed, in values that JSON can hold; kept in the header
     fingerprint: Mapping[str, Any]  # what decides the bits, in values that JSON can hold; the tile grid is filled in
     model: bytes  # content of a file that is kept with an unfinished store
+    inputs: tuple[str, ...] = ()  # paths of what is read, which the store must not touch
 
     @property
     def lead_shape(self) -> Lead:

@@ -123,8 +123,8 @@ class VolumeWidget(ResultPanel):
             raise ValueError("Got a second wish to save while one is under way: wait for it or press Stop.")
         output_kind(path)
         existing = self._existing(path)
-        check_output(path, existing)
         result = self.open_result(self.dtype.value)
+        check_output(path, existing, result.inputs)
         if result.result is None:
             raise ValueError("Got a result that is still being prepared: wait a moment and press Save again.")
         whole = result.result

@@ -1,0 +1,270 @@
+"""Nothing that is not ours is removed or replaced, whatever it is called; an input never is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import a_result, textured_volume
+from files import a_model, a_stack, a_zarr
+from napari_cropeq.cli.main import main
+from napari_cropeq.compute.fingerprint import store_spec
+from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.paths import partial_of
+from napari_cropeq.formats.write import write_image
+from napari_cropeq.run.export import export
+from napari_cropeq.store.disk import DiskStore
+from window import TIMEOUT, dock, model_for
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return every file of a folder that is neither a lock nor in a link."""
+    files = (path for path in folder.rglob("*") if path.is_file() and ".lock-" not in path.name)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A folder, the current one, of a stack and a model."""
+    monkeypatch.chdir(tmp_path)
+    a_stack(tmp_path / "a.ome.tif")
+    a_model().save(tmp_path / "m.safetensors")
+    return tmp_path
+
+
+def a_folder(path: Path) -> Path:
+    """Make somebody's folder."""
+    (path / "deep").mkdir(parents=True)
+    (path / "deep" / "notes.txt").write_text("a year of work")
+    return path
+
+
+EXISTING = [
+    pytest.param([], id="refuse"),
+    pytest.param(["--resume"], id="resume"),
+    pytest.param(["--overwrite"], id="overwrite"),
+    pytest.param(["--shard-id", "0", "--num-shards", "2"], id="shards"),
+]
+
+
+def linked(folder: Path) -> str:
+    a_zarr(folder / "y.partial.ome.zarr")
+    (folder / "link.ome.zarr").symlink_to("y.partial.ome.zarr")
+    return "link.ome.zarr"
+
+
+def behind_a_link(folder: Path) -> str:
+    a_zarr(folder / "data" / "y.ome.zarr")
+    (folder / "y.partial.ome.zarr").symlink_to(Path("data", "y.ome.zarr"))
+    return "data/y.ome.zarr"
+
+
+INPUTS = [
+    pytest.param(lambda folder: a_zarr(folder / "y.partial.ome.zarr"), "y.ome.zarr", id="the-store"),
+    pytest.param(lambda folder: a_zarr(folder / "y.partial.ome.zarr").name, "./y.ome.zarr", id="relative"),
+    pytest.param(lambda folder: a_zarr(folder / "y.partial.ome.zarr").name, "y.ome.tif", id="of-a-tiff"),
+    pytest.param(lambda folder: a_zarr(folder / "y.partial.ome.zarr" / "in.ome.zarr"), "y.ome.zarr", id="in-the-store"),
+    pytest.param(linked, "y.ome.zarr", id="link-to-the-store"),
+    pytest.param(behind_a_link, "y.ome.zarr", id="the-store-is-a-link"),
+    pytest.param(lambda folder: a_zarr(folder / "y.ome.zarr" / "in.ome.zarr"), "y.ome.zarr", id="in-the-output"),
+    pytest.param(lambda folder: a_zarr(folder / "y.ome.zarr"), "../{name}/y.ome.zarr", id="the-output"),
+]
+
+
+@pytest.mark.parametrize("existing", EXISTING)
+@pytest.mark.parametrize(("make", "output"), INPUTS)
+def test_an_input_is_never_removed(folder, capsys, make, output, existing):
+    given = str(make(folder))
+    before = files_of(folder)
+    output = output.format(name=folder.name)
+    code = main(["export", given, "-m", "m.safetensors", "-o", output, "--device", "cpu", *existing])
+    assert files_of(folder) == before
+    assert code == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "expected another name" in err and "as an input" in err
+
+
+def test_an_input_of_a_batch_is_never_removed(folder, capsys):
+    a_zarr(folder / "a_SR.partial.ome.zarr")
+    before = files_of(folder)
+    words = ["export", "a.ome.tif", "a_SR.partial.ome.zarr", "-m", "m.safetensors", "-o", "./", "--overwrite"]
+    assert main(words) == 1
+    assert files_of(folder) == before and "expected another name" in capsys.readouterr().err
+
+
+def test_an_output_is_no_unfinished_store_of_another(folder, capsys):
+    shutil.copy("a.ome.tif", "a.partial.ome.tif")
+    words = ["export", "a.ome.tif", "a.partial.ome.tif", "-m", "m.safetensors", "-o", "out/", "--name", "{name}"]
+    assert main(words) == 1
+    assert "expected different names" in capsys.readouterr().err and not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("existing", ["refuse", "resume", "overwrite"])
+def test_an_input_of_the_library_is_never_removed(folder, existing):
+    result = SuperResolution(open_source(a_zarr(folder / "y.partial.ome.zarr")), a_model(), device="cpu")
+    before = files_of(folder)
+    for begin in (
+        lambda: next(export(result, "y.ome.zarr", existing=existing)),
+        lambda: DiskStore(Path("y.ome.zarr"), store_spec(result), existing=existing),
+    ):
+        with pytest.raises(ValueError, match=r"as an input, .*expected another name"):
+            begin()
+        assert files_of(folder) == before
+
+
+FOREIGN = [
+    pytest.param(a_folder, id="folder"),
+    pytest.param(a_zarr, id="ome-zarr"),
+    pytest.param(lambda path: path.write_text("a year of work"), id="file"),
+    pytest.param(lambda path: path.symlink_to(a_folder(path.parent / "elsewhere")), id="link"),
+]
+
+
+@pytest.mark.parametrize("existing", EXISTING)
+@pytest.mark.parametrize("make", FOREIGN)
+@pytest.mark.parametrize("output", ["y.ome.zarr", "y.ome.tif"])
+def test_what_only_has_the_name_of_an_unfinished_store_stays(folder, capsys, output, make, existing):
+    make(folder / "y.partial.ome.zarr")
+    before = files_of(folder)
+    code = main(["export", "a.ome.tif", "-m", "m.safetensors", "-o", output, "--device", "cpu", *existing])
+    assert files_of(folder) == before and code == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "Got y.partial.ome.zarr" in told and "move or remove it" in told
+
+
+BESIDE = ["y.ome.tif.partial", "y.ome.tif.cropeq-old", "y.ome.zarr.cropeq-old", "y.ome.zarr.partial"]
+
+
+@pytest.mark.parametrize("make", FOREIGN[:1] + FOREIGN[2:3])
+@pytest.mark.parametrize("output", ["y.ome.zarr", "y.ome.tif"])
+def test_what_lies_beside_an_output_stays(folder, output, make):
+    """The output itself, which the user allows to be replaced, is; whatever it is."""
+    for name in BESIDE:
+        make.values[0](folder / name) if hasattr(make, "values") else make(folder / name)
+    a_folder(folder / output)
+    before = files_of(folder)
+    words = ["export", "a.ome.tif", "-m", "m.safetensors", "-o", output, "--device", "cpu"]
+    assert main([*words, "--overwrite"]) == 0
+    assert main([*words, "--resume"]) == 0
+    after = files_of(folder)
+    beside = {name: content for name, content in before.items() if not name.startswith(f"{output}{os.sep}")}
+    assert {name: after.get(name) for name in beside} == beside
+    assert not (folder / output / "deep").exists() and open_source(output).data.shape == (32, 20, 40)
+
+
+def test_a_complete_output_needs_no_store(folder, capsys):
+    words = ["export", "a.ome.tif", "-m", "m.safetensors", "-o", "y.ome.zarr", "--device", "cpu"]
+    assert main(words) == 0
+    a_folder(folder / "y.partial.ome.zarr")
+    before = files_of(folder)
+    assert main([*words, "--resume"]) == 0
+    assert files_of(folder) == before and "done already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("existing", ["resume", "overwrite"])
+def test_half_a_store_of_ours_is_made_anew(tmp_path, existing):
+    """As a kill leaves it: the mark comes first and goes last."""
+    result = a_result(textured_volume((12, 50, 70)))
+    partial = partial_of(tmp_path / "y.ome.zarr")
+    for made in ((), (".cropeq",), (".cropeq", "0", "zarr.json")):
+        partial.mkdir()
+        for name in made:
+            (partial / name).mkdir()
+        store = DiskStore(tmp_path / "y.ome.zarr", store_spec(result), 32, existing)
+        assert len(store) == 0 and store.partial.is_dir()
+        store.release()
+        assert not partial.exists()
+
+
+@pytest.mark.parametrize("name", ["y.ome.zarr", "y.ome.tif"])
+@pytest.mark.parametrize("when", ["before-it-is-resumed", "while-it-runs"])
+def test_what_has_come_into_being_at_the_output_stays(tmp_path, name, when):
+    """A run that was not told to overwrite replaces nothing, however late it ends."""
+    result, path = a_result(textured_volume((12, 50, 70))), tmp_path / name
+    steps = export(result, path, 32)
+    while next(steps).done == 0:
+        pass
+    if when == "before-it-is-resumed":
+        steps.close()
+        steps = export(result, path, 32, "resume")
+    path.write_text("another's")
+    with pytest.raises(FileExistsError, match=r"has come into being since it was begun.*move it away and resume"):
+        list(steps)
+    assert path.read_text() == "another's"
+    path.rename(tmp_path / "moved")
+    assert [step.stage for step in export(result, path, 32, "resume")][-1] == "saving"
+    assert np.array_equal(np.asarray(open_source(path).data).shape, result.sr_shape)
+
+
+DEGRADED = [
+    pytest.param("y.ome.zarr", "y.ome.zarr.partial", id="zarr"),
+    pytest.param("y.ome.tif", "y.ome.tif.partial", id="tiff"),
+]
+
+
+@pytest.mark.parametrize(("output", "foreign"), DEGRADED)
+@pytest.mark.parametrize("make", FOREIGN)
+def test_what_only_has_the_name_of_an_unfinished_image_stays(folder, capsys, output, foreign, make):
+    make(folder / foreign)
+    before = files_of(folder)
+    assert main(["degrade", "a.ome.tif", "-o", output, "--factor", "2", "--overwrite"]) == 1
+    assert files_of(folder) == before
+    assert "move or remove it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["y.ome.zarr", "y.ome.tif"])
+def test_half_an_image_of_ours_is_made_anew(folder, output):
+    (folder / f"{output}.partial" / ".cropeq").mkdir(parents=True)
+    (folder / f"{output}.partial" / "0").mkdir()
+    source = open_source("a.ome.tif")
+    write_image(source.data, Path(output), source.image)
+    assert open_source(output).data.shape == source.data.shape
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["a.ome.tif", "m.safetensors", output])
+
+
+@pytest.mark.parametrize("name", ["a.ome.tif", "../{name}/a.ome.tif", "link.ome.tif"])
+def test_a_truth_is_not_degraded_onto_itself(folder, capsys, name):
+    (folder / "link.ome.tif").symlink_to("a.ome.tif")
+    before = files_of(folder)
+    assert main(["degrade", "a.ome.tif", "-o", name.format(name=folder.name), "--factor", "2", "--overwrite"]) == 1
+    assert files_of(folder) == before and "as an input, expected another name" in capsys.readouterr().err
+
+
+def test_a_model_gone_on_from_is_no_checkpoint(folder, capsys):
+    """The checkpoint of a training is removed at its end."""
+    shutil.copy("m.safetensors", "n.checkpoint.safetensors")
+    before = files_of(folder)
+    words = ["train", "a.ome.tif", "-o", "n.safetensors", "--overwrite", "--patches", "8", "--device", "cpu"]
+    assert main([*words, "--continue", "n.checkpoint.safetensors"]) == 1
+    assert files_of(folder) == before and "expected another name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("overwrite", [False, True], ids=["refuse", "overwrite"])
+@pytest.mark.parametrize("pressed", ["start", "save"])
+def test_an_input_of_the_volume_widget_is_never_removed(viewer, qtbot, folder, overwrite, pressed):
+    viewer.open(a_zarr(folder / "y.partial.ome.zarr"), plugin="napari-cropeq")
+    volume = dock(viewer, "Volume")
+    volume.session.use_model(model_for(factor=4.0), "a model")
+    before = files_of(folder)
+    volume.destination.value, volume.overwrite.value = folder / "y.ome.zarr", overwrite
+    volume.buttons[pressed].native.click()
+    qtbot.waitUntil(lambda: "as an input, where the output" in volume.message.text(), timeout=TIMEOUT)
+    assert files_of(folder) == before
+
+
+def test_an_input_of_the_batch_widget_is_never_removed(viewer, qtbot, folder):
+    a_zarr(folder / "a_SR.partial.ome.zarr")
+    batch = dock(viewer, "Batch")
+    batch.session.use_model(model_for(factor=4.0), "a model")
+    before = files_of(folder)
+    batch.images.value = "files"
+    batch.files.value = [folder / "a.ome.tif", folder / "a_SR.partial.ome.zarr"]
+    batch.destination.value, batch.existing.value = folder, "overwrite"
+    batch.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: "expected another name" in batch.message.text(), timeout=TIMEOUT)
+    assert files_of(folder) == before

@@ -76,7 +76,7 @@ class Panel(QWidget):
         row, buttons = QHBoxLayout(), {}
         for name, action in actions.items():
             button = PushButton(text=name.replace("_", " ").capitalize())
-            button.clicked.connect(lambda _=None, action=action: self.attempt(action))
+            button.clicked.connect(lambda _=None, action=action: self.pressed(action))
             row.addWidget(button.native)
             buttons[name] = button
         self._layout.addLayout(row)
@@ -90,6 +90,9 @@ class Panel(QWidget):
             for field in self.findChildren(kind):
                 field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
                 field.installEventFilter(self)
+                if isinstance(field, QAbstractSpinBox):
+                    # A number counts once it is complete: what follows it may write the field anew, and digits go.
+                    field.setKeyboardTracking(False)
 
     def eventFilter(self, field: QObject | None, event: QEvent | None) -> bool:
         """Let a wheel turned over a field scroll the panel: only the field being edited takes it."""
@@ -118,6 +121,13 @@ class Panel(QWidget):
         self.jobs[:] = [*(j for j in self.jobs if j.running), job]
         job.start()
         return job
+
+    def pressed(self, action: Callable[[], None]) -> None:
+        """Run the ``action`` of a button with what is typed: not every system's buttons take the focus from a field."""
+        for field in self.findChildren(QAbstractSpinBox):
+            if field.hasFocus():
+                field.interpretText()
+        self.attempt(action)
 
     def attempt(self, action: Callable[[], None]) -> None:
         """Run ``action``; an error is told in the message, and nothing is lost."""

@@ -55,7 +55,7 @@ class TrainWidget(Panel):
         self.layer.changed.connect(self._show_layer)
         self.viewer.layers.events.inserted.connect(self._on_siblings)
         self.viewer.layers.events.removed.connect(self._on_siblings)
-        self.profile.asked.connect(lambda: self.attempt(self.suggest))
+        self.profile.asked.connect(lambda: self.pressed(self.suggest))
         self.profile.applied.connect(self._on_applied)
         for box in (*self.source.voxel_size, self.source.axial, self.source.lateral_fwhm):
             box.changed.connect(lambda: self.profile.clear())  # what was suggested is of another acquisition

@@ -1,0 +1,89 @@
+"""What is typed into a number's field is what is there afterwards, key by key as a user types it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QAbstractSpinBox, QApplication
+
+from napari_cropeq.gui.section import Section
+from window import TIMEOUT, cells, dock
+
+WIDGETS = {"Train": 17, "Preview": 1, "Volume": 0, "Batch": 1, "Verify": 2}
+"""How many numbers can be typed at least."""
+
+
+@pytest.fixture
+def opened(viewer, qtbot):
+    """Open a widget over a layer as the menu does, all of its sections unfolded."""
+    viewer.add_image(cells(), scale=(2.5, 1, 1), units=["um"] * 3, name="cells")
+
+    def open_widget(name: str):
+        panel = dock(viewer, name)
+        if name == "Batch":
+            panel.which.value = "each"
+        for section in panel.findChildren(Section):
+            section.expand(animate=False)
+        panel.window().activateWindow()
+        qtbot.waitUntil(lambda: QApplication.activeWindow() is not None, timeout=TIMEOUT)
+        return panel
+
+    return open_widget
+
+
+def typed_into(field: QAbstractSpinBox, last: Qt.Key | None = Qt.Key.Key_Tab, text: str = "") -> float:
+    """Type a number into a field, and return it."""
+    decimals = field.decimals() if hasattr(field, "decimals") else 0
+    text = text or ("2.31" if decimals >= 2 else "37")
+    assert field.minimum() <= float(text) <= field.maximum()
+    field.setFocus()
+    QTest.keyClick(field, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
+    QTest.keyClicks(field, text)
+    if last is not None:
+        QTest.keyClick(field, last)
+    QApplication.processEvents()
+    return float(text)
+
+
+@pytest.mark.parametrize("last", [Qt.Key.Key_Tab, Qt.Key.Key_Return], ids=["tab", "return"])
+@pytest.mark.parametrize("name", WIDGETS)
+def test_what_is_typed_is_what_is_there(opened, name, last):
+    fields = [field for field in opened(name).findChildren(QAbstractSpinBox) if field.isEnabled()]
+    assert len(fields) >= WIDGETS[name] and all(field.isVisible() for field in fields)
+    found = {}
+    for number, field in enumerate(fields):
+        typed = typed_into(field, last)
+        if field.value() != typed:
+            found[f"{number}: {field.toolTip()}"] = f"typed {typed}, got {field.value()}"
+    assert not found
+
+
+def test_a_typed_voxel_size_is_the_scale(viewer, opened):
+    train, layer = opened("Train"), viewer.layers["cells"]
+    for axis, box in enumerate(train.source.voxel_size):
+        typed_into(box.native)
+        assert layer.scale[axis] == 2.31 and box.value == 2.31
+    QTest.keyClick(train.source.voxel_size[0].native, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
+    QTest.keyClicks(train.source.voxel_size[0].native, "5.5")
+    assert np.allclose(layer.scale, 2.31), "not before it is complete"
+    QTest.keyClick(train.source.voxel_size[0].native, Qt.Key.Key_Return)
+    assert np.allclose(layer.scale, (5.5, 2.31, 2.31))
+
+
+@pytest.mark.parametrize("takes_focus", [True, False], ids=["button-takes-focus", "as-on-a-mac"])
+@pytest.mark.parametrize("pressed", ["start", "suggest"])
+def test_a_button_takes_what_is_typed(viewer, opened, monkeypatch, pressed, takes_focus):
+    """Pressed by the mouse, with no key after the number; buttons of some systems do not take the focus."""
+    train, layer = opened("Train"), viewer.layers["cells"]
+    seen = []
+    monkeypatch.setattr(train.source, "data", lambda *_, **__: seen.append(train.source.acquisition()) or [[]])
+    button = train.profile.suggest if pressed == "suggest" else train.buttons["start"].native
+    if not takes_focus:
+        button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    typed_into(train.source.lateral_fwhm.native, None, "0.31")
+    typed_into(train.source.voxel_size[0].native, None)
+    QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+    assert layer.scale[0] == 2.31 and seen, train.message.text()
+    assert (seen[0].voxel_size[0], seen[0].lateral_fwhm) == (2.31, 0.31)

@@ -165,7 +165,7 @@ class Bench:
     @property
     def finished(self) -> tuple[int, int]:
         """Finished and all tiles in view."""
-        return self.result.worker.in_view.progress
+        return self.result.state.in_view
 
     def place(self, number: int) -> np.ndarray:
         """Return a place to look at: half a viewport to the right or the left of the middle, and ever further down."""
@@ -178,8 +178,7 @@ class Bench:
 
     def pan(self, centre: np.ndarray) -> dict[str, Any]:
         """Pan, and return seconds until the first tile and until the whole viewport is on the screen."""
-        worker = self.result.worker
-        before, started = worker.in_view.computed, time.perf_counter()
+        before, started = self.result.state.computed, time.perf_counter()
         self.viewer.scene.camera.center = tuple(centre)
         out: dict[str, Any] = {}
         ready = first = 0.0
@@ -200,7 +199,7 @@ class Bench:
                 out["full"] = max(self.screen.drawn, ready) - started
                 break
         out.setdefault("first", out.get("full"))
-        out["tiles"] = worker.in_view.computed - before
+        out["tiles"] = self.result.state.computed - before
         return out
 
 
@@ -270,7 +269,7 @@ def latency(bench: Bench, view: str, pans: int) -> dict[str, Any]:
         "view": view,
         "canvas": [height, width],
         "voxels a side": [round(height / PIXELS), round(width / PIXELS)],
-        "tile": list(bench.result.result.view_tile(VIEWS[view][0])),
+        "tile": list(bench.result.result.shapes.for_view(VIEWS[view][0])),
         "tiles a viewport": round(float(np.median([f["tiles"] for f in fresh])), 1),
         "from the button, s": round(begun, 2),
         "first, s": median(f["first"] for f in fresh),
@@ -284,8 +283,7 @@ def latency(bench: Bench, view: str, pans: int) -> dict[str, Any]:
 
 def revisit(bench: Bench, place: np.ndarray) -> dict[str, Any]:
     """Return to a place, and return seconds until the canvas shows what the layer is there."""
-    worker, started = bench.result.worker, time.perf_counter()
-    before = worker.in_view.computed
+    started, before = time.perf_counter(), bench.result.state.computed
     bench.viewer.scene.camera.center = tuple(place)
     wait(lambda: bench.screen.drawn > started and bench.screen.drawn >= bench.screen.read)
     seconds = bench.screen.drawn - started
@@ -293,7 +291,7 @@ def revisit(bench: Bench, place: np.ndarray) -> dict[str, Any]:
     done, total = bench.finished
     if done != total or not total:
         raise RuntimeError(f"Of {total} tiles only {done} were there again.")
-    return {"seconds": seconds, "tiles": worker.in_view.computed - before}
+    return {"seconds": seconds, "tiles": bench.result.state.computed - before}
 
 
 def refreshes(bench: Bench) -> dict[str, Any]:

@@ -250,7 +250,7 @@ def opening(folder: Path) -> dict[str, Any]:
     wait(lambda: screen.shows_since(since))
     started = time.perf_counter() - begun
     nbytes = volume.result.result.nbytes
-    wait(lambda: volume.result.worker.tiles[0] > 0)
+    wait(lambda: volume.result.state.tiles[0] > 0)
     volume.buttons["stop"].native.click()
     wait(lambda: not volume.result.busy)
     viewer.window.remove_dock_widget(volume)
@@ -287,14 +287,14 @@ def heartbeat(folder: Path, seconds: float, runs: int) -> dict[str, Any]:
         kind = "source alone" if number == 0 else "running" if number % 2 == 0 else "idle"
         if number == 1:
             volume.buttons["start"].native.click()
-            wait(lambda: volume.result is not None and volume.result.worker.tiles[0] > 0)
+            wait(lambda: volume.result is not None and volume.result.state.tiles[0] > 0)
         if number:
             volume.result.pause_all(kind == "idle")
             spin(15.0)  # a part under way comes to its end
         load = load_average()
         found = summary(beat.run(seconds, lambda: None))
         if number:
-            found["tiles"] = volume.result.worker.tiles[0]
+            found["tiles"] = volume.result.state.tiles[0]
         spells.append({"kind": kind, **found, "load_average": load})
         print(spells[-1], flush=True)
     volume.buttons["stop"].native.click()

@@ -129,7 +129,7 @@ class Demo:
         panel = self.panel("Preview")
         start = time.perf_counter()
         panel.buttons["preview"].native.click()
-        self.wait(lambda: panel.result is not None and panel.result.worker.in_view.progress[0] > 0, panel, 120)
+        self.wait(lambda: panel.result is not None and panel.result.state.in_view[0] > 0, panel, 120)
         self.summary["seconds"]["first tile"] = round(time.perf_counter() - start, 2)
         self.wait(lambda: not panel.result.busy, panel, 600)
         self.layer.visible = False

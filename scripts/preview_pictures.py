@@ -62,7 +62,7 @@ def main() -> None:
         if tiles is None:
             spin(60, lambda: not panel.result.looking)
         else:
-            spin(60, lambda: panel.result.worker.in_view.progress[0] >= tiles)
+            spin(60, lambda: panel.result.state.in_view[0] >= tiles)
         spin(1.0)
 
     def picture(name: str) -> None:

@@ -44,7 +44,7 @@ def main() -> None:
         volume.destination.value = Path(folder) / "vessels_SR.ome.zarr"
         spin(30, lambda: "Result" in volume.estimate.text())
         volume.buttons["start"].native.click()
-        spin(60, lambda: volume.result is not None and volume.result.worker.fraction > 0.4)
+        spin(60, lambda: volume.result is not None and volume.result.state.fraction > 0.4)
         viewer.window._status_bar._toggle_activity_dock(True)
         spin(0.5)
         viewer.screenshot(options.out, canvas_only=False, flash=False)

@@ -57,12 +57,12 @@ SHARD = {
 }
 END = {
     "levels": "napari_cropeq.store.disk:DiskStore.complete_levels",
-    "metadata-sync": "napari_cropeq.store.disk:sync_file",
+    "metadata-sync": "napari_cropeq.store.folder:sync_file",
     "marker": "napari_cropeq.store.journal:Journal.finish",
     "finish": "napari_cropeq.store.disk:DiskStore.finish",
-    "name": "napari_cropeq.store.disk:replace_folder",
-    "name-sync": "napari_cropeq.store.disk:sync_folder",
-    "sweep": "napari_cropeq.store.disk:remove",
+    "name": "napari_cropeq.store.folder:replace_folder",
+    "name-sync": "napari_cropeq.store.folder:sync_folder",
+    "sweep": "napari_cropeq.store.folder:remove",
     "unlock": "napari_cropeq.store.lock:StoreLock.remove",
 }
 END_TIFF = {
@@ -168,11 +168,12 @@ def run(job: Job) -> None:
     import torch
 
     from napari_cropeq.compute.super_resolution import SuperResolution
+    from napari_cropeq.compute.tile_shapes import TileShapes
     from napari_cropeq.formats import pyramid
 
     torch.set_num_threads(1)
     pyramid.SMALLEST = SMALLEST
-    SuperResolution.bulk_part = property(lambda _: PART)
+    TileShapes.bulk = property(lambda _: PART)
     compute = SuperResolution.compute
 
     def told(self, lead, box, *rest):

@@ -176,7 +176,7 @@ def test_half_a_store_of_ours_is_made_anew(tmp_path, existing):
         for name in made:
             (partial / name).mkdir()
         store = DiskStore(tmp_path / "y.ome.zarr", store_spec(result), 32, existing)
-        assert len(store) == 0 and store.partial.is_dir()
+        assert len(store) == 0 and store.folder.partial.is_dir()
         store.release()
         assert not partial.exists()
 

@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QAbstractSpinBox, QApplication
 
-from napari_cropeq.gui.section import Section
+from napari_cropeq.gui.parts.section import Section
 from window import TIMEOUT, cells, dock
 
 WIDGETS = {"Train": 17, "Preview": 1, "Volume": 0, "Batch": 1, "Verify": 2}

@@ -46,7 +46,7 @@ def begun(viewer, qtbot, path, filters: int = 8, shape=(40, 128, 160)):
     volume.session.use_model(model_for(filters=filters), "a model")
     volume.destination.value = path
     press(qtbot, volume, "start")
-    qtbot.waitUntil(lambda: volume.result.worker.tiles[0] > 0, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: volume.result.state.tiles[0] > 0, timeout=TIMEOUT)
     return volume
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from conftest import crew_threads
 from napari_cropeq.compute import fill as filling
-from napari_cropeq.compute.events import Done, Failed, Filled, Stepped
-from napari_cropeq.compute.fill import Filling
-from napari_cropeq.compute.reuse import Reuse
-from napari_cropeq.compute.scheduler import Scheduler, Wish
+from napari_cropeq.compute.fill import Done, Failed, Filled, Stepped, TileFiller
+from napari_cropeq.compute.scheduler import Scheduler, TileRequest
+from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.store.memory import MemoryStore
@@ -37,11 +37,31 @@ def coordinates(shape) -> np.ndarray:
     return Counted()((), Box.whole(shape))
 
 
-def wishes(store, compute, tiles) -> list[Wish]:
-    return [Wish(store, tile, compute) for tile in tiles]
+def wishes(store, compute, tiles) -> list[TileRequest]:
+    return [TileRequest(store, tile, compute) for tile in tiles]
 
 
 PART = (64, 64, 128)
+
+
+class Source:
+    """What a filler asks for boxes, instead of a result: computes them with a function."""
+
+    def __init__(self, leads, part, compute, prefetch=None, side_by_side=1) -> None:
+        self.leads, self.part, self.side_by_side, self._compute = leads, part, side_by_side, compute
+        self.prefetch = prefetch or (lambda lead, box: None)
+
+    def __call__(self, lead, box: Box, stop) -> np.ndarray:
+        return self._compute(lead, box, stop)
+
+    def close(self) -> None:
+        pass
+
+
+def filler(memory, leads, part, compute, prefetch=None, side_by_side=1) -> TileFiller:
+    return TileFiller(memory, Source(leads, part, compute, prefetch, side_by_side))
+
+
 ODD = [(1, 1, 1), SHAPE, (130, 257, 300), (5, 600, 3)]
 
 
@@ -54,7 +74,7 @@ CREWS = pytest.mark.parametrize("crew", [1, 2], ids=["one by one", "side by side
 def test_all_is_every_tile_once(shape, leads, crew):
     compute, memory = Counted(), MemoryStore(shape)
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, leads, PART, compute, side_by_side=crew))
+    scheduler.fill(filler(memory, leads, PART, compute, side_by_side=crew))
     assert not scheduler.idle
     *finished, last = scheduler.run()
     assert scheduler.idle and last == Filled(memory, ())
@@ -73,7 +93,7 @@ def test_all_is_every_tile_once(shape, leads, crew):
 def test_what_is_looked_at_comes_first_and_in_order():
     compute, memory = Counted(), MemoryStore((64, 512, 512))
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, [()], PART, compute))
+    scheduler.fill(filler(memory, [()], PART, compute))
     wanted = [((), (1, 5, 3)), ((), (0, 2, 2)), ((), (1, 0, 0))]
     run = scheduler.run()
     next(run)  # a bulk box is under way
@@ -104,11 +124,11 @@ def test_a_new_wish_drops_the_last():
 def test_all_can_be_stopped():
     compute, memory = Counted(), MemoryStore((64, 512, 512))
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, [()], PART, compute))
+    scheduler.fill(filler(memory, [()], PART, compute))
     run = scheduler.run()
     next(run)
     scheduler.look_at(wishes(memory, compute, [((), (1, 31, 7))]))
-    scheduler.stop_all()
+    scheduler.bulk.stop()
     assert [done.box for done in run] == [memory.grid.box((1, 31, 7))]
     assert scheduler.idle and len(compute.boxes) == 2
 
@@ -120,7 +140,7 @@ def test_all_skips_what_is_finished():
         if index[2] < 4:
             memory.put(((), index), np.ones(memory.grid.box(index).shape, np.uint16))
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, [()], PART, compute))
+    scheduler.fill(filler(memory, [()], PART, compute))
     list(scheduler.run())
     assert sum(box.size for _, box in compute.boxes) == whole.size // 2
     assert all(box.start[2] >= 256 for _, box in compute.boxes)
@@ -131,7 +151,7 @@ def test_a_tile_larger_than_a_part_is_computed_in_parts_and_put_whole(crew):
     shape = (130, 150, 200)
     compute, memory = Counted(), MemoryStore(shape, (128, 128, 128))
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, [()], PART, compute, side_by_side=crew))
+    scheduler.fill(filler(memory, [()], PART, compute, side_by_side=crew))
     run = scheduler.run()
     assert next(run) == Done(memory, (), Box((0, 0, 0), (64, 64, 128)), 0, 0)
     assert len(memory) == 0, "nothing of a tile before it is whole"
@@ -151,16 +171,16 @@ def test_stopping_all_stops_the_box_under_way():
     asked = []
 
     def slow(lead, box, stop):
-        scheduler.stop_all()  # as from another thread
+        scheduler.bulk.stop()  # as from another thread
         asked.append(stop())
         raise StoppedError
 
     memory = MemoryStore(SHAPE)
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, [()], PART, slow))
-    assert scheduler.running_all
+    scheduler.fill(filler(memory, [()], PART, slow))
+    assert scheduler.bulk.running
     assert list(scheduler.run()) == [] and asked == [True]
-    assert scheduler.idle and not scheduler.running_all and len(memory) == 0
+    assert scheduler.idle and not scheduler.bulk.running and len(memory) == 0
 
 
 def asking(asked: list[int]):
@@ -194,7 +214,7 @@ def test_boxes_side_by_side_wait_for_the_tile_in_view():
         assert len(asked) == before > 0
         return Counted()(lead, box)
 
-    scheduler.fill(Filling(memory, [()], PART, asking(asked), side_by_side=2))
+    scheduler.fill(filler(memory, [()], PART, asking(asked), side_by_side=2))
     finished = []
     thread = threading.Thread(target=lambda: finished.extend(scheduler.run(wait=True)))
     thread.start()
@@ -206,16 +226,16 @@ def test_boxes_side_by_side_wait_for_the_tile_in_view():
     assert not thread.is_alive() and not any(isinstance(event, Failed) for event in finished)
 
 
-@pytest.mark.parametrize("end", ["stop_all", "close"])
+@pytest.mark.parametrize("end", ["stop", "close"])
 def test_threads_side_by_side_end_with_the_run(end):
     before, asked, memory = set(crew_threads()), [], MemoryStore((64, 512, 512))
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, [()], PART, asking(asked), side_by_side=2))
+    scheduler.fill(filler(memory, [()], PART, asking(asked), side_by_side=2))
     thread = threading.Thread(target=lambda: list(scheduler.run(wait=True)))
     thread.start()
     until(lambda: asked)
     assert len(set(crew_threads()) - before) == 2
-    getattr(scheduler, end)()
+    (scheduler.bulk.stop if end == "stop" else scheduler.close)()
     until(lambda: set(crew_threads()) <= before)
     assert thread.is_alive() or end == "close"
     scheduler.close()
@@ -273,7 +293,7 @@ def test_a_tile_that_cannot_be_computed_is_left_out_of_all(monkeypatch, crew):
     monkeypatch.setattr(filling, "RETRIES", (0.0, 0.0))
     memory, compute = MemoryStore((64, 512, 512)), broken_at((0, 64, 128))
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, [()], PART, compute, side_by_side=crew))
+    scheduler.fill(filler(memory, [()], PART, compute, side_by_side=crew))
     *events, filled = scheduler.run()
     failed = [event for event in events if isinstance(event, Failed)]
     assert [(event.box, event.bulk) for event in failed] == [(Box((0, 64, 128), (64, 128, 256)), False)]
@@ -288,7 +308,7 @@ def test_of_a_tile_with_a_part_that_cannot_be_computed_nothing_is_put(monkeypatc
     monkeypatch.setattr(filling, "RETRIES", (0.0, 0.0))
     memory, compute = MemoryStore((128, 256, 128), (128, 128, 128)), broken_at(bad)
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, [()], PART, compute, side_by_side=crew))
+    scheduler.fill(filler(memory, [()], PART, compute, side_by_side=crew))
     *events, filled = scheduler.run()
     assert [type(event) for event in events if not isinstance(event, Done)] == [Failed]
     assert list(memory) == [((), (0, 1, 0))] and len(filled.failures) == 1
@@ -307,7 +327,7 @@ def test_a_source_that_comes_back_is_read():
 
     memory = MemoryStore((64, 64, 128))
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, [()], PART, compute))
+    scheduler.fill(filler(memory, [()], PART, compute))
     assert [type(event) for event in scheduler.run()] == [Done, Filled] and len(asked) == 2
 
 
@@ -318,7 +338,7 @@ def test_a_source_that_is_gone_ends_the_run_over_all_and_nothing_else(crew):
 
     memory = MemoryStore((64, 2048, 512))
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, [()], PART, gone, side_by_side=crew))
+    scheduler.fill(filler(memory, [()], PART, gone, side_by_side=crew))
     *failed, last = scheduler.run()
     assert len(failed) == filling.GIVE_UP - 1 and last.bulk and not any(event.bulk for event in failed)
     assert len(memory) == 0 and scheduler.idle
@@ -329,16 +349,16 @@ def test_a_source_that_is_gone_ends_the_run_over_all_and_nothing_else(crew):
 def test_all_can_be_held_and_go_on():
     compute, memory = Counted(), MemoryStore((64, 512, 512))
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, [()], PART, compute))
+    scheduler.fill(filler(memory, [()], PART, compute))
     run = scheduler.run(wait=True)
     next(run)
-    scheduler.pause_all()
-    assert scheduler.paused and scheduler.running_all and scheduler.idle
+    scheduler.bulk.pause()
+    assert scheduler.bulk.paused and scheduler.bulk.running and scheduler.idle
     scheduler.look_at(wishes(memory, compute, [((), (1, 31, 7))]))
     assert next(run).box == memory.grid.box((1, 31, 7)), "what is looked at comes nevertheless"
     assert next(run) is None and len(compute.boxes) == 2
-    scheduler.pause_all(False)
-    assert not scheduler.paused
+    scheduler.bulk.pause(False)
+    assert not scheduler.bulk.paused
     while not isinstance(next(run), Filled):
         pass
     assert len(memory) == memory.grid.count
@@ -349,7 +369,7 @@ def test_the_next_tiles_are_told_before_these_are_computed():
     told, compute, memory = [], Counted(), MemoryStore((100, 100, 300), (64, 128, 256))
     scheduler = Scheduler()
     scheduler.fill(
-        Filling(
+        filler(
             memory, [(0,), (1,)], (64, 64, 128), compute, lambda lead, box: told.append((len(compute.boxes), lead, box))
         )
     )
@@ -396,7 +416,7 @@ def test_the_background_waits_for_what_is_looked_at_and_goes_before_all():
             yield
 
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, [()], PART, compute))
+    scheduler.fill(filler(memory, [()], PART, compute))
     scheduler.add_background(steps())
     run = scheduler.run()
     assert next(run) == Stepped() and order == [0]
@@ -424,7 +444,8 @@ def test_a_box_is_taken_from_finished_tiles_and_only_the_rest_is_computed():
     for store, index in ((coarse, (0, 0, 0)), (fine, (0, 0, 0)), (fine, (0, 0, 3))):
         store.put(((), index), expected[store.grid.box(index).slices])
     compute = Counted()
-    reuse = Reuse(lambda: [coarse, fine], compute)
+    result = SimpleNamespace(leads=[()], shapes=SimpleNamespace(bulk=PART), side_by_side=1, compute=compute)
+    reuse = TileSource(result, lambda: [coarse, fine])
     assert np.array_equal(reuse((), box), expected[box.slices])
     assert [b for _, b in compute.boxes] == [Box((5, 30, 20), (35, 50, 60))], "the smallest box around what is missing"
     coarse.put(((), (0, 1, 0)), expected[coarse.grid.box((0, 1, 0)).slices])

@@ -94,10 +94,10 @@ def test_previews_have_the_bits_of_the_exported_file(viewer, qtbot, exported, dt
         assert view.box.start[order[0]] == step
         seen = np.asarray(panel.result.layer.data[view.box.slices])
         assert np.array_equal(seen, exported[dtype][view.box.slices])
-        held = [(s, tile) for s in panel.result.worker.finished_stores() for tile in s]
+        held = [(s, tile) for s in panel.result.worker.finished_stores for tile in s]
         assert any(s.grid.box(t[1]).intersect(view.box) for s, t in held), "tiles, not the interpolation"
     assert panel.result.dtype == dtype and exported[dtype].dtype == panel.result.layer.dtype
-    for store in panel.result.worker.finished_stores():
+    for store in panel.result.worker.finished_stores:
         for lead, index in store:
             box = store.grid.box(index)
             assert np.array_equal(store.read((lead, index), box), exported[dtype][box.slices])
@@ -157,20 +157,20 @@ def test_the_view_is_followed_until_told_otherwise(viewer, qtbot):
     viewer.scene.camera.zoom = 8
     panel = begin(viewer, qtbot, filters=4)
     first = panel.result.view
-    done, total = panel.result.worker.in_view.progress
+    done, total = panel.result.state.in_view
     assert done == total > 0
     assert panel.message.text().startswith(f"bit-exact on cpu; {total} of {total} tiles in view")
     viewer.scene.camera.center = (0, 40, 50)
     settle(viewer, qtbot, panel)
-    assert panel.result.view.box != first.box and panel.result.worker.in_view.progress[0] > 0
+    assert panel.result.view.box != first.box and panel.result.state.in_view[0] > 0
     panel.follow.value = False
-    second, computed = panel.result.view, panel.result.worker.in_view.computed
+    second, computed = panel.result.view, panel.result.state.computed
     viewer.scene.camera.center = (0, 250, 350)
     qtbot.wait(300)
-    assert panel.result.view is second and panel.result.worker.in_view.computed == computed
+    assert panel.result.view is second and panel.result.state.computed == computed
     panel.buttons["preview"].native.click()
     settle(viewer, qtbot, panel)
-    assert panel.result.view is not second and panel.result.worker.in_view.computed > computed
+    assert panel.result.view is not second and panel.result.state.computed > computed
 
 
 def test_going_back_costs_nothing(viewer, qtbot):
@@ -180,19 +180,19 @@ def test_going_back_costs_nothing(viewer, qtbot):
     home = viewer.scene.camera.center
     viewer.scene.camera.center = (0, 40, 50)
     settle(viewer, qtbot, panel)
-    computed = panel.result.worker.in_view.computed
+    computed = panel.result.state.computed
     viewer.scene.camera.center = home
     settle(viewer, qtbot, panel)
-    done, total = panel.result.worker.in_view.progress
-    assert done == total > 0 and panel.result.worker.in_view.computed == computed
+    done, total = panel.result.state.in_view
+    assert done == total > 0 and panel.result.state.computed == computed
     other = model_for(filters=8)
     first = panel.session.model
     panel.session.use_model(other, "another")
     settle(viewer, qtbot, panel)
     panel.session.use_model(first, "the first again")
     settle(viewer, qtbot, panel)
-    done, total = panel.result.worker.in_view.progress
-    assert done == total > 0 and panel.result.worker.in_view.computed == 0, "held for the model it was computed with"
+    done, total = panel.result.state.in_view
+    assert done == total > 0 and panel.result.state.computed == 0, "held for the model it was computed with"
 
 
 def test_zoomed_out_it_works_at_the_centre_and_says_so(viewer, qtbot):
@@ -204,9 +204,7 @@ def test_zoomed_out_it_works_at_the_centre_and_says_so(viewer, qtbot):
     panel = dock(viewer, "Preview")
     panel.session.use_model(model_for(filters=4), "a model")
     panel.buttons["preview"].native.click()
-    qtbot.waitUntil(
-        lambda: panel.result.view is not None and panel.result.worker.in_view.progress[0] > 0, timeout=TIMEOUT
-    )
+    qtbot.waitUntil(lambda: panel.result.view is not None and panel.result.state.in_view[0] > 0, timeout=TIMEOUT)
     assert panel.result.view.limited
     assert max(panel.result.view.box.shape) <= max(viewer.canvas.size)
     qtbot.waitUntil(lambda: "working at the centre" in panel.message.text(), timeout=TIMEOUT)
@@ -233,7 +231,7 @@ def test_a_large_volume_is_never_empty(viewer, qtbot, monkeypatch):
     view, result = panel.result.view, panel.result.result
     assert np.array_equal(np.asarray(panel.result.layer.data[view.box.slices]), result.compute((), view.box))
     assert seen[0] > 0 and seen == sorted(seen) and seen[len(seen) // 2] == 1, "full long before the last tile"
-    planes = panel.result.worker._interpolated[0]
+    planes = panel.result.worker.in_view._interpolated[0]
     assert len(planes), "the plane was interpolated meanwhile"
     for tile in planes:
         assert np.array_equal(
@@ -267,7 +265,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(viewer, qtbot, monkeyp
     qtbot.waitUntil(lambda: "check the disk" in panel.message.text(), timeout=TIMEOUT)
     settle(viewer, qtbot, panel)
     assert panel.result.alive
-    done, total = panel.result.worker.in_view.progress
+    done, total = panel.result.state.in_view
     assert 0 < done < total
     result, store = panel.result.result, panel.result.worker.in_view.store
     assert all(
@@ -299,7 +297,7 @@ def test_the_volume_takes_over_what_was_previewed_and_the_other_way_round(viewer
     assert boxes == [], "no voxel was computed twice"
     viewer.dims.order = (1, 0, 2)
     settle(viewer, qtbot, panel)
-    done, total = panel.result.worker.in_view.progress
+    done, total = panel.result.state.in_view
     assert done == total > 0 and boxes == [], "what the volume has is not computed again"
 
 
@@ -343,7 +341,7 @@ def test_live_while_training(viewer, qtbot, monkeypatch):
     assert [layer.name for layer in viewer.layers] == ["cells", "cells SR"]
     view, whole = panel.result.view, SuperResolution(panel.result.result.source, train.session.model)
     assert np.array_equal(np.asarray(panel.result.layer.data[view.box.slices]), whole.compute((), view.box))
-    assert not panel.result.worker._outdated, "old weights are not shown any more"
+    assert not panel.result.worker.in_view._outdated, "old weights are not shown any more"
     assert not panel.result.live, "it is the model's from now on"
     panel.live.value = False
     assert panel.session.live_wanted == 0

@@ -16,6 +16,7 @@ from napari_cropeq.formats.write import write_image
 from napari_cropeq.gui.layers.unfinished_layer import UNFINISHED
 from napari_cropeq.gui.parts.run_clock import RunClock, in_words
 from napari_cropeq.run.export import export
+from napari_cropeq.run.live import RunState
 from napari_cropeq.store import disk as storing
 from window import TIMEOUT, begun, cells, dock, model_for, press, stopped
 
@@ -50,11 +51,11 @@ def test_what_it_takes_is_said_before_it_starts(viewer, qtbot, tmp_path):
 def test_pause_and_go_on(viewer, qtbot, tmp_path):
     volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16)
     press(qtbot, volume, "pause")
-    qtbot.waitUntil(lambda: volume.result.worker.paused and not volume.result.busy, timeout=TIMEOUT)
-    volume.result.worker.disk.flush()
-    done = volume.result.worker.tiles[0]
+    qtbot.waitUntil(lambda: volume.result.state.paused and not volume.result.busy, timeout=TIMEOUT)
+    volume.result.worker.whole.disk.flush()
+    done = volume.result.state.tiles[0]
     qtbot.wait(500)
-    assert volume.result.worker.tiles[0] == done < volume.result.worker.tiles[1]
+    assert volume.result.state.tiles[0] == done < volume.result.state.tiles[1]
     assert volume.buttons["pause"].text == "Go on" and "paused" in volume.message.text()
     press(qtbot, volume, "pause")
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
@@ -100,9 +101,9 @@ def test_stopped_it_says_what_is_kept_and_resumes(viewer, qtbot, tmp_path):
     stopped(volume, qtbot)
     assert "finished tiles stay in out.partial.ome.zarr, and Resume goes on" in volume.message.text()
     assert volume.buttons["start"].text == "Resume" and "out.partial.ome.zarr is unfinished" in volume.begun.text()
-    done = volume.result.worker.tiles[0]
+    done = volume.result.state.tiles[0]
     press(qtbot, volume, "start")
-    qtbot.waitUntil(lambda: volume.result.worker.tiles[0] >= done, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: volume.result.state.tiles[0] >= done, timeout=TIMEOUT)
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     assert is_the_result(path, volume.result.result)
     assert volume.buttons["start"].text == "Start" and not volume.begun.text()
@@ -207,7 +208,7 @@ def test_stopped_before_the_first_tile_nothing_is_kept(viewer, qtbot, tmp_path, 
     volume.session.use_model(model_for(filters=32), "a model")
     volume.destination.value = tmp_path / "out.ome.zarr"
     press(qtbot, volume, "start")
-    qtbot.waitUntil(lambda: volume.result.worker.tiles[1] > 0, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: volume.result.state.tiles[1] > 0, timeout=TIMEOUT)
     stopped(volume, qtbot)
     assert volume.message.text() == "Stopped before the first tile was finished: nothing is kept."
     qtbot.waitUntil(lambda: volume.buttons["start"].text == "Start", timeout=TIMEOUT)
@@ -248,14 +249,14 @@ def test_times_in_words(seconds, words):
 
 def test_the_time_left_does_not_count_pauses(monkeypatch):
     class Worker:
-        fraction, tiles = 0.0, (0, 8)
+        state = RunState(tiles=(0, 8))
 
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     worker = Worker()
     clock = RunClock(worker)
     assert clock.text == "measuring the time left"
-    now[0], worker.fraction = 110.0, 0.25
+    now[0], worker.state = 110.0, RunState(tiles=(0, 8), fraction=0.25)
     assert clock.text == "0.2 tiles/s, 30 s left"
     clock.hold(True)
     now[0] = 5000.0

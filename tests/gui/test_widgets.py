@@ -44,8 +44,8 @@ def test_train_preview_volume_save(viewer, qtbot, tmp_path):
     assert np.allclose(shown.translate, (5 - 0.75, 6, 7))
     assert shown.units == layer.units
     assert shown.data.shape == (30, 72, 80)
-    done, total = preview.result.worker.in_view.progress
-    assert done == total > 0 and preview.result.worker.tiles == (0, 0), "only what is in view"
+    done, total = preview.result.state.in_view
+    assert done == total > 0 and preview.result.state.tiles == (0, 0), "only what is in view"
 
     volume = dock(viewer, "Volume")
     volume.buttons["start"].native.click()
@@ -100,7 +100,7 @@ def test_the_whole_volume_straight_to_disk(viewer, qtbot, tmp_path):
 def test_stop_keeps_finished_tiles_and_start_goes_on(viewer, qtbot):
     volume = begun(viewer, qtbot, None, filters=32, shape=(20, 96, 160))
     stopped(volume, qtbot)
-    done, total = volume.result.worker.tiles
+    done, total = volume.result.state.tiles
     assert 0 < done < total
     press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: volume.result.complete, timeout=TIMEOUT)
@@ -241,12 +241,12 @@ def test_a_store_that_is_not_full_never_gets_its_name(viewer, qtbot, tmp_path, m
         pass
     volume.destination.value = tmp_path / "out.ome.zarr"
     press(qtbot, volume, "start")
-    qtbot.waitUntil(lambda: 0 < volume.result.worker.tiles[0] < volume.result.worker.tiles[1], timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: 0 < volume.result.state.tiles[0] < volume.result.state.tiles[1], timeout=TIMEOUT)
     volume.buttons["stop"].native.click()
     permits.release(line)
     qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
     qtbot.wait(300)
-    done, total = volume.result.worker.tiles
+    done, total = volume.result.state.tiles
     assert 0 < done < total
     assert not (tmp_path / "out.ome.zarr").exists()
     permits.release(100)

@@ -288,7 +288,7 @@ def test_an_sr_layer_is_saved_when_it_is_complete(viewer, qtbot, tmp_path, name)
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(), "random")
     result = volume.open_result("source")
-    qtbot.waitUntil(lambda: result.layer is not None and result.worker.has_something, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: result.layer is not None and result.state.shown, timeout=TIMEOUT)
     qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=TIMEOUT)
     layer = viewer.layers["stack SR"]
     with pytest.raises(OSError, match="not every tile is known to be computed"):

@@ -34,7 +34,7 @@ from napari_cropeq.run.distributed.worker import Work, compute
 from napari_cropeq.run.export import export
 from napari_cropeq.run.train_to_file import OwnTraining
 from napari_cropeq.store.disk import DiskStore
-from napari_cropeq.store.permit import Permit
+from napari_cropeq.store.lock import WriteToken
 
 distributed = pytest.importorskip("distributed")
 posix = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
@@ -293,12 +293,12 @@ def test_a_late_task_writes_nothing(cluster, stack, tmp_path):
     result, out = result_of(stack), tmp_path / "out.ome.zarr"
     store = DiskStore(out, store_spec(result), TILE)
     try:
-        work, (first, second, *_) = Work.of(store, result), groups(store, result.leads, result.bulk_part)
+        work, (first, second, *_) = Work.of(store, result), groups(store, result.leads, result.shapes.bulk)
         for record in cluster.client.submit(compute, work, first, pure=False).result().records:
             store.take(record)
     finally:
         store.release()
-    before = contents(store.partial)
+    before = contents(store.folder.partial)
     assert len(store) == len(first.missing)
     with pytest.raises(StoppedError):
         cluster.client.submit(compute, work, second, pure=False).result()
@@ -309,15 +309,15 @@ def test_a_late_task_writes_nothing(cluster, stack, tmp_path):
             cluster.client.submit(compute, work, second, pure=False).result()
     finally:
         again.release()
-    assert contents(store.partial) == before and not list(tmp_path.glob(".*lock-writer-*"))
+    assert contents(store.folder.partial) == before and not list(tmp_path.glob(".*lock-writer-*"))
 
 
 def test_who_writes_is_waited_for(tmp_path):
     """The word may be taken away while a worker writes: the next run waits for its end, and refuses if it has none."""
     store = tmp_path / "a.partial.ome.zarr"
     (store / ".cropeq").mkdir(parents=True)
-    permit, next_run = Permit(store), Permit(store)
-    worker, inside, goes_on = Permit(store, permit.grant()), threading.Event(), threading.Event()
+    permit, next_run = WriteToken(store), WriteToken(store)
+    worker, inside, goes_on = WriteToken(store, permit.grant()), threading.Event(), threading.Event()
 
     def write() -> None:
         with worker.writing():

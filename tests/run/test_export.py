@@ -15,9 +15,9 @@ import zarr
 from ome_zarr_models.v05 import Image
 
 from conftest import a_result, textured_volume
-from napari_cropeq.compute.fill import Filling
-from napari_cropeq.compute.reuse import Reuse
+from napari_cropeq.compute.fill import TileFiller
 from napari_cropeq.compute.scheduler import Scheduler
+from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core import normalisation
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import convert
@@ -26,7 +26,7 @@ from napari_cropeq.formats.image import open_source
 from napari_cropeq.formats.paths import output_kind
 from napari_cropeq.run import export as exporting
 from napari_cropeq.run.export import ExportProgress, export
-from napari_cropeq.store import disk as store
+from napari_cropeq.store import folder
 from napari_cropeq.store.memory import MemoryStore
 
 FILES = [pytest.param(name, id=name[4:]) for name in ("out.ome.zarr", "out.ome.tif")]
@@ -344,7 +344,7 @@ def test_a_failure_while_saving_leaves_the_old_output(tmp_path, name, monkeypatc
     run(one, tmp_path / name)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         patch.setattr(exporting, "replace_folder", full)
-        patch.setattr(store, "replace_folder", full)
+        patch.setattr(folder, "replace_folder", full)
         run(two, tmp_path / name, existing="overwrite")
     assert names(tmp_path) == [name, "out.partial.ome.zarr"] and np.array_equal(stored(tmp_path / name), whole(one))
     run(two, tmp_path / name, existing="resume")
@@ -367,7 +367,7 @@ def test_what_the_preview_computed_is_taken_over(tmp_path, monkeypatch):
     expected = whole(result)
     memory = MemoryStore(result.sr_shape)
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, [()], result.bulk_part, result.compute))
+    scheduler.fill(TileFiller(memory, TileSource(result)))
     list(scheduler.run())
     with monkeypatch.context() as patch:
         patch.setattr(result, "compute", None)
@@ -378,7 +378,7 @@ def test_what_the_preview_computed_is_taken_over(tmp_path, monkeypatch):
         box = some.grid.box(index)
         some.put(((), index), expected[box.slices])
     box = Box((3, 5, 2), (20, 15, 50))
-    assert np.array_equal(Reuse(lambda: [some], result.compute)((), box), expected[box.slices])
+    assert np.array_equal(TileSource(result, lambda: [some])((), box), expected[box.slices])
     run(result, tmp_path / "some.ome.zarr", tile=33, computed=[some])
     assert np.array_equal(stored(tmp_path / "some.ome.zarr"), expected)
 

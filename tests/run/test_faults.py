@@ -549,12 +549,12 @@ def test_ended_in_the_window(viewer, qtbot, tmp_path, ending, tiles, record_prop
     output = tmp_path / "out" / ZARR
     volume.destination.value = output
     volume.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: volume.result.worker is not None and volume.result.worker.disk is not None, timeout=TIMEOUT)
-    begun, result = volume.result.worker.disk, volume.result.result
+    qtbot.waitUntil(lambda: getattr(volume.result.worker.whole, "disk", None) is not None, timeout=TIMEOUT)
+    begun, result = volume.result.worker.whole.disk, volume.result.result
     qtbot.waitUntil(lambda: len(begun) >= tiles, timeout=TIMEOUT)
     ending(viewer, volume)
     qtbot.waitUntil(lambda: not volume.result.busy or not work_threads(), timeout=TIMEOUT)
-    qtbot.waitUntil(lambda: not begun._held, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: not begun.folder._held, timeout=TIMEOUT)
     first, *_ = export(result, output, existing="resume")
     list(export(result, tmp_path / ZARR))
     equal = contents(output) == contents(tmp_path / ZARR)

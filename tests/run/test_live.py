@@ -8,12 +8,12 @@ import pytest
 
 from conftest import Recorded, a_result, textured_volume
 from napari_cropeq.compute.fingerprint import store_spec
-from napari_cropeq.compute.read_ahead import ReadAhead
+from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core import predict
 from napari_cropeq.core.exactness import Exactness
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.tiles import divide
-from napari_cropeq.run.live import TileWorker
+from napari_cropeq.run.live import LiveWorker
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import TileCache
 from napari_cropeq.view import overview
@@ -33,7 +33,7 @@ def view(across: int | None = 0, at: int = 7, lead: tuple[int, ...] = ()) -> Vie
     return View(lead, Box(tuple(start), tuple(stop)), tuple(centre), across)
 
 
-def work(worker: TileWorker, steps=None):
+def work(worker: LiveWorker, steps=None):
     """Let the worker go on until it has nothing to do, and return where it stands."""
     steps = worker.steps() if steps is None else steps
     for event in steps:
@@ -42,8 +42,8 @@ def work(worker: TileWorker, steps=None):
     return steps
 
 
-def a_worker(result, cap: int = 2**31, key: str = "model") -> TileWorker:
-    worker = TileWorker(TileCache(cap), "source")
+def a_worker(result, cap: int = 2**31, key: str = "model") -> LiveWorker:
+    worker = LiveWorker(TileCache(cap), "source")
     worker.use(lambda: result, key)
     return worker
 
@@ -68,12 +68,12 @@ def test_what_is_looked_at_has_the_bits_of_the_whole(monkeypatch, across, axial,
     looked = View((), Box(tuple(start), tuple(stop)), (6.0, 20.0, 6.0), across)
     worker.look(looked)
     work(worker)
-    done, total = worker.in_view.progress
+    done, total = worker.state.in_view
     assert done == total > 0 and result.exactness.bit_exact == exact
-    seen = np.asarray(worker.view.levels[0])[looked.box.slices]
+    seen = np.asarray(worker.in_view.lazy.levels[0])[looked.box.slices]
     assert np.array_equal(seen, result.compute((), Box.whole(result.sr_shape))[looked.box.slices])
     if not exact:
-        assert worker.in_view.store.grid.tile == result.oriented(160, 64, 16)
+        assert worker.in_view.store.grid.tile == result.shapes.oriented(160, 64, 16)
 
 
 def test_the_whole_volume_takes_over_what_was_looked_at():
@@ -83,14 +83,14 @@ def test_the_whole_volume_takes_over_what_was_looked_at():
     steps = work(worker)
     worker.run_all()
     work(worker, steps)
-    assert worker.tiles[0] == worker.tiles[1] > 0 and worker.fraction == 1
-    assert np.array_equal(np.asarray(worker.view.levels[0]), result.compute((), Box.whole(result.sr_shape)))
-    computed = worker.in_view.computed
+    assert worker.state.tiles[0] == worker.state.tiles[1] > 0 and worker.state.fraction == 1
+    assert np.array_equal(np.asarray(worker.in_view.lazy.levels[0]), result.compute((), Box.whole(result.sr_shape)))
+    computed = worker.state.computed
     for across in (0, 1, 2, None):
         worker.look(view(across, 20))
         work(worker, steps)
-        assert worker.in_view.progress[0] == worker.in_view.progress[1] > 0
-    assert worker.in_view.computed == computed, "all of it was there"
+        assert worker.state.in_view[0] == worker.state.in_view[1] > 0
+    assert worker.state.computed == computed, "all of it was there"
 
 
 def test_a_volume_beyond_the_cap_is_refused():
@@ -108,11 +108,11 @@ def test_old_weights_are_seen_until_the_new_tiles_are_there():
     box = view().box
     before = old.compute((), box)
     worker.use(lambda: new, "new")
-    assert next(steps) is new
-    assert np.array_equal(np.asarray(worker.view.levels[0])[box.slices], before), "nothing flickers"
+    assert next(steps).ready and worker.result is new
+    assert np.array_equal(np.asarray(worker.in_view.lazy.levels[0])[box.slices], before), "nothing flickers"
     work(worker, steps)
-    assert np.array_equal(np.asarray(worker.view.levels[0])[box.slices], new.compute((), box))
-    assert not worker._outdated
+    assert np.array_equal(np.asarray(worker.in_view.lazy.levels[0])[box.slices], new.compute((), box))
+    assert not worker.in_view._outdated
 
 
 def test_a_model_that_comes_back_finds_its_tiles():
@@ -122,14 +122,14 @@ def test_a_model_that_comes_back_finds_its_tiles():
     steps = work(worker)
     worker.use(lambda: one, "one")
     work(worker, steps)
-    computed = worker.in_view.computed
+    computed = worker.state.computed
     worker.use(lambda: two, "two")
-    assert next(steps) is two  # no tile of it yet
+    assert next(steps).ready and worker.result is two  # no tile of it yet
     worker.use(lambda: one, "one")
     work(worker, steps)
-    assert worker.in_view.progress[0] == worker.in_view.progress[1] > 0 and worker.in_view.computed == computed
+    assert worker.state.in_view[0] == worker.state.in_view[1] > 0 and worker.state.computed == computed
     box = view().box
-    assert np.array_equal(np.asarray(worker.view.levels[0])[box.slices], one.compute((), box))
+    assert np.array_equal(np.asarray(worker.in_view.lazy.levels[0])[box.slices], one.compute((), box))
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -138,18 +138,18 @@ def test_a_store_on_disk_is_another_models(tmp_path, finished):
     worker = a_worker(one, key="one")
     steps = work(worker)
     worker.run_all(lambda: DiskStore(tmp_path / "one.ome.zarr", store_spec(one), None if finished else 16))
-    assert worker.running_all
+    assert worker.state.running
     if finished:
         work(worker, steps)
         assert worker.saved.popleft() == tmp_path / "one.ome.zarr"
     else:
-        while not worker.tiles[0]:
+        while not worker.state.tiles[0]:
             next(steps)
     worker.use(lambda: two, "two")
     worker.look(view())
     work(worker, steps)
     box = view().box
-    assert np.array_equal(np.asarray(worker.view.levels[0])[box.slices], two.compute((), box))
+    assert np.array_equal(np.asarray(worker.in_view.lazy.levels[0])[box.slices], two.compute((), box))
     kept = [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")]
     assert kept == (["one.ome.zarr"] if finished else ["one.partial.ome.zarr"])
     if not finished:  # another may go on with it at once
@@ -167,16 +167,16 @@ def test_another_model_goes_on_with_the_overview(monkeypatch):
         next(steps)  # the overview has been begun
     worker.use(lambda: new, "new")
     work(worker, steps)
-    full = TileWorker(TileCache(), "source")
+    full = LiveWorker(TileCache(), "source")
     full.use(lambda: new, "new")
     work(full)
-    assert np.array_equal(np.asarray(worker.view.levels[0]), np.asarray(full.view.levels[0]))
-    assert len(worker.view.overview._full) == 1
+    assert np.array_equal(np.asarray(worker.in_view.lazy.levels[0]), np.asarray(full.in_view.lazy.levels[0]))
+    assert len(worker.in_view.lazy.overview._full) == 1
 
 
 def test_a_model_that_is_replaced_while_it_is_prepared_never_shows():
     one, two = (a_result(textured_volume(SHAPE), filters=f) for f in (4, 8))
-    worker = TileWorker(TileCache(), "source")
+    worker = LiveWorker(TileCache(), "source")
 
     def prepare():
         worker.use(lambda: two, "two")  # as from another thread
@@ -184,13 +184,13 @@ def test_a_model_that_is_replaced_while_it_is_prepared_never_shows():
 
     worker.use(prepare, "one")
     steps = worker.steps()
-    assert next(steps) is two
+    assert next(steps).ready and worker.result is two
     worker.close()
     assert list(steps) == []
 
 
 def test_closing_while_it_is_prepared_ends_it():
-    worker = TileWorker(TileCache(), "source")
+    worker = LiveWorker(TileCache(), "source")
 
     def prepare():
         worker.close()
@@ -205,12 +205,12 @@ def test_a_large_volume_is_interpolated_where_it_is_looked_at(monkeypatch):
     result = a_result(textured_volume(SHAPE))
     worker = a_worker(result)
     worker.look(view())
-    assert not worker.has_something
+    assert not worker.state.shown
     steps, box, seen = worker.steps(), view().box, []
     expected = result.interpolated((), box)
     for event in steps:
-        if worker.has_something and not seen:
-            seen.append(np.asarray(worker.view.levels[0])[box.slices])
+        if worker.state.shown and not seen:
+            seen.append(np.asarray(worker.in_view.lazy.levels[0])[box.slices])
             assert len(worker.in_view.store) == 0
         if event is None:
             break
@@ -224,7 +224,7 @@ def test_panning_drops_what_is_no_longer_in_view():
     right = View((), Box((7, 0, 200), (8, 200, 300)), (7.0, 100.0, 250.0), 0)
     worker.look(left)
     steps = worker.steps()
-    while worker.in_view.progress[0] < 1:
+    while worker.state.in_view[0] < 1:
         next(steps)
     worker.look(right)
     work(worker, steps)
@@ -240,22 +240,22 @@ def test_panning_drops_what_is_no_longer_in_view():
 @pytest.mark.parametrize("chunks", [(1, -1, -1), (4, 16, 16)], ids=str)
 def test_the_source_of_a_group_is_read_once_for_all_its_parts(planes, chunks, monkeypatch):
     volume = Recorded(textured_volume((12, 60, 64)))
-    source = da.from_array(volume, chunks=chunks, name=False, asarray=True, fancy=False)
-    result = a_result(source, planes=planes, dtype="float32")
+    stack = da.from_array(volume, chunks=chunks, name=False, asarray=True, fancy=False)
+    result = a_result(stack, planes=planes, dtype="float32")
     whole = result.compute((), Box.whole(result.sr_shape))
     bricks = result.volume(())  # nothing is kept but what is held
     bricks._cap = bricks._nbytes = 0
     bricks._bricks.clear()
-    ahead = ReadAhead(result)
+    source = TileSource(result)
     group = Box((0, 16, 0), (30, 60, 64))
-    ahead((), group)
+    source.prefetch((), group)
     parts = list(divide(group, (30, 8, 64)))
-    first = ahead.compute((), parts[0])
+    first = source((), parts[0])
     volume.keys.clear()
-    found = [first, *(ahead.compute((), part) for part in parts[1:])]
+    found = [first, *(source((), part) for part in parts[1:])]
     assert volume.keys == [], "all of it is held"
     for part, voxels in zip(parts, found, strict=True):
         assert np.array_equal(voxels, whole[part.slices])
     outside = Box((0, 0, 0), (30, 20, 64))
-    assert np.array_equal(ahead.compute((), outside), whole[outside.slices]) and volume.keys
-    ahead.close()
+    assert np.array_equal(source((), outside), whole[outside.slices]) and volume.keys
+    source.close()

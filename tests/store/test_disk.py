@@ -20,7 +20,8 @@ from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.paths import check_output, check_space, old_of, partial_of
 from napari_cropeq.run.export import export
 from napari_cropeq.store import disk as storing
-from napari_cropeq.store.disk import DiskStore, unfinished
+from napari_cropeq.store.disk import DiskStore
+from napari_cropeq.store.folder import unfinished
 from napari_cropeq.store.journal import Journal
 
 SHAPE = (12, 50, 70)
@@ -76,7 +77,7 @@ def undisturbed(folder, result) -> dict[str, bytes]:
     store = DiskStore(folder / "undisturbed.ome.zarr", store_spec(result), 32)
     put(store)
     store.finish()
-    return contents(store.path)
+    return contents(store.folder.path)
 
 
 def visible(folder) -> list[str]:
@@ -91,7 +92,7 @@ def test_it_bears_its_name_only_when_finished(tmp_path, result, opened):
     put(disk, (0, 1, 2))
     assert np.array_equal(read(disk, (0, 1, 2)), voxels_of(disk, (0, 1, 2)))
     assert len(disk) == 1 and ((), (0, 0, 0)) not in disk and set(disk) == {((), (0, 1, 2))}
-    assert visible(tmp_path) == ["out.partial.ome.zarr"] and unfinished(path) == disk.partial
+    assert visible(tmp_path) == ["out.partial.ome.zarr"] and unfinished(path) == disk.folder.partial
     with pytest.raises(ValueError, match="Got 1 finished tiles, expected 6: run the volume to its end"):
         disk.finish()
     put(disk)
@@ -135,7 +136,7 @@ def test_resumed_it_holds_what_it_held_and_ends_the_same(tmp_path, result, opene
     assert np.array_equal(read(again, (0, 1, 2)), voxels_of(again, (0, 1, 2)))
     put(again)
     again.finish()
-    assert contents(again.path) == expected
+    assert contents(again.folder.path) == expected
     assert len(expected) == 4 + 6 + 2 + 1, "three levels in shards, and their metadata"
 
 
@@ -164,7 +165,7 @@ def test_a_damaged_shard_is_found_and_done_again(tmp_path, result, opened, kind,
     assert again.damaged == [(level, (), (0, 0, 0))] and len(again) == 6 - (level == 0)
     put(again)
     again.finish()
-    assert contents(again.path) == expected
+    assert contents(again.folder.path) == expected
 
 
 def test_a_shard_of_nothing_but_zeros_has_no_file_and_is_done(tmp_path, result, opened):
@@ -197,7 +198,7 @@ def test_a_torn_journal_is_read_as_far_as_it_goes(tmp_path, result, opened, line
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     put(disk, (0, 0, 1))
     disk.release()
-    with open(disk.partial / ".cropeq" / "journal-0-of-1.jsonl", "a", encoding="latin-1") as file:
+    with open(disk.folder.partial / ".cropeq" / "journal-0-of-1.jsonl", "a", encoding="latin-1") as file:
         file.write(line)
     again = opened(tmp_path / "out.ome.zarr", result, 32, "resume")
     assert set(again) == {((), (0, 0, 1))}
@@ -248,7 +249,7 @@ def test_it_is_not_gone_on_with_where_anything_gives_other_bits(tmp_path, result
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     put(disk, (0, 0, 0))
     disk.release()
-    before = contents(disk.partial)
+    before = contents(disk.folder.partial)
     with pytest.raises(ValueError, match=f"Got out.partial.ome.zarr, which was begun with .*{words}"):
         opened(
             tmp_path / "out.ome.zarr",
@@ -256,7 +257,7 @@ def test_it_is_not_gone_on_with_where_anything_gives_other_bits(tmp_path, result
             **({"tile": 32} | store),
             existing="resume",
         )
-    assert contents(disk.partial) == before
+    assert contents(disk.folder.partial) == before
     assert len(opened(tmp_path / "out.ome.zarr", result, 32, "resume")) == 1, "and nobody holds it"
 
 
@@ -274,7 +275,7 @@ def test_another_instruction_set_is_refused(tmp_path, result, opened):
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     put(disk, (0, 0, 0))
     disk.release()
-    header = disk.partial / ".cropeq" / "header.json"
+    header = disk.folder.partial / ".cropeq" / "header.json"
     begun = json.loads(header.read_text())
     begun["fingerprint"]["instruction set"] = "ABACUS"
     header.write_text(json.dumps(begun))
@@ -294,7 +295,7 @@ def test_a_damaged_header_is_told(tmp_path, result, opened, content):
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     put(disk, (0, 0, 0))
     disk.release()
-    (disk.partial / ".cropeq" / "header.json").write_bytes(content)
+    (disk.folder.partial / ".cropeq" / "header.json").write_bytes(content)
     with pytest.raises(ValueError, match="start it anew"):
         opened(tmp_path / "out.ome.zarr", result, 32, "resume")
     assert len(opened(tmp_path / "out.ome.zarr", result, 32, "overwrite")) == 0
@@ -346,7 +347,7 @@ def test_a_full_disk_is_told_and_nothing_more_is_claimed(tmp_path, result, opene
             for index in ((0, 0, 1), (0, 0, 2), (0, 1, 0), (0, 1, 1)):
                 disk.put(((), index), voxels_of(disk, index))
             disk.flush()
-    assert set(disk) == {((), (0, 0, 0))} == {r.shard[1:] for r in Journal(disk.partial).records()}
+    assert set(disk) == {((), (0, 0, 0))} == {r.shard[1:] for r in Journal(disk.folder.partial).records()}
     put(disk)
     disk.finish()
     assert np.array_equal(read(disk, (0, 0, 1)), voxels_of(disk, (0, 0, 1)))
@@ -373,7 +374,7 @@ def test_what_stood_there_is_put_back_if_the_new_one_cannot_take_its_name(tmp_pa
         patch.setattr(os, "replace", refuse)
         disk.finish()
     assert (path / "deep").exists()
-    os.replace(path, old_of(disk.partial))  # as if killed between the two renames
+    os.replace(path, old_of(disk.folder.partial))  # as if killed between the two renames
     again = DiskStore(path, store_spec(result), 32, "resume")
     assert (path / "deep").exists()
     again.finish()

@@ -11,15 +11,16 @@ import pytest
 from dask.callbacks import Callback
 
 from conftest import Recorded, a_result, a_source, textured_volume
-from napari_cropeq.compute.fill import Filling
+from napari_cropeq.compute.fill import TileFiller
 from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.compute.scheduler import Scheduler
+from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import Box, source_positions
 from napari_cropeq.formats import chunk_cache as bricks
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.chunk_cache import Bricks
 from napari_cropeq.store.disk import DiskStore
-from napari_cropeq.store.low_res import Sketch
+from napari_cropeq.store.low_res import LowResCopy
 from napari_cropeq.store.memory import MemoryStore
 from napari_cropeq.view import lazy, overview
 from napari_cropeq.view.lazy import LazyView
@@ -95,7 +96,7 @@ def test_some_tiles_are_exactly_these_voxels():
 def test_all_tiles_are_the_export():
     view, memory, _ = recorded_view(textured_volume((12, 50, 70)), dtype="float32")
     scheduler = Scheduler()
-    scheduler.fill(Filling(memory, [()], PART, view.result.compute))
+    scheduler.fill(TileFiller(memory, TileSource(view.result)))
     list(scheduler.run())
     whole = view.result.compute((), Box.whole(view.result.sr_shape))
     assert whole.dtype == np.float32
@@ -406,27 +407,27 @@ def test_reading_while_the_store_gets_its_name_never_gives_zeros(on_disk):
     assert all(np.array_equal(one, expected) for one in seen)
 
 
-def test_a_sketch_takes_samples_of_any_box():
+def test_a_low_res_copy_takes_samples_of_any_box():
     volume = np.arange(40 * 50 * 60, dtype=np.uint32).reshape(40, 50, 60)
-    sketch = Sketch((2,), volume.shape, volume.dtype)
-    sketch.step = 4
-    sketch._voxels = np.zeros((2, 10, 13, 15), np.uint32)
+    copy = LowResCopy((2,), volume.shape, volume.dtype)
+    copy.step = 4
+    copy._voxels = np.zeros((2, 10, 13, 15), np.uint32)
     for start, stop in (((0, 0, 0), (13, 50, 60)), ((13, 0, 0), (40, 50, 60))):
-        sketch.put((1,), Box(start, stop), volume[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
-    assert np.array_equal(sketch._voxels[1], volume[::4, ::4, ::4]) and not sketch._voxels[0].any()
+        copy.put((1,), Box(start, stop), volume[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
+    assert np.array_equal(copy._voxels[1], volume[::4, ::4, ::4]) and not copy._voxels[0].any()
     box = Box((13, 0, 0), (40, 50, 60))
     indices = tuple(np.arange(a, b, 3) for a, b in zip(box.start, box.stop, strict=True))
-    found = sketch.sample((1,), box, indices)
+    found = copy.sample((1,), box, indices)
     ends = zip(indices, box.start, box.stop, strict=True)
     z, y, x = (np.clip((i + 2) // 4, -(-a // 4), -(-b // 4) - 1) * 4 for i, a, b in ends)
     assert np.array_equal(found, volume[np.ix_(z, y, x)])
-    assert sketch.sample((1,), Box((1, 1, 1), (3, 3, 3)), (np.array([2]),) * 3) is None, "no sample lies in it"
+    assert copy.sample((1,), Box((1, 1, 1), (3, 3, 3)), (np.array([2]),) * 3) is None, "no sample lies in it"
 
 
 @pytest.mark.parametrize(("leads", "step"), [(1, 2), (8, 4)], ids=str)
-def test_a_sketch_is_bounded(leads, step):
-    sketch = Sketch((leads,), (300, 700, 600), np.dtype(np.uint16))
-    assert sketch.step == step and sketch._voxels.size <= 2**24
+def test_a_low_res_copy_is_bounded(leads, step):
+    copy = LowResCopy((leads,), (300, 700, 600), np.dtype(np.uint16))
+    assert copy.step == step and copy._voxels.size <= 2**24
 
 
 def test_the_source_is_read_without_the_callbacks_of_the_window():

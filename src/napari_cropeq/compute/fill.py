@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_cropeq.compute.events import Done, Event, Failed, Filled
+from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
 from napari_cropeq.core.predict import never
 from napari_cropeq.core.thread_map import Crew
@@ -20,13 +20,18 @@ from napari_cropeq.core.tiles import TileGrid, divide
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.store.protocol import TileStore
 
-__all__ = ["Ahead", "Compute", "Failures", "Filling", "Group", "groups", "retried"]
-
-Compute = Callable[[Lead, Box, Callable[[], bool]], npt.NDArray[Any]]
-"""Gives the voxels of an SR box, or raises StoppedError once the function it is given returns True."""
-
-Ahead = Callable[[Lead, Box], None]
-"""Is told of the box of tiles that is computed now, and of the next one, so that its source can be read meanwhile."""
+__all__ = [
+    "Done",
+    "Event",
+    "Failed",
+    "Failures",
+    "Filled",
+    "Group",
+    "Stepped",
+    "TileFiller",
+    "groups",
+    "retried",
+]
 
 Ask = Callable[[], bool]
 
@@ -35,6 +40,43 @@ RETRIES = (0.2, 1.0)  # seconds after which a source that could not be read is t
 GIVE_UP = 16  # failures in a row after which a run over the volume ends: the source is gone
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A box that has just been computed."""
+
+    store: TileStore
+    lead: Lead
+    box: Box
+    tiles: int  # of the store, finished by this box; 0 for a part of a larger tile
+    generation: int  # of the last request for visible tiles when it was begun
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What could not be computed; the rest continues."""
+
+    error: Exception
+    bulk: bool  # whether the run over the volume ended with it
+    lead: Lead = ()
+    box: Box | None = None  # of the run over the volume; None for others
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """The run over the volume has ended."""
+
+    store: TileStore
+    failures: tuple[Failed, ...]  # what could not be computed
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """A step in the background."""
+
+
+Event = Done | Failed | Filled | Stepped
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +104,7 @@ def groups(
     part: IntTriple,
     mine: Callable[[Lead, IntTriple], bool] | None = None,
 ) -> Iterator[Group]:
-    """Yield what is missing in a store, in storage order; see :class:`Filling`."""
+    """Yield what is missing in a store, in storage order; see :class:`TileFiller`."""
     grid = store.grid
     if grid.shape is None:
         raise ValueError("Got a store without a shape, expected a finite one: give it the shape of the SR grid.")
@@ -78,7 +120,7 @@ def groups(
 
 
 class Failures:
-    """What could not be computed, told when a run over the volume ends."""
+    """What could not be computed, reported when a run over the volume ends."""
 
     def __init__(self) -> None:
         self.all: list[Failed] = []
@@ -101,59 +143,37 @@ class Failures:
             self._in_a_row = 0
 
 
-class Filling:
+class TileFiller:
     """Computes the missing tiles of a store.
 
     Parameters
     ----------
     store : TileStore
         With a shape.
-    leads : iterable of tuple of int
-        Channels and time points.
-    part : (z, y, x)
-        What is computed at once, SR voxels: large enough that halos cost little, small enough that tiles in view need
-        not wait long.
-    compute : Compute
-        Gives the voxels of a part.
-    ahead : Ahead, optional
-        Is told which tiles are computed now, and which will be next.
+    source : TileSource
+        Gives the voxels; it is closed when :meth:`events` ends.
     mine : callable, optional
         Whether tiles of this number (z, y, x) at this lead are to be filled; all by default.
-    side_by_side : int
-        Parts that are computed at the same time.
-
-    Raises
-    ------
-    ValueError
-        If the store has no shape.
     """
 
     def __init__(
-        self,
-        store: TileStore,
-        leads: Iterable[Lead],
-        part: IntTriple,
-        compute: Compute,
-        ahead: Ahead | None = None,
-        mine: Callable[[Lead, IntTriple], bool] | None = None,
-        side_by_side: int = 1,
+        self, store: TileStore, source: TileSource, mine: Callable[[Lead, IntTriple], bool] | None = None
     ) -> None:
-        self._store, self._leads, self._part = store, list(leads), part
-        self._compute, self._ahead, self._mine, self._side_by_side = compute, ahead, mine, side_by_side
+        self._store, self._source, self._mine = store, source, mine
 
     def events(
         self, stop: Ask, generation: Callable[[], int], urgent: Ask = never
     ) -> Generator[Event | None, None, None]:
         """Compute part by part, yielding each, and put a group's tiles when it is whole.
 
-        A group whose source cannot be read is tried again, told of and left out.
+        A group whose source cannot be read is tried again, then reported and left out.
 
         Parameters
         ----------
         stop : callable
             Asked often, in any thread; once it returns True the work ends with StoppedError.
         generation : callable
-            Gives the number of the last wish for tiles in view.
+            Gives the number of the last request for tiles in view.
         urgent : callable
             Asked while parts are computed by other threads than the caller's: where it returns True, None is yielded,
             and the caller may do something else meanwhile.
@@ -163,9 +183,9 @@ class Filling:
         OSError
             If the store cannot be written.
         """
-        failures = Failures()
-        found = groups(self._store, self._leads, self._part, self._mine)
-        with closing(self.fill(found, stop, generation, urgent)) as events:
+        failures, source = Failures(), self._source
+        found = groups(self._store, source.leads, source.part, self._mine)
+        with closing(source), closing(self.fill(found, stop, generation, urgent)) as events:
             for event in events:
                 if event is not None:
                     failures.note(event)
@@ -177,10 +197,10 @@ class Filling:
         self, found: Iterable[Group], stop: Ask, generation: Callable[[], int], urgent: Ask = never
     ) -> Generator[Done | Failed | None, None, None]:
         """Compute groups part by part, yielding each, and put their tiles when they are whole; as :meth:`events`."""
-        crew, failed = Crew(self._side_by_side), set[Group]()
+        crew, failed = Crew(self._source.side_by_side), set[Group]()
 
         def compute(piece: Piece) -> npt.NDArray[Any]:
-            return retried(lambda: self._compute(piece.group.lead, piece.part, stopped), stopped)
+            return retried(lambda: self._source(piece.group.lead, piece.part, stopped), stopped)
 
         def stopped() -> bool:
             return crew.over or stop()
@@ -211,12 +231,12 @@ class Filling:
             crew.dismiss()
 
     def _pieces(self, found: Iterable[Group], failed: Set[Group]) -> Iterator[Piece]:
-        """Yield the parts of groups, one group after another, telling of it and of the next one beforehand."""
+        """Yield the parts of groups, one group after another; source voxels are prefetched one group ahead."""
         for group, following in _with_next(found):
             for announced in (group, following):
-                if self._ahead is not None and announced is not None:
-                    self._ahead(announced.lead, announced.box)
-            parts = list(divide(group.box, self._part))
+                if announced is not None:
+                    self._source.prefetch(announced.lead, announced.box)
+            parts = list(divide(group.box, self._source.part))
             for number, part in enumerate(parts, 1):
                 if group not in failed:
                     yield Piece(group, part, number == 1, number == len(parts))

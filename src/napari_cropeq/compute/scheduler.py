@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from napari_cropeq.compute.events import Done, Event, Failed, Filled, Stepped
-from napari_cropeq.compute.fill import Compute, Filling
+import numpy.typing as npt
+
+from napari_cropeq.compute.fill import Done, Event, Failed, Filled, Stepped, TileFiller
+from napari_cropeq.core.geometry import Box, Lead
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.store.protocol import Tile, TileStore
 
-__all__ = ["Scheduler", "Wish"]
+__all__ = ["Bulk", "Compute", "Scheduler", "TileRequest"]
+
+Compute = Callable[[Lead, Box, Callable[[], bool]], npt.NDArray[Any]]
+"""Gives the voxels of an SR box, or raises StoppedError once the function it is given returns True."""
+
+WAIT_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class TileRequest:
     """A tile in view: where it is kept, which it is, and what gives its voxels."""
 
     store: TileStore
@@ -25,35 +33,122 @@ class Wish:
 
     @property
     def key(self) -> tuple[int, Tile]:
-        """What makes two wishes the same."""
+        """What makes two requests the same."""
         return id(self.store), self.tile
+
+
+class Bulk:
+    """The run over the whole volume: one at a time, behind everything that is looked at.
+
+    Parameters
+    ----------
+    changed : Condition
+        Notified when there is something else to do.
+    """
+
+    def __init__(self, changed: threading.Condition) -> None:
+        self._changed = changed
+        self._events: Generator[Event | None, None, None] | None = None
+        self._dropped: list[Generator[Event | None, None, None]] = []  # to be ended by the thread that runs them
+        self._paused = False
+
+    @property
+    def running(self) -> bool:
+        """Whether every tile is wanted and not all are done, if only later."""
+        return self._events is not None
+
+    @property
+    def paused(self) -> bool:
+        """Whether the run is paused."""
+        return self._paused and self.running
+
+    def begin(self, events: Generator[Event | None, None, None]) -> None:
+        """Run ``events`` from now on; the run before it is dropped."""
+        with self._changed:
+            self._drop()
+            self._events, self._paused = events, False
+            self._changed.notify_all()
+
+    def pause(self, paused: bool = True) -> None:
+        """Pause the run after the box under way, or resume it."""
+        with self._changed:
+            self._paused = paused
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Drop the run."""
+        with self._changed:
+            self._drop()
+            self._changed.notify_all()
+
+    def is_current(self, events: Generator[Event | None, None, None]) -> bool:
+        """Return whether ``events`` have neither been dropped nor come to their end."""
+        return self._events is events
+
+    def step(self) -> Event | None:
+        """Compute the next part, unless the run is paused."""
+        with self._changed:
+            events = None if self._paused else self._events
+        if events is None:
+            return None
+        event: Event | None
+        over = False
+        try:
+            event = next(events)
+        except StopIteration:
+            event, over = None, True
+        except StoppedError:
+            raise
+        except Exception as error:  # noqa: BLE001 (what is looked at goes on, and the caller tells the user)
+            event, over = Failed(error, bulk=True), True
+        if over or isinstance(event, Filled):
+            with self._changed:
+                if self._events is events:
+                    self._events = None
+        return event
+
+    def end_dropped(self) -> None:
+        """End the runs that were dropped; for the thread that computes."""
+        while self._dropped:
+            self._dropped.pop().close()
+
+    def _drop(self) -> None:
+        if self._events is not None:
+            self._dropped.append(self._events)
+            self._events = None
 
 
 class Scheduler:
     """Decides the order of tiles; :meth:`run` computes them in the thread that calls it.
 
-    Wishes may come from any thread at any time. A new wish for visible tiles replaces the last one: its tiles
+    Requests may come from any thread at any time. A new request for visible tiles replaces the last one: its tiles
     are dropped, and the one under way is stopped at the next call of the network unless it is still wanted.
+
+    Attributes
+    ----------
+    bulk : Bulk
+        The run over the whole volume.
+    generation : int
+        Number of the last request for visible tiles.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._visible: deque[Wish] = deque()
+        self._visible: deque[TileRequest] = deque()
         self._wanted: frozenset[tuple[int, Tile]] = frozenset()
         self._background: deque[Iterator[object]] = deque()
-        self._bulk: Generator[Event | None, None, None] | None = None
-        self._dropped: list[Generator[Event | None, None, None]] = []  # to be ended by the thread that runs them
         self._free = threading.Event()  # unless a visible tile is being computed
         self._free.set()
-        self._closed = self._working = self._paused = False
+        self._closed = self._working = False
+        self.bulk = Bulk(self._changed)
         self.generation = 0
 
-    def look_at(self, wishes: Iterable[Wish]) -> int:
-        """Ask for the tiles in view, most wanted first; return the generation of this wish."""
+    def look_at(self, requests: Iterable[TileRequest]) -> int:
+        """Ask for the tiles in view, most wanted first; return the generation of this request."""
         with self._changed:
             self.generation += 1
-            self._visible = deque(wish for wish in wishes if wish.tile not in wish.store)
-            self._wanted = frozenset(wish.key for wish in self._visible)
+            self._visible = deque(request for request in requests if request.tile not in request.store)
+            self._wanted = frozenset(request.key for request in self._visible)
             self._changed.notify_all()
             return self.generation
 
@@ -63,33 +158,18 @@ class Scheduler:
             self._background.append(steps)
             self._changed.notify_all()
 
-    def fill(self, filling: Filling) -> None:
-        """Ask for every tile that a filling is to compute, behind those in view."""
+    def fill(self, filler: TileFiller) -> None:
+        """Ask for every tile that a filler is to compute, behind those in view."""
 
         def stop() -> bool:
             self._free.wait()
-            return self._closed or self._bulk is not events
+            return self._closed or not self.bulk.is_current(events)
 
-        with self._changed:
-            self._drop()
-            events = filling.events(stop, lambda: self.generation, lambda: bool(self._visible or self._background))
-            self._bulk, self._paused = events, False
-            self._changed.notify_all()
-
-    def pause_all(self, paused: bool = True) -> None:
-        """Hold the run over the volume after the box under way, or let it go on; tiles in view are still computed."""
-        with self._changed:
-            self._paused = paused
-            self._changed.notify_all()
-
-    def stop_all(self) -> None:
-        """Drop the wish for every tile; those in view stay wanted."""
-        with self._changed:
-            self._drop()
-            self._changed.notify_all()
+        events = filler.events(stop, lambda: self.generation, lambda: bool(self._visible or self._background))
+        self.bulk.begin(events)
 
     def close(self) -> None:
-        """Drop all wishes and end :meth:`run` after the call of the network under way."""
+        """Drop all requests and end :meth:`run` after the call of the network under way."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -97,22 +177,13 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether nothing is wanted."""
-        return not (self._visible or self._background or self._working) and (self._bulk is None or self._paused)
+        bulk = self.bulk.running and not self.bulk.paused
+        return not (self._visible or self._background or self._working or bulk)
 
     @property
     def looking(self) -> bool:
         """Whether tiles in view are wanted or under way."""
         return bool(self._visible) or (self._working and bool(self._wanted))
-
-    @property
-    def running_all(self) -> bool:
-        """Whether every tile is wanted and not all are done, if only later."""
-        return self._bulk is not None
-
-    @property
-    def paused(self) -> bool:
-        """Whether the run over the volume is held."""
-        return self._paused and self._bulk is not None
 
     def run(self, wait: bool = False) -> Iterator[Event | None]:
         """Compute what is wanted, one box at a time, yielding each when it is done.
@@ -120,22 +191,22 @@ class Scheduler:
         Parameters
         ----------
         wait : bool
-            Go on waiting for wishes when there are none (yielding None now and then, so that the
-            caller can look up), until :meth:`close`.
+            Wait for requests when there are none (yielding None now and then, so that the caller can look up), until
+            :meth:`close`.
         """
         try:
             yield from self._run(wait)
         except GeneratorExit:
-            self.stop_all()
+            self.bulk.stop()
             raise
         finally:
             if self._closed:
-                self.stop_all()
-            self._end_dropped()
+                self.bulk.stop()
+            self.bulk.end_dropped()
 
     def _run(self, wait: bool) -> Iterator[Event | None]:
         while not self._closed:
-            self._end_dropped()
+            self.bulk.end_dropped()
             self._working = True
             try:
                 event = self._step()
@@ -153,54 +224,44 @@ class Scheduler:
                 yield None
                 with self._changed:
                     if self.idle and not self._closed:
-                        self._changed.wait(0.5)
+                        self._changed.wait(WAIT_SECONDS)
 
     def _step(self) -> Event | None:
         """Compute the next box: a visible tile before a step in the background before a part of the bulk."""
         with self._changed:
-            wish = self._next_wish()
+            request = self._next_request()
             background = self._background[0] if self._background else None
-            bulk = None if self._paused else self._bulk
-        if wish is not None:
-            return self._tile(wish)
+        if request is not None:
+            return self._tile(request)
         if background is not None:
             return self._advance(background)
-        return None if bulk is None else self._bulk_part(bulk)
+        return self.bulk.step()
 
-    def _drop(self) -> None:
-        if self._bulk is not None:
-            self._dropped.append(self._bulk)
-            self._bulk = None
-
-    def _end_dropped(self) -> None:
-        while self._dropped:
-            self._dropped.pop().close()
-
-    def _next_wish(self) -> Wish | None:
+    def _next_request(self) -> TileRequest | None:
         while self._visible:
-            wish = self._visible.popleft()
-            if wish.tile not in wish.store:
-                return wish
+            request = self._visible.popleft()
+            if request.tile not in request.store:
+                return request
         self._wanted = frozenset()
         return None
 
-    def _tile(self, wish: Wish) -> Done | Failed:
-        generation, (lead, index) = self.generation, wish.tile
-        box = wish.store.grid.box(index)
+    def _tile(self, request: TileRequest) -> Done | Failed:
+        generation, (lead, index) = self.generation, request.tile
+        box = request.store.grid.box(index)
 
         def outdated() -> bool:
-            return self._closed or (self.generation != generation and wish.key not in self._wanted)
+            return self._closed or (self.generation != generation and request.key not in self._wanted)
 
         self._free.clear()
         try:
-            wish.store.put(wish.tile, wish.compute(lead, box, outdated))
+            request.store.put(request.tile, request.compute(lead, box, outdated))
         except StoppedError:
             raise
         except Exception as error:  # noqa: BLE001 (the other tiles go on, and the caller tells the user)
             return Failed(error, bulk=False)
         finally:
             self._free.set()
-        return Done(wish.store, lead, box, 1, generation)
+        return Done(request.store, lead, box, 1, generation)
 
     def _advance(self, background: Iterator[object]) -> Event:
         over = False
@@ -212,21 +273,4 @@ class Scheduler:
         if over:
             with self._changed:
                 self._background.remove(background)
-        return event
-
-    def _bulk_part(self, bulk: Generator[Event | None, None, None]) -> Event | None:
-        event: Event | None
-        over = False
-        try:
-            event = next(bulk)
-        except StopIteration:
-            event, over = None, True
-        except StoppedError:
-            raise
-        except Exception as error:  # noqa: BLE001 (as above)
-            event, over = Failed(error, bulk=True), True
-        if over or isinstance(event, Filled):
-            with self._changed:
-                if self._bulk is bulk:
-                    self._bulk = None
         return event

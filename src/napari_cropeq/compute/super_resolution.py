@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_cropeq.compute.tile_shapes import TileShapes
 from napari_cropeq.core.exactness import Exactness
 from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, Lead, check_shape, guess_axial
 from napari_cropeq.core.model import Model
@@ -30,15 +31,15 @@ __all__ = [
 DTYPES = ("source", "float32")
 
 
-class Held:
-    """A box of a volume (z, y, x) in memory, that stands for the volume where it is.
+class Region:
+    """A box of a volume (z, y, x) in memory, which stands for the volume where it lies.
 
     Parameters
     ----------
     shape : (z, y, x)
         Of the volume.
     box : Box
-        What is held.
+        Where the voxels lie.
     voxels : array (z, y, x)
         Of ``box``.
     """
@@ -48,12 +49,12 @@ class Held:
         self._box, self._voxels = box, voxels
 
     def __getitem__(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
-        """Return a box inside the one that is held; ``key`` holds a slice for each axis."""
+        """Return a box inside the region; ``key`` holds a slice for each axis."""
         inside = []
         for part, length, start, stop in zip(key, self.shape, self._box.start, self._box.stop, strict=True):
             low, high, step = part.indices(length)
             if low < start or high > stop:
-                raise IndexError(f"{low}:{high} is not in {start}:{stop}, which is held")
+                raise IndexError(f"{low}:{high} is not in {start}:{stop}, which is in memory")
             inside.append(slice(low - start, high - start, step))
         return self._voxels[tuple(inside)]
 
@@ -79,6 +80,10 @@ class SuperResolution:
 
     Attributes
     ----------
+    shapes : TileShapes
+        Which boxes are best computed at once.
+    predictor : callable
+        Gives, for leading indices, what computes the SR voxels of that volume before they are converted.
     sample_digest : str
         Tells the voxels of the source from others', by a bounded, seeded sample of every channel.
 
@@ -123,7 +128,9 @@ class SuperResolution:
         scale = self._normalisations[self._channel(first)]
         self._predictor = Predictor(model.network, self.acquisition, self.volume(first), scale, planes, device)
         self.planes = self._predictor.planes
-        self._predictors = lru_cache(maxsize=4)(self._make_predictor)
+        canonical = None if self.exactness.bit_exact else self._predictor.canonical_tile
+        self.shapes = TileShapes(self.acquisition.axial, self.planes, canonical)
+        self.predictor = lru_cache(maxsize=4)(self._make_predictor)
 
     @property
     def leads(self) -> list[Lead]:
@@ -176,14 +183,10 @@ class SuperResolution:
         """Return the source volume (z, y, x) at ``lead``, lazily."""
         return self._bricks(lead)
 
-    def predictor(self, lead: Lead) -> Predictor:
-        """Return what computes the SR voxels of the volume at ``lead``, before they are converted."""
-        return self._predictors(lead)
-
     def compute(
-        self, lead: Lead, box: Box, stop: Callable[[], bool] = never, held: Held | None = None
+        self, lead: Lead, box: Box, stop: Callable[[], bool] = never, region: Region | None = None
     ) -> npt.NDArray[Any]:
-        """Return the SR voxels of ``box`` (z, y, x) in the result's dtype; one chain, whoever asks.
+        """Return the SR voxels of ``box`` (z, y, x) in the result's dtype.
 
         Parameters
         ----------
@@ -193,7 +196,7 @@ class SuperResolution:
             SR voxels.
         stop : callable
             Asked before every call of the network.
-        held : Held, optional
+        region : Region, optional
             What has been read of the source for a larger box; the source by default.
 
         Raises
@@ -202,52 +205,16 @@ class SuperResolution:
             If ``stop`` returned True before the end.
         """
         predictor = self.predictor(lead)
-        if held is not None:
-            predictor = predictor.over(held, predictor.normalisation)
+        if region is not None:
+            predictor = predictor.over(region, predictor.normalisation)
         return convert(predictor(box, stop), self.dtype)
 
-    def hold(self, lead: Lead, box: Box) -> Held:
+    def prefetch(self, lead: Lead, box: Box) -> Region:
         """Read all that the SR voxels of ``box``, or of parts of it, are made of."""
         volume = self.volume(lead)
         read = self.predictor(lead).source_box(box).intersect(Box.whole(volume.shape))
         assert read is not None
-        return Held(volume.shape, read, np.asarray(volume[read.slices]))
-
-    def oriented(self, axial: int, plane: int, row: int) -> IntTriple:
-        """Return a (z, y, x) shape with the sizes given along the axial axis, in the plane, and across planes.
-
-        Where both lateral axes share planes with the axial one, neither lies across.
-        """
-        first, second, third = (
-            axial if a == self.acquisition.axial else plane if a in self.planes else row for a in range(3)
-        )
-        return first, second, third
-
-    @property
-    def bulk_part(self) -> IntTriple:
-        """What is best computed at once in bulk, SR voxels (z, y, x): about a second of work."""
-        return self.oriented(128, 256 if len(self.planes) == 1 else 64, 16)
-
-    def view_tile(self, across: int | None) -> IntTriple:
-        """Return the tile (z, y, x) for looking along the axis ``across``, or at a 3D display where it is None.
-
-        Tiles are thin along the line of sight: only one plane is seen, the others are there when it is moved.
-        """
-        lateral = self.acquisition.lateral
-        if not self.exactness.bit_exact:
-            return self.oriented(*self._predictor.canonical_tile)
-        if across is None:
-            return self.oriented(64, 64, 16)
-        if across == self.acquisition.axial:
-            return self.oriented(16, 128 if len(self.planes) == 1 else 64, 32)
-        other = lateral[0] if across == lateral[1] else lateral[1]
-        # Every plane that goes through the network needs its halo along the line of sight, others do not.
-        sizes = (
-            {self.acquisition.axial: 64, across: 16, other: 64}
-            if across in self.planes
-            else {self.acquisition.axial: 64, across: 4, other: 128}
-        )
-        return sizes[0], sizes[1], sizes[2]
+        return Region(volume.shape, read, np.asarray(volume[read.slices]))
 
     def interpolated(self, lead: Lead, box: Box) -> npt.NDArray[Any]:
         """Return the quintic interpolation of ``box`` (z, y, x) in the result's dtype."""

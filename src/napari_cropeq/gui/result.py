@@ -20,7 +20,7 @@ from napari_cropeq.gui.jobs import Job, sentence
 from napari_cropeq.gui.layers.box_layer import BoxLayer
 from napari_cropeq.gui.layers.source import appearance, result_transform, source_key, source_of
 from napari_cropeq.gui.layers.viewport import box_view, view_of, view_signals
-from napari_cropeq.run.live import TileWorker
+from napari_cropeq.run.live import LiveWorker, RunState
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import TileCache
 from napari_cropeq.view.view import View
@@ -98,7 +98,7 @@ class Result(QObject):
         self._shown = 0  # which of the worker's changes
         self._look_timer = self._timer(DEBOUNCE_MS, self._look)
         self._refresh_timer = self._timer(FIRST_MS, self._refresh)
-        self.worker = TileWorker(TileCache() if cache is None else cache, source_key(layer))
+        self.worker = LiveWorker(TileCache() if cache is None else cache, source_key(layer))
         self.use(model)
         self._job = Job(self.worker.steps, interrupt=self.worker.close)
         self._job.progressed.connect(self._on_progress)
@@ -142,25 +142,29 @@ class Result(QObject):
         return self._following
 
     @property
+    def state(self) -> RunState:
+        """Where the worker stands now."""
+        return self.worker.state
+
+    @property
     def running_all(self) -> bool:
         """Whether a run over the whole volume is under way or about to begin."""
-        return self.alive and (self._waiting_to_run or self.worker.running_all)
+        return self.alive and (self._waiting_to_run or self.state.running)
 
     @property
     def complete(self) -> bool:
         """Whether every tile of the last run over the volume is there."""
-        done, total = self.worker.tiles
-        return total > 0 and done == total
+        return self.state.complete
 
     @property
     def busy(self) -> bool:
         """Whether the worker has wishes left."""
-        return self.alive and (self._look_timer.isActive() or bool(self._wanted) or self.worker.busy)
+        return self.alive and (self._look_timer.isActive() or bool(self._wanted) or self.state.busy)
 
     @property
     def looking(self) -> bool:
         """Whether tiles in view are still to come."""
-        return self.alive and (self._look_timer.isActive() or self.worker.looking)
+        return self.alive and (self._look_timer.isActive() or self.state.looking)
 
     def follow(self, on: bool = True) -> None:
         """Ask for what is in view, now and (while on) whenever the view changes."""
@@ -256,9 +260,9 @@ class Result(QObject):
         worker = self.worker
         if self.layer is None and worker.result is not None:
             self._make_layer()
-        if self.layer is not None and self.layer not in self.viewer.layers and worker.has_something:
+        if self.layer is not None and self.layer not in self.viewer.layers and worker.state.shown:
             self._add_layer(self.layer)
-        elif worker.changes != self._shown and not self._refresh_timer.isActive():
+        elif worker.state.changes != self._shown and not self._refresh_timer.isActive():
             self._refresh_timer.start()
         while worker.failures:
             self.failed.emit(sentence(worker.failures.popleft().error))
@@ -277,8 +281,9 @@ class Result(QObject):
 
     def _make_layer(self) -> None:
         """Make the layer, which is added once there is something to see, and ask for what was wished meanwhile."""
-        assert self.worker.result is not None and self.worker.view is not None
-        source, levels = self.source_layer, self.worker.view.levels
+        lazy = self.worker.in_view.lazy
+        assert self.worker.result is not None and lazy is not None
+        source, levels = self.source_layer, lazy.levels
         self.layer = Image(
             levels if len(levels) > 1 else levels[0],
             multiscale=len(levels) > 1,
@@ -321,8 +326,9 @@ class Result(QObject):
     def _show_box(self) -> None:
         """Show a 3D view as a box of its own."""
         if self.view is not None and self.view.across is None and self.viewer.dims.ndisplay == 3:
-            assert self.layer is not None and self.worker.view is not None
-            self.box = self.box or BoxLayer(self.viewer, self.layer, self.worker.view)
+            lazy = self.worker.in_view.lazy
+            assert self.layer is not None and lazy is not None
+            self.box = self.box or BoxLayer(self.viewer, self.layer, lazy)
             self.box.show(self.view)
         elif self.box is not None:
             self.box.hide()
@@ -334,7 +340,7 @@ class Result(QObject):
         """Read the layers anew; a display that takes long is left more time in between."""
         if self.layer is None or self._closed:
             return
-        begun, self._shown = time.perf_counter(), self.worker.changes
+        begun, self._shown = time.perf_counter(), self.state.changes
         for layer in (self.layer, None if self.box is None else self.box.layer):
             if layer is not None and layer.visible:
                 layer.refresh(extent=False, thumbnail=False, highlight=False)

@@ -22,9 +22,9 @@ from napari_cropeq.formats.paths import EXISTING, check_output
 from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.export import export
 from napari_cropeq.run.naming import Naming, check_different
-from napari_cropeq.run.partition import Share
+from napari_cropeq.run.partition import Partition
 from napari_cropeq.run.train_to_file import OwnModel, OwnTraining, check_own_model, is_training_unfinished
-from napari_cropeq.store.disk import unfinished
+from napari_cropeq.store.folder import unfinished
 
 __all__ = ["STATUSES", "Batch", "BatchProgress", "BatchSettings", "Item", "summary"]
 
@@ -68,7 +68,7 @@ class BatchProgress:
 
     @property
     def fraction(self) -> float:
-        """Share of the batch that is done, each image counted alike."""
+        """Partition of the batch that is done, each image counted alike."""
         item = self.item
         part = 0.0 if item.ended or item.status == "training" else item.fraction
         return (sum(item.ended for item in self.items) + part) / len(self.items)
@@ -122,7 +122,7 @@ class BatchSettings:
         for name, value, known in (("existing", self.existing, EXISTING), ("dtype", self.dtype, DTYPES)):
             if value not in known:
                 raise ValueError(f"Got {name} {value!r}, expected one of {', '.join(known)}: choose one of these.")
-        if Share(*self.part_of).count > 1 and isinstance(self.model, OwnTraining):
+        if Partition(*self.part_of).count > 1 and isinstance(self.model, OwnTraining):
             raise ValueError(
                 "Got --train for work that is shared, expected one model for all processes: train first (cropeq "
                 "train), and give the model (-m)."

@@ -50,7 +50,10 @@ class Estimate:
         OSError, ValueError
             If the source cannot be read there.
         """
-        size = [min(n, s) for n, s in zip(result.sr_shape, result.oriented(2 * PART, 2 * PART, PART // 4), strict=True)]
+        size = [
+            min(n, s)
+            for n, s in zip(result.sr_shape, result.shapes.oriented(2 * PART, 2 * PART, PART // 4), strict=True)
+        ]
         start = [(n - s) // 2 for n, s in zip(result.sr_shape, size, strict=True)]
         box = Box(int_triple(start), int_triple([a + s for a, s in zip(start, size, strict=True)]))
         lead = result.leads[0]

@@ -8,21 +8,21 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_cropeq.compute.events import Event, Failed, Filled
-from napari_cropeq.compute.fill import Filling
+from napari_cropeq.compute.fill import Event, Failed, Filled, TileFiller
 from napari_cropeq.compute.fingerprint import store_spec
-from napari_cropeq.compute.read_ahead import ReadAhead
-from napari_cropeq.compute.reuse import Reuse
 from napari_cropeq.compute.scheduler import Scheduler
 from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
 from napari_cropeq.formats.paths import FOLDER, check_output, old_of, output_kind, remove, replace_folder
 from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.distributed.run import spread
 from napari_cropeq.run.distributed.worker import check_source
-from napari_cropeq.run.partition import Share
-from napari_cropeq.store.disk import DiskStore, sweep, telling, unfinished
+from napari_cropeq.run.partition import Partition
+from napari_cropeq.store.disk import DiskStore
+from napari_cropeq.store.disk_errors import disk_errors
+from napari_cropeq.store.folder import sweep, unfinished
 from napari_cropeq.store.protocol import TileStore
 
 __all__ = ["ExportProgress", "complete", "export", "failure_of", "mended"]
@@ -91,71 +91,76 @@ def export(
         If the name's suffix is unknown, the source holds NaN or lies where it would be removed, or an unfinished store
         was begun with something else.
     """
-    path, share = Path(path), Share(*part_of)
-    check_options(tile, existing, share, cluster)
+    path, partition = Path(path), Partition(*part_of)
+    check_options(tile, existing, partition, cluster)
     if cluster is not None:
         check_source(result)
-    store = _store(path, result, tile, existing, share)
+    store = _store(path, result, tile, existing, partition)
     if store is None:
         yield ExportProgress("saving", 1, 1, 0.0, 1)
         return
-    ahead = ReadAhead(result, 1 if cluster else result.side_by_side)
     try:
-        with closing(_events(store, result, Reuse(lambda: computed, ahead.compute), ahead, share, cluster)) as events:
-            yield from _tiles(store, share, events, result.source.axes)
-        total = share.number_of(store)
+        with closing(_events(store, result, computed, partition, cluster)) as events:
+            yield from _tiles(store, partition, events, result.source.axes)
+        total = partition.number_of(store)
         if not store.has_all():
             yield ExportProgress("shared", total, total, 0.0)
             return
         yield ExportProgress("saving", total, total, 0.0)
         complete(store, result)
     finally:
-        ahead.close()
         store.release()
 
 
-def _store(path: Path, result: SuperResolution, tile: int | None, existing: str, share: Share) -> DiskStore | None:
+def _store(
+    path: Path, result: SuperResolution, tile: int | None, existing: str, partition: Partition
+) -> DiskStore | None:
     """Return the store to fill, None where the output is complete already, or is so now."""
     inputs = [] if result.source.path is None else [result.source.path]
-    check_output(path, "resume" if share.count > 1 else existing, inputs)
+    check_output(path, "resume" if partition.count > 1 else existing, inputs)
     if existing != "overwrite" and path.exists() and unfinished(path) is None:
         sweep(path)
         return None
     try:
-        return DiskStore(path, store_spec(result), tile, existing, (share.number, share.count))
+        return DiskStore(path, store_spec(result), tile, existing, (partition.number, partition.count))
     except FileExistsError:
-        if share.count == 1 or not path.exists():
+        if partition.count == 1 or not path.exists():
             raise
         return None  # the last of the others has completed it meanwhile
 
 
-def check_options(tile: int | None, existing: str, share: Share, cluster: Cluster | None) -> None:
+def check_options(tile: int | None, existing: str, partition: Partition, cluster: Cluster | None) -> None:
     """Raise ValueError for options of :func:`export` that do not go together."""
     if tile is not None and tile < 8:
         raise ValueError(f"Got tiles of {tile} voxels, expected at least 8: choose larger ones.")
-    if existing == "overwrite" and share.count > 1:
+    if existing == "overwrite" and partition.count > 1:
         raise ValueError(
             "Got --overwrite for work that is shared, expected --resume or nothing: remove the old output."
         )
-    if cluster is not None and share.count > 1:
+    if cluster is not None and partition.count > 1:
         raise ValueError("Got a cluster and --shard-id, expected one of the two: a scheduler shares the work.")
 
 
 def _events(
-    store: DiskStore, result: SuperResolution, compute: Reuse, ahead: ReadAhead, share: Share, cluster: Cluster | None
+    store: DiskStore,
+    result: SuperResolution,
+    computed: Sequence[TileStore],
+    partition: Partition,
+    cluster: Cluster | None,
 ) -> Generator[Event | None, None, None]:
     """Have the missing tiles computed here or by a cluster, and yield what happens."""
     if cluster is not None:
         yield from spread(store, result, cluster)
         return
     scheduler = Scheduler()
-    mine, crew = share.holds(store), result.side_by_side
-    scheduler.fill(Filling(store, result.leads, result.bulk_part, compute, ahead, mine, crew))
+    scheduler.fill(TileFiller(store, TileSource(result, lambda: computed), partition.holds(store)))
     yield from scheduler.run()
 
 
-def _tiles(store: DiskStore, share: Share, events: Iterator[Event | None], axes: str) -> Iterator[ExportProgress]:
-    start, total, begun = time.monotonic(), share.number_of(store), share.done_of(store)
+def _tiles(
+    store: DiskStore, partition: Partition, events: Iterator[Event | None], axes: str
+) -> Iterator[ExportProgress]:
+    start, total, begun = time.monotonic(), partition.number_of(store), partition.done_of(store)
     damaged = len(store.damaged)
     yield ExportProgress("tiles", begun, total, 0.0, begun, damaged)
     for event in events:
@@ -163,7 +168,7 @@ def _tiles(store: DiskStore, share: Share, events: Iterator[Event | None], axes:
             raise event.error
         if isinstance(event, Filled) and event.failures:
             raise failure_of(event.failures, axes) from event.failures[0].error
-        yield ExportProgress("tiles", share.done_of(store), total, time.monotonic() - start, begun, damaged)
+        yield ExportProgress("tiles", partition.done_of(store), total, time.monotonic() - start, begun, damaged)
 
 
 def complete(store: DiskStore, result: SuperResolution) -> None:
@@ -178,16 +183,17 @@ def complete(store: DiskStore, result: SuperResolution) -> None:
     OSError
         If the output cannot be written.
     """
-    if output_kind(store.path) == ".ome.zarr":
+    if output_kind(store.folder.path) == ".ome.zarr":
         store.finish()
         return
     store.complete_levels()
-    partial = store.partial / FOLDER / store.path.name  # what is in there is ours
+    folder = store.folder
+    partial = folder.partial / FOLDER / folder.path.name  # what is in there is ours
     try:
-        with telling(store.partial.name):
-            write_ome_tiff(store.level0, partial, result.image)
-        store.check_place()
-        replace_folder(partial, store.path, old_of(store.partial))
+        with disk_errors(folder.partial.name):
+            write_ome_tiff(store.levels[0].array, partial, result.image)
+        folder.check_place()
+        replace_folder(partial, folder.path, old_of(folder.partial))
     finally:
         remove(partial)
     store.discard()

@@ -1,35 +1,137 @@
-"""The one worker that fills a lazy view: the tiles looked at first, then, if asked to, the whole volume."""
+"""The worker behind a window: the tiles looked at first, then, if asked to, the whole volume."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
-
-from napari_cropeq.compute.events import Done, Failed, Filled
-from napari_cropeq.compute.scheduler import Scheduler, Wish
+from napari_cropeq.compute.fill import Done, Failed, Filled, TileFiller
+from napari_cropeq.compute.scheduler import Scheduler
 from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.allocator import give_freed_memory_back
-from napari_cropeq.core.geometry import Box, IntTriple, Lead
-from napari_cropeq.run.whole_run import WholeRun
+from napari_cropeq.core.geometry import Box
+from napari_cropeq.run.export import failure_of
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import MemoryStore, TileCache
-from napari_cropeq.store.protocol import TileStore, covers
+from napari_cropeq.store.protocol import TileStore
 from napari_cropeq.view.in_view import InView
-from napari_cropeq.view.lazy import LazyView
-from napari_cropeq.view.view import View, nearest_first
+from napari_cropeq.view.view import View
 
-__all__ = ["TileWorker"]
+__all__ = ["LiveWorker", "RunState", "WholeVolume"]
 
 IDLE_STEPS = 8  # of half a second
 
 
-class TileWorker:
-    """Prepares a result and computes what is wanted of it; :meth:`steps` belongs to one thread, wishes to any.
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Where a worker stands at one moment: all that a window reads of it."""
+
+    exactness: str = ""  # what the check of the device found; empty until the worker is ready
+    changes: int = 0  # number of the last change of what can be read
+    shown: bool = False  # whether something is seen everywhere in the view, or no more will come
+    looking: bool = False  # whether tiles in view are still to come
+    busy: bool = True  # whether anything is wanted
+    in_view: tuple[int, int] = (0, 0)  # finished and all tiles in view
+    computed: int = 0  # tiles in view that were computed, since the beginning
+    rate: float = 0.0  # tiles a second, of those in view
+    running: bool = False  # whether a run over the whole volume is under way
+    paused: bool = False
+    tiles: tuple[int, int] = (0, 0)  # finished and all tiles of the last run over the volume
+    fraction: float = 0.0  # of the whole volume, parts of a tile under way counted
+    damaged: int = 0  # shards of an earlier run that are computed again
+
+    @property
+    def ready(self) -> bool:
+        """Whether source and model have been opened."""
+        return bool(self.exactness)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tile of the last run over the volume is there."""
+        done, total = self.tiles
+        return total > 0 and done == total
+
+
+class WholeVolume:
+    """Where the tiles of the whole volume are: in memory and, if it was asked for, in a store on disk.
+
+    Parameters
+    ----------
+    result : SuperResolution
+        Computes tiles.
+    memory : MemoryStore
+        Holds what goes into no file.
+
+    Attributes
+    ----------
+    disk : DiskStore, optional
+        The store on disk, if there is one.
+    """
+
+    def __init__(self, result: SuperResolution, memory: MemoryStore) -> None:
+        self._result, self.memory = result, memory
+        self.disk: DiskStore | None = None
+        self._filled: TileStore | None = None  # now, or the last time
+        self._part = 0.0  # of a tile, that is done of those under way
+
+    @property
+    def stores(self) -> list[TileStore]:
+        """Where its tiles are."""
+        disk = self.disk  # another thread may close it meanwhile
+        return [self.memory] if disk is None else [disk, self.memory]
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Finished and all tiles."""
+        filled = self._filled  # as above
+        return (0, 0) if filled is None else (len(filled), filled.grid.count * len(self._result.leads))
+
+    @property
+    def fraction(self) -> float:
+        """Share that is done, parts of a tile under way counted."""
+        done, total = self.tiles
+        return min(1.0, (done + self._part) / total) if total else 0.0
+
+    def begin(self, store: TileStore) -> None:
+        """Count the tiles of ``store`` from now on."""
+        self._filled, self._part = store, 0.0
+
+    def note(self, done: Done) -> None:
+        """Count a finished box."""
+        if done.store is self._filled:
+            size = Box.whole(done.store.grid.tile).size
+            self._part = 0.0 if done.tiles else self._part + done.box.size / size
+
+    def end(self, filled: Filled) -> Path | None:
+        """Complete the store on disk, if it is that which was filled, and return its path.
+
+        Raises
+        ------
+        ValueError, OSError, MemoryError
+            If tiles are missing, which could not be computed, or the store cannot be written.
+        """
+        store = filled.store
+        if filled.failures:
+            raise failure_of(filled.failures, self._result.source.axes)
+        if not isinstance(store, DiskStore) or store is not self.disk or store.folder.finished:
+            return None
+        store.finish()
+        return store.folder.path
+
+    def release(self, forget: bool = False) -> None:
+        """Let others resume an unfinished store on disk, and write no more to it; ``forget`` it altogether if asked."""
+        if self.disk is not None and not self.disk.folder.finished:
+            self.disk.release()
+        if forget:
+            self.disk = self._filled = None
+
+
+class LiveWorker:
+    """Computes what is wanted of a result; :meth:`steps` belongs to one thread, everything else to any.
 
     Preview and volume only differ in which tiles they ask for; what is computed for one is there for the other.
 
@@ -43,36 +145,36 @@ class TileWorker:
     Attributes
     ----------
     in_view : InView
-        The tiles that are looked at.
+        The tiles that are looked at, and the lazy layers that show them.
+    result : SuperResolution, optional
+        What computes tiles; None until the worker is ready.
+    whole : WholeVolume, optional
+        Where the tiles of the whole volume are; None until the worker is ready.
     failures : deque of Failed
-        Boxes that could not be computed and that nobody has taken notice of.
+        Boxes that could not be computed; whoever shows them takes them out.
     saved : deque of path
-        Stores that are complete and that nobody has taken notice of.
+        Stores that are complete; whoever shows them takes them out.
     """
 
     def __init__(self, cache: TileCache, source: Hashable) -> None:
-        self._cache, self._source = cache, source
+        self._cache = cache
         self._next: tuple[Callable[[], SuperResolution], Hashable] | None = None
         self._lock = threading.RLock()
         self._closed = self._preparing = False
         self._scheduler: Scheduler | None = None
-        self._stores: dict[int | None, MemoryStore] = {}  # by the axis looked along
-        self._interpolated: dict[int | None, MemoryStore] = {}
-        self._outdated: list[MemoryStore] = []  # another model's, shown until the new tiles are there
-        self._whole: WholeRun | None = None
-        self._run = 0  # number of the last wish for every tile, or for none any more
+        self.whole: WholeVolume | None = None
+        self._run = 0  # number of the last request for every tile, or to stop
         self._opening: int | None = None  # for which of them a store is being opened
-        self.in_view = InView()
+        self._changes = 0
+        self.in_view = InView(cache, source)
         self.result: SuperResolution | None = None
-        self.view: LazyView | None = None
         self.failures: deque[Failed] = deque()
         self.saved: deque[Path] = deque()
-        self.changes = 0  # of what can be read; parts of a tile under way cannot
 
-    # -- wishes, from any thread -----------------------------------------------------------------
+    # -- requests, from any thread ---------------------------------------------------------------
 
     def look(self, view: View | None) -> None:
-        """Ask for the tiles of a view, nearest its centre first; of none any more with None."""
+        """Ask for the tiles of a view, nearest its centre first; for none any more with None."""
         with self._lock:
             self.in_view.look(view)
             if self._scheduler is not None:
@@ -92,27 +194,27 @@ class TileWorker:
             If the result does not fit into memory.
         """
         with self._lock:
-            assert self._scheduler is not None and self.result is not None and self._whole is not None
+            assert self._scheduler is not None and self.result is not None and self.whole is not None
             self._run += 1
             if open_disk is None:
-                self._check_memory(self.result)
-                self._fill(self._whole.memory)
+                check_memory(self.result, self._cache)
+                self._fill(self.whole.memory)
             else:
                 self._opening = self._run
                 self._scheduler.add_background(self._open(open_disk, self._run))
 
+    def pause_all(self, paused: bool = True) -> None:
+        """Pause the run over the volume after the box under way, or resume it."""
+        if self._scheduler is not None:
+            self._scheduler.bulk.pause(paused)
+
     def stop_all(self) -> None:
-        """Stop asking for every tile; what is finished stays, and others can go on with an unfinished store."""
+        """Stop asking for every tile; what is finished stays, and others can resume an unfinished store."""
         with self._lock:
             self._run += 1
             if self._scheduler is not None:
-                self._scheduler.stop_all()
+                self._scheduler.bulk.stop()
                 self._scheduler.add_background(self._released())
-
-    def pause_all(self, paused: bool = True) -> None:
-        """Hold the run over the volume after the box under way, or let it go on."""
-        if self._scheduler is not None:
-            self._scheduler.pause_all(paused)
 
     def use(self, prepare: Callable[[], SuperResolution], key: Hashable) -> None:
         """Use a model, or another one from now on; the old one's tiles are shown until the new ones are there.
@@ -136,66 +238,39 @@ class TileWorker:
             if self._scheduler is not None:
                 self._scheduler.close()
 
-    # -- state -----------------------------------------------------------------------------------
-
     @property
-    def disk(self) -> DiskStore | None:
-        """The store on disk that the run over the volume fills, if there is one."""
-        return None if self._whole is None else self._whole.disk
-
-    @property
-    def has_something(self) -> bool:
-        """Whether something is seen everywhere in the view, if only the interpolation, or no more will come."""
+    def state(self) -> RunState:
+        """Where the worker stands now."""
         with self._lock:
-            if self.view is None:
-                return False
-            view = self.in_view.view
-            if view is None:
-                return any(map(len, self.view.stores)) or self.view.overview.any
-            if view.lead in self.view.overview or not self.looking:
-                return True
-            store = self._interpolated.get(view.across)
-            return store is not None and covers(store, view.lead, view.box)
+            scheduler, whole, in_view = self._scheduler, self.whole, self.in_view
+            changing = self._next is not None or self._preparing
+            looking = changing or (scheduler is not None and scheduler.looking)
+            disk = None if whole is None else whole.disk
+            return RunState(
+                exactness="" if self.result is None else str(self.result.exactness),
+                changes=self._changes,
+                shown=in_view.has_something(looking),
+                looking=looking,
+                busy=changing or scheduler is None or not scheduler.idle,
+                in_view=in_view.progress,
+                computed=in_view.computed,
+                rate=in_view.rate,
+                running=self._opening == self._run or (scheduler is not None and scheduler.bulk.running),
+                paused=scheduler is not None and scheduler.bulk.paused,
+                tiles=(0, 0) if whole is None else whole.tiles,
+                fraction=0.0 if whole is None else whole.fraction,
+                damaged=0 if disk is None else len(disk.damaged),
+            )
 
     @property
-    def tiles(self) -> tuple[int, int]:
-        """Finished and all tiles of the store that the last run over the volume fills."""
-        return (0, 0) if self._whole is None else self._whole.tiles
-
-    @property
-    def fraction(self) -> float:
-        """Share of the whole volume that is done, parts of a tile under way counted."""
-        return 0.0 if self._whole is None else self._whole.fraction
-
-    @property
-    def running_all(self) -> bool:
-        """Whether a run over the whole volume is under way."""
-        return self._opening == self._run or (self._scheduler is not None and self._scheduler.running_all)
-
-    @property
-    def paused(self) -> bool:
-        """Whether the run over the whole volume is held."""
-        return self._scheduler is not None and self._scheduler.paused
-
-    @property
-    def looking(self) -> bool:
-        """Whether tiles in view are still to come."""
-        return self._changing or (self._scheduler is not None and self._scheduler.looking)
-
-    @property
-    def busy(self) -> bool:
-        """Whether anything is wanted."""
-        return self._changing or self._scheduler is None or not self._scheduler.idle
-
-    @property
-    def _changing(self) -> bool:
-        """Whether another model is wanted, or being prepared."""
-        return self._next is not None or self._preparing
+    def finished_stores(self) -> list[TileStore]:
+        """The stores that hold tiles of the model in use."""
+        return [*([] if self.whole is None else self.whole.stores), *self.in_view.stores]
 
     # -- the worker's thread ---------------------------------------------------------------------
 
-    def steps(self) -> Iterator[object]:
-        """Compute what is wanted until :meth:`close`, yielding whenever something has happened, None if nothing has."""
+    def steps(self) -> Iterator[RunState | None]:
+        """Compute what is wanted until :meth:`close`; yield the state at each change, None while there is nothing."""
         while (wanted := self._take()) is not None:
             prepare, key = wanted
             result = prepare()
@@ -203,31 +278,13 @@ class TileWorker:
             self._preparing = False
             if scheduler is None:  # closed, or another model wanted meanwhile
                 continue
-            yield result
+            yield self.state
             try:
                 yield from self._events(scheduler)
             finally:
                 self._opening = None
-                if self._whole is not None:
-                    self._whole.close()
-
-    def _events(self, scheduler: Scheduler) -> Iterator[object]:
-        idle = 0
-        for event in scheduler.run(wait=True):
-            idle = 0 if event is not None else idle + 1
-            if idle == IDLE_STEPS:  # the window's own large images are in it as well
-                give_freed_memory_back()
-            if event is not None and not (isinstance(event, Done) and not event.tiles):
-                self.changes += 1
-            if isinstance(event, Done):
-                self._note(event)
-            elif isinstance(event, Failed):
-                self.failures.append(event)
-            elif isinstance(event, Filled):
-                self._end_run(event)
-            if self._outdated and not scheduler.looking:
-                self._drop_outdated()
-            yield event
+                if self.whole is not None:
+                    self.whole.release()
 
     def _take(self) -> tuple[Callable[[], SuperResolution], Hashable] | None:
         with self._lock:
@@ -239,103 +296,56 @@ class TileWorker:
         with self._lock:
             if self._closed or self._next is not None:
                 return None
-            return self._make_scheduler(result, key)
+            scheduler = Scheduler()
+            memory = MemoryStore(result.sr_shape, result.shapes.bulk, self._cache, (key, "whole"))
+            self.in_view.use(result, key)
+            self.result, self._scheduler, self.whole = result, scheduler, WholeVolume(result, memory)
+            self.in_view.show(self.whole.stores)
+            self._look(scheduler)
+            self._begin_overview(scheduler)
+            return scheduler
 
-    def _make_scheduler(self, result: SuperResolution, key: Hashable) -> Scheduler:
-        scheduler = Scheduler()
-        self._outdated += self._stores.values()
-        self._stores = {
-            across: MemoryStore(result.sr_shape, result.view_tile(across), self._cache, (key, across))
-            for across in (0, 1, 2, None)
-        }
-        current = {store.key for store in self._stores.values()}
-        self._outdated = [store for store in self._outdated if store.key not in current]
-        self._whole = WholeRun(result, MemoryStore(result.sr_shape, result.bulk_part, self._cache, (key, "whole")))
-        if self.view is None:
-            self.view = LazyView(result, [])
-        if not self.view.overview.whole and not self._interpolated:
-            self._interpolated = {
-                across: MemoryStore(
-                    result.sr_shape, plane_tile(across), self._cache, (self._source, result.dtype.str, across)
-                )
-                for across in (0, 1, 2, None)
-            }
-        self.view.overview.restart()  # its steps went with the last scheduler
-        self.result, self._scheduler = result, scheduler
-        self._show_stores()
-        self._look(scheduler)
-        self._begin_overview(scheduler, result.leads[0] if self.in_view.view is None else self.in_view.view.lead)
-        return scheduler
+    def _events(self, scheduler: Scheduler) -> Iterator[RunState | None]:
+        idle = 0
+        for event in scheduler.run(wait=True):
+            idle = 0 if event is not None else idle + 1
+            if idle == IDLE_STEPS:  # the window's own large images are in it as well
+                give_freed_memory_back()
+            if event is not None and not (isinstance(event, Done) and not event.tiles):
+                self._changes += 1
+            if isinstance(event, Done):
+                self.in_view.note(event.store)
+                if self.whole is not None:
+                    self.whole.note(event)
+            elif isinstance(event, Failed):
+                self.failures.append(event)
+            elif isinstance(event, Filled):
+                self._end_run(event)
+            if not scheduler.looking:
+                with self._lock:
+                    if self.in_view.forget_outdated():
+                        self.in_view.show(self.whole.stores if self.whole is not None else ())
+            yield None if event is None else self.state
 
     def _look(self, scheduler: Scheduler) -> None:
-        view, result = self.in_view.view, self.result
-        if view is None or result is None or self.view is None:
-            scheduler.look_at([])
-            return
-        store, lead = self._stores[view.across], view.lead
-        missing = self.in_view.missing(store, [held for held in self.finished_stores() if len(held)])
-        wishes = [Wish(store, tile, self._compute) for tile in missing]
-        between: list[Wish] = []
-        if wishes and self._interpolated:
-            plane = self._interpolated[view.across]
-            numbers = nearest_first(plane.grid, view)
-            between = [
-                Wish(plane, (lead, index), lambda own, box, _: result.interpolated(own, box)) for index in numbers
-            ]
-        # The interpolation of the view is quick work; where something is seen already, the first tile goes before it.
-        first = 1 if lead in self.view.overview else 0
-        scheduler.look_at([*wishes[:first], *between, *wishes[first:]])
-        self._begin_overview(scheduler, lead)
+        scheduler.look_at(self.in_view.requests(self.finished_stores))
+        if self.in_view.view is not None:
+            self._begin_overview(scheduler)
 
-    def _compute(self, lead: Lead, box: Box, stop: Callable[[], bool]) -> npt.NDArray[Any]:
-        """Compute a box that is looked at; where that is quick, what surrounds it first."""
-        assert self.view is not None and self.result is not None
-        if self.view.overview.quick:
-            for _ in self.view.overview.fill(lead):
-                pass
-        return self.result.compute(lead, box, stop)
-
-    def _begin_overview(self, scheduler: Scheduler, lead: Lead) -> None:
-        assert self.view is not None and self.result is not None
-        view = self.in_view.view
-        near = 0.0 if view is None else view.centre[self.result.acquisition.axial]
-        steps = self.view.overview.begin(lead, round(near))
+    def _begin_overview(self, scheduler: Scheduler) -> None:
+        steps = self.in_view.overview_steps()
         if steps is not None:
             scheduler.add_background(steps)
 
-    def _note(self, done: Done) -> None:
-        """Count a finished box."""
-        if done.store in self._stores.values():
-            self.in_view.note()
-        if self._whole is not None:
-            self._whole.note(done)
-
-    def _end_run(self, filled: Filled) -> None:
-        """Complete the store on disk; tell where tiles are missing."""
-        assert self._whole is not None
-        try:
-            path = self._whole.end(filled)
-            if path is not None:
-                self.saved.append(path)
-        except Exception as error:  # noqa: BLE001 (the user is told, and the view goes on)
-            self.failures.append(Failed(error, bulk=True))
-
-    def _drop_outdated(self) -> None:
-        with self._lock:
-            for store in self._outdated:
-                store.clear()
-            self._outdated = []
-            self._show_stores()
-
     def _open(self, open_disk: Callable[[], DiskStore], run: int) -> Iterator[None]:
         """Open a store and fill it, unless that is not wanted any more."""
-        assert self._whole is not None
+        assert self.whole is not None
         try:
-            self._whole.give_up_disk()
+            self.whole.release(forget=True)
             disk = open_disk()
             with self._lock:
-                self._whole.disk = disk
-                self._show_stores()
+                self.whole.disk = disk
+                self.in_view.show(self.whole.stores)
                 if run == self._run:
                     self._fill(disk)
                 else:
@@ -346,32 +356,31 @@ class TileWorker:
         yield
 
     def _fill(self, store: TileStore) -> None:
-        assert self._scheduler is not None and self._whole is not None
-        self._scheduler.fill(self._whole.fill(store, self.finished_stores))
+        assert self._scheduler is not None and self.whole is not None and self.result is not None
+        self.whole.begin(store)
+        others = TileSource(self.result, lambda: [s for s in self.finished_stores if s is not store])
+        self._scheduler.fill(TileFiller(store, others))
 
     def _released(self) -> Iterator[None]:
-        if self._whole is not None:
-            self._whole.release()
+        if self.whole is not None:
+            self.whole.release()
         yield
 
-    def finished_stores(self) -> list[TileStore]:
-        """Return the stores that hold tiles of the model in use."""
-        whole = [] if self._whole is None else self._whole.stores
-        return [*whole, *self._stores.values()]
-
-    def _show_stores(self) -> None:
-        assert self.view is not None
-        self.view.stores = (*self.finished_stores(), *self._outdated, *self._interpolated.values())
-
-    def _check_memory(self, result: SuperResolution) -> None:
-        if result.nbytes > self._cache.cap:
-            raise ValueError(
-                f"Got a result of {result.nbytes / 1e9:.1f} GB and a memory cap of {self._cache.cap / 1e9:.1f} GB: "
-                "choose a destination on disk, or raise the cap in the Preferences."
-            )
+    def _end_run(self, filled: Filled) -> None:
+        """Complete the store on disk; report tiles that are missing."""
+        assert self.whole is not None
+        try:
+            path = self.whole.end(filled)
+            if path is not None:
+                self.saved.append(path)
+        except Exception as error:  # noqa: BLE001 (the user is told, and the view goes on)
+            self.failures.append(Failed(error, bulk=True))
 
 
-def plane_tile(across: int | None) -> IntTriple:
-    """Return the size (z, y, x) of an interpolated tile: a part of the plane that is seen, one voxel deep."""
-    z, y, x = (1 if axis == across else 64 if across is None else 256 for axis in range(3))
-    return z, y, x
+def check_memory(result: SuperResolution, cache: TileCache) -> None:
+    """Raise ValueError if a result does not fit into memory."""
+    if result.nbytes > cache.cap:
+        raise ValueError(
+            f"Got a result of {result.nbytes / 1e9:.1f} GB and a memory cap of {cache.cap / 1e9:.1f} GB: "
+            "choose a destination on disk, or raise the cap in the Preferences."
+        )

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from napari_cropeq.core.geometry import IntTriple, Lead
 from napari_cropeq.store.disk import DiskStore
 
-__all__ = ["Share"]
+__all__ = ["Partition"]
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Partition:
     """The tiles of one of ``count`` processes: a run of them in storage order, which share what they read.
 
     Raises

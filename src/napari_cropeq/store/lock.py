@@ -1,20 +1,25 @@
-"""Which process may write to a store: one, or as many as have agreed to share it."""
+"""Which processes may write to a store: one, or as many as share it, and the workers of this run alone."""
 
 from __future__ import annotations
 
 import os
 import re
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from napari_cropeq.formats.paths import escaped
+from napari_cropeq.errors import StoppedError
+from napari_cropeq.formats.paths import FOLDER, escaped
 
-__all__ = ["StoreLock"]
+__all__ = ["StoreLock", "WriteToken"]
 
 BEGIN_SECONDS = 120.0
+WAIT_SECONDS = 60.0
+TOKEN = "permit"  # name of the file
 
 
 class StoreLock:
@@ -108,3 +113,93 @@ class StoreLock:
 
 def _name(store: Path, number: int, count: int) -> str:
     return f".{store.name}.lock-{number}-of-{count}"
+
+
+class WriteToken:
+    """Token that stops workers of earlier runs from writing to a store.
+
+    The lock of a store ends with the process that holds it, but a task that this process has given to a worker does
+    not: the worker may be slow, or cut off. So workers write under a token in the store that the next run removes.
+
+    A worker holds a lock of its own beside the store while it writes, and compares tokens only after it has that lock.
+    To revoke is to remove the token and then to wait for these locks.
+
+    Parameters
+    ----------
+    store : path
+        The unfinished store.
+    value : str, optional
+        What was granted; workers are sent it.
+    """
+
+    def __init__(self, store: Path, value: str = "") -> None:
+        self._store, self._path, self.value = store, store / FOLDER / TOKEN, value
+
+    @property
+    def valid(self) -> bool:
+        """Whether it is still granted."""
+        try:
+            return bool(self.value) and self._path.read_text(encoding="utf-8") == self.value
+        except OSError:
+            return False
+
+    def grant(self) -> str:
+        """Let workers that are sent the value write, and return it; the store must be locked by this process."""
+        self.value = uuid.uuid4().hex
+        new = self._path.with_name(f"{TOKEN}.new")
+        new.write_text(self.value, encoding="utf-8")
+        os.replace(new, self._path)
+        return self.value
+
+    def revoke(self, seconds: float = WAIT_SECONDS) -> None:
+        """Stop all workers from writing, whichever run they belong to; wait for those that are writing.
+
+        Raises
+        ------
+        BlockingIOError
+            If one is still writing after so many seconds.
+        """
+        self.value = ""
+        self._path.unlink(missing_ok=True)
+        end = time.monotonic() + seconds
+        for path in self._store.parent.glob(f"{escaped(self._prefix)}*"):
+            lock = FileLock(path, thread_local=False)
+            try:
+                lock.acquire(timeout=max(0.0, end - time.monotonic()))
+            except Timeout:
+                raise BlockingIOError(
+                    f"A worker of an earlier run is writing to {self._store.name} now, expected nobody: end it, and "
+                    "resume."
+                ) from None
+            _let_go(lock, path)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Write in a worker.
+
+        Raises
+        ------
+        StoppedError
+            If the token was revoked.
+        """
+        if not self.valid:
+            raise StoppedError
+        path = self._store.with_name(f"{self._prefix}{uuid.uuid4().hex}")
+        lock = FileLock(path, thread_local=False)
+        with lock:
+            try:
+                if not self.valid:
+                    raise StoppedError
+                yield
+            finally:
+                _let_go(lock, path)
+
+    @property
+    def _prefix(self) -> str:
+        return f".{self._store.name}.lock-writer-"
+
+
+def _let_go(lock: FileLock, path: Path) -> None:
+    lock.release()
+    with suppress(OSError):
+        os.unlink(path)

@@ -1,4 +1,4 @@
-"""A coarse image of what is finished on disk, in memory, for looking at it from afar."""
+"""A low-resolution copy in memory of what is finished on disk, for views from afar."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple, Lead
-from napari_cropeq.store.indices import Indices, take
+from napari_cropeq.store.protocol import Indices, take
 
-__all__ = ["Sketch"]
+__all__ = ["LowResCopy"]
 
 VOXELS = 2**24
 
 
-class Sketch:
+class LowResCopy:
     """Every few voxels of the finished tiles, of all channels and time points together at most 16 million.
 
     Parameters

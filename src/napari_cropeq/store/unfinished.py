@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from napari_cropeq.store.disk import MODEL
+from napari_cropeq.store.folder import MODEL
 from napari_cropeq.store.journal import FOLDER, Journal
 
 __all__ = ["Unfinished"]

@@ -18,8 +18,7 @@ from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
 from napari_cropeq.formats.pyramid import level_shapes
 from napari_cropeq.store.disk import DiskStore
-from napari_cropeq.store.indices import Indices, take
-from napari_cropeq.store.protocol import Tiles, TileStore, covers, finished
+from napari_cropeq.store.protocol import Indices, Tiles, TileStore, covers, finished, take
 from napari_cropeq.view.overview import Overview
 
 __all__ = ["LazyView"]
@@ -85,7 +84,7 @@ class LazyView:
             return out
         for store in reversed(self.stores):
             if level and isinstance(store, DiskStore):
-                _overlay_sketch(out, store, lead, indices, level)
+                _overlay_low_res(out, store, lead, indices, level)
                 _overlay_finished(out, store.levels[level], lead, own)
             else:
                 _overlay_finished(out, store, lead, indices)
@@ -122,7 +121,7 @@ def _overlay_finished(out: npt.NDArray[Any], store: Tiles, lead: Lead, indices: 
             out[into] = take(voxels, (z, y, x))
 
 
-def _overlay_sketch(
+def _overlay_low_res(
     out: npt.NDArray[Any], store: DiskStore, lead: Lead, indices: tuple[Indices, ...], level: int
 ) -> None:
     """Copy coarse samples of tiles that are finished while the level's shard above them is not."""
@@ -133,7 +132,7 @@ def _overlay_sketch(
         if not covers(coarse, lead, above):
             into, wanted = _within(box, indices)
             voxels = (
-                store.sketch.sample(lead, box, (wanted[0], wanted[1], wanted[2])) if all(map(len, wanted)) else None
+                store.low_res.sample(lead, box, (wanted[0], wanted[1], wanted[2])) if all(map(len, wanted)) else None
             )
             if voxels is not None:
                 out[into] = voxels

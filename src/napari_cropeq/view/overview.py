@@ -13,7 +13,7 @@ import numpy.typing as npt
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple, source_positions
 from napari_cropeq.formats.chunk_cache import Bricks, computed
-from napari_cropeq.store.indices import Indices, take
+from napari_cropeq.store.protocol import Indices, take
 
 __all__ = ["Overview"]
 

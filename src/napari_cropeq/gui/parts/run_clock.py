@@ -14,7 +14,7 @@ class RunClock:
 
     Parameters
     ----------
-    worker : TileWorker
+    worker : LiveWorker
         Whose run it is.
     """
 
@@ -38,7 +38,8 @@ class RunClock:
         """Tiles a second and time left, in words."""
         if self._held is not None:
             return "paused"
-        fraction, (_, total) = self._worker.fraction, self._worker.tiles
+        state = self._worker.state
+        fraction, (_, total) = state.fraction, state.tiles
         if self._begun is None:
             if not total:
                 return ""

@@ -99,12 +99,12 @@ class PreviewWidget(ResultPanel):
             self.bar.setValue(0)
             self.say("The preview has ended; Preview begins anew.")
             return
-        done, total = result.worker.in_view.progress
+        done, total = result.state.in_view
         self.bar.setValue(int(1000 * done / max(total, 1)))
         limited = result.view is not None and result.view.limited
         told = [f"{result.result.exactness}", f"{done} of {total} tiles {'at the centre' if limited else 'in view'}"]
-        if result.worker.in_view.rate:
-            told.append(f"{result.worker.in_view.rate:.1f} tiles/s")
+        if result.state.rate:
+            told.append(f"{result.state.rate:.1f} tiles/s")
         if result.view is None:
             told.append("nothing of the layer is in view")
         elif limited:

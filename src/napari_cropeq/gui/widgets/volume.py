@@ -26,7 +26,7 @@ from napari_cropeq.gui.parts.run_clock import RunClock
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.widgets.result_panel import ResultPanel
 from napari_cropeq.run.export import ExportProgress, export, mended
-from napari_cropeq.store.disk import unfinished
+from napari_cropeq.store.folder import unfinished
 from napari_cropeq.store.unfinished import Unfinished
 
 __all__ = ["VolumeWidget"]
@@ -88,7 +88,7 @@ class VolumeWidget(ResultPanel):
         """Hold the run, or let it go on."""
         if self.result is None or self._clock is None:
             return
-        paused = not self.result.worker.paused
+        paused = not self.result.state.paused
         self.result.pause_all(paused)
         self._clock.hold(paused)
         self.show_state()
@@ -96,7 +96,7 @@ class VolumeWidget(ResultPanel):
     def stop(self) -> None:
         """Stop the run and the saving; finished tiles stay."""
         if self.result is not None and self._clock is not None:
-            some = self.result.worker.tiles[0] > 0
+            some = self.result.state.tiles[0] > 0
             self.result.stop_all()
             self._end_run()
             kept = f" in {self._partial()}" if self._partial() else ""
@@ -128,7 +128,7 @@ class VolumeWidget(ResultPanel):
         if result.result is None:
             raise ValueError("Got a result that is still being prepared: wait a moment and press Save again.")
         whole = result.result
-        computed = result.worker.finished_stores()
+        computed = result.worker.finished_stores
         self._write(lambda: export(whole, path, existing=existing, computed=computed), path)
 
     def _go_on_with(self, opened: Unfinished) -> None:
@@ -186,19 +186,18 @@ class VolumeWidget(ResultPanel):
             self._end_run()
         if result.result is None:
             return
-        done, total = result.worker.tiles
-        fraction = result.worker.fraction
+        state = result.state
+        done, total = state.tiles
+        fraction = state.fraction
         self.bar.setValue(int(1000 * fraction))
         if clock is None or self.complaining:
             return
         if result.running_all:
             text = f"{done} of {total} tiles, {clock.text}" if total else "Reading what is there"
-            disk = result.worker.disk
-            anew = "" if disk is None else mended(len(disk.damaged))
-            self.say("; ".join(filter(None, (text, anew, str(result.result.exactness)))) + ".")
+            self.say("; ".join(filter(None, (text, mended(state.damaged), str(result.result.exactness)))) + ".")
             if self._activity is not None:
                 self._activity.show(fraction, f"{result.source_layer.name}: {done} of {total} tiles")
-            self.buttons["pause"].text = "Go on" if result.worker.paused else "Pause"
+            self.buttons["pause"].text = "Go on" if state.paused else "Pause"
         elif not result.alive:
             self.say("Stopped: the result was closed.")
         elif result.complete:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from napari_cropeq.compute.events import Done, Failed, Filled
-from napari_cropeq.compute.fill import Failures, Group, groups
+from napari_cropeq.compute.fill import Done, Failed, Failures, Filled, Group, groups
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.distributed.worker import Outcome, Work, compute
-from napari_cropeq.store.disk import DiskStore, told
+from napari_cropeq.store.disk import DiskStore
+from napari_cropeq.store.disk_errors import disk_error
 
 __all__ = ["spread"]
 
@@ -29,7 +29,7 @@ def spread(store: DiskStore, result: SuperResolution, cluster: Cluster) -> Itera
     Parameters
     ----------
     store : DiskStore
-        Held by this process; workers must see its folder under the same path.
+        Region by this process; workers must see its folder under the same path.
     result : SuperResolution
         Of a source that is a file, which workers must see as well.
     cluster : Cluster
@@ -44,7 +44,7 @@ def spread(store: DiskStore, result: SuperResolution, cluster: Cluster) -> Itera
     """
     work = Work.of(store, result)
     client, failures = cluster.client, Failures()
-    waiting = groups(store, result.leads, result.bulk_part)
+    waiting = groups(store, result.leads, result.shapes.bulk)
     running: dict[Any, Group] = {}
     ended: SimpleQueue[Any] = SimpleQueue()
     try:
@@ -87,14 +87,14 @@ def _outcome(future: Any, store: DiskStore, cluster: Cluster) -> Outcome:
         ) from error
     except StoppedError as error:
         raise OSError(
-            f"Got {store.partial.name}, which workers may not write to any more, expected this process to be the only "
-            "one at work on it: resume when no other is."
+            f"Got {store.folder.partial.name}, which workers may not write to any more, expected this process to be "
+            "the only one at work on it: resume when no other is."
         ) from error
     except CancelledError as error:
         raise cluster.lost() from error
     except OSError as error:
         cluster.check()
-        raise told(error, store.partial.name) from error
+        raise disk_error(error, store.folder.partial.name) from error
     assert isinstance(outcome, Outcome)
     return outcome
 

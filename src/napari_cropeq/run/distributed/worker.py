@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,20 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from napari_cropeq.compute.events import Failed
-from napari_cropeq.compute.fill import Filling, Group, retried
+from napari_cropeq.compute.fill import Failed, Group, TileFiller, retried
 from napari_cropeq.compute.fingerprint import fingerprint_of
-from napari_cropeq.compute.read_ahead import ReadAhead
 from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.formats.image import open_source
-from napari_cropeq.store.disk import MODEL, DiskStore
+from napari_cropeq.store.disk import DiskStore
+from napari_cropeq.store.folder import MODEL
 from napari_cropeq.store.journal import FOLDER, Record, differences
+from napari_cropeq.store.lock import WriteToken
 from napari_cropeq.store.memory import TileCache
-from napari_cropeq.store.permit import Permit
 from napari_cropeq.store.protocol import Tile
 from napari_cropeq.store.shards import Shards
 
@@ -55,11 +56,11 @@ class Work:
     device: str
     dtype: str
     fingerprint: str  # JSON
-    word: str  # of the store's permit
+    token: str  # under which it may be written
 
     @classmethod
     def of(cls, store: DiskStore, result: SuperResolution) -> Work:
-        """Return the work on a store that this process holds, under a permit that is granted now.
+        """Return the work on a store that this process holds, under a token that is granted now.
 
         Raises
         ------
@@ -71,13 +72,13 @@ class Work:
         dtype = "source" if result.dtype == result.source.data.dtype else str(result.dtype)
         return cls(
             source=str(Path(path).absolute()),
-            folder=str(store.partial.absolute()),
+            folder=str(store.folder.partial.absolute()),
             acquisition=result.acquisition,
             planes=planes,
             device=result.exactness.device,
             dtype=dtype,
             fingerprint=json.dumps(store.fingerprint),
-            word=store.permit.grant(),
+            token=store.folder.token.grant(),
         )
 
 
@@ -126,12 +127,12 @@ class _Computed:
 class _Asker:
     """Says whether work has been called off, looking on the disk now and then."""
 
-    def __init__(self, permit: Permit) -> None:
-        self._permit, self._asked, self._stopped = permit, time.monotonic(), False
+    def __init__(self, token: WriteToken) -> None:
+        self._token, self._asked, self._stopped = token, time.monotonic(), False
 
     def __call__(self) -> bool:
         if not self._stopped and time.monotonic() - self._asked > ASK_SECONDS:
-            self._stopped, self._asked = not self._permit.valid, time.monotonic()
+            self._stopped, self._asked = not self._token.valid, time.monotonic()
         return self._stopped
 
 
@@ -164,23 +165,19 @@ def compute(work: Work, group: Group) -> Outcome:
     OSError
         If the store cannot be written.
     """
-    permit = Permit(Path(work.folder), work.word)
-    stop = _Asker(permit)
+    token = WriteToken(Path(work.folder), work.token)
+    stop = _Asker(token)
     with _computing:
-        if not permit.valid:
+        if not token.valid:
             raise StoppedError
         torch.set_num_threads(_threads())  # counts for the thread that calls it
         result, shards = _prepared(work, stop)
         computed = _Computed(shards.grid)
-        ahead = ReadAhead(result)
-        filling = Filling(computed, (), result.bulk_part, ahead.compute, ahead)
-        try:
-            for event in filling.fill([group], stop, lambda: 0):
+        with closing(TileSource(result, side_by_side=1)) as source:
+            for event in TileFiller(computed, source).fill([group], stop, lambda: 0):
                 if isinstance(event, Failed):
                     return Outcome(failure=_plain(event.error))
-        finally:
-            ahead.close()
-    with permit.writing():
+    with token.writing():
         return Outcome(tuple(shards.write(tile, voxels) for tile, voxels in computed.voxels.items()))
 
 

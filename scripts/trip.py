@@ -1,0 +1,142 @@
+"""Follow a source through an export, or a viewport to its first tile, and print the files of the package on the way.
+
+A real run is traced. A file is on the way when one of its functions takes or returns what is followed: for an export the
+image and the super-resolution made of it, for a viewport the view and the requests for its tiles.
+
+Usage: python scripts/trip.py [export|viewport]
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "napari_cropeq"
+FOLLOWED = {
+    "export": ("Source", "Image", "SuperResolution"),
+    "viewport": ("View", "TileRequest"),
+}
+LIMIT = {"export": 10, "viewport": 8}
+
+
+class Trip:
+    """The files in which something was handed to a function, in order of the first time."""
+
+    def __init__(self, kinds: tuple[str, ...]) -> None:
+        self._kinds = kinds
+        self._known: dict[CodeType, str | None] = {}
+        self.stops: dict[str, str] = {}  # file: the function that was called first
+        self.over = False
+
+    def __call__(self, frame: FrameType, event: str, returned: Any) -> None:
+        """Note a call or a return; to be set as a profile function."""
+        if event not in ("call", "return") or self.over:
+            return
+        code = frame.f_code
+        if code not in self._known:
+            path = Path(code.co_filename)
+            inside = path.is_relative_to(PACKAGE)
+            self._known[code] = path.relative_to(PACKAGE).as_posix() if inside else None
+        file = self._known[code]
+        if file is None or file in self.stops:
+            return
+        if event == "return":
+            handed = [returned]
+        else:
+            names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+            handed = [frame.f_locals.get(name) for name in names]
+        if any(type(value).__name__ in self._kinds for value in handed):
+            self.stops[file] = code.co_qualname
+
+
+@contextmanager
+def traced(trip: Trip) -> Iterator[None]:
+    """Trace this thread and those that are started meanwhile."""
+    threading.setprofile(trip)
+    sys.setprofile(trip)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+        trip.over = True
+
+
+def a_stack(folder: Path) -> Path:
+    """Write a small stack, and return its path."""
+    import tifffile
+
+    voxels = np.random.default_rng(0).integers(0, 4000, (12, 96, 128)).astype(np.uint16)
+    size = {"PhysicalSizeZ": 2.5, "PhysicalSizeY": 1.0, "PhysicalSizeX": 1.0}
+    path = folder / "stack.ome.tif"
+    tifffile.imwrite(path, voxels, metadata={"axes": "ZYX", **size}, photometric="minisblack")
+    return path
+
+
+def a_model(factor: float = 2.5) -> Any:
+    """Return a model with random weights."""
+    from napari_cropeq.core.geometry import Acquisition
+    from napari_cropeq.core.model import Model
+    from napari_cropeq.core.network import build_network, subpositions_for
+    from napari_cropeq.core.normalisation import Normalisation
+
+    network = build_network("subpixel", 8, 3, 3, subpositions_for("subpixel", factor))
+    torch.nn.init.normal_(network.tail.weight, std=0.1)
+    return Model(network, Acquisition((factor, 1.0, 1.0)), [Normalisation(0.0, 4000.0)])
+
+
+def export(folder: Path, trip: Trip) -> None:
+    """Export a stack by the command line."""
+    from napari_cropeq.cli.main import main
+
+    a_model().save(folder / "model.safetensors")
+    words = ["export", a_stack(folder), "-m", folder / "model.safetensors", "-o", folder / "out.ome.zarr"]
+    with traced(trip):
+        code = main([*map(str, words), "--device", "cpu"])
+    assert code == 0 and (folder / "out.ome.zarr").is_dir()
+
+
+def viewport(folder: Path, trip: Trip) -> None:
+    """Press Preview in a real window, and wait for the first tile."""
+    import napari
+    from qtpy.QtWidgets import QApplication
+
+    viewer = napari.Viewer()
+    viewer.open(a_stack(folder), plugin="napari-cropeq")
+    _, preview = viewer.window.add_plugin_dock_widget("napari-cropeq", "Preview")
+    preview.session.use_model(a_model(), "a model")
+    with traced(trip):
+        preview.buttons["preview"].native.click()
+        while not (preview.result is not None and preview.result.state.in_view[0]):
+            QApplication.processEvents()
+    viewer.close()
+
+
+TRIPS: dict[str, Callable[[Path, Trip], None]] = {"export": export, "viewport": viewport}
+
+
+def main(names: list[str]) -> int:
+    """Print the trips and return 1 if one enters more files than it should."""
+    code = 0
+    for name in names or list(TRIPS):
+        trip = Trip(FOLLOWED[name])
+        with tempfile.TemporaryDirectory() as folder:
+            TRIPS[name](Path(folder), trip)
+        print(f"{name}: {len(trip.stops)} files (at most {LIMIT[name]})")
+        for file, function in trip.stops.items():
+            print(f"  {file:34} {function}")
+        code |= len(trip.stops) > LIMIT[name]
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

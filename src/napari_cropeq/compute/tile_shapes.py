@@ -1,0 +1,51 @@
+"""Which boxes are best computed at once: large ones in bulk, thin ones for a view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from napari_cropeq.core.geometry import IntTriple
+
+__all__ = ["TileShapes"]
+
+
+@dataclass(frozen=True, slots=True)
+class TileShapes:
+    """The shapes of boxes in SR voxels, axis order z, y, x."""
+
+    axial: int  # index of the axial axis
+    planes: tuple[int, ...]  # lateral axes whose planes with the axial one go through the network
+    canonical: IntTriple | None = None  # the only tile, along (axial, plane, row), where bits depend on the shape
+
+    def oriented(self, axial: int, plane: int, row: int) -> IntTriple:
+        """Return a (z, y, x) shape with the sizes given along the axial axis, in the plane, and across planes.
+
+        Where both lateral axes share planes with the axial one, neither lies across.
+        """
+        first, second, third = (axial if a == self.axial else plane if a in self.planes else row for a in range(3))
+        return first, second, third
+
+    @property
+    def bulk(self) -> IntTriple:
+        """What is best computed at once in bulk: about a second of work."""
+        return self.oriented(128, 256 if len(self.planes) == 1 else 64, 16)
+
+    def for_view(self, across: int | None) -> IntTriple:
+        """Return the tile for looking along the axis ``across``, or at a 3D display where it is None.
+
+        Tiles are thin along the line of sight: only one plane is seen, the others are there when it is moved.
+        """
+        if self.canonical is not None:
+            return self.oriented(*self.canonical)
+        if across is None:
+            return self.oriented(64, 64, 16)
+        if across == self.axial:
+            return self.oriented(16, 128 if len(self.planes) == 1 else 64, 32)
+        other = next(a for a in range(3) if a not in (self.axial, across))
+        # Every plane that goes through the network needs its halo along the line of sight, others do not.
+        sizes = (
+            {self.axial: 64, across: 16, other: 64}
+            if across in self.planes
+            else {self.axial: 64, across: 4, other: 128}
+        )
+        return sizes[0], sizes[1], sizes[2]

@@ -1,0 +1,112 @@
+"""Where the voxels of a run over a whole volume come from: finished tiles, else the network over prefetched source."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cropeq.compute.super_resolution import Region, SuperResolution
+from napari_cropeq.core.geometry import Box, Lead, int_triple
+from napari_cropeq.core.predict import never
+from napari_cropeq.store.protocol import TileStore, finished
+
+__all__ = ["TileSource"]
+
+Stores = Callable[[], Iterable[TileStore]]
+
+
+class TileSource:
+    """Gives the SR boxes of a result, and computes only what no finished tile holds.
+
+    The bits of a voxel do not depend on the box it is computed in, so that finished and computed parts fit together.
+
+    A group of tiles is computed in parts that share most of their source: it is read once for all of them, by a thread
+    of its own, while the network works on the group before. That matters where chunks are large, such as whole pages.
+
+    Parameters
+    ----------
+    result : SuperResolution
+        Computes boxes.
+    computed : callable
+        Gives the stores whose finished tiles are taken; called for every box.
+    side_by_side : int, optional
+        Boxes that are computed at the same time; what is best for the result by default.
+
+    Attributes
+    ----------
+    leads : list of tuple of int
+        All channels and time points.
+    part : (z, y, x)
+        What is best computed at once, SR voxels.
+    """
+
+    def __init__(self, result: SuperResolution, computed: Stores = tuple, side_by_side: int | None = None) -> None:
+        self._result, self._computed = result, computed
+        self.leads, self.part = result.leads, result.shapes.bulk
+        self.side_by_side = result.side_by_side if side_by_side is None else side_by_side
+        # Some threads side by side have begun one part more than there are threads, each of another group at the worst.
+        self._most = 2 if self.side_by_side == 1 else self.side_by_side + 2
+        self._reader: ThreadPoolExecutor | None = None
+        self._regions: dict[tuple[Lead, Box], Future[Region]] = {}
+
+    def prefetch(self, lead: Lead, box: Box) -> None:
+        """Begin to read what the group ``box`` (SR voxels) is made of, unless that has begun already."""
+        if (lead, box) in self._regions:
+            return
+        if self._reader is None:  # of the priority of the thread that computes
+            self._reader = ThreadPoolExecutor(1, "cropeq reader")
+        while len(self._regions) >= self._most:
+            self._regions.pop(next(iter(self._regions))).cancel()
+        self._regions[lead, box] = self._reader.submit(self._result.prefetch, lead, box)
+
+    def __call__(self, lead: Lead, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:
+        """Return the SR voxels of ``box`` (z, y, x) at the leading indices ``lead``.
+
+        Raises
+        ------
+        StoppedError
+            If ``stop`` returned True before the end.
+        """
+        voxels: npt.NDArray[Any] | None = None
+        missing = np.ones(box.shape, bool)
+        for store in self._computed():
+            for index in finished(store, lead, box):
+                part = store.grid.box(index).intersect(box)
+                held = None if part is None else store.read((lead, index), part)
+                if part is not None and held is not None:
+                    voxels = np.empty(box.shape, held.dtype) if voxels is None else voxels
+                    inside = part.relative_to(box.start).slices
+                    voxels[inside], missing[inside] = held, False
+        if voxels is None:
+            return self._compute(lead, box, stop)
+        if missing.any():
+            rest = bounding_box(missing)
+            voxels[rest.slices] = self._compute(lead, rest.relative_to([-s for s in box.start]), stop)
+        return voxels
+
+    def close(self) -> None:
+        """Wait for what is being read, and keep nothing in memory."""
+        self._regions.clear()
+        if self._reader is not None:
+            self._reader.shutdown(cancel_futures=True)
+            self._reader = None
+
+    def _compute(self, lead: Lead, box: Box, stop: Callable[[], bool]) -> npt.NDArray[Any]:
+        """Compute ``box`` from the group it lies in or, outside any, straight from the source."""
+        for (own, group), reading in list(self._regions.items()):
+            if own == lead and group.intersect(box) == box:
+                # What could not be read is read again, straight from the source: that raises the error.
+                with contextlib.suppress(OSError, ValueError):
+                    return self._result.compute(lead, box, stop, reading.result())
+        return self._result.compute(lead, box, stop)
+
+
+def bounding_box(mask: npt.NDArray[np.bool_]) -> Box:
+    """Return the smallest box that holds every true voxel of ``mask`` (z, y, x); there must be one."""
+    along = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    return Box(int_triple([int(i[0]) for i in along]), int_triple([int(i[-1]) + 1 for i in along]))

@@ -1,7 +1,7 @@
 """Follow a source through an export, or a viewport to its first tile, and print the files of the package on the way.
 
-A real run is traced. A file is on the way when one of its functions takes or returns what is followed: for an export the
-image and the super-resolution made of it, for a viewport the view and the requests for its tiles.
+A real run is traced. A file is on the way when one of its functions takes or returns what is followed: for an export
+the image and the super-resolution made of it, for a viewport the view and the requests for its tiles.
 
 Usage: python scripts/trip.py [export|viewport]
 """

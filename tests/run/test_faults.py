@@ -224,6 +224,7 @@ QUICK = {
     ("marker", "after", 1),
     ("name", "after", 1),
     ("tiff-write", "after", 1),
+    ("tiff-name", "after", 1),
     ("discard", "after", 1),
 }
 

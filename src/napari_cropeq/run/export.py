@@ -192,7 +192,7 @@ def complete(store: DiskStore, result: SuperResolution) -> None:
     try:
         with disk_errors(folder.partial.name):
             write_ome_tiff(store.levels[0].array, partial, result.image)
-        folder.check_place()
+        folder.check_place(partial)
         replace_folder(partial, folder.path, old_of(folder.partial))
     finally:
         remove(partial)

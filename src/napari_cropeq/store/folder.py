@@ -156,13 +156,21 @@ class StoreFolder:
         for file in self.partial.rglob(f"*{PARTIAL}"):
             file.unlink(missing_ok=True)
 
-    def check_place(self) -> None:
-        """Raise FileExistsError if something stands at the output that was not to be replaced."""
-        if not self._replaces and self.path.exists():
+    def check_place(self, file: Path | None = None) -> None:
+        """Raise FileExistsError if something stands at the output that was not to be replaced.
+
+        Parameters
+        ----------
+        file : path, optional
+            What takes the name next: it is recognised should a kill leave the store beside it.
+        """
+        if not self._replaces and self.path.exists() and not self.journal.placed(self.path):
             raise FileExistsError(
                 f"Got {self.path}, which has come into being since it was begun as {self.partial.name}, expected "
                 "nothing there: move it away and resume, what is done is kept."
             )
+        if file is not None:
+            self.journal.place(file)
 
     def sync(self) -> None:
         """Have the metadata written to the disk itself, and note that every shard is there."""

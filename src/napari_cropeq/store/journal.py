@@ -31,6 +31,7 @@ __all__ = [
 
 HEADER = "header.json"
 COMPLETE = "complete"
+PLACED = "placed"
 
 Shard = tuple[int, Lead, IntTriple]
 """Level of the pyramid, leading indices, and the shard's number along z, y, x."""
@@ -133,6 +134,15 @@ class Journal:
         self.close()
         self._write(COMPLETE, "")
 
+    def place(self, file: Path) -> None:
+        """Note which file is about to bear the output's name: after a kill it may, and the store be there as well."""
+        self._write(PLACED, _identity(file))
+
+    def placed(self, file: Path) -> bool:
+        """Return whether a file is the one that was noted."""
+        note = self.folder / PLACED
+        return note.exists() and note.read_text(encoding="utf-8") == _identity(file)
+
     def forget(self) -> None:
         """Say that nothing was begun: the first step of removing a store, so that a kill leaves no half of one."""
         self.close()
@@ -152,6 +162,12 @@ class Journal:
         sync_file(new)
         os.replace(new, self.folder / name)
         sync_folder(self.folder)
+
+
+def _identity(file: Path) -> str:
+    """Return what a file keeps when it is renamed."""
+    found = file.stat()
+    return f"{found.st_ino} {found.st_size}"
 
 
 def digest_of(content: bytes) -> str:

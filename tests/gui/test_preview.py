@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 
 import dask.array as da
@@ -542,3 +543,44 @@ def test_a_box_is_read_only_where_tiles_need_it(viewer, qtbot):
     threading.Thread(target=lambda: result.compute((), box), name="cropeq").start()
     qtbot.waitUntil(lambda: not any(t is not panel.result._job._thread for t in work_threads()), timeout=TIMEOUT)
     assert read and max(stop for key in read for _, stop in key[1:]) <= 150
+
+
+@pytest.fixture
+def without_private_parts(viewer, monkeypatch):
+    """A napari whose window keeps its canvas to itself: to us, not to napari's own code."""
+    kept = type(viewer).window.fget
+
+    class Window:
+        def __init__(self, window) -> None:
+            self._window = window
+
+        def __getattr__(self, name):
+            if name == "_qt_viewer" and sys._getframe(1).f_globals["__name__"].startswith("napari_cropeq"):
+                raise AttributeError("'Window' object has no attribute '_qt_viewer'")
+            return getattr(self._window, name)
+
+    monkeypatch.setattr(type(viewer), "window", property(lambda self: Window(kept(self))))
+
+
+@pytest.mark.usefixtures("without_private_parts")
+def test_it_needs_no_private_part_of_napari(viewer, qtbot):
+    """Only the curtain does, which says so; the preview, its flip and its end go on without it."""
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel = begin(viewer, qtbot)
+    assert not panel.complaining, panel.message.text()
+    result = panel.result.layer
+    done, total = panel.result.worker.in_view.progress
+    assert done == total > 0 and "tiles in view" in panel.message.text()
+    panel.curtain.native.click()
+    assert panel.complaining and panel.message.text() == (
+        "Got a napari that does not show where its canvas is ('Window' object has no attribute '_qt_viewer'), expected "
+        "one that a curtain can be drawn over: compare by Flip, or use another version of napari."
+    )
+    assert not panel.curtain.value and result.visible
+    panel.buttons["flip"].native.click()
+    assert not panel.complaining and not result.visible
+    panel.buttons["preview"].native.click()
+    settle(viewer, qtbot, panel)
+    assert result.visible and "tiles in view" in panel.message.text()
+    viewer.window.remove_dock_widget(panel)
+    assert panel.compare.closed

@@ -23,14 +23,25 @@ class Canvas:
     ----------
     viewer : napari viewer
         Or a proxy of one.
+
+    Raises
+    ------
+    ValueError
+        If this napari keeps its canvas elsewhere.
     """
 
     def __init__(self, viewer: Any) -> None:
         # A proxy of napari's warns at each private name; what it wraps is the viewer.
         viewer = getattr(viewer, "__wrapped__", viewer)
-        self._canvas = viewer.window._qt_viewer.canvas
-        self.scene: SceneCanvas = self._canvas._scene_canvas
-        self.widget: QWidget = self._canvas.native
+        try:
+            self._canvas = viewer.window._qt_viewer.canvas
+            self.scene: SceneCanvas = self._canvas._scene_canvas
+            self.widget: QWidget = self._canvas.native
+        except AttributeError as error:
+            raise ValueError(
+                f"Got a napari that does not show where its canvas is ({error}), expected one that a curtain can be "
+                "drawn over: compare by Flip, or use another version of napari."
+            ) from error
 
     @property
     def alive(self) -> bool:

@@ -9,7 +9,6 @@ from napari.layers import Image, Layer
 from napari.utils.key_bindings import coerce_keybinding
 from qtpy.QtCore import QObject, Signal
 
-from napari_cropeq.gui.compare.canvas import Canvas
 from napari_cropeq.gui.compare.curtain import Curtain
 
 __all__ = ["FLIP_KEY", "Compare"]
@@ -46,7 +45,7 @@ class Compare(QObject):
                     "add the layer again."
                 )
         self.source, self.sr = source, sr
-        self._viewer, self._canvas = viewer, Canvas(viewer)
+        self._viewer = viewer
         self._flipped, self._opened = Visibility(), Visibility()
         self._curtain: Curtain | None = None
         self._position = 0.5
@@ -70,7 +69,10 @@ class Compare(QObject):
 
     @property
     def curtain(self) -> bool:
-        """Whether the view is split: left of the border the source, right of it the SR."""
+        """Whether the view is split: left of the border the source, right of it the SR.
+
+        Setting it raises ValueError where this napari's canvas, which nothing else needs, cannot be reached.
+        """
         return self._curtain is not None
 
     @curtain.setter
@@ -95,20 +97,21 @@ class Compare(QObject):
         if self._closed:
             return
         self._closed = True
-        if self._canvas.alive:
+        with contextlib.suppress(ReferenceError):  # the viewer has gone, and all that was changed with it
             self._viewer.layers.events.removed.disconnect(self._on_removed)
             if self._viewer.keymap.get(FLIP_KEY) == self._on_key:
                 del self._viewer.keymap[FLIP_KEY]
-            self._set_curtain(False)
-            self._flipped.restore()
+            if self._curtain is None or self._curtain.alive:
+                self._set_curtain(False)
+                self._flipped.restore()
         self._curtain = None  # gone with the window, if it was not taken away
         self.changed.emit()
 
     def _set_curtain(self, on: bool) -> None:
         if on and self._curtain is None:
-            self._opened.show({self.source: True, self.sr: True})
             self._curtain = Curtain(self._viewer, self.source, self.sr, self._position)
             self._curtain.moved.connect(self._on_moved)
+            self._opened.show({self.source: True, self.sr: True})
         elif not on and self._curtain is not None:
             self._curtain.close()
             self._curtain = None

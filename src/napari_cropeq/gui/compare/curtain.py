@@ -32,6 +32,11 @@ class Curtain(QObject):
         What is seen on either side.
     position : float
         Of the border: the fraction of the canvas's width left of it, 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If this napari's canvas cannot be reached.
     """
 
     moved = Signal(float)  # by the mouse; the position
@@ -50,6 +55,11 @@ class Curtain(QObject):
         self._canvas.scene.events.draw.connect(self._before_draw)
         self._on_name()
         self._on_grid()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the window is still there."""
+        return self._canvas.alive
 
     @property
     def position(self) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from qtpy.QtGui import QIcon
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QIcon, QPixmap
 from superqt import QCollapsible
 
 __all__ = ["Section"]
@@ -20,7 +21,11 @@ class Section(QCollapsible):
     """
 
     def __init__(self, title: str) -> None:
-        super().__init__(title, expandedIcon=QIcon(), collapsedIcon=QIcon())
+        # An icon of nothing that is not null: a null one is false under PySide6, and superqt then has none at all.
+        nothing = QPixmap(1, 1)
+        nothing.fill(Qt.GlobalColor.transparent)
+        super().__init__(title, expandedIcon=QIcon(nothing), collapsedIcon=QIcon(nothing))
+        self.toggleButton().setIconSize(nothing.size())
         self.layout().setContentsMargins(0, 0, 0, 0)
         self.toggled.connect(lambda _: self.setText(self._title))
         self.setText(title)

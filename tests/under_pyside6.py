@@ -10,9 +10,9 @@ import pytest
 from qtpy import API_NAME
 
 from files import a_model, a_stack
+from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.volume.sources import open_source
-from napari_cropeq.volume.superres import SuperResolution
+from napari_cropeq.formats.image import open_source
 from window import TIMEOUT, cells, dock, model_for, small, trained
 
 pytestmark = pytest.mark.skipif(API_NAME != "PySide6", reason="run by test_pyside6")

@@ -216,7 +216,7 @@ def test_the_same_again_computes_nothing(tmp_path, monkeypatch, capsys):
     first = json.loads(capsys.readouterr().out)
     monkeypatch.setattr(Slices, "tiled", None)
     monkeypatch.setattr(Slices, "whole", None)
-    monkeypatch.setattr("napari_cropeq.evidence.verify.baseline.Training", None)
+    monkeypatch.setattr("napari_cropeq.run.train_to_file.Training", None)
     call(*words)
     again = json.loads(capsys.readouterr().out)
     assert again["rows"] == first["rows"]

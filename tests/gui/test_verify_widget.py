@@ -94,7 +94,7 @@ def test_a_padded_network_is_trained_once_and_kept(viewer, qtbot, preferences_fi
     panel.minutes.value = 0.05
     checked(qtbot, panel, "against_padded")
     assert panel.found.slices.kind == "padded"
-    monkeypatch.setattr("napari_cropeq.evidence.verify.baseline.Training", None)
+    monkeypatch.setattr("napari_cropeq.run.train_to_file.Training", None)
     checked(qtbot, panel, "against_padded")
 
 

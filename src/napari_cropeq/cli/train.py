@@ -7,8 +7,8 @@ import dataclasses
 import functools
 import math
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_cropeq.core.model import Model
     from napari_cropeq.core.training.checkpoint import Checkpoint
     from napari_cropeq.core.training.config import Recipe
-    from napari_cropeq.core.training.training import Training
+    from napari_cropeq.core.training.progress import Progress
 
 __all__ = ["add_recipe", "add_train", "recipe_of"]
 
@@ -96,13 +96,14 @@ def _indices(text: str) -> list[int] | None:
 def _train(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     from napari_cropeq.core.model import Model, check_model_path
     from napari_cropeq.core.training.checkpoint import Checkpoint
-    from napari_cropeq.core.training.training import Training
-    from napari_cropeq.formats.image import acquisition_of, open_source, training_volumes
+    from napari_cropeq.formats.image import acquisition_of, open_source
+    from napari_cropeq.run.train_to_file import OwnTraining, train_to_file
 
     output = check_model_path(arguments.output)
     if output.exists() and not arguments.overwrite:
         raise FileExistsError(f"Got {output}, which exists already: choose another name or add --overwrite.")
-    if arguments.start is not None and arguments.start.resolve() == Checkpoint.beside(output, {}).path.resolve():
+    checkpoint = Checkpoint.beside(output, {})
+    if arguments.start is not None and arguments.start.resolve() == checkpoint.path.resolve():
         raise ValueError(
             f"Got {arguments.start} to go on from, where {output.name} is kept until it is complete, expected another "
             "name: choose another name for the output, or complete that training (--resume)."
@@ -110,19 +111,13 @@ def _train(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     start = None if arguments.start is None else Model.load(arguments.start)
     recipe = recipe_of(arguments, start)
     source = open_source(arguments.input)
-    volumes = training_volumes(source, arguments.channel, arguments.time)
     axial = "zyx".index(arguments.axial) if arguments.axial else None
     size = tuple(arguments.voxel_size) if arguments.voxel_size else None
     acquisition = acquisition_of(source, size, axial, arguments.fwhm, arguments.lateral_fwhm)
-    described = source.describe() | {"channels": arguments.channel, "times": arguments.time}
-    checkpoint = Checkpoint.beside(output, described)
-    start = _unfinished(arguments, checkpoint, recipe) or start
-    training = Training(volumes, acquisition, recipe, arguments.device, start=start, resume=arguments.resume)
-    _run(training, checkpoint, show)
-    model = training.model(described)
-    model.save(output)
-    checkpoint.remove()
-    summary = training.summary()
+    how = OwnTraining(recipe, arguments.fwhm, arguments.lateral_fwhm, arguments.channel, arguments.time)
+    existing = _existing(arguments, checkpoint)
+    model = _run(train_to_file(output, source, acquisition, how, arguments.device, existing, start), show)
+    summary = model.training
     report = {
         "model": str(output),
         "factor": acquisition.factor,
@@ -150,35 +145,32 @@ def recipe_of(arguments: argparse.Namespace, start: Model | None) -> Recipe:
     return dataclasses.replace(Recipe.read(start.training.get("recipe")), **given)
 
 
-def _unfinished(arguments: argparse.Namespace, checkpoint: Checkpoint, recipe: Recipe) -> Model | None:
-    """Return the interrupted training to complete, None if there is none."""
-    if not checkpoint.exists or arguments.overwrite:
-        return None
-    if not arguments.resume:
+def _existing(arguments: argparse.Namespace, checkpoint: Checkpoint) -> str:
+    """Return what is done with an interrupted training that is kept in ``checkpoint``."""
+    if arguments.overwrite:
+        return "overwrite"
+    if checkpoint.exists and not arguments.resume:
         raise FileExistsError(
             f"Got {checkpoint.path}, a training that was interrupted: add --resume to complete it, or --overwrite to "
             "start anew."
         )
-    return checkpoint.load(recipe)
+    return "resume"
 
 
-def _run(training: Training, checkpoint: Checkpoint, show: Show) -> None:
-    steps, note = training.run(), ""
+def _run(steps: Generator[Progress, None, Model], show: Show) -> Model:
+    """Show the progress of a training, and return its model."""
+    validation, note = math.nan, ""
     try:
-        with show() as update:
-            for step in steps:
-                validation = training.history[-1].validation or math.nan if training.history else math.nan
-                update(
-                    "training", step.fraction, f"{step.rate:.0f}/s, loss {step.loss:.4f}, validation {validation:.4f}"
-                )
-                checkpoint.keep(training)
-                note = step.note
+        with closing(steps), show() as update:
+            while True:
+                step = next(steps)
+                validation, note = step.validation or validation, step.note
+                told = f"{step.rate:.0f}/s, loss {step.loss:.4f}, validation {validation:.4f}"
+                update("training", step.fraction, told)
+    except StopIteration as end:
+        model: Model = end.value
     except KeyboardInterrupt as error:
-        steps.close()
-        checkpoint.keep(training, now=True)
         raise KeyboardInterrupt("Interrupted: the same command with --resume completes the training.") from error
-    except (ArithmeticError, MemoryError):
-        checkpoint.keep(training, now=True)
-        raise
     if note:
         print(note, file=sys.stderr)
+    return model

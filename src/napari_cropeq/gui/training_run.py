@@ -11,6 +11,7 @@ from typing import Any
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.training import Progress, Thumbnail, Training
+from napari_cropeq.run.train_to_file import train_and_keep
 
 __all__ = ["Report", "TrainingRun"]
 
@@ -61,19 +62,17 @@ class TrainingRun:
     def steps(self) -> Iterator[Report]:
         """Train, and yield a report after every step; closing this keeps the best weights so far."""
         training = self._make()
-        steps = training.run()
+        steps = train_and_keep(training, self._checkpoint, self._on_disk_error)
         whole = False
         try:
             yield from self._reports(training, steps)
             whole = True
         finally:
-            steps.close()  # validates what was learnt since the last time
+            steps.close()
             if training.history:
                 self.last, self.model = training.history[-1], training.model(self._description)
             if whole or self.ended_by_user:
                 self._checkpoint.remove()
-            elif self.model is not None:
-                self._keep(training, now=True)
 
     def _reports(self, training: Training, steps: Iterator[Progress]) -> Iterator[Report]:
         drawn = glimpsed = -math.inf
@@ -87,12 +86,7 @@ class TrainingRun:
                 validations = tuple((p.patches, p.validation or math.nan) for p in training.history)
             if self._wants_glimpse() and time.monotonic() - glimpsed >= GLIMPSE_SECONDS:
                 glimpse, glimpsed = training.glimpse(self._description), time.monotonic()
-            self._keep(training)
             yield Report(progress, validations, thumbnail, progress.note or self._note, glimpse)
 
-    def _keep(self, training: Training, now: bool = False) -> None:
-        """Keep a checkpoint; a disk that is full does not end the training."""
-        try:
-            self._checkpoint.keep(training, now)
-        except OSError as error:
-            self._note = f"A crash would lose this training, since no checkpoint can be kept ({error})."
+    def _on_disk_error(self, error: OSError) -> None:
+        self._note = f"A crash would lose this training, since no checkpoint can be kept ({error})."

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from napari_cropeq.compute.super_resolution import DTYPES, SuperResolution
 from napari_cropeq.core.allocator import give_freed_memory_back
@@ -23,7 +23,7 @@ from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.export import export
 from napari_cropeq.run.naming import Naming, check_different
 from napari_cropeq.run.partition import Partition
-from napari_cropeq.run.train_to_file import OwnModel, OwnTraining, check_own_model, is_training_unfinished
+from napari_cropeq.run.train_to_file import OwnTraining, check_model_free, is_training_unfinished, train_to_file
 from napari_cropeq.store.folder import unfinished
 
 __all__ = ["STATUSES", "Batch", "BatchProgress", "BatchSettings", "Item", "summary"]
@@ -224,7 +224,7 @@ class Batch:
             try:
                 check_output(output, self._settings.existing)
                 if isinstance(self._settings.model, OwnTraining):
-                    check_own_model(self._model_path(output), self._settings.existing)
+                    check_model_free(self._model_path(output), self._settings.existing)
             except FileExistsError as error:
                 there[output] = error
         if len(there) > 1:
@@ -264,14 +264,9 @@ class Batch:
         source = _opened(given)
         acquisition = settings.acquisition(source)
         if isinstance(model, OwnTraining):
-            own = OwnModel(self._model_path(item.output), source, acquisition, model, settings.device)
             yield {"status": "training", "fraction": 0.0}
-            with closing(own.steps(settings.existing)) as steps:
-                for step in steps:
-                    detail = f"{step.patches:,} patches, loss {step.loss:.4f}"
-                    yield {"fraction": step.fraction, "detail": detail}
-            assert own.model is not None
-            model = own.model
+            path = self._model_path(item.output)
+            model = yield from _train(path, source, acquisition, model, settings)
         result = SuperResolution(
             source, model, acquisition, settings.planes, settings.device, settings.dtype, settings.crew
         )
@@ -302,6 +297,19 @@ def summary(items: Sequence[Item]) -> str:
 
 def _opened(given: Path | Source) -> Source:
     return open_source(given) if isinstance(given, Path) else given
+
+
+def _train(
+    path: Path, source: Source, acquisition: Acquisition, how: OwnTraining, settings: BatchSettings
+) -> Generator[dict[str, Any], None, Model]:
+    """Train on an image, yielding what changes of its item, and return the model."""
+    with closing(train_to_file(path, source, acquisition, how, settings.device, settings.existing)) as steps:
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                return cast(Model, end.value)
+            yield {"fraction": step.fraction, "detail": f"{step.patches:,} patches, loss {step.loss:.4f}"}
 
 
 def _facts(result: SuperResolution) -> dict[str, Any]:

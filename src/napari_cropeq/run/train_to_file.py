@@ -1,9 +1,9 @@
-"""A model of an image's own: trained on it, kept beside its result, and used again by a run that goes on."""
+"""Training to a model file: kept in a checkpoint while it runs, resumed from there, and cleaned up at its end."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from napari_cropeq.core.training.progress import Progress
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.formats.image import Source, training_volumes
 
-__all__ = ["OwnModel", "OwnTraining", "check_own_model", "is_training_unfinished"]
+__all__ = ["OwnTraining", "check_model_free", "is_training_unfinished", "train_and_keep", "train_to_file"]
 
 
 @dataclass(frozen=True)
 class OwnTraining:
-    """How each image of a batch is trained on.
+    """How a model is trained on an image.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def is_training_unfinished(path: Path) -> bool:
     return Checkpoint.beside(path, {}).exists
 
 
-def check_own_model(path: Path, existing: str) -> None:
+def check_model_free(path: Path, existing: str) -> None:
     """Raise FileExistsError if a model or an unfinished training stands at ``path`` and is to be refused."""
     if existing != "refuse":
         return
@@ -58,78 +58,118 @@ def check_own_model(path: Path, existing: str) -> None:
             )
 
 
-class OwnModel:
-    """The model of one image; iterate :meth:`steps`, then take :attr:`model`.
+def train_to_file(
+    path: Path,
+    source: Source,
+    acquisition: Acquisition,
+    how: OwnTraining,
+    device: str = "auto",
+    existing: str = "refuse",
+    start: Model | None = None,
+) -> Generator[Progress, None, Model]:
+    """Train on an image and save the model, yielding after every step; the generator returns the model.
+
+    Whatever ends it early, what was learnt is kept in a checkpoint beside ``path``.
 
     Parameters
     ----------
     path : Path
-        Where it is kept, ending in ``.safetensors``; the checkpoint of a training under way lies beside it.
+        The model file, ending in ``.safetensors``.
     source : Source
         The image.
     acquisition : Acquisition
         Its grid and slice profile.
     how : OwnTraining
-        What to train on, and how.
+        What to train on, and with which settings.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
+    existing : str
+        ``refuse`` a model or checkpoint that is there; ``resume``: complete the checkpoint, or return the model if
+        there is no checkpoint; ``overwrite``.
+    start : Model, optional
+        A model whose training is continued, with a new budget.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a model or a checkpoint, and ``existing`` is "refuse".
+    ValueError
+        If the image cannot be trained on, or what is there is of another image or of other settings.
+    OSError
+        If the model or its checkpoint cannot be written.
     """
+    check_model_free(path, existing)
+    described = source.describe() | {
+        "channels": None if how.channels is None else list(how.channels),
+        "times": None if how.times is None else list(how.times),
+    }
+    checkpoint = Checkpoint.beside(path, described)
+    resume = existing == "resume" and checkpoint.exists
+    if resume:
+        start = _load(checkpoint, how.recipe, acquisition)
+    elif existing == "resume" and path.is_file():
+        return _load(Checkpoint(path, described), how.recipe, acquisition)
+    volumes = training_volumes(source, how.channels, how.times)
+    training = Training(volumes, acquisition, how.recipe, device, start=start, resume=resume)
+    yield from train_and_keep(training, checkpoint)
+    model = training.model(described)
+    try:
+        model.save(path)
+    except BaseException:
+        _keep_last(training, checkpoint)
+        raise
+    checkpoint.remove()
+    return model
 
-    def __init__(self, path: Path, source: Source, acquisition: Acquisition, how: OwnTraining, device: str) -> None:
-        self.path = path
-        self.model: Model | None = None
-        self._source, self._acquisition, self._how, self._device = source, acquisition, how, device
-        self._described = source.describe() | {
-            "channels": None if how.channels is None else list(how.channels),
-            "times": None if how.times is None else list(how.times),
-        }
-        self._checkpoint = Checkpoint.beside(path, self._described)
 
-    def steps(self, existing: str) -> Generator[Progress, None, None]:
-        """Train, yielding after every step; with ``existing`` "resume" take or complete what is there.
+def train_and_keep(
+    training: Training, checkpoint: Checkpoint, on_disk_error: Callable[[OSError], None] | None = None
+) -> Generator[Progress, None, None]:
+    """Run a training, yielding after every step; what was learnt is kept while it runs, and if it ends early.
 
-        Closed before its end, what was learnt is kept as a checkpoint.
+    Parameters
+    ----------
+    training : Training
+        What to run.
+    checkpoint : Checkpoint
+        Where it is kept. It is not removed here: only the caller knows when the model is safe.
+    on_disk_error : callable, optional
+        Called with the error if the checkpoint cannot be written; the training then goes on. By default it ends.
 
-        Raises
-        ------
-        ValueError
-            If the image cannot be trained on, or what is there is of another image or other settings.
-        OSError
-            If the model cannot be written.
-        """
-        check_own_model(self.path, existing)
-        start = None
-        if existing == "resume" and self._checkpoint.exists:
-            start = self._read(self._checkpoint)
-        elif existing == "resume" and self.path.is_file():
-            self.model = self._read(Checkpoint(self.path, self._described))
-            return
-        volumes = training_volumes(self._source, self._how.channels, self._how.times)
-        again = start is not None
-        training = Training(volumes, self._acquisition, self._how.recipe, self._device, start=start, resume=again)
-        yield from self._train(training)
-        self.model = training.model(self._described)
-        self.model.save(self.path)
-        self._checkpoint.remove()
-
-    def _train(self, training: Training) -> Iterator[Progress]:
-        steps, whole = training.run(), False
-        try:
+    Raises
+    ------
+    OSError
+        If the checkpoint cannot be written, without ``on_disk_error``.
+    """
+    whole = False
+    try:
+        with closing(training.run()) as steps:  # closing validates what was learnt since the last time
             for step in steps:
-                self._checkpoint.keep(training)
+                try:
+                    checkpoint.keep(training)
+                except OSError as error:
+                    if on_disk_error is None:
+                        raise
+                    on_disk_error(error)
                 yield step
-            whole = True
-        finally:
-            steps.close()  # type: ignore[attr-defined]
-            if not whole:
-                with suppress(OSError):  # a full disk: what ended the training is what is told
-                    self._checkpoint.keep(training, now=True)
+        whole = True
+    finally:
+        if not whole:
+            _keep_last(training, checkpoint)
 
-    def _read(self, kept: Checkpoint) -> Model:
-        model = kept.load(self._how.recipe)
-        if model.acquisition != self._acquisition:
-            raise ValueError(
-                f"Got another voxel size or FWHM than the training in {kept.path.name} had, expected the same: give "
-                "the same, or start anew."
-            )
-        return model
+
+def _keep_last(training: Training, checkpoint: Checkpoint) -> None:
+    """Keep a training that has ended early; a full disk does not hide what ended it."""
+    if training.summary()["patches"]:
+        with suppress(OSError, MemoryError):
+            checkpoint.keep(training, now=True)
+
+
+def _load(checkpoint: Checkpoint, recipe: Recipe, acquisition: Acquisition) -> Model:
+    model = checkpoint.load(recipe)
+    if model.acquisition != acquisition:
+        raise ValueError(
+            f"Got another voxel size or FWHM than the training in {checkpoint.path.name} had, expected the same: give "
+            "the same, or start anew."
+        )
+    return model

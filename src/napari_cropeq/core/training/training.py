@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -120,7 +120,7 @@ class Training:
         best.load_state_dict(self._best)
         return best.eval().requires_grad_(False)
 
-    def run(self) -> Iterator[Progress]:
+    def run(self) -> Generator[Progress, None, None]:
         """Train until the budget is spent or the loss has converged, yielding after every step.
 
         Raises

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.core.model import Model, provenance
-from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.core.training.progress import Progress
-from napari_cropeq.core.training.training import Training
-from napari_cropeq.formats.image import Source, acquisition_of, training_volumes
+from napari_cropeq.formats.image import Source, acquisition_of
+from napari_cropeq.run.train_to_file import OwnTraining, is_training_unfinished, train_to_file
 
 __all__ = ["Baseline", "load_baseline"]
 
@@ -80,25 +79,11 @@ class Baseline:
         self.model = self._kept(path, described)
         if self.model is not None:
             return
-        checkpoint = Checkpoint.beside(path, described)
         profile = self._profile
         acquisition = acquisition_of(self._source, None, profile.axial, profile.fwhm, profile.lateral_fwhm)
-        start = checkpoint.load(self.recipe) if checkpoint.exists else None
-        volumes = training_volumes(self._source, [channel], [time])
-        training = Training(volumes, acquisition, self.recipe, self._device, start=start, resume=start is not None)
-        steps = training.run()
-        try:
-            for step in steps:
-                yield step
-                checkpoint.keep(training)
-        except BaseException:
-            if training.history:
-                checkpoint.keep(training, now=True)
-            raise
-        model = training.model(described)
-        model.save(path)
-        checkpoint.remove()
-        self.model = model
+        how = OwnTraining(self.recipe, profile.fwhm, profile.lateral_fwhm, [channel], [time])
+        existing = "resume" if is_training_unfinished(path) else "overwrite"
+        self.model = yield from train_to_file(path, self._source, acquisition, how, self._device, existing)
 
     def _kept(self, path: Path, described: dict[str, Any]) -> Model | None:
         """Return the baseline that was trained so before, None where there is none."""

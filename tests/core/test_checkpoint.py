@@ -56,7 +56,7 @@ def stack_file(folder: Path) -> Path:
 
 
 def optimiser_state(one: Training) -> list[torch.Tensor]:
-    state = one._take_state()
+    state = one._weights.state(0, 0.0)
     return [state.tensors[k] for k in sorted(state.tensors) if not k.startswith("average")]
 
 
@@ -69,16 +69,16 @@ def test_going_on_takes_weights_and_optimiser_along(tmp_path, kind, optimiser):
     two = training(start, network=kind, optimiser=optimiser, average=0.9)
     assert len(optimiser_state(two)) == len(optimiser_state(one))
     assert all(torch.equal(a, b) for a, b in zip(optimiser_state(one), optimiser_state(two), strict=True))
-    assert all(torch.equal(v, two._average[k]) for k, v in one._average.items())
+    assert all(torch.equal(v, two._weights.average[k]) for k, v in one._weights.average.items())
     again = finished(two)
-    assert (again._patches, again._steps) == (128, 16)
-    assert again.history[0].patches > 64 and again._best_loss <= one._best_loss + 1e-6
+    assert (again._budget.patches, again._weights.steps) == (128, 16)
+    assert again.history[0].patches > 64 and again._weights.best_loss <= one._weights.best_loss + 1e-6
 
 
 def test_going_on_never_loses_what_was_best():
     one = finished(training(patches=400))
     two = finished(training(one.model({}), rate=0.5, patches=16))  # a rate that ruins the weights
-    assert two._best_loss == pytest.approx(one._best_loss)
+    assert two._weights.best_loss == pytest.approx(one._weights.best_loss)
     assert all(torch.equal(v, two.network.state_dict()[k]) for k, v in one.network.state_dict().items())
 
 
@@ -87,7 +87,7 @@ def test_an_interrupted_training_is_completed_not_begun_anew():
     two = training(one.model({}), resume=True)
     steps = list(two.run())
     assert [p.patches for p in steps] == [32, 40, 48, 56, 64]
-    assert steps[0].fraction == 0.5 and steps[0].seconds > one._seconds
+    assert steps[0].fraction == 0.5 and steps[0].seconds > one._budget.seconds
     assert [p.patches for p in two.history[:3]] == [p.patches for p in one.history], "what was measured is still shown"
     third = training(one.model({}))
     assert [p.patches for p in third.run()] == list(range(32, 96, 8)), "without resume the budget is spent anew"
@@ -218,7 +218,7 @@ try:
 except MemoryError as error:
     print("memory", error)
 else:
-    print(steps[-1].patches, training._part, steps[-1].note)
+    print(steps[-1].patches, training._parts.size, steps[-1].note)
 """
 
 
@@ -246,10 +246,10 @@ def test_out_of_memory_halves_the_batch(filters, spare, expected):
 
 def test_parts_of_a_batch_make_the_same_step():
     whole, parts = training(batch=16), training(batch=16)
-    parts._part = 3
+    parts._parts.size = 3
     for one in (whole, parts):
         next(iter(one.run()))
-    for a, b in zip(whole._network.parameters(), parts._network.parameters(), strict=True):
+    for a, b in zip(whole._weights.network.parameters(), parts._weights.network.parameters(), strict=True):
         assert torch.allclose(a, b, atol=2e-5)
 
 

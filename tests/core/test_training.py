@@ -175,11 +175,11 @@ def test_the_best_weights_are_kept_not_the_last(spots):
     seen = []
     for step in training.run():
         if step.validation is not None:
-            state = {k: v.detach().clone() for k, v in training._network.state_dict().items()}
+            state = {k: v.detach().clone() for k, v in training._weights.network.state_dict().items()}
             seen.append((step.validation, state))
-    seen.append((training._best_loss, None))
+    seen.append((training._weights.best_loss, None))
     loss, state = min(seen, key=lambda pair: pair[0])
-    assert loss == training._best_loss < seen[-2][0], "a rate so high that the last weights are not the best"
+    assert loss == training._weights.best_loss < seen[-2][0], "a rate so high that the last weights are not the best"
     for name, kept in training.network.state_dict().items():
         expected = torch.zeros_like(kept) if state is None and "tail" in name else (state or {}).get(name, kept)
         assert torch.equal(kept, expected)
@@ -224,7 +224,7 @@ def test_the_patch_shown_is_the_one_of_most_contrast(spots):
     dark[:, :48, :48] = source[:, :48, :48]
     training = Training(dark, Z4, small(validation=16), "cpu")
     one, two = training.thumbnail(), training.thumbnail()
-    contrasts = training._held.target.flatten(1).var(dim=1, correction=0)
+    contrasts = training._held_out.target.flatten(1).var(dim=1, correction=0)
     assert one.truth.var() == pytest.approx(float(contrasts.max()), rel=1e-4)
     assert float(contrasts[0]) < 0.9 * float(contrasts.max()), "not just the first"
     assert np.array_equal(one.truth, two.truth)

@@ -34,7 +34,7 @@ def held_out_loss(train, model) -> float:
     start = dataclasses.replace(model, state=None)
     recipe = Recipe.read({**model.training["recipe"], "minutes": None, "patches": 1})
     training = Training(data.channels, model.acquisition, recipe, "cpu", start=start)
-    return training._validate(training._weights)
+    return training._validate(training._weights.current)
 
 
 @pytest.mark.parametrize("name", list(PRESETS))

@@ -1,0 +1,96 @@
+"""What a training may spend: how far it is, when it validates, and when it ends."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from napari_cropeq.core.model import State
+from napari_cropeq.core.training.config import Recipe
+
+__all__ = ["Budget"]
+
+CHECK_SECONDS = 10.0
+"""Most time between two validations of a training with a time budget."""
+
+
+class Budget:
+    """Patches and seconds that a training spends.
+
+    What decides the bits of a training with a patch budget is counted in patches, never in seconds.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The budget in patches or minutes, the length of an epoch, and the patience.
+    state : State, optional
+        Where a training before stood.
+    resume : bool
+        Whether what was spent before counts.
+
+    Attributes
+    ----------
+    patches, seconds : int, float
+        Spent in all, before included.
+    fraction : float
+        Of the budget, 0 to 1; 1 too where nothing improves any more.
+    steps : int
+        Steps since :meth:`start`.
+    """
+
+    def __init__(self, recipe: Recipe, state: State | None, resume: bool) -> None:
+        self._recipe, self._resume = recipe, resume
+        self.patches, self.seconds = (0, 0.0) if state is None else (state.patches, state.seconds)
+        self._wanted_loss, self.validations_waited = math.inf, 0
+        self.start()
+
+    def start(self) -> None:
+        """Start the clock. The budget counts from here, unless an interrupted training is completed."""
+        self._first = (0, 0.0) if self._resume else (self.patches, self.seconds)
+        self._validated = (self.patches, self.seconds)
+        self._seconds_before, self._clock = self.seconds, time.monotonic() - self.seconds
+        self.fraction, self.steps = 0.0, 0
+
+    def spend(self, patches: int) -> None:
+        """Count a step of some patches."""
+        self.steps += 1
+        self.patches += patches
+        self.seconds = time.monotonic() - self._clock
+        recipe = self._recipe
+        whole = recipe.patches if recipe.patches else 60 * (recipe.minutes or 1)
+        spent = self.patches - self._first[0] if recipe.patches else self.seconds - self._first[1]
+        self.fraction = min(1.0, spent / whole)
+
+    @property
+    def rate(self) -> float:
+        """Patches a second since :meth:`start`."""
+        return self._recipe.batch * self.steps / max(self.seconds - self._seconds_before, 1e-9)
+
+    @property
+    def seconds_left(self) -> float:
+        """Estimated time to the end."""
+        return (self.seconds - self._first[1]) * (1 / self.fraction - 1) if self.fraction > 0 else math.inf
+
+    @property
+    def is_validation_due(self) -> bool:
+        """Whether it is time to validate: after an epoch, at least 20 times in all, and at the end."""
+        patches, seconds = self.patches - self._validated[0], self.seconds - self._validated[1]
+        if self.fraction == 1:
+            return True
+        if self._recipe.patches:
+            return patches >= min(self._recipe.epoch, self._recipe.patches / 20)
+        whole = (self.seconds - self._first[1]) / max(self.fraction, 1e-9)
+        return seconds >= min(CHECK_SECONDS, whole / 20)
+
+    def converges(self, loss: float) -> bool:
+        """Count a validation; return whether its loss ends the training, since nothing improves any more."""
+        self._validated = (self.patches, self.seconds)
+        if loss < self._wanted_loss:
+            self._wanted_loss, self.validations_waited = loss * (1 - self._recipe.improvement), 0
+        else:
+            self.validations_waited += 1
+        patience = self._recipe.patience
+        if not patience or self.validations_waited < patience or self.fraction == 1:
+            return False
+        self.fraction = 1.0
+        return True

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import make_predictor, random_network, textured_volume
-from napari_cropeq.core import predict
+from napari_cropeq.core import network_grid
 from napari_cropeq.core.exactness import Exactness
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.network import PaddedNetwork, ValidNetwork, shrink
@@ -107,8 +107,8 @@ def test_canonical_tiles_use_one_input_shape(kind, monkeypatch):
     monkeypatch.setattr(predictor.network, "predict", lambda image: (shapes.add(tuple(image.shape)), inner(image))[1])
     predictor(Box((3, 30, 5), (70, 40, 80)))
     network = predictor.network
-    high, wide = (predict.CANONICAL_TILE + 2 * halo for halo in (network.axial_halo, network.halo))
-    assert shapes == {(predict.CANONICAL_ROWS, 1, high, wide)}
+    high, wide = (network_grid.CANONICAL_TILE + 2 * halo for halo in (network.axial_halo, network.halo))
+    assert shapes == {(network_grid.CANONICAL_ROWS, 1, high, wide)}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
 from conftest import make_predictor, textured_volume
 from napari_cropeq.core.geometry import Box
+from napari_cropeq.core.network_grid import MAX_ELEMENTS
 from napari_cropeq.core.predict import choose_device, convert, plane_axes
 
 
@@ -92,3 +96,28 @@ def test_out_of_memory_makes_calls_smaller(room, monkeypatch):
     else:
         with pytest.raises(MemoryError, match="Got too little memory for a box of 20 x 64 x 288 voxels with 8 filters"):
             predictor(box)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_threads_that_run_out_of_memory_together_make_calls_smaller_once(threads, monkeypatch):
+    predictor = make_predictor(textured_volume((16, 100, 288)), 2.0, filters=8)
+    box = Box((0, 0, 0), (20, 64, 288))
+    expected = predictor(box)
+    predict, together, local, sizes = predictor.network.predict, threading.Barrier(threads), threading.local(), []
+
+    def scarce(batch):
+        if not hasattr(local, "tried"):  # the first call of each thread
+            local.tried = True
+            together.wait()
+            torch.empty(2**55)
+        sizes.append(batch.numel())
+        return predict(batch)
+
+    with ThreadPoolExecutor(threads) as pool:
+        monkeypatch.setattr(predictor.network, "predict", scarce)
+        found = list(pool.map(predictor, [box] * threads))
+        assert all(np.array_equal(voxels, expected) for voxels in found)
+    monkeypatch.setattr(predictor.network, "predict", lambda batch: sizes.append(batch.numel()) or predict(batch))
+    sizes.clear()
+    predictor(box)
+    assert MAX_ELEMENTS / 8 < max(sizes) * 8 <= MAX_ELEMENTS / 2, "feature-map elements of a call"

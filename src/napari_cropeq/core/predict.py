@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,25 +13,17 @@ import numpy.typing as npt
 import torch
 
 from napari_cropeq.core.allocator import give_freed_memory_back, is_out_of_memory, keep_freed_memory
-from napari_cropeq.core.axial_grid import Lattice
 from napari_cropeq.core.exactness import check_exactness, reproducible, same_bits_side_by_side
-from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
+from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple
 from napari_cropeq.core.network import Network, use_channels_last, work
+from napari_cropeq.core.network_grid import WHOLE_PLANES, CallSize, NetworkGrid
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
-from napari_cropeq.core.tiles import TileGrid, divide, hull, pick, read_box
 from napari_cropeq.errors import StoppedError
 
 __all__ = ["Predictor", "choose_device", "convert", "plane_axes"]
 
-CANONICAL_TILE = 64
-CANONICAL_ROWS = 16
-FREE_TILE = 256
 SIDE_BY_SIDE = 2
-# Feature-map elements in one call: bounds memory, and keeps tensors far below 2**31 elements.
-MAX_ELEMENTS = 2**22
-# Below these, smaller calls would need no less memory than the box itself.
-LEAST_ELEMENTS, LEAST_TILE = 2**17, 32
 
 
 def never() -> bool:
@@ -84,20 +77,19 @@ def plane_axes(planes: str | None, axial: int) -> tuple[int, ...]:
     return (AXIS_NAMES.index(planes),)
 
 
-@dataclass(slots=True)
-class CallSize:
-    """How much goes through the network in one call; less once memory has run out."""
+class _Calls:
+    """The size of calls that threads and siblings of a predictor share; less once memory has run out."""
 
-    elements: int = MAX_ELEMENTS
-    side: int = FREE_TILE
+    def __init__(self, size: CallSize) -> None:
+        self.size, self._lock = size, threading.Lock()
 
-    def halve(self) -> bool:
-        """Make calls smaller; return whether they can be."""
-        if self.elements <= LEAST_ELEMENTS:
-            return False
-        self.elements //= 2
-        self.side = max(LEAST_TILE, int(FREE_TILE * (self.elements / MAX_ELEMENTS) ** 0.5))
-        return True
+    def halve(self, tried: CallSize) -> bool:
+        """Make calls smaller than ``tried``, if no other thread has; return whether they are."""
+        with self._lock:
+            smaller = tried.halved()
+            if smaller is not None and self.size.elements >= tried.elements:
+                self.size = smaller
+        return smaller is not None
 
 
 class Predictor:
@@ -136,11 +128,11 @@ class Predictor:
         self.acquisition, self.source, self.normalisation = acquisition, source, normalisation
         self.planes = plane_axes(planes, acquisition.axial)
         self.network = _twin(network, self.device, dtype)
-        self._lattice = Lattice.of(network, acquisition.factor)
+        self._grid = NetworkGrid.of(network, acquisition, self.planes)
         self.dtype = np.dtype(np.float64 if dtype is torch.float64 else np.float32)
         self.sr_shape = acquisition.sr_shape(source.shape)
         self.exactness = check_exactness(self.network, self.device)
-        self._calls = CallSize()
+        self._calls = _Calls(CallSize())
         self._at_once = False
 
     @property
@@ -153,7 +145,7 @@ class Predictor:
     @property
     def canonical_tile(self) -> IntTriple:
         """SR voxels along the axial axis, in the plane and across planes that whole canonical tiles fill."""
-        return max(1, int(CANONICAL_TILE * self._lattice.step)), CANONICAL_TILE, CANONICAL_ROWS
+        return self._grid.canonical_tile
 
     def over(self, source: ArrayLike, normalisation: Normalisation) -> Predictor:
         """Return a predictor for another volume of the same grid, sharing the network."""
@@ -169,13 +161,13 @@ class Predictor:
         network whose tiles are not exact.
         """
         sibling = copy.copy(self)
-        sibling._calls, sibling._at_once = CallSize(elements=1, side=2**31), True
+        sibling._calls, sibling._at_once = _Calls(WHOLE_PLANES), True
         return sibling
 
     def work(self, box: Box) -> int:
         """Return the multiply-adds of the network for the SR voxels of ``box``, halos included."""
         total, axial = 0, self.acquisition.axial
-        for plane, tile in self._tiles(self._cells(box)):
+        for plane, tile in self._tiles(box):
             total += tile.shape[3 - axial - plane] * work(self.network, tile.shape[axial], tile.shape[plane])
         return total
 
@@ -195,109 +187,66 @@ class Predictor:
             If there is too little memory even for small calls of the network.
         """
         while True:
+            calls = self._calls.size
             try:
-                return self._compute(box, stop)
+                return self._compute(box, calls, stop)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 # Only where every shape gives the same bits may it be another one.
-                if not (self.exactness.bit_exact and self._calls.halve()):
+                if not (self.exactness.bit_exact and self._calls.halve(calls)):
                     raise MemoryError(
                         f"Got too little memory for a box of {' x '.join(map(str, box.shape))} voxels with "
                         f"{self.network.filters} filters: close other programs, or use smaller tiles or fewer filters."
                     ) from error
             give_freed_memory_back()
 
-    def _compute(self, box: Box, stop: Callable[[], bool]) -> npt.NDArray[Any]:
-        cells = self._cells(box)
-        tiles = self._tiles(cells)
-        window = self._read([tile.grow(self._halo(plane)) for plane, tile in tiles], box)
-        outputs = {plane: np.empty(self._outputs(cells).shape, self.dtype) for plane in self.planes}
+    def _compute(self, box: Box, calls: CallSize, stop: Callable[[], bool]) -> npt.NDArray[Any]:
+        grid = self._grid
+        cells = grid.cells(box)
+        tiles = grid.tiles(cells, self._shape(calls))
+        window = self._read(box, [grid.with_halo(tile, plane) for plane, tile in tiles])
+        outputs = {plane: np.empty(grid.outputs(cells).shape, self.dtype) for plane in self.planes}
         for plane, tile in tiles:
             part = tile.intersect(cells)
             if stop():
                 raise StoppedError
             if part is not None:
-                into, taken = (self._outputs(part.relative_to(b.start)).slices for b in (cells, tile))
+                into, taken = (grid.outputs(part.relative_to(b.start)).slices for b in (cells, tile))
                 outputs[plane][into] = self._refine(window, tile, plane)[taken]
-        parts = [self._carry(voxels, cells, box) for voxels in outputs.values()]
+        parts = [grid.carry(voxels, cells, box) for voxels in outputs.values()]
         refined = parts[0] if len(parts) == 1 else (parts[0] + parts[1]) * self.dtype.type(0.5)
-        if self._lattice.on_source_grid:  # the network gave the residual
+        if grid.axial_grid.on_source_grid:  # the network gave the residual
             refined = refined + window.interpolated(box)
         return self.normalisation.undo(refined)
 
+    def _shape(self, calls: CallSize) -> CallSize | None:
+        """Return how large tiles are; None for canonical ones, where other shapes would give other bits."""
+        return calls if self.exactness.bit_exact or self._at_once else None
+
+    def _tiles(self, box: Box) -> list[tuple[int, Box]]:
+        return self._grid.tiles(self._grid.cells(box), self._shape(self._calls.size))
+
     def source_box(self, box: Box) -> Box:
         """Return the source voxels, beyond the border too, that the SR voxels of ``box``, and of its parts, need."""
-        return self._source_box([tile.grow(self._halo(plane)) for plane, tile in self._tiles(self._cells(box))], box)
+        return self._grid.source_box(box, [self._grid.with_halo(tile, plane) for plane, tile in self._tiles(box)])
 
     def interpolated(self, box: Box) -> npt.NDArray[Any]:
         """Return the quintic interpolation of ``box``, which the network refines, in source intensities."""
-        return self.normalisation.undo(self._read([], box).interpolated(box))
+        return self.normalisation.undo(self._read(box, []).interpolated(box))
 
-    def _read(self, cells: list[Box], box: Box) -> Window:
-        """Read, once, the normalised source samples that ``cells`` and the SR voxels of ``box`` are made of."""
-        read = self._source_box(cells, box)
+    def _read(self, box: Box, inputs: list[Box]) -> Window:
+        """Read, once, the normalised source samples for the SR voxels of ``box`` and boxes of input samples."""
+        read = self._grid.source_box(box, inputs)
         raw = read_mirrored(self.source, read)
         check_finite(raw, "the volume", tuple(max(s, 0) for s in read.start))
         samples = np.moveaxis(self.normalisation.apply(raw, self.dtype), self.acquisition.axial, 0)
         return Window(np.ascontiguousarray(samples), read, self.acquisition)
 
-    def _source_box(self, cells: list[Box], box: Box) -> Box:
-        """Return the source samples, beyond the border too, that ``cells`` and the SR voxels of ``box`` are made of."""
-        if not self._lattice.on_source_grid:
-            cells = [read_box(b, self.acquisition) for b in cells]
-        return hull([*cells, read_box(box, self.acquisition)])
-
-    def _tiles(self, cells: Box) -> list[tuple[int, Box]]:
-        """Return what the network computes for ``cells``: planes and boxes."""
-        return [(plane, tile) for plane in self.planes for tile in self._compute_boxes(cells, plane)]
-
-    def _halo(self, plane: int) -> IntTriple:
-        halos = {self.acquisition.axial: self.network.axial_halo, plane: self.network.halo}
-        return int_triple([halos.get(a, 0) for a in range(3)])
-
-    def _along(self, box: Box, start: int, stop: int) -> Box:
-        """Return ``box`` with another range along the axial axis."""
-        axial = self.acquisition.axial
-        ends = zip(pick((axial,), 1, 0), box.start, box.stop, strict=True)
-        ranges = [(start, stop) if is_axial else (a, b) for is_axial, a, b in ends]
-        return Box(int_triple([a for a, _ in ranges]), int_triple([b for _, b in ranges]))
-
-    def _cells(self, box: Box) -> Box:
-        """Return the cells of the network's lattice that the SR voxels of ``box`` are made of."""
-        axial = self.acquisition.axial
-        return self._along(box, *self._lattice.cells(box.start[axial], box.stop[axial]))
-
-    def _outputs(self, cells: Box) -> Box:
-        """Return the box of a network's outputs for a box of its cells."""
-        axial, each = self.acquisition.axial, self._lattice.subpositions
-        return self._along(cells, cells.start[axial] * each, cells.stop[axial] * each)
-
-    def _carry(self, outputs: npt.NDArray[Any], cells: Box, box: Box) -> npt.NDArray[Any]:
-        """Return the SR voxels of ``box`` (z, y, x) from the outputs for ``cells``."""
-        axial = self.acquisition.axial
-        start, stop = box.start[axial], box.stop[axial]
-        carried = self._lattice.carry(np.moveaxis(outputs, axial, 0), cells.start[axial], start, stop)
-        return np.moveaxis(carried, 0, axial)
-
-    def _compute_boxes(self, cells: Box, plane: int) -> Iterator[Box]:
-        """Yield boxes that cover ``cells``: free ones inside them, or whole canonical tiles around them."""
-        in_plane = (self.acquisition.axial, plane)
-        if self.exactness.bit_exact or self._at_once:  # boxes may have any shape
-            return divide(cells, pick(in_plane, self._calls.side, self._rows(cells, plane)))
-        return TileGrid(None, pick(in_plane, CANONICAL_TILE, CANONICAL_ROWS)).touching(cells)
-
-    def _rows(self, cells: Box, plane: int) -> int:
-        """Return how many planes of ``cells`` go through the network in one call."""
-        halo, area = self._halo(plane), 1
-        for a in (self.acquisition.axial, plane):
-            area *= min(cells.shape[a], self._calls.side) + 2 * halo[a]
-        return max(1, self._calls.elements // (area * self.network.filters))
-
     def _refine(self, window: Window, cells: Box, plane: int) -> npt.NDArray[Any]:
         """Return what the network gives for ``cells`` from their planes (axial, ``plane``), (z, y, x)."""
-        box = cells.grow(self._halo(plane))
-        image = window.samples_of(box) if self._lattice.on_source_grid else window.interpolated(box)
+        box = self._grid.with_halo(cells, plane)
+        image = window.samples_of(box) if self._grid.axial_grid.on_source_grid else window.interpolated(box)
         order = (3 - self.acquisition.axial - plane, self.acquisition.axial, plane)
         batch = torch.from_numpy(np.ascontiguousarray(image.transpose(order))[:, None])  # (rows, 1, axial, plane)
         with reproducible(self.device):

@@ -13,7 +13,7 @@ from numcodecs import blosc
 
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box, Lead, int_triple
-from napari_cropeq.core.predict import MAX_ELEMENTS
+from napari_cropeq.core.network_grid import MAX_ELEMENTS
 from napari_cropeq.core.thread_map import Crew
 from napari_cropeq.formats.chunk_cache import CAP
 from napari_cropeq.formats.pyramid import level_shapes

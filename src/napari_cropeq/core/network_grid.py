@@ -1,0 +1,139 @@
+"""Which input samples and source voxels a box of SR voxels needs: the geometry of a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cropeq.core.axial_grid import Lattice
+from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, int_triple
+from napari_cropeq.core.network import Network
+from napari_cropeq.core.tiles import TileGrid, divide, hull, pick, read_box
+
+__all__ = ["CallSize", "NetworkGrid"]
+
+CANONICAL_TILE = 64
+CANONICAL_ROWS = 16
+FREE_TILE = 256
+# Feature-map elements in one call: bounds memory, and keeps tensors far below 2**31 elements.
+MAX_ELEMENTS = 2**22
+# Below these, smaller calls would need no less memory than the box itself.
+LEAST_ELEMENTS, LEAST_TILE = 2**17, 32
+
+
+@dataclass(frozen=True, slots=True)
+class CallSize:
+    """How much goes through the network in one call."""
+
+    elements: int = MAX_ELEMENTS
+    side: int = FREE_TILE
+
+    def halved(self) -> CallSize | None:
+        """Return the next smaller size, None where there is none."""
+        if self.elements <= LEAST_ELEMENTS:
+            return None
+        elements = self.elements // 2
+        return CallSize(elements, max(LEAST_TILE, int(FREE_TILE * (elements / MAX_ELEMENTS) ** 0.5)))
+
+
+WHOLE_PLANES = CallSize(elements=1, side=2**31)
+"""One plane a call, however large it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkGrid:
+    """The boxes (z, y, x) of a network's input samples, of its outputs, and of the source voxels they are made of.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Grid of the source.
+    axial_grid : Lattice
+        Where input samples and outputs lie along the axial axis.
+    halo, axial_halo : int
+        Input samples that the network crops a side, in the plane and axially.
+    filters : int
+        Feature maps of the network.
+    planes : tuple of int
+        Lateral axes whose planes with the axial one go through the network.
+    """
+
+    acquisition: Acquisition
+    axial_grid: Lattice
+    halo: int
+    axial_halo: int
+    filters: int
+    planes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, network: Network, acquisition: Acquisition, planes: tuple[int, ...]) -> NetworkGrid:
+        """Return the grid of a network over a source."""
+        axial_grid = Lattice.of(network, acquisition.factor)
+        return cls(acquisition, axial_grid, network.halo, network.axial_halo, network.filters, planes)
+
+    @property
+    def canonical_tile(self) -> IntTriple:
+        """SR voxels along the axial axis, in the plane and across planes that whole canonical tiles fill."""
+        return max(1, int(CANONICAL_TILE * self.axial_grid.step)), CANONICAL_TILE, CANONICAL_ROWS
+
+    def cells(self, box: Box) -> Box:
+        """Return the input samples whose outputs the SR voxels of ``box`` are made of."""
+        axial = self.acquisition.axial
+        return self._along(box, *self.axial_grid.cells(box.start[axial], box.stop[axial]))
+
+    def outputs(self, cells: Box) -> Box:
+        """Return the box of the network's outputs for a box of input samples."""
+        axial, each = self.acquisition.axial, self.axial_grid.subpositions
+        return self._along(cells, cells.start[axial] * each, cells.stop[axial] * each)
+
+    def tiles(self, cells: Box, calls: CallSize | None) -> list[tuple[int, Box]]:
+        """Return what the network computes for ``cells``, call by call: the lateral axis of the plane, and the box.
+
+        Boxes inside ``cells`` of a size that suits ``calls``; where that is None, whole canonical tiles around them.
+        """
+        return [(plane, tile) for plane in self.planes for tile in self._tiles_of(cells, plane, calls)]
+
+    def with_halo(self, tile: Box, plane: int) -> Box:
+        """Return the input samples that the network needs for ``tile``, its halo included."""
+        return tile.grow(self._halo(plane))
+
+    def source_box(self, box: Box, inputs: list[Box]) -> Box:
+        """Return the source voxels, beyond the border too, for the SR voxels of ``box`` and boxes of input samples."""
+        if not self.axial_grid.on_source_grid:
+            inputs = [read_box(b, self.acquisition) for b in inputs]
+        return hull([*inputs, read_box(box, self.acquisition)])
+
+    def carry(self, outputs: npt.NDArray[Any], cells: Box, box: Box) -> npt.NDArray[Any]:
+        """Return the SR voxels of ``box`` (z, y, x) from the outputs for ``cells``."""
+        axial = self.acquisition.axial
+        start, stop = box.start[axial], box.stop[axial]
+        carried = self.axial_grid.carry(np.moveaxis(outputs, axial, 0), cells.start[axial], start, stop)
+        return np.moveaxis(carried, 0, axial)
+
+    def _tiles_of(self, cells: Box, plane: int, calls: CallSize | None) -> Iterator[Box]:
+        in_plane = (self.acquisition.axial, plane)
+        if calls is None:
+            return TileGrid(None, pick(in_plane, CANONICAL_TILE, CANONICAL_ROWS)).touching(cells)
+        return divide(cells, pick(in_plane, calls.side, self._rows(cells, plane, calls)))
+
+    def _rows(self, cells: Box, plane: int, calls: CallSize) -> int:
+        """Return how many planes of ``cells`` go through the network in one call."""
+        halo, area = self._halo(plane), 1
+        for a in (self.acquisition.axial, plane):
+            area *= min(cells.shape[a], calls.side) + 2 * halo[a]
+        return max(1, calls.elements // (area * self.filters))
+
+    def _halo(self, plane: int) -> IntTriple:
+        halos = {self.acquisition.axial: self.axial_halo, plane: self.halo}
+        return int_triple([halos.get(a, 0) for a in range(3)])
+
+    def _along(self, box: Box, start: int, stop: int) -> Box:
+        """Return ``box`` with another range along the axial axis."""
+        axial = self.acquisition.axial
+        ends = zip(pick((axial,), 1, 0), box.start, box.stop, strict=True)
+        ranges = [(start, stop) if is_axial else (a, b) for is_axial, a, b in ends]
+        return Box(int_triple([a for a, _ in ranges]), int_triple([b for _, b in ranges]))

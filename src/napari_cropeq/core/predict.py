@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_cropeq.core.allocator import give_freed_memory_back, is_out_of_memory, keep_freed_memory
 from napari_cropeq.core.exactness import check_exactness, reproducible, same_bits_side_by_side
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple
+from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back, is_untouched
 from napari_cropeq.core.network import Network, use_channels_last, work
 from napari_cropeq.core.network_grid import WHOLE_PLANES, CallSize, NetworkGrid
 from napari_cropeq.core.normalisation import Normalisation, check_finite
+from napari_cropeq.core.out_of_memory import is_out_of_memory
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
 from napari_cropeq.errors import StoppedError
 
@@ -123,7 +124,6 @@ class Predictor:
         device: str = "auto",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        keep_freed_memory()
         self.device = choose_device(device)
         self.acquisition, self.source, self.normalisation = acquisition, source, normalisation
         self.planes = plane_axes(planes, acquisition.axial)
@@ -138,6 +138,8 @@ class Predictor:
     @property
     def side_by_side(self) -> int:
         """How many boxes are best computed at the same time: two halves of a CPU's cores, if that changes no bits."""
+        if is_untouched():  # torch's threads cannot be shared out then
+            return 1
         if self.device.type != "cpu" or not self.exactness.bit_exact or torch.get_num_threads() < SIDE_BY_SIDE:
             return 1
         return SIDE_BY_SIDE if same_bits_side_by_side(self.network, self.device, SIDE_BY_SIDE) else 1
@@ -189,7 +191,8 @@ class Predictor:
         while True:
             calls = self._calls.size
             try:
-                return self._compute(box, calls, stop)
+                with freed_memory_kept():
+                    return self._compute(box, calls, stop)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise

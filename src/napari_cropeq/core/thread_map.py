@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from napari_cropeq.core.host import torch_threads
+
 __all__ = ["Crew"]
 
 _T = TypeVar("_T")
@@ -68,22 +70,16 @@ class Crew:
 
 
 def _pool(size: int) -> ThreadPoolExecutor:
-    """Return threads that have begun, of the caller's priority.
-
-    How many threads torch computes with is kept for each thread that calls it, and decided at its first call by a
-    number that all share: it is changed for the moment in which the crew begins.
-    """
-    whole = torch.get_num_threads()
+    """Return threads that have begun, of the caller's priority, each with its share of torch's threads."""
     ready = threading.Barrier(size + 1)
 
     def begin(*_: Any) -> None:
-        torch.set_num_threads(max(1, whole // size))
-        torch.get_num_threads()  # decides it
+        torch.get_num_threads()  # decides how many this thread computes with
         ready.wait()
 
-    pool = ThreadPoolExecutor(size, "cropeq crew", initializer=begin)
-    for _ in range(size):
-        pool.submit(int)
-    ready.wait()
-    torch.set_num_threads(whole)
+    with torch_threads(max(1, torch.get_num_threads() // size)):
+        pool = ThreadPoolExecutor(size, "cropeq crew", initializer=begin)
+        for _ in range(size):
+            pool.submit(int)
+        ready.wait()
     return pool

@@ -17,13 +17,12 @@ from typing import Any
 
 from qtpy.QtCore import QCoreApplication, QObject, Signal
 
-from napari_cropeq.core.allocator import give_freed_memory_back
+from napari_cropeq.core.host import give_freed_memory_back, short_turns
 from napari_cropeq.errors import StoppedError
 
 __all__ = ["Job", "stop_all_jobs"]
 
 REPORT_SECONDS = 0.05
-SWITCH_SECONDS = 0.0005
 OPTION = re.compile(r" \((command line: )?--[^)]*\)")  # of the command line, which a window has not
 JOIN_SECONDS = 20.0
 
@@ -78,7 +77,7 @@ class Job(QObject):
         lower_priority()
         steps = None
         try:
-            with _turns:
+            with short_turns():
                 steps = self._steps()
                 self._drive(steps)
         except StoppedError:
@@ -110,33 +109,6 @@ class Job(QObject):
         # The window, and this object's Qt half with it, may be gone by now.
         with contextlib.suppress(RuntimeError):
             signal.emit(*values)
-
-
-class _Turns:
-    """Lets threads take turns ten times as often as Python does by default, while any job runs.
-
-    The window gives the interpreter away with every call into Qt, and a thread that computes in Python keeps it
-    for the whole interval: 50 calls took 270 ms beside such a thread, and 37 ms with the shorter interval.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._users, self._before = threading.Lock(), 0, 0.0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._users == 0:
-                self._before = sys.getswitchinterval()
-                sys.setswitchinterval(min(SWITCH_SECONDS, self._before))
-            self._users += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                sys.setswitchinterval(self._before)
-
-
-_turns = _Turns()
 
 
 @functools.lru_cache(maxsize=1)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from napari_cropeq.compute.super_resolution import DTYPES, SuperResolution
-from napari_cropeq.core.allocator import give_freed_memory_back
 from napari_cropeq.core.geometry import Acquisition, check_shape
+from napari_cropeq.core.host import give_freed_memory_back
 from napari_cropeq.core.model import SUFFIX, Model
 from napari_cropeq.core.predict import plane_axes
 from napari_cropeq.formats.image import Source, acquisition_of, open_source

@@ -12,8 +12,8 @@ from napari_cropeq.compute.fill import Done, Failed, Filled, TileFiller
 from napari_cropeq.compute.scheduler import Scheduler
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.compute.tile_source import TileSource
-from napari_cropeq.core.allocator import give_freed_memory_back
 from napari_cropeq.core.geometry import Box
+from napari_cropeq.core.host import give_freed_memory_back
 from napari_cropeq.run.export import failure_of
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import MemoryStore, TileCache

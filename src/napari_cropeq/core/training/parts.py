@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from napari_cropeq.core.allocator import give_freed_memory_back, is_out_of_memory
+from napari_cropeq.core.host import give_freed_memory_back
+from napari_cropeq.core.out_of_memory import is_out_of_memory
 from napari_cropeq.core.training.patches import Pairs
 
 __all__ = ["Parts"]

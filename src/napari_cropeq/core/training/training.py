@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_cropeq.core.allocator import is_out_of_memory, keep_freed_memory
 from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back
 from napari_cropeq.core.model import Model, State, provenance
 from napari_cropeq.core.network import Network, build_network, crop, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.core.out_of_memory import is_out_of_memory
 from napari_cropeq.core.predict import choose_device
 from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.core.training.budget import Budget
@@ -70,7 +71,6 @@ class Training:
         start: Model | None = None,
         resume: bool = False,
     ) -> None:
-        keep_freed_memory()
         self.acquisition, self.recipe = acquisition, recipe
         self.device = choose_device(device)
         channels = source if isinstance(source, Sequence) else [[source]]
@@ -114,13 +114,15 @@ class Training:
             If memory does not suffice for a single patch.
         """
         try:
-            yield from self._run()
+            with freed_memory_kept():
+                yield from self._run()
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise MemoryError("a single patch does not fit") from error
             raise
         finally:
             self._sampler.close()
+            give_freed_memory_back()
 
     def _run(self) -> Iterator[Progress]:
         recipe, weights, budget = self.recipe, self._weights, self._budget

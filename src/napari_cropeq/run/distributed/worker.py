@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-import torch
 
 from napari_cropeq.compute.fill import Failed, Group, TileFiller, retried
 from napari_cropeq.compute.fingerprint import fingerprint_of
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import Acquisition, Box
+from napari_cropeq.core.host import torch_threads
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.errors import StoppedError
@@ -170,13 +170,13 @@ def compute(work: Work, group: Group) -> Outcome:
     with _computing:
         if not token.valid:
             raise StoppedError
-        torch.set_num_threads(_threads())  # counts for the thread that calls it
-        result, shards = _prepared(work, stop)
-        computed = _Computed(shards.grid)
-        with closing(TileSource(result, side_by_side=1)) as source:
-            for event in TileFiller(computed, source).fill([group], stop, lambda: 0):
-                if isinstance(event, Failed):
-                    return Outcome(failure=_plain(event.error))
+        with torch_threads(_threads()):
+            result, shards = _prepared(work, stop)
+            computed = _Computed(shards.grid)
+            with closing(TileSource(result, side_by_side=1)) as source:
+                for event in TileFiller(computed, source).fill([group], stop, lambda: 0):
+                    if isinstance(event, Failed):
+                        return Outcome(failure=_plain(event.error))
     with token.writing():
         return Outcome(tuple(shards.write(tile, voxels) for tile, voxels in computed.voxels.items()))
 

@@ -1,0 +1,125 @@
+"""What our work changes in the process: for as long as it lasts, or not at all."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import acquired, blobs, make_predictor, textured_volume
+from napari_cropeq.core import host
+from napari_cropeq.core.geometry import Acquisition, Box
+from napari_cropeq.core.host import freed_memory_kept, short_turns, torch_threads
+from napari_cropeq.core.out_of_memory import is_out_of_memory
+from napari_cropeq.core.thread_map import Crew
+from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.training import Training
+
+AFTER = (host.MMAP_BYTES, host.TRIM_BYTES)
+DURING = (host.KEPT_BYTES, host.KEPT_BYTES)
+
+
+@pytest.fixture
+def thresholds(monkeypatch) -> list[tuple[int, int]]:
+    """Return what glibc is set to, in order."""
+    found, change = [], host._set_thresholds
+    monkeypatch.setattr(host, "_set_thresholds", lambda *values: found.append(values) or change(*values))
+    return found
+
+
+def predict() -> np.ndarray:
+    predictor = make_predictor(textured_volume((16, 40, 48)), 2.0, filters=4)
+    return predictor(Box((0, 0, 0), (20, 32, 40)))
+
+
+def train() -> np.ndarray:
+    recipe = Recipe(minutes=None, patches=16, filters=4, validation=2, batch=8, blocks=2)
+    training = Training(acquired(blobs((48, 96, 96)), 4), Acquisition((4.0, 1.0, 1.0)), recipe, "cpu")
+    for _ in training.run():
+        assert host._memory._users == 1
+    return torch.cat([w.reshape(-1) for w in training.network.state_dict().values()]).numpy()
+
+
+@pytest.mark.parametrize("work", [predict, train])
+def test_freed_memory_is_kept_while_we_work(thresholds, work):
+    work()
+    assert thresholds == [DURING, AFTER] * (len(thresholds) // 2) and thresholds
+    assert host._memory._users == 0
+
+
+def test_the_last_piece_of_work_ends_it(thresholds):
+    with freed_memory_kept(), freed_memory_kept():
+        pass
+    assert thresholds == [DURING, AFTER]
+    with pytest.raises(ZeroDivisionError), freed_memory_kept():
+        raise ZeroDivisionError
+    assert thresholds == [DURING, AFTER] * 2
+
+
+def test_many_threads_leave_what_they_found():
+    before = sys.getswitchinterval()
+
+    def use() -> None:
+        for _ in range(200):
+            with short_turns(), freed_memory_kept():
+                assert sys.getswitchinterval() == pytest.approx(host.SWITCH_SECONDS)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sys.getswitchinterval() == before and host._memory._users == host._turns._users == 0
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_torchs_threads_are_given_back(number):
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError), torch_threads(number):
+        assert torch.get_num_threads() == number
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("work", [predict, train])
+def test_an_untouched_host_has_the_same_bits(thresholds, monkeypatch, work):
+    expected = work()
+    thresholds.clear()
+    monkeypatch.setenv(host.VARIABLE, "untouched")
+    assert np.array_equal(work(), expected) and not thresholds
+
+
+def test_an_untouched_host_keeps_its_threads_and_turns(monkeypatch):
+    monkeypatch.setenv(host.VARIABLE, "untouched")
+    monkeypatch.setattr(torch, "set_num_threads", None)
+    before = sys.getswitchinterval(), torch.get_num_threads()
+    with short_turns(), torch_threads(before[1] + 1):
+        assert (sys.getswitchinterval(), torch.get_num_threads()) == before
+    crew = Crew(2)
+    assert [done.result() for _, done in crew.map(abs, [-1, -2])] == [1, 2]
+    crew.dismiss()
+    assert make_predictor(textured_volume((16, 40, 48)), 2.0, filters=4).side_by_side == 1
+
+
+ERRORS = [
+    pytest.param(MemoryError(), True, id="python"),
+    pytest.param(torch.OutOfMemoryError("CUDA out of memory."), True, id="cuda"),
+    pytest.param(RuntimeError("CUDA error: out of memory"), True, id="cuda-driver"),
+    pytest.param(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you"), True, id="linux"),
+    pytest.param(RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you"), True, id="windows"),
+    pytest.param(RuntimeError("std::bad_alloc"), True, id="c++"),
+    pytest.param(RuntimeError("could not create a primitive"), True, id="onednn-primitive"),
+    pytest.param(RuntimeError("could not create a memory object"), True, id="onednn-memory"),
+    pytest.param(RuntimeError("could not create a file"), False, id="a-file"),
+    pytest.param(OSError("could not create a primitive"), False, id="OSError"),
+    pytest.param(ValueError("could not create a dataset: out of memory"), False, id="ValueError"),
+    pytest.param(OSError("server said: out of memory"), False, id="a-server"),
+]
+
+
+@pytest.mark.parametrize(("error", "expected"), ERRORS)
+def test_what_says_that_memory_has_run_out(error, expected):
+    assert is_out_of_memory(error) == expected

@@ -168,7 +168,7 @@ def test_outputs_that_are_there(viewer, qtbot, folder, existing, told):
 
 def test_a_listing_does_not_wipe_the_summary(viewer, qtbot, folder):
     batch = opened(viewer, folder / "a.*", a_model())
-    batch._list_timer.setInterval(1000)  # longer than the work takes
+    batch._list_soon.setTimeout(1000)  # longer than the work takes
     batch.folder.value = folder / "c.*"
     told = run(qtbot, batch)
     assert told.startswith("1 done, in ")

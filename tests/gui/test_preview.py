@@ -43,7 +43,7 @@ def settle(viewer, qtbot, panel) -> None:
     qtbot.waitUntil(lambda: panel.result.layer in viewer.layers and not panel.result.looking, timeout=TIMEOUT)
     qtbot.wait(120)
     qtbot.waitUntil(lambda: not panel.result._refresh_timer.isActive(), timeout=TIMEOUT)
-    qtbot.waitUntil(lambda: not panel._state_timer.isActive(), timeout=TIMEOUT)
+    panel._show_soon.flush()
 
 
 def shown(layer) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from napari_cropeq.formats.image import open_source
 from napari_cropeq.formats.image_info import ImageInfo
 from napari_cropeq.formats.write import write_image
 from napari_cropeq.gui.layers.unfinished_layer import UNFINISHED
-from napari_cropeq.gui.parts.run_clock import RunClock, in_words
+from napari_cropeq.gui.parts.duration import duration
+from napari_cropeq.gui.parts.run_clock import RunClock
 from napari_cropeq.run.export import export
 from napari_cropeq.run.live import RunState
 from napari_cropeq.store import disk as storing
@@ -239,12 +242,12 @@ def open_source_of(volume):
     return a_source(volume)
 
 
-TIMES = [(0.4, "0 s"), (89, "89 s"), (100, "2 min"), (5400, "1.5 h"), (48 * 3600, "2.0 days")]
+TIMES = [(0.4, "0 s"), (89, "89 s"), (100, "2 min"), (5400, "1.5 h"), (48 * 3600, "2.0 days"), (math.inf, "?")]
 
 
 @pytest.mark.parametrize(("seconds", "words"), TIMES, ids=str)
 def test_times_in_words(seconds, words):
-    assert in_words(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_the_time_left_does_not_count_pauses(monkeypatch):

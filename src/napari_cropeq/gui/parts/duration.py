@@ -8,9 +8,11 @@ __all__ = ["duration"]
 
 
 def duration(seconds: float) -> str:
-    """Return hours, minutes and seconds, as few of them as are needed."""
+    """Return a time as a user reads it, in the largest unit that leaves two digits or so."""
     if not math.isfinite(seconds):
         return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min" if minutes else f"{rest} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from napari.layers import Image
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel
+from superqt.utils import QSignalDebouncer
 
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.gui.layers.source import source_key, source_of
-from napari_cropeq.gui.parts.run_clock import in_words
+from napari_cropeq.gui.parts.duration import duration
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.run.estimate import Estimate
 
@@ -41,10 +41,9 @@ class EstimateLabel(QLabel):
         self._known: dict[tuple[Any, ...], Estimate] = {}
         self._path: Path | None = None
         self._busy = False
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(WAIT_MS)
-        self._timer.timeout.connect(self._measure)
+        self._soon = QSignalDebouncer(parent=self)
+        self._soon.setTimeout(WAIT_MS)
+        self._soon.triggered.connect(self._measure)
 
     def show_for(
         self, layer: Image | None, model: Model | None, planes: str | None, dtype: str, path: Path | None
@@ -62,11 +61,11 @@ class EstimateLabel(QLabel):
             pass  # told when it is started
         self._show()
         if self._wanted is not None and self._key() not in self._known:
-            self._timer.start()
+            self._soon.throttle()
 
     def stop(self) -> None:
         """Measure nothing more."""
-        self._timer.stop()
+        self._soon.cancel()
         self._wanted = None
 
     def _key(self) -> tuple[Any, ...]:
@@ -93,7 +92,7 @@ class EstimateLabel(QLabel):
                 return
             self._show()
             if self._key() != key:
-                self._timer.start()
+                self._soon.throttle()
 
         self._busy = True
         self._panel.run(steps, lambda _: None, ended)
@@ -112,7 +111,7 @@ class EstimateLabel(QLabel):
 
 def _in_words(estimate: Estimate, shape: tuple[int, ...], path: Path | None) -> str:
     size = f"{' × '.join(map(str, shape))} voxels, {_bytes(estimate.nbytes)}"
-    time = f"About {in_words(estimate.seconds)}, up to {_bytes(estimate.memory)} of memory"
+    time = f"About {duration(estimate.seconds)}, up to {_bytes(estimate.memory)} of memory"
     if path is None:
         return f"Result: {size}. {time}."
     folder = path.parent

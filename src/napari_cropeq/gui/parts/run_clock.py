@@ -6,6 +6,8 @@ import math
 import time
 from typing import Any
 
+from napari_cropeq.gui.parts.duration import duration
+
 __all__ = ["RunClock"]
 
 
@@ -48,13 +50,4 @@ class RunClock:
         left = seconds * (1 - fraction) / gained if gained > 0 else math.inf
         if not math.isfinite(left) or seconds <= 0:
             return "measuring the time left"
-        return f"{gained * total / seconds:.2g} tiles/s, {in_words(left)} left"
-
-
-def in_words(seconds: float) -> str:
-    """Return a time as a user reads it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+        return f"{gained * total / seconds:.2g} tiles/s, {duration(left)} left"

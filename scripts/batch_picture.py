@@ -61,9 +61,9 @@ def main() -> None:
         panel = viewer.window.add_plugin_dock_widget(PLUGIN, "Batch")[1]
         spin(1)
         viewer.fit_to_view()
-        panel.folder.value, panel.destination.value = data, results
-        panel.which.value, panel.minutes.value = "each", options.minutes
-        panel.pattern.value = "{name}_x{factor}"
+        panel.fields.folder.value, panel.fields.destination.value = data, results
+        panel.fields.which.value, panel.fields.minutes.value = "each", options.minutes
+        panel.fields.pattern.value = "{name}_x{factor}"
         spin(10, lambda: bool(panel.table.rowCount()))
         spin(1)
         panel.buttons["start"].native.click()

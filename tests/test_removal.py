@@ -262,9 +262,9 @@ def test_an_input_of_the_batch_widget_is_never_removed(viewer, qtbot, folder):
     batch = dock(viewer, "Batch")
     batch.session.use_model(model_for(factor=4.0), "a model")
     before = files_of(folder)
-    batch.images.value = "files"
-    batch.files.value = [folder / "a.ome.tif", folder / "a_SR.partial.ome.zarr"]
-    batch.destination.value, batch.existing.value = folder, "overwrite"
+    batch.fields.images.value = "files"
+    batch.fields.files.value = [folder / "a.ome.tif", folder / "a_SR.partial.ome.zarr"]
+    batch.fields.destination.value, batch.fields.existing.value = folder, "overwrite"
     batch.buttons["start"].native.click()
     qtbot.waitUntil(lambda: "expected another name" in batch.message.text(), timeout=TIMEOUT)
     assert files_of(folder) == before

@@ -23,7 +23,7 @@ def opened(viewer, qtbot):
     def open_widget(name: str):
         panel = dock(viewer, name)
         if name == "Batch":
-            panel.which.value = "each"
+            panel.fields.which.value = "each"
         for section in panel.findChildren(Section):
             section.expand(animate=False)
         panel.window().activateWindow()

@@ -44,7 +44,7 @@ def folder(tmp_path):
 def opened(viewer, folder: Path, model: Model | None = None):
     """Open the widget on a folder."""
     batch = dock(viewer, "Batch")
-    batch.folder.value, batch.destination.value = folder, folder.parent / "out"
+    batch.fields.folder.value, batch.fields.destination.value = folder, folder.parent / "out"
     if model is not None:
         batch.session.use_model(model, "m.safetensors")
     return batch
@@ -61,7 +61,11 @@ def run(qtbot, batch) -> str:
 def test_a_folder(viewer, qtbot, folder, kind):
     model = a_model()
     batch = opened(viewer, folder, model)
-    batch.format.value, batch.pattern.value, batch.dtype.value = kind, "{name}_x{factor}", "float32"
+    batch.fields.format.value, batch.fields.pattern.value, batch.fields.dtype.value = (
+        kind,
+        "{name}_x{factor}",
+        "float32",
+    )
     qtbot.waitUntil(lambda: batch.table.rowCount() == 3, timeout=TIMEOUT)
     assert batch.table.texts("Image") == ["a.ome.tif", "b.tif", "c.ome.zarr"]
     assert batch.example.text() == f"Example: a_x4{kind}"
@@ -82,11 +86,11 @@ def test_a_folder(viewer, qtbot, folder, kind):
 
 def test_files_and_patterns(viewer, qtbot, folder):
     batch = opened(viewer, folder / "*.ome.*", a_model())
-    batch.destination.value = folder.parent / "out"
+    batch.fields.destination.value = folder.parent / "out"
     qtbot.waitUntil(lambda: batch.table.texts("Image") == ["a.ome.tif", "c.ome.zarr"], timeout=TIMEOUT)
-    batch.images.value = "files"
-    assert not batch.folder.native.isVisibleTo(batch) and batch.files.native.isVisibleTo(batch)
-    batch.files.value = (folder / "c.ome.zarr",)
+    batch.fields.images.value = "files"
+    assert not batch.fields.folder.native.isVisibleTo(batch) and batch.fields.files.native.isVisibleTo(batch)
+    batch.fields.files.value = (folder / "c.ome.zarr",)
     qtbot.waitUntil(lambda: batch.table.texts("Image") == ["c.ome.zarr"], timeout=TIMEOUT)
     assert run(qtbot, batch).startswith("1 done, in ")
     assert everything(folder.parent / "out") == ["c_SR.ome.zarr"]
@@ -94,7 +98,7 @@ def test_files_and_patterns(viewer, qtbot, folder):
 
 def test_a_destination_that_is_not_there_is_made(viewer, qtbot, folder):
     batch = opened(viewer, folder / "c.*", a_model())
-    batch.destination.value = folder.parent / "new"
+    batch.fields.destination.value = folder.parent / "new"
     qtbot.waitUntil(lambda: batch.table.texts("Image") == ["c.ome.zarr"], timeout=TIMEOUT)
     assert run(qtbot, batch).startswith("1 done, in ")
     assert everything(folder.parent / "new") == ["c_SR.ome.zarr"]
@@ -112,7 +116,7 @@ def test_selected_layers(viewer, qtbot, tmp_path):
     viewer.layers.selection = set(layers[:2])
     batch = dock(viewer, "Batch")
     batch.session.use_model(a_model(), "a model")
-    batch.images.value, batch.destination.value = "layers", tmp_path
+    batch.fields.images.value, batch.fields.destination.value = "layers", tmp_path
     qtbot.waitUntil(lambda: batch.table.texts("Image") == ["cell/0", "cell/1"], timeout=TIMEOUT)
     assert batch.example.text() == "Example: cell_0_SR.ome.zarr"
     viewer.layers.selection = set(layers[1:])
@@ -130,10 +134,10 @@ def test_a_model_for_each(viewer, qtbot, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     path = a_stack(tmp_path / "a.ome.tif", LARGE)
     batch = opened(viewer, tmp_path / "*.tif")
-    batch.destination.value = tmp_path / "out"
-    assert not batch.minutes.native.isVisibleTo(batch)
-    batch.which.value, batch.minutes.value = "each", 0.02
-    assert batch.minutes.native.isVisibleTo(batch)
+    batch.fields.destination.value = tmp_path / "out"
+    assert not batch.fields.minutes.native.isVisibleTo(batch)
+    batch.fields.which.value, batch.fields.minutes.value = "each", 0.02
+    assert batch.fields.minutes.native.isVisibleTo(batch)
     seen = set()
     batch.buttons["start"].native.click()
 
@@ -158,9 +162,9 @@ EXISTING = [
 @pytest.mark.parametrize(("existing", "told"), EXISTING)
 def test_outputs_that_are_there(viewer, qtbot, folder, existing, told):
     batch = opened(viewer, folder / "a.*", a_model())
-    batch.destination.value = folder.parent / "out"
+    batch.fields.destination.value = folder.parent / "out"
     run(qtbot, batch)
-    batch.folder.value, batch.existing.value = folder, existing
+    batch.fields.folder.value, batch.fields.existing.value = folder, existing
     assert told in run(qtbot, batch)
     assert batch.complaining == (existing == "refuse")
     assert len(everything(folder.parent / "out")) == (1 if existing == "refuse" else 2)
@@ -169,7 +173,7 @@ def test_outputs_that_are_there(viewer, qtbot, folder, existing, told):
 def test_a_listing_does_not_wipe_the_summary(viewer, qtbot, folder):
     batch = opened(viewer, folder / "a.*", a_model())
     batch._list_soon.setTimeout(1000)  # longer than the work takes
-    batch.folder.value = folder / "c.*"
+    batch.fields.folder.value = folder / "c.*"
     told = run(qtbot, batch)
     assert told.startswith("1 done, in ")
     qtbot.wait(1500)
@@ -196,7 +200,7 @@ def test_stop_and_go_on(viewer, qtbot, tmp_path):
     assert batch.message.text().startswith("Stopped: ") and "resume" in batch.message.text()
     first, second, third = batch.table.texts("Status")
     assert first == "done" and second in ("stopped", "done") and third in ("stopped", "waiting")
-    batch.existing.value = "resume"
+    batch.fields.existing.value = "resume"
     assert ", in " in run(qtbot, batch) and "failed" not in batch.message.text()
     assert batch.table.texts("Status")[0] == "skipped" and batch.table.texts("Status")[2] == "done"
     for name in "abc":
@@ -255,11 +259,11 @@ def test_what_is_refused_in_a_sentence(viewer, qtbot, tmp_path, fields, prepare,
     if prepare is not None:
         prepare(viewer)
     batch = dock(viewer, "Batch")
-    batch.destination.value = tmp_path
+    batch.fields.destination.value = tmp_path
     if has_model:
         batch.session.use_model(a_model(), "a model")
     for name, value in fields.items():
-        getattr(batch, name).value = value
+        getattr(batch.fields, name).value = value
     if "pattern" in fields:
         assert message in batch.example.text(), "told while it is typed"
     assert message in run(qtbot, batch)
@@ -269,9 +273,9 @@ def test_what_is_refused_in_a_sentence(viewer, qtbot, tmp_path, fields, prepare,
 
 def test_the_model_in_use_is_named(viewer):
     batch = dock(viewer, "Batch")
-    assert batch.which.choices == ("in use", "each") and "none yet" in batch.which.native.currentText()
+    assert batch.fields.which.choices == ("in use", "each") and "none yet" in batch.fields.which.native.currentText()
     batch.session.use_model(a_model(), "m.safetensors")
-    assert batch.which.native.currentText() == "m.safetensors"
-    batch.which.value = "each"
+    assert batch.fields.which.native.currentText() == "m.safetensors"
+    batch.fields.which.value = "each"
     batch.session.use_model(a_model(), "other.safetensors")
-    assert batch.which.value == "each", "a choice stays"
+    assert batch.fields.which.value == "each", "a choice stays"

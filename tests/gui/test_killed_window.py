@@ -14,7 +14,7 @@ import tifffile
 
 from conftest import TESTS
 from napari_cropeq.core.model import Model
-from napari_cropeq.gui.widgets.train import checkpoint_path
+from napari_cropeq.gui.training_plan import checkpoint_path
 from window import PLUGIN, TIMEOUT, cells, dock, trained
 
 BUDGET = 400

@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 
 import napari_cropeq
 from napari_cropeq.gui.preferences import Preferences, on_change
-from napari_cropeq.gui.widgets.train import checkpoint_path
+from napari_cropeq.gui.training_plan import checkpoint_path
 from window import TIMEOUT, cells, dock, small
 
 DEFAULT = Preferences("auto", 2_000_000_000, user_cache_path("napari-cropeq"))

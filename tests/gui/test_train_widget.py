@@ -19,7 +19,7 @@ from napari_cropeq.core.training.training import Thumbnail, Training
 from napari_cropeq.gui.parts.recipe_form import RecipeForm
 from napari_cropeq.gui.parts.thumbnails import Thumbnails
 from napari_cropeq.gui.training_data import TrainingData
-from napari_cropeq.gui.widgets.train import checkpoint_path
+from napari_cropeq.gui.training_plan import checkpoint_path
 from window import TIMEOUT, cells, dock, model_for, small, trained
 
 

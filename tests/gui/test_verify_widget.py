@@ -85,7 +85,7 @@ def test_a_padded_network_is_found_out_and_shown(viewer, qtbot, tmp_path):
     assert tuple(seams.contrast_limits) == pytest.approx((0, panel.found.agreement.largest))
     checked(qtbot, panel)
     assert len(differences(viewer)) == 2, "the layer of the last check is replaced"
-    assert [la.name for la in viewer.layers if la in panel._layers()] == ["cells"], "a difference is no source"
+    assert [la.name for la in viewer.layers if la in panel.layer.sources()] == ["cells"], "a difference is no source"
 
 
 def test_a_padded_network_is_trained_once_and_kept(viewer, qtbot, preferences_file, tmp_path, monkeypatch):

@@ -25,22 +25,23 @@ SMALLEST = 1e-4  # of the lateral power; below is noise
 class ProfileSection(Section):
     """What belongs to the slice profile beside its width; folded away.
 
-    A suggestion is shown with its interval and the spectra behind it. Only the button applies it: see
-    :attr:`applied`.
+    A suggestion is shown with its interval and the spectra behind it. Only the button applies it.
 
     Parameters
     ----------
+    fwhm : FloatSpinBox
+        The field of the width, for a suggestion that is applied.
     lateral_fwhm : FloatSpinBox
-        The field of the lateral width.
+        The field of the lateral width, which is shown here.
     foreground : str
         Colour of axes and text.
     """
 
     asked = Signal()
-    applied = Signal(float)  # FWHM, in the layer's unit
 
-    def __init__(self, lateral_fwhm: FloatSpinBox, foreground: str) -> None:
+    def __init__(self, fwhm: FloatSpinBox, lateral_fwhm: FloatSpinBox, foreground: str) -> None:
         super().__init__("Slice profile")
+        self._fwhm = fwhm
         self.suggestion: Suggestion | None = None
         self.suggest = QPushButton("Suggest FWHM from image")
         self.suggest.setToolTip("Compare axial with lateral spectra; takes some seconds and changes nothing")
@@ -122,4 +123,4 @@ class ProfileSection(Section):
 
     def _apply(self) -> None:
         if self.suggestion is not None and self.suggestion.honest:
-            self.applied.emit(self.suggestion.fwhm)
+            self._fwhm.value = self.suggestion.fwhm

@@ -6,23 +6,15 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from magicgui.widgets import ComboBox, Container, PushButton
-from napari.layers import Image, Labels, Layer
+from magicgui.widgets import Container, PushButton
 from qtpy.compat import isalive
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
-from qtpy.QtWidgets import (
-    QAbstractSpinBox,
-    QComboBox,
-    QFrame,
-    QHBoxLayout,
-    QLabel,
-    QProgressBar,
-    QScrollArea,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
+from superqt.utils import QSignalDebouncer, QSignalThrottler
 
 from napari_cropeq.gui.jobs import Job, sentence
+from napari_cropeq.gui.parts.column import Column
+from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.session import Session
 
 __all__ = ["Panel"]
@@ -41,19 +33,18 @@ class Panel(QWidget):
         super().__init__()
         self.session = Session.of(viewer)
         self.viewer = self.session.viewer
-        self.layer = ComboBox(label="Layer", choices=self._layers, nullable=True, tooltip="The acquired volume")
+        self.layer = LayerChoice(self.viewer)
         self.message = QLabel("")
         self.message.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.form = Container(widgets=[self.layer])
-        self._layout = self._scrolled()
-        self._layout.addWidget(self.form.native)
-        for event in self._layer_events():
-            event.connect(self._on_layers)
-        if self._preferred() is not None:
-            self.layer.value = self._preferred()
+        self.column = Column()
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.column)
+        self.column.rows.addWidget(self.form.native)
         self.layer.changed.connect(self._forget_complaint)
         self.jobs = self.session.enter()
         self.left = False  # whether its dock has been closed
@@ -79,27 +70,14 @@ class Panel(QWidget):
             button.clicked.connect(lambda _=None, action=action: self.pressed(action))
             row.addWidget(button.native)
             buttons[name] = button
-        self._layout.addLayout(row)
+        self.column.rows.addLayout(row)
         return buttons
 
     def add_status(self) -> None:
         """Add progress bar and message below what is there; numbers and choices are complete by now."""
-        self._layout.addWidget(self.bar)
-        self._layout.addWidget(self.message)
-        for kind in (QAbstractSpinBox, QComboBox):
-            for field in self.findChildren(kind):
-                field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-                field.installEventFilter(self)
-                if isinstance(field, QAbstractSpinBox):
-                    # A number counts once it is complete: what follows it may write the field anew, and digits go.
-                    field.setKeyboardTracking(False)
-
-    def eventFilter(self, field: QObject | None, event: QEvent | None) -> bool:
-        """Let a wheel turned over a field scroll the panel: only the field being edited takes it."""
-        if event.type() == QEvent.Type.Wheel and not field.hasFocus():
-            event.ignore()
-            return True
-        return False
+        self.column.rows.addWidget(self.bar)
+        self.column.rows.addWidget(self.message)
+        self.column.guard_fields()
 
     def run(
         self, steps: Callable[[], Iterator[Any]], progressed: Callable[[Any], None], ended: Callable[[], None]
@@ -123,10 +101,8 @@ class Panel(QWidget):
         return job
 
     def pressed(self, action: Callable[[], None]) -> None:
-        """Run the ``action`` of a button with what is typed: not every system's buttons take the focus from a field."""
-        for field in self.findChildren(QAbstractSpinBox):
-            if field.hasFocus():
-                field.interpretText()
+        """Run the ``action`` of a button, with the number that is being typed."""
+        self.column.take_typed()
         self.attempt(action)
 
     def attempt(self, action: Callable[[], None]) -> None:
@@ -151,8 +127,10 @@ class Panel(QWidget):
             return
         self.left = True
         self.stop_work()
-        for event in self._layer_events():
-            event.disconnect(self._on_layers)
+        for kind in (QSignalDebouncer, QSignalThrottler):
+            for waiting in self.findChildren(kind):
+                waiting.cancel()
+        self.layer.let_go()
         self.session.leave(self.jobs)
 
     @property
@@ -174,48 +152,3 @@ class Panel(QWidget):
         """Show an error: one sentence that says got, expected, what to do."""
         self.message.setStyleSheet("color: #ff6b5e")
         self.message.setText(text)
-
-    def _scrolled(self) -> QVBoxLayout:
-        """Return the layout of a column that can be scrolled where the window is too low for it."""
-        column = QWidget()
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(_Scrolled(column))
-        layout = QVBoxLayout(column)
-        layout.setAlignment(Qt.AlignmentFlag.AlignTop)
-        return layout
-
-    def _layer_events(self) -> tuple[Any, ...]:
-        events = self.viewer.layers.events
-        return events.inserted, events.removed, events.reordered, events.renamed
-
-    def _on_layers(self, event: Any = None) -> None:
-        """Keep the choice of layers up to date; a layer that is chosen stays so."""
-        had = self.layer.value
-        self.layer.reset_choices()
-        if had is None and self._preferred() is not None:
-            self.layer.value = self._preferred()
-
-    def _layers(self, widget: Any = None) -> list[Layer]:
-        """Return what can be chosen; results are no sources."""
-        kinds = (Image, Labels)
-        return [la for la in self.viewer.layers if isinstance(la, kinds) and "napari-cropeq" not in la.metadata]
-
-    def _preferred(self) -> Layer | None:
-        chosen = [la for la in self.viewer.layers.selection if la in self._layers()]
-        return next(iter(chosen or self._layers()), None)
-
-
-class _Scrolled(QScrollArea):
-    """A column as wide as it needs to be, of which a part is seen where the window is too low."""
-
-    def __init__(self, column: QWidget) -> None:
-        super().__init__()
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setWidget(column)
-
-    def minimumSizeHint(self) -> QSize:
-        """Ask for the width of the column and its scroll bar."""
-        return QSize(self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width(), 120)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from magicgui.widgets import CheckBox, ComboBox, SpinBox
-from napari.layers import Image, Shapes
+from magicgui.widgets import CheckBox, SpinBox
+from napari.layers import Image
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.gui.compare.compare import FLIP_KEY, Compare
 from napari_cropeq.gui.layers.source import check_layer
-from napari_cropeq.gui.layers.viewport import corners_of
+from napari_cropeq.gui.parts.region_choice import RegionChoice
 from napari_cropeq.gui.result import BOX, Result
 from napari_cropeq.gui.widgets.result_panel import ResultPanel
 
 __all__ = ["PreviewWidget"]
-
-CAMERA = "around the camera's centre"
 
 
 class PreviewWidget(ResultPanel):
@@ -38,9 +35,7 @@ class PreviewWidget(ResultPanel):
         self.box_size = SpinBox(
             label="3D box", min=16, max=512, step=16, value=BOX, tooltip="Side of what is shown in 3D, SR voxels"
         )
-        self.region = ComboBox(
-            label="3D region", choices=self._regions, tooltip="Where the box lies: the last shape drawn, or the centre"
-        )
+        self.region = RegionChoice(self.viewer)
         self.curtain = CheckBox(
             label="Curtain", value=False, tooltip="Source on the left of a border that can be dragged, SR on the right"
         )
@@ -49,7 +44,6 @@ class PreviewWidget(ResultPanel):
         self.buttons["flip"].tooltip = f"Show the source, or the SR, alone (key {FLIP_KEY})"
         self.compare: Compare | None = None
         self.add_status()
-        self._counts_live = False
         self.follow.changed.connect(self._on_follow)
         self.curtain.changed.connect(lambda on: self.attempt(lambda: self._draw_curtain(on)))
         self.live.changed.connect(self._on_live)
@@ -80,6 +74,7 @@ class PreviewWidget(ResultPanel):
     def stop_work(self) -> None:
         """Let go of the view and of the training when the dock is closed."""
         self.live.value = False
+        self.region.let_go()
         if self.compare is not None:
             self.compare.close()
         if self.result is not None and self.result.alive:
@@ -112,7 +107,7 @@ class PreviewWidget(ResultPanel):
         self.say("; ".join(told) + ".")
 
     def _look(self, result: Result) -> None:
-        result.box_size, result.box_region = self.box_size.value, self._corners
+        result.box_size, result.box_region = self.box_size.value, self.region.corners
         result.follow(self.follow.value)
         result.look()
 
@@ -173,17 +168,17 @@ class PreviewWidget(ResultPanel):
             self.attempt(self.preview)
 
     def _on_live(self, on: bool) -> None:
-        self.session.live_wanted += int(on) - int(self._counts_live)
-        self._counts_live = on
+        self.session.live_wanted += 1 if on else -1
 
     def _on_live_model(self, layer: Image, model: Model) -> None:
         """Show the weights of this moment, in the layer that shows those of the moment before."""
         if not self.live.value or layer is not self.layer.value:
             return
         result = self.result
-        if result is not None and result.alive and result.source_layer is layer and self._is_live(result):
-            self.attempt(lambda: result.use(model))
-            return
+        if result is not None and result.alive and result.source_layer is layer:
+            if result.live and not result.running_all:
+                self.attempt(lambda: result.use(model))
+                return
 
         def begin() -> None:
             result = self.open_result(model=model)
@@ -191,23 +186,3 @@ class PreviewWidget(ResultPanel):
             self._look(result)
 
         self.attempt(begin)
-
-    @staticmethod
-    def _is_live(result: Result) -> bool:
-        return result.live and not result.running_all
-
-    def _regions(self, _: Any = None) -> list[tuple[str, Shapes | None]]:
-        shapes = [(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
-        return [(CAMERA, None), *shapes]
-
-    def _on_layers(self, event: Any = None) -> None:
-        super()._on_layers(event)
-        if hasattr(self, "region"):
-            self.region.reset_choices()
-
-    def _corners(self) -> np.ndarray | None:
-        """Return the world coordinates (n, ndim) of the corners of the last shape drawn in the chosen layer."""
-        layer = self.region.value
-        if layer is None or not len(layer.data):
-            return None
-        return corners_of(self.viewer, layer.data[-1], layer)

@@ -9,13 +9,13 @@ from superqt.utils import QSignalThrottler
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.gui.layers.source import check_layer
+from napari_cropeq.gui.parts.planes_choice import PLANES
 from napari_cropeq.gui.result import Result
 from napari_cropeq.gui.widgets.panel import Panel
 
 __all__ = ["ResultPanel"]
 
 STATE_MS = 250  # napari composes its whole window for each new text: 20 ms on two cores without a GPU
-PLANES = (("automatic", None), ("z", "z"), ("y", "y"), ("x", "x"), ("mean of both", "both"))
 
 
 class ResultPanel(Panel):

@@ -50,10 +50,10 @@ class VolumeWidget(ResultPanel):
         self.overwrite = CheckBox(label="Overwrite", value=False, tooltip="Replace what is there once this is complete")
         self.form.extend([self.dtype, self.destination, self.overwrite])
         self.estimate = EstimateLabel(self)
-        self._layout.addWidget(self.estimate)
+        self.column.rows.addWidget(self.estimate)
         self.begun = QLabel("")
         self.begun.setWordWrap(True)
-        self._layout.addWidget(self.begun)
+        self.column.rows.addWidget(self.begun)
         self.buttons = self.add_buttons(start=self.start, pause=self.pause, stop=self.stop, save=self.save)
         self.add_status()
         self._saving: Job | None = None
@@ -240,10 +240,6 @@ class VolumeWidget(ResultPanel):
                 self.say(f"Saving stopped: what was done stays in {kept}, and Save goes on from there.")
 
     # -- choices -----------------------------------------------------------------------------------
-
-    def _on_layers(self, event: Any = None) -> None:
-        super()._on_layers(event)
-        self._show_begun()
 
     def _on_choice(self, _: Any = None) -> None:
         """Say what the run would take, and whether there is something to go on with."""

@@ -251,18 +251,14 @@ def test_times_in_words(seconds, words):
 
 
 def test_the_time_left_does_not_count_pauses(monkeypatch):
-    class Worker:
-        state = RunState(tiles=(0, 8))
-
-    now = [100.0]
+    now, nothing, quarter = [100.0], RunState(tiles=(0, 8)), RunState(tiles=(2, 8), fraction=0.25)
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    worker = Worker()
-    clock = RunClock(worker)
-    assert clock.text == "measuring the time left"
-    now[0], worker.state = 110.0, RunState(tiles=(0, 8), fraction=0.25)
-    assert clock.text == "0.2 tiles/s, 30 s left"
+    clock = RunClock()
+    assert clock.text(nothing) == "measuring the time left"
+    now[0] = 110.0
+    assert clock.text(quarter) == "0.2 tiles/s, 30 s left"
     clock.hold(True)
     now[0] = 5000.0
-    assert clock.text == "paused"
+    assert clock.text(quarter) == "paused"
     clock.hold(False)
-    assert clock.text == "0.2 tiles/s, 30 s left"
+    assert clock.text(quarter) == "0.2 tiles/s, 30 s left"

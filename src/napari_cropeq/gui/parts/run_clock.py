@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
 from napari_cropeq.gui.parts.duration import duration
+from napari_cropeq.run.live import RunState
 
 __all__ = ["RunClock"]
 
 
 class RunClock:
-    """Reckons from the moment tiles begin to come; pauses do not count.
+    """Reckons from the moment tiles begin to come; pauses do not count."""
 
-    Parameters
-    ----------
-    worker : LiveWorker
-        Whose run it is.
-    """
-
-    def __init__(self, worker: Any) -> None:
-        self._worker = worker
+    def __init__(self) -> None:
         self._begun: tuple[float, float] | None = None  # when, and which fraction
         self._held: float | None = None
 
@@ -35,12 +28,10 @@ class RunClock:
                 self._begun = (self._begun[0] + now - self._held, self._begun[1])
             self._held = None
 
-    @property
-    def text(self) -> str:
-        """Tiles a second and time left, in words."""
+    def text(self, state: RunState) -> str:
+        """Return tiles a second and time left, in words."""
         if self._held is not None:
             return "paused"
-        state = self._worker.state
         fraction, (_, total) = state.fraction, state.tiles
         if self._begun is None:
             if not total:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, FileEdit
 from qtpy.QtWidgets import QLabel
 
-from napari_cropeq.compute.super_resolution import DTYPES, SuperResolution
-from napari_cropeq.core.model import Model
-from napari_cropeq.formats.paths import check_output, output_kind
+from napari_cropeq.compute.super_resolution import DTYPES
+from napari_cropeq.formats.paths import output_kind
 from napari_cropeq.gui.jobs import Job
-from napari_cropeq.gui.layers.unfinished_layer import (
-    remove_stale,
-    resume_from,
-    source_in_place,
-    unfinished_in,
-    unfinished_layers,
-)
+from napari_cropeq.gui.layers.unfinished_layer import remove_stale, resume_from, unfinished_in, unfinished_layers
 from napari_cropeq.gui.parts.activity import Activity
 from napari_cropeq.gui.parts.estimate_label import EstimateLabel
+from napari_cropeq.gui.parts.layer_choice import layer_events
 from napari_cropeq.gui.parts.run_clock import RunClock
-from napari_cropeq.gui.preferences import Preferences
+from napari_cropeq.gui.parts.target import Target
+from napari_cropeq.gui.saving import Saving
 from napari_cropeq.gui.widgets.result_panel import ResultPanel
-from napari_cropeq.run.export import ExportProgress, export, mended
-from napari_cropeq.store.folder import unfinished
+from napari_cropeq.run.export import ExportProgress, mended
 from napari_cropeq.store.unfinished import Unfinished
 
 __all__ = ["VolumeWidget"]
@@ -56,12 +49,14 @@ class VolumeWidget(ResultPanel):
         self.column.rows.addWidget(self.begun)
         self.buttons = self.add_buttons(start=self.start, pause=self.pause, stop=self.stop, save=self.save)
         self.add_status()
-        self._saving: Job | None = None
+        self.saving: Saving | None = None  # the file that is being written
+        self._job: Job | None = None  # which writes it
         self._activity: Activity | None = None
         self._clock: RunClock | None = None  # while a run is under way
         for field in (self.layer, self.planes, self.dtype, self.destination, self.overwrite):
             field.changed.connect(self._on_choice)
-        self._enable()
+        for event in layer_events(self.viewer):
+            event.connect(self._show_possible)
         self.session.model_changed.connect(self._on_choice)
         self._on_choice()
 
@@ -71,17 +66,24 @@ class VolumeWidget(ResultPanel):
         """Compute every tile, those in view first; an unfinished store is gone on with."""
         opened = self._opened()
         if opened is not None and opened.channels > 1:
-            self._go_on_with(opened)
+            self._save(Saving.rest_of(opened))
             return
-        if opened is not None:
-            self._take_up(opened)
-        path = self._path()
+        if opened is not None:  # with model, source and settings that it was begun with
+            layer, model = resume_from(self.viewer, opened)
+            self.session.use_model(model, f"of {opened.folder.name}")
+            self.layer.value = layer
+            self.planes.value, self.dtype.value = opened.planes, opened.dtype
+            self.destination.value, self.overwrite.value = opened.output, False
+        target = self._target()
         result = self.open_result(self.dtype.value)
         result.superseded += unfinished_layers(self.viewer)
-        result.run_all(path, self._existing(path))
-        self._clock = RunClock(result.worker)
+        if target is None:
+            result.run_all()
+        else:
+            result.run_all(target.path, target.existing)
+        self._clock = RunClock()
         self._activity = self._activity or Activity(f"Super-resolving {self.layer.value.name}")
-        self._enable()
+        self._show_possible()
         self.show_state()
 
     def pause(self) -> None:
@@ -99,16 +101,19 @@ class VolumeWidget(ResultPanel):
             some = self.result.state.tiles[0] > 0
             self.result.stop_all()
             self._end_run()
-            kept = f" in {self._partial()}" if self._partial() else ""
+            target = self._target()
             if some:
+                kept = f" in {target.partial}" if target is not None and target.partial else ""
                 self.say(f"Stopped: finished tiles stay{kept}, and {self.buttons['start'].text} goes on from there.")
             else:
                 self.say("Stopped before the first tile was finished: nothing is kept.")
-        if self._saving is not None:
-            self._saving.stop()
+        if self._job is not None:
+            self._job.stop()
 
     def stop_work(self) -> None:
         """Stop the run when the dock is closed."""
+        for event in layer_events(self.viewer):
+            event.disconnect(self._show_possible)
         self.estimate.stop()
         self._end_run()
         if self.result is not None and self.result.alive:
@@ -116,55 +121,20 @@ class VolumeWidget(ResultPanel):
 
     def save(self) -> None:
         """Write the whole result to the destination; tiles that are finished are not computed again."""
-        path = self._path()
-        if path is None:
+        target = self._target()
+        if target is None:
             raise ValueError("Got no destination, expected a name ending in .ome.zarr or .ome.tif: choose one.")
-        if self._saving is not None:
+        output_kind(target.path)  # before a result is opened for it
+        self._save(Saving.of_result(self.open_result(self.dtype.value), target))
+
+    def _save(self, saving: Saving) -> None:
+        """Write a file in the background."""
+        if self.saving is not None:
             raise ValueError("Got a second wish to save while one is under way: wait for it or press Stop.")
-        output_kind(path)
-        existing = self._existing(path)
-        result = self.open_result(self.dtype.value)
-        check_output(path, existing, result.inputs)
-        if result.result is None:
-            raise ValueError("Got a result that is still being prepared: wait a moment and press Save again.")
-        whole = result.result
-        computed = result.worker.finished_stores
-        self._write(lambda: export(whole, path, existing=existing, computed=computed), path)
-
-    def _go_on_with(self, opened: Unfinished) -> None:
-        """Complete a store of several channels, which no layer holds together, straight from its source's file."""
-        if self._saving is not None:
-            raise ValueError("Got a second wish to save while one is under way: wait for it or press Stop.")
-        source, device = source_in_place(opened), Preferences.read().device
-
-        def work() -> Iterator[ExportProgress]:
-            model = Model.load(opened.model_path)
-            result = SuperResolution(source, model, None, opened.planes, device, opened.dtype, crew=False)
-            yield from export(result, opened.output, existing="resume")
-
-        self._write(work, opened.output, shown=True)
-
-    def _write(self, work: Callable[[], Iterator[ExportProgress]], path: Path, shown: bool = False) -> None:
-        """Write a file in the background, and open it in the end if it is to be ``shown``."""
-        complete: list[Path] = []
-
-        def steps() -> Iterator[ExportProgress]:
-            yield from work()
-            complete.append(path)
-
-        self._activity = self._activity or Activity(f"Saving {path.name}")
-        self._saving = Job(steps)
-        self._saving.progressed.connect(self._on_saving)
-        self._saving.failed.connect(self.complain)
-        self._saving.ended.connect(lambda: self._on_saved(complete, shown))
-        self.jobs[:] = [self._saving]
-        self._enable()
-        self._saving.start()
-
-    @property
-    def saving(self) -> bool:
-        """Whether a file is being written."""
-        return self._saving is not None
+        self.saving = saving
+        self._activity = self._activity or Activity(f"Saving {saving.path.name}")
+        self._job = self.run(saving.steps, self._on_saving, self._on_saved)
+        self._show_possible()
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -179,45 +149,36 @@ class VolumeWidget(ResultPanel):
     def show_state(self) -> None:
         """Show how far the run is, and when it will be done."""
         result = self.result
-        if result is None or self._saving is not None:
+        if result is None or self.saving is not None:
             return
         clock = self._clock
         if not result.running_all:
             self._end_run()
-        if result.result is None:
-            return
         state = result.state
+        if not state.ready:
+            return
         done, total = state.tiles
-        fraction = state.fraction
-        self.bar.setValue(int(1000 * fraction))
+        self.bar.setValue(int(1000 * state.fraction))
         if clock is None or self.complaining:
             return
         if result.running_all:
-            text = f"{done} of {total} tiles, {clock.text}" if total else "Reading what is there"
-            self.say("; ".join(filter(None, (text, mended(state.damaged), str(result.result.exactness)))) + ".")
+            text = f"{done} of {total} tiles, {clock.text(state)}" if total else "Reading what is there"
+            self.say("; ".join(filter(None, (text, mended(state.damaged), state.exactness))) + ".")
             if self._activity is not None:
-                self._activity.show(fraction, f"{result.source_layer.name}: {done} of {total} tiles")
+                self._activity.show(state.fraction, f"{result.source_layer.name}: {done} of {total} tiles")
             self.buttons["pause"].text = "Go on" if state.paused else "Pause"
         elif not result.alive:
             self.say("Stopped: the result was closed.")
-        elif result.complete:
-            self.say(f"All {total} tiles are done; {result.result.exactness}.")
+        elif state.complete:
+            self.say(f"All {total} tiles are done; {state.exactness}.")
 
     def _end_run(self) -> None:
         self._clock = None
         self.buttons["pause"].text = "Pause"
-        if self._activity is not None and self._saving is None:
+        if self._activity is not None and self.saving is None:
             self._activity.close()
             self._activity = None
-        self._enable()
-        self._show_begun()
-
-    def _enable(self) -> None:
-        """Let only what can be done be pressed."""
-        running, saving = self._clock is not None, self.saving
-        able = {"start": not running and not saving, "pause": running, "stop": running or saving, "save": not saving}
-        for name, button in self.buttons.items():
-            button.enabled = able[name]
+        self._show_possible()
 
     def _on_saving(self, progress: ExportProgress) -> None:
         self.bar.setValue(int(1000 * progress.done / max(progress.total, 1)))
@@ -226,39 +187,44 @@ class VolumeWidget(ResultPanel):
         if self._activity is not None:
             self._activity.show(progress.done / max(progress.total, 1), "Saving")
 
-    def _on_saved(self, complete: list[Path], shown: bool) -> None:
-        self._saving = None
+    def _on_saved(self) -> None:
+        saving, self.saving, self._job = self.saving, None, None
         self._end_run()
-        if not self.complaining:
-            if complete:
-                self.say_saved(str(complete[0]))
-                if shown:
-                    self.viewer.open(str(complete[0]), plugin="napari-cropeq")
-            else:
-                opened = self._opened()
-                kept = self._partial() if opened is None else opened.folder.name
-                self.say(f"Saving stopped: what was done stays in {kept}, and Save goes on from there.")
+        if saving is None or self.complaining:
+            return
+        if saving.complete:
+            self.say_saved(str(saving.path))
+            if saving.opens:
+                self.viewer.open(str(saving.path), plugin="napari-cropeq")
+        else:
+            kept = Target(saving.path, overwrite=False).partial
+            self.say(f"Saving stopped: what was done stays in {kept}, and Save goes on from there.")
 
     # -- choices -----------------------------------------------------------------------------------
 
-    def _on_choice(self, _: Any = None) -> None:
+    def _on_choice(self) -> None:
         """Say what the run would take, and whether there is something to go on with."""
         if self.left:
             return
-        self._show_begun()
-        self.estimate.show_for(self.layer.value, self.session.model, self.planes.value, self.dtype.value, self._path())
+        self._show_possible()
+        target = self._target()
+        path = None if target is None else target.path
+        self.estimate.show_for(self.layer.value, self.session.model, self.planes.value, self.dtype.value, path)
 
-    def _show_begun(self) -> None:
-        if "start" not in getattr(self, "buttons", {}):
-            return
-        opened, kept = self._opened(), self._partial()
+    def _show_possible(self) -> None:
+        """Let only what can be done be pressed, and say what can be gone on with."""
+        running, saving = self._clock is not None, self.saving is not None
+        able = {"start": not running and not saving, "pause": running, "stop": running or saving, "save": not saving}
+        for name, button in self.buttons.items():
+            button.enabled = able[name]
+        target, opened = self._target(), self._opened()
         if opened is not None:
             self.begun.setText(
                 f"{opened.folder.name} is unfinished ({opened.fraction:.0%}): Resume computes the rest from "
                 f"'{opened.source.get('name')}'."
             )
-        elif kept and not self.overwrite.value and self._clock is None:
-            self.begun.setText(f"{kept} is unfinished: Resume goes on from there.")
+        elif target is not None and target.partial and not target.overwrite and not running:
+            self.begun.setText(f"{target.partial} is unfinished: Resume goes on from there.")
         else:
             self.begun.setText("")
         self.begun.setVisible(bool(self.begun.text()))
@@ -268,27 +234,9 @@ class VolumeWidget(ResultPanel):
         """Return an unfinished store that was opened as a layer."""
         return None if self._clock is not None else unfinished_in(self.viewer)
 
-    def _take_up(self, opened: Unfinished) -> None:
-        """Choose what an unfinished store was begun with: model, source, planes, type, destination."""
-        layer, model = resume_from(self.viewer, opened)
-        self.session.use_model(model, f"of {opened.folder.name}")
-        self.layer.value = layer
-        self.planes.value = opened.planes
-        self.dtype.value = opened.dtype
-        self.destination.value = opened.output
-        self.overwrite.value = False
-
-    def _path(self) -> Path | None:
+    def _target(self) -> Target | None:
+        """Return where the result goes; None for memory."""
         value = self.destination.value
-        return None if value is None or not str(value).strip() or str(value) == "." else Path(value)
-
-    def _partial(self) -> str:
-        """Return the name of the destination's unfinished store, if there is one."""
-        path = self._path()
-        folder = None if path is None else unfinished(path)
-        return "" if folder is None else folder.name
-
-    def _existing(self, path: Path | None) -> str:
-        if self.overwrite.value:
-            return "overwrite"
-        return "refuse" if path is None or unfinished(path) is None else "resume"
+        if value is None or not str(value).strip() or str(value) == ".":
+            return None
+        return Target(Path(value), self.overwrite.value)

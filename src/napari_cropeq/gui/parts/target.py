@@ -1,0 +1,29 @@
+"""Where a result is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_cropeq.store.folder import unfinished
+
+__all__ = ["Target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file, and whether what is there is replaced."""
+
+    path: Path
+    overwrite: bool
+
+    @property
+    def partial(self) -> str:
+        """The name of its unfinished store; empty if there is none."""
+        folder = unfinished(self.path)
+        return "" if folder is None else folder.name
+
+    @property
+    def existing(self) -> str:
+        """What is done about an output, or an unfinished one, that is there."""
+        return "overwrite" if self.overwrite else "resume" if self.partial else "refuse"

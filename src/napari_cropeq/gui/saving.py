@@ -1,0 +1,76 @@
+"""A whole result on its way to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.core.model import Model
+from napari_cropeq.formats.paths import check_output
+from napari_cropeq.gui.layers.unfinished_layer import source_in_place
+from napari_cropeq.gui.parts.target import Target
+from napari_cropeq.gui.preferences import Preferences
+from napari_cropeq.gui.result import Result
+from napari_cropeq.run.export import ExportProgress, export
+from napari_cropeq.store.unfinished import Unfinished
+
+__all__ = ["Saving"]
+
+
+class Saving:
+    """One file that is written; :meth:`steps` is for a :class:`~napari_cropeq.gui.jobs.Job`.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    export_steps : callable
+        Begins the export; called in the thread.
+    opens : bool
+        Whether the file is opened once it is complete.
+    """
+
+    def __init__(self, path: Path, export_steps: Callable[[], Iterator[ExportProgress]], opens: bool = False) -> None:
+        self.path, self.opens = path, opens
+        self._export_steps = export_steps
+        self.complete = False
+
+    @classmethod
+    def of_result(cls, result: Result, target: Target) -> Saving:
+        """Return what writes a result; tiles that are finished are not computed again.
+
+        Raises
+        ------
+        ValueError, OSError
+            If something is in the way, or the result is not ready yet.
+        """
+        check_output(target.path, target.existing, result.inputs)
+        whole = result.result
+        if whole is None:
+            raise ValueError("Got a result that is still being prepared: wait a moment and press Save again.")
+        computed, existing = result.worker.finished_stores, target.existing
+        return cls(target.path, lambda: export(whole, target.path, existing=existing, computed=computed))
+
+    @classmethod
+    def rest_of(cls, store: Unfinished) -> Saving:
+        """Return what completes a store of several channels, which no layer holds together, from its source's file.
+
+        Raises
+        ------
+        ValueError, OSError
+            If the source is not there any more, or cannot be read.
+        """
+        source, device = source_in_place(store), Preferences.read().device
+
+        def steps() -> Iterator[ExportProgress]:
+            model = Model.load(store.model_path)
+            result = SuperResolution(source, model, None, store.planes, device, store.dtype, crew=False)
+            yield from export(result, store.output, existing="resume")
+
+        return cls(store.output, steps, opens=True)
+
+    def steps(self) -> Iterator[ExportProgress]:
+        """Write the file."""
+        yield from self._export_steps()
+        self.complete = True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -23,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import zarr
+
+from processes import forking
 
 TILE = 24
 PART = (24, 24, 12)  # a tile is computed in two parts, as a large one is
@@ -474,8 +475,6 @@ class ScarceMemory:
 
 # -- outside -------------------------------------------------------------------------------------------
 
-PRELOADED = ["torch._dynamo", "napari_cropeq.run.export", "napari_cropeq.formats.image", "napari_cropeq.cli.main"]
-
 
 class Running:
     """A job under way in a process of its own."""
@@ -483,9 +482,7 @@ class Running:
     def __init__(self, job: Job) -> None:
         self.job = job
         job.report.unlink(missing_ok=True)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
-        self._process = context.Process(target=run, args=(job,), daemon=True)
+        self._process = forking().Process(target=run, args=(job,), daemon=True)
         self._process.start()
 
     @property

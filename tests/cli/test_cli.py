@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import weakref
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -24,8 +25,10 @@ from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.run.export import export
+from processes import cropeq
 
 STACK = textured_volume((10, 70, 72))
 TINY = ("--patches", "32", "--filters", "4", "--device", "cpu")
@@ -45,12 +48,9 @@ def a_model(path: Path, factor: float = 4.0, filters: int = 4) -> Path:
     return path
 
 
-def command(*words) -> list[str]:
-    return [sys.executable, "-m", "napari_cropeq.cli", *map(str, words)]
-
-
 def call(*words, code: int = 0) -> subprocess.CompletedProcess[str]:
-    ran = subprocess.run(command(*words), capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-m", "napari_cropeq.cli", *map(str, words)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ran.returncode == code, ran.stderr
     return ran
 
@@ -488,12 +488,12 @@ INTERRUPTED = "Interrupted: what is unfinished is kept, and the same command wit
 SIGNALS = [pytest.param(signal.SIGINT, id="Ctrl-C"), pytest.param(signal.SIGTERM, id="SIGTERM")]
 
 
-def interrupt(words: list[str], number: signal.Signals, begun) -> str:
+def interrupt(words: list, number: signal.Signals, begun, **options) -> str:
     """Start a process, signal it as soon as ``begun()``, and return what it said."""
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = cropeq(*words, **options)
     try:
         deadline = time.monotonic() + 60
-        while not begun(process):
+        while not begun():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -506,20 +506,24 @@ def interrupt(words: list[str], number: signal.Signals, begun) -> str:
     return err.strip()
 
 
-def computing(process) -> bool:
-    """Whether a process has worked far longer than imports take."""
-    import psutil
+def tell_of_steps(path: Path) -> None:
+    """Have a training touch a file after each step."""
+    keep = Checkpoint.keep
 
-    return sum(psutil.Process(process.pid).cpu_times()[:2]) > 8
+    def told(self, *arguments, **options):
+        path.touch()
+        return keep(self, *arguments, **options)
+
+    Checkpoint.keep = told
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 @pytest.mark.parametrize("number", SIGNALS)
-def test_interrupting_a_training(tmp_path, number):
-    stack = write(tmp_path / "a.ome.tif")
-    words = command("train", stack, "-o", tmp_path / "m.safetensors", "--minutes", "5", "--filters", "8")
+def test_interrupting_a_training(tmp_path, tmp_path_factory, number):
+    stack, step = write(tmp_path / "a.ome.tif"), tmp_path_factory.mktemp("step") / "done"
+    words = ["train", stack, "-o", tmp_path / "m.safetensors", "--minutes", "5", "--filters", "8"]
     told = "Interrupted: the same command with --resume completes the training."
-    assert interrupt(words, number, computing) == told
+    assert interrupt(words, number, step.exists, prepare=partial(tell_of_steps, step)) == told
     assert everything(tmp_path) == ["a.ome.tif", "m.checkpoint.safetensors"]
 
 
@@ -529,9 +533,9 @@ def test_interrupting_a_training(tmp_path, number):
 def test_interrupting_an_export(tmp_path, number, output):
     stack = write(tmp_path / "a.ome.tif", textured_volume((40, 300, 300)))
     model = a_model(tmp_path / "m.safetensors", filters=32)
-    words = command("export", stack, "-m", model, "-o", f"{tmp_path}/{output}", "--tile", "64")
+    words = ["export", stack, "-m", model, "-o", f"{tmp_path}/{output}", "--tile", "64"]
 
-    def begun(_) -> bool:
+    def begun() -> bool:
         # Folders come and go while it looks, which ends a search by pathlib.
         return any(".partial" in Path(folder).name and "0" in names for folder, names, _ in os.walk(tmp_path))
 
@@ -749,11 +753,11 @@ def test_an_evaluation_of_several_volumes_goes_on(tmp_path, capsys, number):
     words = ["evaluate", tmp_path / "in", "--out", out, "--factors", "4", "--methods", "quintic,valid", *EVALUATING]
     words[words.index("16")] = "400"
 
-    def begun(_=None) -> bool:
+    def begun() -> bool:
         return len(list(out.glob("cells/*.json"))) == 3
 
     if number == signal.SIGKILL:
-        process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = cropeq(*words)
         try:
             deadline = time.monotonic() + 60
             while not begun():
@@ -765,7 +769,7 @@ def test_an_evaluation_of_several_volumes_goes_on(tmp_path, capsys, number):
         assert not (out / "evaluation.html").exists()
     else:
         told = "Interrupted: finished cells are kept, and the same command goes on."
-        assert interrupt(command(*words), number, begun) == told
+        assert interrupt(words, number, begun) == told
         page = (out / "evaluation.html").read_text()
         assert "Not finished: 3 of 4 cells are there" in page and page.count("data:image/png;base64,") == 3
         kept = json.loads((out / "evaluation.json").read_text())

@@ -6,9 +6,8 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.image import open_source
+from processes import cropeq
 
 LARGE = textured_volume((10, 70, 72))
 TINY = ("--patches", "32", "--filters", "4")
@@ -101,24 +101,27 @@ def test_a_table_at_the_end(folder, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "4 done"
 
 
+def in_a_wide_terminal() -> None:
+    os.environ |= {"COLUMNS": "120", "TERM": "xterm"}
+
+
 def test_a_table_on_a_terminal(folder, tmp_path):
     """What a user sees; from a real terminal."""
     pty = pytest.importorskip("pty", reason="terminals are POSIX's")
     words = ["export", str(folder), "-m", str(tmp_path / "m.safetensors"), "-o", f"{tmp_path}/out/"]
     own, other = pty.openpty()
-    environment = os.environ | {"COLUMNS": "120", "TERM": "xterm"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "napari_cropeq.cli", *words], stdout=other, stderr=other, env=environment
-    )
-    os.close(other)
-    told = b""
-    while process.poll() is None or told == b"":
-        try:
-            told += os.read(own, 65536)
-        except OSError:  # Linux: nobody holds the other end any more
-            break
+    process = cropeq(*words, terminal=os.ttyname(other), prepare=in_a_wide_terminal)
+    os.set_blocking(own, False)
+    told, ended = b"", False
+    while not ended:
+        ended = process.poll() is not None
+        with suppress(BlockingIOError):
+            while True:
+                told += os.read(own, 65536)
+        time.sleep(0.01)
     os.close(own)
-    assert process.wait(60) == 0
+    os.close(other)
+    assert process.returncode == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", told.decode())
     table = text[text.index("┏") :]
     assert "┃ file " in table and table.count("│ done ") == 3 and "│ c.ome.zarr │" in table and "3 done" in table
@@ -224,8 +227,7 @@ def test_an_interrupted_batch_is_gone_on_from(tmp_path, how):
         "32",
     ]
     words += {"model": ["-m", str(tmp_path / "m.safetensors")], "train": ["--train", *TINY, "--filters", "16"]}[how]
-    command = [sys.executable, "-m", "napari_cropeq.cli", "export", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = cropeq("export", *words)
     try:
         deadline = time.monotonic() + 60
         while sum(path.is_file() for path in out.glob("b_SR.partial.ome.zarr/0/c/**/*")) < 2:

@@ -6,8 +6,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -35,6 +33,7 @@ from napari_cropeq.evidence.evaluate.table import gain_of, result_table
 from napari_cropeq.evidence.evaluate.truth import Truth, degrade
 from napari_cropeq.evidence.evaluate.upscaling import Refinement, cubic, quintic
 from napari_cropeq.evidence.records import read_results, write_json
+from processes import cropeq
 
 SPOTS = blobs((48, 72, 80))
 TINY = {"patches": 32, "overrides": {"filters": 4, "validation": 4}, "device": "cpu"}
@@ -316,9 +315,7 @@ def test_a_stopped_evaluation_goes_on(tmp_path, capsys, number):
     words = ["evaluate", str(truth), "--out", str(out), "--factors", "4", "--methods", "quintic,valid,padded"]
     words += ["--patches", "160", "--set", "filters=4", "--set", "blocks=2", "--device", "cpu"]
     words += ["--set", "patch=48", "--set", "validation=4"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "napari_cropeq.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = cropeq(*words)
     try:
         deadline = time.monotonic() + 240
         while not list(out.glob("cells/*_valid_*.json")):  # the third cell has just begun

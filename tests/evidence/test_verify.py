@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from napari_cropeq.evidence.page import Page
 from napari_cropeq.evidence.verify.figures import mismatch
 from napari_cropeq.evidence.verify.slices import Slices, agreement, middle
 from napari_cropeq.evidence.verify.verification import Row, tiles_for
+from processes import cropeq
 
 STACK = textured_volume((16, 66, 80))
 
@@ -226,7 +226,7 @@ def test_the_same_again_computes_nothing(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda n: n.name)
 def test_a_run_that_was_ended_is_gone_on_with(tmp_path, number):
     words = verify(tmp_path, "--against", "padded", "--patches", 40, "--rows", 1)
-    process = subprocess.Popen([sys.executable, "-m", "napari_cropeq.cli", *words], stderr=subprocess.PIPE, text=True)
+    process = cropeq(*words)
     out, end = tmp_path / "out", time.monotonic() + 120
     wanted = "padded.safetensors" if number == signal.SIGKILL else "cells"  # compares, or trains
     while not (out / wanted).exists() and time.monotonic() < end:

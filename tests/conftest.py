@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import signal
 import threading
@@ -13,6 +14,7 @@ import napari.settings
 import numpy as np
 import pytest
 import torch
+from npe2 import PluginManifest
 from scipy import ndimage
 
 from napari_cropeq.compute.super_resolution import SuperResolution
@@ -130,6 +132,16 @@ def a_result(
 def rng() -> np.random.Generator:
     """Return a seeded generator."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def manifests_are_read_once():
+    """Have napari look for plugins once: it reads the manifests of all of them for each window."""
+    look = PluginManifest.discover
+    discover = functools.cache(lambda paths=(): list(look(paths)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("npe2._plugin_manager.PluginManifest.discover", discover)
+        yield
 
 
 @pytest.fixture

@@ -39,31 +39,38 @@ ROOT_MODULES = {
     "napari_cropeq.errors": [*WINDOW, *CLUSTER, *PICTURES, *FILES, *METHOD, "numpy", "scipy"],
 }
 
-# Imports each module in a child of its own; what none of them may be blamed for is imported once, in their parent.
+# Imports each module in a child of its own, floor by floor; what none of a floor may be blamed for is imported before
+# it in their parent. What has been found to be light is then imported there as well, for the floors above.
 LOADER = """
 import importlib, json, os, sys
-common, *modules = sys.argv[1:]
-for name in filter(None, common.split(",")):
-    importlib.import_module(name)
-for module in modules:
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
+for common, modules, keep in json.loads(sys.argv[1]):
+    for name in common:
+        importlib.import_module(name)
+    for module in modules:
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            importlib.import_module(module)
+            print(json.dumps([module, sorted(sys.modules)]), flush=True)
+            os._exit(0)
+        if os.waitpid(child, 0)[1]:
+            sys.exit(f"{module} cannot be imported")
+    for module in modules if keep else ():
         importlib.import_module(module)
-        print(json.dumps([module, sorted(sys.modules)]), flush=True)
-        os._exit(0)
-    if os.waitpid(child, 0)[1]:
-        sys.exit(f"{module} cannot be imported")
 """
 
-COMMON = {
-    "core": "numpy,safetensors,scipy.ndimage,torch",
-    "formats": "numpy,scipy.ndimage,dask.array,tifffile,zarr",
-    "store": "numpy,scipy.ndimage,dask.array,tifffile,zarr",
-    "gui": "numpy,scipy.ndimage,torch,dask.array,tifffile,zarr,napari.layers,napari.utils,magicgui.widgets,pyqtgraph",
-}
-DEFAULT = "numpy,scipy.ndimage,torch,dask.array,tifffile,zarr"
-COMMON["evidence"] = f"{DEFAULT},matplotlib.figure,skimage.metrics"
+CORE = [(["numpy", "safetensors", "scipy.ndimage", "torch"], "core", False)]
+OTHERS = [
+    (["numpy", "scipy.ndimage", "dask.array", "tifffile", "zarr"], "formats", True),
+    ([], "store", True),
+    (["torch"], "compute", True),
+    ([], "view", True),
+    ([], "run", True),
+    ([], "cli", False),
+    (["matplotlib.figure", "skimage.metrics"], "evidence", True),
+    (["napari.layers", "napari.utils", "napari.viewer", "magicgui.widgets", "pyqtgraph"], "gui", False),
+]
+"""What is imported first, the floor, and whether it is imported for those after it: by one process, in this order."""
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 
@@ -74,31 +81,38 @@ def modules_of(floor: str) -> list[str]:
     return sorted(name.removesuffix(".__init__") for name in names)
 
 
-def loaded_by(modules: list[str], common: str) -> dict[str, set[str]]:
-    """Return the modules that importing each of ``modules`` has loaded."""
-    run = subprocess.run([sys.executable, "-c", LOADER, common, *modules], capture_output=True, text=True, timeout=300)
+def loaded_by(steps: list[tuple[list[str], list[str], bool]]) -> dict[str, set[str]]:
+    """Return the modules that importing each of the modules of ``steps`` has loaded."""
+    command = [sys.executable, "-c", LOADER, json.dumps(steps)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     found = dict(json.loads(line) for line in run.stdout.splitlines())
-    assert list(found) == modules
+    assert list(found) == [module for _, modules, _ in steps for module in modules]
     return {name: set(loaded) for name, loaded in found.items()}
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """Return what each module of the package has loaded."""
+    steps = [[(common, modules_of(floor), keep) for common, floor, keep in part] for part in (CORE, OTHERS)]
+    return loaded_by(steps[0]) | loaded_by(steps[1])
 
 
 @needs_fork
 @pytest.mark.parametrize("floor", FLOORS)
-def test_imports_nothing_above_its_floor(floor: str) -> None:
+def test_imports_nothing_above_its_floor(floor: str, loaded: dict[str, set[str]]) -> None:
     floors = list(FLOORS)
     above = ["cli"] if floor == "gui" else floors[floors.index(floor) + 1 :]
     forbidden = {*FLOORS[floor], *(f"napari_cropeq.{name}" for name in above)}
     modules = modules_of(floor)
     assert modules, "no floor is missed"
-    loaded = loaded_by(modules, COMMON.get(floor, DEFAULT))
-    assert {name: found for name, names in loaded.items() if (found := sorted(forbidden & names))} == {}
+    assert {name: found for name in modules if (found := sorted(forbidden & loaded[name]))} == {}
 
 
 @needs_fork
 @pytest.mark.parametrize(("module", "forbidden"), ROOT_MODULES.items(), ids=ROOT_MODULES)
 def test_the_root_is_light(module: str, forbidden: list[str]) -> None:
-    loaded = loaded_by([module], "")[module]
+    loaded = loaded_by([([], [module], False)])[module]
     assert sorted(loaded & {*forbidden, *(f"napari_cropeq.{name}" for name in FLOORS)}) == []
 
 

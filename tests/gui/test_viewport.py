@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.tiles import TileGrid
@@ -16,6 +17,28 @@ SHAPE = (9, 20, 30)
 IN_PLANE = [[1, 0, 0], [0, np.cos(0.4), -np.sin(0.4)], [0, np.sin(0.4), np.cos(0.4)]]
 AFFINE = np.array([[1, 0, 0, 5], [0, 1, 0.2, -3], [0, 0, 1, 2], [0, 0, 0, 1]], float)
 ORDERS = list(itertools.permutations(range(3)))
+
+
+@pytest.fixture
+def viewer() -> ViewerModel:
+    """Return what a window is made of without the window: all that a view depends on is here."""
+    return ViewerModel()
+
+
+def test_the_model_of_a_viewer_knows_the_canvas(make_napari_viewer):
+    """What the tests below rely on: size and place of the canvas are the model's, and the view is found in it."""
+    window, model = make_napari_viewer(show=False), ViewerModel()
+    views = []
+    for viewer in (window, model):
+        layer = viewer.add_image(np.zeros(SHAPE), scale=(2.5, 1, 1))
+        viewer.canvas.size = (300, 400)
+        viewer.dims.set_current_step(0, 4)
+        viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 8, 9), 40.0
+        seen = on_canvas(viewer, layer)
+        views.append(view_of(viewer, layer))
+        assert len(seen) and (seen >= views[-1].box.start).all() and (seen < views[-1].box.stop).all()
+    assert views[0] == views[1]
+
 
 PLACES = [
     pytest.param({"scale": (2.5, 1, 1)}, id="scale"),
@@ -47,8 +70,7 @@ def on_canvas(viewer, layer) -> np.ndarray:
 @pytest.mark.parametrize("order", ORDERS, ids=str)
 @pytest.mark.parametrize("options", PLACES)
 @pytest.mark.parametrize("zoom", [0.5, 3.0, 40.0])
-def test_the_view_is_what_the_canvas_shows(make_napari_viewer, order, options, zoom):
-    viewer = make_napari_viewer(show=False)
+def test_the_view_is_what_the_canvas_shows(viewer, order, options, zoom):
     layer = viewer.add_image(np.zeros(SHAPE), **options)
     viewer.dims.order = order
     viewer.scene.camera.zoom = zoom
@@ -64,8 +86,7 @@ def test_the_view_is_what_the_canvas_shows(make_napari_viewer, order, options, z
 
 @pytest.mark.parametrize("options", TURNED)
 @pytest.mark.parametrize("zoom", [3.0, 40.0])
-def test_the_view_of_a_layer_turned_in_its_plane_holds_what_the_canvas_shows(make_napari_viewer, options, zoom):
-    viewer = make_napari_viewer(show=False)
+def test_the_view_of_a_layer_turned_in_its_plane_holds_what_the_canvas_shows(viewer, options, zoom):
     layer = viewer.add_image(np.zeros(SHAPE), **options)
     viewer.scene.camera.zoom = zoom
     view, seen = view_of(viewer, layer), on_canvas(viewer, layer)
@@ -74,8 +95,7 @@ def test_the_view_of_a_layer_turned_in_its_plane_holds_what_the_canvas_shows(mak
 
 
 @pytest.mark.parametrize("ndisplay", [2, 3])
-def test_layers_in_other_units_lie_where_they_are_shown(make_napari_viewer, ndisplay):
-    viewer = make_napari_viewer(show=False)
+def test_layers_in_other_units_lie_where_they_are_shown(viewer, ndisplay):
     layers = [
         viewer.add_image(np.zeros(SHAPE), scale=(2.5 * n, n, n), units=[unit] * 3)
         for unit, n in (("um", 1), ("nm", 1000), ("mm", 0.001))
@@ -99,8 +119,7 @@ def test_layers_in_other_units_lie_where_they_are_shown(make_napari_viewer, ndis
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (1, 0, 3, 2, 4), (0, 1, 4, 2, 3)], ids=str)
 @pytest.mark.parametrize("multiscale", [False, True], ids=["one level", "levels"])
-def test_the_view_through_time_and_channels(make_napari_viewer, order, multiscale):
-    viewer = make_napari_viewer(show=False)
+def test_the_view_through_time_and_channels(viewer, order, multiscale):
     data = np.zeros((3, 2, *SHAPE))
     layer = viewer.add_image([data, data[..., ::2, ::2]] if multiscale else data, multiscale=multiscale)
     viewer.dims.order = order
@@ -112,8 +131,7 @@ def test_the_view_through_time_and_channels(make_napari_viewer, order, multiscal
     assert view.box.size <= 2.2 * len(seen) + 40, "no more than what is seen, at the finest level"
 
 
-def test_no_view_beside_the_layer(make_napari_viewer):
-    viewer = make_napari_viewer(show=False)
+def test_no_view_beside_the_layer(viewer):
     layer = viewer.add_image(np.zeros(SHAPE))
     viewer.scene.camera.center = (0, 5000, 5000)
     assert view_of(viewer, layer) is None
@@ -160,8 +178,7 @@ BOXES = [
 
 
 @pytest.mark.parametrize(("centre", "size", "region", "expected"), BOXES)
-def test_the_box_of_a_3d_display(make_napari_viewer, centre, size, region, expected):
-    viewer = make_napari_viewer(show=False)
+def test_the_box_of_a_3d_display(viewer, centre, size, region, expected):
     layer = viewer.add_image(np.zeros(SHAPE), scale=(2, 1, 1), translate=(100, 0, 0))
     viewer.dims.ndisplay = 3
     viewer.scene.camera.center = layer.data_to_world(centre)

@@ -106,20 +106,17 @@ class WholeVolume:
             size = Box.whole(done.store.grid.tile).size
             self._part = 0.0 if done.tiles else self._part + done.box.size / size
 
-    def end(self, filled: Filled) -> Path | None:
-        """Complete the store on disk, if it is that which was filled, and return its path.
-
-        Raises
-        ------
-        ValueError, OSError, MemoryError
-            If tiles are missing, which could not be computed, or the store cannot be written.
-        """
+    def end(self, filled: Filled) -> Path | Failed | None:
+        """Complete the store on disk, if it was filled, and return its path, or why it is not complete."""
         store = filled.store
         if filled.failures:
-            raise failure_of(filled.failures, self._result.source.axes)
+            return Failed(failure_of(filled.failures, self._result.source.axes), bulk=True)
         if not isinstance(store, DiskStore) or store is not self.disk or store.folder.finished:
             return None
-        store.finish()
+        try:
+            store.finish()
+        except Exception as error:  # noqa: BLE001 (the user is told, and the view goes on)
+            return Failed(error, bulk=True)
         return store.folder.path
 
     def release(self, forget: bool = False) -> None:
@@ -128,6 +125,11 @@ class WholeVolume:
             self.disk.release()
         if forget:
             self.disk = self._filled = None
+
+    def release_steps(self) -> Iterator[None]:
+        """Release the store in the thread that writes to it."""
+        self.release()
+        yield
 
 
 class LiveWorker:
@@ -214,7 +216,8 @@ class LiveWorker:
             self._run += 1
             if self._scheduler is not None:
                 self._scheduler.bulk.stop()
-                self._scheduler.add_background(self._released())
+                if self.whole is not None:
+                    self._scheduler.add_background(self.whole.release_steps())
 
     def use(self, prepare: Callable[[], SuperResolution], key: Hashable) -> None:
         """Use a model, or another one from now on; the old one's tiles are shown until the new ones are there.
@@ -271,41 +274,36 @@ class LiveWorker:
 
     def steps(self) -> Iterator[RunState | None]:
         """Compute what is wanted until :meth:`close`; yield the state at each change, None while there is nothing."""
-        while (wanted := self._take()) is not None:
+        while True:
+            with self._lock:
+                wanted, self._next = self._next, None
+                self._preparing = wanted is not None
+            if wanted is None or self._closed:
+                return
             prepare, key = wanted
-            result = prepare()
-            scheduler = self._begin(result, key)
+            begun = self._begin(prepare(), key)
             self._preparing = False
-            if scheduler is None:  # closed, or another model wanted meanwhile
+            if begun is None:  # closed, or another model wanted meanwhile
                 continue
             yield self.state
             try:
-                yield from self._events(scheduler)
+                yield from self._events(*begun)
             finally:
                 self._opening = None
-                if self.whole is not None:
-                    self.whole.release()
+                begun[1].release()
 
-    def _take(self) -> tuple[Callable[[], SuperResolution], Hashable] | None:
-        with self._lock:
-            wanted, self._next = self._next, None
-            self._preparing = wanted is not None
-            return None if self._closed else wanted
-
-    def _begin(self, result: SuperResolution, key: Hashable) -> Scheduler | None:
+    def _begin(self, result: SuperResolution, key: Hashable) -> tuple[Scheduler, WholeVolume] | None:
         with self._lock:
             if self._closed or self._next is not None:
                 return None
-            scheduler = Scheduler()
             memory = MemoryStore(result.sr_shape, result.shapes.bulk, self._cache, (key, "whole"))
             self.in_view.use(result, key)
-            self.result, self._scheduler, self.whole = result, scheduler, WholeVolume(result, memory)
+            self.result, self._scheduler, self.whole = result, Scheduler(), WholeVolume(result, memory)
             self.in_view.show(self.whole.stores)
-            self._look(scheduler)
-            self._begin_overview(scheduler)
-            return scheduler
+            self._look(self._scheduler)
+            return self._scheduler, self.whole
 
-    def _events(self, scheduler: Scheduler) -> Iterator[RunState | None]:
+    def _events(self, scheduler: Scheduler, whole: WholeVolume) -> Iterator[RunState | None]:
         idle = 0
         for event in scheduler.run(wait=True):
             idle = 0 if event is not None else idle + 1
@@ -315,24 +313,20 @@ class LiveWorker:
                 self._changes += 1
             if isinstance(event, Done):
                 self.in_view.note(event.store)
-                if self.whole is not None:
-                    self.whole.note(event)
-            elif isinstance(event, Failed):
-                self.failures.append(event)
-            elif isinstance(event, Filled):
-                self._end_run(event)
+                whole.note(event)
+            ended = whole.end(event) if isinstance(event, Filled) else event
+            if isinstance(ended, Failed):
+                self.failures.append(ended)
+            elif isinstance(ended, Path):
+                self.saved.append(ended)
             if not scheduler.looking:
                 with self._lock:
                     if self.in_view.forget_outdated():
-                        self.in_view.show(self.whole.stores if self.whole is not None else ())
+                        self.in_view.show(whole.stores)
             yield None if event is None else self.state
 
     def _look(self, scheduler: Scheduler) -> None:
         scheduler.look_at(self.in_view.requests(self.finished_stores))
-        if self.in_view.view is not None:
-            self._begin_overview(scheduler)
-
-    def _begin_overview(self, scheduler: Scheduler) -> None:
         steps = self.in_view.overview_steps()
         if steps is not None:
             scheduler.add_background(steps)
@@ -360,21 +354,6 @@ class LiveWorker:
         self.whole.begin(store)
         others = TileSource(self.result, lambda: [s for s in self.finished_stores if s is not store])
         self._scheduler.fill(TileFiller(store, others))
-
-    def _released(self) -> Iterator[None]:
-        if self.whole is not None:
-            self.whole.release()
-        yield
-
-    def _end_run(self, filled: Filled) -> None:
-        """Complete the store on disk; report tiles that are missing."""
-        assert self.whole is not None
-        try:
-            path = self.whole.end(filled)
-            if path is not None:
-                self.saved.append(path)
-        except Exception as error:  # noqa: BLE001 (the user is told, and the view goes on)
-            self.failures.append(Failed(error, bulk=True))
 
 
 def check_memory(result: SuperResolution, cache: TileCache) -> None:

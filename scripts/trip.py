@@ -1,7 +1,9 @@
 """Follow a source through an export, or a viewport to its first tile, and print the files of the package on the way.
 
-A real run is traced. A file is on the way when one of its functions takes or returns what is followed: for an export
-the image and the super-resolution made of it, for a viewport the view and the requests for its tiles.
+A real run is traced. A file is on the way when one of its functions takes or returns what is followed, or an object
+that was made of it: for an export the image and the super-resolution of it, for a viewport the view, the requests for its
+tiles and their boxes. Left out are the arithmetic of boxes in ``core``, on which everything stands, and the lazy layer,
+which napari reads at each drawing whatever is on the way.
 
 Usage: python scripts/trip.py [export|viewport]
 """
@@ -21,9 +23,10 @@ import numpy as np
 import torch
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "napari_cropeq"
+GROUND = ("core/geometry.py", "core/network_grid.py", "core/spline.py", "core/tiles.py", "view/lazy.py")
 FOLLOWED = {
     "export": ("Source", "Image", "SuperResolution"),
-    "viewport": ("View", "TileRequest"),
+    "viewport": ("View", "TileRequest", "Box"),
 }
 LIMIT = {"export": 10, "viewport": 8}
 
@@ -34,6 +37,7 @@ class Trip:
     def __init__(self, kinds: tuple[str, ...]) -> None:
         self._kinds = kinds
         self._known: dict[CodeType, str | None] = {}
+        self._carriers: dict[int, object] = {}  # kept, so that no other object gets their number
         self.stops: dict[str, str] = {}  # file: the function that was called first
         self.over = False
 
@@ -42,20 +46,33 @@ class Trip:
         if event not in ("call", "return") or self.over:
             return
         code = frame.f_code
+        file = self._file(code)
+        making = code.co_name == "__init__"
+        if file is None and not making:
+            return
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        values = [frame.f_locals.get(name) for name in names]
+        if event == "call" and making and any(map(self._is_followed, values[1:])) and is_ours(values[0]):
+            self._carriers[id(values[0])] = values[0]
+        handed = [returned] if event == "return" else values
+        if file is not None and file not in self.stops and any(map(self._is_followed, handed)):
+            self.stops[file] = code.co_qualname
+
+    def _file(self, code: CodeType) -> str | None:
+        """Return the file of the package in which code stands, None where it stands elsewhere."""
         if code not in self._known:
             path = Path(code.co_filename)
-            inside = path.is_relative_to(PACKAGE)
-            self._known[code] = path.relative_to(PACKAGE).as_posix() if inside else None
-        file = self._known[code]
-        if file is None or file in self.stops:
-            return
-        if event == "return":
-            handed = [returned]
-        else:
-            names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-            handed = [frame.f_locals.get(name) for name in names]
-        if any(type(value).__name__ in self._kinds for value in handed):
-            self.stops[file] = code.co_qualname
+            file = path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else None
+            self._known[code] = None if file in GROUND else file
+        return self._known[code]
+
+    def _is_followed(self, value: object) -> bool:
+        return type(value).__name__ in self._kinds or id(value) in self._carriers
+
+
+def is_ours(value: object) -> bool:
+    """Return whether an object is of a class of the package."""
+    return type(value).__module__.startswith("napari_cropeq.")
 
 
 @contextmanager

@@ -153,7 +153,7 @@ class Bench:
         self.screen.watch(self.result.layer)
         wait(lambda: self.finished[0] > 0)
         wait_since = time.perf_counter()
-        self.result._refresh_timer.start()
+        self.result.shown._refresh_soon.throttle()
         wait(lambda: self.screen.shows_since(wait_since))
         return time.perf_counter() - started
 
@@ -185,7 +185,7 @@ class Bench:
         while time.perf_counter() - started < 120:
             spin_once()
             now = time.perf_counter()
-            settled = not self.result._look_timer.isActive()
+            settled = not self.result.follower.due
             if settled and not first and self.finished[0] > 0:
                 first = now
             if first and "first" not in out and self.screen.shows_since(first):

@@ -138,7 +138,7 @@ class Demo:
         """Press Start in the Volume widget and wait for all tiles."""
         panel = self.volume_panel = self.panel("Volume")
         panel.buttons["start"].native.click()
-        self.wait(lambda: panel.result is not None and panel.result.complete, panel, 3600)
+        self.wait(lambda: panel.result is not None and panel.result.state.complete, panel, 3600)
 
     def save(self) -> None:
         """Press Save and read the file back."""

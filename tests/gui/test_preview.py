@@ -42,7 +42,7 @@ def settle(viewer, qtbot, panel) -> None:
     qtbot.wait(80)  # the view is looked at once it has come to rest
     qtbot.waitUntil(lambda: panel.result.layer in viewer.layers and not panel.result.looking, timeout=TIMEOUT)
     qtbot.wait(120)
-    qtbot.waitUntil(lambda: not panel.result._refresh_timer.isActive(), timeout=TIMEOUT)
+    panel.result.shown._refresh_soon.flush()
     panel._show_soon.flush()
 
 
@@ -84,11 +84,12 @@ def test_previews_have_the_bits_of_the_exported_file(viewer, qtbot, exported, dt
     viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
     panel = dock(viewer, "Preview")
     panel.session.use_model(model_for(), "a model")
+    offset = panel.session.model.acquisition.sr_offset
     panel.open_result(dtype)
     panel.buttons["preview"].native.click()
     for order, step, zoom in (view.values for view in VIEWS):
         viewer.dims.order = order
-        viewer.dims.set_point(order[0], panel.result.acquisition.sr_offset[order[0]] * 2.5 + step)
+        viewer.dims.set_point(order[0], offset[order[0]] * 2.5 + step)
         viewer.scene.camera.zoom = zoom
         settle(viewer, qtbot, panel)
         view = view_of(viewer, panel.result.layer)
@@ -120,9 +121,9 @@ def test_the_preview_lies_over_its_source(viewer, qtbot, options):
     panel = begin(viewer, qtbot, factor=source.scale[0] / np.mean([source.scale[1], lateral]))
     layer, result = panel.result.layer, panel.result.result
     for index in ((0, 0, 0), (29, 71, 79), (15, 30, 40)):
-        position = [(index[0] + 0.5) / panel.result.acquisition.factor - 0.5, *index[1:]]
+        position = [(index[0] + 0.5) / result.acquisition.factor - 0.5, *index[1:]]
         assert np.allclose(layer.data_to_world(index), source.data_to_world(position))
-    view = panel.result.view
+    view = panel.result.follower.view
     expected = result.compute((), view.box)
     assert np.array_equal(np.asarray(layer.data[view.box.slices]), expected)
 
@@ -137,7 +138,7 @@ def test_time_channels_and_levels(viewer, qtbot, multiscale):
     for lead in ((1, 0), (0, 1)):
         viewer.dims.set_current_step((0, 1), lead)
         settle(viewer, qtbot, panel)
-        view = panel.result.view
+        view = panel.result.follower.view
         assert view.lead == lead
         assert np.array_equal(np.asarray(layer.data[(*lead, *view.box.slices)]), result.compute(lead, view.box))
 
@@ -157,21 +158,21 @@ def test_the_view_is_followed_until_told_otherwise(viewer, qtbot):
     viewer.add_image(cells((12, 300, 400)), scale=(2.5, 1, 1), name="cells")
     viewer.scene.camera.zoom = 8
     panel = begin(viewer, qtbot, filters=4)
-    first = panel.result.view
+    first = panel.result.follower.view
     done, total = panel.result.state.in_view
     assert done == total > 0
     assert panel.message.text().startswith(f"bit-exact on cpu; {total} of {total} tiles in view")
     viewer.scene.camera.center = (0, 40, 50)
     settle(viewer, qtbot, panel)
-    assert panel.result.view.box != first.box and panel.result.state.in_view[0] > 0
+    assert panel.result.follower.view.box != first.box and panel.result.state.in_view[0] > 0
     panel.follow.value = False
-    second, computed = panel.result.view, panel.result.state.computed
+    second, computed = panel.result.follower.view, panel.result.state.computed
     viewer.scene.camera.center = (0, 250, 350)
     qtbot.wait(300)
-    assert panel.result.view is second and panel.result.state.computed == computed
+    assert panel.result.follower.view is second and panel.result.state.computed == computed
     panel.buttons["preview"].native.click()
     settle(viewer, qtbot, panel)
-    assert panel.result.view is not second and panel.result.state.computed > computed
+    assert panel.result.follower.view is not second and panel.result.state.computed > computed
 
 
 def test_going_back_costs_nothing(viewer, qtbot):
@@ -205,12 +206,14 @@ def test_zoomed_out_it_works_at_the_centre_and_says_so(viewer, qtbot):
     panel = dock(viewer, "Preview")
     panel.session.use_model(model_for(filters=4), "a model")
     panel.buttons["preview"].native.click()
-    qtbot.waitUntil(lambda: panel.result.view is not None and panel.result.state.in_view[0] > 0, timeout=TIMEOUT)
-    assert panel.result.view.limited
-    assert max(panel.result.view.box.shape) <= max(viewer.canvas.size)
+    qtbot.waitUntil(
+        lambda: panel.result.follower.view is not None and panel.result.state.in_view[0] > 0, timeout=TIMEOUT
+    )
+    assert panel.result.follower.view.limited
+    assert max(panel.result.follower.view.box.shape) <= max(viewer.canvas.size)
     qtbot.waitUntil(lambda: "working at the centre" in panel.message.text(), timeout=TIMEOUT)
     viewer.scene.camera.zoom = 2
-    qtbot.waitUntil(lambda: not panel.result.view.limited, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: not panel.result.follower.view.limited, timeout=TIMEOUT)
     panel.buttons["stop"].native.click()
 
 
@@ -229,7 +232,7 @@ def test_a_large_volume_is_never_empty(viewer, qtbot, monkeypatch):
         seen.append(np.count_nonzero(shown(panel.result.layer)) / shown(panel.result.layer).size)
         qtbot.wait(20)
     settle(viewer, qtbot, panel)
-    view, result = panel.result.view, panel.result.result
+    view, result = panel.result.follower.view, panel.result.result
     assert np.array_equal(np.asarray(panel.result.layer.data[view.box.slices]), result.compute((), view.box))
     assert seen[0] > 0 and seen == sorted(seen) and seen[len(seen) // 2] == 1, "full long before the last tile"
     planes = panel.result.worker.in_view._interpolated[0]
@@ -309,7 +312,7 @@ def test_another_model_takes_over_where_the_view_is_followed(viewer, qtbot):
     panel.session.use_model(model_for(filters=4), "another")
     settle(viewer, qtbot, panel)
     assert panel.result is not first and not first.alive
-    view = panel.result.view
+    view = panel.result.follower.view
     seen = np.asarray(panel.result.layer.data[view.box.slices])
     assert np.array_equal(seen, panel.result.result.compute((), view.box))
     assert len(viewer.layers) == 3, "the first result stays"
@@ -340,7 +343,7 @@ def test_live_while_training(viewer, qtbot, monkeypatch):
     assert len(models) > 2
     assert panel.result.model is train.session.model
     assert [layer.name for layer in viewer.layers] == ["cells", "cells SR"]
-    view, whole = panel.result.view, SuperResolution(panel.result.result.source, train.session.model)
+    view, whole = panel.result.follower.view, SuperResolution(panel.result.result.source, train.session.model)
     assert np.array_equal(np.asarray(panel.result.layer.data[view.box.slices]), whole.compute((), view.box))
     assert not panel.result.worker.in_view._outdated, "old weights are not shown any more"
     assert not panel.result.live, "it is the model's from now on"
@@ -405,17 +408,17 @@ def test_a_box_in_3d(viewer, qtbot):
     viewer.dims.ndisplay = 3
     panel.buttons["preview"].native.click()
     settle(viewer, qtbot, panel)
-    result, box = panel.result, panel.result.box.layer
+    result, box = panel.result, panel.result.shown.box.layer
     assert box in viewer.layers and not result.layer.visible
     assert box.data.shape == (32, 32, 32) and not box.multiscale
-    view = result.view
+    view = result.follower.view
     assert np.array_equal(np.asarray(box.data), result.result.compute((), view.box))
     assert np.allclose(box.data_to_world((0, 0, 0)), result.layer.data_to_world(view.box.start))
     viewer.scene.camera.center = (30, 20, 20)
     settle(viewer, qtbot, panel)
-    assert result.box.layer is box and result.view.box != view.box
-    assert np.array_equal(shown(box).reshape(32, 32, 32), result.result.compute((), result.view.box))
-    assert np.allclose(box.data_to_world((0, 0, 0)), result.layer.data_to_world(result.view.box.start))
+    assert result.shown.box.layer is box and result.follower.view.box != view.box
+    assert np.array_equal(shown(box).reshape(32, 32, 32), result.result.compute((), result.follower.view.box))
+    assert np.allclose(box.data_to_world((0, 0, 0)), result.layer.data_to_world(result.follower.view.box.start))
     corners = np.array([[30, 10, 20], [30, 10, 60], [30, 50, 60], [30, 50, 20]], float)
     drawn = viewer.add_shapes([corners], shape_type="rectangle", name="region")
     panel.region.value = drawn
@@ -423,14 +426,14 @@ def test_a_box_in_3d(viewer, qtbot):
     assert box.data.shape == (32, 41, 41)
     viewer.dims.ndisplay = 2
     settle(viewer, qtbot, panel)
-    assert box not in viewer.layers and result.layer.visible and result.view.across == 0
+    assert box not in viewer.layers and result.layer.visible and result.follower.view.across == 0
     viewer.dims.ndisplay = 3
     settle(viewer, qtbot, panel)
-    viewer.layers.remove(result.box.layer)
-    assert result.layer.visible and not result.following and result.alive
+    viewer.layers.remove(result.shown.box.layer)
+    assert result.layer.visible and not result.follower.following and result.alive
     panel.buttons["preview"].native.click()
     settle(viewer, qtbot, panel)
-    assert result.box.layer in viewer.layers
+    assert result.shown.box.layer in viewer.layers
     viewer.window.remove_dock_widget(panel)
     assert [layer.name for layer in viewer.layers] == ["cells", "cells SR", "region"] and result.layer.visible
 
@@ -569,7 +572,7 @@ def test_it_needs_no_private_part_of_napari(viewer, qtbot):
     panel = begin(viewer, qtbot)
     assert not panel.complaining, panel.message.text()
     result = panel.result.layer
-    done, total = panel.result.worker.in_view.progress
+    done, total = panel.result.state.in_view
     assert done == total > 0 and "tiles in view" in panel.message.text()
     panel.curtain.native.click()
     assert panel.complaining and panel.message.text() == (

@@ -49,7 +49,7 @@ def test_train_preview_volume_save(viewer, qtbot, tmp_path):
 
     volume = dock(viewer, "Volume")
     volume.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: volume.result is not None and volume.result.complete, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: volume.result is not None and volume.result.state.complete, timeout=TIMEOUT)
     assert volume.result is preview.result, "one layer, one scheduler, one store"
     volume.destination.value = tmp_path / "result.ome.zarr"
     volume.buttons["save"].native.click()
@@ -103,7 +103,7 @@ def test_stop_keeps_finished_tiles_and_start_goes_on(viewer, qtbot):
     done, total = volume.result.state.tiles
     assert 0 < done < total
     press(qtbot, volume, "start")
-    qtbot.waitUntil(lambda: volume.result.complete, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: volume.result.state.complete, timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("stage", ["train", "volume"])
@@ -236,7 +236,7 @@ def test_a_store_that_is_not_full_never_gets_its_name(viewer, qtbot, tmp_path, m
     assert "Stopped" in volume.message.text()
     volume.destination.value = None
     press(qtbot, volume, "start")
-    qtbot.waitUntil(lambda: volume.result.complete, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: volume.result.state.complete, timeout=TIMEOUT)
     while permits.acquire(blocking=False):
         pass
     volume.destination.value = tmp_path / "out.ome.zarr"

@@ -294,7 +294,7 @@ def test_an_sr_layer_is_saved_when_it_is_complete(viewer, qtbot, tmp_path, name)
     with pytest.raises(OSError, match="not every tile is known to be computed"):
         layer.save(str(tmp_path / name))
     volume.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: result.complete, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: result.state.complete, timeout=TIMEOUT)
     assert layer.save(str(tmp_path / name)) == [str(tmp_path / name)]
     back = open_source(tmp_path / name)
     assert np.array_equal(back.data.compute(), np.asarray(source_of(layer).data))

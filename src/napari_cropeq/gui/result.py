@@ -1,15 +1,13 @@
-"""The SR layer of one source layer and one model, and the work that fills it."""
+"""One source layer, one model, and the work that super-resolves the layer."""
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from napari.layers import Image
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 
 from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.compute.super_resolution import SuperResolution
@@ -17,20 +15,14 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.formats.paths import check_output, output_kind
 from napari_cropeq.gui.jobs import Job, sentence
-from napari_cropeq.gui.layers.box_layer import BoxLayer
-from napari_cropeq.gui.layers.source import appearance, result_transform, source_key, source_of
-from napari_cropeq.gui.layers.viewport import box_view, view_of, view_signals
+from napari_cropeq.gui.layers.source import result_transform, source_key, source_of
+from napari_cropeq.gui.layers.sr_layer import SRLayer
+from napari_cropeq.gui.layers.view_follower import ViewFollower
 from napari_cropeq.run.live import LiveWorker, RunState
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import TileCache
-from napari_cropeq.view.view import View
 
 __all__ = ["Result", "result_key"]
-
-DEBOUNCE_MS = 50
-FIRST_MS, REFRESH_MS = 15, 250  # the first tile of a view at once, the others a few times a second
-BOX = 128
-COVERING = ("opaque", "translucent", "translucent_no_depth")
 
 
 def result_key(layer: Image, model: Model, planes: str | None, dtype: str) -> tuple[Any, ...]:
@@ -39,10 +31,9 @@ def result_key(layer: Image, model: Model, planes: str | None, dtype: str) -> tu
 
 
 class Result(QObject):
-    """One lazy SR layer and one worker for a source layer and a model.
+    """One worker for a source layer and a model, and the lazy layer that it fills.
 
-    The layer appears with its first tile or overview; preview and volume only ask the worker for tiles, in view or
-    all. What is computed for one is there for the other.
+    Preview and volume only ask the worker for tiles, in view or all. What is computed for one is there for the other.
 
     Parameters
     ----------
@@ -60,6 +51,19 @@ class Result(QObject):
         ``auto``, ``cpu`` or ``cuda``.
     cache : TileCache, optional
         Where tiles are held, shared with other results.
+
+    Attributes
+    ----------
+    layer : Image, optional
+        The SR layer, which appears with its first tile or overview; None until the worker is ready.
+    shown : SRLayer
+        Shows it.
+    follower : ViewFollower
+        What of it is looked at.
+    inputs : list of str
+        The files that are read.
+    live : bool
+        Whether the model is one of a training under way.
 
     Raises
     ------
@@ -82,29 +86,24 @@ class Result(QObject):
         cache: TileCache | None = None,
     ) -> None:
         super().__init__()
-        self.viewer, self.source_layer, self.dtype = viewer, layer, dtype
-        self._source, self._planes, self._device = source_of(layer), planes, device
-        self.acquisition = acquisition_of(self._source)
-        self._transform = result_transform(layer, self.acquisition)
+        self.source_layer, self.dtype = layer, dtype
+        self._source = source_of(layer)
+        self.inputs = [] if self._source.path is None else [self._source.path]
+        self._settings = (acquisition_of(self._source), planes, device, dtype)
         self.layer: Image | None = None
-        self.box: BoxLayer | None = None
-        self.box_size, self.box_region = BOX, _nowhere
-        self.view: View | None = None  # what was looked at last
-        self.superseded: list[Image] = []  # SR layers of other models, hidden once this one is shown
-        self.hid_source = False
-        self.live = False  # whether its model is one of a training under way
-        self._waiting_to_run = self._closed = self._following = False
-        self._wanted: list[Callable[[], None]] = []  # asked for before the worker was ready
-        self._shown = 0  # which of the worker's changes
-        self._look_timer = self._timer(DEBOUNCE_MS, self._look)
-        self._refresh_timer = self._timer(FIRST_MS, self._refresh)
+        self.live = self._closed = False
+        self._waiting: tuple[Path | None, str] | None = None  # a run that was asked for before the worker was ready
         self.worker = LiveWorker(TileCache() if cache is None else cache, source_key(layer))
+        self.shown = SRLayer(viewer, layer, result_transform(layer, self._settings[0]))
+        self.follower = ViewFollower(viewer, self.shown, self.worker)
+        self.follower.looked.connect(self.changed)
+        self.shown.box_removed.connect(self.follower.stop)
+        self.shown.removed.connect(self.close)
         self.use(model)
         self._job = Job(self.worker.steps, interrupt=self.worker.close)
         self._job.progressed.connect(self._on_progress)
         self._job.failed.connect(self.failed)
         self._job.ended.connect(self.changed)
-        viewer.layers.events.removed.connect(self._on_removed)
         self._job.start()
 
     def use(self, model: Model) -> None:
@@ -115,11 +114,10 @@ class Result(QObject):
         ValueError
             If layer and model do not fit each other.
         """
-        model.check_fits(self.acquisition)
-        self.model = model
-        self.key = result_key(self.source_layer, model, self._planes, self.dtype)
-        settings = (self.acquisition, self._planes, self._device, self.dtype)
-        self.worker.use(lambda: SuperResolution(self._source, model, *settings, crew=False), self.key)
+        acquisition, planes, *_ = self._settings
+        model.check_fits(acquisition)
+        self.model, self.key = model, result_key(self.source_layer, model, planes, self.dtype)
+        self.worker.use(lambda: SuperResolution(self._source, model, *self._settings, crew=False), self.key)
 
     @property
     def result(self) -> SuperResolution | None:
@@ -127,9 +125,9 @@ class Result(QObject):
         return self.worker.result
 
     @property
-    def inputs(self) -> list[str]:
-        """The files that are read."""
-        return [] if self._source.path is None else [self._source.path]
+    def state(self) -> RunState:
+        """Where the worker stands now."""
+        return self.worker.state
 
     @property
     def alive(self) -> bool:
@@ -137,52 +135,19 @@ class Result(QObject):
         return not self._closed and self._job.running
 
     @property
-    def following(self) -> bool:
-        """Whether the view is followed."""
-        return self._following
-
-    @property
-    def state(self) -> RunState:
-        """Where the worker stands now."""
-        return self.worker.state
-
-    @property
     def running_all(self) -> bool:
         """Whether a run over the whole volume is under way or about to begin."""
-        return self.alive and (self._waiting_to_run or self.state.running)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every tile of the last run over the volume is there."""
-        return self.state.complete
+        return self.alive and (self._waiting is not None or self.state.running)
 
     @property
     def busy(self) -> bool:
-        """Whether the worker has wishes left."""
-        return self.alive and (self._look_timer.isActive() or bool(self._wanted) or self.state.busy)
+        """Whether anything that was asked for is not done yet."""
+        return self.alive and (self.follower.due or self._waiting is not None or self.state.busy)
 
     @property
     def looking(self) -> bool:
         """Whether tiles in view are still to come."""
-        return self.alive and (self._look_timer.isActive() or self.state.looking)
-
-    def follow(self, on: bool = True) -> None:
-        """Ask for what is in view, now and (while on) whenever the view changes."""
-        if on != self._following:
-            for signal in view_signals(self.viewer):
-                (signal.connect if on else signal.disconnect)(self._on_view)
-        self._following = on
-        if on:
-            self.look()
-
-    def look(self) -> None:
-        """Ask for the tiles that are in view now, nearest the centre first."""
-        self._look_timer.start()
-
-    def look_away(self) -> None:
-        """Ask for nothing in view any more."""
-        self._look_timer.stop()
-        self.worker.look(None)
+        return self.alive and (self.follower.due or self.state.looking)
 
     def run_all(self, destination: Path | None = None, existing: str = "refuse") -> None:
         """Ask for every tile, into memory or an OME-Zarr at ``destination``.
@@ -208,36 +173,23 @@ class Result(QObject):
                     "or press Save, which computes what is missing and writes it."
                 )
             check_output(destination, existing, self.inputs)
-        self._waiting_to_run = True
-        if self.result is None:
-            self._wanted.append(lambda: self._run_all(destination, existing))
-        else:
-            self._run_all(destination, existing)
-
-    def pause_all(self, paused: bool = True) -> None:
-        """Hold the run over the whole volume, or let it go on."""
-        self.worker.pause_all(paused)
-        self._tell()
+        self._waiting = (destination, existing)
+        if self.result is not None:
+            self._begin_run(self.result)
 
     def stop_all(self) -> None:
         """Stop asking for every tile; what is finished stays."""
         self.worker.stop_all()
-        self._waiting_to_run = False
-        self._wanted.clear()
+        self._waiting = None
         self._tell()
 
     def close(self) -> None:
         """Stop the work and let go of the viewer; the layer, if it stays, keeps what it shows."""
         if self._closed:
             return
-        self.follow(False)
         self._closed = True
-        self.viewer.layers.events.removed.disconnect(self._on_removed)
-        with contextlib.suppress(RuntimeError):  # Qt may have been torn down before Python
-            for timer in (self._look_timer, self._refresh_timer):
-                timer.stop()
-        if self.box is not None:
-            self.box.hide()
+        self.follower.close()
+        self.shown.close()
         self._job.stop(wait=True)
         self._tell()
 
@@ -246,63 +198,29 @@ class Result(QObject):
         with contextlib.suppress(RuntimeError):
             self.changed.emit()
 
-    def _timer(self, milliseconds: int, call: Callable[[], None]) -> QTimer:
-        timer = QTimer(self)
-        timer.setSingleShot(True)
-        timer.setInterval(milliseconds)
-        timer.timeout.connect(call)
-        return timer
-
-    def _on_progress(self, _: Any) -> None:
-        """Show where the worker stands; what happens in quick succession is told once."""
+    def _on_progress(self, state: RunState) -> None:
+        """Show where the worker stands."""
         if self._closed:
             return
-        worker = self.worker
-        if self.layer is None and worker.result is not None:
-            self._make_layer()
-        if self.layer is not None and self.layer not in self.viewer.layers and worker.state.shown:
-            self._add_layer(self.layer)
-        elif worker.state.changes != self._shown and not self._refresh_timer.isActive():
-            self._refresh_timer.start()
-        while worker.failures:
-            self.failed.emit(sentence(worker.failures.popleft().error))
-        while worker.saved:
-            self.saved.emit(str(worker.saved.popleft()))
+        result, lazy = self.worker.result, self.worker.in_view.lazy
+        if self.layer is None and result is not None and lazy is not None:
+            self.layer = self.shown.make(lazy, result.describe())
+            if self.follower.following or self.follower.due:
+                self.follower.look_now()
+            self._begin_run(result)
+        self.shown.show(state)
+        while self.worker.failures:
+            self.failed.emit(sentence(self.worker.failures.popleft().error))
+        while self.worker.saved:
+            self.saved.emit(str(self.worker.saved.popleft()))
         self._tell()
 
-    def _add_layer(self, layer: Image) -> None:
-        """Show the SR; a source that would shine through it, and double its intensities, is hidden."""
-        self.viewer.add_layer(layer)
-        for other in self.superseded:
-            other.visible = False
-        if self.source_layer.blending not in COVERING and self.source_layer.visible:
-            self.source_layer.visible = False
-            self.hid_source = True
-
-    def _make_layer(self) -> None:
-        """Make the layer, which is added once there is something to see, and ask for what was wished meanwhile."""
-        lazy = self.worker.in_view.lazy
-        assert self.worker.result is not None and lazy is not None
-        source, levels = self.source_layer, lazy.levels
-        self.layer = Image(
-            levels if len(levels) > 1 else levels[0],
-            multiscale=len(levels) > 1,
-            name=f"{source.name} SR",
-            cache=False,
-            metadata={"napari-cropeq": self.worker.result.describe()},
-            **appearance(source),
-            **self._transform,
-        )
-        if self._following or self._look_timer.isActive():
-            self._look()
-        for wish in self._wanted:
-            wish()
-        self._wanted.clear()
-
-    def _run_all(self, destination: Path | None, existing: str) -> None:
-        result = self.worker.result
-        assert result is not None
-        self._waiting_to_run = False
+    def _begin_run(self, result: SuperResolution) -> None:
+        """Begin the run over the volume that was asked for, if any."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return
+        destination, existing = waiting
         try:
             if destination is None:
                 self.worker.run_all()
@@ -310,53 +228,3 @@ class Result(QObject):
                 self.worker.run_all(lambda: DiskStore(destination, store_spec(result), existing=existing))
         except (ValueError, OSError) as error:
             self.failed.emit(sentence(error))
-
-    def _look(self) -> None:
-        if self._closed or self.layer is None:
-            return
-        if self.viewer.dims.ndisplay == 3:
-            self.view = box_view(self.viewer, self.layer, self.box_size, self.box_region())
-        else:
-            self.view = view_of(self.viewer, self.layer)
-        self._show_box()
-        self.worker.look(self.view)
-        self._refresh_timer.setInterval(FIRST_MS)
-        self._tell()
-
-    def _show_box(self) -> None:
-        """Show a 3D view as a box of its own."""
-        if self.view is not None and self.view.across is None and self.viewer.dims.ndisplay == 3:
-            lazy = self.worker.in_view.lazy
-            assert self.layer is not None and lazy is not None
-            self.box = self.box or BoxLayer(self.viewer, self.layer, lazy)
-            self.box.show(self.view)
-        elif self.box is not None:
-            self.box.hide()
-
-    def _on_view(self, event: Any = None) -> None:
-        self._look_timer.start()
-
-    def _refresh(self) -> None:
-        """Read the layers anew; a display that takes long is left more time in between."""
-        if self.layer is None or self._closed:
-            return
-        begun, self._shown = time.perf_counter(), self.state.changes
-        for layer in (self.layer, None if self.box is None else self.box.layer):
-            if layer is not None and layer.visible:
-                layer.refresh(extent=False, thumbnail=False, highlight=False)
-        self._refresh_timer.setInterval(max(REFRESH_MS, round(4000 * (time.perf_counter() - begun))))
-
-    def _on_removed(self, event: Any) -> None:
-        if self.box is not None and event.value is self.box.layer:
-            self.box.hide()
-            self.follow(False)
-            self.look_away()
-        if event.value not in (self.source_layer, self.layer):
-            return
-        if event.value is self.layer and self.hid_source:
-            self.source_layer.visible = True
-        self.close()
-
-
-def _nowhere() -> None:
-    """Say that no region is chosen."""

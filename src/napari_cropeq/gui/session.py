@@ -99,8 +99,8 @@ class Session(QObject):
             )
         device = device or Preferences.read().device
         new = Result(self.viewer, layer, model, planes, dtype or "source", device, self.cache)
-        new.superseded = [r.layer for r in own if r.layer is not None]
-        new.hid_source = any(r.hid_source for r in own)
+        new.shown.superseded = [r.layer for r in own if r.layer is not None]
+        new.shown.hid_source = any(r.shown.hid_source for r in own)
         for result in own:
             result.close()
         self.results.append(new)
@@ -134,7 +134,7 @@ class Session(QObject):
 
 def is_complete(level: Any) -> bool:
     """Return whether ``level`` is the finest one of an SR layer, or of a copy of it, of which every tile is there."""
-    results = [r for session in _sessions.values() for r in session.results if r.complete and r.layer is not None]
+    results = [r for session in _sessions.values() for r in session.results if r.state.complete and r.layer is not None]
     # Dask names an array, and its copies, as no other.
     return any(finest(r.layer).name == getattr(level, "name", None) for r in results)
 

@@ -10,9 +10,12 @@ from napari.layers import Image
 from napari_cropeq.core.model import Model
 from napari_cropeq.gui.compare.compare import FLIP_KEY, Compare
 from napari_cropeq.gui.layers.source import check_layer
+from napari_cropeq.gui.layers.view_follower import BOX
 from napari_cropeq.gui.parts.region_choice import RegionChoice
-from napari_cropeq.gui.result import BOX, Result
+from napari_cropeq.gui.result import Result
 from napari_cropeq.gui.widgets.result_panel import ResultPanel
+from napari_cropeq.run.live import RunState
+from napari_cropeq.view.view import View
 
 __all__ = ["PreviewWidget"]
 
@@ -62,8 +65,7 @@ class PreviewWidget(ResultPanel):
     def stop(self) -> None:
         """Stop following the view and drop what is not computed yet; what is shown stays."""
         if self.result is not None and self.result.alive:
-            self.result.follow(False)
-            self.result.look_away()
+            self.result.follower.stop()
         self.show_state()
 
     def flip(self) -> None:
@@ -78,13 +80,12 @@ class PreviewWidget(ResultPanel):
         if self.compare is not None:
             self.compare.close()
         if self.result is not None and self.result.alive:
-            self.result.follow(False)
-            self.result.look_away()
+            self.result.follower.stop()
 
     def show_state(self) -> None:
         """Show what the device's check found and how far the tiles in view are."""
         result = self.result
-        if result is None or result.result is None or self.left:
+        if result is None or not result.state.ready or self.left:
             return
         if result.layer in self.viewer.layers and result.source_layer in self.viewer.layers:
             self._comparison()  # the key works from now on
@@ -96,20 +97,13 @@ class PreviewWidget(ResultPanel):
             return
         done, total = result.state.in_view
         self.bar.setValue(int(1000 * done / max(total, 1)))
-        limited = result.view is not None and result.view.limited
-        told = [f"{result.result.exactness}", f"{done} of {total} tiles {'at the centre' if limited else 'in view'}"]
-        if result.state.rate:
-            told.append(f"{result.state.rate:.1f} tiles/s")
-        if result.view is None:
-            told.append("nothing of the layer is in view")
-        elif limited:
-            told.append("zoomed out beyond one voxel a pixel: working at the centre")
-        self.say("; ".join(told) + ".")
+        self.say(told_of(result.state, result.follower.view))
 
     def _look(self, result: Result) -> None:
-        result.box_size, result.box_region = self.box_size.value, self.region.corners
-        result.follow(self.follow.value)
-        result.look()
+        follower = result.follower
+        follower.box_size, follower.box_region = self.box_size.value, self.region.corners
+        follower.follow(self.follow.value)
+        follower.look()
 
     def _comparison(self) -> Compare:
         """Return the comparison of the result's layers.
@@ -148,10 +142,10 @@ class PreviewWidget(ResultPanel):
 
     def _on_follow(self, on: bool) -> None:
         if self.result is not None and self.result.alive:
-            self.result.follow(on)
+            self.result.follower.follow(on)
 
     def _on_box(self) -> None:
-        if self.result is not None and self.result.alive and self.result.view is not None:
+        if self.result is not None and self.result.alive and self.result.follower.view is not None:
             self._look(self.result)
 
     def _on_model(self) -> None:
@@ -164,7 +158,7 @@ class PreviewWidget(ResultPanel):
         if result.live:
             result.live = False  # this model's from now on: another training makes another layer
             self.attempt(lambda: result.use(model))
-        elif result.following:
+        elif result.follower.following:
             self.attempt(self.preview)
 
     def _on_live(self, on: bool) -> None:
@@ -186,3 +180,17 @@ class PreviewWidget(ResultPanel):
             self._look(result)
 
         self.attempt(begin)
+
+
+def told_of(state: RunState, view: View | None) -> str:
+    """Return what the device's check found and how far the tiles in view are."""
+    limited = view is not None and view.limited
+    done, total = state.in_view
+    told = [state.exactness, f"{done} of {total} tiles {'at the centre' if limited else 'in view'}"]
+    if state.rate:
+        told.append(f"{state.rate:.1f} tiles/s")
+    if view is None:
+        told.append("nothing of the layer is in view")
+    elif limited:
+        told.append("zoomed out beyond one voxel a pixel: working at the centre")
+    return "; ".join(told) + "."

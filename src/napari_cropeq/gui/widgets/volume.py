@@ -76,7 +76,7 @@ class VolumeWidget(ResultPanel):
             self.destination.value, self.overwrite.value = opened.output, False
         target = self._target()
         result = self.open_result(self.dtype.value)
-        result.superseded += unfinished_layers(self.viewer)
+        result.shown.superseded += unfinished_layers(self.viewer)
         if target is None:
             result.run_all()
         else:
@@ -91,7 +91,7 @@ class VolumeWidget(ResultPanel):
         if self.result is None or self._clock is None:
             return
         paused = not self.result.state.paused
-        self.result.pause_all(paused)
+        self.result.worker.pause_all(paused)
         self._clock.hold(paused)
         self.show_state()
 

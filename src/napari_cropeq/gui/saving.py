@@ -9,9 +9,9 @@ from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.paths import check_output
 from napari_cropeq.gui.layers.unfinished_layer import source_in_place
-from napari_cropeq.gui.parts.target import Target
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.result import Result
+from napari_cropeq.gui.target import Target
 from napari_cropeq.run.export import ExportProgress, export
 from napari_cropeq.store.unfinished import Unfinished
 

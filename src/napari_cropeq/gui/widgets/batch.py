@@ -9,11 +9,11 @@ from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QLabel
 from superqt.utils import QSignalDebouncer, QSignalThrottler
 
-from napari_cropeq.gui.batch_run import BatchRun
+from napari_cropeq.gui.batch.form import LAYERS, BatchForm
+from napari_cropeq.gui.batch.images import ImageList
+from napari_cropeq.gui.batch.run import BatchRun
+from napari_cropeq.gui.batch.table import BatchTable
 from napari_cropeq.gui.jobs import Job
-from napari_cropeq.gui.parts.batch_form import LAYERS, BatchForm
-from napari_cropeq.gui.parts.batch_table import BatchTable
-from napari_cropeq.gui.parts.image_list import ImageList
 from napari_cropeq.gui.widgets.panel import Panel
 from napari_cropeq.run.batch import BatchProgress
 

@@ -16,11 +16,10 @@ from napari_cropeq.gui.parts.activity import Activity
 from napari_cropeq.gui.parts.estimate_label import EstimateLabel
 from napari_cropeq.gui.parts.layer_choice import layer_events
 from napari_cropeq.gui.parts.run_clock import RunClock
-from napari_cropeq.gui.parts.target import Target
 from napari_cropeq.gui.saving import Saving
+from napari_cropeq.gui.target import Target
 from napari_cropeq.gui.widgets.result_panel import ResultPanel
 from napari_cropeq.run.export import ExportProgress, mended
-from napari_cropeq.store.unfinished import Unfinished
 
 __all__ = ["VolumeWidget"]
 
@@ -64,7 +63,7 @@ class VolumeWidget(ResultPanel):
 
     def start(self) -> None:
         """Compute every tile, those in view first; an unfinished store is gone on with."""
-        opened = self._opened()
+        opened = unfinished_in(self.viewer)
         if opened is not None and opened.channels > 1:
             self._save(Saving.rest_of(opened))
             return
@@ -217,7 +216,7 @@ class VolumeWidget(ResultPanel):
         able = {"start": not running and not saving, "pause": running, "stop": running or saving, "save": not saving}
         for name, button in self.buttons.items():
             button.enabled = able[name]
-        target, opened = self._target(), self._opened()
+        target, opened = self._target(), None if running else unfinished_in(self.viewer)
         if opened is not None:
             self.begun.setText(
                 f"{opened.folder.name} is unfinished ({opened.fraction:.0%}): Resume computes the rest from "
@@ -229,10 +228,6 @@ class VolumeWidget(ResultPanel):
             self.begun.setText("")
         self.begun.setVisible(bool(self.begun.text()))
         self.buttons["start"].text = "Resume" if self.begun.text() else "Start"
-
-    def _opened(self) -> Unfinished | None:
-        """Return an unfinished store that was opened as a layer."""
-        return None if self._clock is not None else unfinished_in(self.viewer)
 
     def _target(self) -> Target | None:
         """Return where the result goes; None for memory."""

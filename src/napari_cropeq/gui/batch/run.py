@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from napari_cropeq.gui.batch.form import BatchChoice
 from napari_cropeq.gui.jobs import sentence
-from napari_cropeq.gui.parts.batch_form import BatchChoice
 from napari_cropeq.gui.parts.duration import duration
 from napari_cropeq.run.batch import Batch, BatchProgress, Item, summary
 

@@ -109,7 +109,7 @@ def test_a_network_is_trained_on_what_it_will_see(factor):
     pairs = drawn._pairs(iter([plane]), drawn.rng)
     stack = np.repeat(plane.coarse[:, None, :], 2, axis=1)
     predictor = Predictor(network, acquisition, stack, Normalisation(0.0, 1.0), device="cpu")
-    start, stop = drawn.lattice.inside(9, drawn.cells)
+    start, stop = drawn.axial_grid.inside(9, drawn.cells)
     voxels = predictor(Box((start, 0, 20), (stop, 1, 20 + drawn.columns)))[:, 0]
     interpolated = predictor.interpolated(Box((start, 0, 20), (stop, 1, 20 + drawn.columns)))[:, 0]
     # Training varies brightness: undo what the target tells of it.
@@ -139,7 +139,7 @@ def test_no_padding_by_zeros_or_edges(opened, side, rotations, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_patches_and_their_blur_lie_inside_a_large_slice(opened, factor, side, kind):
     drawn = opened(textured_volume((5, side, side)), along(0, factor), kind)
-    step, rng = drawn.lattice.step, np.random.default_rng(0)
+    step, rng = drawn.axial_grid.step, np.random.default_rng(0)
     plane = drawn._held_out[0]
     places = [drawn._place(plane, rng) for _ in range(500)]
     rows = [cell * step for cell, _ in places]

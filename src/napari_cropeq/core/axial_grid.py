@@ -10,7 +10,7 @@ import numpy.typing as npt
 from napari_cropeq.core.network import Network
 from napari_cropeq.core.spline import interpolate, interpolation_weights, source_range
 
-__all__ = ["Lattice"]
+__all__ = ["AxialGrid"]
 
 TAPS = 6
 """Taps a side that carry sub-positions to the SR grid where the factor is no integer.
@@ -21,10 +21,10 @@ The network is trained through them, so that they need not be those of an exact 
 
 
 @dataclass(frozen=True, slots=True)
-class Lattice:
-    """The axial samples of a network: cells are what it is given, each becomes ``subpositions`` outputs.
+class AxialGrid:
+    """The axial samples of a network: each input sample becomes ``subpositions`` outputs.
 
-    On the SR grid a cell is an SR voxel and its own output. On the source grid a cell is an acquired sample;
+    On the SR grid an input sample is an SR voxel and its own output. On the source grid it is an acquired sample;
     output k lies at source position (k + 1/2) / subpositions - 1/2, which is an SR voxel for an integer
     factor, and is carried to the SR grid by a short FIR otherwise.
 
@@ -33,9 +33,9 @@ class Lattice:
     factor : float
         Axial step over lateral step.
     subpositions : int
-        Outputs a cell.
+        Outputs an input sample.
     on_source_grid : bool
-        Whether cells are acquired samples.
+        Whether input samples are acquired samples.
     """
 
     factor: float
@@ -43,8 +43,8 @@ class Lattice:
     on_source_grid: bool
 
     @classmethod
-    def of(cls, network: Network, factor: float) -> Lattice:
-        """Return the lattice of a network for a factor."""
+    def of(cls, network: Network, factor: float) -> AxialGrid:
+        """Return the grid of a network for a factor."""
         return cls(factor, network.subpositions, network.on_source_grid)
 
     @property
@@ -54,11 +54,11 @@ class Lattice:
 
     @property
     def step(self) -> float:
-        """SR voxels a cell."""
+        """SR voxels an input sample."""
         return self.factor if self.on_source_grid else 1.0
 
-    def cells(self, start: int, stop: int) -> tuple[int, int]:
-        """Return the range of cells whose outputs SR voxels ``start`` to ``stop`` are made of."""
+    def input_samples(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the range of input samples whose outputs SR voxels ``start`` to ``stop`` are made of."""
         if not self.exact:
             start, stop = source_range(start, stop, self.factor / self.subpositions, TAPS)
         return start // self.subpositions, -(-stop // self.subpositions)
@@ -73,7 +73,7 @@ class Lattice:
         return interpolate(outputs, first, start, stop, self.factor / self.subpositions, TAPS)
 
     def inside(self, first_cell: int, cells: int) -> tuple[int, int]:
-        """Return the SR voxels that the outputs of some cells suffice for; how many depends on ``cells`` alone."""
+        """Return the SR voxels the outputs of ``cells`` input samples suffice for; their number depends on it only."""
         if self.exact:
             return first_cell * self.subpositions, (first_cell + cells) * self.subpositions
         scale = self.factor / self.subpositions

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_cropeq.core.axial_grid import Lattice
+from napari_cropeq.core.axial_grid import AxialGrid
 from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, int_triple
 from napari_cropeq.core.network import Network
 from napari_cropeq.core.tiles import TileGrid, divide, hull, pick, read_box
@@ -52,7 +52,7 @@ class NetworkGrid:
     ----------
     acquisition : Acquisition
         Grid of the source.
-    axial_grid : Lattice
+    axial_grid : AxialGrid
         Where input samples and outputs lie along the axial axis.
     halo, axial_halo : int
         Input samples that the network crops a side, in the plane and axially.
@@ -63,7 +63,7 @@ class NetworkGrid:
     """
 
     acquisition: Acquisition
-    axial_grid: Lattice
+    axial_grid: AxialGrid
     halo: int
     axial_halo: int
     filters: int
@@ -72,7 +72,7 @@ class NetworkGrid:
     @classmethod
     def of(cls, network: Network, acquisition: Acquisition, planes: tuple[int, ...]) -> NetworkGrid:
         """Return the grid of a network over a source."""
-        axial_grid = Lattice.of(network, acquisition.factor)
+        axial_grid = AxialGrid.of(network, acquisition.factor)
         return cls(acquisition, axial_grid, network.halo, network.axial_halo, network.filters, planes)
 
     @property
@@ -83,7 +83,7 @@ class NetworkGrid:
     def cells(self, box: Box) -> Box:
         """Return the input samples whose outputs the SR voxels of ``box`` are made of."""
         axial = self.acquisition.axial
-        return self._along(box, *self.axial_grid.cells(box.start[axial], box.stop[axial]))
+        return self._along(box, *self.axial_grid.input_samples(box.start[axial], box.stop[axial]))
 
     def outputs(self, cells: Box) -> Box:
         """Return the box of the network's outputs for a box of input samples."""

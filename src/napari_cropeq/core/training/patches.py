@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_cropeq.core.axial_grid import Lattice
+from napari_cropeq.core.axial_grid import AxialGrid
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, check_shape, mirror
 from napari_cropeq.core.network import Network
 from napari_cropeq.core.training.config import Recipe
@@ -99,17 +99,17 @@ class PatchSampler:
     ) -> None:
         for volume in volumes:
             check_shape(volume.voxels.shape, acquisition, min_lateral(acquisition))
-        self.lattice = Lattice.of(network, acquisition.factor)
+        self.axial_grid = AxialGrid.of(network, acquisition.factor)
         self.axial_halo, self.halo = network.axial_halo, network.halo
         self.recipe = recipe
         self.rng = np.random.default_rng((recipe.seed, start, 0))
         self.support = math.ceil(3 * acquisition.blur_px / FWHM_PER_SIGMA)
         smallest = min(min(v.voxels.shape[a], WINDOW) for v in volumes for a in acquisition.lateral)
-        offset = math.ceil(acquisition.factor) if self.lattice.on_source_grid else 0
+        offset = math.ceil(acquisition.factor) if self.axial_grid.on_source_grid else 0
         # The padded network is trained on patches as large as the valid one's targets (paper: 32 px).
         self.columns = min(recipe.patch - network.shrink if network.shrink else recipe.patch // 2, smallest)
-        self.cells = min(self.columns, math.floor((smallest - offset) / self.lattice.step))
-        room = math.ceil((self.cells + 2 * self.axial_halo) * self.lattice.step) + 2 * self.support + offset
+        self.cells = min(self.columns, math.floor((smallest - offset) / self.axial_grid.step))
+        room = math.ceil((self.cells + 2 * self.axial_halo) * self.axial_grid.step) + 2 * self.support + offset
         space = (room, self.columns + 2 * self.halo)
         self.noise: dict[int, NoiseModel] = {}
         self._held_out: list[Plane] = []
@@ -143,14 +143,14 @@ class PatchSampler:
         return Pairs(image[:, None], target[:, None], None if base is None else base[:, None], carry)
 
     def _draw_one(self, plane: Plane, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32] | None, ...]:
-        lattice, halo, deep = self.lattice, self.halo, self.axial_halo
+        axial_grid, halo, deep = self.axial_grid, self.halo, self.axial_halo
         samples = len(plane.coarse)
         cell, column = self._place(plane, rng)
-        start, stop = lattice.inside(cell, self.cells)
+        start, stop = axial_grid.inside(cell, self.cells)
         columns = mirror(np.arange(column - halo, column + self.columns + halo), plane.sharp.shape[1])
         left, right = int(columns.min()), int(columns.max()) + 1
-        up = upwards(samples, deep, lattice.factor)  # row deep + j is SR px j
-        if lattice.on_source_grid:
+        up = upwards(samples, deep, axial_grid.factor)  # row deep + j is SR px j
+        if axial_grid.on_source_grid:
             rows = up[deep + start : deep + stop]
             taken = mirror(np.arange(cell - deep, cell + self.cells + deep), samples)
         else:
@@ -165,14 +165,14 @@ class PatchSampler:
         gain, shift = np.float32(rng.uniform(1 - reach, 1 + reach)), np.float32(rng.uniform(-reach / 2, reach / 2))
         coarse = coarse * gain + shift
         target = plane.sharp[start:stop, column : column + self.columns] * gain + shift
-        if not lattice.on_source_grid:
+        if not axial_grid.on_source_grid:
             return rows[:, low:high] @ coarse, target, None, None
         base = rows[:, low:high] @ coarse[:, halo : halo + self.columns]
-        return coarse[taken - low], target, base, lattice.matrix(cell, self.cells, start, stop)
+        return coarse[taken - low], target, base, axial_grid.matrix(cell, self.cells, start, stop)
 
     def _place(self, plane: Plane, rng: np.random.Generator) -> tuple[int, int]:
         """Return the first cell and column of what a patch gives."""
-        step = self.lattice.step
+        step = self.axial_grid.step
         row, column = plane.place(rng, self.recipe.gradient)
         # The halo, and the support of the blur, stay inside where there is room for them.
         end = math.floor((plane.sharp.shape[0] + 1e-6) / step)

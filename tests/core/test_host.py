@@ -14,7 +14,7 @@ from napari_cropeq.core import host
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.host import freed_memory_kept, short_turns, torch_threads
 from napari_cropeq.core.out_of_memory import is_out_of_memory
-from napari_cropeq.core.thread_map import Crew
+from napari_cropeq.core.thread_map import ThreadMap
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.core.training.training import Training
 
@@ -98,9 +98,9 @@ def test_an_untouched_host_keeps_its_threads_and_turns(monkeypatch):
     before = sys.getswitchinterval(), torch.get_num_threads()
     with short_turns(), torch_threads(before[1] + 1):
         assert (sys.getswitchinterval(), torch.get_num_threads()) == before
-    crew = Crew(2)
-    assert [done.result() for _, done in crew.map(abs, [-1, -2])] == [1, 2]
-    crew.dismiss()
+    threads = ThreadMap(2)
+    assert [done.result() for _, done in threads.map(abs, [-1, -2])] == [1, 2]
+    threads.dismiss()
     assert make_predictor(textured_volume((16, 40, 48)), 2.0, filters=4).side_by_side == 1
 
 

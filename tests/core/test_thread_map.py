@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import crew_threads
-from napari_cropeq.core.thread_map import Crew
+from napari_cropeq.core.thread_map import ThreadMap
 
 SIZES = [pytest.param(size, id=f"{size} threads") for size in (1, 2, 3)]
 
@@ -24,7 +24,7 @@ def four_threads():
 
 @pytest.fixture(params=SIZES)
 def crew(request, four_threads):
-    crew = Crew(request.param)
+    crew = ThreadMap(request.param)
     yield crew
     crew.dismiss()
 
@@ -54,7 +54,7 @@ def test_what_is_raised_is_raised_for_its_item_only(crew):
 
 @pytest.mark.parametrize(("size", "ahead"), [(1, 0), (2, 2), (3, 3)])
 def test_items_are_taken_only_as_they_are_needed(four_threads, size, ahead):
-    taken, crew = [], Crew(size)
+    taken, crew = [], ThreadMap(size)
 
     def items():
         for number in range(50):
@@ -70,7 +70,7 @@ def test_items_are_taken_only_as_they_are_needed(four_threads, size, ahead):
 
 @pytest.mark.parametrize(("size", "each"), [(2, 2), (3, 1), (5, 1)])
 def test_torchs_threads_are_shared_and_given_back(four_threads, size, each):
-    crew, meet = Crew(size), threading.Barrier(size)
+    crew, meet = ThreadMap(size), threading.Barrier(size)
 
     def threads(_: int) -> int:
         meet.wait()  # one item for each thread
@@ -87,7 +87,7 @@ def test_torchs_threads_are_shared_and_given_back(four_threads, size, each):
 
 
 def test_a_crew_that_is_dismissed_ends(four_threads):
-    before, crew, begun = set(crew_threads()), Crew(2), threading.Event()
+    before, crew, begun = set(crew_threads()), ThreadMap(2), threading.Event()
     assert len(set(crew_threads()) - before) == 2
 
     def wait(_: int) -> None:

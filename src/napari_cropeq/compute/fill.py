@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
 from napari_cropeq.core.predict import never
-from napari_cropeq.core.thread_map import Crew
+from napari_cropeq.core.thread_map import ThreadMap
 from napari_cropeq.core.tiles import TileGrid, divide
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.store.protocol import TileStore
@@ -197,7 +197,7 @@ class TileFiller:
         self, found: Iterable[Group], stop: Ask, generation: Callable[[], int], urgent: Ask = never
     ) -> Generator[Done | Failed | None, None, None]:
         """Compute groups part by part, yielding each, and put their tiles when they are whole; as :meth:`events`."""
-        crew, failed = Crew(self._source.side_by_side), set[Group]()
+        crew, failed = ThreadMap(self._source.side_by_side), set[Group]()
 
         def compute(piece: Piece) -> npt.NDArray[Any]:
             return retried(lambda: self._source(piece.group.lead, piece.part, stopped), stopped)

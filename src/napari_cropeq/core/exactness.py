@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from napari_cropeq.core.network import Network, build_network, use_channels_last
-from napari_cropeq.core.thread_map import Crew
+from napari_cropeq.core.thread_map import ThreadMap
 
 __all__ = ["Exactness", "check_exactness", "reproducible", "same_bits_side_by_side"]
 
@@ -64,7 +64,7 @@ def _check_exactness(build: _Build, device: torch.device, dtype: torch.dtype) ->
 
 
 def same_bits_side_by_side(network: Network, device: torch.device, size: int) -> bool:
-    """Return whether a crew of ``size`` threads, each with its share of torch's, gives the bits of one alone."""
+    """Return whether ``size`` threads side by side, each with its share of torch's, gives the bits of one alone."""
     dtype = next(network.parameters()).dtype
     return _same_bits(_build_of(network), device, dtype, size, torch.get_num_threads())
 
@@ -72,11 +72,11 @@ def same_bits_side_by_side(network: Network, device: torch.device, size: int) ->
 @functools.lru_cache(maxsize=64)
 def _same_bits(build: _Build, device: torch.device, dtype: torch.dtype, size: int, threads: int) -> bool:
     network, image = _trial(build, device, dtype)
-    whole, crew = network.predict(image), Crew(size)
+    whole, workers = network.predict(image), ThreadMap(size)
     try:
-        return all(torch.equal(whole, found.result()) for _, found in crew.map(network.predict, [image] * size))
+        return all(torch.equal(whole, found.result()) for _, found in workers.map(network.predict, [image] * size))
     finally:
-        crew.dismiss()
+        workers.dismiss()
 
 
 def _build_of(network: Network) -> _Build:

@@ -12,13 +12,13 @@ import torch
 
 from napari_cropeq.core.host import torch_threads
 
-__all__ = ["Crew"]
+__all__ = ["ThreadMap"]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-class Crew:
+class ThreadMap:
     """Computes one thing after another, a few of them at the same time.
 
     Two boxes in two threads are done sooner than one after the other with two threads each: what only one thread can do
@@ -32,7 +32,7 @@ class Crew:
     Attributes
     ----------
     over : bool
-        Whether the crew has been dismissed: what it still computes is of no use to anybody.
+        Whether it has been dismissed: what it still computes is of no use to anybody.
     """
 
     def __init__(self, size: int = 1) -> None:

@@ -14,7 +14,7 @@ from numcodecs import blosc
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box, Lead, int_triple
 from napari_cropeq.core.network_grid import MAX_ELEMENTS
-from napari_cropeq.core.thread_map import Crew
+from napari_cropeq.core.thread_map import ThreadMap
 from napari_cropeq.formats.chunk_cache import CAP
 from napari_cropeq.formats.pyramid import level_shapes
 from napari_cropeq.store.disk import BULK
@@ -70,7 +70,7 @@ class Estimate:
 
 def _measured(result: SuperResolution, lead: Lead, box: Box) -> tuple[float, npt.NDArray[Any]]:
     """Return the seconds for a voxel of ``box`` computed as a run over the volume does, and the voxels (z, y, x)."""
-    boxes, crew = [box] * result.side_by_side, Crew(result.side_by_side)
+    boxes, crew = [box] * result.side_by_side, ThreadMap(result.side_by_side)
     try:
         begun = time.perf_counter()
         found = [computed.result() for _, computed in crew.map(lambda part: result.compute(lead, part), boxes)]

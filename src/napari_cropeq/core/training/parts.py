@@ -8,7 +8,7 @@ import torch
 
 from napari_cropeq.core.host import give_freed_memory_back
 from napari_cropeq.core.out_of_memory import is_out_of_memory
-from napari_cropeq.core.training.patches import Pairs
+from napari_cropeq.core.training.patches import TrainingBatch
 
 __all__ = ["Parts"]
 
@@ -32,7 +32,7 @@ class Parts:
     def __init__(self, size: int, device: torch.device) -> None:
         self.size, self.note, self._device = size, "", device
 
-    def sum(self, batch: Pairs, work: Callable[[Pairs], float], prepare: Callable[[], None]) -> float:
+    def sum(self, batch: TrainingBatch, work: Callable[[TrainingBatch], float], prepare: Callable[[], None]) -> float:
         """Return the sum of ``work`` over the parts of a batch; ``prepare`` is called before its first part.
 
         Raises

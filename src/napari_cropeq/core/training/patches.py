@@ -18,7 +18,7 @@ from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.core.training.noise import NoiseModel
 from napari_cropeq.core.training.plane_pool import HELD_OUT, WINDOW, Plane, PlaneReader, Planes, Volume, upwards
 
-__all__ = ["Pairs", "PatchSampler", "min_lateral"]
+__all__ = ["PatchSampler", "TrainingBatch", "min_lateral"]
 
 MIN_LATERAL = 64
 FEWEST_CELLS = 8
@@ -36,7 +36,7 @@ def min_lateral(acquisition: Acquisition) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class TrainingBatch:
     """A batch: what a network sees and what it should make of it, normalised float32."""
 
     image: Tensor  # (N, 1, cells and halo, columns and halo), on the network's input grid
@@ -54,17 +54,17 @@ class Pairs:
             output = (self.carry @ output[:, 0])[:, None]
         return output if self.base is None else self.base + output
 
-    def split(self, size: int) -> Iterator[Pairs]:
+    def split(self, size: int) -> Iterator[TrainingBatch]:
         """Yield the batch in parts of at most ``size``."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             base, carry = (None if x is None else x[part] for x in (self.base, self.carry))
-            yield Pairs(self.image[part], self.target[part], base, carry)
+            yield TrainingBatch(self.image[part], self.target[part], base, carry)
 
-    def to(self, device: torch.device) -> Pairs:
+    def to(self, device: torch.device) -> TrainingBatch:
         """Return the batch on ``device``."""
         base, carry = (None if x is None else x.to(device) for x in (self.base, self.carry))
-        return Pairs(self.image.to(device), self.target.to(device), base, carry)
+        return TrainingBatch(self.image.to(device), self.target.to(device), base, carry)
 
 
 class PatchSampler:
@@ -122,12 +122,12 @@ class PatchSampler:
         reader = PlaneReader(volumes, acquisition, recipe.rotations == "any", space, (recipe.seed, start, 1))
         self._planes = Planes(reader, patient=recipe.patches is not None)
 
-    def draw(self, count: int) -> Pairs:
+    def draw(self, count: int) -> TrainingBatch:
         """Return ``count`` pairs."""
         self._planes.renew(self.rng)
         return self._pairs((self._planes.draw(self.rng) for _ in range(count)), self.rng)
 
-    def held_out(self, count: int) -> Pairs:
+    def held_out(self, count: int) -> TrainingBatch:
         """Return ``count`` pairs of the rotation that :meth:`draw` never gives, for validation."""
         planes = (self._held_out[n % len(self._held_out)] for n in range(count))
         return self._pairs(planes, np.random.default_rng((self.recipe.seed, 0, 3)))
@@ -136,11 +136,11 @@ class PatchSampler:
         """End the reading ahead."""
         self._planes.close()
 
-    def _pairs(self, planes: Iterator[Plane], rng: np.random.Generator) -> Pairs:
+    def _pairs(self, planes: Iterator[Plane], rng: np.random.Generator) -> TrainingBatch:
         parts = zip(*(self._draw_one(plane, rng) for plane in planes), strict=True)
         image, target, base, carry = (None if x[0] is None else torch.from_numpy(np.stack(x)) for x in parts)
         assert image is not None and target is not None
-        return Pairs(image[:, None], target[:, None], None if base is None else base[:, None], carry)
+        return TrainingBatch(image[:, None], target[:, None], None if base is None else base[:, None], carry)
 
     def _draw_one(self, plane: Plane, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32] | None, ...]:
         axial_grid, halo, deep = self.axial_grid, self.halo, self.axial_halo

@@ -22,7 +22,7 @@ from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.core.training.budget import Budget
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.core.training.parts import Parts
-from napari_cropeq.core.training.patches import Pairs, PatchSampler
+from napari_cropeq.core.training.patches import PatchSampler, TrainingBatch
 from napari_cropeq.core.training.plane_pool import Volume
 from napari_cropeq.core.training.progress import Progress, Thumbnail
 from napari_cropeq.core.training.weights import LearntWeights
@@ -205,10 +205,10 @@ class Training:
         one, two, three = (x[0, 0].float().cpu().numpy().copy() for x in (base, output, part.target))
         return Thumbnail(one, two, three)
 
-    def _step(self, batch: Pairs) -> float:
+    def _step(self, batch: TrainingBatch) -> float:
         """Make one step and return its loss."""
 
-        def accumulate(part: Pairs) -> float:
+        def accumulate(part: TrainingBatch) -> float:
             loss = self._loss(part, self._weights.network) * (len(part) / len(batch))
             loss.backward()
             return float(loss.detach())
@@ -217,7 +217,7 @@ class Training:
         self._weights.step()
         return loss
 
-    def _loss(self, batch: Pairs, network: Network) -> Tensor:
+    def _loss(self, batch: TrainingBatch, network: Network) -> Tensor:
         output = batch.output(network)
         return functional.l1_loss(output, batch.target) + self.recipe.edge_weight * edge_loss(output, batch.target)
 

@@ -16,7 +16,7 @@ from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, check_shape
 from napari_cropeq.core.network import Network
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.core.training.noise import NoiseModel
-from napari_cropeq.core.training.plane_pool import HELD_OUT, WINDOW, Plane, PlaneReader, Planes, Volume, upwards
+from napari_cropeq.core.training.plane_pool import HELD_OUT, WINDOW, Plane, PlanePool, PlaneReader, Volume, upwards
 
 __all__ = ["PatchSampler", "TrainingBatch", "min_lateral"]
 
@@ -120,7 +120,7 @@ class PatchSampler:
             self.noise[channel] = NoiseModel.estimate(slices) if recipe.match_noise else NoiseModel(0.0, 0.0)
             self._held_out += [reader.turned(plane, channel, HELD_OUT) for plane in slices]
         reader = PlaneReader(volumes, acquisition, recipe.rotations == "any", space, (recipe.seed, start, 1))
-        self._planes = Planes(reader, patient=recipe.patches is not None)
+        self._planes = PlanePool(reader, patient=recipe.patches is not None)
 
     def draw(self, count: int) -> TrainingBatch:
         """Return ``count`` pairs."""

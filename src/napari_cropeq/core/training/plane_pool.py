@@ -18,7 +18,7 @@ from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, mirror, sr_
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, degradation, interpolation_weights, source_range
 
-__all__ = ["HELD_OUT", "Plane", "PlaneReader", "Planes", "Turn", "Volume"]
+__all__ = ["HELD_OUT", "Plane", "PlanePool", "PlaneReader", "Turn", "Volume"]
 
 WINDOW = 1024
 """Largest side of a plane, px: of wider slices, windows are read."""
@@ -276,7 +276,7 @@ def chunk_around(voxels: ArrayLike, axis: int, index: int) -> tuple[int, int]:
     return int(edges[number]), int(edges[number + 1])
 
 
-class Planes:
+class PlanePool:
     """A bounded pool of planes that a thread renews, ahead of who draws from it.
 
     Parameters

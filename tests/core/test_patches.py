@@ -18,7 +18,7 @@ from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.training import plane_pool as planes
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.core.training.patches import PatchSampler, min_lateral
-from napari_cropeq.core.training.plane_pool import HELD_OUT, Plane, PlaneReader, Turn, Volume, inscribed
+from napari_cropeq.core.training.plane_pool import HELD_OUT, Orientation, Plane, PlaneReader, Volume, inscribed
 from napari_cropeq.formats.chunk_cache import Bricks
 
 Z4 = Acquisition((4.0, 1.0, 1.0))
@@ -178,7 +178,7 @@ def test_half_of_the_patches_lie_where_the_structure_is(opened):
 def test_a_turned_plane_has_no_rim(shape, angle):
     flat = np.ones(shape)
     flat[[0, -1]] = flat[:, [0, -1]] = 0.0
-    turned = Turn(angle, False).apply(flat)
+    turned = Orientation(angle, False).apply(flat)
     assert turned.shape == inscribed(shape, angle)
     assert turned == pytest.approx(np.ones(turned.shape), abs=0.15), "but for the ringing, the border does not show"
 
@@ -188,8 +188,8 @@ def test_turning_turns():
     y, x = np.mgrid[:120, :140]
     wave = np.sin(0.2 * x + 0.1 * y)
     for angle in (90.0, 180.0, 270.0):
-        near = Turn(angle + 1e-4, False).apply(wave)
-        exact = Turn(angle, False).apply(wave)
+        near = Orientation(angle + 1e-4, False).apply(wave)
+        exact = Orientation(angle, False).apply(wave)
         margin = [(e - n) // 2 for e, n in zip(exact.shape, near.shape, strict=True)]
         part = exact[margin[0] : margin[0] + near.shape[0], margin[1] : margin[1] + near.shape[1]]
         assert near == pytest.approx(part, abs=0.12), "half a px at most, where sizes differ by an odd number"

@@ -18,7 +18,7 @@ from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, mirror, sr_
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, degradation, interpolation_weights, source_range
 
-__all__ = ["HELD_OUT", "Plane", "PlanePool", "PlaneReader", "Turn", "Volume"]
+__all__ = ["HELD_OUT", "Orientation", "Plane", "PlanePool", "PlaneReader", "Volume"]
 
 WINDOW = 1024
 """Largest side of a plane, px: of wider slices, windows are read."""
@@ -42,7 +42,7 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Orientation:
     """How a plane is turned: by ``angle`` degrees, and flipped before that."""
 
     angle: float
@@ -69,7 +69,7 @@ class Turn:
         return turned
 
 
-HELD_OUT = Turn(180.0, False)
+HELD_OUT = Orientation(180.0, False)
 """The rotation that only validation patches come from; training keeps ``HELD_OUT_MARGIN`` degrees off it."""
 
 HELD_OUT_MARGIN = 7.5
@@ -197,7 +197,7 @@ class PlaneReader:
         self.rng = np.random.default_rng(self.seed)
         self.sigma = self.acquisition.blur_px / FWHM_PER_SIGMA
 
-    def turned(self, sharp: npt.NDArray[np.float32], channel: int, turn: Turn) -> Plane:
+    def turned(self, sharp: npt.NDArray[np.float32], channel: int, turn: Orientation) -> Plane:
         """Return a plane from normalised voxels (rows, columns)."""
         plane = turn.apply(sharp)
         offset = int(self.rng.integers(math.ceil(self.acquisition.factor)))  # where the first slice would begin
@@ -206,7 +206,7 @@ class PlaneReader:
         left = 1.0 if turn.right else INTERPOLATED_NOISE
         return Plane.make(plane, self.acquisition.factor, self.sigma, left, channel)
 
-    def draw_turn(self, shape: Sequence[int]) -> Turn:
+    def draw_turn(self, shape: Sequence[int]) -> Orientation:
         """Return a random turn for a plane of ``shape``, never the held-out one."""
         rng = self.rng
         while True:
@@ -216,7 +216,7 @@ class PlaneReader:
             if not (self.oblique and fits):
                 angle = float(angle // 90 * 90)
             if flip != HELD_OUT.flip or abs(angle - HELD_OUT.angle) > HELD_OUT_MARGIN:
-                return Turn(angle, flip)
+                return Orientation(angle, flip)
 
     def planes(self) -> Iterator[Plane]:
         """Yield training planes endlessly; neighbouring slices are read as one box.

@@ -325,7 +325,7 @@ def test_another_model_takes_over_where_the_view_is_followed(viewer, qtbot):
 
 def test_live_while_training(viewer, qtbot, monkeypatch):
     """The layer shows ever newer weights, and at the end those of the model, without another layer."""
-    monkeypatch.setattr("napari_cropeq.gui.training_run.GLIMPSE_SECONDS", 0.5)
+    monkeypatch.setattr("napari_cropeq.gui.training_run.SNAPSHOT_SECONDS", 0.5)
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train, panel = dock(viewer, "Train"), dock(viewer, "Preview")
     small(train, minutes=0.1)

@@ -16,7 +16,7 @@ from napari_cropeq.run.train_to_file import train_and_keep
 __all__ = ["Report", "TrainingRun"]
 
 THUMBNAIL_SECONDS = 2.0
-GLIMPSE_SECONDS = 4.0
+SNAPSHOT_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Report:
     validations: tuple[tuple[int, float], ...]  # patches and loss
     thumbnail: Thumbnail | None
     note: str  # what the user should know
-    glimpse: Model | None = None  # the weights of this moment, where they are wanted
+    snapshot: Model | None = None  # the weights of this moment, where they are wanted
 
 
 class TrainingRun:
@@ -41,7 +41,7 @@ class TrainingRun:
         What the model is told of its source.
     checkpoint : Checkpoint
         Where the training is kept while it runs; removed once it has ended or the user has ended it.
-    wants_glimpse : callable
+    wants_snapshot : callable
         Whether the weights are shown while they are trained.
     """
 
@@ -50,9 +50,9 @@ class TrainingRun:
         make: Callable[[], Training],
         description: dict[str, Any],
         checkpoint: Checkpoint,
-        wants_glimpse: Callable[[], bool],
+        wants_snapshot: Callable[[], bool],
     ) -> None:
-        self._wants_glimpse = wants_glimpse
+        self._wants_snapshot = wants_snapshot
         self._make, self._description, self._checkpoint = make, description, checkpoint
         self.model: Model | None = None
         self.last: Progress | None = None
@@ -75,8 +75,8 @@ class TrainingRun:
                 self._checkpoint.remove()
 
     def _reports(self, training: Training, steps: Iterator[Progress]) -> Iterator[Report]:
-        drawn = glimpsed = -math.inf
-        glimpse: Model | None = None
+        drawn = taken = -math.inf
+        snapshot: Model | None = None
         thumbnail: Thumbnail | None = None
         validations: tuple[tuple[int, float], ...] = ()
         for progress in steps:
@@ -84,9 +84,9 @@ class TrainingRun:
                 thumbnail, drawn = training.thumbnail(), time.monotonic()
             if len(validations) < len(training.history):
                 validations = tuple((p.patches, p.validation or math.nan) for p in training.history)
-            if self._wants_glimpse() and time.monotonic() - glimpsed >= GLIMPSE_SECONDS:
-                glimpse, glimpsed = training.glimpse(self._description), time.monotonic()
-            yield Report(progress, validations, thumbnail, progress.note or self._note, glimpse)
+            if self._wants_snapshot() and time.monotonic() - taken >= SNAPSHOT_SECONDS:
+                snapshot, taken = training.snapshot(self._description), time.monotonic()
+            yield Report(progress, validations, thumbnail, progress.note or self._note, snapshot)
 
     def _on_disk_error(self, error: OSError) -> None:
         self._note = f"A crash would lose this training, since no checkpoint can be kept ({error})."

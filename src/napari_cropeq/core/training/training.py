@@ -176,7 +176,7 @@ class Training:
             self._weights.state(self._budget.patches, self._budget.seconds),
         )
 
-    def glimpse(self, source: Mapping[str, Any]) -> Model:
+    def snapshot(self, source: Mapping[str, Any]) -> Model:
         """Return a model with the weights of this moment, to be looked at; it cannot be gone on from."""
         network = self._weights.frozen(self._weights.current)
         return Model(network, self.acquisition, self.normalisations, self.summary(), provenance(source))

@@ -51,7 +51,7 @@ class TrainWidget(Panel):
         self._job: Job | None = None
         self._run: TrainingRun | None = None
         self._trained: Layer | None = None  # what the last training was started on
-        self._glimpse: Model | None = None  # its weights that were shown last
+        self._snapshot: Model | None = None  # its weights that were shown last
         self._add_fields()
         self._add_views()
         self.layer.changed.connect(self._show_layer)
@@ -160,7 +160,7 @@ class TrainWidget(Panel):
             return
         checkpoint = Checkpoint(checkpoint_path(self.layer.value), plan.data.description)
         Preferences.read().make_cache_folder()
-        self._trained, self._glimpse = self.layer.value, None
+        self._trained, self._snapshot = self.layer.value, None
         self._run = TrainingRun(plan.training, plan.data.description, checkpoint, lambda: self.session.live_wanted > 0)
         self.curves.clear()
         self.thumbnails.clear()
@@ -184,9 +184,9 @@ class TrainWidget(Panel):
         self.curves.add(progress.patches, progress.loss, report.validations)
         if report.thumbnail is not None:
             self.thumbnails.show_patch(report.thumbnail)
-        if report.glimpse is not None and report.glimpse is not self._glimpse:
-            self._glimpse = report.glimpse
-            self.session.live_model.emit(self._trained, report.glimpse)
+        if report.snapshot is not None and report.snapshot is not self._snapshot:
+            self._snapshot = report.snapshot
+            self.session.live_model.emit(self._trained, report.snapshot)
         best = min((loss for _, loss in report.validations), default=math.nan)
         told = f"{progress.patches:,} patches, loss {progress.loss:.4f}, best validation {best:.4f}."
         self.say(f"{told} {report.note}")

@@ -1,10 +1,9 @@
 """Follow a source through an export, or a viewport to its first tile, and print the files of the package on the way.
 
-A real run is traced. A file is on the way when one of its functions takes or returns what is followed, or an object
-that was made of it: for an export the image and the super-resolution of it, for a viewport the view, the requests for its
-tiles and their boxes. Left out are the arithmetic of boxes in ``core``, on which everything stands, and the lazy layer,
-which napari reads at each drawing whatever is on the way.
-
+A real run is traced. A file is on the way when one of its functions takes or returns what is followed, or an
+object that was made of it: for an export the image and the super-resolution of it, for a viewport the view, the
+requests for its tiles and their boxes. Left out are the arithmetic of boxes in ``core``, on which everything stands,
+and the lazy layer, which napari reads at each drawing whatever is on the way.
 Usage: python scripts/trip.py [export|viewport]
 """
 

@@ -15,7 +15,6 @@ from napari_cropeq.gui.parts.region_choice import RegionChoice
 from napari_cropeq.gui.result import Result
 from napari_cropeq.gui.widgets.result_panel import ResultPanel
 from napari_cropeq.run.live import RunState
-from napari_cropeq.view.view import View
 
 __all__ = ["PreviewWidget"]
 
@@ -97,7 +96,8 @@ class PreviewWidget(ResultPanel):
             return
         done, total = result.state.in_view
         self.bar.setValue(int(1000 * done / max(total, 1)))
-        self.say(told_of(result.state, result.follower.view))
+        view = result.follower.view
+        self.say(progress_text(result.state, None if view is None else view.limited))
 
     def _look(self, result: Result) -> None:
         follower = result.follower
@@ -182,15 +182,22 @@ class PreviewWidget(ResultPanel):
         self.attempt(begin)
 
 
-def told_of(state: RunState, view: View | None) -> str:
-    """Return what the device's check found and how far the tiles in view are."""
-    limited = view is not None and view.limited
+def progress_text(state: RunState, limited: bool | None) -> str:
+    """Return what the device's check found and how far the tiles in view are.
+
+    Parameters
+    ----------
+    state : RunState
+        Of the result's worker.
+    limited : bool or None
+        Whether more is visible than one voxel a screen pixel; None where nothing of the layer is in view.
+    """
     done, total = state.in_view
-    told = [state.exactness, f"{done} of {total} tiles {'at the centre' if limited else 'in view'}"]
+    texts = [state.exactness, f"{done} of {total} tiles {'at the centre' if limited else 'in view'}"]
     if state.rate:
-        told.append(f"{state.rate:.1f} tiles/s")
-    if view is None:
-        told.append("nothing of the layer is in view")
+        texts.append(f"{state.rate:.1f} tiles/s")
+    if limited is None:
+        texts.append("nothing of the layer is in view")
     elif limited:
-        told.append("zoomed out beyond one voxel a pixel: working at the centre")
-    return "; ".join(told) + "."
+        texts.append("zoomed out beyond one voxel a pixel: working at the centre")
+    return "; ".join(texts) + "."

@@ -1,6 +1,7 @@
 """Everything that may befall an export, again and again, and whether the stores are equal to the last byte.
 
-Runs all of tests/run/test_faults.py, the cases of its reduced set included, and writes results/soak.json and soak.md.
+Runs all of tests/run/test_faults.py, the cases of its reduced set included, and all kills of a training; writes
+results/soak.json and soak.md.
 
     python benchmarks/soak.py [WORDS FOR PYTEST ...]     (words choose cases, and nothing is written)
 """
@@ -20,6 +21,7 @@ import pytest
 from napari_cropeq.evidence.machine import describe_machine, load_average
 
 ROOT = Path(__file__).resolve().parents[1]
+TESTS = ["tests/run/test_faults.py", "tests/core/test_checkpoint.py::test_a_killed_training_is_completed"]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -87,7 +89,8 @@ def report_of(results: dict[str, Any]) -> str:
 def main(words: list[str]) -> int:
     """Run all cases; write what came of them, unless some were chosen."""
     recorder, start, load = Recorder(), time.monotonic(), load_average()
-    code = pytest.main([str(ROOT / "tests" / "run" / "test_faults.py"), "-q", "-m", "", *words], plugins=[recorder])
+    tests = [str(ROOT / test) for test in TESTS]
+    code = pytest.main([*tests, "-q", "-m", "", *words], plugins=[recorder])
     results = {
         "machine": describe_machine(),
         "load": [load, load_average()],

@@ -24,6 +24,7 @@ from napari_cropeq.core.network import Network, build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.formats.image import Source, acquisition_of
+from shared_window import SharedWindow, viewers_left
 
 TESTS = Path(__file__).parent
 DATA = TESTS.parents[1] / "shared" / "data"
@@ -179,15 +180,24 @@ def preferences_file(monkeypatch, tmp_path_factory):
     napari.settings._clear_plugin_settings_cache()
 
 
+@pytest.fixture(scope="module")
+def shared_window(qapp):
+    """Return the window of a module's tests; what earlier ones have left behind is not looked through by each gc."""
+    gc.collect()
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        window = SharedWindow(patch)
+        yield window
+        window.close()
+        del window
+    assert viewers_left() == 0
+
+
 @pytest.fixture
-def viewer(no_thread_is_left, make_napari_viewer, preferences_file, monkeypatch, tmp_path_factory):
-    """Return a napari in a real window, with preferences and cache of its own; closed before threads are looked for."""
+def viewer(request, no_thread_is_left, shared_window, qtbot, preferences_file, monkeypatch, tmp_path_factory):
+    """Return a napari in a real window, with preferences and cache of its own; cleared before threads are counted."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     # Beside other tests that fill the machine, work of idle priority would hardly be done.
     monkeypatch.setattr("napari_cropeq.gui.jobs.lower_priority", lambda: None)
-    # What earlier windows have left behind for good is not looked through again by each collection of garbage.
-    gc.collect()
-    gc.freeze()
-    viewer = make_napari_viewer(show=True)
-    viewer.window.resize(1200, 800)
-    return viewer
+    yield shared_window.viewer(qtbot)
+    shared_window.clean(request.node.rep_call.failed)

@@ -6,6 +6,7 @@ name pattern or a preference that nothing here uses ends in an error, as does a 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -60,6 +61,14 @@ PREFERENCES: dict[str, tuple[Any, str, Any]] = {  # what to choose, and which fi
     "cache_memory": (0.5, "cache_bytes", 500_000_000),
     "cache_folder": (str(FOLDER / "chosen"), "cache_folder", FOLDER / "chosen"),
 }
+
+
+@functools.cache
+def made_once() -> Any:
+    """Return the sample and its truth."""
+    from napari_cropeq.formats.sample import light_sheet_sample
+
+    return light_sheet_sample()
 
 
 class Tour:
@@ -118,6 +127,10 @@ class Tour:
         self.note(writer.command, "written")
 
     def sample_data(self, sample: Any) -> None:
+        from napari_cropeq.gui.layers import sample_data
+
+        # Source and truth are two halves of one volume, which takes seconds to make: once is enough.
+        sample_data.light_sheet_sample = made_once
         self.viewer.layers.clear()
         layers = self.viewer.open_sample(PLUGIN, sample.key)
         assert layers and all(layer.ndim == 3 for layer in layers)

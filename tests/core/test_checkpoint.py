@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 import tifffile
 import torch
 
-from conftest import TESTS, acquired, blobs, textured_volume
+from conftest import acquired, blobs, textured_volume
 from napari_cropeq.cli.main import main
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
@@ -23,6 +22,7 @@ from napari_cropeq.core.training import checkpoint as checkpoints
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import Recipe
 from napari_cropeq.core.training.training import Training
+from processes import Forked, cropeq
 
 Z4 = Acquisition((4.0, 1.0, 1.0))
 SOURCE = acquired(blobs((48, 96, 96)), 4)
@@ -150,7 +150,12 @@ def test_a_recipe_survives_its_file():
     assert Recipe.read(json.loads(json.dumps(vars(recipe)))) == recipe
 
 
-KILLS = [pytest.param(n, id=f"kill-{n}") for n in range(4)]
+def keep_every_step() -> None:
+    checkpoints.SECONDS = 0.0
+
+
+KILLS = [pytest.param(n, id=f"kill-{n}", marks=[pytest.mark.soak] * (n > 1)) for n in range(4)]
+BUDGET = 1600  # patches; the second in which it is killed is not enough for them
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
@@ -158,13 +163,9 @@ KILLS = [pytest.param(n, id=f"kill-{n}") for n in range(4)]
 def test_a_killed_training_is_completed(tmp_path, number):
     """Kill it at a random moment, among them while it saves; what is there is whole, and --resume completes it."""
     stack, output = stack_file(tmp_path), tmp_path / "m.safetensors"
-    words = ["train", str(stack), "-o", str(output), "--patches", "4000", "--filters", "4", "--device", "cpu"]
+    words = ["train", str(stack), "-o", str(output), "--patches", str(BUDGET), "--filters", "4", "--device", "cpu"]
     words += ["--set", "blocks=1", "--set", "validation=4", "--resume"]
-    program = (
-        "import sys\nfrom napari_cropeq.core.training import checkpoint\ncheckpoint.SECONDS = 0.0\n"
-        "from napari_cropeq.cli.main import main\nsys.exit(main(sys.argv[1:]))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE)
+    process = cropeq(*words, prepare=keep_every_step)
     checkpoint = tmp_path / "m.checkpoint.safetensors"
     deadline = time.monotonic() + 60
     while not checkpoint.exists() and time.monotonic() < deadline:
@@ -175,11 +176,11 @@ def test_a_killed_training_is_completed(tmp_path, number):
     assert process.returncode == -signal.SIGKILL
     kept = Model.load(checkpoint)
     (tmp_path / "m.checkpoint.safetensors.partial").touch()  # as if killed while it saved
-    assert not output.exists() and 0 < kept.state.patches < 4000
-    words[words.index("4000")] = str(kept.training["recipe"]["patches"])
+    assert not output.exists() and 0 < kept.state.patches < BUDGET
+    words[words.index(str(BUDGET))] = str(kept.training["recipe"]["patches"])
     assert main(words) == 0
     model = Model.load(output)
-    assert 4000 <= model.state.patches < 4004 and model.training["losses"][0][0] <= kept.state.patches + 2000
+    assert BUDGET <= model.state.patches < BUDGET + 4 and model.training["losses"][0][0] <= kept.state.patches + 2000
     assert not checkpoint.exists() and not [p.name for p in tmp_path.iterdir() if "partial" in p.name]
 
 
@@ -199,27 +200,22 @@ def test_an_unfinished_training_is_not_forgotten(tmp_path, capsys):
     assert output.exists() and not (tmp_path / "m.checkpoint.safetensors").exists()
 
 
-MEMORY = """
-import resource, sys
-sys.path[:0] = {tests!r}
-import numpy as np, torch
-torch.set_num_threads(1)
-from test_checkpoint import SOURCE, Z4
-from napari_cropeq.core.training.config import Recipe
-from napari_cropeq.core.training.training import Training
+def train_with_little(filters: int, spare: int) -> None:
+    """Train with so many more MiB of memory than there are already, and tell what came of it."""
+    import resource
 
-training = Training(SOURCE, Z4, Recipe(minutes=None, patches=512, batch=256, filters={filters}, validation=1), "cpu")
-run = training.run()
-with open("/proc/self/statm") as file:
-    used = int(file.read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + {spare} * 2**20,) * 2)
-try:
-    steps = list(run)
-except MemoryError as error:
-    print("memory", error)
-else:
-    print(steps[-1].patches, training._parts.size, steps[-1].note)
-"""
+    torch.set_num_threads(1)
+    recipe = Recipe(minutes=None, patches=512, batch=256, filters=filters, validation=1)
+    training = Training(SOURCE, Z4, recipe, "cpu")
+    run = training.run()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + spare * 2**20,) * 2)
+    try:
+        steps = list(run)
+    except MemoryError as error:
+        print("memory", error)
+    else:
+        print(steps[-1].patches, training._parts.size, steps[-1].note)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on a process's memory is Linux's")
@@ -233,15 +229,13 @@ else:
 )
 def test_out_of_memory_halves_the_batch(filters, spare, expected):
     """A process that really cannot allocate more."""
-    program = MEMORY.format(tests=[str(TESTS), str(TESTS / "core")], filters=filters, spare=spare)
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
-    told = ran.stdout
+    told, err = Forked(train_with_little, filters, spare).communicate(timeout=300)
     if "part" in expected:
-        assert told.startswith("512 "), told + ran.stderr
+        assert told.startswith("512 "), told + err
         part = int(told.split()[1])
         assert part < 256
         expected = expected.replace("part", str(part))
-    assert told.startswith(expected), ran.stderr
+    assert told.startswith(expected), err
 
 
 def test_parts_of_a_batch_make_the_same_step():

@@ -17,6 +17,16 @@ from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_cropeq.gui.compare.canvas import Canvas
 from napari_cropeq.gui.compare.compare import FLIP_KEY, Compare
+from shared_window import viewers_left
+
+
+@pytest.fixture
+def viewer(viewer, shared_window):
+    """Return a window of each test's own: what is not closed in it shall show."""
+    yield viewer
+    shared_window.close()
+    assert viewers_left() == 0
+
 
 SOURCE, SR, OTHER = 60, 180, 250  # grey levels
 MIDDLE = (30, 40, 50)

@@ -28,6 +28,12 @@ TURN = [[1, 0, 0], [0, np.cos(0.3), -np.sin(0.3)], [0, np.sin(0.3), np.cos(0.3)]
 AFFINE = np.array([[1, 0, 0, 5], [0, 1, 0.1, -3], [0, 0, 1, 2], [0, 0, 0, 1]], float)
 
 
+@pytest.fixture(autouse=True)
+def told_at_once(monkeypatch):
+    """The state is written more often than a user could read it."""
+    monkeypatch.setattr("napari_cropeq.gui.widgets.result_panel.STATE_MS", 100)
+
+
 def begin(viewer, qtbot, model=None, **options):
     """Open the Preview, press its button, and wait until the view is done."""
     panel = dock(viewer, "Preview")
@@ -289,7 +295,7 @@ def test_the_volume_takes_over_what_was_previewed_and_the_other_way_round(viewer
     monkeypatch.setattr(SuperResolution, "compute", counted)
     viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
     panel = begin(viewer, qtbot)
-    for z in range(30):  # all of it, plane by plane
+    for z in range(0, 30, 6):  # all of it: each plane completes tiles
         viewer.dims.set_point(0, z - 0.75)
         settle(viewer, qtbot, panel)
     volume = dock(viewer, "Volume")

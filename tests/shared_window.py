@@ -1,0 +1,96 @@
+"""One napari window for the tests of a module: opening one takes longer than most of them.
+
+It is made like ``make_napari_viewer`` of napari makes one, and checked for leaks like it, once the module has ended.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+from napari import Viewer
+from napari._app_model._app import NapariApplication, _napari_names
+from napari._qt._qapp_model.qactions import init_qactions
+from napari._qt.qt_viewer import QtViewer
+from napari.components import ViewerModel
+from napari.plugins import _initialize_plugins
+from napari.settings import get_settings
+from qtpy.QtCore import QCoreApplication, QEvent
+from qtpy.QtWidgets import QApplication, QWidget
+
+from napari_cropeq.gui import session
+
+SIZE = (1200, 800)
+
+
+class SharedWindow:
+    """A napari window that is brought back to its beginning after each test; closed by one, it is opened again."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+        self._viewer: Viewer | None = None
+        patch.setattr("napari._qt.qt_main_window.SHOW_QT_WARNING", False)
+        patch.setattr("napari._qt.threads.status_checker.StatusChecker.start", lambda _: None)
+        patch.setattr("napari._qt.qt_viewer.QtViewer._get_console", lambda _: QWidget())
+
+    def viewer(self, qtbot: Any) -> Viewer:
+        """Return the viewer, with nothing in it."""
+        get_settings().reset()
+        if self._viewer is None:
+            app = NapariApplication("tests")
+            app.injection_store.namespace = _napari_names
+            self._patch.setattr(NapariApplication, "get_app_model", lambda: app)
+            self._viewer = Viewer(show=True, show_welcome_screen=False)
+            qtbot.wait_exposed(self._viewer.window._qt_window, timeout=5000)
+            self._callbacks = callbacks_of(self._viewer)
+        self._viewer.window.resize(*SIZE)
+        QApplication.processEvents()
+        return self._viewer
+
+    def clean(self, failed: bool) -> None:
+        """Bring the window back to its beginning, or close it after a test that has failed."""
+        if self._viewer is None:
+            return
+        if failed or not hasattr(self._viewer.window, "_qt_window"):  # closed by the test
+            self.close()
+            return
+        viewer, fresh = self._viewer, ViewerModel()
+        viewer.layers.clear()
+        viewer.window.remove_dock_widget("all")
+        session._end(id(viewer))
+        viewer.canvas.grid.enabled = False
+        viewer.dims.ndim, viewer.dims.ndisplay, viewer.dims.axis_labels = 2, 2, fresh.dims.axis_labels
+        viewer.dims.reset()
+        viewer.scene.camera.update(fresh.scene.camera.model_dump())
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        QApplication.processEvents()
+        assert callbacks_of(viewer) == self._callbacks, "no callback is left behind"
+
+    def close(self) -> None:
+        """Close the window."""
+        viewer, self._viewer = self._viewer, None
+        if viewer is None:
+            return
+        if hasattr(viewer.window, "_qt_window"):
+            viewer.window._qt_window._save_current_window_settings = lambda: None
+            viewer.close()
+        NapariApplication.destroy("tests")
+        _initialize_plugins.cache_clear()
+        init_qactions.cache_clear()
+        get_settings().reset()
+
+
+def viewers_left() -> int:
+    """Return how many viewers are left behind, and forget them."""
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    gc.collect()
+    left = len(QtViewer._instances)
+    QtViewer._instances.clear()
+    return left
+
+
+def callbacks_of(viewer: Viewer) -> dict[str, list[Any]]:
+    """Return what is called when the mouse or a key is used."""
+    kinds = ("move", "drag", "wheel", "double_click")
+    return {kind: list(getattr(viewer, f"mouse_{kind}_callbacks")) for kind in kinds} | {"keys": list(viewer.keymap)}

@@ -527,7 +527,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 def write_source(path: Path, seed: int = 0) -> Path:
     """Write an OME-Zarr of two channels."""
-    from napari_cropeq.formats.image_info import ImageInfo
+    from napari_cropeq.formats.metadata import ImageInfo
     from napari_cropeq.formats.ome_zarr_write import Level, write_metadata
 
     rng = np.random.default_rng(seed)

@@ -18,7 +18,7 @@ from conftest import textured_volume
 from napari_cropeq.formats import image as sources
 from napari_cropeq.formats import tiff
 from napari_cropeq.formats.image import open_source
-from napari_cropeq.formats.image_info import ImageInfo
+from napari_cropeq.formats.metadata import ImageInfo
 from napari_cropeq.formats.write import write_image
 from napari_cropeq.gui.layers import reader
 from napari_cropeq.gui.layers.source import source_of

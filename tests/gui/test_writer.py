@@ -20,7 +20,7 @@ from napari_cropeq.formats import pyramid
 from napari_cropeq.formats import write as image_file
 from napari_cropeq.formats import write as saving
 from napari_cropeq.formats.image import open_source
-from napari_cropeq.formats.image_info import ImageInfo
+from napari_cropeq.formats.metadata import ImageInfo
 from napari_cropeq.gui.layers.source import source_of
 from window import TIMEOUT, cells, dock, model_for
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_cropeq.evidence.evaluate.truth import Degraded, Truth
-    from napari_cropeq.formats.image_info import ImageInfo
+    from napari_cropeq.formats.metadata import ImageInfo
 
 __all__ = ["add_degrade"]
 
@@ -66,7 +66,7 @@ def _degrade(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _image(truth: Truth, degraded: Degraded) -> ImageInfo:
     """Return where the samples lie: over the truth, whose voxels are taken for cubes."""
-    from napari_cropeq.formats.image_info import ImageInfo
+    from napari_cropeq.formats.metadata import ImageInfo
 
     acquisition = degraded.acquisition
     known = truth.voxel_size is not None and truth.treatment is None

@@ -20,7 +20,7 @@ from napari_cropeq.core.normalisation import Normalisation, sample
 from napari_cropeq.core.predict import Predictor, convert, never
 from napari_cropeq.formats.chunk_cache import Bricks
 from napari_cropeq.formats.image import Source, acquisition_of, check_volume
-from napari_cropeq.formats.image_info import ImageInfo
+from napari_cropeq.formats.metadata import ImageInfo
 
 __all__ = [
     "DTYPES",

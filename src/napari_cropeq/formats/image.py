@@ -14,8 +14,7 @@ import numpy as np
 from napari_cropeq.core.geometry import Acquisition, guess_axial
 from napari_cropeq.formats.axis_order import OrderedAxes, axis_order
 from napari_cropeq.formats.chunk_cache import CAP, Bricks
-from napari_cropeq.formats.image_info import ImageInfo
-from napari_cropeq.formats.metadata import PIXEL, Metadata
+from napari_cropeq.formats.metadata import PIXEL, ImageInfo, Metadata
 from napari_cropeq.formats.nifti import read_nifti
 from napari_cropeq.formats.ome_zarr import read_ome_zarr
 from napari_cropeq.formats.tiff import read_tiff

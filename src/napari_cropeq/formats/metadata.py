@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 from xml.etree import ElementTree
@@ -270,3 +270,41 @@ def imagej_metadata(
     tables = tables if isinstance(tables, list) else [tables]
     colors = tuple("#" + "".join(f"{int(v):02x}" for v in table[:3, -1]) for table in tables if table is not None)
     return Metadata(voxel_size=voxel_size, unit=unit, channel_colors=colors if len(colors) == channels else ())
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """Axes, place and channels of an image that is to be written."""
+
+    axes: str  # 'zyx', 'czyx', 'tzyx' or 'tczyx', in the order of the array
+    voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)  # (z, y, x) in `unit`
+    unit: str = PIXEL  # 'micrometer', 'nanometer', ...; 'pixel' where unknown
+    translate: tuple[float, float, float] = (0.0, 0.0, 0.0)  # (z, y, x) of the first voxel's centre, in `unit`
+    name: str = ""
+    channel_names: tuple[str, ...] = ()
+    channel_colors: tuple[str | None, ...] = ()  # '#rrggbb'
+    time_step: float = 1.0  # in `time_unit`
+    time_unit: str = PIXEL  # 'second', 'minute', ...; 'pixel' where unknown
+    windows: tuple[tuple[float, float], ...] = ()  # what each channel is first shown from and to; measured otherwise
+    labels: bool = False  # whether values are names of objects, which have no means
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # how it came about, in values that JSON can hold
+
+    def channels(self, shape: tuple[int, ...]) -> list[tuple[str, str | None]]:
+        """Return name and colour of each channel of an array, those that are not said filled in.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the array, in the order of ``axes``.
+
+        Returns
+        -------
+        list
+            (name, '#rrggbb' or None); empty for one channel of which nothing is said.
+        """
+        count = int(shape[self.axes.index("c")]) if "c" in self.axes else 1
+        if "c" not in self.axes and not (self.channel_names or any(self.channel_colors)):
+            return []
+        names, colors = self.channel_names[:count], self.channel_colors[:count]
+        names = (*names, *(f"channel {n}" for n in range(len(names), count)))
+        return list(zip(names, (*colors, *(None,) * (count - len(colors))), strict=True))

@@ -12,7 +12,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cropeq.formats.metadata import Metadata, Stored, full_unit
-from napari_cropeq.formats.raw import RawPages, truncated
+from napari_cropeq.formats.paths import truncated
+
+
+class Unpacked:
+    """A volume that is not compressed: nibabel reads a box, and no more than it needs.
+
+    Parameters
+    ----------
+    path
+        The file.
+    shape
+        Axis lengths, the fastest one last.
+    dtype
+        The type of the file's values, with the file's byte order.
+    offset
+        Where the values start, in bytes.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int) -> None:
+        self._stored = (path, shape, dtype, offset)
+        self.shape, self.dtype, self.ndim = shape, dtype.newbyteorder("="), len(shape)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        """Read a box.
+
+        Raises
+        ------
+        OSError
+            If the file is gone, or shorter than it was.
+        """
+        from nibabel.arrayproxy import ArrayProxy
+
+        path, shape, dtype, offset = self._stored
+        # Opened for every box, so that none stays open and several threads may read at once.
+        proxy = ArrayProxy(str(path), (shape[::-1], dtype, offset), mmap=False)
+        return np.asarray(proxy[index[::-1]]).T.astype(self.dtype, copy=False)
 
 
 class PackedVolume:
@@ -132,7 +167,7 @@ def read_nifti(path: Path) -> Stored:
             f"{path.name} cannot be read as a NIfTI file ({error}): it is damaged or of another format, "
             "so copy or export it again."
         ) from error
-    array = _values(path, proxy, shape, dtype)
+    array: Any = _values(path, proxy, shape, dtype)
     axes = "ctzyx"[-len(shape) :] if len(shape) <= 5 else "q" * (len(shape) - 5) + "ctzyx"
     chunks = shape if isinstance(array, PackedVolume) else (1,) * (len(shape) - 2) + shape[-2:]
     if (proxy.slope, proxy.inter) != (1, 0):
@@ -140,17 +175,14 @@ def read_nifti(path: Path) -> Stored:
     return Stored(array, axes, chunks, _metadata(zooms, units, image.affine))
 
 
-def _values(path: Path, proxy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> RawPages | PackedVolume | Any:
+def _values(path: Path, proxy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Unpacked | PackedVolume:
     """Take the stored values: by parts where the file is not compressed."""
     if path.suffix.lower() == ".gz":
         return PackedVolume(path, shape, dtype)
     needed = int(proxy.offset) + math.prod(shape) * dtype.itemsize
     if needed > path.stat().st_size:
         raise ValueError(truncated(path.name, needed, path.stat().st_size))
-    plane = shape[-2:]
-    count = math.prod(shape[:-2])
-    offsets = int(proxy.offset) + np.arange(count, dtype=np.int64) * (math.prod(plane) * dtype.itemsize)
-    return RawPages(path, offsets.reshape(shape[:-2]), plane, dtype)
+    return Unpacked(path, shape, dtype, int(proxy.offset))
 
 
 def _metadata(zooms: list[float], units: str, affine: Any) -> Metadata:

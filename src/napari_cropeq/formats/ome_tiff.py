@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from napari_cropeq.formats.image_info import ImageInfo
-from napari_cropeq.formats.metadata import TIME_UNITS
+from napari_cropeq.formats.metadata import TIME_UNITS, ImageInfo
 
 __all__ = ["write_ome_tiff"]
 

@@ -12,8 +12,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from napari_cropeq.core.geometry import IntTriple, Lead, int_triple
-from napari_cropeq.formats.image_info import ImageInfo
-from napari_cropeq.formats.metadata import PIXEL
+from napari_cropeq.formats.metadata import PIXEL, ImageInfo
 
 __all__ = ["Level", "create_array", "fitted", "write_metadata"]
 

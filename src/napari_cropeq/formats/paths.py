@@ -28,6 +28,7 @@ __all__ = [
     "remove",
     "remove_ours",
     "replace_folder",
+    "truncated",
 ]
 
 FOLDER = ".cropeq"
@@ -233,3 +234,8 @@ def remove(path: Path) -> None:
 def escaped(name: str) -> str:
     """Return a file name in which nothing is a pattern."""
     return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def truncated(name: str, needed: int, size: int) -> str:
+    """Say that a file ends before its data do (sizes in bytes)."""
+    return f"{name} is cut short: its image needs {needed} bytes, the file has {size}, so copy or export it again."

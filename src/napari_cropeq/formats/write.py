@@ -13,7 +13,7 @@ import zarr
 from napari_cropeq.core.geometry import Box, int_triple
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.formats.chunk_cache import Bricks
-from napari_cropeq.formats.image_info import ImageInfo
+from napari_cropeq.formats.metadata import ImageInfo
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
 from napari_cropeq.formats.ome_zarr_write import create_array, fitted, write_metadata
 from napari_cropeq.formats.paths import (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_cropeq.core.geometry import IntTriple, Lead, int_triple
-from napari_cropeq.formats.image_info import ImageInfo
+from napari_cropeq.formats.metadata import ImageInfo
 
 __all__ = ["StoreSpec"]
 

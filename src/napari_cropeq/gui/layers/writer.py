@@ -12,7 +12,7 @@ import numpy as np
 from napari.utils.colormaps import ensure_colormap
 
 from napari_cropeq.formats.image import check_volume
-from napari_cropeq.formats.image_info import ImageInfo
+from napari_cropeq.formats.metadata import ImageInfo
 from napari_cropeq.formats.write import write_image
 from napari_cropeq.gui.layers.place import AxesOf, axes_of, place_of
 from napari_cropeq.gui.layers.source import lazy_array

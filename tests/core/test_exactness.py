@@ -69,7 +69,7 @@ def test_rows_per_call_do_not_matter(kind, monkeypatch, factor, rows):
     predictor = make_predictor(textured_volume((10, 7, 70)), factor, kind=kind)
     box = Box.whole(predictor.sr_shape)
     whole = predictor(box)
-    monkeypatch.setattr(predictor, "_rows", lambda *_: rows)
+    monkeypatch.setattr(network_grid.NetworkGrid, "_rows", lambda *_: rows)
     assert np.array_equal(predictor(box), whole)
 
 

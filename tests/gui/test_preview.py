@@ -545,7 +545,7 @@ def test_a_box_is_read_only_where_tiles_need_it(viewer, qtbot):
     worker = panel.result.worker
     worker.look(None)
     result = worker.result
-    for held in (result._predictors, result._bricks):
+    for held in (result.predictor, result._bricks):
         held.cache_clear()
     read.clear()
     box = Box((0, 0, 0), (16, 32, 64))

@@ -61,8 +61,8 @@ def test_batch(viewer, qtbot, tmp_path):
     model, stack = a_model(), a_stack(tmp_path / "a.ome.tif")
     panel = dock(viewer, "Batch")
     panel.session.use_model(model, "a model")
-    panel.images.value, panel.files.value = "files", [stack]
-    panel.destination.value = tmp_path / "out"
+    panel.fields.images.value, panel.fields.files.value = "files", [stack]
+    panel.fields.destination.value = tmp_path / "out"
     panel.buttons["start"].native.click()
     qtbot.waitUntil(lambda: panel.message.text().startswith("1 done") or panel.complaining, timeout=TIMEOUT)
     assert not panel.complaining, panel.message.text()

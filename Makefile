@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test lint bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak clean
+.PHONY: setup demo test lint house bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak clean
 
 setup:
 	@scripts/setup
@@ -20,6 +20,10 @@ lint: setup
 # make test ARGS="-k spline -x" passes arguments on to pytest, ARGS="-n 0" runs it in one process.
 test: lint
 	OMP_NUM_THREADS=1 scripts/with-display $(venv) -m pytest -n 2 --dist loadfile $(ARGS)
+
+# Draws the packages into CONTRIBUTING.md, with the way of an export and of a viewport through them.
+house: setup
+	scripts/with-display $(venv) scripts/house.py
 
 # make bench-training FULL=1 adds the other factors and training times; OUT=folder keeps cells and models elsewhere.
 # Stopped, the same command goes on. The report is benchmarks/results/training.md, and training.json beside it.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ FOLLOWED = {
     "export": ("Source", "Image", "SuperResolution"),
     "viewport": ("View", "TileRequest", "Box"),
 }
+WAIT_SECONDS = 60
 LIMIT = {"export": 10, "viewport": 8}
 
 
@@ -38,11 +40,11 @@ class Trip:
         self._known: dict[CodeType, str | None] = {}
         self._carriers: dict[int, object] = {}  # kept, so that no other object gets their number
         self.stops: dict[str, str] = {}  # file: the function that was called first
-        self.over = False
+        self.on = False
 
     def __call__(self, frame: FrameType, event: str, returned: Any) -> None:
         """Note a call or a return; to be set as a profile function."""
-        if event not in ("call", "return") or self.over:
+        if event not in ("call", "return") or not self.on:
             return
         code = frame.f_code
         file = self._file(code)
@@ -76,7 +78,7 @@ def is_ours(value: object) -> bool:
 
 @contextmanager
 def traced(trip: Trip) -> Iterator[None]:
-    """Trace this thread and those that are started meanwhile."""
+    """Trace this thread, and those that are started meanwhile, once the trip is switched on."""
     threading.setprofile(trip)
     sys.setprofile(trip)
     try:
@@ -84,14 +86,14 @@ def traced(trip: Trip) -> Iterator[None]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
-        trip.over = True
+        trip.on = False
 
 
 def a_stack(folder: Path) -> Path:
     """Write a small stack, and return its path."""
     import tifffile
 
-    voxels = np.random.default_rng(0).integers(0, 4000, (12, 96, 128)).astype(np.uint16)
+    voxels = np.random.default_rng(0).integers(0, 4000, (24, 96, 128)).astype(np.uint16)
     size = {"PhysicalSizeZ": 2.5, "PhysicalSizeY": 1.0, "PhysicalSizeX": 1.0}
     path = folder / "stack.ome.tif"
     tifffile.imwrite(path, voxels, metadata={"axes": "ZYX", **size}, photometric="minisblack")
@@ -117,12 +119,13 @@ def export(folder: Path, trip: Trip) -> None:
     a_model().save(folder / "model.safetensors")
     words = ["export", a_stack(folder), "-m", folder / "model.safetensors", "-o", folder / "out.ome.zarr"]
     with traced(trip):
+        trip.on = True
         code = main([*map(str, words), "--device", "cpu"])
     assert code == 0 and (folder / "out.ome.zarr").is_dir()
 
 
 def viewport(folder: Path, trip: Trip) -> None:
-    """Press Preview in a real window, and wait for the first tile."""
+    """Preview in a real window, step to another slice, and wait for its first tile."""
     import napari
     from qtpy.QtWidgets import QApplication
 
@@ -130,10 +133,21 @@ def viewport(folder: Path, trip: Trip) -> None:
     viewer.open(a_stack(folder), plugin="napari-cropeq")
     _, preview = viewer.window.add_plugin_dock_widget("napari-cropeq", "Preview")
     preview.session.use_model(a_model(), "a model")
+
+    def wait_until(true: Callable[[], bool]) -> None:
+        end = time.monotonic() + WAIT_SECONDS
+        while not true():
+            QApplication.processEvents()
+            if time.monotonic() > end:
+                raise TimeoutError("the preview does not come to its end")
+
     with traced(trip):
         preview.buttons["preview"].native.click()
-        while not (preview.result is not None and preview.result.state.in_view[0]):
-            QApplication.processEvents()
+        wait_until(lambda: preview.result is not None and preview.result.state.computed > 0)
+        wait_until(lambda: not preview.result.busy)
+        computed, trip.on = preview.result.state.computed, True
+        viewer.dims.set_point(0, 0.0)
+        wait_until(lambda: preview.result.state.computed > computed)
     viewer.close()
 
 

@@ -370,14 +370,14 @@ def test_of_a_tile_that_was_damaged_the_view_shows_what_there_was_before(on_disk
     for index in disk.grid.indices(Box.whole(disk.grid.shape)):
         disk.put(((), index), np.full(disk.grid.box(index).shape, 9000, np.uint16))
     disk.flush()
-    assert disk.complete and view.levels[0][3, 4, 5].compute() == 9000
+    assert disk.levels[0].complete and view.levels[0][3, 4, 5].compute() == 9000
     path = disk.levels[0].path(((), (0, 0, 0)))
     path.write_bytes(damage(path.read_bytes()))
     for shards in disk.levels:
         shards._chunks.clear()
     after = np.asarray(view.levels[0])
     assert disk.read(((), (0, 0, 0)), disk.grid.box((0, 0, 0))) is None
-    assert not disk.complete, "so that nobody saves this view as the result"
+    assert not disk.levels[0].complete, "so that nobody saves this view as the result"
     assert np.array_equal(after[:16, :16, :16], before[:16, :16, :16])
     assert (after[:16, :16, 16:32] == 9000).all(), "its neighbour is not touched by that"
 

@@ -138,11 +138,6 @@ class DiskStore:
     def __iter__(self) -> Iterator[Tile]:
         return iter(self.levels[0].done | set(self._queue))
 
-    @property
-    def complete(self) -> bool:
-        """Whether every tile is there."""
-        return self.levels[0].complete
-
     def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
         """Read ``part`` (absolute SR voxels) of a finished tile, else None."""
         waiting = self._queue.get(tile)
@@ -193,12 +188,12 @@ class DiskStore:
         self.flush()
         lock, journal = self.folder.lock, self.folder.journal
         if journal.part[1] == 1:
-            return self.complete
+            return self.levels[0].complete
         with lock.beginning():
             claimed = {record.shard[1:] for record in journal.records() if record.shard[0] == 0}
             if len(claimed) == self.grid.count * len(self.leads) and lock.alone():
                 self.refresh()
-                return self.complete
+                return self.levels[0].complete
             self.release()
         return False
 
@@ -237,7 +232,7 @@ class DiskStore:
             self.flush()
             self.folder.token.revoke()  # everything is written, and the name will change
             total = self.grid.count * len(self.leads)
-            if not self.complete:
+            if not self.levels[0].complete:
                 raise ValueError(
                     f"Got {len(self)} finished tiles, expected {total}: run the volume to its end before saving it."
                 )

@@ -24,7 +24,6 @@ from napari_cropeq.core.network import Network, build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.formats.image import Source, acquisition_of
-from shared_window import SharedWindow, viewers_left
 
 TESTS = Path(__file__).parent
 DATA = TESTS.parents[1] / "shared" / "data"
@@ -183,6 +182,8 @@ def preferences_file(monkeypatch, tmp_path_factory):
 @pytest.fixture(scope="module")
 def shared_window(qapp):
     """Return the window of a module's tests; what earlier ones have left behind is not looked through by each gc."""
+    from shared_window import SharedWindow, viewers_left  # Qt and all of napari: not for tests without a window
+
     gc.collect()
     gc.freeze()
     with pytest.MonkeyPatch.context() as patch:

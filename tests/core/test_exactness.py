@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,15 @@ def thin(axial: int, slices: int = 8, lateral: tuple[int, int] = (24, 36)) -> tu
     return shape[0], shape[1], shape[2]
 
 
+@functools.cache
+def with_whole(shape: tuple[int, int, int], factor: float, **options) -> tuple[Predictor, np.ndarray]:
+    """Return a predictor and all that it predicts, computed once for all the tiles that are compared with it."""
+    predictor = make_predictor(textured_volume(shape), factor, **options)
+    whole = predictor(Box.whole(predictor.sr_shape))
+    whole.flags.writeable = False
+    return predictor, whole
+
+
 def assemble(predictor: Predictor, boxes) -> np.ndarray:
     out = np.full(predictor.sr_shape, np.nan, np.float32)
     for box in boxes:
@@ -41,10 +52,9 @@ def assemble(predictor: Predictor, boxes) -> np.ndarray:
 @pytest.mark.parametrize(("axial", "planes"), AXIAL_PLANES)
 @pytest.mark.parametrize("factor", FACTORS)
 def test_tiles_concatenated_are_the_whole(kind, factor, axial, planes, tile):
-    predictor = make_predictor(textured_volume(thin(axial)), factor, axial, planes, kind=kind)
+    predictor, whole = with_whole(thin(axial), factor, axial=axial, planes=planes, kind=kind)
     box = Box.whole(predictor.sr_shape)
     assert predictor.exactness.bit_exact
-    whole = predictor(box)
     assert np.array_equal(assemble(predictor, TileGrid(predictor.sr_shape, tile).touching(box)), whole)
     assert not np.array_equal(whole, predictor.interpolated(box)), "the network must have done something"
 
@@ -54,8 +64,7 @@ def test_tiles_concatenated_are_the_whole(kind, factor, axial, planes, tile):
 @pytest.mark.parametrize("offset", [(0, 0, 0), (1, 2, 3), (13, 5, 17), (20, 30, 40)], ids=str)
 @pytest.mark.parametrize("size", [(1, 1, 1), (5, 1, 40), (16, 6, 16)], ids=str)
 def test_any_box_is_the_crop_of_the_whole(kind, filters, offset, size):
-    predictor = make_predictor(textured_volume((12, 40, 60)), 2.433, filters=filters, kind=kind)
-    whole = predictor(Box.whole(predictor.sr_shape))
+    predictor, whole = with_whole((12, 40, 60), 2.433, filters=filters, kind=kind)
     stop = [min(o + s, n) for o, s, n in zip(offset, size, predictor.sr_shape, strict=True)]
     box = Box(offset, (stop[0], stop[1], stop[2]))
     if all(a < b for a, b in zip(box.start, box.stop, strict=True)):

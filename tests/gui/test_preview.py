@@ -28,12 +28,6 @@ TURN = [[1, 0, 0], [0, np.cos(0.3), -np.sin(0.3)], [0, np.sin(0.3), np.cos(0.3)]
 AFFINE = np.array([[1, 0, 0, 5], [0, 1, 0.1, -3], [0, 0, 1, 2], [0, 0, 0, 1]], float)
 
 
-@pytest.fixture(autouse=True)
-def told_at_once(monkeypatch):
-    """The state is written more often than a user could read it."""
-    monkeypatch.setattr("napari_cropeq.gui.widgets.result_panel.STATE_MS", 100)
-
-
 def begin(viewer, qtbot, model=None, **options):
     """Open the Preview, press its button, and wait until the view is done."""
     panel = dock(viewer, "Preview")

@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test lint house bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak clean
+.PHONY: setup demo test test-fast lint house bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak clean
 
 setup:
 	@scripts/setup
@@ -16,10 +16,18 @@ lint: setup
 	$(venv) -m ruff format --check
 	$(venv) -m mypy
 
-# Two processes share the test files, with a thread each: threads of two that meet on one core wait for each other.
+# Two processes share the tests, with a thread each: threads of two that meet on one core wait for each other.
 # make test ARGS="-k spline -x" passes arguments on to pytest, ARGS="-n 0" runs it in one process.
 test: lint
-	OMP_NUM_THREADS=1 scripts/with-display $(venv) -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 scripts/with-display $(venv) -m pytest -n 2 --dist worksteal $(ARGS)
+
+# For work in progress, in a minute: what computes, stores and shows a result, and one window from Train to Save.
+fast := core formats store compute view run/test_export.py
+fast += gui/test_widgets.py::test_train_preview_volume_save
+test-fast: setup
+	$(venv) -m ruff check
+	OMP_NUM_THREADS=1 scripts/with-display $(venv) -m pytest -n 2 --dist worksteal -m "not soak and not slow" \
+	    $(addprefix tests/,$(fast)) $(ARGS)
 
 # Draws the packages into CONTRIBUTING.md, with the way of an export and of a viewport through them.
 house: setup

@@ -160,6 +160,7 @@ BUDGET = 1600  # patches; the second in which it is killed is not enough for the
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 @pytest.mark.parametrize("number", KILLS)
+@pytest.mark.slow
 def test_a_killed_training_is_completed(tmp_path, number):
     """Kill it at a random moment, among them while it saves; what is there is whole, and --resume completes it."""
     stack, output = stack_file(tmp_path), tmp_path / "m.safetensors"
@@ -227,6 +228,7 @@ def train_with_little(filters: int, spare: int) -> None:
         pytest.param(256, 24, "memory a single patch", id="too-little"),
     ],
 )
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch(filters, spare, expected):
     """A process that really cannot allocate more."""
     told, err = Forked(train_with_little, filters, spare).communicate(timeout=300)

@@ -102,6 +102,7 @@ NOISES = [
 
 
 @pytest.mark.parametrize(("kind", "slope", "offset"), NOISES)
+@pytest.mark.slow
 def test_matching_noise_brings_the_result_closer_to_the_clean_truth(kind, slope, offset, rng):
     """Spots and a flat region, degraded, then noisy: each slice carries its own noise, as a microscope's does."""
     truth = 0.2 + 0.8 * spots((64, 128, 128))

@@ -179,6 +179,7 @@ def test_layers_have_the_levels_that_memory_asks_for(tmp_path, bound, count, coa
 
 
 @pytest.mark.parametrize("write", KINDS)
+@pytest.mark.slow
 def test_a_window_shows_a_coarser_level_and_reads_no_whole_plane(viewer, qtbot, tmp_path, write, monkeypatch):
     monkeypatch.setattr(reader, "COARSE_VOXELS", 10_000)
     monkeypatch.setattr(tiff, "_CHUNK", 512)

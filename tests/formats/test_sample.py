@@ -11,6 +11,8 @@ from scipy import ndimage
 from napari_cropeq.formats import sample
 from napari_cropeq.formats.image import Source, check_volume
 
+pytestmark = pytest.mark.slow  # it is made three times
+
 FACTOR = 2.433
 CHANNELS = [pytest.param(0, id="vessels"), pytest.param(1, id="neurons")]
 INSIDE = slice(6, 42)  # source slices whose blur does not reach beyond the truth

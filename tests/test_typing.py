@@ -27,7 +27,7 @@ def opened(viewer, qtbot):
         for section in panel.findChildren(Section):
             section.expand(animate=False)
         panel.window().activateWindow()
-        qtbot.waitUntil(lambda: QApplication.activeWindow() is not None, timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: QApplication.activeWindow() is not None and panel.isVisible(), timeout=TIMEOUT)
         return panel
 
     return open_widget

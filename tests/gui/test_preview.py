@@ -523,7 +523,7 @@ def test_the_cap_in_the_preferences_is_the_caches(viewer, qtbot):
 
 def test_a_box_is_read_only_where_tiles_need_it(viewer, qtbot):
     """A tile of a corner does not read the other one."""
-    read = []
+    read, voxels = [], cells((12, 400, 400))
 
     class Watched:
         shape, dtype, ndim = (12, 400, 400), np.dtype(np.uint16), 3
@@ -531,7 +531,7 @@ def test_a_box_is_read_only_where_tiles_need_it(viewer, qtbot):
         def __getitem__(self, key):
             if threading.current_thread().name == "cropeq":
                 read.append(tuple((k.start, k.stop) for k in key))
-            return cells((12, 400, 400))[key]
+            return voxels[key]
 
     data = da.from_array(Watched(), chunks=(12, 50, 50), name=False, asarray=True)
     viewer.add_image(data, scale=(2.5, 1, 1), contrast_limits=(0, 3000), name="cells")

@@ -99,10 +99,8 @@ def train_to_file(
         If the model or its checkpoint cannot be written.
     """
     check_model_free(path, existing)
-    described = source.describe() | {
-        "channels": None if how.channels is None else list(how.channels),
-        "times": None if how.times is None else list(how.times),
-    }
+    chosen = {"channels": how.channels, "times": how.times}
+    described = source.describe() | {name: value and list(value) for name, value in chosen.items()}
     checkpoint = Checkpoint.beside(path, described)
     resume = existing == "resume" and checkpoint.exists
     if resume:

@@ -127,7 +127,7 @@ def _write(evaluation: Evaluation) -> dict[str, Any]:
 
 def _truths(arguments: argparse.Namespace, show: Show) -> tuple[list[Truth], list[str]]:
     """Return the volumes, read, and what is to be said of how they were named."""
-    from napari_cropeq.evidence.evaluate.test_set import Cohort
+    from napari_cropeq.evidence.evaluate.testset import Cohort
 
     cohort = Cohort(arguments.truth, arguments.channel, arguments.time)
     with show() as update:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.evidence.evaluate.experiment import Cell, check_method
 from napari_cropeq.evidence.evaluate.score import score
-from napari_cropeq.evidence.evaluate.test_set import joined
+from napari_cropeq.evidence.evaluate.testset import joined
 from napari_cropeq.evidence.evaluate.truth import Degraded, degrade
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS, Refinement
 from napari_cropeq.evidence.machine import describe_machine, load_average

@@ -410,7 +410,7 @@ OUTPUTS = [
     pytest.param("export", "no/folder/", "does not exist or is not writable: choose", id="export-no-folder-for-folder"),
     pytest.param("export", "old.ome.zarr", "exists already: choose another name", id="export-exists"),
     pytest.param("export", "old.ome.zarr/", "exists already: choose another name", id="export-exists-slash"),
-    pytest.param("export", "a.ome.tif", "exists already: choose another name", id="export-onto-its-input"),
+    pytest.param("export", "a.ome.tif", "and as an input, expected another name", id="export-onto-its-input"),
     pytest.param("export", "o.h5", "Got output 'o.h5', expected a name ending in .ome.zarr or .ome.tif", id="suffix"),
 ]
 

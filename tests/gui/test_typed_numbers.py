@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QAbstractSpinBox, QApplication
+from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QWidget
 
 from napari_cropeq.gui.parts.section import Section
 from window import TIMEOUT, cells, dock
@@ -28,8 +28,7 @@ def opened(viewer, qtbot):
             panel.fields.which.value = "each"
         for section in panel.findChildren(Section):
             section.expand(animate=False)
-        panel.window().activateWindow()
-        qtbot.waitUntil(lambda: QApplication.activeWindow() is not None and panel.isVisible(), timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: is_active(panel) and panel.isVisible(), timeout=TIMEOUT)
         return panel
 
     return open_widget
@@ -52,11 +51,16 @@ def typed_into(field: QAbstractSpinBox, last: Qt.Key | None = Qt.Key.Key_Tab, te
     return float(text)
 
 
+def is_active(widget: QWidget) -> bool:
+    """Ask for the keyboard, which windows of tests beside these take away, and return whether it is there."""
+    widget.window().activateWindow()
+    return QApplication.activeWindow() is not None
+
+
 def focus(field: QAbstractSpinBox) -> None:
     """Give a field the focus, as a click does."""
     end = time.monotonic() + TIMEOUT / 1000
-    while not field.hasFocus():
-        field.window().activateWindow()
+    while not (is_active(field) and field.hasFocus()):
         field.setFocus()
         QApplication.processEvents()
         assert time.monotonic() < end, "the window does not get the focus"

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "napari_cropeq"
+sys.path.insert(0, str(PACKAGE.parent))  # whichever checkout is installed, this one is traced
 GROUND = ("core/geometry.py", "core/network_grid.py", "core/spline.py", "core/tiles.py", "view/lazy.py")
 FOLLOWED = {
     "export": ("Source", "Image", "SuperResolution"),
@@ -161,6 +162,8 @@ def main(names: list[str]) -> int:
         trip = Trip(FOLLOWED[name])
         with tempfile.TemporaryDirectory() as folder:
             TRIPS[name](Path(folder), trip)
+        if not trip.stops:
+            raise RuntimeError(f"nothing of the {name} was traced")
         print(f"{name}: {len(trip.stops)} files (at most {LIMIT[name]})")
         for file, function in trip.stops.items():
             print(f"  {file:34} {function}")

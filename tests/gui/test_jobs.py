@@ -145,3 +145,21 @@ def test_the_window_goes_before_jobs_and_their_threads(qtbot):
     assert own == os.SCHED_IDLE
     assert every.count(os.SCHED_IDLE) >= torch.get_num_threads(), "those of earlier jobs may still be there"
     assert os.sched_getscheduler(threading.main_thread().native_id) == os.SCHED_OTHER
+
+
+def test_threads_take_their_usual_turns_while_a_job_waits(qtbot):
+    before, seen, go_on = sys.getswitchinterval(), [], threading.Event()
+
+    def steps():
+        for value in (1, None, None, 2, None):
+            seen.append(sys.getswitchinterval())
+            yield value
+        go_on.wait(10)
+        seen.append(sys.getswitchinterval())
+
+    job = Job(steps)
+    with qtbot.waitSignal(job.ended, timeout=5000):
+        job.start()
+        go_on.set()
+    assert [interval < before for interval in seen] == [True, True, False, False, True, False]
+    assert sys.getswitchinterval() == before

@@ -259,3 +259,23 @@ def test_the_source_of_a_group_is_read_once_for_all_its_parts(planes, chunks, mo
     outside = Box((0, 0, 0), (30, 20, 64))
     assert np.array_equal(source((), outside), whole[outside.slices]) and volume.keys
     source.close()
+
+
+def test_tiles_within_one_tick_of_the_clock_have_no_rate(monkeypatch):
+    monkeypatch.setattr("time.monotonic", lambda: 7.0)  # as on systems whose clock is coarse
+    worker = a_worker(a_result(textured_volume((12, 200, 300))))
+    worker.look(view())
+    work(worker)
+    assert worker.state.computed > 1 and worker.state.rate == 0
+
+
+def test_looking_away_begins_no_overview():
+    volume = np.stack([textured_volume(SHAPE, seed) for seed in (0, 1)])
+    worker = a_worker(a_result(volume, "czyx"))
+    worker.look(view(lead=(1,)))
+    steps = work(worker)
+    overview = worker.in_view.lazy.overview
+    assert (1,) in overview and (0,) not in overview
+    worker.look(None)
+    work(worker, steps)
+    assert (0,) not in overview

@@ -268,3 +268,16 @@ def test_an_input_of_the_batch_widget_is_never_removed(viewer, qtbot, folder):
     batch.buttons["start"].native.click()
     qtbot.waitUntil(lambda: "expected another name" in batch.message.text(), timeout=TIMEOUT)
     assert files_of(folder) == before
+
+
+def test_a_part_of_a_job_array_does_not_take_what_is_not_ours_for_the_result(folder, capsys):
+    """Something comes to bear the output's name between two parts: the second says so, and computes nothing less."""
+    words = ["export", "a.ome.tif", "-m", "m.safetensors", "-o", "y.ome.zarr", "--tile", "32", "--device", "cpu"]
+    assert main([*words, "--shard-id", "0", "--num-shards", "2"]) == 0
+    a_folder(folder / "y.ome.zarr")
+    assert main([*words, "--shard-id", "1", "--num-shards", "2"]) == 1
+    assert "has come into being since" in capsys.readouterr().err
+    assert (folder / "y.ome.zarr" / "deep" / "notes.txt").exists()
+    shutil.rmtree(folder / "y.ome.zarr")
+    assert main([*words, "--shard-id", "1", "--num-shards", "2"]) == 0
+    assert open_source(folder / "y.ome.zarr").data.shape

@@ -119,7 +119,7 @@ class Bulk:
 
 
 class Scheduler:
-    """Decides the order of tiles; :meth:`run` computes them in the thread that calls it.
+    """Takes requests in order, tiles in view before the rest; :meth:`run` computes them in the thread that calls it.
 
     Requests may come from any thread at any time. A new request for visible tiles replaces the last one: its tiles
     are dropped, and the one under way is stopped at the next call of the network unless it is still wanted.

@@ -90,10 +90,10 @@ class TileSource:
         return voxels
 
     def close(self) -> None:
-        """Wait for what is being read, and keep nothing in memory."""
+        """Keep nothing in memory, and read nothing more; a read under way ends by itself, and nobody waits for it."""
         self._regions.clear()
         if self._reader is not None:
-            self._reader.shutdown(cancel_futures=True)
+            self._reader.shutdown(wait=False, cancel_futures=True)
             self._reader = None
 
     def _compute(self, lead: Lead, box: Box, stop: Callable[[], bool]) -> npt.NDArray[Any]:

@@ -5,8 +5,9 @@ A plugin is a guest. Three changes reach beyond our own objects, and each ends w
 - :func:`freed_memory_kept`: glibc keeps large freed blocks while a box is computed or a model is trained. Without it up
   to three quarters of the throughput of a training are lost, and about a sixth of a prediction's. Afterwards its
   thresholds are those that glibc's own adjustment reaches in a process that has freed an image of 32 MiB.
-- :func:`short_turns`: threads take turns ten times as often while a job runs in a window. 50 calls into Qt beside a
-  thread that computes in Python took 270 ms, and 37 ms with it. Afterwards the interval is what it was.
+- :func:`short_turns`: threads take turns ten times as often while a job works in a window, not while it waits. 50
+  calls into Qt beside a thread that computes in Python took 270 ms, and 37 ms with it. Afterwards the interval is
+  what it was.
 - :func:`torch_threads`: how many threads torch computes with, for the moment in which threads of ours begin, or while a
   task computes on a worker of a cluster, which is given some cores. Afterwards the number is what it was.
 
@@ -137,7 +138,13 @@ def _libc() -> ctypes.CDLL | None:
 def _shorten_turns() -> Callable[[], object]:
     before = sys.getswitchinterval()
     sys.setswitchinterval(min(SWITCH_SECONDS, before))
-    return lambda: sys.setswitchinterval(before)
+    ours = sys.getswitchinterval()
+
+    def undo() -> None:
+        if sys.getswitchinterval() == ours:  # what another has set meanwhile stays
+            sys.setswitchinterval(before)
+
+    return undo
 
 
 _memory, _turns = _Change(_keep), _Change(_shorten_turns)

@@ -77,6 +77,7 @@ def write_image(data: da.Array, path: Path, image: ImageInfo, check: Callable[[]
         check()
         replace_folder(folder if kind == ".ome.zarr" else partial, path, old_of(work))
     finally:
+        put_back(work, path)  # what stood there, if the new file has not got its name
         remove_ours(work)
 
 

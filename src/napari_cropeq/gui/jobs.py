@@ -77,9 +77,8 @@ class Job(QObject):
         lower_priority()
         steps = None
         try:
-            with short_turns():
-                steps = self._steps()
-                self._drive(steps)
+            steps = self._steps()
+            self._drive(steps)
         except StoppedError:
             pass
         except BaseException as error:  # noqa: BLE001 (a thread has nobody above it to tell)
@@ -94,14 +93,23 @@ class Job(QObject):
 
     def _drive(self, steps: Iterator[Any]) -> None:
         last, unsent = 0.0, None
-        for value in steps:
-            # None says that nothing is under way: what was held back is due.
-            unsent = value if value is not None else unsent
-            if unsent is not None and (value is None or time.monotonic() - last >= REPORT_SECONDS):
-                self._emit(self.progressed, unsent)
-                last, unsent = time.monotonic(), None
-            if self._stop.is_set():
-                break
+        with contextlib.ExitStack() as working:
+            working.enter_context(short_turns())
+            idle = False
+            for value in steps:
+                # None says that nothing is under way: what was held back is due, and the process is left as it is.
+                if idle != (value is None):
+                    idle = value is None
+                    if idle:
+                        working.close()
+                    else:
+                        working.enter_context(short_turns())
+                unsent = value if value is not None else unsent
+                if unsent is not None and (idle or time.monotonic() - last >= REPORT_SECONDS):
+                    self._emit(self.progressed, unsent)
+                    last, unsent = time.monotonic(), None
+                if self._stop.is_set():
+                    break
         if unsent is not None:
             self._emit(self.progressed, unsent)
 

@@ -68,7 +68,7 @@ class BatchProgress:
 
     @property
     def fraction(self) -> float:
-        """Partition of the batch that is done, each image counted alike."""
+        """Share of the batch that is done, each image counted alike."""
         item = self.item
         part = 0.0 if item.ended or item.status == "training" else item.fraction
         return (sum(item.ended for item in self.items) + part) / len(self.items)

@@ -124,7 +124,7 @@ def _store(
     try:
         return DiskStore(path, store_spec(result), tile, existing, (partition.number, partition.count))
     except FileExistsError:
-        if partition.count == 1 or not path.exists():
+        if partition.count == 1 or not path.exists() or unfinished(path) is not None:
             raise
         return None  # the last of the others has completed it meanwhile
 

@@ -300,7 +300,7 @@ class LiveWorker:
             self.in_view.use(result, key)
             self.result, self._scheduler, self.whole = result, Scheduler(), WholeVolume(result, memory)
             self.in_view.show(self.whole.stores)
-            self._look(self._scheduler)
+            self._look(self._scheduler, begins=True)
             return self._scheduler, self.whole
 
     def _events(self, scheduler: Scheduler, whole: WholeVolume) -> Iterator[RunState | None]:
@@ -325,9 +325,9 @@ class LiveWorker:
                         self.in_view.show(whole.stores)
             yield None if event is None else self.state
 
-    def _look(self, scheduler: Scheduler) -> None:
+    def _look(self, scheduler: Scheduler, begins: bool = False) -> None:
         scheduler.look_at(self.in_view.requests(self.finished_stores))
-        steps = self.in_view.overview_steps()
+        steps = self.in_view.overview_steps(begins)
         if steps is not None:
             scheduler.add_background(steps)
 

@@ -157,9 +157,9 @@ def train_and_keep(
 
 
 def _keep_last(training: Training, checkpoint: Checkpoint) -> None:
-    """Keep a training that has ended early; a full disk does not hide what ended it."""
+    """Keep a training that has ended early; a full disk or memory does not hide what ended it."""
     if training.summary()["patches"]:
-        with suppress(OSError, MemoryError):
+        with suppress(OSError, MemoryError, RuntimeError):
             checkpoint.keep(training, now=True)
 
 

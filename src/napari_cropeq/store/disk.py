@@ -248,5 +248,6 @@ class DiskStore:
 
     def release(self) -> None:
         """Let other processes resume the store; its tiles can still be read. One that holds nothing is removed."""
+        self.folder.revoke()
         self._queue.drop()
         self.folder.release(empty=not len(self) and not self.damaged)

@@ -188,11 +188,14 @@ class StoreFolder:
         self.lock.remove()
         self.finished = True
 
-    def release(self, empty: bool = False) -> None:
-        """Let other processes resume the store; one that is ``empty`` is removed."""
+    def revoke(self) -> None:
+        """Let no worker write any more, if this process has let any."""
         if self.token.value:
             with suppress(BlockingIOError):  # the next run waits for it again
                 self.token.revoke()
+
+    def release(self, empty: bool = False) -> None:
+        """Let other processes resume the store; one that is ``empty`` is removed."""
         self.journal.close()
         if self._held and empty and self.journal.part[1] == 1:
             self.remove()

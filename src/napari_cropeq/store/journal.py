@@ -18,7 +18,6 @@ from napari_cropeq.core.geometry import IntTriple, Lead
 from napari_cropeq.formats.paths import FOLDER
 
 __all__ = [
-    "FOLDER",
     "Journal",
     "Record",
     "Shard",

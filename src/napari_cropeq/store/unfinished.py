@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import zarr
 
+from napari_cropeq.formats.paths import FOLDER
 from napari_cropeq.store.folder import MODEL
-from napari_cropeq.store.journal import FOLDER, Journal
+from napari_cropeq.store.journal import Journal
 
 __all__ = ["Unfinished"]
 

@@ -126,11 +126,14 @@ class InView:
         first = 1 if lead in self.lazy.overview else 0
         return [*requests[:first], *between, *requests[first:]]
 
-    def overview_steps(self) -> Iterator[None] | None:
-        """Return the steps that fill the overview of what is looked at; None where they have begun already."""
+    def overview_steps(self, begins: bool = False) -> Iterator[None] | None:
+        """Return the steps that fill the overview of what is looked at; None where they have begun already.
+
+        Where nothing is looked at, there are none either, but when the work on a result ``begins``.
+        """
         assert self.lazy is not None and self._result is not None
         if self.view is None:
-            return self.lazy.overview.begin(self._result.leads[0])
+            return self.lazy.overview.begin(self._result.leads[0]) if begins else None
         near = self.view.centre[self._result.acquisition.axial]
         return self.lazy.overview.begin(self.view.lead, round(near))
 
@@ -164,7 +167,8 @@ class InView:
     def rate(self) -> float:
         """Tiles a second, of the last ones that were computed."""
         times = list(self._times)
-        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+        seconds = times[-1] - times[0] if times else 0.0
+        return (len(times) - 1) / seconds if seconds > 0 else 0.0
 
     def _compute(self, lead: Lead, box: Box, stop: Callable[[], bool]) -> npt.NDArray[Any]:
         """Compute a box that is looked at; where that is quick, what surrounds it first."""

@@ -61,7 +61,7 @@ class Cell:
     axis : int
         Index into z, y, x of the axis that is degraded.
     overrides : mapping
-        Other fields of :class:`napari_cropeq.core.training.training.Recipe`.
+        Other fields of :class:`napari_cropeq.core.training.config.Recipe`.
     seed : int
         Of the training.
     rim : int

@@ -54,7 +54,7 @@ class Agreement:
 
     @property
     def identical(self) -> float:
-        """Partition of voxels with the same bits."""
+        """Share of voxels with the same bits."""
         return 1 - self.differing / self.voxels
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -110,7 +111,8 @@ class SRLayer(QObject):
     def close(self) -> None:
         """Read nothing any more; the layer, if it stays, keeps what it shows."""
         self._viewer.layers.events.removed.disconnect(self._on_removed)
-        self._refresh_soon.cancel()
+        with contextlib.suppress(RuntimeError):  # Qt may have been torn down before Python
+            self._refresh_soon.cancel()
         if self.box is not None:
             self.box.hide()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -98,7 +99,8 @@ class ViewFollower(QObject):
         """Let go of the viewer."""
         self.follow(False)
         self.due = False
-        self._look_soon.cancel()
+        with contextlib.suppress(RuntimeError):  # Qt may have been torn down before Python
+            self._look_soon.cancel()
 
 
 def _nowhere() -> None:

@@ -29,7 +29,7 @@ def spread(store: DiskStore, result: SuperResolution, cluster: Cluster) -> Itera
     Parameters
     ----------
     store : DiskStore
-        Region by this process; workers must see its folder under the same path.
+        Held by this process; workers must see its folder under the same path.
     result : SuperResolution
         Of a source that is a file, which workers must see as well.
     cluster : Cluster

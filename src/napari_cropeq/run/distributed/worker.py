@@ -24,9 +24,10 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.paths import FOLDER
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.folder import MODEL
-from napari_cropeq.store.journal import FOLDER, Record, differences
+from napari_cropeq.store.journal import Record, differences
 from napari_cropeq.store.lock import WriteToken
 from napari_cropeq.store.memory import TileCache
 from napari_cropeq.store.protocol import Tile

@@ -243,7 +243,11 @@ class LiveWorker:
 
     @property
     def state(self) -> RunState:
-        """Where the worker stands now."""
+        """Where the worker stands now.
+
+        It is made when it is read, since tiles in memory go without a step of the worker when the cache is full: a
+        result that is told complete can be saved.
+        """
         with self._lock:
             scheduler, whole, in_view = self._scheduler, self.whole, self.in_view
             changing = self._next is not None or self._preparing

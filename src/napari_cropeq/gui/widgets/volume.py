@@ -97,8 +97,8 @@ class VolumeWidget(ResultPanel):
     def stop(self) -> None:
         """Stop the run and the saving; finished tiles stay."""
         if self.result is not None and self._clock is not None:
-            some = self.result.state.tiles[0] > 0
             self.result.stop_all()
+            some = self.result.state.tiles[0] > 0
             self._end_run()
             target = self._target()
             if some:

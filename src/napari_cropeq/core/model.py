@@ -17,10 +17,11 @@ import safetensors
 import torch
 from safetensors.torch import save
 
-from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition
 from napari_cropeq.core.network import Network, build_network
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.whole_file import write_whole
+from napari_cropeq.short_repr import ShortRepr
 
 __all__ = ["Model", "State"]
 
@@ -60,8 +61,8 @@ class State:
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
 
-@dataclass
-class Model:
+@dataclass(repr=False)
+class Model(ShortRepr):
     """What is needed to super-resolve a source, and where it came from.
 
     Parameters
@@ -95,6 +96,22 @@ class Model:
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(weights.detach().cpu().numpy()).tobytes())
         return digest.hexdigest()[:16]
+
+    def _facts(self) -> dict[str, str]:
+        network, acquisition = self.network, self.acquisition
+        size = " × ".join(f"{step:.4g}" for step in acquisition.voxel_size)
+        source = self.provenance.get("source", {})
+        shape = " × ".join(str(length) for length in source.get("shape", ()))
+        on = [str(source[name]) for name in ("name", "dtype") if source.get(name)]
+        patches, seconds = self.training.get("patches"), self.training.get("seconds")
+        spent = "not recorded" if patches is None else f"{patches:,} patches in {(seconds or 0) / 60:.1f} minutes"
+        return {
+            "network": f"{network.kind}, {network.filters} filters, {network.blocks} blocks",
+            "factor": f"{acquisition.factor:.4g} along {AXIS_NAMES[acquisition.axial]}, {size} {acquisition.unit}",
+            "trained on": ", ".join([*on[:1], *([shape] if shape else []), *on[1:]]) or "not recorded",
+            "training": spent,
+            "fingerprint": self.fingerprint,
+        }
 
     def check_fits(self, acquisition: Acquisition) -> None:
         """Raise ValueError if the model was trained for another factor than ``acquisition`` has."""

@@ -18,6 +18,7 @@ from napari_cropeq.formats.metadata import PIXEL, ImageInfo, Metadata
 from napari_cropeq.formats.nifti import read_nifti
 from napari_cropeq.formats.ome_zarr import read_ome_zarr
 from napari_cropeq.formats.tiff import read_tiff
+from napari_cropeq.short_repr import ShortRepr
 
 _READERS = {
     ".ome.tif": read_tiff,
@@ -35,8 +36,8 @@ SUFFIXES = (*_READERS, *_FOLDERS)
 COARSE_VOXELS = 2**26
 
 
-@dataclass(frozen=True)
-class Source:
+@dataclass(frozen=True, repr=False)
+class Source(ShortRepr):
     """One image as a lazy array: leading axes (t, c) first, the three spatial axes last."""
 
     data: da.Array  # in the order of `axes`
@@ -51,6 +52,19 @@ class Source:
     time_step: float = 1.0  # in `time_unit`
     time_unit: str = PIXEL  # 'second', 'minute', ... or 'pixel' where unknown
     coarser: tuple[da.Array, ...] = ()  # further levels of the same extent, each coarser than the last
+
+    def _title(self) -> str:
+        return f"Image {self.name!r}"
+
+    def _facts(self) -> dict[str, str]:
+        shape = " × ".join(f"{axis} {length}" for axis, length in zip(self.axes, self.data.shape, strict=True))
+        size = self.voxel_size and f"{' × '.join(f'{step:.4g}' for step in self.voxel_size)} {self.unit} (z, y, x)"
+        facts = {"shape": f"{shape}, {self.data.dtype}", "voxel size": size or "not known"}
+        if "c" in self.axes:
+            facts["channels"] = ", ".join(self.channel_names) or str(self.n_channels)
+        if self.coarser:
+            facts["levels"] = str(len(self.levels))
+        return facts | {"file": self.path or "in memory"}
 
     @property
     def levels(self) -> tuple[da.Array, ...]:
@@ -149,6 +163,10 @@ class Source:
         }
 
 
+Image = Source
+"""What users call it."""
+
+
 def open_source(path: str | Path) -> Source:
     """Open an image file as a lazy array; its pixels are read when they are needed.
 
@@ -187,7 +205,7 @@ def open_source(path: str | Path) -> Source:
     name = path.name[: len(path.name) - len(suffix)] or path.name
     order, fixed, axes = axis_order(stored, path.name)
     levels = [
-        _lazy(OrderedAxes(level.array, order, fixed, path.name), tuple(level.chunks[axis] for axis in order))
+        lazy_array(OrderedAxes(level.array, order, fixed, path.name), tuple(level.chunks[axis] for axis in order))
         for level in (stored, *stored.coarser)
     ]
     check_volume(levels[0], path.name)
@@ -219,10 +237,10 @@ def _ever_coarser(levels: Sequence[da.Array]) -> Iterator[da.Array]:
             last = level
 
 
-def _lazy(array: Any, chunks: tuple[int, ...]) -> da.Array:
+def lazy_array(array: Any, chunks: tuple[int, ...]) -> da.Array:
     """Wrap an array-like, of which Dask then asks for no more than the boxes it needs."""
     # Without `meta` Dask reads a voxel to learn the type; without `fancy` it reads whole chunks and then cuts them.
-    meta = np.empty((0,) * array.ndim, array.dtype)
+    meta = np.empty((0,) * len(array.shape), array.dtype)
     lazy: da.Array = da.from_array(array, chunks=chunks, name=False, asarray=True, fancy=True, meta=meta)
     return lazy
 

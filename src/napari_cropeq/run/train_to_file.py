@@ -15,7 +15,14 @@ from napari_cropeq.core.training.progress import Progress
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.formats.image import Source, training_volumes
 
-__all__ = ["OwnTraining", "check_model_free", "is_training_unfinished", "train_and_keep", "train_to_file"]
+__all__ = [
+    "OwnTraining",
+    "check_model_free",
+    "is_training_unfinished",
+    "load_checkpoint",
+    "train_and_keep",
+    "train_to_file",
+]
 
 
 @dataclass(frozen=True)
@@ -104,9 +111,9 @@ def train_to_file(
     checkpoint = Checkpoint.beside(path, described)
     resume = existing == "resume" and checkpoint.exists
     if resume:
-        start = _load(checkpoint, how.recipe, acquisition)
+        start = load_checkpoint(checkpoint, how.recipe, acquisition)
     elif existing == "resume" and path.is_file():
-        return _load(Checkpoint(path, described), how.recipe, acquisition)
+        return load_checkpoint(Checkpoint(path, described), how.recipe, acquisition)
     volumes = training_volumes(source, how.channels, how.times)
     training = Training(volumes, acquisition, how.recipe, device, start=start, resume=resume)
     yield from train_and_keep(training, checkpoint)
@@ -163,7 +170,14 @@ def _keep_last(training: Training, checkpoint: Checkpoint) -> None:
             checkpoint.keep(training, now=True)
 
 
-def _load(checkpoint: Checkpoint, recipe: Recipe, acquisition: Acquisition) -> Model:
+def load_checkpoint(checkpoint: Checkpoint, recipe: Recipe, acquisition: Acquisition) -> Model:
+    """Return what a checkpoint holds, to be completed.
+
+    Raises
+    ------
+    ValueError
+        If it is of another image, acquisition or recipe.
+    """
     model = checkpoint.load(recipe)
     if model.acquisition != acquisition:
         raise ValueError(

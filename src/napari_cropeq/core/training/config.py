@@ -97,7 +97,7 @@ class Recipe:
         if not isinstance(values, Mapping) or not set(values) <= set(kinds):
             raise ValueError("Got a model that does not tell its recipe, expected one: train anew.")
         for name, value in values.items():
-            if not any(_fits(value, kind.strip()) for kind in str(kinds[name]).split("|")):
+            if not any(fits(value, kind.strip()) for kind in str(kinds[name]).split("|")):
                 raise ValueError(f"Got a model whose recipe has {name} {value!r}, expected {kinds[name]}: train anew.")
         return cls(**values)
 
@@ -166,7 +166,7 @@ class Recipe:
         return self.blocks if self.blocks is not None else BLOCKS.get(self.network, 7)
 
 
-def _fits(value: Any, kind: str) -> bool:
+def fits(value: Any, kind: str) -> bool:
     """Return whether a JSON value is of the ``kind`` of a field; a whole number is a float as well."""
     kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
     return value is None if kind == "None" else type(value) in kinds[kind]

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "napari_cropeq"
 PAGE = ROOT / "CONTRIBUTING.md"
 BEGIN, END = "<!-- made by scripts/house.py -->\n", "<!-- end -->\n"
-FLOORS = ("gui", "cli", "evidence", "run", "view", "compute", "store", "formats", "core")
+FLOORS = ("gui", "cli", "api", "evidence", "run", "view", "compute", "store", "formats", "core")
 """From the top to the ground: a package imports from those below it, but for gui and cli, which stand side by side."""
 
 WIDTH = 118

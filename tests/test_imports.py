@@ -29,6 +29,7 @@ FLOORS = {
     "view": [*WINDOW, *CLUSTER, *PICTURES, "rich"],
     "run": [*WINDOW, *CLUSTER, *PICTURES, "rich"],
     "evidence": [*WINDOW, *CLUSTER],
+    "api": [*WINDOW, *CLUSTER, "matplotlib"],
     "cli": [*WINDOW, *CLUSTER, "matplotlib"],
     "gui": [],
 }
@@ -37,6 +38,7 @@ FLOORS = {
 ROOT_MODULES = {
     "napari_cropeq": [*WINDOW, *CLUSTER, *PICTURES, *FILES, *METHOD, "numpy", "scipy"],
     "napari_cropeq.errors": [*WINDOW, *CLUSTER, *PICTURES, *FILES, *METHOD, "numpy", "scipy"],
+    "napari_cropeq.short_repr": [*WINDOW, *CLUSTER, *PICTURES, *FILES, *METHOD, "numpy", "scipy"],
 }
 
 # Imports each module in a child of its own, floor by floor; what none of a floor may be blamed for is imported before
@@ -66,6 +68,7 @@ OTHERS = [
     (["torch"], "compute", True),
     ([], "view", True),
     ([], "run", True),
+    ([], "api", False),
     ([], "cli", False),
     (["matplotlib.figure", "skimage.metrics"], "evidence", True),
     (["napari.layers", "napari.utils", "napari.viewer", "magicgui.widgets", "pyqtgraph"], "gui", False),

@@ -1,7 +1,59 @@
 """Self-supervised axial super-resolution for napari whose preview is the export, bit for bit.
 
-The package root imports nothing: napari reads the manifest of every installed plugin at start-up, and
-must not wait for torch or Qt because this one is installed.
+The public functions are imported when they are first used: napari reads the manifest of every installed plugin at
+start-up, and must not wait for torch or Qt because this one is installed.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_cropeq.api.export import export
+    from napari_cropeq.api.fwhm import FwhmEstimate, estimate_fwhm
+    from napari_cropeq.api.train import train
+    from napari_cropeq.api.voxels import super_resolve, super_resolve_lazy
+    from napari_cropeq.core.model import Model
+    from napari_cropeq.errors import StoppedError
+    from napari_cropeq.formats.image import Image
+    from napari_cropeq.formats.image import open_source as open_image
+
+__all__ = [
+    "FwhmEstimate",
+    "Image",
+    "Model",
+    "StoppedError",
+    "estimate_fwhm",
+    "export",
+    "open_image",
+    "super_resolve",
+    "super_resolve_lazy",
+    "train",
+]
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "FwhmEstimate": ("api.fwhm", "FwhmEstimate"),
+    "Image": ("formats.image", "Image"),
+    "Model": ("core.model", "Model"),
+    "StoppedError": ("errors", "StoppedError"),
+    "estimate_fwhm": ("api.fwhm", "estimate_fwhm"),
+    "export": ("api.export", "export"),
+    "open_image": ("formats.image", "open_source"),
+    "super_resolve": ("api.voxels", "super_resolve"),
+    "super_resolve_lazy": ("api.voxels", "super_resolve_lazy"),
+    "train": ("api.train", "train"),
+}
+"""Where each public name is defined."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, original = _HOMES[name]
+    value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), original)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,123 @@
+"""The width of the slice profile that a volume itself suggests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cropeq.api.arguments import axial_index, length, triple
+from napari_cropeq.api.image import acquisition_for, image_of
+from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
+from napari_cropeq.formats.chunk_cache import Bricks
+from napari_cropeq.short_repr import ShortRepr
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["FwhmEstimate", "estimate_fwhm"]
+
+SMALLEST = 1e-4
+"""Relative power below which noise is all there is to see."""
+
+
+@dataclass(frozen=True, repr=False)
+class FwhmEstimate(ShortRepr):
+    """What a volume says about the FWHM of its slice profile; ``float`` gives the value."""
+
+    value: float
+    """In ``unit``; NaN where the volume cannot tell."""
+
+    interval: tuple[float, float]
+    """Where the FWHM is expected, in ``unit``."""
+
+    unit: str
+    reason: str
+    """Why there is no value; empty where there is one."""
+
+    spectra: Suggestion
+    """What it was found from."""
+
+    def __float__(self) -> float:
+        return self.value
+
+    def _title(self) -> str:
+        return "FWHM of the slice profile"
+
+    def _facts(self) -> dict[str, str]:
+        if math.isnan(self.value):
+            return {"value": "not found", "reason": self.reason}
+        low, high = self.interval
+        return {
+            "value": f"{self.value:.3g} {self.unit}",
+            "interval": f"{low:.3g} to {high:.3g} {self.unit}",
+            "plot": "plot() shows what it was found from",
+        }
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw the measured axial power over the lateral power that is degraded by the estimate.
+
+        Parameters
+        ----------
+        axes : matplotlib.axes.Axes, optional
+            Where to draw; a new figure by default.
+        """
+        if axes is None:
+            from matplotlib import pyplot
+
+            axes = pyplot.subplots()[1]
+        spectra = self.spectra
+        narrow, middle, wide = np.clip(spectra.degraded, SMALLEST, None)
+        axes.fill_between(spectra.frequency, narrow, wide, alpha=0.3, label="within the interval")
+        axes.plot(spectra.frequency, middle, label="lateral, degraded")
+        seen = spectra.axial > SMALLEST
+        axes.plot(spectra.frequency[seen], spectra.axial[seen], "o", label="axial, measured")
+        axes.set(xlabel=f"axial frequency (1/{self.unit})", ylabel="relative power", yscale="log")
+        axes.legend()
+        return axes
+
+
+def estimate_fwhm(
+    data: Any,
+    voxel_size: Sequence[float] | None = None,
+    *,
+    axial: str | int | None = None,
+    lateral_fwhm: float = 0.0,
+    channel: int = 0,
+) -> FwhmEstimate:
+    """Estimate the width of the slice profile from the volume itself.
+
+    Parameters
+    ----------
+    data : array, Image, xarray.DataArray or path
+        An array is (z, y, x), (c, z, y, x) or (t, c, z, y, x); of several time points the first is used.
+    voxel_size : (z, y, x), optional
+        Steps between voxels, in the unit of the data, or in µm where they have none; the data's own by default.
+    axial : {'z', 'y', 'x'} or int, optional
+        The axis of low resolution; that of the largest step by default.
+    lateral_fwhm : float
+        Width of the lateral point spread, in the same unit; 0 where it is not known.
+    channel : int
+        Which channel to look at, from 0.
+
+    Returns
+    -------
+    FwhmEstimate
+        ``value`` and ``interval`` in the unit of the voxel size, and ``plot()`` to judge them by. Where the volume
+        cannot tell, the value is NaN and ``reason`` says why.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is wrong, or the volume is too small.
+    OSError
+        If the data cannot be read.
+    """
+    size, axis, lateral = triple("voxel_size", voxel_size), axial_index(axial), length("lateral_fwhm", lateral_fwhm)
+    image = image_of(data)
+    acquisition = acquisition_for(image, size, axis)
+    found = suggest_fwhm(Bricks(image.volume(channel)), acquisition, lateral)
+    return FwhmEstimate(found.fwhm, (found.low, found.high), found.unit, found.reason, found)

@@ -1,0 +1,165 @@
+"""Whatever a user has as an image: an array of any kind, an opened image, an xarray.DataArray, or a path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+
+from napari_cropeq.core.geometry import Acquisition, Triple
+from napari_cropeq.formats.image import Source, acquisition_of, check_volume, lazy_array, open_source
+from napari_cropeq.formats.metadata import PIXEL, calibrated, full_unit, timing
+
+__all__ = ["acquisition_for", "image_of"]
+
+AXES = {3: "zyx", 4: "czyx", 5: "tczyx"}
+NAMES = {"time": "t", "channel": "c", "ch": "c"} | {axis: axis for axis in "tczyx"}
+"""How dimensions are called, in small letters."""
+
+UNEVEN = 1e-3  # what steps along a coordinate may differ by, in steps: some programs write 32-bit numbers
+
+
+def image_of(data: Any) -> Source:
+    """Return anything that is a volume as an image with named axes; no voxel is read.
+
+    Parameters
+    ----------
+    data : array, Image, xarray.DataArray or path
+        An array needs a shape, a dtype and slicing: (z, y, x), (c, z, y, x) or (t, c, z, y, x).
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    ValueError, OSError
+        If it is no volume, or the file cannot be read.
+    """
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, (str, Path)):
+        return open_source(data)
+    if hasattr(data, "dims") and hasattr(data, "coords"):
+        return _from_xarray(data)
+    if not (hasattr(data, "shape") and hasattr(data, "dtype") and hasattr(data, "__getitem__")):
+        raise TypeError(
+            f"data: got {type(data).__name__}. Give an array, an Image, an xarray.DataArray, or the path of a file."
+        )
+    check_volume(data, "data")
+    ndim = len(data.shape)
+    if ndim not in AXES:
+        raise ValueError(f"data: got {ndim} axes. Give (z, y, x), (c, z, y, x) or (t, c, z, y, x).")
+    return Source(_lazy(data), AXES[ndim], None, PIXEL, (0.0, 0.0, 0.0), "array")
+
+
+def acquisition_for(
+    image: Source, voxel_size: Triple | None, axial: int | None, fwhm: float | None = None, lateral_fwhm: float = 0.0
+) -> Acquisition:
+    """Return how an image was sampled; see :func:`napari_cropeq.formats.image.acquisition_of`.
+
+    Raises
+    ------
+    ValueError
+        If the voxel size is unknown or no acquisition this method can improve.
+    """
+    if voxel_size is None and image.voxel_size is None:
+        raise ValueError("voxel_size: the data do not say it. Give the steps between voxels along (z, y, x).")
+    return acquisition_of(image, voxel_size, axial, fwhm, lateral_fwhm)
+
+
+def _lazy(data: Any) -> da.Array:
+    """Return an array as a Dask array, in chunks that are best read together: its own, else planes."""
+    if isinstance(data, da.Array):
+        return data
+    shape = tuple(int(length) for length in data.shape)
+    chunks = getattr(data, "chunks", None) or (*(1,) * (len(shape) - 2), *shape[-2:])
+    return lazy_array(data, tuple(chunks))
+
+
+def _from_xarray(array: Any) -> Source:
+    """Return an xarray.DataArray, or what looks like one, with its axes in order and its coordinates as voxel sizes."""
+    dims = {}  # our name of each axis: its name there
+    for dim, length in zip(array.dims, array.shape, strict=True):
+        axis = NAMES.get(str(dim).lower())
+        if axis is not None and axis not in dims:
+            dims[axis] = dim
+        elif length != 1:
+            raise ValueError(f"data: the dimension {dim!r} is not known. Name the dimensions t, c, z, y and x.")
+    missing = [axis for axis in "zyx" if axis not in dims]
+    if missing:
+        raise ValueError(f"data: there is no dimension {missing[0]}. Name the dimensions t, c, z, y and x.")
+    axes = "".join(axis for axis in "tczyx" if axis in dims)
+    kept = [array.dims.index(dims[axis]) for axis in axes]
+    lazy = _lazy(array.data)
+    others = tuple(number for number in range(lazy.ndim) if number not in kept)
+    lazy = da.transpose(lazy, (*others, *kept))[(0,) * len(others)]
+    check_volume(lazy, "data")
+
+    along = {axis: _Coordinate.of(array.coords, dims[axis]) for axis in axes}
+    spatial = [along[axis] for axis in "zyx"]
+    units = [full_unit(coordinate.unit) for coordinate in spatial]
+    size, unit = calibrated([coordinate.step(axis) for axis, coordinate in zip("zyx", spatial, strict=True)], units)
+    first: tuple[float, ...] = (0.0, 0.0, 0.0)
+    if size is not None:
+        first = tuple(s * c.first / c.step(a) for s, a, c in zip(size, "zyx", spatial, strict=True))  # type: ignore[operator]
+    time_step, time_unit = timing(along["t"].step("t"), along["t"].unit) if "t" in along else (1.0, PIXEL)
+    names = along["c"].values if "c" in along else None
+    source = Source(
+        lazy,
+        axes,
+        None,
+        unit,
+        (first[0], first[1], first[2]),
+        str(array.name or "array") if hasattr(array, "name") else "array",
+        channel_names=() if names is None else tuple(map(str, names)),
+        time_step=time_step,
+        time_unit=time_unit,
+    )
+    return source if size is None else source.with_voxel_size(size)
+
+
+class _Coordinate:
+    """Where the samples along one dimension lie, and in which unit."""
+
+    def __init__(self, values: npt.NDArray[Any] | None, unit: object) -> None:
+        self.values, self.unit = values, unit
+
+    @classmethod
+    def of(cls, coords: Mapping[Any, Any], dim: object) -> _Coordinate:
+        """Return the coordinate of a dimension; one without values where there is none."""
+        if dim not in coords:
+            return cls(None, "")
+        coordinate = coords[dim]
+        attributes = getattr(coordinate, "attrs", {})
+        values = np.asarray(getattr(coordinate, "values", coordinate))
+        return cls(values, attributes.get("units", attributes.get("unit", "")))
+
+    @property
+    def first(self) -> float:
+        """Where the first sample lies; only where there is a step."""
+        assert self.values is not None
+        return float(self.values[0])
+
+    def step(self, axis: str) -> float | None:
+        """Return the distance between samples; None where they have no numbers.
+
+        Raises
+        ------
+        ValueError
+            If they are not evenly spaced, or run backwards.
+        """
+        values = self.values
+        if values is None or values.ndim != 1 or len(values) < 2 or values.dtype.kind not in "iuf":
+            return None
+        steps = np.diff(values.astype(np.float64))
+        step = float(steps.mean())
+        if not step > 0:
+            raise ValueError(f"data: the coordinates along {axis} do not rise. Sort the array along {axis}.")
+        if np.abs(steps - step).max() > UNEVEN * step:
+            raise ValueError(
+                f"data: the coordinates along {axis} are not evenly spaced. Resample the array along {axis}."
+            )
+        return step

@@ -1,0 +1,73 @@
+"""How far a job is: told to a callback, else shown by a bar where there is a terminal or a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TypeVar
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from napari_cropeq.core.training.progress import Progress
+from napari_cropeq.run.export import ExportProgress
+
+__all__ = ["Callback", "reporting"]
+
+P = TypeVar("P", Progress, ExportProgress)
+
+Callback = Callable[[P], object]
+"""Takes the progress after every step; the job stops if it returns False."""
+
+
+@contextmanager
+def reporting(callback: Callback[P] | None, what: str) -> Iterator[Callable[[P], bool]]:
+    """Give a function that takes each progress of a job and returns whether the job goes on.
+
+    Parameters
+    ----------
+    callback : callable, optional
+        The user's; a progress bar by default.
+    what : str
+        What the bar calls the job.
+    """
+    if callback is not None:
+        yield lambda progress: not _is_false(callback(progress))
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, disable=not _is_seen(console)) as bar:
+        task = bar.add_task(what, total=1.0, detail="")
+
+        def show(progress: P) -> bool:
+            fraction, detail = _in_words(progress)
+            bar.update(task, completed=fraction, detail=detail)
+            return True
+
+        yield show
+
+
+def _is_false(answer: object) -> bool:
+    return isinstance(answer, (bool, np.bool_)) and not answer
+
+
+def _is_seen(console: Console) -> bool:
+    """Return whether somebody sees a bar; in a notebook rich draws it by ipywidgets."""
+    return find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
+
+
+def _in_words(progress: Progress | ExportProgress) -> tuple[float, str]:
+    if isinstance(progress, Progress):
+        return progress.fraction, f"{progress.patches:,} patches, loss {progress.loss:.4f}"
+    return progress.done / max(progress.total, 1), f"{progress.done} of {progress.total} tiles"

@@ -1,0 +1,55 @@
+"""Data and a model that fit each other: what every function that super-resolves begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from napari_cropeq.api.arguments import check_choice, model_of, triple
+from napari_cropeq.api.image import image_of
+from napari_cropeq.compute.super_resolution import DTYPES, SuperResolution, axial_of
+from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.predict import choose_device, plane_axes
+from napari_cropeq.formats.image import Source, acquisition_of
+
+__all__ = ["result_of"]
+
+
+def result_of(
+    data: Any,
+    model: Any,
+    voxel_size: Sequence[float] | None,
+    planes: str | None,
+    dtype: str,
+    device: str,
+) -> SuperResolution:
+    """Return what computes the SR boxes of data; the arguments are those of :func:`~.voxels.super_resolve`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is wrong, or data and model do not fit each other.
+    OSError
+        If the data cannot be read.
+    """
+    check_choice("dtype", dtype, DTYPES)
+    check_choice("planes", planes, (None, "z", "y", "x", "both"))
+    check_choice("device", device, ("auto", "cpu", "cuda"))
+    choose_device(device)
+    size = triple("voxel_size", voxel_size)
+    model = model_of("model", model)
+    image = image_of(data)
+    acquisition = _acquisition(image, model, size)
+    plane_axes(planes, acquisition.axial)
+    return SuperResolution(image, model, acquisition, planes, device, dtype)
+
+
+def _acquisition(image: Source, model: Model, size: tuple[float, float, float] | None) -> Acquisition:
+    """Return the grid of an image: of the voxel size that is given, else its own, else that of the model's volume."""
+    own = model.acquisition
+    if size is None and image.voxel_size is None:
+        image = replace(image, voxel_size=own.voxel_size, unit=own.unit)
+    axial = axial_of(image if size is None else image.with_voxel_size(size), model)
+    return acquisition_of(image, size, axial)

@@ -1,0 +1,241 @@
+"""A super-resolved volume as an array: in memory, or lazily."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+
+from napari_cropeq.api.arguments import check_callback
+from napari_cropeq.api.progress import Callback, reporting
+from napari_cropeq.api.result import result_of
+from napari_cropeq.compute.fill import Done, Failed, TileFiller
+from napari_cropeq.compute.fingerprint import fingerprint_of
+from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.compute.tile_source import TileSource
+from napari_cropeq.core.geometry import Box, IntTriple, int_triple
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.predict import never
+from napari_cropeq.core.tiles import TileGrid, divide
+from napari_cropeq.errors import StoppedError
+from napari_cropeq.run.export import ExportProgress
+from napari_cropeq.store.journal import differences
+from napari_cropeq.store.protocol import Tile
+
+__all__ = ["super_resolve", "super_resolve_lazy"]
+
+CHUNK: IntTriple = (128, 256, 256)
+"""About what is read of the source at once, SR voxels; a multiple of what is computed at once is taken."""
+
+
+def super_resolve(
+    data: Any,
+    model: Model | str | Path,
+    voxel_size: Sequence[float] | None = None,
+    *,
+    planes: str | None = None,
+    dtype: str = "source",
+    device: str = "auto",
+    callback: Callback[ExportProgress] | None = None,
+) -> npt.NDArray[Any]:
+    """Super-resolve a volume in memory.
+
+    Parameters
+    ----------
+    data : array, Image, xarray.DataArray or path
+        An array is (z, y, x), (c, z, y, x) or (t, c, z, y, x).
+    model : Model or path
+        Trained on these data or on siblings of the same factor.
+    voxel_size : (z, y, x), optional
+        Steps between voxels; the data's own by default or, where they have none, those the model was trained with.
+    planes : {'z', 'y', 'x', 'both'}, optional
+        The lateral axis that shares planes with the axial one, or the mean of both; the last one by default.
+    dtype : {'source', 'float32'}
+        That of the data, rounded and clipped, or float32.
+    device : {'auto', 'cpu', 'cuda'}
+        Where to compute.
+    callback : callable, optional
+        Takes the progress (``done``, ``total``, ``seconds_left``, ...) after every tile. The work stops if it returns
+        False. By default there is a progress bar in terminals and notebooks.
+
+    Returns
+    -------
+    numpy.ndarray
+        With the leading axes of the data, then (z, y, x) on the isotropic grid.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is wrong, or data and model do not fit each other.
+    OSError
+        If the data cannot be read.
+    StoppedError
+        If the callback returned False.
+    """
+    check_callback(callback)
+    result = result_of(data, model, voxel_size, planes, dtype, device)
+    store = _ArrayStore(result)
+    with reporting(callback, "super-resolving") as goes_on, closing(_filled(store, result)) as steps:
+        for progress in steps:
+            if not goes_on(progress):
+                raise StoppedError(f"Stopped by the callback after {progress.done} of {progress.total} tiles.")
+    return store.voxels
+
+
+def super_resolve_lazy(
+    data: Any,
+    model: Model | str | Path,
+    voxel_size: Sequence[float] | None = None,
+    *,
+    planes: str | None = None,
+    dtype: str = "source",
+    device: str = "auto",
+) -> da.Array:
+    """Super-resolve a volume lazily: what is asked for is computed, box by box, with the bits of the whole.
+
+    Parameters
+    ----------
+    data, model, voxel_size, planes, dtype, device
+        As in :func:`super_resolve`.
+
+    Returns
+    -------
+    dask.array.Array
+        With the leading axes of the data, then (z, y, x) on the isotropic grid. In one process one box is computed at
+        a time, by all threads of torch; on a cluster the data must be within reach of all workers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is wrong, or data and model do not fit each other.
+    OSError
+        If the data cannot be read.
+    """
+    result = result_of(data, model, voxel_size, planes, dtype, device)
+    chunks = (*(1,) * len(result.lead_shape), *_chunk(result.shapes.bulk))
+    meta = np.empty((0,) * (len(chunks)), result.dtype)
+    lazy: da.Array = da.from_array(_LazyVoxels(result), chunks=chunks, name=False, asarray=True, meta=meta)
+    return lazy
+
+
+def _chunk(part: IntTriple) -> IntTriple:
+    """Return a box of whole parts, so that parts of a chunk are those of the volume."""
+    return int_triple([max(1, size // n) * n for size, n in zip(CHUNK, part, strict=True)])
+
+
+def _filled(store: _ArrayStore, result: SuperResolution) -> Generator[ExportProgress, None, None]:
+    """Compute all tiles of a store, yielding after each part of one."""
+    total = TileGrid(result.sr_shape, result.shapes.bulk).count * len(result.leads)
+    begun = time.monotonic()
+    yield ExportProgress("tiles", 0, total, 0.0)
+    with closing(TileFiller(store, TileSource(result)).events(never, lambda: 0)) as events:
+        done = itertools.count(1)
+        for event in events:
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Done):
+                yield ExportProgress("tiles", next(done), total, time.monotonic() - begun)
+
+
+class _ArrayStore:
+    """The tiles of a result in one array, which is filled once."""
+
+    def __init__(self, result: SuperResolution) -> None:
+        self.grid = TileGrid(result.sr_shape, _chunk(result.shapes.bulk))
+        self.voxels = np.empty((*result.lead_shape, *result.sr_shape), result.dtype)
+        self._done: set[Tile] = set()
+
+    def __contains__(self, tile: Tile) -> bool:
+        return tile in self._done
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    def __iter__(self) -> Iterator[Tile]:
+        return iter(self._done)
+
+    def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
+        return self.voxels[tile[0]][part.slices] if tile in self._done else None
+
+    def put(self, tile: Tile, voxels: npt.NDArray[Any]) -> None:
+        self.voxels[tile[0]][self.grid.box(tile[1]).slices] = voxels
+        self._done.add(tile)
+
+    def flush(self) -> None:
+        pass
+
+
+class _LazyVoxels:
+    """What Dask slices: a box that is asked for is computed.
+
+    It is pickled as data and model. Another process makes its own super-resolution when it computes its first box, and
+    refuses to compute other bits.
+    """
+
+    def __init__(self, result: SuperResolution) -> None:
+        self.shape, self.dtype = (*result.lead_shape, *result.sr_shape), result.dtype
+        self.ndim = len(self.shape)
+        planes = "both" if len(result.planes) > 1 else "zyx"[result.planes[0]]
+        dtype = "source" if result.dtype == result.source.data.dtype else "float32"
+        model = replace(result.model, state=None)
+        self._make = functools.partial(
+            SuperResolution, result.source, model, result.acquisition, planes, result.exactness.device, dtype
+        )
+        self._fingerprint = json.dumps(fingerprint_of(result))
+        self._result: SuperResolution | None = result
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_result": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_lock": threading.Lock()}
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        """Return the voxels of slices, integers and, along one axis, a list: no more than their box is computed."""
+        key = key if isinstance(key, tuple) else (key,)
+        key = (*key, *(slice(None),) * (self.ndim - len(key)))
+        indices = [np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape, key, strict=True)]
+        leads, spatial = indices[:-3], indices[-3:]
+        out = np.empty([len(along) for along in indices], self.dtype)
+        if out.size:
+            box = Box(int_triple([i.min() for i in spatial]), int_triple([i.max() + 1 for i in spatial]))
+            inside = np.ix_(*(along - start for along, start in zip(spatial, box.start, strict=True)))
+            with self._lock:  # a box takes all threads of torch: two at a time would be slower
+                for place in np.ndindex(*map(len, leads)):
+                    lead = tuple(int(along[number]) for along, number in zip(leads, place, strict=True))
+                    out[place] = self._computed(lead, box)[inside]
+        return out[tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)]
+
+    def _computed(self, lead: tuple[int, ...], box: Box) -> npt.NDArray[Any]:
+        """Return the voxels of a box (z, y, x), whose source is read once."""
+        if self._result is None:
+            self._result = self._made_again()
+        result = self._result
+        voxels: npt.NDArray[Any] = np.empty(box.shape, self.dtype)
+        region = result.prefetch(lead, box)
+        for part in divide(box, result.shapes.bulk):
+            voxels[part.relative_to(box.start).slices] = result.compute(lead, part, region=region)
+        return voxels
+
+    def _made_again(self) -> SuperResolution:
+        result = self._make()
+        now = json.loads(json.dumps(fingerprint_of(result)))
+        found = list(differences(json.loads(self._fingerprint), now))
+        if found:
+            raise ValueError(
+                f"This process would compute other bits: another {'; another '.join(found)}. Use the same versions "
+                "and the same kind of processor in all processes."
+            )
+        return result

@@ -47,13 +47,14 @@ _HOMES = {
 """Where each public name is defined."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, original = _HOMES[name]
-    value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), original)
-    return value
+if not TYPE_CHECKING:  # a type checker is to find a wrong name
 
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, original = _HOMES[name]
+        value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), original)
+        return value
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -10,8 +10,9 @@ from typing import Any
 
 from napari_cropeq.core.geometry import AXIS_NAMES, Triple
 from napari_cropeq.core.model import Model
+from napari_cropeq.core.predict import choose_device
 
-__all__ = ["axial_index", "check_callback", "check_choice", "length", "model_of", "triple"]
+__all__ = ["axial_index", "check_callback", "check_choice", "check_device", "length", "model_of", "triple"]
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
@@ -24,6 +25,12 @@ def check_callback(callback: object) -> None:
     """Raise TypeError unless ``callback`` is None or can be called."""
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: {callback!r} cannot be called. Give a function that takes the progress, or None.")
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError unless ``device`` is known and there."""
+    check_choice("device", device, ("auto", "cpu", "cuda"))
+    choose_device(device)
 
 
 def triple(name: str, values: Any) -> Triple | None:

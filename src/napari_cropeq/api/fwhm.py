@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cropeq.api.arguments import axial_index, length, triple
-from napari_cropeq.api.image import acquisition_for, image_of
+from napari_cropeq.api.image import sampled
 from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
 from napari_cropeq.formats.chunk_cache import Bricks
 from napari_cropeq.short_repr import ShortRepr
@@ -116,8 +115,6 @@ def estimate_fwhm(
     OSError
         If the data cannot be read.
     """
-    size, axis, lateral = triple("voxel_size", voxel_size), axial_index(axial), length("lateral_fwhm", lateral_fwhm)
-    image = image_of(data)
-    acquisition = acquisition_for(image, size, axis)
-    found = suggest_fwhm(Bricks(image.volume(channel)), acquisition, lateral)
+    image, acquisition = sampled(data, voxel_size, axial, None, lateral_fwhm)
+    found = suggest_fwhm(Bricks(image.volume(channel)), acquisition, acquisition.lateral_fwhm)
     return FwhmEstimate(found.fwhm, (found.low, found.high), found.unit, found.reason, found)

@@ -10,11 +10,12 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from napari_cropeq.core.geometry import Acquisition, Triple
+from napari_cropeq.api.arguments import axial_index, length, triple
+from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.formats.image import Source, acquisition_of, check_volume, lazy_array, open_source
 from napari_cropeq.formats.metadata import PIXEL, calibrated, full_unit, timing
 
-__all__ = ["acquisition_for", "image_of"]
+__all__ = ["image_of", "sampled"]
 
 AXES = {3: "zyx", 4: "czyx", 5: "tczyx"}
 NAMES = {"time": "t", "channel": "c", "ch": "c"} | {axis: axis for axis in "tczyx"}
@@ -55,19 +56,24 @@ def image_of(data: Any) -> Source:
     return Source(_lazy(data), AXES[ndim], None, PIXEL, (0.0, 0.0, 0.0), "array")
 
 
-def acquisition_for(
-    image: Source, voxel_size: Triple | None, axial: int | None, fwhm: float | None = None, lateral_fwhm: float = 0.0
-) -> Acquisition:
-    """Return how an image was sampled; see :func:`napari_cropeq.formats.image.acquisition_of`.
+def sampled(
+    data: Any, voxel_size: Any, axial: str | int | None, fwhm: Any = None, lateral_fwhm: Any = 0.0
+) -> tuple[Source, Acquisition]:
+    """Return data as an image, and how it was sampled; the arguments are those of :func:`~.train.train`.
 
     Raises
     ------
-    ValueError
-        If the voxel size is unknown or no acquisition this method can improve.
+    TypeError, ValueError
+        If an argument is wrong, or the acquisition is none this method can improve.
+    OSError
+        If the file cannot be read.
     """
-    if voxel_size is None and image.voxel_size is None:
+    size, axis, lateral = triple("voxel_size", voxel_size), axial_index(axial), length("lateral_fwhm", lateral_fwhm)
+    width = None if fwhm is None else length("fwhm", fwhm, positive=True)
+    image = image_of(data)
+    if size is None and image.voxel_size is None:
         raise ValueError("voxel_size: the data do not say it. Give the steps between voxels along (z, y, x).")
-    return acquisition_of(image, voxel_size, axial, fwhm, lateral_fwhm)
+    return image, acquisition_of(image, size, axis, width, lateral)
 
 
 def _lazy(data: Any) -> da.Array:
@@ -82,11 +88,11 @@ def _lazy(data: Any) -> da.Array:
 def _from_xarray(array: Any) -> Source:
     """Return an xarray.DataArray, or what looks like one, with its axes in order and its coordinates as voxel sizes."""
     dims = {}  # our name of each axis: its name there
-    for dim, length in zip(array.dims, array.shape, strict=True):
+    for dim, count in zip(array.dims, array.shape, strict=True):
         axis = NAMES.get(str(dim).lower())
         if axis is not None and axis not in dims:
             dims[axis] = dim
-        elif length != 1:
+        elif count != 1:
             raise ValueError(f"data: the dimension {dim!r} is not known. Name the dimensions t, c, z, y and x.")
     missing = [axis for axis in "zyx" if axis not in dims]
     if missing:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from napari_cropeq.api.arguments import check_choice, model_of, triple
+from napari_cropeq.api.arguments import check_choice, check_device, model_of, triple
 from napari_cropeq.api.image import image_of
 from napari_cropeq.compute.super_resolution import DTYPES, SuperResolution, axial_of
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.predict import choose_device, plane_axes
+from napari_cropeq.core.predict import plane_axes
 from napari_cropeq.formats.image import Source, acquisition_of
 
 __all__ = ["result_of"]
@@ -36,8 +36,7 @@ def result_of(
     """
     check_choice("dtype", dtype, DTYPES)
     check_choice("planes", planes, (None, "z", "y", "x", "both"))
-    check_choice("device", device, ("auto", "cpu", "cuda"))
-    choose_device(device)
+    check_device(device)
     size = triple("voxel_size", voxel_size)
     model = model_of("model", model)
     image = image_of(data)

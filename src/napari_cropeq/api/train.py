@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from napari_cropeq.api.arguments import axial_index, check_callback, check_choice, length, model_of, triple
-from napari_cropeq.api.image import acquisition_for, image_of
+from napari_cropeq.api.arguments import check_callback, check_choice, check_device, model_of
+from napari_cropeq.api.image import sampled
 from napari_cropeq.api.progress import Callback, reporting
+from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import SUFFIX, Model, check_model_path
-from napari_cropeq.core.predict import choose_device
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import PRESETS, Recipe, fits
 from napari_cropeq.core.training.progress import Progress
@@ -26,23 +27,14 @@ __all__ = ["train"]
 
 
 def train(
-    data: Any,
-    voxel_size: Sequence[float] | None = None,
-    *,
-    axial: str | int | None = None,
-    fwhm: Any = None,
-    lateral_fwhm: float = 0.0,
-    preset: str = "fast",
-    minutes: float | None = None,
-    patches: int | None = None,
-    channels: int | Sequence[int] | str | None = None,
-    start: Model | str | Path | None = None,
-    checkpoint: str | Path | None = None,
-    device: str = "auto",
-    callback: Callback[Progress] | None = None,
+    data: Any, voxel_size: Sequence[float] | None = None, *,
+    axial: str | int | None = None, fwhm: Any = None, lateral_fwhm: float = 0.0,
+    preset: str = "fast", minutes: float | None = None, patches: int | None = None,
+    channels: int | Sequence[int] | str | None = None, start: Model | str | Path | None = None,
+    checkpoint: str | Path | None = None, device: str = "auto", callback: Callback[Progress] | None = None,
     **settings: Any,
-) -> Model:
-    """Train a model on a volume, for that volume and its siblings.
+) -> Model:  # fmt: skip
+    """Train a model on a volume, for that volume and its siblings, and return the best weights.
 
     Parameters
     ----------
@@ -52,10 +44,8 @@ def train(
         Steps between voxels, in the unit of the data, or in µm where they have none; the data's own by default.
     axial : {'z', 'y', 'x'} or int, optional
         The axis of low resolution; that of the largest step by default.
-    fwhm : float or FwhmEstimate, optional
-        Width of the slice profile, in the unit of the voxel size; the axial step by default.
-    lateral_fwhm : float
-        Width of the lateral point spread, in the same unit; 0 where it is not known.
+    fwhm, lateral_fwhm : float or FwhmEstimate, optional
+        Widths of the slice profile (the axial step by default) and of the lateral point spread (0 if not known).
     preset : {'fast', 'paper', 'light-sheet'}
         Which settings to start from.
     minutes, patches : float, int, optional
@@ -65,8 +55,8 @@ def train(
     start : Model or path, optional
         A model whose training is continued with its own settings, for the budget given.
     checkpoint : path, optional
-        A ``.safetensors`` file in which the training is kept while it runs. If it is there already, the training is
-        completed from it. It is removed at the end, but stays if the training was stopped or failed.
+        A ``.safetensors`` file that keeps the training while it runs, and from which it is completed if it is there
+        already. It is removed at the end, but stays if the training was stopped or failed.
     device : {'auto', 'cpu', 'cuda'}
         Where to compute.
     callback : callable, optional
@@ -75,46 +65,49 @@ def train(
     **settings
         Any other setting, such as ``filters=64`` or ``seed=1``; ``cropeq train --settings`` lists them.
 
-    Returns
-    -------
-    Model
-        The best weights so far, also of a training that was stopped.
-
     Raises
     ------
-    TypeError, ValueError
-        If an argument is wrong, or the volume cannot be trained on.
-    OSError
-        If the data cannot be read, or the checkpoint cannot be written.
+    TypeError, ValueError, OSError
+        If an argument is wrong, or the volume cannot be read or trained on.
     """
     check_callback(callback)
-    check_choice("device", device, ("auto", "cpu", "cuda"))
-    choose_device(device)
-    size, axis, lateral = triple("voxel_size", voxel_size), axial_index(axial), length("lateral_fwhm", lateral_fwhm)
-    width = None if fwhm is None else length("fwhm", fwhm, positive=True)
+    check_device(device)
     begun = None if start is None else model_of("start", start)
     recipe = _recipe(preset, begun, {"minutes": minutes, "patches": patches} | settings)
     kept = None if checkpoint is None else _checkpoint(checkpoint)
-    image = image_of(data)
-    chosen = _channels(channels, image)
-    acquisition = acquisition_for(image, size, axis, width, lateral)
+    image, acquisition = sampled(data, voxel_size, axial, fwhm, lateral_fwhm)
+    job = _Job(image, acquisition, _channels(channels, image), recipe, device, begun, kept)
+    return job.run(callback)
 
-    described = image.describe() | {"channels": None if chosen is None else list(chosen), "times": [0]}
-    place = None if kept is None else Checkpoint(kept, described)
-    resume = place is not None and place.exists
-    if place is not None and resume:
-        begun = load_checkpoint(place, recipe, acquisition)
-    training = Training(training_volumes(image, chosen), acquisition, recipe, device, start=begun, resume=resume)
-    steps: Generator[Progress, None, None] = training.run() if place is None else train_and_keep(training, place)
-    stopped = False
-    with reporting(callback, "training") as goes_on, closing(steps):
-        for step in steps:
-            if not goes_on(step):
-                stopped = True
-                break
-    if place is not None and not stopped:
-        place.remove()
-    return training.model(described)
+
+@dataclass(frozen=True)
+class _Job:
+    """A training whose arguments are right."""
+
+    image: Source
+    acquisition: Acquisition
+    channels: Sequence[int] | None
+    recipe: Recipe
+    device: str
+    start: Model | None
+    kept: Path | None  # the checkpoint
+
+    def run(self, callback: Callback[Progress] | None) -> Model:
+        """Train until the end, or until the callback stops it, and return the model."""
+        chosen = None if self.channels is None else list(self.channels)
+        described = self.image.describe() | {"channels": chosen, "times": [0]}
+        checkpoint = None if self.kept is None else Checkpoint(self.kept, described)
+        start, resume = self.start, False
+        if checkpoint is not None and checkpoint.exists:
+            start, resume = load_checkpoint(checkpoint, self.recipe, self.acquisition), True
+        volumes = training_volumes(self.image, chosen)
+        training = Training(volumes, self.acquisition, self.recipe, self.device, start=start, resume=resume)
+        steps = training.run() if checkpoint is None else train_and_keep(training, checkpoint)
+        with reporting(callback, "training") as goes_on, closing(steps):
+            stopped = any(not goes_on(step) for step in steps)
+        if checkpoint is not None and not stopped:
+            checkpoint.remove()
+        return training.model(described)
 
 
 def _checkpoint(path: object) -> Path:

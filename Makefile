@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test test-fast lint house bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak clean
+.PHONY: setup demo test test-all test-fast lint house bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak clean
 
 setup:
 	@scripts/setup
@@ -68,6 +68,9 @@ evidence: setup
 # Whatever may befall an export, again and again: killed, damaged, out of room ... Every store must end equal, to the byte.
 soak: setup
 	OMP_NUM_THREADS=1 scripts/with-display $(venv) benchmarks/soak.py $(ARGS)
+
+# Everything: an hour on a slow machine.
+test-all: test soak
 
 clean:
 	rm -rf build dist demo-output benchmark-output .mypy_cache .pytest_cache .ruff_cache

@@ -14,6 +14,7 @@ from napari_cropeq.compute.scheduler import Scheduler
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import AXIS_NAMES
+from napari_cropeq.errors import CompletedMeanwhileError
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
 from napari_cropeq.formats.paths import FOLDER, check_output, old_of, output_kind, remove, replace_folder
 from napari_cropeq.run.distributed.client import Cluster
@@ -123,10 +124,8 @@ def _store(
         return None
     try:
         return DiskStore(path, store_spec(result), tile, existing, (partition.number, partition.count))
-    except FileExistsError:
-        if partition.count == 1 or not path.exists() or unfinished(path) is not None:
-            raise
-        return None  # the last of the others has completed it meanwhile
+    except CompletedMeanwhileError:
+        return None
 
 
 def check_options(tile: int | None, existing: str, partition: Partition, cluster: Cluster | None) -> None:

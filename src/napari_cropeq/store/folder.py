@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from napari_cropeq.errors import CompletedMeanwhileError
 from napari_cropeq.formats.paths import (
     FOLDER,
     PARTIAL,
@@ -112,11 +113,15 @@ class StoreFolder:
 
         Raises
         ------
+        CompletedMeanwhileError
+            If another process that shares the work has just completed the output.
         FileExistsError
-            If another process has just completed the output, or something that is not ours stands there.
+            If something that is not ours stands there.
         """
         if self.journal.part[1] > 1 and self.path.exists():
-            raise FileExistsError(f"Got {self.path}, which another process has just completed: nothing is left to do.")
+            raise CompletedMeanwhileError(
+                f"Got {self.path}, which another process has just completed: nothing is left to do."
+            )
         claim(self.partial)
         try:
             yield

@@ -22,7 +22,7 @@ def store_spec(result: SuperResolution) -> StoreSpec:
         description=result.describe() | {"dtype": dtype},
         fingerprint=fingerprint_of(result),
         model=result.model.to_bytes(),
-        inputs=() if result.source.path is None else (result.source.path,),
+        inputs=result.source.files,
     )
 
 

@@ -77,6 +77,11 @@ class Source(ShortRepr):
         return next((level for level in self.coarser if math.prod(level.shape[-3:]) <= COARSE_VOXELS), None)
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of what is read; none where it is in memory."""
+        return () if self.path is None else (self.path,)
+
+    @property
     def n_channels(self) -> int:
         """Number of channels, 1 where there is no such axis."""
         return int(self.data.shape[self.axes.index("c")]) if "c" in self.axes else 1

@@ -60,7 +60,7 @@ class Result(QObject):
         Shows it.
     follower : ViewFollower
         What of it is looked at.
-    inputs : list of str
+    inputs : tuple of str
         The files that are read.
     live : bool
         Whether the model is one of a training under way.
@@ -88,7 +88,7 @@ class Result(QObject):
         super().__init__()
         self.source_layer, self.dtype = layer, dtype
         self._source = source_of(layer)
-        self.inputs = [] if self._source.path is None else [self._source.path]
+        self.inputs = self._source.files
         self._settings = (acquisition_of(self._source), planes, device, dtype)
         self.layer: Image | None = None
         self.live = self._closed = False

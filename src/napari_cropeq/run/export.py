@@ -117,8 +117,7 @@ def _store(
     path: Path, result: SuperResolution, tile: int | None, existing: str, partition: Partition
 ) -> DiskStore | None:
     """Return the store to fill, None where the output is complete already, or is so now."""
-    inputs = [] if result.source.path is None else [result.source.path]
-    check_output(path, "resume" if partition.count > 1 else existing, inputs)
+    check_output(path, "resume" if partition.count > 1 else existing, result.source.files)
     if existing != "overwrite" and path.exists() and unfinished(path) is None:
         sweep(path)
         return None

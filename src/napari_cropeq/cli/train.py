@@ -154,7 +154,7 @@ def _existing(arguments: argparse.Namespace, checkpoint: Checkpoint) -> str:
             f"Got {checkpoint.path}, a training that was interrupted: add --resume to complete it, or --overwrite to "
             "start anew."
         )
-    return "resume"
+    return "resume" if arguments.resume else "refuse"
 
 
 def _run(steps: Generator[Progress, None, Model], show: Show) -> Model:

@@ -41,7 +41,7 @@ class Shards:
     """
 
     def __init__(self, folder: Path, level: int, decoded: TileCache) -> None:
-        self.level, self._decoded = level, decoded
+        self.level = level
         self._lock = threading.Lock()  # between a reader and the renaming of the folder
         self.done: set[Tile] = set()
         self._open(folder)

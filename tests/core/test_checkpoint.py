@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -221,23 +222,25 @@ def train_with_little(filters: int, spare: int) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on a process's memory is Linux's")
 @pytest.mark.parametrize(
-    ("filters", "spare", "expected"),
+    ("filters", "spares", "expected"),
     [
-        pytest.param(4, 4000, "512 256 \n", id="enough"),
-        pytest.param(32, 700, "512 part Out of memory: ", id="halved"),
-        pytest.param(256, 24, "memory a single patch", id="too-little"),
+        pytest.param(4, [4000], r"512 256 \n", id="enough"),
+        # What a library needs beside the batch differs between machines: one of these limits lies in between.
+        pytest.param(
+            32, [700, 900, 600, 1100, 500, 1300, 300], r"512 (1|2|4|8|16|32|64|128) Out of memory: ", id="halved"
+        ),
+        pytest.param(256, [24], "memory a single patch", id="too-little"),
     ],
 )
 @pytest.mark.slow
-def test_out_of_memory_halves_the_batch(filters, spare, expected):
+def test_out_of_memory_halves_the_batch(filters, spares, expected):
     """A process that really cannot allocate more."""
-    told, err = Forked(train_with_little, filters, spare).communicate(timeout=300)
-    if "part" in expected:
-        assert told.startswith("512 "), told + err
-        part = int(told.split()[1])
-        assert part < 256
-        expected = expected.replace("part", str(part))
-    assert told.startswith(expected), err
+    seen = []
+    for spare in spares:
+        seen.append(Forked(train_with_little, filters, spare).communicate(timeout=300))
+        if re.match(expected, seen[-1][0]):
+            return
+    pytest.fail(f"none of {spares} MiB more gave {expected!r}: {seen}")
 
 
 def test_parts_of_a_batch_make_the_same_step():

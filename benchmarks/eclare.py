@@ -38,7 +38,7 @@ from scipy import ndimage
 
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.training.training import Recipe, Training
+from napari_cropeq.core.training.training import Training, TrainingConfig
 from napari_cropeq.evidence.evaluate.score import score
 from napari_cropeq.evidence.evaluate.truth import Degraded, degrade
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
@@ -70,7 +70,7 @@ CHECKS = 20
 """Validations in a training with a patch budget."""
 
 Image = npt.NDArray[np.float32]
-Cell = dict[str, Any]
+Experiment = dict[str, Any]
 
 
 def find_volume() -> Path:
@@ -97,21 +97,21 @@ def scores_of(image: Image, truth: Image) -> dict[str, float]:
     return {"psnr": round(found.psnr, 3), "ssim": round(found.ssim, 5)}
 
 
-def cell(method: str, scores: dict[str, float], **details: Any) -> Cell:
+def experiment(method: str, scores: dict[str, float], **details: Any) -> Experiment:
     """Return the record of one method."""
     return {"volume": f"MRI, {SIDE}³ crop", "factor": float(FACTOR), "method": method, **scores, **details}
 
 
-def interpolations(degraded: Degraded, truth: Image) -> list[Cell]:
+def interpolations(degraded: Degraded, truth: Image) -> list[Experiment]:
     """Score the two interpolations that nothing is trained for."""
-    return [cell(method, scores_of(restore(degraded), truth)) for method, restore in INTERPOLATIONS.items()]
+    return [experiment(method, scores_of(restore(degraded), truth)) for method, restore in INTERPOLATIONS.items()]
 
 
-def ours(degraded: Degraded, truth: Image, seconds: float) -> list[Cell]:
+def ours(degraded: Degraded, truth: Image, seconds: float) -> list[Experiment]:
     """Train with the default recipe for ``seconds`` of CPU time; score it with one plane direction and with both."""
     load, source, acquisition = load_average(), degraded.source, degraded.acquisition
-    recipe = Recipe(minutes=None, patches=patches_for(degraded, seconds))
-    training = Training(source, acquisition, recipe, "cpu")
+    config = TrainingConfig(minutes=None, patches=patches_for(degraded, seconds))
+    training = Training(source, acquisition, config, "cpu")
     spent = time.process_time()
     for _ in training.run():
         pass
@@ -123,9 +123,9 @@ def ours(degraded: Degraded, truth: Image, seconds: float) -> list[Cell]:
         "cpu_seconds": round(spent, 1),
         "patches": summary["patches"],
         "validation": {"first": losses[0], "best": min(losses)},
-        "recipe": asdict(recipe),
+        "recipe": asdict(config),
     }
-    cells = []
+    experiments = []
     for planes, method in ((None, "ours"), ("both", "ours, both planes")):
         predictor = Predictor(training.network, acquisition, source, training.normalisations[0], planes, device="cpu")
         start, busy = time.perf_counter(), time.process_time()
@@ -135,13 +135,15 @@ def ours(degraded: Degraded, truth: Image, seconds: float) -> list[Cell]:
             "cpu_seconds": round(time.process_time() - busy, 1),
         }
         details = {"training": told, "inference": inference, "machine": machine()}
-        cells.append(cell(method, scores_of(image, truth), **details, load={"start": load, "end": load_average()}))
-    return cells
+        experiments.append(
+            experiment(method, scores_of(image, truth), **details, load={"start": load, "end": load_average()})
+        )
+    return experiments
 
 
 def patches_for(degraded: Degraded, seconds: float) -> int:
     """Return the patches that the default recipe trains on in ``seconds`` of CPU time, told by a trial."""
-    training = Training(degraded.source, degraded.acquisition, Recipe(minutes=TRIAL), "cpu")
+    training = Training(degraded.source, degraded.acquisition, TrainingConfig(minutes=TRIAL), "cpu")
     plain, checked, last = [], [], time.process_time()
     for progress in training.run():
         now = time.process_time()
@@ -149,10 +151,10 @@ def patches_for(degraded: Degraded, seconds: float) -> int:
         last = now
     step = float(np.median(plain or checked))
     check = max(0.0, float(np.median(checked)) - step)
-    return training.recipe.batch * max(1, round((seconds - CHECKS * check) / step))
+    return training.config.batch * max(1, round((seconds - CHECKS * check) / step))
 
 
-def eclare(executable: str, source: Image, truth: Image, work: Path, arguments: argparse.Namespace) -> Cell:
+def eclare(executable: str, source: Image, truth: Image, work: Path, arguments: argparse.Namespace) -> Experiment:
     """Run ECLARE on the slices as NIfTI, and score what it wrote."""
     load = load_average()
     affine = np.diag([1.0, 1.0, FACTOR, 1.0])
@@ -169,7 +171,7 @@ def eclare(executable: str, source: Image, truth: Image, work: Path, arguments: 
     times = follow([*command, *shlex.split(options), "--verbose"], work / "console.log", arguments)
     result = nibabel.load(next((work / "out").rglob("*_eclare.nii.gz")))
     scores, placement = place(result, truth)
-    return cell(
+    return experiment(
         name(arguments),
         scores,
         **times,
@@ -207,8 +209,8 @@ def follow(command: Sequence[str], log: Path, arguments: argparse.Namespace) -> 
                 marks.append((time.monotonic(), cpu_seconds(process)))
     if process.wait() != 0 or len(marks) != 3:
         raise RuntimeError(f"Got exit code {process.returncode} from ECLARE, expected 0 after two bars: see {log}.")
-    (start, _), (begun, before), (trained, after) = marks
-    spent = round(trained - begun, 1)
+    (start, _), (started, before), (trained, after) = marks
+    spent = round(trained - started, 1)
     losses = re.findall(r"(\d+)(?:/\d+ |it )\[[^\]]*loss=([\d.e-]+)", text)
     return {
         "training": {
@@ -221,7 +223,7 @@ def follow(command: Sequence[str], log: Path, arguments: argparse.Namespace) -> 
             "seconds": round(time.monotonic() - trained, 1),
             "cpu_seconds": round(children_seconds() - earlier - after, 1),
         },
-        "start_up": {"seconds": round(begun - start, 1)},
+        "start_up": {"seconds": round(started - start, 1)},
     }
 
 
@@ -265,7 +267,7 @@ def machine() -> dict[str, Any]:
     return describe_machine() | {"nice": os.nice(0)}
 
 
-def write(path: Path, cells: Sequence[Cell]) -> None:
+def write(path: Path, experiments: Sequence[Experiment]) -> None:
     """Add cells to the report, instead of earlier ones of the same methods, and print a line for each."""
     about = {
         "truth": f"{VOLUME}, {SIDE} voxels a side from its centre",
@@ -274,11 +276,11 @@ def write(path: Path, cells: Sequence[Cell]) -> None:
         "data_range": "of the truth inside the rim",
         "minutes": "CPU time of the training over threads; seconds are on the clock, under the load that is given",
     }
-    kept = read(path) | {c["method"]: c for c in cells}
+    kept = read(path) | {c["method"]: c for c in experiments}
     for c in kept.values():
         if "training" in c:
             c["minutes"] = round(c["training"]["cpu_seconds"] / c["machine"]["torch_threads"] / 60, 2)
-    for c in cells:
+    for c in experiments:
         minutes = f", {c['minutes']:g} min of training" if "minutes" in c else ""
         print(f"{c['method']}: {c['psnr']:.2f} dB, SSIM {c['ssim']:.4f}{minutes}", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -286,7 +288,7 @@ def write(path: Path, cells: Sequence[Cell]) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def read(path: Path) -> dict[str, Cell]:
+def read(path: Path) -> dict[str, Experiment]:
     """Return the cells of the report by method, none where there is no report."""
     if not path.exists():
         return {}

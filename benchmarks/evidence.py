@@ -100,11 +100,11 @@ def run(todo: Iterable[Step], folder: Path) -> None:
         if runs.get(step.name, {}).get("command") == step.command:
             continue
         print(step.command, flush=True)
-        load, begun = load_average(), time.perf_counter()
+        load, started = load_average(), time.perf_counter()
         # By the interpreter that runs this, whichever `cropeq` may be in the path.
         words = [sys.executable, "-m", "napari_cropeq.cli.main", *expanded(step.command, folder)[1:]]
         done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         print(done.stdout, flush=True)
         if "--json" in words:
             write_json(KEPT / f"{step.name}.json", json.loads(done.stdout.splitlines()[-1]))

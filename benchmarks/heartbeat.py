@@ -93,7 +93,7 @@ def spell(heartbeat: Heartbeat, widget: Any, seconds: float, training: bool) -> 
     """Measure one spell, idle or training."""
     load = load_average()
     if training:
-        widget.recipe.set_budget(minutes=(seconds + 60) / 60)
+        widget.config.set_budget(minutes=(seconds + 60) / 60)
         found = summary(heartbeat.run(seconds, widget.buttons["start"].native.click))
         points = widget.curves.points
         if widget.complaining:
@@ -121,7 +121,7 @@ def main() -> None:
     viewer.window.resize(1500, 950)
     viewer.open_sample("napari-cropeq", "light_sheet")
     widget = viewer.window.add_plugin_dock_widget("napari-cropeq", "Train")[1]
-    widget.recipe.preset.value = options.preset
+    widget.config.preset.value = options.preset
     spin(3.0)
     heartbeat = Heartbeat(stepper(viewer))
     heartbeat.run(3.0, lambda: None)  # what is drawn for the first time is not measured

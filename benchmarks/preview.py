@@ -31,7 +31,7 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.evidence.machine import describe_machine
 from napari_cropeq.formats.image import Source
 from napari_cropeq.gui.layers.viewport import view_of
@@ -80,10 +80,10 @@ def huge() -> list[da.Array]:
 
 def model() -> Model:
     """Return the default network with weights as good as any: they do not decide how long it takes."""
-    recipe = Recipe()
+    config = TrainingConfig()
     torch.manual_seed(0)
-    subpositions = subpositions_for(recipe.network, FACTOR)
-    network = build_network(recipe.network, recipe.filters, recipe.depth, recipe.kernel, subpositions)
+    subpositions = subpositions_for(config.network, FACTOR)
+    network = build_network(config.network, config.filters, config.depth, config.kernel, subpositions)
     torch.nn.init.normal_(network.tail.weight, std=0.02)
     return Model(network, Acquisition((FACTOR, 1, 1)), [Normalisation(0.0, 4000.0)])
 
@@ -251,7 +251,7 @@ def tiles() -> list[dict[str, Any]]:
 def latency(bench: Bench, view: str, pans: int) -> dict[str, Any]:
     """Measure pans to fresh places, and back to them."""
     bench.look(view)
-    begun = bench.begin()
+    started = bench.begin()
     wait(lambda: not bench.result.looking)
     fresh, back = [], []
     for number in range(pans):
@@ -271,7 +271,7 @@ def latency(bench: Bench, view: str, pans: int) -> dict[str, Any]:
         "voxels a side": [round(height / PIXELS), round(width / PIXELS)],
         "tile": list(bench.result.result.shapes.for_view(VIEWS[view][0])),
         "tiles a viewport": round(float(np.median([f["tiles"] for f in fresh])), 1),
-        "from the button, s": round(begun, 2),
+        "from the button, s": round(started, 2),
         "first, s": median(f["first"] for f in fresh),
         "first, worst, s": round(max(f["first"] for f in fresh), 3),
         "full, s": median(f["full"] for f in fresh),

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.evidence.evaluate.evaluation import Evaluation
-from napari_cropeq.evidence.evaluate.experiment import Cell
+from napari_cropeq.evidence.evaluate.experiment import Experiment
 from napari_cropeq.evidence.evaluate.table import decibels, markdown
 from napari_cropeq.evidence.evaluate.truth import Truth
 from napari_cropeq.evidence.records import write_json
@@ -60,20 +60,28 @@ def main() -> int:
         if volume not in truths:
             print(f"SKIPPED {volume}: there is no {arguments.data / VOLUMES[volume]}")
             continue
-        quintic = Cell(truths[volume], factor, "quintic", device="cpu")
+        quintic = Experiment(truths[volume], factor, "quintic", device="cpu")
         wanted = [
             (words, kind) for kind in ("subpixel", "valid") for words in VARIANTS if kind == "subpixel" or not words
         ]
-        cells = [
-            Cell(truths[volume], factor, kind, minutes, arguments.patches, overrides=Recipe.parse(words), device="cpu")
+        experiments = [
+            Experiment(
+                truths[volume],
+                factor,
+                kind,
+                minutes,
+                arguments.patches,
+                overrides=TrainingConfig.parse(words),
+                device="cpu",
+            )
             for words, kind in wanted
         ]
-        evaluation = Evaluation([quintic, *cells], arguments.out)
+        evaluation = Evaluation([quintic, *experiments], arguments.out)
         for step in evaluation.run():
             if step.result is None:
                 continue
             found.append(step.result)
-            if step.cell is quintic:
+            if step.experiment is quintic:
                 base = step.result["scores"]["psnr"]
                 continue
             words, kind = wanted[step.number - 1]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from napari_cropeq.evidence.evaluate.evaluation import Evaluation, EvaluationProgress
-from napari_cropeq.evidence.evaluate.experiment import Cell
+from napari_cropeq.evidence.evaluate.experiment import Experiment
 from napari_cropeq.evidence.evaluate.table import NONE, decibels, gain_of, markdown
 from napari_cropeq.evidence.evaluate.truth import Truth
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
@@ -52,20 +52,20 @@ class Wanted(NamedTuple):
 
 def plan(full: bool) -> list[Wanted]:
     """Return the cells, the most informative first: the default ones, then 3 minutes before 1 and 10."""
-    cells = _each(MAIN, "cubic", "quintic")
+    experiments = _each(MAIN, "cubic", "quintic")
     for pair in MAIN:
-        cells += [*_each([pair], "fast", minutes=1), *_each([pair], "fast", "padded", minutes=3)]
+        experiments += [*_each([pair], "fast", minutes=1), *_each([pair], "fast", "padded", minutes=3)]
     if full:
-        cells += _each((*ALL, *ODD), "cubic", "quintic")
-        cells += _each(MAIN, "valid", minutes=3)
-        cells += _each(ALL, "fast", "padded", minutes=3)
-        cells += _each(ODD, "fast", minutes=3)
-        cells += _each(MAIN, "fast", "padded", minutes=10)
-        cells += _each((*ALL, *ODD), "fast", minutes=1)
-        cells += _each(ALL, "padded", minutes=1)
-        cells += _each((*ALL, *ODD), "fast", minutes=10)
-        cells += _each(ALL, "padded", minutes=10)
-    return list(dict.fromkeys(cells))
+        experiments += _each((*ALL, *ODD), "cubic", "quintic")
+        experiments += _each(MAIN, "valid", minutes=3)
+        experiments += _each(ALL, "fast", "padded", minutes=3)
+        experiments += _each(ODD, "fast", minutes=3)
+        experiments += _each(MAIN, "fast", "padded", minutes=10)
+        experiments += _each((*ALL, *ODD), "fast", minutes=1)
+        experiments += _each(ALL, "padded", minutes=1)
+        experiments += _each((*ALL, *ODD), "fast", minutes=10)
+        experiments += _each(ALL, "padded", minutes=10)
+    return list(dict.fromkeys(experiments))
 
 
 def _each(pairs: Iterable[tuple[str, float]], *methods: str, minutes: float | None = None) -> list[Wanted]:
@@ -81,20 +81,20 @@ def find_data() -> Path:
 def run(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
     """Compute the cells that are missing, making the report after each."""
     truths: dict[str, Truth] = {}
-    for volume in dict.fromkeys(cell.volume for cell in wanted):
+    for volume in dict.fromkeys(experiment.volume for experiment in wanted):
         path = arguments.data / VOLUMES[volume]
         if path.exists():
             truths[volume] = Truth.of(open_source(path))
         else:
             print(f"SKIPPED {volume}: there is no {path}", flush=True)
-    cells = [
-        Cell(truths[w.volume], w.factor, w.method, w.minutes and w.minutes * arguments.share, device="cpu")
+    experiments = [
+        Experiment(truths[w.volume], w.factor, w.method, w.minutes and w.minutes * arguments.share, device="cpu")
         for w in wanted
         if w.volume in truths
     ]
-    if not cells:
+    if not experiments:
         return
-    evaluation = Evaluation(cells, arguments.out)
+    evaluation = Evaluation(experiments, arguments.out)
     kept = arguments.results / KEPT
     copy_cells(kept, evaluation.folder)  # what was committed is not measured again
     for step in evaluation.run():
@@ -117,7 +117,8 @@ def say(step: EvaluationProgress) -> None:
     if step.result is None:
         return
     scores, load = step.result["scores"], step.result["load"]
-    name = f"{step.cell.truth.name} x{step.cell.factor:g} {step.cell.method} {step.cell.budget}".rstrip()
+    now = step.experiment
+    name = f"{now.truth.name} x{now.factor:g} {now.method} {now.budget}".rstrip()
     text = f"[{step.number + 1}/{step.total}] {name}: {decibels(scores['psnr'])} dB, SSIM {scores['ssim']:.4f}"
     print(f"{text}, load {load['start']} to {load['end']}, {step.stage}", flush=True)
 
@@ -129,7 +130,7 @@ def report(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
     # What an earlier, longer run has measured is shown by a shorter one too.
     shown = list(dict.fromkeys([*wanted, *(w for w in plan(full=True) if match(w, found, arguments.share))]))
     machines: list[Any] = []
-    cells = [entry(w, found, arguments.share, machines) for w in shown]
+    experiments = [entry(w, found, arguments.share, machines) for w in shown]
     eclare = read_eclare(arguments.results / "eclare.json")
     about = {
         "axis": "z",
@@ -138,7 +139,7 @@ def report(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
         "fwhm": "the factor",
         "share_of_budgets": arguments.share,
     }
-    values = {"about": about, "machines": machines, "cells": cells, "eclare": eclare}
+    values = {"about": about, "machines": machines, "cells": experiments, "eclare": eclare}
     arguments.results.mkdir(parents=True, exist_ok=True)
     write_json(arguments.results / "training.json", values)
     (arguments.results / "training.md").write_text(text_of(values), encoding="utf-8")
@@ -209,13 +210,13 @@ def machines_of(machines: Sequence[Any]) -> str:
     return "\n".join(lines) or "No cell has been run yet.\n"
 
 
-def side_by_side(cells: Sequence[Any]) -> str:
+def side_by_side(experiments: Sequence[Any]) -> str:
     """Return one row a volume and factor, one column a method and training time."""
     order = [w.column for w in plan(full=True)]
-    columns = sorted({cell["column"] for cell in cells}, key=_place_in(order))
+    columns = sorted({experiment["column"] for experiment in experiments}, key=_place_in(order))
     rows = []
-    for volume, factor in dict.fromkeys((cell["volume"], cell["factor"]) for cell in cells):
-        here = {c["column"]: _scores(c) for c in cells if (c["volume"], c["factor"]) == (volume, factor)}
+    for volume, factor in dict.fromkeys((experiment["volume"], experiment["factor"]) for experiment in experiments):
+        here = {c["column"]: _scores(c) for c in experiments if (c["volume"], c["factor"]) == (volume, factor)}
         rows.append([volume, f"{factor:g}", *(here.get(column, NONE) for column in columns)])
     return markdown(["volume", "factor", *columns], rows)
 
@@ -231,40 +232,46 @@ def _place_in(order: Sequence[str]) -> Any:
     return place
 
 
-def _scores(cell: Any) -> str:
-    if cell["status"] != "done":
-        return cell["status"]
-    gain = cell["over_quintic"]
-    against = "" if gain is None or cell["method"] == "quintic" else f" ({gain:+.2f})"
-    return f"{decibels(cell['scores']['psnr'])}{against} / {cell['scores']['ssim']:.4f}"
+def _scores(experiment: Any) -> str:
+    if experiment["status"] != "done":
+        return experiment["status"]
+    gain = experiment["over_quintic"]
+    against = "" if gain is None or experiment["method"] == "quintic" else f" ({gain:+.2f})"
+    return f"{decibels(experiment['scores']['psnr'])}{against} / {experiment['scores']['ssim']:.4f}"
 
 
 def beside_eclare(eclare: dict[str, Any]) -> str:
     """Return the cells of the benchmark of ECLARE: a volume of its own, so a table of its own."""
     about = [f"- {name}: {text}" for name, text in eclare.get("about", {}).items()]
-    about += [f"- {cell['method']}: {cell['note']}" for cell in eclare["cells"] if "note" in cell]
+    about += [
+        f"- {experiment['method']}: {experiment['note']}" for experiment in eclare["cells"] if "note" in experiment
+    ]
     rows = []
-    for cell in eclare["cells"]:
-        minutes = NONE if cell.get("minutes") is None else f"{cell['minutes']:.2f}"
-        scores = [f"{cell['psnr']:.2f}", f"{cell['ssim']:.4f}"] if "psnr" in cell else ["not run", "not run"]
-        rows.append([cell["method"], minutes, *scores])
+    for experiment in eclare["cells"]:
+        minutes = NONE if experiment.get("minutes") is None else f"{experiment['minutes']:.2f}"
+        scores = (
+            [f"{experiment['psnr']:.2f}", f"{experiment['ssim']:.4f}"]
+            if "psnr" in experiment
+            else ["not run", "not run"]
+        )
+        rows.append([experiment["method"], minutes, *scores])
     return "\n".join([*about, "", markdown(["method", "minutes", "PSNR (dB)", "SSIM"], rows)])
 
 
-def details(cells: Sequence[Any]) -> str:
+def details(experiments: Sequence[Any]) -> str:
     """Return one row a training that has been run."""
     rows = []
-    for cell in cells:
-        if cell["method"] in INTERPOLATIONS or cell["status"] != "done":
+    for experiment in experiments:
+        if experiment["method"] in INTERPOLATIONS or experiment["status"] != "done":
             continue
-        training, inference, load = cell["training"], cell["inference"], cell["load"]
+        training, inference, load = experiment["training"], experiment["inference"], experiment["load"]
         busy = [NONE if at is None else f"{at[0]:.1f}" for at in (load["start"], load["end"])]
         rows.append(
             [
-                *(cell["volume"], f"{cell['factor']:g}", cell["column"], training["network"]),
+                *(experiment["volume"], f"{experiment['factor']:g}", experiment["column"], training["network"]),
                 *(str(training["patches"]), f"{training['patches_per_second']:.1f}", f"{training['seconds']:.0f}"),
                 *(f"{inference['seconds']:.1f}", f"{inference['voxels_per_second'] / 1e3:.0f}", inference["tiling"]),
-                *(" to ".join(busy), str(cell["machine"])),
+                *(" to ".join(busy), str(experiment["machine"])),
             ]
         )
     header = ["volume", "factor", "method", "network", "patches", "patches/s", "training, s"]

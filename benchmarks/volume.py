@@ -82,11 +82,11 @@ def child_memory(source: Path, output: Path) -> None:
     """Export in this process, and print idle and peak memory, seconds, voxels."""
     opened = open_source(source)
     result = result_of(opened)
-    idle, begun = status("VmRSS"), time.perf_counter()
+    idle, started = status("VmRSS"), time.perf_counter()
     Path("/proc/self/clear_refs").write_text("5")  # the peak of what follows
     for _ in export(result, output):
         pass
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     voxels = int(np.prod(result.sr_shape))
     print(json.dumps({"idle": idle, "peak": status("VmHWM"), "seconds": seconds, "voxels": voxels}))
 
@@ -136,20 +136,20 @@ def throughput(folder: Path) -> dict[str, Any]:
         return predict(batch)
 
     network.predict = recorded  # type: ignore[method-assign]
-    result.compute(result.leads[0], Box((0, 0, 0), (16, 64, 64)))
+    result.compute(result.leading_indices[0], Box((0, 0, 0), (16, 64, 64)))
     whole, alone = [], []
     for _ in range(3):
         inputs.clear()
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for _ in export(result, folder / "out.ome.zarr"):
             pass
-        whole.append(time.perf_counter() - begun)
+        whole.append(time.perf_counter() - started)
         shutil.rmtree(folder / "out.ome.zarr")
         made = {shape: torch.randn(shape) for shape in set(inputs)}
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for shape in list(inputs):
             predict(made[shape])
-        alone.append(time.perf_counter() - begun)
+        alone.append(time.perf_counter() - started)
         print({"pipeline_s": whole[-1], "network_s": alone[-1]}, flush=True)
     network.predict = predict  # type: ignore[method-assign]
     voxels = int(np.prod(result.sr_shape))
@@ -172,8 +172,8 @@ def child_kill(source: Path, output: Path, log: Path) -> None:
     compute = result.compute
     with open(log, "a", encoding="utf-8") as file:
 
-        def noted(lead: Any, box: Box, *rest: Any) -> Any:
-            voxels = compute(lead, box, *rest)
+        def noted(leading: Any, box: Box, *rest: Any) -> Any:
+            voxels = compute(leading, box, *rest)
             file.write(f"{box.start} {box.size}\n")
             file.flush()
             return voxels
@@ -240,7 +240,7 @@ def opening(folder: Path) -> dict[str, Any]:
     viewer, spin = window_of()
     volume = begin(viewer, folder / "huge.ome.zarr")
     spin(8.0)  # the estimate
-    begun = time.perf_counter()
+    started = time.perf_counter()
     volume.buttons["start"].native.click()
     wait(lambda: volume.result is not None and volume.result.layer in viewer.layers)
     screen = Screen(viewer)
@@ -248,20 +248,20 @@ def opening(folder: Path) -> dict[str, Any]:
     since = time.perf_counter()
     volume.result.layer.refresh()
     wait(lambda: screen.shows_since(since))
-    started = time.perf_counter() - begun
+    started = time.perf_counter() - started
     nbytes = volume.result.result.nbytes
     wait(lambda: volume.result.state.tiles[0] > 0)
     volume.buttons["stop"].native.click()
     wait(lambda: not volume.result.busy)
     viewer.window.remove_dock_widget(volume)
     spin(0.5)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     [layer] = viewer.open(folder / "huge.partial.ome.zarr", plugin="napari-cropeq")
     screen.watch(layer)
     since = time.perf_counter()
     layer.refresh()
     wait(lambda: screen.shows_since(since))
-    reopened = time.perf_counter() - begun
+    reopened = time.perf_counter() - started
     viewer.close()
     shutil.rmtree(folder / "huge.partial.ome.zarr")
     return {
@@ -326,13 +326,13 @@ def real(folder: Path, data: Path) -> dict[str, Any]:
         ["train", data / BRAIN, "-o", model, "--minutes", "3", "--channel", "all"],
         ["export", data / BRAIN, "-m", model, "-o", output, "--json"],
     ):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         ran = subprocess.run([*cropeq, *map(str, command)], check=True, capture_output=True, text=True)
-        seconds.append(round(time.perf_counter() - begun, 1))
+        seconds.append(round(time.perf_counter() - started, 1))
     [report] = json.loads(ran.stdout)["exports"]
     size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file())
     source = open_source(output)
-    lead = (0,) * (source.data.ndim - 3)
+    leading = (0,) * (source.data.ndim - 3)
     found = {
         "source": BRAIN,
         "shape": report["shape"],
@@ -343,7 +343,7 @@ def real(folder: Path, data: Path) -> dict[str, Any]:
         "uncompressed_mb": round(float(np.prod(report["shape"])) * source.data.dtype.itemsize / 1e6),
         "on_disk_mb": round(size / 1e6),
         "exactness": report["exactness"],
-        "mean": float(da.mean(source.data[lead]).compute()),
+        "mean": float(da.mean(source.data[leading]).compute()),
     }
     shutil.rmtree(output)
     return found

@@ -112,7 +112,7 @@ class Demo:
     def train(self) -> None:
         """Press Start in the Train widget and wait for the model."""
         panel = self.panel("Train")
-        panel.recipe.set_budget(minutes=self.minutes)
+        panel.config.set_budget(minutes=self.minutes)
         panel.buttons["start"].native.click()
         timeout = self.minutes * 60 + 120
         self.wait(lambda: panel._job is None or panel.bar.value() > 600, panel, timeout)
@@ -168,7 +168,7 @@ class Demo:
     def check(self) -> None:
         """Compare tiles with the whole, the saved file with the shown layer, and both with the truth."""
         result = self.volume_panel.result
-        whole = result.result.predictor(result.result.leads[0])
+        whole = result.result.predictor(result.result.leading_indices[0])
         slices = Slices(result.model, result.result.source)
         box = middle(whole.sr_shape, slices.in_plane, rows=4)
         found = [list(TileCheck(slices, box, tile).run())[-1] for tile in (33, 64, 200)]

@@ -45,7 +45,7 @@ def main() -> None:
     neurons.visible = False
     train = dock(viewer, "Train")
     train.layer.value = source
-    train.recipe.set_budget(minutes=options.minutes)
+    train.config.set_budget(minutes=options.minutes)
     train.buttons["start"].native.click()
     spin(60 * options.minutes + 60, lambda: train._job is None)
     viewer.window.remove_dock_widget(train)

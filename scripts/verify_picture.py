@@ -11,7 +11,7 @@ from pathlib import Path
 import napari
 
 from batch_picture import PLUGIN, ROOT, spin
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.formats.image import acquisition_of, training_volumes
 from napari_cropeq.gui.layers.source import source_of
@@ -29,7 +29,7 @@ def main() -> None:
     layer = viewer.layers[0]
     viewer.layers[1].visible = False
     source = source_of(layer)
-    training = Training(training_volumes(source), acquisition_of(source), Recipe(minutes=options.minutes))
+    training = Training(training_volumes(source), acquisition_of(source), TrainingConfig(minutes=options.minutes))
     for _ in training.run():
         spin(0.01)
     panel = viewer.window.add_plugin_dock_widget(PLUGIN, "Verify")[1]

@@ -159,9 +159,9 @@ def work_threads() -> list[threading.Thread]:
     return [t for t in our_threads() if t.name == "cropeq"]
 
 
-def crew_threads() -> list[threading.Thread]:
+def pool_threads() -> list[threading.Thread]:
     """Return the threads that compute side by side."""
-    return [t for t in our_threads() if t.name.startswith("cropeq crew")]
+    return [t for t in our_threads() if t.name.startswith("cropeq pool")]
 
 
 def our_threads() -> list[threading.Thread]:

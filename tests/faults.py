@@ -127,7 +127,7 @@ class Ran:
 
     @property
     def unread(self) -> list[Any]:
-        """Bricks of the source that could not be read, once for each try."""
+        """ChunkCache of the source that could not be read, once for each try."""
         return self._all("unread")
 
     @property
@@ -151,7 +151,7 @@ class Ran:
         return float(self._all("ended")[0])
 
     @property
-    def begun(self) -> int:
+    def started(self) -> int:
         """Tiles that were there already."""
         return int(self._all("begun")[0])
 
@@ -177,9 +177,9 @@ def run(job: Job) -> None:
     TileShapes.bulk = property(lambda _: PART)
     compute = SuperResolution.compute
 
-    def told(self, lead, box, *rest):
-        job.tell(computed=[*lead, *box.start])
-        return compute(self, lead, box, *rest)
+    def told(self, leading, box, *rest):
+        job.tell(computed=[*leading, *box.start])
+        return compute(self, leading, box, *rest)
 
     SuperResolution.compute = told
     start = time.monotonic()
@@ -211,7 +211,7 @@ def engine(job: Job) -> int:
     steps = export(result_of(job), job.output, job.tile, job.existing)
     for number, step in enumerate(steps):
         if number == 0:
-            job.tell(begun=step.begun)
+            job.tell(started=step.started)
         job.tell(stage=step.stage)
         if number == job.close_at:
             steps.close()
@@ -408,10 +408,10 @@ class BreakSource:
         from napari_cropeq.compute import fill as filling
         from napari_cropeq.formats import chunk_cache as bricks
 
-        bricks.Bricks.__init__.__defaults__ = (1,)  # what has been read is read again
+        bricks.ChunkCache.__init__.__defaults__ = (1,)  # what has been read is read again
         filling.RETRIES = (0.01, 0.02)
         path, reads = job.source / self.chunk, itertools.count(1)
-        held = bricks.Bricks._held
+        held = bricks.ChunkCache._held
         when_work_begins(lambda: break_chunk(path))
 
         def read(self_, numbers):
@@ -423,7 +423,7 @@ class BreakSource:
                     mend_chunk(path)
                 raise
 
-        bricks.Bricks._held = read
+        bricks.ChunkCache._held = read
 
 
 def when_work_begins(act: Callable[[], None]) -> None:

@@ -27,7 +27,7 @@ from filelock import FileLock
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.checkpoint import Checkpoint
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.formats.image import Source, acquisition_of, open_source, training_volumes
 from napari_cropeq.run.export import export
@@ -115,9 +115,9 @@ def test_results_have_the_voxels_and_the_fingerprint_they_had(tmp_path, case):
         next(steps)
         header = read_json(tmp_path / "out.partial.ome.zarr" / ".cropeq" / "header.json")
         list(steps)
-    begun, now = EXPECTED["results"][case]["fingerprint"], header["fingerprint"]
-    assert list(now) == list(begun)
-    assert of_any_machine(now) == of_any_machine(begun)
+    started, now = EXPECTED["results"][case]["fingerprint"], header["fingerprint"]
+    assert list(now) == list(started)
+    assert of_any_machine(now) == of_any_machine(started)
     check_voxels(stored(tmp_path / "out.ome.zarr"), case)
 
 
@@ -192,7 +192,7 @@ def claimed(store: Path) -> dict[tuple, list]:
     """Return size and digest of all shards that the journals of a store claim."""
     lines = [line for path in store.glob(".cropeq/journal-*-of-*.jsonl") for line in path.read_text().splitlines()]
     records = [json.loads(line) for line in lines if line]
-    return {(level, *lead, *index): told for level, lead, index, *told in records}
+    return {(level, *leading, *index): told for level, leading, index, *told in records}
 
 
 def shards_of(folder: Path, claims: dict[tuple, list]) -> dict[tuple, tuple | None]:
@@ -216,7 +216,7 @@ def by_library(output: Path, network: str, planes: str, part: tuple[int, int]) -
     steps = list(export(a_result(network, planes), output, TILE, "resume", part_of=part))
     done = sum(shard[0] == 0 for shard in claims)
     assert (steps[0].stage, steps[0].damaged) == ("tiles", 0)
-    assert steps[0].begun == (0 if part == (1, 2) else done)
+    assert steps[0].started == (0 if part == (1, 2) else done)
     assert steps[-1].stage == ("shared" if part == (0, 2) else "saving")
 
 
@@ -336,8 +336,8 @@ def test_a_model_that_is_read_and_written_is_the_same_file(tmp_path, name):
 
 def the_training(start: Model) -> Training:
     source = the_source()
-    recipe, volumes = Recipe.read(start.training["recipe"]), training_volumes(source, [0, 1], [0])
-    return Training(volumes, acquisition_of(source), recipe, "cpu", start=start, resume=True)
+    config, volumes = TrainingConfig.read(start.training["recipe"]), training_volumes(source, [0, 1], [0])
+    return Training(volumes, acquisition_of(source), config, "cpu", start=start, resume=True)
 
 
 def check_completed(path: Path) -> Model:

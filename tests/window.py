@@ -38,7 +38,7 @@ def press(qtbot, panel, name: str) -> None:
     panel.buttons[name].native.click()
 
 
-def begun(viewer, qtbot, path, filters: int = 8, shape=(40, 128, 160)):
+def started(viewer, qtbot, path, filters: int = 8, shape=(40, 128, 160)):
     """Start a run over a volume to ``path``, or into memory, and return the widget once a tile is there."""
     if "cells" not in viewer.layers:
         viewer.add_image(cells(shape), scale=(2.5, 1, 1), name="cells")
@@ -58,8 +58,8 @@ def stopped(volume, qtbot) -> None:
 
 def small(train, **budget: float) -> None:
     """Choose a small network and a budget."""
-    train.recipe.fields["filters"].value = 8
-    train.recipe.set_budget(**budget)
+    train.config.fields["filters"].value = 8
+    train.config.set_budget(**budget)
 
 
 def trained(qtbot, train, button: str = "start"):

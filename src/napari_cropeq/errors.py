@@ -1,13 +1,128 @@
-"""Errors that callers tell apart by their type; this module imports nothing."""
+"""The errors that callers tell apart by their type; this module imports nothing.
+
+Every error that a user can mend is a :class:`CropeqError`. It keeps the problem and the remedy apart, so that a
+front end can put its own words in the place of the remedy: the command line names an option, the window a field.
+Each is a subclass of the built-in error that fits, so ``except ValueError`` works as well.
+"""
 
 from __future__ import annotations
 
-__all__ = ["CompletedMeanwhileError", "StoppedError"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "AccessError",
+    "ArgumentError",
+    "ClusterError",
+    "CompletedMeanwhileError",
+    "CropeqError",
+    "DivergedError",
+    "ImageError",
+    "InUseError",
+    "MismatchError",
+    "MissingFileError",
+    "MissingPackageError",
+    "ModelFileError",
+    "OutOfMemoryError",
+    "OutputExistsError",
+    "StoppedError",
+    "VoxelSizeError",
+    "WrongTypeError",
+]
+
+
+class CropeqError(Exception):
+    """A problem that the user can mend.
+
+    Parameters
+    ----------
+    problem : str
+        What is wrong, in one or two sentences.
+    remedy : str, optional
+        What to do about it, in one sentence.
+    setting : str, optional
+        Name of the setting or argument to change, such as ``"voxel_size"``. Front ends look up their own remedy by
+        it.
+
+    Attributes
+    ----------
+    problem, remedy, setting : str
+        As given.
+    """
+
+    def __init__(self, problem: str, remedy: str = "", *, setting: str = "") -> None:
+        super().__init__(f"{problem} {remedy}".strip())
+        self.problem, self.remedy, self.setting = problem, remedy, setting
+
+    def __str__(self) -> str:
+        """Return problem and remedy; never an error number."""
+        return self.message({})
+
+    def message(self, hints: Mapping[str, str]) -> str:
+        """Return the problem with the hint for its setting, or with the remedy where ``hints`` has none."""
+        return f"{self.problem} {hints.get(self.setting, self.remedy)}".strip()
+
+
+class ArgumentError(CropeqError, ValueError):
+    """An argument or a setting has a value that cannot be used."""
+
+
+class WrongTypeError(CropeqError, TypeError):
+    """An argument is of a type that cannot be used."""
+
+
+class ImageError(CropeqError, ValueError):
+    """An image cannot be read, or cannot be super-resolved."""
+
+
+class VoxelSizeError(ImageError):
+    """The voxel size of an image is not known or cannot be right."""
+
+
+class ModelFileError(CropeqError, ValueError):
+    """A model file or a training checkpoint is damaged, or is neither."""
+
+
+class MismatchError(CropeqError, ValueError):
+    """Two things do not belong together, such as a model and an image, or an unfinished run and its settings."""
+
+
+class MissingFileError(CropeqError, FileNotFoundError):
+    """A file or folder does not exist."""
+
+
+class OutputExistsError(CropeqError, FileExistsError):
+    """The output exists already, complete or unfinished."""
+
+
+class CompletedMeanwhileError(OutputExistsError):
+    """Another process that shares the work has just completed the output: nothing is left to do."""
+
+
+class AccessError(CropeqError, OSError):
+    """A file or folder cannot be read or written, or its disk is full."""
+
+
+class InUseError(CropeqError, BlockingIOError):
+    """Another process is writing the same output."""
+
+
+class MissingPackageError(CropeqError, ImportError):
+    """An optional package is not installed."""
+
+
+class OutOfMemoryError(CropeqError, MemoryError):
+    """Memory does not suffice even for the smallest piece of the work."""
+
+
+class DivergedError(CropeqError, ArithmeticError):
+    """The loss of a training became NaN or infinite."""
+
+
+class ClusterError(CropeqError, ConnectionError):
+    """The connection to a cluster, or its workers, failed."""
 
 
 class StoppedError(Exception):
     """The caller asked a computation to stop between two calls of the network."""
-
-
-class CompletedMeanwhileError(FileExistsError):
-    """Another process that shares the work has just completed the output: nothing is left to do."""

@@ -17,7 +17,7 @@ from napari_cropeq.api.progress import reporting
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.progress import Progress
 from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.run.train_to_file import OwnTraining, train_to_file
@@ -181,7 +181,7 @@ def test_wrong_arguments_of_export(volume, model, tmp_path, name, error, wrong):
 
 def test_the_bits_of_the_command_line(volume, tmp_path):
     source = a_source(volume)
-    how = OwnTraining(Recipe.preset("fast", patches=32, filters=4))
+    how = OwnTraining(TrainingConfig.preset("fast", patches=32, filters=4))
     steps = train_to_file(tmp_path / "wanted.safetensors", source, acquisition_of(source), how, "cpu")
     for _ in steps:
         pass

@@ -192,8 +192,8 @@ def test_options_of_a_training_reach_its_model(tmp_path):
     assert model.acquisition == Acquisition((5.0, 2.0, 2.0), 0, 6.5, lateral_fwhm=2.5)
     assert model.normalisations == [Normalisation.measure(data[1])] != [Normalisation.measure(data[0])]
     assert model.provenance["source"]["channels"] == [1]
-    recipe = model.training["recipe"]
-    assert (recipe["edge_weight"], recipe["match_noise"], recipe["blocks"]) == (0.5, False, 3)
+    config = model.training["recipe"]
+    assert (config["edge_weight"], config["match_noise"], config["blocks"]) == (0.5, False, 3)
     assert model.network.blocks == 3
 
 
@@ -206,16 +206,16 @@ def test_options_of_a_training_reach_its_model(tmp_path):
     ],
 )
 def test_presets_reach_the_model_and_can_be_overridden(tmp_path, preset, seen):
-    from napari_cropeq.core.training.config import Recipe
+    from napari_cropeq.core.training.config import TrainingConfig
 
-    recipe = Recipe.preset(preset)
-    assert (recipe.filters, recipe.optimiser, recipe.rotations, recipe.batch, recipe.match_noise) == seen
+    config = TrainingConfig.preset(preset)
+    assert (config.filters, config.optimiser, config.rotations, config.batch, config.match_noise) == seen
     stack, path = write(tmp_path / "a.ome.tif"), tmp_path / "m.safetensors"
     words = ["--preset", preset, *TINY, "--set", "batch=8", "--set", "validation=4"]
     assert main(["train", str(stack), "-o", str(path), *words]) == 0
     told = Model.load(path).training["recipe"]
     changed = {"filters": 4, "patches": 32, "minutes": None, "batch": 8, "validation": 4}
-    assert told == vars(recipe) | changed
+    assert told == vars(config) | changed
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,8 @@ def test_channels_and_times_to_train_on(tmp_path, axes, words, expected):
 
     shape = {"ZYX": (), "CZYX": (2,), "TCZYX": (2, 2)}[axes]
     data = np.empty((*shape, 10, 70, 72), np.uint16)
-    for number, lead in enumerate(np.ndindex(shape)):
-        data[lead] = textured_volume((10, 70, 72), number) // 2 + 500 * number
+    for number, leading in enumerate(np.ndindex(shape)):
+        data[leading] = textured_volume((10, 70, 72), number) // 2 + 500 * number
     stack, path = write(tmp_path / "a.ome.tif", data, axes=axes), tmp_path / "m.safetensors"
     assert main(["train", str(stack), "-o", str(path), *words, *TINY]) == 0
     model = Model.load(path)
@@ -488,12 +488,12 @@ INTERRUPTED = "Interrupted: what is unfinished is kept, and the same command wit
 SIGNALS = [pytest.param(signal.SIGINT, id="Ctrl-C"), pytest.param(signal.SIGTERM, id="SIGTERM")]
 
 
-def interrupt(words: list, number: signal.Signals, begun, **options) -> str:
+def interrupt(words: list, number: signal.Signals, started, **options) -> str:
     """Start a process, signal it as soon as ``begun()``, and return what it said."""
     process = cropeq(*words, **options)
     try:
         deadline = time.monotonic() + 60
-        while not begun():
+        while not started():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -535,11 +535,11 @@ def test_interrupting_an_export(tmp_path, number, output):
     model = a_model(tmp_path / "m.safetensors", filters=32)
     words = ["export", stack, "-m", model, "-o", f"{tmp_path}/{output}", "--tile", "64"]
 
-    def begun() -> bool:
+    def started() -> bool:
         # Folders come and go while it looks, which ends a search by pathlib.
         return any(".partial" in Path(folder).name and "0" in names for folder, names, _ in os.walk(tmp_path))
 
-    assert interrupt(words, number, begun) == INTERRUPTED
+    assert interrupt(words, number, started) == INTERRUPTED
     finished = {name for name in everything(tmp_path) if ".partial" not in name} - {"folder"}
     assert finished == {"a.ome.tif", "m.safetensors"}
 
@@ -553,14 +553,14 @@ def test_an_interruption_that_python_swallows_is_not_lost(tmp_path, capsys, monk
     model = a_model(tmp_path / "m.safetensors")
     compute, calls = SuperResolution.compute, []
 
-    def interrupted(self, lead, box, *rest):
+    def interrupted(self, leading, box, *rest):
         calls.append(box)
         if len(calls) == 1:
             something = threading.Event()
             reference = weakref.ref(something, lambda _: signal.raise_signal(number))
             del something
             assert reference() is None
-        return compute(self, lead, box, *rest)
+        return compute(self, leading, box, *rest)
 
     monkeypatch.setattr(SuperResolution, "compute", interrupted)
     words = ["export", str(stack), "-m", str(model), "-o", str(tmp_path / "out.ome.zarr"), "--tile", "32"]
@@ -753,14 +753,14 @@ def test_an_evaluation_of_several_volumes_goes_on(tmp_path, capsys, number):
     words = ["evaluate", tmp_path / "in", "--out", out, "--factors", "4", "--methods", "quintic,valid", *EVALUATING]
     words[words.index("16")] = "400"
 
-    def begun() -> bool:
+    def started() -> bool:
         return len(list(out.glob("cells/*.json"))) == 3
 
     if number == signal.SIGKILL:
         process = cropeq(*words)
         try:
             deadline = time.monotonic() + 60
-            while not begun():
+            while not started():
                 assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.02)
         finally:
@@ -769,7 +769,7 @@ def test_an_evaluation_of_several_volumes_goes_on(tmp_path, capsys, number):
         assert not (out / "evaluation.html").exists()
     else:
         told = "Interrupted: finished cells are kept, and the same command goes on."
-        assert interrupt(words, number, begun) == told
+        assert interrupt(words, number, started) == told
         page = (out / "evaluation.html").read_text()
         assert "Not finished: 3 of 4 cells are there" in page and page.count("data:image/png;base64,") == 3
         kept = json.loads((out / "evaluation.json").read_text())

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from conftest import crew_threads
+from conftest import pool_threads
 from napari_cropeq.compute import fill as filling
 from napari_cropeq.compute.fill import Done, Failed, Filled, Stepped, TileFiller
 from napari_cropeq.compute.scheduler import Scheduler, TileRequest
@@ -27,8 +27,8 @@ class Counted:
     def __init__(self) -> None:
         self.boxes: list[tuple[tuple[int, ...], Box]] = []
 
-    def __call__(self, lead, box: Box, stop=None) -> np.ndarray:
-        self.boxes.append((lead, box))
+    def __call__(self, leading, box: Box, stop=None) -> np.ndarray:
+        self.boxes.append((leading, box))
         z, y, x = np.ogrid[box.slices]
         return (z * 10_000 + y * 100 + x).astype(np.float32)
 
@@ -47,47 +47,47 @@ PART = (64, 64, 128)
 class Source:
     """What a filler asks for boxes, instead of a result: computes them with a function."""
 
-    def __init__(self, leads, part, compute, prefetch=None, side_by_side=1) -> None:
-        self.leads, self.part, self.side_by_side, self._compute = leads, part, side_by_side, compute
-        self.prefetch = prefetch or (lambda lead, box: None)
+    def __init__(self, leading_indices, part, compute, prefetch=None, side_by_side=1) -> None:
+        self.leading_indices, self.part, self.side_by_side, self._compute = leading_indices, part, side_by_side, compute
+        self.prefetch = prefetch or (lambda leading, box: None)
 
-    def __call__(self, lead, box: Box, stop) -> np.ndarray:
-        return self._compute(lead, box, stop)
+    def __call__(self, leading, box: Box, stop) -> np.ndarray:
+        return self._compute(leading, box, stop)
 
     def close(self) -> None:
         pass
 
 
-def filler(memory, leads, part, compute, prefetch=None, side_by_side=1) -> TileFiller:
-    return TileFiller(memory, Source(leads, part, compute, prefetch, side_by_side))
+def filler(memory, leading_indices, part, compute, prefetch=None, side_by_side=1) -> TileFiller:
+    return TileFiller(memory, Source(leading_indices, part, compute, prefetch, side_by_side))
 
 
 ODD = [(1, 1, 1), SHAPE, (130, 257, 300), (5, 600, 3)]
 
 
-CREWS = pytest.mark.parametrize("crew", [1, 2], ids=["one by one", "side by side"])
+THREADS = pytest.mark.parametrize("threads", [1, 2], ids=["one by one", "side by side"])
 
 
-@CREWS
+@THREADS
 @pytest.mark.parametrize("shape", ODD, ids=str)
-@pytest.mark.parametrize("leads", [[()], [(0, 1), (2, 0)]], ids=["zyx", "tczyx"])
-def test_all_is_every_tile_once(shape, leads, crew):
+@pytest.mark.parametrize("leading_indices", [[()], [(0, 1), (2, 0)]], ids=["zyx", "tczyx"])
+def test_all_is_every_tile_once(shape, leading_indices, threads):
     compute, memory = Counted(), MemoryStore(shape)
     scheduler = Scheduler()
-    scheduler.fill(filler(memory, leads, PART, compute, side_by_side=crew))
+    scheduler.fill(filler(memory, leading_indices, PART, compute, side_by_side=threads))
     assert not scheduler.idle
     *finished, last = scheduler.run()
     assert scheduler.idle and last == Filled(memory, ())
-    assert sum(done.tiles for done in finished) == memory.grid.count * len(leads) == len(memory)
+    assert sum(done.tiles for done in finished) == memory.grid.count * len(leading_indices) == len(memory)
     expected = coordinates(shape)
-    for lead in leads:
+    for leading in leading_indices:
         times = np.zeros(shape, int)
         for one, box in compute.boxes:
-            times[box.slices] += one == lead
+            times[box.slices] += one == leading
         assert (times == 1).all()
         for index in memory.grid.indices(Box.whole(shape)):
             box = memory.grid.box(index)
-            assert np.array_equal(memory.read((lead, index), box), expected[box.slices])
+            assert np.array_equal(memory.read((leading, index), box), expected[box.slices])
 
 
 def test_what_is_looked_at_comes_first_and_in_order():
@@ -146,12 +146,12 @@ def test_all_skips_what_is_finished():
     assert all(box.start[2] >= 256 for _, box in compute.boxes)
 
 
-@CREWS
-def test_a_tile_larger_than_a_part_is_computed_in_parts_and_put_whole(crew):
+@THREADS
+def test_a_tile_larger_than_a_part_is_computed_in_parts_and_put_whole(threads):
     shape = (130, 150, 200)
     compute, memory = Counted(), MemoryStore(shape, (128, 128, 128))
     scheduler = Scheduler()
-    scheduler.fill(filler(memory, [()], PART, compute, side_by_side=crew))
+    scheduler.fill(filler(memory, [()], PART, compute, side_by_side=threads))
     run = scheduler.run()
     assert next(run) == Done(memory, (), Box((0, 0, 0), (64, 64, 128)), 0, 0)
     assert len(memory) == 0, "nothing of a tile before it is whole"
@@ -170,7 +170,7 @@ def test_a_tile_larger_than_a_part_is_computed_in_parts_and_put_whole(crew):
 def test_stopping_all_stops_the_box_under_way():
     asked = []
 
-    def slow(lead, box, stop):
+    def slow(leading, box, stop):
         scheduler.bulk.stop()  # as from another thread
         asked.append(stop())
         raise StoppedError
@@ -186,7 +186,7 @@ def test_stopping_all_stops_the_box_under_way():
 def asking(asked: list[int]):
     """Return a function that works until it is asked to stop, as the network asks before every call."""
 
-    def compute(lead, box, stop):
+    def compute(leading, box, stop):
         while not stop():
             asked.append(len(asked))
             time.sleep(0.001)
@@ -207,12 +207,12 @@ def test_boxes_side_by_side_wait_for_the_tile_in_view():
     asked, memory = [], MemoryStore((64, 512, 512))
     scheduler = Scheduler()
 
-    def looked(lead, box, stop):
+    def looked(leading, box, stop):
         time.sleep(0.05)  # each may be at work until it asks
         before = len(asked)
         time.sleep(0.1)
         assert len(asked) == before > 0
-        return Counted()(lead, box)
+        return Counted()(leading, box)
 
     scheduler.fill(filler(memory, [()], PART, asking(asked), side_by_side=2))
     finished = []
@@ -228,15 +228,15 @@ def test_boxes_side_by_side_wait_for_the_tile_in_view():
 
 @pytest.mark.parametrize("end", ["stop", "close"])
 def test_threads_side_by_side_end_with_the_run(end):
-    before, asked, memory = set(crew_threads()), [], MemoryStore((64, 512, 512))
+    before, asked, memory = set(pool_threads()), [], MemoryStore((64, 512, 512))
     scheduler = Scheduler()
     scheduler.fill(filler(memory, [()], PART, asking(asked), side_by_side=2))
     thread = threading.Thread(target=lambda: list(scheduler.run(wait=True)))
     thread.start()
     until(lambda: asked)
-    assert len(set(crew_threads()) - before) == 2
+    assert len(set(pool_threads()) - before) == 2
     (scheduler.bulk.stop if end == "stop" else scheduler.close)()
-    until(lambda: set(crew_threads()) <= before)
+    until(lambda: set(pool_threads()) <= before)
     assert thread.is_alive() or end == "close"
     scheduler.close()
     thread.join(10)
@@ -265,11 +265,11 @@ def test_closing_ends_a_waiting_worker():
 def broken_at(*bad: tuple[int, int, int]):
     """Return a function that computes coordinates, but no box that begins at ``bad``."""
 
-    def compute(lead, box, stop=None):
+    def compute(leading, box, stop=None):
         compute.asked.append(box.start)
         if box.start in bad:
             raise OSError(f"no data at {box.start}")
-        return Counted()(lead, box)
+        return Counted()(leading, box)
 
     compute.asked = []
     return compute
@@ -288,12 +288,12 @@ def test_a_tile_that_cannot_be_computed_does_not_end_the_others():
     assert isinstance(next(scheduler.run()), Failed), "asked for again it is tried again"
 
 
-@CREWS
-def test_a_tile_that_cannot_be_computed_is_left_out_of_all(monkeypatch, crew):
+@THREADS
+def test_a_tile_that_cannot_be_computed_is_left_out_of_all(monkeypatch, threads):
     monkeypatch.setattr(filling, "RETRIES", (0.0, 0.0))
     memory, compute = MemoryStore((64, 512, 512)), broken_at((0, 64, 128))
     scheduler = Scheduler()
-    scheduler.fill(filler(memory, [()], PART, compute, side_by_side=crew))
+    scheduler.fill(filler(memory, [()], PART, compute, side_by_side=threads))
     *events, filled = scheduler.run()
     failed = [event for event in events if isinstance(event, Failed)]
     assert [(event.box, event.bulk) for event in failed] == [(Box((0, 64, 128), (64, 128, 256)), False)]
@@ -302,13 +302,13 @@ def test_a_tile_that_cannot_be_computed_is_left_out_of_all(monkeypatch, crew):
     assert len(memory) == memory.grid.count - failed[0].box.size // np.prod(memory.grid.tile)
 
 
-@CREWS
+@THREADS
 @pytest.mark.parametrize("bad", [(0, 0, 0), (0, 64, 0), (64, 64, 0)], ids=["first", "middle", "last"])
-def test_of_a_tile_with_a_part_that_cannot_be_computed_nothing_is_put(monkeypatch, crew, bad):
+def test_of_a_tile_with_a_part_that_cannot_be_computed_nothing_is_put(monkeypatch, threads, bad):
     monkeypatch.setattr(filling, "RETRIES", (0.0, 0.0))
     memory, compute = MemoryStore((128, 256, 128), (128, 128, 128)), broken_at(bad)
     scheduler = Scheduler()
-    scheduler.fill(filler(memory, [()], PART, compute, side_by_side=crew))
+    scheduler.fill(filler(memory, [()], PART, compute, side_by_side=threads))
     *events, filled = scheduler.run()
     assert [type(event) for event in events if not isinstance(event, Done)] == [Failed]
     assert list(memory) == [((), (0, 1, 0))] and len(filled.failures) == 1
@@ -319,11 +319,11 @@ def test_of_a_tile_with_a_part_that_cannot_be_computed_nothing_is_put(monkeypatc
 def test_a_source_that_comes_back_is_read():
     asked = []
 
-    def compute(lead, box, stop=None):
+    def compute(leading, box, stop=None):
         asked.append(box)
         if len(asked) == 1:
             raise OSError("the network drive is asleep")
-        return Counted()(lead, box)
+        return Counted()(leading, box)
 
     memory = MemoryStore((64, 64, 128))
     scheduler = Scheduler()
@@ -331,14 +331,14 @@ def test_a_source_that_comes_back_is_read():
     assert [type(event) for event in scheduler.run()] == [Done, Filled] and len(asked) == 2
 
 
-@CREWS
-def test_a_source_that_is_gone_ends_the_run_over_all_and_nothing_else(crew):
-    def gone(lead, box, stop=None):
+@THREADS
+def test_a_source_that_is_gone_ends_the_run_over_all_and_nothing_else(threads):
+    def gone(leading, box, stop=None):
         raise ValueError("no such thing")
 
     memory = MemoryStore((64, 2048, 512))
     scheduler = Scheduler()
-    scheduler.fill(filler(memory, [()], PART, gone, side_by_side=crew))
+    scheduler.fill(filler(memory, [()], PART, gone, side_by_side=threads))
     *failed, last = scheduler.run()
     assert len(failed) == filling.GIVE_UP - 1 and last.bulk and not any(event.bulk for event in failed)
     assert len(memory) == 0 and scheduler.idle
@@ -370,33 +370,37 @@ def test_the_next_tiles_are_told_before_these_are_computed():
     scheduler = Scheduler()
     scheduler.fill(
         filler(
-            memory, [(0,), (1,)], (64, 64, 128), compute, lambda lead, box: told.append((len(compute.boxes), lead, box))
+            memory,
+            [(0,), (1,)],
+            (64, 64, 128),
+            compute,
+            lambda leading, box: told.append((len(compute.boxes), leading, box)),
         )
     )
     list(scheduler.run())
     tiles = [
-        (lead, memory.grid.box(index))
-        for lead in ((0,), (1,))
+        (leading, memory.grid.box(index))
+        for leading in ((0,), (1,))
         for index in memory.grid.indices(Box.whole((100, 100, 300)))
     ]
     expected = [tile for number, _ in enumerate(tiles) for tile in tiles[number : number + 2]]
-    assert [(lead, box) for _, lead, box in told] == expected
-    for count, lead, box in told[::2]:
-        assert compute.boxes[count][0] == lead and compute.boxes[count][1].intersect(box) == compute.boxes[count][1]
+    assert [(leading, box) for _, leading, box in told] == expected
+    for count, leading, box in told[::2]:
+        assert compute.boxes[count][0] == leading and compute.boxes[count][1].intersect(box) == compute.boxes[count][1]
 
 
 @pytest.mark.parametrize("still_wanted", [True, False], ids=["kept", "dropped"])
 def test_the_tile_under_way_is_stopped_once_it_is_outdated(still_wanted):
     memory, asked = MemoryStore((64, 512, 512)), []
 
-    def slow(lead, box, stop):
+    def slow(leading, box, stop):
         asked.append(stop())
         seen = [((), (0, 0, 0))] if still_wanted else [((), (1, 1, 1))]
         scheduler.look_at(wishes(memory, Counted(), seen))  # as from another thread
         asked.append(stop())
         if stop():
             raise StoppedError
-        return Counted()(lead, box)
+        return Counted()(leading, box)
 
     scheduler = Scheduler()
     scheduler.look_at(wishes(memory, slow, [((), (0, 0, 0))]))
@@ -444,7 +448,7 @@ def test_a_box_is_taken_from_finished_tiles_and_only_the_rest_is_computed():
     for store, index in ((coarse, (0, 0, 0)), (fine, (0, 0, 0)), (fine, (0, 0, 3))):
         store.put(((), index), expected[store.grid.box(index).slices])
     compute = Counted()
-    result = SimpleNamespace(leads=[()], shapes=SimpleNamespace(bulk=PART), side_by_side=1, compute=compute)
+    result = SimpleNamespace(leading_indices=[()], shapes=SimpleNamespace(bulk=PART), side_by_side=1, compute=compute)
     reuse = TileSource(result, lambda: [coarse, fine])
     assert np.array_equal(reuse((), box), expected[box.slices])
     assert [b for _, b in compute.boxes] == [Box((5, 30, 20), (35, 50, 60))], "the smallest box around what is missing"

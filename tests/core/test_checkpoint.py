@@ -21,7 +21,7 @@ from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training import checkpoint as checkpoints
 from napari_cropeq.core.training.checkpoint import Checkpoint
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
 from processes import Forked, cropeq
 
@@ -31,7 +31,7 @@ TINY = {"minutes": None, "patches": 64, "filters": 4, "validation": 4, "batch": 
 
 
 def training(start: Model | None = None, resume: bool = False, source=SOURCE, **options) -> Training:
-    return Training(source, Z4, Recipe(**(TINY | options)), "cpu", start=start, resume=resume)
+    return Training(source, Z4, TrainingConfig(**(TINY | options)), "cpu", start=start, resume=resume)
 
 
 def finished(one: Training) -> Training:
@@ -107,7 +107,7 @@ DIFFERENT = [
 def test_what_cannot_be_gone_on_from(options, acquisition, message):
     start = interrupted(1).model({})
     with pytest.raises(ValueError, match=message):
-        Training(SOURCE, acquisition, Recipe(**(TINY | options)), "cpu", start=start)
+        Training(SOURCE, acquisition, TrainingConfig(**(TINY | options)), "cpu", start=start)
 
 
 def test_a_checkpoint_is_of_one_source_and_recipe(tmp_path):
@@ -118,9 +118,9 @@ def test_a_checkpoint_is_of_one_source_and_recipe(tmp_path):
     assert not checkpoint.exists, "it is not time yet"
     checkpoint.keep(one, now=True)
     assert checkpoint.exists and checkpoint.path.name == "m.checkpoint.safetensors"
-    assert checkpoint.load(one.recipe).state.patches == 16
+    assert checkpoint.load(one.config).state.patches == 16
     with pytest.raises(ValueError, match=r"Got other settings \(rate\) than the training"):
-        checkpoint.load(Recipe(**TINY, rate=0.5))
+        checkpoint.load(TrainingConfig(**TINY, rate=0.5))
     with pytest.raises(ValueError, match="Got an unfinished training of 'stack'"):
         Checkpoint.beside(tmp_path / "m.safetensors", {"name": "other"}).load()
     checkpoint.remove()
@@ -143,12 +143,12 @@ HOSTILE = [
 @pytest.mark.parametrize(("values", "message"), HOSTILE)
 def test_a_hostile_recipe_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
-        Recipe.read(values)
+        TrainingConfig.read(values)
 
 
 def test_a_recipe_survives_its_file():
-    recipe = Recipe.preset("light-sheet", seed=5, filters=8)
-    assert Recipe.read(json.loads(json.dumps(vars(recipe)))) == recipe
+    config = TrainingConfig.preset("light-sheet", seed=5, filters=8)
+    assert TrainingConfig.read(json.loads(json.dumps(vars(config)))) == config
 
 
 def keep_every_step() -> None:
@@ -207,8 +207,8 @@ def train_with_little(filters: int, spare: int) -> None:
     import resource
 
     torch.set_num_threads(1)
-    recipe = Recipe(minutes=None, patches=512, batch=256, filters=filters, validation=1)
-    training = Training(SOURCE, Z4, recipe, "cpu")
+    config = TrainingConfig(minutes=None, patches=512, batch=256, filters=filters, validation=1)
+    training = Training(SOURCE, Z4, config, "cpu")
     run = training.run()
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + spare * 2**20,) * 2)

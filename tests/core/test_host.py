@@ -15,7 +15,7 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.host import freed_memory_kept, short_turns, torch_threads
 from napari_cropeq.core.out_of_memory import is_out_of_memory
 from napari_cropeq.core.thread_map import ThreadMap
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
 
 AFTER = (host.MMAP_BYTES, host.TRIM_BYTES)
@@ -36,8 +36,8 @@ def predict() -> np.ndarray:
 
 
 def train() -> np.ndarray:
-    recipe = Recipe(minutes=None, patches=16, filters=4, validation=2, batch=8, blocks=2)
-    training = Training(acquired(blobs((48, 96, 96)), 4), Acquisition((4.0, 1.0, 1.0)), recipe, "cpu")
+    config = TrainingConfig(minutes=None, patches=16, filters=4, validation=2, batch=8, blocks=2)
+    training = Training(acquired(blobs((48, 96, 96)), 4), Acquisition((4.0, 1.0, 1.0)), config, "cpu")
     for _ in training.run():
         assert host._memory._users == 1
     return torch.cat([w.reshape(-1) for w in training.network.state_dict().values()]).numpy()

@@ -9,7 +9,7 @@ import torch
 from conftest import make_predictor, textured_volume
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import MAX_FILTERS, build_network
-from napari_cropeq.core.training.training import Recipe, Training
+from napari_cropeq.core.training.training import Training, TrainingConfig
 
 REFUSED = [
     pytest.param(("wide", 8, 7, 3), "Got network 'wide', expected one of subpixel, valid, padded", id="kind"),
@@ -43,7 +43,7 @@ def test_the_users_random_numbers_are_left_alone(tmp_path):
     np.random.seed(5)
     source = textured_volume((6, 64, 64))
     predictor = make_predictor(source, 2, filters=5)
-    training = Training(source, predictor.acquisition, Recipe(None, 16, filters=4, validation=4), "cpu")
+    training = Training(source, predictor.acquisition, TrainingConfig(None, 16, filters=4, validation=4), "cpu")
     list(training.run())
     training.model({}).save(tmp_path / "model.safetensors")
     Model.load(tmp_path / "model.safetensors")

@@ -12,7 +12,7 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.spline import degradation
 from napari_cropeq.core.training.noise import NoiseModel
-from napari_cropeq.core.training.training import Recipe, Training
+from napari_cropeq.core.training.training import Training, TrainingConfig
 
 
 def blobs(rng: np.random.Generator, width: float) -> np.ndarray:
@@ -110,10 +110,10 @@ def test_matching_noise_brings_the_result_closer_to_the_clean_truth(kind, slope,
     clean = acquired(truth, 4)
     source = (clean + rng.normal(size=clean.shape) * np.sqrt(slope * clean + offset)).astype(np.float32)
     acquisition = Acquisition((4.0, 1.0, 1.0))
-    recipe = {"minutes": None, "patches": 600, "filters": 8, "blocks": 3, "validation": 8, "network": kind}
+    config = {"minutes": None, "patches": 600, "filters": 8, "blocks": 3, "validation": 8, "network": kind}
     error, fine = {}, {}
     for match in (True, False):
-        training = Training(source, acquisition, Recipe(match_noise=match, **recipe), "cpu")
+        training = Training(source, acquisition, TrainingConfig(match_noise=match, **config), "cpu")
         for _ in training.run():
             pass
         predictor = Predictor(training.network, acquisition, source, training.normalisations[0], device="cpu")

@@ -16,20 +16,22 @@ from napari_cropeq.core.network import build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.training import plane_pool as planes
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.patches import PatchSampler, min_lateral
 from napari_cropeq.core.training.plane_pool import HELD_OUT, Orientation, Plane, PlaneReader, Volume, inscribed
-from napari_cropeq.formats.chunk_cache import Bricks
+from napari_cropeq.formats.chunk_cache import ChunkCache
 
 Z4 = Acquisition((4.0, 1.0, 1.0))
 KINDS = ("subpixel", "valid", "padded")
 
 
 def sampler(source, acquisition: Acquisition = Z4, kind: str = "subpixel", scale=None, **options) -> PatchSampler:
-    recipe = Recipe(**({"minutes": None, "patches": 8, "match_noise": False, "network": kind, "filters": 1} | options))
-    network = build_network(kind, 1, recipe.depth, 3, subpositions_for(kind, acquisition.factor))
+    config = TrainingConfig(
+        **({"minutes": None, "patches": 8, "match_noise": False, "network": kind, "filters": 1} | options)
+    )
+    network = build_network(kind, 1, config.depth, 3, subpositions_for(kind, acquisition.factor))
     volumes = source if isinstance(source, list) else [Volume(source, scale or Normalisation.measure(source))]
-    return PatchSampler(volumes, acquisition, network, recipe)
+    return PatchSampler(volumes, acquisition, network, config)
 
 
 @pytest.fixture
@@ -101,7 +103,7 @@ def test_a_network_is_trained_on_what_it_will_see(factor):
     network.tail.weight.data.normal_()
     drawn = PatchSampler(
         [Volume(np.repeat(sharp[None], 4, axis=0), Normalisation(0.0, 1.0))],
-        acquisition, network, Recipe(minutes=None, patches=8, match_noise=False),
+        acquisition, network, TrainingConfig(minutes=None, patches=8, match_noise=False),
     )  # fmt: skip
     drawn.close()
     drawn._place = lambda plane, rng: (9, 20)  # type: ignore[method-assign]
@@ -260,7 +262,7 @@ def test_a_huge_lazy_source_costs_little_and_is_read_ahead(opened):
 
     volume = da.map_blocks(block, dtype=np.uint16, chunks=((8,) * 250, (512,) * 14, (512,) * 14))
     assert volume.nbytes > 200e9
-    drawn = opened(Bricks(volume), Acquisition((2.0, 1.0, 1.0)), scale=Normalisation(0.0, 4000.0))
+    drawn = opened(ChunkCache(volume), Acquisition((2.0, 1.0, 1.0)), scale=Normalisation(0.0, 4000.0))
     for _ in range(12):
         drawn.draw(4)
     assert not twice
@@ -275,8 +277,8 @@ def test_draws_depend_on_the_seed_alone(opened):
         if start:
             drawn.close()
             network = build_network("subpixel", 1, 7, 3, 4)
-            recipe = Recipe(minutes=None, patches=8, match_noise=False, seed=seed)
-            drawn = PatchSampler([Volume(source, Normalisation.measure(source))], Z4, network, recipe, start)
+            config = TrainingConfig(minutes=None, patches=8, match_noise=False, seed=seed)
+            drawn = PatchSampler([Volume(source, Normalisation.measure(source))], Z4, network, config, start)
         batches = []
         for n in range(12):
             batches.append(drawn.draw(2).image.numpy())

@@ -13,18 +13,18 @@ from conftest import acquired, blobs, textured_volume
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.training.training import Recipe, Training, edge_loss, schedule
+from napari_cropeq.core.training.training import Training, TrainingConfig, edge_loss, schedule
 
 Z4 = Acquisition((4.0, 1.0, 1.0))
 
 
-def small(**options) -> Recipe:
+def small(**options) -> TrainingConfig:
     """Return a recipe of some seconds at most."""
-    return Recipe(**{"minutes": None, "patches": 32, "filters": 4, "validation": 4, "batch": 8} | options)
+    return TrainingConfig(**{"minutes": None, "patches": 32, "filters": 4, "validation": 4, "batch": 8} | options)
 
 
-def trained(source, recipe: Recipe, acquisition: Acquisition = Z4) -> Training:
-    training = Training(source, acquisition, recipe, "cpu")
+def trained(source, config: TrainingConfig, acquisition: Acquisition = Z4) -> Training:
+    training = Training(source, acquisition, config, "cpu")
     for _ in training.run():
         pass
     return training
@@ -106,7 +106,7 @@ BUDGETS = [
 @pytest.mark.parametrize(("options", "message"), BUDGETS)
 def test_refused_recipes(options, message):
     with pytest.raises(ValueError, match=message):
-        Recipe(**options)
+        TrainingConfig(**options)
 
 
 def with_voxel(value: float) -> np.ndarray:

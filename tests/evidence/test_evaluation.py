@@ -23,11 +23,11 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.training.training import Recipe
+from napari_cropeq.core.training.training import TrainingConfig
 from napari_cropeq.evidence.evaluate import metrics
 from napari_cropeq.evidence.evaluate import score as scoring
 from napari_cropeq.evidence.evaluate.evaluation import Evaluation
-from napari_cropeq.evidence.evaluate.experiment import Cell, methods
+from napari_cropeq.evidence.evaluate.experiment import Experiment, methods
 from napari_cropeq.evidence.evaluate.score import score
 from napari_cropeq.evidence.evaluate.table import gain_of, result_table
 from napari_cropeq.evidence.evaluate.truth import Truth, degrade
@@ -175,14 +175,16 @@ def times(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def the_cells(*names: str, truth: Truth | None = None, factor: float = 4.0, **options) -> list[Cell]:
+def the_cells(*names: str, truth: Truth | None = None, factor: float = 4.0, **options) -> list[Experiment]:
     truth = truth or a_truth()
-    return [Cell(truth, factor, name, **({} if name in ("cubic", "quintic") else TINY | options)) for name in names]
+    return [
+        Experiment(truth, factor, name, **({} if name in ("cubic", "quintic") else TINY | options)) for name in names
+    ]
 
 
-def run(cells: list[Cell], folder: Path) -> list[str]:
+def run(experiments: list[Experiment], folder: Path) -> list[str]:
     """Run an evaluation; return how each cell ended."""
-    evaluation = Evaluation(cells, folder)
+    evaluation = Evaluation(experiments, folder)
     steps = list(evaluation.run())
     shares = [step.share for step in steps]
     assert shares == sorted(shares) and shares[-1] == 1
@@ -192,8 +194,8 @@ def run(cells: list[Cell], folder: Path) -> list[str]:
 
 
 def test_every_method_and_what_is_told_of_it(tmp_path):
-    cells = the_cells(*methods(), overrides=TINY["overrides"] | {"blocks": 2})
-    assert run(cells, tmp_path) == ["done"] * len(cells)
+    experiments = the_cells(*methods(), overrides=TINY["overrides"] | {"blocks": 2})
+    assert run(experiments, tmp_path) == ["done"] * len(experiments)
     results = {result["key"]["method"]: result for result in read_results(tmp_path)}
     assert set(results) == set(methods()) >= {"cubic", "quintic", "fast", "valid", "padded"}
     degraded = degrade(SPOTS, 0, 4)
@@ -210,7 +212,11 @@ def test_every_method_and_what_is_told_of_it(tmp_path):
             continue
         assert result["training"]["patches"] == 32 and result["training"]["patches_per_second"] > 0
         model = Model.load(tmp_path / "cells" / result["model"])
-        assert model.network.kind == result["training"]["network"] == (name if name != "fast" else Recipe().network)
+        assert (
+            model.network.kind
+            == result["training"]["network"]
+            == (name if name != "fast" else TrainingConfig().network)
+        )
         refinement = Refinement(model.network, degraded, device="cpu")
         assert list(refinement.run())[-1] == 1
         assert score(refinement.image, SPOTS).psnr == result["scores"]["psnr"], "the model beside it gave the scores"
@@ -222,17 +228,17 @@ def test_every_method_and_what_is_told_of_it(tmp_path):
 
 
 def test_training_longer_scores_better(tmp_path):
-    cells = the_cells("quintic", "fast", patches=400, overrides={"filters": 8, "validation": 8})
-    run(cells, tmp_path)
-    base, trained = (result["scores"]["psnr"] for result in Evaluation(cells, tmp_path).results())
+    experiments = the_cells("quintic", "fast", patches=400, overrides={"filters": 8, "validation": 8})
+    run(experiments, tmp_path)
+    base, trained = (result["scores"]["psnr"] for result in Evaluation(experiments, tmp_path).results())
     assert trained > base + 0.1
 
 
 def test_a_second_run_computes_nothing(tmp_path):
-    cells = the_cells("quintic", "fast")
-    assert run(cells, tmp_path) == ["done", "done"]
+    experiments = the_cells("quintic", "fast")
+    assert run(experiments, tmp_path) == ["done", "done"]
     before = times(tmp_path)
-    assert run(cells, tmp_path) == ["kept", "kept"]
+    assert run(experiments, tmp_path) == ["kept", "kept"]
     assert times(tmp_path) == before and len(before) == 3
 
 
@@ -248,16 +254,20 @@ CHANGES = [
 
 
 def test_whatever_decides_the_scores_makes_another_cell():
-    (cell,) = the_cells("fast")
-    cells = [cell, *(the_cells("fast", **change.values[0])[0] for change in CHANGES)]
-    assert len({json.dumps(c.key, sort_keys=True) for c in cells}) == len({c.name for c in cells}) == len(cells)
+    (experiment,) = the_cells("fast")
+    experiments = [experiment, *(the_cells("fast", **change.values[0])[0] for change in CHANGES)]
+    assert (
+        len({json.dumps(c.key, sort_keys=True) for c in experiments})
+        == len({c.name for c in experiments})
+        == len(experiments)
+    )
     assert the_cells("fast", minutes=1, patches=None)[0].name == the_cells("fast", minutes=1.0, patches=None)[0].name
 
 
 def test_fast_is_the_default_recipe():
-    cell = Cell(a_truth(), 4.0, "fast", minutes=3)
-    assert cell.recipe == Recipe(minutes=3.0)
-    assert Cell(a_truth(), 4.0, "padded", minutes=3).recipe == Recipe(minutes=3.0, network="padded")
+    experiment = Experiment(a_truth(), 4.0, "fast", minutes=3)
+    assert experiment.config == TrainingConfig(minutes=3.0)
+    assert Experiment(a_truth(), 4.0, "padded", minutes=3).config == TrainingConfig(minutes=3.0, network="padded")
 
 
 def test_equal_seeds_give_equal_scores(tmp_path):
@@ -278,12 +288,12 @@ TORN = [
 
 @pytest.mark.parametrize("spoil", TORN)
 def test_a_cell_that_is_not_complete_is_computed_again(tmp_path, spoil):
-    cells = the_cells("cubic", "quintic")
-    run(cells, tmp_path)
+    experiments = the_cells("cubic", "quintic")
+    run(experiments, tmp_path)
     (path,) = tmp_path.glob("cells/*_quintic_*.json")
     whole = json.loads(path.read_text())
     path.write_text(spoil(path.read_text()))
-    assert run(cells, tmp_path) == ["kept", "done"]
+    assert run(experiments, tmp_path) == ["kept", "done"]
     assert json.loads(path.read_text())["scores"] == whole["scores"]
 
 
@@ -337,8 +347,8 @@ def test_a_stopped_evaluation_goes_on(tmp_path, capsys, number):
     after = times(out / "cells")
     assert {name: after[name] for name in before if not name.endswith(".partial")}.items() <= before.items()
     assert not list(out.rglob("*.partial"))
-    cells = json.loads((out / "evaluation.json").read_text())["cells"]
-    assert sorted(cell["key"]["method"] for cell in cells) == ["padded", "quintic", "valid"]
+    experiments = json.loads((out / "evaluation.json").read_text())["cells"]
+    assert sorted(experiment["key"]["method"] for experiment in experiments) == ["padded", "quintic", "valid"]
     assert capsys.readouterr().out.count("| spots |") == 3
 
 
@@ -362,13 +372,13 @@ def test_the_command_line(tmp_path, capsys):
     (line,) = capsys.readouterr().out.splitlines()
     told = json.loads(line)
     assert told["evaluation"] == str(out / "evaluation.json")
-    assert [cell["key"]["axis"] for cell in told["cells"]] == ["x", "x", "x"]
+    assert [experiment["key"]["axis"] for experiment in told["cells"]] == ["x", "x", "x"]
     assert told["cells"][2]["key"]["planes"] == "z" and told["cells"][2]["degraded"]["cut"] == 2
-    cells = json.loads((out / "evaluation.json").read_text())["cells"]
-    assert len(cells) == 9, "all that is in the folder"
-    (cell,) = (c for c in cells if c["key"]["method"] == "fast" and c["key"]["factor"] == 4)
-    assert cell["key"]["recipe"]["seed"] == 2 and cell["key"]["recipe"]["match_noise"] is False
-    assert cell["key"]["fwhm"] == 3 and cell["scores"]["rim"] == 12
+    experiments = json.loads((out / "evaluation.json").read_text())["cells"]
+    assert len(experiments) == 9, "all that is in the folder"
+    (experiment,) = (c for c in experiments if c["key"]["method"] == "fast" and c["key"]["factor"] == 4)
+    assert experiment["key"]["recipe"]["seed"] == 2 and experiment["key"]["recipe"]["match_noise"] is False
+    assert experiment["key"]["fwhm"] == 3 and experiment["scores"]["rim"] == 12
 
 
 def test_a_list_of_minutes(tmp_path):

@@ -34,8 +34,8 @@ CHUNKS = {"zarr": (8, 16, 12), "pages": (1, 999, 999), "whole": (999, 999, 999)}
 
 
 def chunked(data: np.ndarray, chunks: tuple[int, ...], size, axes: str = "zyx", **options) -> Source:
-    lead = (1,) * (data.ndim - 3)
-    lazy = da.from_array(data, chunks=(*lead, *map(min, chunks, data.shape[-3:])), name=False)
+    leading = (1,) * (data.ndim - 3)
+    lazy = da.from_array(data, chunks=(*leading, *map(min, chunks, data.shape[-3:])), name=False)
     return a_source(lazy, axes, size, **options)
 
 
@@ -474,11 +474,11 @@ def test_an_unfinished_store_is_refused(made, tmp_path, capsys, name):
     steps = export(result, tmp_path / "SR.ome.zarr", tile=8)
     next(steps), next(steps)
     steps.close()
-    begun = everything(tmp_path)
-    assert "SR.partial.ome.zarr" in begun and "SR.ome.zarr" not in begun
+    started = everything(tmp_path)
+    assert "SR.partial.ome.zarr" in started and "SR.ome.zarr" not in started
     assert main(["mip", str(tmp_path / name), str(made / "a.ome.tif"), "-o", str(tmp_path / "out.png")]) == 1
     assert "Got SR.partial.ome.zarr, a store that is not finished, expected a complete one" in capsys.readouterr().err
-    assert everything(tmp_path) == begun
+    assert everything(tmp_path) == started
 
 
 def test_nan_that_no_sample_found(monkeypatch):

@@ -16,7 +16,7 @@ from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.evidence.evaluate.evaluation import Evaluation
-from napari_cropeq.evidence.evaluate.experiment import Cell
+from napari_cropeq.evidence.evaluate.experiment import Experiment
 from napari_cropeq.evidence.evaluate.figures import PALETTE, draw_planes, draw_scores
 from napari_cropeq.evidence.evaluate.middle_plane import middle_planes
 from napari_cropeq.evidence.evaluate.seeds import Spread, spread_rows, summarise
@@ -223,15 +223,15 @@ def test_the_middle_plane_is_that_of_the_results(tmp_path, monkeypatch, axis, si
     shape[axis] = 41
     truth, factor = Truth("spots", blobs(shape)), 2.5
     kinds = {"cubic": {}, "quintic": {}, "valid": TINY, "padded": TINY}
-    cells = [Cell(truth, factor, method, axis=axis, **options) for method, options in kinds.items()]
-    evaluation = Evaluation(cells, tmp_path)
+    experiments = [Experiment(truth, factor, method, axis=axis, **options) for method, options in kinds.items()]
+    evaluation = Evaluation(experiments, tmp_path)
     whole = {}
     for step in evaluation.run():
-        if step.result is not None and step.cell.trained:
+        if step.result is not None and step.experiment.trained:
             model = Model.load(evaluation.folder / step.result["model"])
-            refinement = Refinement(model.network, evaluation.degrade(step.cell), device="cpu")
+            refinement = Refinement(model.network, evaluation.degrade(step.experiment), device="cpu")
             assert list(refinement.run())[-1] == 1
-            whole[step.cell.method] = refinement.image
+            whole[step.experiment.method] = refinement.image
     degraded = degrade(truth.voxels, axis, factor)
     whole |= {"cubic": cubic(degraded), "quintic": quintic(degraded)}
     (plane,) = middle_planes(evaluation, truth)
@@ -261,7 +261,7 @@ def test_the_middle_plane_is_that_of_the_results(tmp_path, monkeypatch, axis, si
 
 def test_a_result_without_its_model_is_shown_without_its_plane(tmp_path):
     truth = Truth("spots", blobs((40, 66, 68)))
-    evaluation = Evaluation([Cell(truth, 4.0, "quintic"), Cell(truth, 4.0, "valid", **TINY)], tmp_path)
+    evaluation = Evaluation([Experiment(truth, 4.0, "quintic"), Experiment(truth, 4.0, "valid", **TINY)], tmp_path)
     for _ in evaluation.run():
         pass
     (model,) = tmp_path.glob("cells/*.safetensors")

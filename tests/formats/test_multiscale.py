@@ -27,9 +27,9 @@ SIZES = {f"PhysicalSize{a}": s for a, s in zip("ZYX", (2.0, 0.5, 0.5), strict=Tr
 UNITS = {f"PhysicalSize{a}Unit": "µm" for a in "ZYX"}
 
 
-def pyramid(shape=(6, 64, 96), lead: tuple[int, ...] = ()) -> list[np.ndarray]:
+def pyramid(shape=(6, 64, 96), leading: tuple[int, ...] = ()) -> list[np.ndarray]:
     """Return three levels, of which each voxel of a coarser one is one of the finer."""
-    data = np.stack([textured_volume(shape, seed) for seed in range(int(np.prod(lead)))]).reshape(*lead, *shape)
+    data = np.stack([textured_volume(shape, seed) for seed in range(int(np.prod(leading)))]).reshape(*leading, *shape)
     return [data, data[..., ::2, ::2], data[..., ::4, ::4]]
 
 
@@ -77,10 +77,10 @@ LEADS = [
 ]
 
 
-@pytest.mark.parametrize(("axes", "lead"), LEADS)
+@pytest.mark.parametrize(("axes", "leading"), LEADS)
 @pytest.mark.parametrize("write", KINDS)
-def test_all_levels_are_read(tmp_path, write, axes, lead):
-    levels = pyramid(lead=lead)
+def test_all_levels_are_read(tmp_path, write, axes, leading):
+    levels = pyramid(leading=leading)
     source = open_source(write(tmp_path, levels, axes))
     assert (source.axes, source.voxel_size) == (axes, (2.0, 0.5, 0.5))
     assert len(source.levels) == 3 and source.levels[0] is source.data
@@ -143,7 +143,7 @@ def test_copies_of_the_finest_are_no_levels(tmp_path):
 
 @pytest.mark.parametrize("write", KINDS)
 def test_opening_reads_no_pixel(tmp_path, write, monkeypatch):
-    path = write(tmp_path, pyramid(lead=(2,)), "czyx")
+    path = write(tmp_path, pyramid(leading=(2,)), "czyx")
     read: list[str] = []
     plain = sources.OrderedAxes.__getitem__
     monkeypatch.setattr(
@@ -167,7 +167,7 @@ SMALLER = [
 def test_layers_have_the_levels_that_memory_asks_for(tmp_path, bound, count, coarse, monkeypatch):
     monkeypatch.setattr(reader, "COARSE_VOXELS", bound)
     monkeypatch.setattr(sources, "COARSE_VOXELS", bound)
-    source = open_source(zarr_of(tmp_path / "a.ome.zarr", pyramid(lead=(2,)), "czyx"))
+    source = open_source(zarr_of(tmp_path / "a.ome.zarr", pyramid(leading=(2,)), "czyx"))
     layers = reader.layer_data(source)
     assert len(layers) == 2
     for data, options, _ in layers:

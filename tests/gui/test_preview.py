@@ -100,9 +100,9 @@ def test_previews_have_the_bits_of_the_exported_file(viewer, qtbot, exported, dt
         assert any(s.grid.box(t[1]).intersect(view.box) for s, t in held), "tiles, not the interpolation"
     assert panel.result.dtype == dtype and exported[dtype].dtype == panel.result.layer.dtype
     for store in panel.result.worker.finished_stores:
-        for lead, index in store:
+        for leading, index in store:
             box = store.grid.box(index)
-            assert np.array_equal(store.read((lead, index), box), exported[dtype][box.slices])
+            assert np.array_equal(store.read((leading, index), box), exported[dtype][box.slices])
 
 
 PLACES = [
@@ -135,12 +135,12 @@ def test_time_channels_and_levels(viewer, qtbot, multiscale):
     viewer.add_image([data, data[..., ::2, ::2]] if multiscale else data, multiscale=multiscale, scale=scale)
     panel = begin(viewer, qtbot)
     result, layer = panel.result.result, panel.result.layer
-    for lead in ((1, 0), (0, 1)):
-        viewer.dims.set_current_step((0, 1), lead)
+    for leading in ((1, 0), (0, 1)):
+        viewer.dims.set_current_step((0, 1), leading)
         settle(viewer, qtbot, panel)
         view = panel.result.follower.view
-        assert view.lead == lead
-        assert np.array_equal(np.asarray(layer.data[(*lead, *view.box.slices)]), result.compute(lead, view.box))
+        assert view.leading == leading
+        assert np.array_equal(np.asarray(layer.data[(*leading, *view.box.slices)]), result.compute(leading, view.box))
 
 
 def test_several_layers_are_previewed_side_by_side(viewer, qtbot):
@@ -282,9 +282,9 @@ def test_the_volume_takes_over_what_was_previewed_and_the_other_way_round(viewer
     boxes = []
     compute = SuperResolution.compute
 
-    def counted(self, lead, box, stop=lambda: False):
+    def counted(self, leading, box, stop=lambda: False):
         boxes.append(box)
-        return compute(self, lead, box, stop)
+        return compute(self, leading, box, stop)
 
     monkeypatch.setattr(SuperResolution, "compute", counted)
     viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")

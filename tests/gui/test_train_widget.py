@@ -14,9 +14,9 @@ from scipy import ndimage
 
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition
 from napari_cropeq.core.training.checkpoint import Checkpoint
-from napari_cropeq.core.training.config import PRESETS, Recipe
+from napari_cropeq.core.training.config import PRESETS, TrainingConfig
 from napari_cropeq.core.training.training import Thumbnail, Training
-from napari_cropeq.gui.parts.recipe_form import RecipeForm
+from napari_cropeq.gui.parts.config_form import TrainingConfigForm
 from napari_cropeq.gui.parts.thumbnails import Thumbnails
 from napari_cropeq.gui.training_data import TrainingData
 from napari_cropeq.gui.training_plan import checkpoint_path
@@ -32,31 +32,31 @@ def held_out_loss(train, model) -> float:
     """Return the validation loss of a model's weights as a training that goes on from them would."""
     data = train.source.data(train.viewer.dims.point)
     start = dataclasses.replace(model, state=None)
-    recipe = Recipe.read({**model.training["recipe"], "minutes": None, "patches": 1})
-    training = Training(data.channels, model.acquisition, recipe, "cpu", start=start)
+    config = TrainingConfig.read({**model.training["recipe"], "minutes": None, "patches": 1})
+    training = Training(data.channels, model.acquisition, config, "cpu", start=start)
     return training._validate(training._weights.current)
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_a_preset_fills_the_form(qtbot, name):
-    form = RecipeForm()
+    form = TrainingConfigForm()
     qtbot.addWidget(form)
     form.preset.value = next(other for other in PRESETS if other != name)
     form.fields["filters"].value = 7
     form.preset.value = name
-    assert form.recipe() == Recipe.preset(name)
+    assert form.config() == TrainingConfig.preset(name)
     assert form.overrides() == {}
 
 
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Recipe)])
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(TrainingConfig)])
 def test_every_option_of_a_recipe_reaches_it(qtbot, name):
     """One widget a field: none is forgotten, and each is heard."""
-    form = RecipeForm()
+    form = TrainingConfigForm()
     qtbot.addWidget(form)
-    default = getattr(Recipe.preset("fast"), name)
+    default = getattr(TrainingConfig.preset("fast"), name)
     if name in ("minutes", "patches"):
         form.set_budget(**{name: 7})
-        assert getattr(form.recipe(), name) == 7
+        assert getattr(form.config(), name) == 7
         return
     field = form.fields[name]
     others = [c for c in getattr(field, "choices", [not default]) if c != default]
@@ -67,12 +67,12 @@ def test_every_option_of_a_recipe_reaches_it(qtbot, name):
         else others[0]
     )
     field.value = value
-    assert getattr(form.recipe(), name) == value
+    assert getattr(form.config(), name) == value
     assert form.overrides() == {name: value}
     assert "1 changed" in form.text()
     assert "bold" in form._labels[name].styleSheet()
     form.restore.click()
-    assert form.recipe() == Recipe.preset("fast")
+    assert form.config() == TrainingConfig.preset("fast")
     assert form._labels[name].styleSheet() == ""
     assert form.text() == "▸ Advanced options"
     form.expand(animate=False)
@@ -163,7 +163,7 @@ def test_continue_goes_on(viewer, qtbot, tmp_path):
     small(train, patches=40)
     first = trained(qtbot, train)
     assert (first.state.patches, first.state.steps) == (40, 10)
-    train.recipe.set_budget(patches=20)
+    train.config.set_budget(patches=20)
     second = trained(qtbot, train, "continue")
     assert (second.state.patches, second.state.steps) == (60, 15), "the budget in the form comes on top"
     assert second.state.group("exp_avg")
@@ -171,12 +171,12 @@ def test_continue_goes_on(viewer, qtbot, tmp_path):
     train.buttons["save_model"].native.click()
     qtbot.waitUntil(lambda: train.message.text().startswith("Saved"), timeout=TIMEOUT)
     train.session.use_model(model_for(), "another")
-    train.recipe.fields["filters"].value = 32
+    train.config.fields["filters"].value = 32
     train.buttons["load_model"].native.click()
     qtbot.waitUntil(lambda: train.message.text().startswith("Using"), timeout=TIMEOUT)
-    assert train.recipe.fields["filters"].value == 8, "the form shows how the model was trained"
+    assert train.config.fields["filters"].value == 8, "the form shows how the model was trained"
     assert trained(qtbot, train, "continue").state.patches == 80
-    train.recipe.fields["filters"].value = 16
+    train.config.fields["filters"].value = 16
     train.buttons["continue"].native.click()
     qtbot.waitUntil(lambda: train.complaining, timeout=TIMEOUT)
     assert "8 filters" in train.message.text()
@@ -185,8 +185,8 @@ def test_continue_goes_on(viewer, qtbot, tmp_path):
 def interrupted(layer, patches: int) -> Checkpoint:
     """Leave the checkpoint that a killed training of a layer leaves."""
     data = TrainingData.of([layer], [0], [0])
-    recipe = Recipe.preset("fast", filters=8, patches=80)
-    training = Training(data.channels, Acquisition((3.0, 1.0, 1.0), fwhm=4.0), recipe, "cpu")
+    config = TrainingConfig.preset("fast", filters=8, patches=80)
+    training = Training(data.channels, Acquisition((3.0, 1.0, 1.0), fwhm=4.0), config, "cpu")
     for progress in training.run():
         if progress.patches == patches:
             break
@@ -300,9 +300,9 @@ def test_channels_and_times_give_their_volumes(viewer, channels, times, expected
     volumes = train.source.data(train.viewer.dims.point).channels
     every = (slice(None),) * 3
     assert [len(v) for v in volumes] == [len(v) for v in expected]
-    for own, leads in zip(volumes, expected, strict=True):
-        for volume, lead in zip(own, leads, strict=True):
-            assert np.array_equal(volume[every], data[lead])
+    for own, leading_indices in zip(volumes, expected, strict=True):
+        for volume, leading in zip(own, leading_indices, strict=True):
+            assert np.array_equal(volume[every], data[leading])
 
 
 def test_channels_that_are_layers(viewer, qtbot):
@@ -363,15 +363,15 @@ def test_a_wheel_over_a_field_changes_nothing(viewer, qtbot):
     """It scrolls the panel; only the field that is being edited takes it."""
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train = dock(viewer, "Train")
-    train.recipe.preset.value = "paper"
-    train.recipe.expand(animate=False)
-    told = train.source.acquisition(), train.recipe.recipe(), train.recipe.preset.value, train.device.value
+    train.config.preset.value = "paper"
+    train.config.expand(animate=False)
+    told = train.source.acquisition(), train.config.config(), train.config.preset.value, train.device.value
     fields = [f for kind in (QAbstractSpinBox, QComboBox) for f in train.findChildren(kind)]
     assert len(fields) > 20
     for field in fields:
         field.clearFocus()
         assert not turned_over(field).isAccepted()
-    assert told == (train.source.acquisition(), train.recipe.recipe(), train.recipe.preset.value, train.device.value)
+    assert told == (train.source.acquisition(), train.config.config(), train.config.preset.value, train.device.value)
     box = train.source.fwhm.native
     viewer.window._qt_window.activateWindow()
     box.setFocus()

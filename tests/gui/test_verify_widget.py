@@ -11,7 +11,7 @@ from conftest import random_network, work_threads
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.evidence.verify.slices import Slices
 from window import TIMEOUT, cells, dock, model_for
 
@@ -94,7 +94,7 @@ def test_a_padded_network_is_found_out_and_shown(viewer, qtbot, tmp_path):
 def test_a_padded_network_is_trained_once_and_kept(viewer, qtbot, preferences_file, tmp_path, monkeypatch):
     viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
     panel = open_panel(viewer)
-    panel.session.model.training["recipe"] = asdict(Recipe(patch=40, validation=4))
+    panel.session.model.training["recipe"] = asdict(TrainingConfig(patch=40, validation=4))
     monkeypatch.setattr(panel.minutes, "min", 0.0)
     panel.minutes.value = 0.005
     checked(qtbot, panel, "against_padded")

@@ -126,7 +126,7 @@ def test_the_view_through_time_and_channels(viewer, order, multiscale):
     viewer.dims.set_current_step((0, 1), (2, 1))
     viewer.scene.camera.zoom = 60.0
     view, seen = view_of(viewer, layer), on_canvas(viewer, layer)
-    assert view.lead == (2, 1) and view.across == order[2] - 2
+    assert view.leading == (2, 1) and view.across == order[2] - 2
     assert len(seen) and (seen >= view.box.start).all() and (seen < view.box.stop).all()
     assert view.box.size <= 2.2 * len(seen) + 40, "no more than what is seen, at the finest level"
 

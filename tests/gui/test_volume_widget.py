@@ -21,7 +21,7 @@ from napari_cropeq.gui.parts.run_clock import RunClock
 from napari_cropeq.run.export import export
 from napari_cropeq.run.live import RunState
 from napari_cropeq.store import disk as storing
-from window import TIMEOUT, begun, cells, dock, model_for, press, stopped
+from window import TIMEOUT, cells, dock, model_for, press, started, stopped
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_what_it_takes_is_said_before_it_starts(viewer, qtbot, tmp_path):
 
 
 def test_pause_and_go_on(viewer, qtbot, tmp_path):
-    volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16)
+    volume = started(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16)
     press(qtbot, volume, "pause")
     qtbot.waitUntil(lambda: volume.result.state.paused and not volume.result.busy, timeout=TIMEOUT)
     volume.result.worker.whole.disk.flush()
@@ -73,7 +73,7 @@ def test_only_what_can_be_done_can_be_pressed(viewer, qtbot, tmp_path):
     viewer.add_image(cells((40, 128, 160)), scale=(2.5, 1, 1), name="cells")
     volume, idle = dock(viewer, "Volume"), {"start", "save"}
     assert able(volume) == idle
-    begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16)
+    started(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16)
     assert able(volume) == {"pause", "stop", "save"}
     stopped(volume, qtbot)
     assert able(volume) == idle
@@ -82,13 +82,13 @@ def test_only_what_can_be_done_can_be_pressed(viewer, qtbot, tmp_path):
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     assert able(volume) == idle
     volume.destination.value = None
-    begun(viewer, qtbot, None, filters=16)
+    started(viewer, qtbot, None, filters=16)
     viewer.layers.remove("cells")  # ends the run
     qtbot.waitUntil(lambda: able(volume) == idle, timeout=TIMEOUT)
 
 
 def test_progress_in_the_dock_and_in_the_activity_bar(viewer, qtbot, tmp_path):
-    volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=32)
+    volume = started(viewer, qtbot, tmp_path / "out.ome.zarr", filters=32)
     qtbot.waitUntil(lambda: "tiles/s" in volume.message.text(), timeout=TIMEOUT)
     assert " left; bit-exact on cpu" in volume.message.text()
     [bar] = progress._all_instances
@@ -100,20 +100,20 @@ def test_progress_in_the_dock_and_in_the_activity_bar(viewer, qtbot, tmp_path):
 
 def test_stopped_it_says_what_is_kept_and_resumes(viewer, qtbot, tmp_path):
     path = tmp_path / "out.ome.zarr"
-    volume = begun(viewer, qtbot, path)
+    volume = started(viewer, qtbot, path)
     stopped(volume, qtbot)
     assert "finished tiles stay in out.partial.ome.zarr, and Resume goes on" in volume.message.text()
-    assert volume.buttons["start"].text == "Resume" and "out.partial.ome.zarr is unfinished" in volume.begun.text()
+    assert volume.buttons["start"].text == "Resume" and "out.partial.ome.zarr is unfinished" in volume.started.text()
     done = volume.result.state.tiles[0]
     press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: volume.result.state.tiles[0] >= done, timeout=TIMEOUT)
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     assert is_the_result(path, volume.result.result)
-    assert volume.buttons["start"].text == "Start" and not volume.begun.text()
+    assert volume.buttons["start"].text == "Start" and not volume.started.text()
 
 
 def test_what_was_damaged_is_told_of(viewer, qtbot, tmp_path):
-    volume, told = begun(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16), []
+    volume, told = started(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16), []
     stopped(volume, qtbot)
     shard = next(path for path in (tmp_path / "out.partial.ome.zarr" / "0" / "c").rglob("*") if path.is_file())
     shard.write_bytes(shard.read_bytes()[:100])
@@ -129,7 +129,7 @@ def test_what_was_damaged_is_told_of(viewer, qtbot, tmp_path):
 
 
 def test_an_unfinished_store_is_not_touched_by_another_model(viewer, qtbot, tmp_path):
-    volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr")
+    volume = started(viewer, qtbot, tmp_path / "out.ome.zarr")
     stopped(volume, qtbot)
     volume.session.use_model(model_for(filters=4), "another")
     press(qtbot, volume, "start")
@@ -149,7 +149,7 @@ def test_resume_from_file_open(viewer, qtbot, tmp_path, source_is):
     viewer.layers.save(str(source))
     viewer.layers.clear()
     viewer.open(source, plugin="napari-cropeq")
-    volume = begun(viewer, qtbot, path)
+    volume = started(viewer, qtbot, path)
     stopped(volume, qtbot)
     model = volume.session.model.fingerprint
     viewer.window.remove_dock_widget(volume)
@@ -164,7 +164,7 @@ def test_resume_from_file_open(viewer, qtbot, tmp_path, source_is):
     assert np.allclose(layer.scale, 1.0) and str(layer.units[0]) == "micrometer"
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(filters=4), "another model")
-    assert volume.buttons["start"].text == "Resume" and "out.partial.ome.zarr is unfinished (" in volume.begun.text()
+    assert volume.buttons["start"].text == "Resume" and "out.partial.ome.zarr is unfinished (" in volume.started.text()
     press(qtbot, volume, "start")
     if source_is == "gone":
         assert "which was begun from 'cells' of" in volume.message.text() and layer in viewer.layers
@@ -220,7 +220,7 @@ def test_stopped_before_the_first_tile_nothing_is_kept(viewer, qtbot, tmp_path, 
 
 def test_at_the_end_the_levels_are_the_stores_own(viewer, qtbot, tmp_path, monkeypatch):
     monkeypatch.setattr("napari_cropeq.view.lazy.PLANE", 40)
-    volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr")
+    volume = started(viewer, qtbot, tmp_path / "out.ome.zarr")
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     levels = open_source(tmp_path / "out.ome.zarr").levels
     shown = volume.result.layer.data

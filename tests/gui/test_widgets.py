@@ -15,7 +15,7 @@ from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.store import disk as storing
-from window import PLUGIN, TIMEOUT, begun, cells, dock, model_for, press, small, stopped
+from window import PLUGIN, TIMEOUT, cells, dock, model_for, press, small, started, stopped
 
 
 def test_train_preview_volume_save(viewer, qtbot, tmp_path):
@@ -98,7 +98,7 @@ def test_the_whole_volume_straight_to_disk(viewer, qtbot, tmp_path):
 
 
 def test_stop_keeps_finished_tiles_and_start_goes_on(viewer, qtbot):
-    volume = begun(viewer, qtbot, None, filters=32, shape=(20, 96, 160))
+    volume = started(viewer, qtbot, None, filters=32, shape=(20, 96, 160))
     stopped(volume, qtbot)
     done, total = volume.result.state.tiles
     assert 0 < done < total
@@ -229,7 +229,7 @@ def test_a_store_that_is_not_full_never_gets_its_name(viewer, qtbot, tmp_path, m
     line = 4  # tiles that are computed for one another, of 16: no run can be full before it is stopped
     permits, put = threading.Semaphore(line), storing.DiskStore.put
     monkeypatch.setattr(storing.DiskStore, "put", lambda *tile: permits.acquire(timeout=TIMEOUT / 1000) and put(*tile))
-    volume = begun(viewer, qtbot, tmp_path / "out.ome.zarr", shape=(20, 224, 224))
+    volume = started(viewer, qtbot, tmp_path / "out.ome.zarr", shape=(20, 224, 224))
     volume.buttons["stop"].native.click()
     permits.release(line)
     qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)

@@ -188,14 +188,14 @@ def test_a_lazy_layer_is_streamed(tmp_path, name, chunks, monkeypatch):
         counted, dtype=volume.dtype, meta=volume[:0, :0, :0]
     )
     held: list[int] = []
-    plain = saving.Bricks._held
+    plain = saving.ChunkCache._held
 
     def watched(self, numbers):
         bricks = plain(self, numbers)
         held.append(self._nbytes)
         return bricks
 
-    monkeypatch.setattr(saving.Bricks, "_held", watched)
+    monkeypatch.setattr(saving.ChunkCache, "_held", watched)
     layer = Image(lazy, contrast_limits=(0, 4000), scale=(2, 1, 1))
     read.clear()
     layer.save(str(tmp_path / name))

@@ -18,7 +18,7 @@ from files import a_model, a_stack, a_zarr, everything
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.formats.find import find_images, is_result
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.run.batch import Batch, BatchSettings, summary
@@ -26,7 +26,7 @@ from napari_cropeq.run.export import export
 from napari_cropeq.run.naming import FIELDS, Naming
 from napari_cropeq.run.train_to_file import OwnTraining
 
-RECIPE = Recipe(minutes=None, patches=32, filters=4)
+RECIPE = TrainingConfig(minutes=None, patches=32, filters=4)
 LARGE = textured_volume((10, 70, 72))
 
 
@@ -142,7 +142,7 @@ def end(batch: Batch) -> list[str]:
 
 def expected_of(path: Path | None, model: Model, **options) -> np.ndarray:
     result = SuperResolution(open_source(path), model, device="cpu", **options)
-    return result.compute(result.leads[0], Box.whole(result.sr_shape))
+    return result.compute(result.leading_indices[0], Box.whole(result.sr_shape))
 
 
 def stored(path: Path | None) -> np.ndarray:

@@ -23,7 +23,7 @@ from napari_cropeq.cli.main import main
 from napari_cropeq.compute.fill import groups
 from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.compute.super_resolution import SuperResolution
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.image import open_source
@@ -96,10 +96,10 @@ def undisturbed(result, folder) -> dict[str, bytes]:
     return contents(folder / "undisturbed.ome.zarr")
 
 
-def until_begun(steps, tiles: int = 1) -> None:
+def until_started(steps, tiles: int = 1) -> None:
     """Go on until a few tiles are done, and not all."""
     for progress in steps:
-        if progress.done - progress.begun >= tiles:
+        if progress.done - progress.started >= tiles:
             assert progress.done < progress.total
             return
     raise AssertionError("it has ended")
@@ -115,12 +115,12 @@ VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize(("lead", "options"), VARIANTS)
-def test_workers_give_the_same_bytes(cluster, tmp_path, lead, options):
-    data = np.stack([textured_volume((8, 80, 40), seed) for seed in range(int(np.prod(lead)))]).reshape(
-        *lead, 8, 80, 40
+@pytest.mark.parametrize(("leading", "options"), VARIANTS)
+def test_workers_give_the_same_bytes(cluster, tmp_path, leading, options):
+    data = np.stack([textured_volume((8, 80, 40), seed) for seed in range(int(np.prod(leading)))]).reshape(
+        *leading, 8, 80, 40
     )
-    path = a_stack(tmp_path / "a.ome.tif", data, axes="CZYX"[1 - len(lead) :])
+    path = a_stack(tmp_path / "a.ome.tif", data, axes="CZYX"[1 - len(leading) :])
     result = result_of(path, **options)
     expected = undisturbed(result, tmp_path)
     run(result, tmp_path / "out.ome.zarr", cluster=cluster)
@@ -142,7 +142,7 @@ def test_closed_it_is_gone_on_with(cluster, stack, expected, tmp_path):
     result, out = result_of(stack), tmp_path / "out.ome.zarr"
     for options in ({"cluster": cluster}, {}, {"cluster": cluster}):
         with closing(export(result, out, TILE, "resume", **options)) as steps:
-            until_begun(steps)
+            until_started(steps)
         before = shards(out)
         assert before and not list(tmp_path.glob(".*lock-writer-*"))
     run(result, out, existing="resume", cluster=cluster)
@@ -159,7 +159,7 @@ def test_a_killed_worker_costs_its_tiles_only(cluster, stack, expected, tmp_path
     result, out = result_of(stack), tmp_path / "out.ome.zarr"
     pids = cluster.client.run(os.getpid)
     with closing(export(result, out, TILE, cluster=cluster)) as steps:
-        until_begun(steps)
+        until_started(steps)
         claimed = [json.loads(line) for line in readable(journal_of(out, 0, 1)).splitlines() if line]
         before = {f"0/c/{'/'.join(map(str, index))}" for level, _, index, *_ in claimed if level == 0}
         when = {name: time for name, time in shards(out).items() if str(name) in before}
@@ -176,22 +176,22 @@ def test_a_killed_worker_costs_its_tiles_only(cluster, stack, expected, tmp_path
 def processes(folder: Path, *environments: dict[str, str]):
     """Run a scheduler and workers with these environments as processes; yield its address and its process."""
     options = ["--scheduler-file", str(folder / "scheduler.json"), "--no-dashboard"]
-    started = [begun("distributed.cli.dask_scheduler", *options, "--port", "0", "--host", "127.0.0.1")]
+    running = [started("distributed.cli.dask_scheduler", *options, "--port", "0", "--host", "127.0.0.1")]
     try:
         address = json.loads(wait_for(lambda: readable(folder / "scheduler.json")))["address"]
         for number, environment in enumerate(environments):
             words = ["--nthreads", "1", "--memory-limit", "0", "--no-nanny", "--name", f"w{number}"]
             words += ["--local-directory", str(folder)]
-            started.append(begun("distributed.cli.dask_worker", address, *words, "--no-dashboard", **environment))
-        yield address, started[0]
+            running.append(started("distributed.cli.dask_worker", address, *words, "--no-dashboard", **environment))
+        yield address, running[0]
     finally:
-        for process in started:
+        for process in running:
             process.kill()
-        for process in started:
+        for process in running:
             process.communicate()
 
 
-def begun(module: str, *words: str, **environment: str) -> subprocess.Popen:
+def started(module: str, *words: str, **environment: str) -> subprocess.Popen:
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen([sys.executable, "-m", module, *words], env=os.environ | environment, **silent)
 
@@ -213,14 +213,14 @@ def test_a_killed_scheduler_leaves_a_store_that_is_gone_on_with(stack, expected,
     result, out = result_of(stack), tmp_path / "out.ome.zarr"
     with processes(tmp_path, {}) as (address, scheduler), Cluster(scheduler=address) as cluster:
         with closing(export(result, out, TILE, cluster=cluster)) as steps:
-            until_begun(steps)
+            until_started(steps)
             scheduler.kill()
             with pytest.raises(OSError, match=rf"Got no answer from the scheduler at {address} any more"):
                 for _ in steps:
                     pass
-        begun = len(shards(out))
+        started = len(shards(out))
         steps = export(result, out, TILE, "resume")
-        assert 0 < next(steps).begun <= begun
+        assert 0 < next(steps).started <= started
         for _ in steps:
             pass
     assert contents(out) == expected
@@ -259,9 +259,9 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_done(cluster, tmp_path):
     whole = chunk.read_bytes()
 
     def keep(cap: int) -> None:
-        from napari_cropeq.formats.chunk_cache import Bricks
+        from napari_cropeq.formats.chunk_cache import ChunkCache
 
-        Bricks.__init__.__defaults__ = (cap,)
+        ChunkCache.__init__.__defaults__ = (cap,)
 
     def is_at(folder: str) -> bool:
         from napari_cropeq.run.distributed import worker as cluster_work
@@ -272,7 +272,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_done(cluster, tmp_path):
     cluster.client.run(keep, 1)
     try:
         with closing(export(result, out, TILE, cluster=cluster)) as steps:
-            until_begun(steps)
+            until_started(steps)
             wait_for(lambda: all(cluster.client.run(is_at, str(partial_of(out))).values()))
             chunk.write_bytes(whole[: len(whole) // 2])
             with pytest.raises(OSError, match=r"Got \d boxes that could not be .* first at z 0 to 32, y .*are kept"):
@@ -294,7 +294,7 @@ def test_a_late_task_writes_nothing(cluster, stack, tmp_path):
     result, out = result_of(stack), tmp_path / "out.ome.zarr"
     store = DiskStore(out, store_spec(result), TILE)
     try:
-        work, (first, second, *_) = Work.of(store, result), groups(store, result.leads, result.shapes.bulk)
+        work, (first, second, *_) = Work.of(store, result), groups(store, result.leading_indices, result.shapes.bulk)
         for record in cluster.client.submit(compute, work, first, pure=False).result().records:
             store.take(record)
     finally:
@@ -440,7 +440,7 @@ def test_a_job_array_does_not_train(tmp_path, capsys):
     assert main([*words, "--shard-id", "0", "--num-shards", "2"]) == 1
     assert "Got --train for work that is shared, expected one model" in capsys.readouterr().err
     with pytest.raises(ValueError, match="Got --train"):
-        BatchSettings(OwnTraining(Recipe()), part_of=(0, 2))
+        BatchSettings(OwnTraining(TrainingConfig()), part_of=(0, 2))
 
 
 def test_without_distributed(words, capsys, monkeypatch):

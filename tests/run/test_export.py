@@ -41,8 +41,8 @@ def stored(path) -> np.ndarray:
     return np.asarray(open_source(path).data)
 
 
-def whole(result, lead=()) -> np.ndarray:
-    return result.compute(lead, Box.whole(result.sr_shape))
+def whole(result, leading=()) -> np.ndarray:
+    return result.compute(leading, Box.whole(result.sr_shape))
 
 
 def names(folder) -> list[str]:
@@ -117,19 +117,19 @@ LEADS = [
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize(("axes", "lead"), LEADS)
-def test_channels_and_times(tmp_path, axes, lead, name):
-    data = np.stack([textured_volume((8, 20, 40), seed) for seed in range(int(np.prod(lead)))])
+@pytest.mark.parametrize(("axes", "leading"), LEADS)
+def test_channels_and_times(tmp_path, axes, leading, name):
+    data = np.stack([textured_volume((8, 20, 40), seed) for seed in range(int(np.prod(leading)))])
     named = {"channel_names": ("nuclei",), "channel_colors": ("#ff0080",)} if "c" in axes else {}
-    result = a_result(data.reshape(*lead, 8, 20, 40), axes, **named)
+    result = a_result(data.reshape(*leading, 8, 20, 40), axes, **named)
     run(result, tmp_path / name, tile=33)
     source = open_source(tmp_path / name)
-    assert (source.axes, source.data.shape) == (axes, (*lead, 20, 20, 40))
+    assert (source.axes, source.data.shape) == (axes, (*leading, 20, 20, 40))
     if "c" in axes:
-        assert source.channel_names == ("nuclei", *(f"channel {n}" for n in range(1, lead[-1])))
-        assert source.channel_colors == ("#ff0080", *("#ffffff",) * (lead[-1] - 1))
+        assert source.channel_names == ("nuclei", *(f"channel {n}" for n in range(1, leading[-1])))
+        assert source.channel_colors == ("#ff0080", *("#ffffff",) * (leading[-1] - 1))
     found = np.asarray(source.data)
-    for index in np.ndindex(*lead):
+    for index in np.ndindex(*leading):
         assert np.array_equal(found[index], whole(result, index))
 
 
@@ -202,9 +202,9 @@ def test_ome_zarr_is_valid_and_its_levels_lie_on_each_other(tmp_path, monkeypatc
 def test_other_programs_find_an_ome_zarr_in_it(tmp_path, monkeypatch, axes, finished):
     """Two validators, and a reader that has none of our code, nor zarr's, in it."""
     monkeypatch.setattr(pyramid, "SMALLEST", 24)
-    lead = (2, 3) if axes == "tczyx" else ()
-    data = np.stack([textured_volume((8, 31, 40), seed) for seed in range(int(np.prod(lead)))]).reshape(
-        *lead, 8, 31, 40
+    leading = (2, 3) if axes == "tczyx" else ()
+    data = np.stack([textured_volume((8, 31, 40), seed) for seed in range(int(np.prod(leading)))]).reshape(
+        *leading, 8, 31, 40
     )
     result = a_result(data, axes)
     steps = export(result, tmp_path / "out.ome.zarr", tile=16)
@@ -222,7 +222,7 @@ def test_other_programs_find_an_ome_zarr_in_it(tmp_path, monkeypatch, axes, fini
         read = tensorstore.open(spec, read=True, open=True).result().read().result()
         assert np.array_equal(read, ours[dataset.path]) and (not finished or read.any())
     if finished:
-        assert np.array_equal(ours["0"][(-1,) * len(lead)], whole(result, tuple(n - 1 for n in lead)))
+        assert np.array_equal(ours["0"][(-1,) * len(leading)], whole(result, tuple(n - 1 for n in leading)))
 
 
 def test_another_reader_finds_a_flipped_bit(tmp_path):

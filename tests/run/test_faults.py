@@ -401,7 +401,7 @@ def test_a_chunk_that_cannot_be_read(case, chunk, where):
     assert len(ran.unread) >= 3 * boxes, "each was tried again"
     mend_chunk(case.bench.source / chunk)
     again = done(case.job(ZARR, close_at=0))
-    assert again.begun == TILES - boxes
+    assert again.started == TILES - boxes
     case.ends_equal()
 
 
@@ -551,14 +551,14 @@ def test_ended_in_the_window(viewer, qtbot, tmp_path, ending, tiles, record_prop
     volume.destination.value = output
     volume.buttons["start"].native.click()
     qtbot.waitUntil(lambda: getattr(volume.result.worker.whole, "disk", None) is not None, timeout=TIMEOUT)
-    begun, result = volume.result.worker.whole.disk, volume.result.result
-    qtbot.waitUntil(lambda: len(begun) >= tiles, timeout=TIMEOUT)
+    started, result = volume.result.worker.whole.disk, volume.result.result
+    qtbot.waitUntil(lambda: len(started) >= tiles, timeout=TIMEOUT)
     ending(viewer, volume)
     qtbot.waitUntil(lambda: not volume.result.busy or not work_threads(), timeout=TIMEOUT)
-    qtbot.waitUntil(lambda: not begun.folder._held, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: not started.folder._held, timeout=TIMEOUT)
     first, *_ = export(result, output, existing="resume")
     list(export(result, tmp_path / ZARR))
     equal = contents(output) == contents(tmp_path / ZARR)
     record_property("store", {"equal": equal, "killed": False, "parts_lost": 0})
-    assert equal and first.begun >= tiles
+    assert equal and first.started >= tiles
     assert os.listdir(tmp_path / "out") == [ZARR]

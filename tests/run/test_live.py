@@ -23,14 +23,14 @@ SHAPE = (12, 50, 70)
 SR_SHAPE = (30, 50, 70)
 
 
-def view(across: int | None = 0, at: int = 7, lead: tuple[int, ...] = ()) -> View:
+def view(across: int | None = 0, at: int = 7, leading: tuple[int, ...] = ()) -> View:
     """Return a plane of the volume, or a box of it."""
     start = [at if axis == across else 3 for axis in range(3)]
     stop = [at + 1 if axis == across else n - 2 for axis, n in enumerate(SR_SHAPE)]
     if across is None:
         start, stop = [4, 10, 20], [20, 30, 50]
     centre = [(a + b - 1) / 2 for a, b in zip(start, stop, strict=True)]
-    return View(lead, Box(tuple(start), tuple(stop)), tuple(centre), across)
+    return View(leading, Box(tuple(start), tuple(stop)), tuple(centre), across)
 
 
 def work(worker: LiveWorker, steps=None):
@@ -272,7 +272,7 @@ def test_tiles_within_one_tick_of_the_clock_have_no_rate(monkeypatch):
 def test_looking_away_begins_no_overview():
     volume = np.stack([textured_volume(SHAPE, seed) for seed in (0, 1)])
     worker = a_worker(a_result(volume, "czyx"))
-    worker.look(view(lead=(1,)))
+    worker.look(view(leading=(1,)))
     steps = work(worker)
     overview = worker.in_view.lazy.overview
     assert (1,) in overview and (0,) not in overview

@@ -14,7 +14,7 @@ from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training import checkpoint
 from napari_cropeq.core.training.checkpoint import Checkpoint
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.run.train_to_file import OwnTraining, is_training_unfinished, train_and_keep, train_to_file
@@ -25,7 +25,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def steps_of(path: Path, existing: str = "refuse", start: Model | None = None, acquisition=None, **options):
-    how = OwnTraining(Recipe(**(TINY | options)))
+    how = OwnTraining(TrainingConfig(**(TINY | options)))
     return train_to_file(path, SOURCE, acquisition or acquisition_of(SOURCE), how, "cpu", existing, start)
 
 
@@ -96,7 +96,7 @@ def test_a_full_disk_ends_it_or_is_reported(path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         finished(steps_of(path))
     errors = []
-    training = Training(SOURCE.volume(), acquisition_of(SOURCE), Recipe(**TINY), "cpu")
+    training = Training(SOURCE.volume(), acquisition_of(SOURCE), TrainingConfig(**TINY), "cpu")
     steps = list(train_and_keep(training, Checkpoint.beside(path, {}), errors.append))
     assert len(steps) == len(errors) == 4
 

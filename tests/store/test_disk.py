@@ -276,9 +276,9 @@ def test_another_instruction_set_is_refused(tmp_path, result, opened):
     put(disk, (0, 0, 0))
     disk.release()
     header = disk.folder.partial / ".cropeq" / "header.json"
-    begun = json.loads(header.read_text())
-    begun["fingerprint"]["instruction set"] = "ABACUS"
-    header.write_text(json.dumps(begun))
+    started = json.loads(header.read_text())
+    started["fingerprint"]["instruction set"] = "ABACUS"
+    header.write_text(json.dumps(started))
     with pytest.raises(ValueError, match=r"begun with another instruction set \(ABACUS, now"):
         opened(tmp_path / "out.ome.zarr", result, 32, "resume")
 

@@ -18,7 +18,7 @@ from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import Box, source_positions
 from napari_cropeq.formats import chunk_cache as bricks
 from napari_cropeq.formats import pyramid
-from napari_cropeq.formats.chunk_cache import Bricks
+from napari_cropeq.formats.chunk_cache import ChunkCache
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.low_res import LowResCopy
 from napari_cropeq.store.memory import MemoryStore
@@ -29,9 +29,9 @@ TILE = (16, 16, 32)
 PART = (64, 64, 128)
 
 
-def fill(view: LazyView, lead=(), near: int = 0) -> None:
+def fill(view: LazyView, leading=(), near: int = 0) -> None:
     """Build the overview as a worker does."""
-    for _ in view.overview.fill(lead, near):
+    for _ in view.overview.fill(leading, near):
         pass
 
 
@@ -257,7 +257,7 @@ KEYS = 40
 @pytest.mark.parametrize("seed", range(3))
 def test_bricks_are_numpy_slicing(seed):
     volume = textured_volume((13, 50, 70))
-    bricks = Bricks(a_source(volume).data)
+    bricks = ChunkCache(a_source(volume).data)
     chance = np.random.default_rng(seed)
     for _ in range(KEYS):
         key = []
@@ -272,7 +272,7 @@ def test_bricks_are_numpy_slicing(seed):
 def test_bricks_are_read_once_while_they_are_held():
     watched = Recorded(textured_volume((13, 50, 70)))
     lazy_array = da.from_array(watched, chunks=(4, 23, 31), name=False, asarray=True, fancy=False)
-    bricks = Bricks(lazy_array)
+    bricks = ChunkCache(lazy_array)
     for z in range(13):
         assert np.array_equal(bricks[z, 3:40, :], watched._voxels[z, 3:40])
     read = [str(key) for key, size in zip(watched.keys, watched.sizes, strict=True) if size]
@@ -282,17 +282,17 @@ def test_bricks_are_read_once_while_they_are_held():
 def test_bricks_beyond_the_cap_are_dropped():
     watched = Recorded(textured_volume((12, 46, 62)))
     lazy_array = da.from_array(watched, chunks=(4, 23, 31), name=False, asarray=True, fancy=False)
-    bricks = Bricks(lazy_array, cap=5 * 4 * 23 * 31 * 2)
+    bricks = ChunkCache(lazy_array, cap=5 * 4 * 23 * 31 * 2)
     for _ in range(2):
         assert np.array_equal(bricks[:, :, :], watched._voxels)
     assert np.count_nonzero(watched.sizes) == 24, "12 chunks, of which 5 fit: each read again"
     assert bricks._nbytes <= 5 * 4 * 23 * 31 * 2 and len(bricks._bricks) == 5
 
 
-def test_bricks_keep_what_was_read_last():
+def test_chunk_cache_keeps_what_was_read_last():
     watched = Recorded(textured_volume((12, 23, 31)))
     lazy_array = da.from_array(watched, chunks=(4, 23, 31), name=False, asarray=True, fancy=False)
-    bricks = Bricks(lazy_array, cap=2 * 4 * 23 * 31 * 2)
+    bricks = ChunkCache(lazy_array, cap=2 * 4 * 23 * 31 * 2)
     for z in (0, 4, 0, 8, 0):
         _ = bricks[z, :, :]
     read = [key[0].start for key, size in zip(watched.keys, watched.sizes, strict=True) if size]
@@ -424,9 +424,9 @@ def test_a_low_res_copy_takes_samples_of_any_box():
     assert copy.sample((1,), Box((1, 1, 1), (3, 3, 3)), (np.array([2]),) * 3) is None, "no sample lies in it"
 
 
-@pytest.mark.parametrize(("leads", "step"), [(1, 2), (8, 4)], ids=str)
-def test_a_low_res_copy_is_bounded(leads, step):
-    copy = LowResCopy((leads,), (300, 700, 600), np.dtype(np.uint16))
+@pytest.mark.parametrize(("leading_indices", "step"), [(1, 2), (8, 4)], ids=str)
+def test_a_low_res_copy_is_bounded(leading_indices, step):
+    copy = LowResCopy((leading_indices,), (300, 700, 600), np.dtype(np.uint16))
     assert copy.step == step and copy._voxels.size <= 2**24
 
 
@@ -435,7 +435,7 @@ def test_the_source_is_read_without_the_callbacks_of_the_window():
     told = []
     volume = da.from_array(textured_volume((8, 16, 16)), chunks=(4, 8, 8))
     with Callback(pretask=lambda *rest: told.append(rest)):
-        Bricks(volume)[2:7, :, 3]
+        ChunkCache(volume)[2:7, :, 3]
         bricks.computed(volume)
         assert not told
         volume.compute(scheduler="synchronous")

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_cropeq.api.image import sampled
 from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
-from napari_cropeq.formats.chunk_cache import Bricks
+from napari_cropeq.formats.chunk_cache import ChunkCache
 from napari_cropeq.short_repr import ShortRepr
 
 if TYPE_CHECKING:
@@ -116,5 +116,5 @@ def estimate_fwhm(
         If the data cannot be read.
     """
     image, acquisition = sampled(data, voxel_size, axial, None, lateral_fwhm)
-    found = suggest_fwhm(Bricks(image.volume(channel)), acquisition, acquisition.lateral_fwhm)
+    found = suggest_fwhm(ChunkCache(image.volume(channel)), acquisition, acquisition.lateral_fwhm)
     return FwhmEstimate(found.fwhm, (found.low, found.high), found.unit, found.reason, found)

@@ -17,7 +17,7 @@ from napari_cropeq.api.progress import Callback, reporting
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import SUFFIX, Model, check_model_path
 from napari_cropeq.core.training.checkpoint import Checkpoint
-from napari_cropeq.core.training.config import PRESETS, Recipe, fits
+from napari_cropeq.core.training.config import PRESETS, TrainingConfig, fits
 from napari_cropeq.core.training.progress import Progress
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.formats.image import Source, training_volumes
@@ -72,11 +72,11 @@ def train(
     """
     check_callback(callback)
     check_device(device)
-    begun = None if start is None else model_of("start", start)
-    recipe = _recipe(preset, begun, {"minutes": minutes, "patches": patches} | settings)
+    started = None if start is None else model_of("start", start)
+    config = _config(preset, started, {"minutes": minutes, "patches": patches} | settings)
     kept = None if checkpoint is None else _checkpoint(checkpoint)
     image, acquisition = sampled(data, voxel_size, axial, fwhm, lateral_fwhm)
-    job = _Job(image, acquisition, _channels(channels, image), recipe, device, begun, kept)
+    job = _Job(image, acquisition, _channels(channels, image), config, device, started, kept)
     return job.run(callback)
 
 
@@ -87,7 +87,7 @@ class _Job:
     image: Source
     acquisition: Acquisition
     channels: Sequence[int] | None
-    recipe: Recipe
+    config: TrainingConfig
     device: str
     start: Model | None
     kept: Path | None  # the checkpoint
@@ -99,9 +99,9 @@ class _Job:
         checkpoint = None if self.kept is None else Checkpoint(self.kept, described)
         start, resume = self.start, False
         if checkpoint is not None and checkpoint.exists:
-            start, resume = load_checkpoint(checkpoint, self.recipe, self.acquisition), True
+            start, resume = load_checkpoint(checkpoint, self.config, self.acquisition), True
         volumes = training_volumes(self.image, chosen)
-        training = Training(volumes, self.acquisition, self.recipe, self.device, start=start, resume=resume)
+        training = Training(volumes, self.acquisition, self.config, self.device, start=start, resume=resume)
         steps = training.run() if checkpoint is None else train_and_keep(training, checkpoint)
         with reporting(callback, "training") as goes_on, closing(steps):
             stopped = any(not goes_on(step) for step in steps)
@@ -120,10 +120,10 @@ def _checkpoint(path: object) -> Path:
     return check_model_path(path)
 
 
-def _recipe(preset: str, start: Model | None, given: dict[str, Any]) -> Recipe:
+def _config(preset: str, start: Model | None, given: dict[str, Any]) -> TrainingConfig:
     """Return the settings: the preset's, or those of the model that is continued, with those given instead."""
     check_choice("preset", preset, tuple(PRESETS))
-    kinds = {field.name: str(field.type) for field in dataclasses.fields(Recipe)}
+    kinds = {field.name: str(field.type) for field in dataclasses.fields(TrainingConfig)}
     unknown = [name for name in given if name not in kinds]
     if unknown:
         raise TypeError(f"{unknown[0]}: train() has no such argument or setting. Settings are {', '.join(kinds)}.")
@@ -131,12 +131,12 @@ def _recipe(preset: str, start: Model | None, given: dict[str, Any]) -> Recipe:
     if "minutes" in given and "patches" in given:
         raise ValueError("minutes, patches: got both. Give one budget.")
     if start is None:
-        return Recipe.preset(preset, **given)
+        return TrainingConfig.preset(preset, **given)
     if preset != "fast":
         raise ValueError("preset: a training that is continued keeps the settings of `start`. Leave the preset out.")
     if "minutes" in given or "patches" in given:
         given = {"minutes": None, "patches": None} | given
-    return dataclasses.replace(Recipe.read(start.training.get("recipe")), **given)
+    return dataclasses.replace(TrainingConfig.read(start.training.get("recipe")), **given)
 
 
 def _plain(name: str, value: Any, kind: str) -> Any:

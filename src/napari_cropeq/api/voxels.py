@@ -123,7 +123,7 @@ def super_resolve_lazy(
         If the data cannot be read.
     """
     result = result_of(data, model, voxel_size, planes, dtype, device)
-    chunks = (*(1,) * len(result.lead_shape), *_chunk(result.shapes.bulk))
+    chunks = (*(1,) * len(result.leading_shape), *_chunk(result.shapes.bulk))
     meta = np.empty((0,) * (len(chunks)), result.dtype)
     lazy: da.Array = da.from_array(_LazyVoxels(result), chunks=chunks, name=False, asarray=True, meta=meta)
     return lazy
@@ -136,8 +136,8 @@ def _chunk(part: IntTriple) -> IntTriple:
 
 def _filled(store: _ArrayStore, result: SuperResolution) -> Generator[ExportProgress, None, None]:
     """Compute all tiles of a store, yielding after each part of one."""
-    total = TileGrid(result.sr_shape, result.shapes.bulk).count * len(result.leads)
-    begun = time.monotonic()
+    total = TileGrid(result.sr_shape, result.shapes.bulk).count * len(result.leading_indices)
+    started = time.monotonic()
     yield ExportProgress("tiles", 0, total, 0.0)
     with closing(TileFiller(store, TileSource(result)).events(never, lambda: 0)) as events:
         done = itertools.count(1)
@@ -145,7 +145,7 @@ def _filled(store: _ArrayStore, result: SuperResolution) -> Generator[ExportProg
             if isinstance(event, Failed):
                 raise event.error
             if isinstance(event, Done):
-                yield ExportProgress("tiles", next(done), total, time.monotonic() - begun)
+                yield ExportProgress("tiles", next(done), total, time.monotonic() - started)
 
 
 class _ArrayStore:
@@ -153,7 +153,7 @@ class _ArrayStore:
 
     def __init__(self, result: SuperResolution) -> None:
         self.grid = TileGrid(result.sr_shape, _chunk(result.shapes.bulk))
-        self.voxels = np.empty((*result.lead_shape, *result.sr_shape), result.dtype)
+        self.voxels = np.empty((*result.leading_shape, *result.sr_shape), result.dtype)
         self._done: set[Tile] = set()
 
     def __contains__(self, tile: Tile) -> bool:
@@ -184,7 +184,7 @@ class _LazyVoxels:
     """
 
     def __init__(self, result: SuperResolution) -> None:
-        self.shape, self.dtype = (*result.lead_shape, *result.sr_shape), result.dtype
+        self.shape, self.dtype = (*result.leading_shape, *result.sr_shape), result.dtype
         self.ndim = len(self.shape)
         planes = "both" if len(result.planes) > 1 else "zyx"[result.planes[0]]
         dtype = "source" if result.dtype == result.source.data.dtype else "float32"
@@ -207,26 +207,26 @@ class _LazyVoxels:
         key = key if isinstance(key, tuple) else (key,)
         key = (*key, *(slice(None),) * (self.ndim - len(key)))
         indices = [np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape, key, strict=True)]
-        leads, spatial = indices[:-3], indices[-3:]
+        leading_indices, spatial = indices[:-3], indices[-3:]
         out = np.empty([len(along) for along in indices], self.dtype)
         if out.size:
             box = Box(int_triple([i.min() for i in spatial]), int_triple([i.max() + 1 for i in spatial]))
             inside = np.ix_(*(along - start for along, start in zip(spatial, box.start, strict=True)))
             with self._lock:  # a box takes all threads of torch: two at a time would be slower
-                for place in np.ndindex(*map(len, leads)):
-                    lead = tuple(int(along[number]) for along, number in zip(leads, place, strict=True))
-                    out[place] = self._computed(lead, box)[inside]
+                for place in np.ndindex(*map(len, leading_indices)):
+                    leading = tuple(int(along[number]) for along, number in zip(leading_indices, place, strict=True))
+                    out[place] = self._computed(leading, box)[inside]
         return out[tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)]
 
-    def _computed(self, lead: tuple[int, ...], box: Box) -> npt.NDArray[Any]:
+    def _computed(self, leading: tuple[int, ...], box: Box) -> npt.NDArray[Any]:
         """Return the voxels of a box (z, y, x), whose source is read once."""
         if self._result is None:
             self._result = self._made_again()
         result = self._result
         voxels: npt.NDArray[Any] = np.empty(box.shape, self.dtype)
-        region = result.prefetch(lead, box)
+        region = result.prefetch(leading, box)
         for part in divide(box, result.shapes.bulk):
-            voxels[part.relative_to(box.start).slices] = result.compute(lead, part, region=region)
+            voxels[part.relative_to(box.start).slices] = result.compute(leading, part, region=region)
         return voxels
 
     def _made_again(self) -> SuperResolution:

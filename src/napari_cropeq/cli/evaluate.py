@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_cropeq.evidence.evaluate.evaluation import Evaluation
-    from napari_cropeq.evidence.evaluate.experiment import Cell
+    from napari_cropeq.evidence.evaluate.experiment import Experiment
     from napari_cropeq.evidence.evaluate.truth import Truth
 
 __all__ = ["add_evaluate"]
@@ -91,7 +91,8 @@ def _evaluate(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     try:
         with show() as update:
             for step in evaluation.run():
-                name = f"{step.cell.truth.name} x{step.cell.factor:g} {step.cell.method} {step.cell.budget}".rstrip()
+                now = step.experiment
+                name = f"{now.truth.name} x{now.factor:g} {now.method} {now.budget}".rstrip()
                 update(name, step.share, f"{step.stage} {step.detail}".rstrip())
                 if step.stage == "done":
                     _write(evaluation)
@@ -127,22 +128,22 @@ def _write(evaluation: Evaluation) -> dict[str, Any]:
 
 def _truths(arguments: argparse.Namespace, show: Show) -> tuple[list[Truth], list[str]]:
     """Return the volumes, read, and what is to be said of how they were named."""
-    from napari_cropeq.evidence.evaluate.testset import Cohort
+    from napari_cropeq.evidence.evaluate.test_set import TestSet
 
-    cohort = Cohort(arguments.truth, arguments.channel, arguments.time)
+    test_set = TestSet(arguments.truth, arguments.channel, arguments.time)
     with show() as update:
-        for name, share in cohort.read():
+        for name, share in test_set.read():
             update(f"reading {name}", share, "")
-    return cohort.truths, cohort.notes
+    return test_set.truths, test_set.notes
 
 
-def _cells(arguments: argparse.Namespace, truths: Sequence[Truth]) -> list[Cell]:
+def _cells(arguments: argparse.Namespace, truths: Sequence[Truth]) -> list[Experiment]:
     """Return the cells in the order in which they are computed.
 
     All of a factor come before the next: first what is quick, of all volumes, then for each budget the networks, volume
     by volume, so that a stopped run has compared its methods on the same volumes.
     """
-    from napari_cropeq.evidence.evaluate.experiment import Cell
+    from napari_cropeq.evidence.evaluate.experiment import Experiment
     from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
 
     common = {"fwhm": arguments.fwhm, "axis": "zyx".index(arguments.axis), "rim": arguments.rim}
@@ -151,20 +152,22 @@ def _cells(arguments: argparse.Namespace, truths: Sequence[Truth]) -> list[Cell]
     minutes = [None] if arguments.patches is not None else arguments.minutes or [2.0]
     quick = [method for method in arguments.methods if method in INTERPOLATIONS]
     networks = [method for method in arguments.methods if method not in INTERPOLATIONS]
-    cells = []
+    experiments = []
     for factor in arguments.factors:
-        cells += [Cell(truth, factor, method, **common) for truth in truths for method in quick]
+        experiments += [Experiment(truth, factor, method, **common) for truth in truths for method in quick]
         for budget in minutes:
             for truth in truths:
                 own = (truth, factor)
-                cells += [Cell(*own, name, budget, arguments.patches, **common, **training) for name in networks]
-    return cells
+                experiments += [
+                    Experiment(*own, name, budget, arguments.patches, **common, **training) for name in networks
+                ]
+    return experiments
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what is set otherwise than by default: by the preset, then one by one."""
-    from napari_cropeq.core.training.config import PRESETS, Recipe
+    from napari_cropeq.core.training.config import PRESETS, TrainingConfig
     from napari_cropeq.evidence.evaluate.experiment import FIXED
 
     preset = {name: value for name, value in PRESETS[arguments.preset].items() if name not in FIXED}
-    return preset | Recipe.parse(arguments.set)
+    return preset | TrainingConfig.parse(arguments.set)

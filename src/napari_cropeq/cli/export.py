@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cropeq.cli.train import add_recipe, recipe_of
+from napari_cropeq.cli.train import add_config, config_of
 
 if TYPE_CHECKING:
     from napari_cropeq.core.model import Model
@@ -51,7 +51,7 @@ def add_export(commands: Any, show: Show, sentence: Callable[[BaseException], st
     several.add_argument("--scheduler", metavar="ADDRESS", help="of dask.distributed, such as tcp://10.0.0.1:8786")
     several.add_argument("--shard-id", type=int, metavar="I", help="which of --num-shards processes this is, from 0")
     several.add_argument("--num-shards", type=int, metavar="N", help="how many processes share the work")
-    add_recipe(parser.add_argument_group("with --train, as in cropeq train"))
+    add_config(parser.add_argument_group("with --train, as in cropeq train"))
     parser.set_defaults(run=functools.partial(_export, show=show, sentence=sentence))
     return parser
 
@@ -163,8 +163,8 @@ def _model(arguments: argparse.Namespace) -> Model | OwnTraining:
     from napari_cropeq.run.train_to_file import OwnTraining
 
     if arguments.train:
-        recipe = recipe_of(arguments, None)
-        return OwnTraining(recipe, arguments.fwhm, arguments.lateral_fwhm, arguments.channel, arguments.time)
+        config = config_of(arguments, None)
+        return OwnTraining(config, arguments.fwhm, arguments.lateral_fwhm, arguments.channel, arguments.time)
     given = [name for name in ("minutes", "patches", "filters", "seed", "fwhm") if getattr(arguments, name) is not None]
     if given or arguments.set:
         raise ValueError(

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_cropeq.core.model import Model
     from napari_cropeq.core.training.checkpoint import Checkpoint
-    from napari_cropeq.core.training.config import Recipe
+    from napari_cropeq.core.training.config import TrainingConfig
     from napari_cropeq.core.training.progress import Progress
 
-__all__ = ["add_recipe", "add_train", "recipe_of"]
+__all__ = ["add_config", "add_train", "config_of"]
 
 Show = Callable[[], AbstractContextManager[Callable[[str, float, str], None]]]
 """Opens a progress bar, told ``(what, fraction, detail)``."""
@@ -30,7 +30,7 @@ def add_train(commands: Any, show: Show) -> argparse.ArgumentParser:
     parser.add_argument("input", type=Path, metavar="INPUT", help="TIFF, OME-TIFF, ImageJ, OME-Zarr or NIfTI")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL.safetensors")
     parser.add_argument("--axial", choices="zyx", help="low-resolution axis; the one of the largest step by default")
-    add_recipe(parser)
+    add_config(parser)
     parser.add_argument("--settings", action=_Settings, nargs=0, help="list all settings with each preset's values")
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
@@ -42,8 +42,8 @@ def add_train(commands: Any, show: Show) -> argparse.ArgumentParser:
     return parser
 
 
-def add_recipe(parser: Any) -> None:
-    """Add to a parser, or a group of one, what says what is trained on and how: see :func:`recipe_of`."""
+def add_config(parser: Any) -> None:
+    """Add to a parser, or a group of one, what says what is trained on and how: see :func:`config_of`."""
     parser.add_argument("--channel", type=_indices, default=[0], metavar="N,N|all", help="from 0, 0 by default")
     parser.add_argument("--time", type=_indices, default=[0], metavar="N,N|all", help="from 0, 0 by default")
     parser.add_argument("--fwhm", type=float, help="width of the slice profile in the file's unit; the step by default")
@@ -68,12 +68,12 @@ class _Settings(argparse.Action):
     """Prints the fields of a recipe and what each preset sets them to, then ends."""
 
     def __call__(self, *_: Any) -> None:
-        from napari_cropeq.core.training.config import PRESETS, Recipe
+        from napari_cropeq.core.training.config import PRESETS, TrainingConfig
 
-        recipes = {name: Recipe.preset(name) for name in PRESETS}
-        print(f"{'setting':12} {' '.join(f'{name:>12}' for name in recipes)}  what")
-        for field in dataclasses.fields(Recipe):
-            values = " ".join(f"{_short(getattr(recipe, field.name)):>12}" for recipe in recipes.values())
+        configs = {name: TrainingConfig.preset(name) for name in PRESETS}
+        print(f"{'setting':12} {' '.join(f'{name:>12}' for name in configs)}  what")
+        for field in dataclasses.fields(TrainingConfig):
+            values = " ".join(f"{_short(getattr(config, field.name)):>12}" for config in configs.values())
             choices = field.metadata.get("choices")
             print(f"{field.name:12} {values}  {field.metadata['help']}{f' {choices}' if choices else ''}")
         sys.exit(0)
@@ -109,12 +109,12 @@ def _train(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
             "name: choose another name for the output, or complete that training (--resume)."
         )
     start = None if arguments.start is None else Model.load(arguments.start)
-    recipe = recipe_of(arguments, start)
+    config = config_of(arguments, start)
     source = open_source(arguments.input)
     axial = "zyx".index(arguments.axial) if arguments.axial else None
     size = tuple(arguments.voxel_size) if arguments.voxel_size else None
     acquisition = acquisition_of(source, size, axial, arguments.fwhm, arguments.lateral_fwhm)
-    how = OwnTraining(recipe, arguments.fwhm, arguments.lateral_fwhm, arguments.channel, arguments.time)
+    how = OwnTraining(config, arguments.fwhm, arguments.lateral_fwhm, arguments.channel, arguments.time)
     existing = _existing(arguments, checkpoint)
     model = _run(train_to_file(output, source, acquisition, how, arguments.device, existing, start), show)
     summary = model.training
@@ -131,18 +131,18 @@ def _train(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     return report
 
 
-def recipe_of(arguments: argparse.Namespace, start: Model | None) -> Recipe:
+def config_of(arguments: argparse.Namespace, start: Model | None) -> TrainingConfig:
     """Return the settings: of the preset, or of the model gone on from, with those given instead."""
-    from napari_cropeq.core.training.config import Recipe
+    from napari_cropeq.core.training.config import TrainingConfig
 
     names = ("minutes", "patches", "filters", "seed")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    given |= Recipe.parse(arguments.set)
+    given |= TrainingConfig.parse(arguments.set)
     if start is None:
-        return Recipe.preset(arguments.preset, **given)
+        return TrainingConfig.preset(arguments.preset, **given)
     if "patches" in given or "minutes" in given:
         given = {"minutes": None, "patches": None} | given
-    return dataclasses.replace(Recipe.read(start.training.get("recipe")), **given)
+    return dataclasses.replace(TrainingConfig.read(start.training.get("recipe")), **given)
 
 
 def _existing(arguments: argparse.Namespace, checkpoint: Checkpoint) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.compute.tile_source import TileSource
-from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
+from napari_cropeq.core.geometry import Box, IntTriple, LeadingIndex, int_triple
 from napari_cropeq.core.predict import never
 from napari_cropeq.core.thread_map import ThreadMap
 from napari_cropeq.core.tiles import TileGrid, divide
@@ -47,7 +47,7 @@ class Done:
     """A box that has just been computed."""
 
     store: TileStore
-    lead: Lead
+    leading: LeadingIndex
     box: Box
     tiles: int  # of the store, finished by this box; 0 for a part of a larger tile
     generation: int  # of the last request for visible tiles when it was begun
@@ -59,7 +59,7 @@ class Failed:
 
     error: Exception
     bulk: bool  # whether the run over the volume ended with it
-    lead: Lead = ()
+    leading: LeadingIndex = ()
     box: Box | None = None  # of the run over the volume; None for others
 
 
@@ -83,7 +83,7 @@ Event = Done | Failed | Filled | Stepped
 class Group:
     """What is computed for one another: several small tiles, or one large one."""
 
-    lead: Lead
+    leading: LeadingIndex
     box: Box
     missing: tuple[IntTriple, ...]
 
@@ -100,9 +100,9 @@ class Piece:
 
 def groups(
     store: TileStore,
-    leads: Iterable[Lead],
+    leading_indices: Iterable[LeadingIndex],
     part: IntTriple,
-    mine: Callable[[Lead, IntTriple], bool] | None = None,
+    mine: Callable[[LeadingIndex, IntTriple], bool] | None = None,
 ) -> Iterator[Group]:
     """Yield what is missing in a store, in storage order; see :class:`TileFiller`."""
     grid = store.grid
@@ -110,13 +110,13 @@ def groups(
         raise ValueError("Got a store without a shape, expected a finite one: give it the shape of the SR grid.")
     # Small tiles are grouped to a part, since recompute falls with size; large ones are computed in parts.
     size = int_triple([max(1, p // t) * t for p, t in zip(part, grid.tile, strict=True)])
-    for lead in leads:
+    for leading in leading_indices:
         for box in TileGrid(grid.shape, size).touching(Box.whole(grid.shape)):
-            missing = [index for index in grid.indices(box) if (lead, index) not in store]
+            missing = [index for index in grid.indices(box) if (leading, index) not in store]
             if mine is not None:
-                missing = [index for index in missing if mine(lead, index)]
+                missing = [index for index in missing if mine(leading, index)]
             if missing:
-                yield Group(lead, box, tuple(missing))
+                yield Group(leading, box, tuple(missing))
 
 
 class Failures:
@@ -157,7 +157,7 @@ class TileFiller:
     """
 
     def __init__(
-        self, store: TileStore, source: TileSource, mine: Callable[[Lead, IntTriple], bool] | None = None
+        self, store: TileStore, source: TileSource, mine: Callable[[LeadingIndex, IntTriple], bool] | None = None
     ) -> None:
         self._store, self._source, self._mine = store, source, mine
 
@@ -184,7 +184,7 @@ class TileFiller:
             If the store cannot be written.
         """
         failures, source = Failures(), self._source
-        found = groups(self._store, source.leads, source.part, self._mine)
+        found = groups(self._store, source.leading_indices, source.part, self._mine)
         with closing(source), closing(self.fill(found, stop, generation, urgent)) as events:
             for event in events:
                 if event is not None:
@@ -197,17 +197,17 @@ class TileFiller:
         self, found: Iterable[Group], stop: Ask, generation: Callable[[], int], urgent: Ask = never
     ) -> Generator[Done | Failed | None, None, None]:
         """Compute groups part by part, yielding each, and put their tiles when they are whole; as :meth:`events`."""
-        crew, failed = ThreadMap(self._source.side_by_side), set[Group]()
+        threads, failed = ThreadMap(self._source.side_by_side), set[Group]()
 
         def compute(piece: Piece) -> npt.NDArray[Any]:
-            return retried(lambda: self._source(piece.group.lead, piece.part, stopped), stopped)
+            return retried(lambda: self._source(piece.group.leading, piece.part, stopped), stopped)
 
         def stopped() -> bool:
-            return crew.over or stop()
+            return threads.over or stop()
 
         voxels: npt.NDArray[Any] = np.empty(0)
         try:
-            for piece, computed in crew.map(compute, self._pieces(found, failed)):
+            for piece, computed in threads.map(compute, self._pieces(found, failed)):
                 group = piece.group
                 while not _there(computed, urgent):
                     yield None
@@ -219,23 +219,23 @@ class TileFiller:
                     raise
                 except Exception as error:  # noqa: BLE001 (the other groups go on, and the caller tells the user)
                     failed.add(group)
-                    yield Failed(error, False, group.lead, group.box)
+                    yield Failed(error, False, group.leading, group.box)
                     continue
                 if piece.first:
                     voxels = np.empty(group.box.shape, part.dtype)
                 voxels[piece.part.relative_to(group.box.start).slices] = part
                 if piece.last:
                     self._put(group, voxels)
-                yield Done(self._store, group.lead, piece.part, len(group.missing) * piece.last, generation())
+                yield Done(self._store, group.leading, piece.part, len(group.missing) * piece.last, generation())
         finally:
-            crew.dismiss()
+            threads.dismiss()
 
     def _pieces(self, found: Iterable[Group], failed: Set[Group]) -> Iterator[Piece]:
         """Yield the parts of groups, one group after another; source voxels are prefetched one group ahead."""
         for group, following in _with_next(found):
             for announced in (group, following):
                 if announced is not None:
-                    self._source.prefetch(announced.lead, announced.box)
+                    self._source.prefetch(announced.leading, announced.box)
             parts = list(divide(group.box, self._source.part))
             for number, part in enumerate(parts, 1):
                 if group not in failed:
@@ -244,7 +244,7 @@ class TileFiller:
     def _put(self, group: Group, voxels: npt.NDArray[Any]) -> None:
         for index in group.missing:
             box = self._store.grid.box(index)
-            self._store.put((group.lead, index), voxels[box.relative_to(group.box.start).slices])
+            self._store.put((group.leading, index), voxels[box.relative_to(group.box.start).slices])
 
 
 def _there(computed: Future[Any], urgent: Ask) -> bool:

@@ -16,7 +16,7 @@ def store_spec(result: SuperResolution) -> StoreSpec:
     """Return what a store on disk needs to know of ``result``."""
     dtype = "source" if result.dtype == result.source.data.dtype else "float32"
     return StoreSpec(
-        shape=(*result.lead_shape, *result.sr_shape),
+        shape=(*result.leading_shape, *result.sr_shape),
         dtype=result.dtype,
         image=result.image,
         description=result.describe() | {"dtype": dtype},

@@ -11,13 +11,13 @@ from typing import Any
 import numpy.typing as npt
 
 from napari_cropeq.compute.fill import Done, Event, Failed, Filled, Stepped, TileFiller
-from napari_cropeq.core.geometry import Box, Lead
+from napari_cropeq.core.geometry import Box, LeadingIndex
 from napari_cropeq.errors import StoppedError
 from napari_cropeq.store.protocol import Tile, TileStore
 
 __all__ = ["Bulk", "Compute", "Scheduler", "TileRequest"]
 
-Compute = Callable[[Lead, Box, Callable[[], bool]], npt.NDArray[Any]]
+Compute = Callable[[LeadingIndex, Box, Callable[[], bool]], npt.NDArray[Any]]
 """Gives the voxels of an SR box, or raises StoppedError once the function it is given returns True."""
 
 WAIT_SECONDS = 0.5
@@ -246,7 +246,7 @@ class Scheduler:
         return None
 
     def _tile(self, request: TileRequest) -> Done | Failed:
-        generation, (lead, index) = self.generation, request.tile
+        generation, (leading, index) = self.generation, request.tile
         box = request.store.grid.box(index)
 
         def outdated() -> bool:
@@ -254,14 +254,14 @@ class Scheduler:
 
         self._free.clear()
         try:
-            request.store.put(request.tile, request.compute(lead, box, outdated))
+            request.store.put(request.tile, request.compute(leading, box, outdated))
         except StoppedError:
             raise
         except Exception as error:  # noqa: BLE001 (the other tiles go on, and the caller tells the user)
             return Failed(error, bulk=False)
         finally:
             self._free.set()
-        return Done(request.store, lead, box, 1, generation)
+        return Done(request.store, leading, box, 1, generation)
 
     def _advance(self, background: Iterator[object]) -> Event:
         over = False

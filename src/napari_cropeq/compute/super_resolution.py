@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from napari_cropeq.compute.tile_shapes import TileShapes
 from napari_cropeq.core.exactness import Exactness
-from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, Lead, check_shape, guess_axial
+from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, LeadingIndex, check_shape, guess_axial
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation, sample
 from napari_cropeq.core.predict import Predictor, convert, never
-from napari_cropeq.formats.chunk_cache import Bricks
+from napari_cropeq.formats.chunk_cache import ChunkCache
 from napari_cropeq.formats.image import Source, acquisition_of, check_volume
 from napari_cropeq.formats.metadata import ImageInfo
 
@@ -74,7 +74,7 @@ class SuperResolution:
         See :class:`napari_cropeq.core.predict.Predictor`.
     dtype : str
         ``source`` (rounded and clipped) or ``float32``.
-    crew : bool
+    parallel : bool
         Whether boxes may be computed side by side where that is quicker; in a window they may not, since threads that
         take turns with each other let the window's wait.
 
@@ -101,30 +101,30 @@ class SuperResolution:
         planes: str | None = None,
         device: str = "auto",
         dtype: str = "source",
-        crew: bool = True,
+        parallel: bool = True,
     ) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"Got dtype {dtype!r}, expected source or float32: choose one of these.")
         check_volume(source.data, source.name)
-        self.source, self.model, self._crew = source, model, crew
+        self.source, self.model, self._parallel = source, model, parallel
         self.acquisition = acquisition or acquisition_of(source, axial=axial_of(source, model))
         model.check_fits(self.acquisition)
-        self.lead_shape: tuple[int, ...] = tuple(int(n) for n in source.data.shape[:-3])
+        self.leading_shape: tuple[int, ...] = tuple(int(n) for n in source.data.shape[:-3])
         shape = source.data.shape[-3:]
         check_shape(shape, self.acquisition, 1)
         self.sr_shape: IntTriple = self.acquisition.sr_shape(shape)
         self.dtype = np.dtype(np.float32) if dtype == "float32" else np.dtype(source.data.dtype)
-        self._bricks = lru_cache(maxsize=4)(lambda lead: Bricks(source.data[lead]))
+        self._bricks = lru_cache(maxsize=4)(lambda leading: ChunkCache(source.data[leading]))
         # Every channel is measured before any work: a constant one is found now.
         self._normalisations: dict[int, Normalisation] = {}
         digest = hashlib.blake2b(digest_size=16)
-        for lead in self.leads:
-            if self._channel(lead) not in self._normalisations:
-                voxels = sample(self.volume(lead))
-                self._normalisations[self._channel(lead)] = Normalisation.of(voxels)
+        for leading in self.leading_indices:
+            if self._channel(leading) not in self._normalisations:
+                voxels = sample(self.volume(leading))
+                self._normalisations[self._channel(leading)] = Normalisation.of(voxels)
                 digest.update(np.ascontiguousarray(voxels).data)
         self.sample_digest = digest.hexdigest()
-        first = self.leads[0]
+        first = self.leading_indices[0]
         scale = self._normalisations[self._channel(first)]
         self._predictor = Predictor(model.network, self.acquisition, self.volume(first), scale, planes, device)
         self.planes = self._predictor.planes
@@ -133,9 +133,9 @@ class SuperResolution:
         self.predictor = lru_cache(maxsize=4)(self._make_predictor)
 
     @property
-    def leads(self) -> list[Lead]:
+    def leading_indices(self) -> list[LeadingIndex]:
         """All indices along the leading axes."""
-        return list(itertools.product(*(range(n) for n in self.lead_shape)))
+        return list(itertools.product(*(range(n) for n in self.leading_shape)))
 
     @property
     def normalisations(self) -> list[Normalisation]:
@@ -150,12 +150,12 @@ class SuperResolution:
     @property
     def side_by_side(self) -> int:
         """How many boxes are best computed at the same time, in bulk."""
-        return self._predictor.side_by_side if self._crew else 1
+        return self._predictor.side_by_side if self._parallel else 1
 
     @property
     def nbytes(self) -> int:
         """Size of the whole result in bytes, uncompressed."""
-        return int(np.prod((*self.lead_shape, *self.sr_shape), dtype=np.int64)) * self.dtype.itemsize
+        return int(np.prod((*self.leading_shape, *self.sr_shape), dtype=np.int64)) * self.dtype.itemsize
 
     @property
     def sr_translate(self) -> tuple[float, float, float]:
@@ -179,18 +179,18 @@ class SuperResolution:
             provenance=self.describe(),
         )
 
-    def volume(self, lead: Lead) -> Bricks:
+    def volume(self, leading: LeadingIndex) -> ChunkCache:
         """Return the source volume (z, y, x) at ``lead``, lazily."""
-        return self._bricks(lead)
+        return self._bricks(leading)
 
     def compute(
-        self, lead: Lead, box: Box, stop: Callable[[], bool] = never, region: Region | None = None
+        self, leading: LeadingIndex, box: Box, stop: Callable[[], bool] = never, region: Region | None = None
     ) -> npt.NDArray[Any]:
         """Return the SR voxels of ``box`` (z, y, x) in the result's dtype.
 
         Parameters
         ----------
-        lead : tuple of int
+        leading : tuple of int
             Channel and time point.
         box : Box
             SR voxels.
@@ -204,21 +204,21 @@ class SuperResolution:
         StoppedError
             If ``stop`` returned True before the end.
         """
-        predictor = self.predictor(lead)
+        predictor = self.predictor(leading)
         if region is not None:
             predictor = predictor.over(region, predictor.normalisation)
         return convert(predictor(box, stop), self.dtype)
 
-    def prefetch(self, lead: Lead, box: Box) -> Region:
+    def prefetch(self, leading: LeadingIndex, box: Box) -> Region:
         """Read all that the SR voxels of ``box``, or of parts of it, are made of."""
-        volume = self.volume(lead)
-        read = self.predictor(lead).source_box(box).intersect(Box.whole(volume.shape))
+        volume = self.volume(leading)
+        read = self.predictor(leading).source_box(box).intersect(Box.whole(volume.shape))
         assert read is not None
         return Region(volume.shape, read, np.asarray(volume[read.slices]))
 
-    def interpolated(self, lead: Lead, box: Box) -> npt.NDArray[Any]:
+    def interpolated(self, leading: LeadingIndex, box: Box) -> npt.NDArray[Any]:
         """Return the quintic interpolation of ``box`` (z, y, x) in the result's dtype."""
-        return convert(self.predictor(lead).interpolated(box), self.dtype)
+        return convert(self.predictor(leading).interpolated(box), self.dtype)
 
     def describe(self) -> dict[str, Any]:
         """Return what decides the result, as JSON values."""
@@ -233,11 +233,11 @@ class SuperResolution:
             "provenance": dict(self.model.provenance),
         }
 
-    def _make_predictor(self, lead: Lead) -> Predictor:
-        return self._predictor.over(self.volume(lead), self._normalisations[self._channel(lead)])
+    def _make_predictor(self, leading: LeadingIndex) -> Predictor:
+        return self._predictor.over(self.volume(leading), self._normalisations[self._channel(leading)])
 
-    def _channel(self, lead: Lead) -> int:
-        return lead[self.source.axes.index("c")] if "c" in self.source.axes[:-3] else 0
+    def _channel(self, leading: LeadingIndex) -> int:
+        return leading[self.source.axes.index("c")] if "c" in self.source.axes[:-3] else 0
 
 
 def axial_of(source: Source, model: Model) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.compute.super_resolution import Region, SuperResolution
-from napari_cropeq.core.geometry import Box, Lead, int_triple
+from napari_cropeq.core.geometry import Box, LeadingIndex, int_triple
 from napari_cropeq.core.predict import never
 from napari_cropeq.store.protocol import TileStore, finished
 
@@ -39,7 +39,7 @@ class TileSource:
 
     Attributes
     ----------
-    leads : list of tuple of int
+    leading_indices : list of tuple of int
         All channels and time points.
     part : (z, y, x)
         What is best computed at once, SR voxels.
@@ -47,24 +47,24 @@ class TileSource:
 
     def __init__(self, result: SuperResolution, computed: Stores = tuple, side_by_side: int | None = None) -> None:
         self._result, self._computed = result, computed
-        self.leads, self.part = result.leads, result.shapes.bulk
+        self.leading_indices, self.part = result.leading_indices, result.shapes.bulk
         self.side_by_side = result.side_by_side if side_by_side is None else side_by_side
         # Some threads side by side have begun one part more than there are threads, each of another group at the worst.
         self._most = 2 if self.side_by_side == 1 else self.side_by_side + 2
         self._reader: ThreadPoolExecutor | None = None
-        self._regions: dict[tuple[Lead, Box], Future[Region]] = {}
+        self._regions: dict[tuple[LeadingIndex, Box], Future[Region]] = {}
 
-    def prefetch(self, lead: Lead, box: Box) -> None:
+    def prefetch(self, leading: LeadingIndex, box: Box) -> None:
         """Begin to read what the group ``box`` (SR voxels) is made of, unless that has begun already."""
-        if (lead, box) in self._regions:
+        if (leading, box) in self._regions:
             return
         if self._reader is None:  # of the priority of the thread that computes
             self._reader = ThreadPoolExecutor(1, "cropeq reader")
         while len(self._regions) >= self._most:
             self._regions.pop(next(iter(self._regions))).cancel()
-        self._regions[lead, box] = self._reader.submit(self._result.prefetch, lead, box)
+        self._regions[leading, box] = self._reader.submit(self._result.prefetch, leading, box)
 
-    def __call__(self, lead: Lead, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:
+    def __call__(self, leading: LeadingIndex, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:
         """Return the SR voxels of ``box`` (z, y, x) at the leading indices ``lead``.
 
         Raises
@@ -75,18 +75,18 @@ class TileSource:
         voxels: npt.NDArray[Any] | None = None
         missing = np.ones(box.shape, bool)
         for store in self._computed():
-            for index in finished(store, lead, box):
+            for index in finished(store, leading, box):
                 part = store.grid.box(index).intersect(box)
-                held = None if part is None else store.read((lead, index), part)
+                held = None if part is None else store.read((leading, index), part)
                 if part is not None and held is not None:
                     voxels = np.empty(box.shape, held.dtype) if voxels is None else voxels
                     inside = part.relative_to(box.start).slices
                     voxels[inside], missing[inside] = held, False
         if voxels is None:
-            return self._compute(lead, box, stop)
+            return self._compute(leading, box, stop)
         if missing.any():
             rest = bounding_box(missing)
-            voxels[rest.slices] = self._compute(lead, rest.relative_to([-s for s in box.start]), stop)
+            voxels[rest.slices] = self._compute(leading, rest.relative_to([-s for s in box.start]), stop)
         return voxels
 
     def close(self) -> None:
@@ -96,14 +96,14 @@ class TileSource:
             self._reader.shutdown(wait=False, cancel_futures=True)
             self._reader = None
 
-    def _compute(self, lead: Lead, box: Box, stop: Callable[[], bool]) -> npt.NDArray[Any]:
+    def _compute(self, leading: LeadingIndex, box: Box, stop: Callable[[], bool]) -> npt.NDArray[Any]:
         """Compute ``box`` from the group it lies in or, outside any, straight from the source."""
         for (own, group), reading in list(self._regions.items()):
-            if own == lead and group.intersect(box) == box:
+            if own == leading and group.intersect(box) == box:
                 # What could not be read is read again, straight from the source: that raises the error.
                 with contextlib.suppress(OSError, ValueError):
-                    return self._result.compute(lead, box, stop, reading.result())
-        return self._result.compute(lead, box, stop)
+                    return self._result.compute(leading, box, stop, reading.result())
+        return self._result.compute(leading, box, stop)
 
 
 def bounding_box(mask: npt.NDArray[np.bool_]) -> Box:

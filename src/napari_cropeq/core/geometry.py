@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FWHM_PER_SIGMA", "Acquisition", "Box", "IntTriple", "Lead", "Triple", "blur_fwhm", "guess_axial"]
+__all__ = ["FWHM_PER_SIGMA", "Acquisition", "Box", "IntTriple", "LeadingIndex", "Triple", "blur_fwhm", "guess_axial"]
 
 Triple = tuple[float, float, float]
 IntTriple = tuple[int, int, int]
-Lead = tuple[int, ...]
+LeadingIndex = tuple[int, ...]
 """Index along the leading axes (t, c) of an image."""
 
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))

@@ -74,7 +74,7 @@ class Model(ShortRepr):
     normalisations : sequence of Normalisation
         Intensity scale of each channel it was trained on; siblings are measured anew.
     training : mapping
-        Recipe, noise, losses; JSON values.
+        TrainingConfig, noise, losses; JSON values.
     provenance : mapping
         Source name and shape, versions; JSON values.
     state : State, optional

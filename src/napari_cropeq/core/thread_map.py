@@ -45,12 +45,12 @@ class ThreadMap:
         Items are taken as threads become free, and one more.
         """
         ahead = 0 if self._pool is None else self._size
-        begun: deque[tuple[_T, Future[_R]]] = deque()
+        started: deque[tuple[_T, Future[_R]]] = deque()
         for item in items:
-            begun.append((item, self._begin(function, item)))
-            if len(begun) > ahead:
-                yield begun.popleft()
-        yield from begun
+            started.append((item, self._begin(function, item)))
+            if len(started) > ahead:
+                yield started.popleft()
+        yield from started
 
     def dismiss(self) -> None:
         """Begin nothing more, and do not wait for what is under way."""
@@ -78,7 +78,7 @@ def _pool(size: int) -> ThreadPoolExecutor:
         ready.wait()
 
     with torch_threads(max(1, torch.get_num_threads() // size)):
-        pool = ThreadPoolExecutor(size, "cropeq crew", initializer=begin)
+        pool = ThreadPoolExecutor(size, "cropeq pool", initializer=begin)
         for _ in range(size):
             pool.submit(int)
         ready.wait()

@@ -12,7 +12,7 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.network import NETWORKS, Network, build_network, subpositions_for, work
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
 
 __all__ = ["HEADER", "NetworkFacts", "cells", "network_facts"]
@@ -92,8 +92,8 @@ def network_facts(filters: int, factor: float, device: str = "auto") -> Iterator
     if not factor > 1:
         raise ValueError(f"Got factor {factor:g}, expected one above 1: give another (--factor).")
     for kind in NETWORKS:
-        recipe = Recipe(network=kind, filters=filters)
-        network = build_network(kind, filters, recipe.depth, recipe.kernel, subpositions_for(kind, factor))
+        config = TrainingConfig(network=kind, filters=filters)
+        network = build_network(kind, filters, config.depth, config.kernel, subpositions_for(kind, factor))
         acquisition = Acquisition((factor, 1.0, 1.0))
         yield NetworkFacts(
             network=kind,
@@ -105,7 +105,7 @@ def network_facts(filters: int, factor: float, device: str = "auto") -> Iterator
             shrink=network.shrink,
             work=_work(network, factor, 0),
             work_in_tiles=_work(network, factor, TILE),
-            patches_per_second=_training_rate(recipe, acquisition, device),
+            patches_per_second=_training_rate(config, acquisition, device),
             voxels_per_second=_inference_rate(network, acquisition, device),
         )
 
@@ -122,15 +122,15 @@ def _noise(shape: tuple[int, int, int]) -> np.ndarray:
     return np.random.default_rng(0).random(shape, np.float32)
 
 
-def _training_rate(recipe: Recipe, acquisition: Acquisition, device: str) -> float:
+def _training_rate(config: TrainingConfig, acquisition: Acquisition, device: str) -> float:
     """Return the patches a second of a training, its first step left out."""
-    training = Training(_noise((16, 160, 160)), acquisition, recipe, device)
+    training = Training(_noise((16, 160, 160)), acquisition, config, device)
     steps = training.run()
     first = next(steps)
-    begun, number = time.perf_counter(), 0
+    started, number = time.perf_counter(), 0
     for step in steps:
         number += 1
-        spent = time.perf_counter() - begun
+        spent = time.perf_counter() - started
         if spent > SECONDS and number >= STEPS:
             return (step.patches - first.patches) / spent
     raise RuntimeError("the training ended before it was measured")
@@ -143,13 +143,13 @@ def _inference_rate(network: Network, acquisition: Acquisition, device: str) -> 
     high, rows, wide = predictor.sr_shape
     planes = [Box((0, row, 0), (min(high, 256), row + 1, wide)) for row in range(rows)]
     predictor(planes[0])
-    begun, done = time.perf_counter(), 0
+    started, done = time.perf_counter(), 0
     for plane in planes:
         predictor(plane)
         done += plane.size
-        if time.perf_counter() - begun > SECONDS:
+        if time.perf_counter() - started > SECONDS:
             break
-    return done / (time.perf_counter() - begun)
+    return done / (time.perf_counter() - started)
 
 
 def cells(facts: NetworkFacts) -> list[str]:

@@ -13,7 +13,7 @@ import dask
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Bricks", "computed"]
+__all__ = ["ChunkCache", "computed"]
 
 CAP = 2**28
 AT_ONCE = 2**26  # bytes of the bricks that are asked for together
@@ -29,7 +29,7 @@ def computed(*arrays: Any) -> list[npt.NDArray[Any]]:
     return [np.asarray(voxels) for voxels in found]
 
 
-class Bricks:
+class ChunkCache:
     """Boxes of a Dask array as numpy arrays, computed in the calling thread.
 
     Neighbouring tiles need the same chunks of the source (46 slices for one SR plane): decoded chunks

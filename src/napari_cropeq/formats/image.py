@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_cropeq.core.geometry import Acquisition, guess_axial
 from napari_cropeq.formats.axis_order import OrderedAxes, axis_order
-from napari_cropeq.formats.chunk_cache import CAP, Bricks
+from napari_cropeq.formats.chunk_cache import CAP, ChunkCache
 from napari_cropeq.formats.metadata import PIXEL, ImageInfo, Metadata
 from napari_cropeq.formats.nifti import read_nifti
 from napari_cropeq.formats.ome_zarr import read_ome_zarr
@@ -128,10 +128,10 @@ class Source(ShortRepr):
         ValueError
             If there is no such channel or time point.
         """
-        volume: da.Array = self.data[self.lead(channel, time)]
+        volume: da.Array = self.data[self.leading(channel, time)]
         return volume
 
-    def lead(self, channel: int = 0, time: int = 0) -> tuple[int, ...]:
+    def leading(self, channel: int = 0, time: int = 0) -> tuple[int, ...]:
         """Return the indices of one channel at one time along the leading axes.
 
         Raises
@@ -330,7 +330,7 @@ def acquisition_of(
 
 def training_volumes(
     source: Source, channels: Sequence[int] | None = (0,), times: Sequence[int] | None = (0,)
-) -> list[list[Bricks]]:
+) -> list[list[ChunkCache]]:
     """Return the time points (z, y, x) of each channel to train on, lazily; None stands for all.
 
     Raises
@@ -342,4 +342,4 @@ def training_volumes(
     chosen = range(source.n_channels) if channels is None else channels
     when = range(source.n_times) if times is None else times
     cap = CAP // (len(chosen) * len(when))
-    return [[Bricks(source.volume(channel, time), cap) for time in when] for channel in chosen]
+    return [[ChunkCache(source.volume(channel, time), cap) for time in when] for channel in chosen]

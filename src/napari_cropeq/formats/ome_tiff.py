@@ -71,9 +71,9 @@ def _tiles(volume: Any, reduction: int, sampled: bool) -> Iterator[npt.NDArray[A
     """Yield the tiles of every plane in order; a slab as deep as a chunk is read at once, if that is not too large."""
     plane_bytes = int(np.prod(volume.shape[-2:])) * volume.dtype.itemsize
     depth = min(getattr(volume, "chunks", (1, 1, 1))[-3], max(1, SLAB // plane_bytes))
-    for lead in np.ndindex(*volume.shape[:-3]):
+    for leading in np.ndindex(*volume.shape[:-3]):
         for start in range(0, volume.shape[-3], depth):
-            slab = np.asarray(volume[(*lead, slice(start, start + depth))])
+            slab = np.asarray(volume[(*leading, slice(start, start + depth))])
             rows, columns = (n // reduction for n in slab.shape[1:])
             for full in slab:
                 plane = full[: rows * reduction, : columns * reduction]

@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from napari_cropeq.core.geometry import IntTriple, Lead, int_triple
+from napari_cropeq.core.geometry import IntTriple, LeadingIndex, int_triple
 from napari_cropeq.formats.metadata import PIXEL, ImageInfo
 
 __all__ = ["Level", "create_array", "fitted", "write_metadata"]
@@ -41,12 +41,14 @@ def write_metadata(folder: Path, image: ImageInfo, levels: Sequence[Level]) -> N
         Finest first.
     """
     group = zarr.open_group(folder, mode="r+")
-    lead = len(image.axes) - 3
+    leading = len(image.axes) - 3
     size, origin = np.array(image.voxel_size), np.array(image.translate)
     datasets = []
     for level in levels:
-        scale = [image.time_step if axis == "t" else 1.0 for axis in image.axes[:lead]] + (size * level.factor).tolist()
-        translation = [0.0] * lead + (origin + size * level.shift).tolist()
+        scale = [image.time_step if axis == "t" else 1.0 for axis in image.axes[:leading]] + (
+            size * level.factor
+        ).tolist()
+        translation = [0.0] * leading + (origin + size * level.shift).tolist()
         transformations = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
         datasets.append({"path": level.path, "coordinateTransformations": transformations})
     ome: dict[str, Any] = {
@@ -110,7 +112,7 @@ def fitted(shard: IntTriple, shape: IntTriple) -> tuple[IntTriple, IntTriple]:
 def create_array(
     group: zarr.Group,
     name: str,
-    lead_shape: Lead,
+    leading_shape: LeadingIndex,
     shape: IntTriple,
     dtype: np.dtype[Any],
     sizes: tuple[IntTriple, IntTriple],
@@ -118,10 +120,10 @@ def create_array(
 ) -> None:
     """Make the empty array of a level, sharded, compressed and checksummed."""
     shard, chunk = sizes
-    ones = (1,) * len(lead_shape)
+    ones = (1,) * len(leading_shape)
     group.create_array(
         name,
-        shape=(*lead_shape, *shape),
+        shape=(*leading_shape, *shape),
         dtype=dtype,
         chunks=(*ones, *chunk),
         shards=(*ones, *shard),

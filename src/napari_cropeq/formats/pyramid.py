@@ -77,14 +77,14 @@ def halve(fine: npt.NDArray[np.floating], first: IntTriple) -> npt.NDArray[np.fl
     return fine
 
 
-def coarser(fine: Any, lead: tuple[int, ...], box: Box, labels: bool = False) -> npt.NDArray[Any]:
+def coarser(fine: Any, leading: tuple[int, ...], box: Box, labels: bool = False) -> npt.NDArray[Any]:
     """Return voxels of a level from the one below it.
 
     Parameters
     ----------
     fine : array-like
         The finer level, its leading axes included.
-    lead : tuple of int
+    leading : tuple of int
         Indices along the leading axes.
     box : Box
         Coarse voxels (z, y, x); they are made a part at a time, to bound the memory.
@@ -95,7 +95,7 @@ def coarser(fine: Any, lead: tuple[int, ...], box: Box, labels: bool = False) ->
     out = np.empty(box.shape, dtype)
     for part in divide(box, int_triple([max(1, -(-n // 2)) for n in box.shape])):
         below = support(part, shape)
-        voxels = np.asarray(fine[(*lead, *below.slices)])
+        voxels = np.asarray(fine[(*leading, *below.slices)])
         if labels:
             at = [slice(2 * a - b, None, 2) for a, b in zip(part.start, below.start, strict=True)]
             means = voxels[tuple(at)]

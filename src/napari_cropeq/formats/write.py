@@ -12,7 +12,7 @@ import zarr
 
 from napari_cropeq.core.geometry import Box, int_triple
 from napari_cropeq.core.tiles import TileGrid
-from napari_cropeq.formats.chunk_cache import Bricks
+from napari_cropeq.formats.chunk_cache import ChunkCache
 from napari_cropeq.formats.metadata import ImageInfo
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
 from napari_cropeq.formats.ome_zarr_write import create_array, fitted, write_metadata
@@ -92,11 +92,11 @@ def _write_levels(data: da.Array, folder: Path, image: ImageInfo, count: int | N
         create_array(group, str(number), data.shape[:-3], shape, data.dtype, sizes, image.axes)
         arrays.append(group[str(number)])
         grid = TileGrid(shape, sizes[0])
-        for lead in np.ndindex(*data.shape[:-3]):
-            bricks = Bricks(data[lead], HELD)
+        for leading in np.ndindex(*data.shape[:-3]):
+            bricks = ChunkCache(data[leading], HELD)
             for box in grid.touching(Box.whole(shape)):
-                voxels = coarser(arrays[-2], lead, box, image.labels) if number else bricks[box.slices]
-                arrays[-1][(*lead, *box.slices)] = voxels
+                voxels = coarser(arrays[-2], leading, box, image.labels) if number else bricks[box.slices]
+                arrays[-1][(*leading, *box.slices)] = voxels
     return arrays
 
 

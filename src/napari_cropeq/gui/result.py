@@ -117,7 +117,7 @@ class Result(QObject):
         acquisition, planes, *_ = self._settings
         model.check_fits(acquisition)
         self.model, self.key = model, result_key(self.source_layer, model, planes, self.dtype)
-        self.worker.use(lambda: SuperResolution(self._source, model, *self._settings, crew=False), self.key)
+        self.worker.use(lambda: SuperResolution(self._source, model, *self._settings, parallel=False), self.key)
 
     @property
     def result(self) -> SuperResolution | None:

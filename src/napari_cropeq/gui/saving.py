@@ -65,7 +65,7 @@ class Saving:
 
         def steps() -> Iterator[ExportProgress]:
             model = Model.load(store.model_path)
-            result = SuperResolution(source, model, None, store.planes, device, store.dtype, crew=False)
+            result = SuperResolution(source, model, None, store.planes, device, store.dtype, parallel=False)
             yield from export(result, store.output, existing="resume")
 
         return cls(store.output, steps, opens=True)

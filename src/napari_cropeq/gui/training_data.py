@@ -10,7 +10,7 @@ import numpy as np
 from napari.layers import Image
 
 from napari_cropeq.core.model import provenance
-from napari_cropeq.formats.chunk_cache import Bricks
+from napari_cropeq.formats.chunk_cache import ChunkCache
 from napari_cropeq.formats.image import Source, training_volumes
 from napari_cropeq.gui.layers.source import check_layer, source_of, voxel_size_of
 
@@ -22,7 +22,7 @@ class TrainingData:
     """Volumes to train on, and what the model is told of them."""
 
     source: Source  # of the chosen layer
-    channels: list[list[Bricks]]  # the time points, (z, y, x) each, of each channel
+    channels: list[list[ChunkCache]]  # the time points, (z, y, x) each, of each channel
     description: dict[str, Any]  # JSON values
 
     @classmethod

@@ -11,12 +11,12 @@ from napari.layers import Image
 
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.training_data import TrainingData, source_checksum
 
-__all__ = ["TrainingPlan", "checkpoint_path", "interrupted_layers", "is_interrupted", "recipe_of"]
+__all__ = ["TrainingPlan", "checkpoint_path", "config_of", "interrupted_layers", "is_interrupted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class TrainingPlan:
 
     data: TrainingData
     acquisition: Acquisition
-    recipe: Recipe
+    config: TrainingConfig
     device: str
     model: Model | None = None
     interrupted: bool = False  # whether the model is the checkpoint of a training that this one completes
@@ -35,7 +35,7 @@ class TrainingPlan:
         """Return what completes an interrupted training, whose checkpoint is a model, on the layers it was on."""
         told = model.provenance.get("source", {})
         data = TrainingData.of(layers, told.get("channels", [0]), told.get("times", [0]))
-        return cls(data, model.acquisition, recipe_of(model), device, model, interrupted=True)
+        return cls(data, model.acquisition, config_of(model), device, model, interrupted=True)
 
     def training(self) -> Training:
         """Return the training; slow, since it reads the volumes.
@@ -48,7 +48,7 @@ class TrainingPlan:
         training = Training(
             self.data.channels,
             self.acquisition,
-            self.recipe,
+            self.config,
             self.device,
             start=self.model,
             resume=self.interrupted,
@@ -98,6 +98,6 @@ def interrupted_layers(model: Model, layer: Image, layers: Sequence[Any]) -> lis
     return [layer, *others]
 
 
-def recipe_of(model: Model) -> Recipe:
+def config_of(model: Model) -> TrainingConfig:
     """Return how a model was trained."""
-    return Recipe.read(model.training.get("recipe"))
+    return TrainingConfig.read(model.training.get("recipe"))

@@ -96,7 +96,7 @@ class BatchSettings:
         Which of how many processes that share the work on each image this one is, from 0.
     cluster : Cluster, optional
         Whose workers compute.
-    crew : bool
+    parallel : bool
         See :class:`napari_cropeq.compute.super_resolution.SuperResolution`.
 
     Raises
@@ -114,7 +114,7 @@ class BatchSettings:
     device: str = "auto"
     part_of: tuple[int, int] = (0, 1)
     cluster: Cluster | None = None
-    crew: bool = True
+    parallel: bool = True
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 8:  # before minutes are spent on a training
@@ -208,8 +208,8 @@ class Batch:
 
     def _is_done(self, output: Path) -> bool:
         """Return whether an output is complete, and no run has begun to replace it."""
-        begun = unfinished(output) is not None or is_training_unfinished(self._model_path(output))
-        return output.exists() and not begun
+        started = unfinished(output) is not None or is_training_unfinished(self._model_path(output))
+        return output.exists() and not started
 
     def _model_path(self, output: Path) -> Path:
         return output.with_name(self._naming.stem(output) + SUFFIX)
@@ -237,11 +237,11 @@ class Batch:
 
     def _run(self, number: int, given: Path | Source) -> Iterator[BatchProgress]:
         """Work on one image; whatever is wrong is told of it."""
-        begun = time.monotonic()
+        started = time.monotonic()
         planned = self.items[number]
 
         def is_now(**changes: Any) -> BatchProgress:
-            self.items[number] = replace(self.items[number], seconds=time.monotonic() - begun, **changes)
+            self.items[number] = replace(self.items[number], seconds=time.monotonic() - started, **changes)
             return BatchProgress(tuple(self.items), number)
 
         try:
@@ -268,7 +268,7 @@ class Batch:
             path = self._model_path(item.output)
             model = yield from _train(path, source, acquisition, model, settings)
         result = SuperResolution(
-            source, model, acquisition, settings.planes, settings.device, settings.dtype, settings.crew
+            source, model, acquisition, settings.planes, settings.device, settings.dtype, settings.parallel
         )
         facts = _facts(result)
         yield {"status": "computing", "fraction": 0.0, "detail": "", "facts": facts}

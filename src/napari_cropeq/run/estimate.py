@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numcodecs import blosc
 
 from napari_cropeq.compute.super_resolution import SuperResolution
-from napari_cropeq.core.geometry import Box, Lead, int_triple
+from napari_cropeq.core.geometry import Box, LeadingIndex, int_triple
 from napari_cropeq.core.network_grid import MAX_ELEMENTS
 from napari_cropeq.core.thread_map import ThreadMap
 from napari_cropeq.formats.chunk_cache import CAP
@@ -56,9 +56,9 @@ class Estimate:
         ]
         start = [(n - s) // 2 for n, s in zip(result.sr_shape, size, strict=True)]
         box = Box(int_triple(start), int_triple([a + s for a, s in zip(start, size, strict=True)]))
-        lead = result.leads[0]
-        result.compute(lead, box)  # what is done but once
-        each, voxels = _measured(result, lead, box)
+        leading = result.leading_indices[0]
+        result.compute(leading, box)  # what is done but once
+        each, voxels = _measured(result, leading, box)
         packed = len(blosc.compress(voxels.reshape(-1), b"zstd", 5, blosc.SHUFFLE)) / voxels.nbytes
         return cls(
             seconds=each * result.nbytes / result.dtype.itemsize,
@@ -68,15 +68,15 @@ class Estimate:
         )
 
 
-def _measured(result: SuperResolution, lead: Lead, box: Box) -> tuple[float, npt.NDArray[Any]]:
+def _measured(result: SuperResolution, leading: LeadingIndex, box: Box) -> tuple[float, npt.NDArray[Any]]:
     """Return the seconds for a voxel of ``box`` computed as a run over the volume does, and the voxels (z, y, x)."""
-    boxes, crew = [box] * result.side_by_side, ThreadMap(result.side_by_side)
+    boxes, threads = [box] * result.side_by_side, ThreadMap(result.side_by_side)
     try:
-        begun = time.perf_counter()
-        found = [computed.result() for _, computed in crew.map(lambda part: result.compute(lead, part), boxes)]
-        return (time.perf_counter() - begun) / (len(boxes) * box.size), np.ascontiguousarray(found[0])
+        started = time.perf_counter()
+        found = [computed.result() for _, computed in threads.map(lambda part: result.compute(leading, part), boxes)]
+        return (time.perf_counter() - started) / (len(boxes) * box.size), np.ascontiguousarray(found[0])
     finally:
-        crew.dismiss()
+        threads.dismiss()
 
 
 def _with_levels(result: SuperResolution) -> float:

@@ -37,19 +37,19 @@ class ExportProgress:
     done: int  # tiles
     total: int  # tiles
     seconds: float
-    begun: int = 0  # tiles that an earlier run had done
+    started: int = 0  # tiles that an earlier run had done
     damaged: int = 0  # shards of an earlier run that were damaged since, and are made anew
 
     @property
     def seconds_left(self) -> float:
         """Estimated time until all tiles are done, s."""
-        gained = self.done - self.begun
+        gained = self.done - self.started
         return self.seconds * (self.total - self.done) / gained if gained > 0 else float("inf")
 
     @property
     def rate(self) -> float:
         """Tiles a second, of this run."""
-        return (self.done - self.begun) / self.seconds if self.seconds > 0 else 0.0
+        return (self.done - self.started) / self.seconds if self.seconds > 0 else 0.0
 
 
 def export(
@@ -158,15 +158,15 @@ def _events(
 def _tiles(
     store: DiskStore, partition: Partition, events: Iterator[Event | None], axes: str
 ) -> Iterator[ExportProgress]:
-    start, total, begun = time.monotonic(), partition.number_of(store), partition.done_of(store)
+    start, total, started = time.monotonic(), partition.number_of(store), partition.done_of(store)
     damaged = len(store.damaged)
-    yield ExportProgress("tiles", begun, total, 0.0, begun, damaged)
+    yield ExportProgress("tiles", started, total, 0.0, started, damaged)
     for event in events:
         if isinstance(event, Failed) and event.bulk:
             raise event.error
         if isinstance(event, Filled) and event.failures:
             raise failure_of(event.failures, axes) from event.failures[0].error
-        yield ExportProgress("tiles", partition.done_of(store), total, time.monotonic() - start, begun, damaged)
+        yield ExportProgress("tiles", partition.done_of(store), total, time.monotonic() - start, started, damaged)
 
 
 def complete(store: DiskStore, result: SuperResolution) -> None:
@@ -214,7 +214,7 @@ def failure_of(failures: Sequence[Failed], axes: str = "zyx") -> Exception:
     """
     first = failures[0]
     assert first.box is not None
-    place = [f"{name} {index}" for name, index in zip(axes, first.lead, strict=False)]
+    place = [f"{name} {index}" for name, index in zip(axes, first.leading, strict=False)]
     place += [f"{name} {a} to {b}" for name, a, b in zip(AXIS_NAMES, first.box.start, first.box.stop, strict=True)]
     what = "1 box" if len(failures) == 1 else f"{len(failures)} boxes"
     kind = next((kind for kind in (ValueError, MemoryError) if isinstance(first.error, kind)), OSError)

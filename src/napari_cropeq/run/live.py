@@ -88,7 +88,7 @@ class WholeVolume:
     def tiles(self) -> tuple[int, int]:
         """Finished and all tiles."""
         filled = self._filled  # as above
-        return (0, 0) if filled is None else (len(filled), filled.grid.count * len(self._result.leads))
+        return (0, 0) if filled is None else (len(filled), filled.grid.count * len(self._result.leading_indices))
 
     @property
     def fraction(self) -> float:
@@ -285,16 +285,16 @@ class LiveWorker:
             if wanted is None or self._closed:
                 return
             prepare, key = wanted
-            begun = self._begin(prepare(), key)
+            started = self._begin(prepare(), key)
             self._preparing = False
-            if begun is None:  # closed, or another model wanted meanwhile
+            if started is None:  # closed, or another model wanted meanwhile
                 continue
             yield self.state
             try:
-                yield from self._events(*begun)
+                yield from self._events(*started)
             finally:
                 self._opening = None
-                begun[1].release()
+                started[1].release()
 
     def _begin(self, result: SuperResolution, key: Hashable) -> tuple[Scheduler, WholeVolume] | None:
         with self._lock:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from napari_cropeq.core.geometry import IntTriple, Lead
+from napari_cropeq.core.geometry import IntTriple, LeadingIndex
 from napari_cropeq.store.disk import DiskStore
 
 __all__ = ["Partition"]
@@ -32,22 +32,22 @@ class Partition:
                 "correct --shard-id or --num-shards."
             )
 
-    def holds(self, store: DiskStore) -> Callable[[Lead, IntTriple], bool]:
+    def holds(self, store: DiskStore) -> Callable[[LeadingIndex, IntTriple], bool]:
         """Return a function that says whether a tile, by lead and number (z, y, x), belongs to this part."""
         counts, each = store.grid.counts, store.grid.count
-        lead_number = {lead: number for number, lead in enumerate(store.leads)}
-        total = each * len(store.leads)
+        leading_number = {leading: number for number, leading in enumerate(store.leading_indices)}
+        total = each * len(store.leading_indices)
 
-        def mine(lead: Lead, index: IntTriple) -> bool:
+        def mine(leading: LeadingIndex, index: IntTriple) -> bool:
             z, y, x = index
-            number = lead_number[lead] * each + (z * counts[1] + y) * counts[2] + x
+            number = leading_number[leading] * each + (z * counts[1] + y) * counts[2] + x
             return number * self.count // total == self.number
 
         return mine
 
     def number_of(self, store: DiskStore) -> int:
         """Return how many tiles belong to this part."""
-        total = store.grid.count * len(store.leads)
+        total = store.grid.count * len(store.leading_indices)
         first, after = (math.ceil(n * total / self.count) for n in (self.number, self.number + 1))
         return after - first
 
@@ -56,4 +56,4 @@ class Partition:
         if self.count == 1:
             return len(store)
         mine = self.holds(store)
-        return sum(mine(lead, index) for lead, index in store)
+        return sum(mine(leading, index) for leading, index in store)

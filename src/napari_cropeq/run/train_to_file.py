@@ -10,7 +10,7 @@ from pathlib import Path
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.checkpoint import Checkpoint
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.progress import Progress
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.formats.image import Source, training_volumes
@@ -31,7 +31,7 @@ class OwnTraining:
 
     Parameters
     ----------
-    recipe : Recipe
+    config : TrainingConfig
         Budget and settings.
     fwhm : float, optional
         Width of the slice profile in the image's unit; the step by default.
@@ -41,7 +41,7 @@ class OwnTraining:
         What is trained on; None for all.
     """
 
-    recipe: Recipe
+    config: TrainingConfig
     fwhm: float | None = None
     lateral_fwhm: float = 0.0
     channels: Sequence[int] | None = (0,)
@@ -111,11 +111,11 @@ def train_to_file(
     checkpoint = Checkpoint.beside(path, described)
     resume = existing == "resume" and checkpoint.exists
     if resume:
-        start = load_checkpoint(checkpoint, how.recipe, acquisition)
+        start = load_checkpoint(checkpoint, how.config, acquisition)
     elif existing == "resume" and path.is_file():
-        return load_checkpoint(Checkpoint(path, described), how.recipe, acquisition)
+        return load_checkpoint(Checkpoint(path, described), how.config, acquisition)
     volumes = training_volumes(source, how.channels, how.times)
-    training = Training(volumes, acquisition, how.recipe, device, start=start, resume=resume)
+    training = Training(volumes, acquisition, how.config, device, start=start, resume=resume)
     yield from train_and_keep(training, checkpoint)
     model = training.model(described)
     try:
@@ -170,7 +170,7 @@ def _keep_last(training: Training, checkpoint: Checkpoint) -> None:
             checkpoint.keep(training, now=True)
 
 
-def load_checkpoint(checkpoint: Checkpoint, recipe: Recipe, acquisition: Acquisition) -> Model:
+def load_checkpoint(checkpoint: Checkpoint, config: TrainingConfig, acquisition: Acquisition) -> Model:
     """Return what a checkpoint holds, to be completed.
 
     Raises
@@ -178,7 +178,7 @@ def load_checkpoint(checkpoint: Checkpoint, recipe: Recipe, acquisition: Acquisi
     ValueError
         If it is of another image, acquisition or recipe.
     """
-    model = checkpoint.load(recipe)
+    model = checkpoint.load(config)
     if model.acquisition != acquisition:
         raise ValueError(
             f"Got another voxel size or FWHM than the training in {checkpoint.path.name} had, expected the same: give "

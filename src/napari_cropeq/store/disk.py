@@ -14,7 +14,7 @@ from typing import Any
 import numpy.typing as npt
 import zarr
 
-from napari_cropeq.core.geometry import Box, IntTriple, Lead
+from napari_cropeq.core.geometry import Box, IntTriple, LeadingIndex
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.core.whole_file import write_whole
 from napari_cropeq.formats.ome_zarr_write import create_array, fitted, write_metadata
@@ -89,13 +89,13 @@ class DiskStore:
     ) -> None:
         check_output(path, existing if part[1] == 1 or existing != "refuse" else "resume", spec.inputs)
         self.folder = StoreFolder(path, part, existing == "overwrite")
-        self.leads = spec.leads
+        self.leading_indices = spec.leading_indices
         shapes = list(level_shapes(spec.volume_shape))
         sizes = [fitted((tile, tile, tile) if tile else BULK, shape) for shape in shapes]
         tiles = {"shard": list(sizes[0][0]), "chunk": list(sizes[0][1]), "levels": len(shapes)}
         self.fingerprint = dict(spec.fingerprint) | {"tile grid": tiles}
-        self.damaged: list[tuple[int, Lead, IntTriple]] = []
-        self.low_res = LowResCopy(spec.lead_shape, spec.volume_shape, spec.dtype)
+        self.damaged: list[tuple[int, LeadingIndex, IntTriple]] = []
+        self.low_res = LowResCopy(spec.leading_shape, spec.volume_shape, spec.dtype)
         self._queue = WriteQueue(
             lambda *tile: self.levels.write(0, *tile), lambda error: disk_error(error, self.folder.partial.name)
         )
@@ -116,7 +116,7 @@ class DiskStore:
         folder = self.folder
         group = zarr.open_group(folder.partial, mode="a", zarr_format=3)  # "w" would remove our mark
         for number, (shape, size) in enumerate(zip(shapes, sizes, strict=True)):
-            create_array(group, str(number), spec.lead_shape, shape, spec.dtype, size, spec.image.axes)
+            create_array(group, str(number), spec.leading_shape, shape, spec.dtype, size, spec.image.axes)
         self.levels = Levels(folder.partial, len(shapes), folder.journal)
         write_metadata(folder.partial, spec.image, levels_of(spec.volume_shape))
         write_whole(folder.journal.folder / MODEL, spec.model)
@@ -191,7 +191,7 @@ class DiskStore:
             return self.levels[0].complete
         with lock.beginning():
             claimed = {record.shard[1:] for record in journal.records() if record.shard[0] == 0}
-            if len(claimed) == self.grid.count * len(self.leads) and lock.alone():
+            if len(claimed) == self.grid.count * len(self.leading_indices) and lock.alone():
                 self.refresh()
                 return self.levels[0].complete
             self.release()
@@ -231,12 +231,12 @@ class DiskStore:
         with disk_errors(self.folder.partial.name):
             self.flush()
             self.folder.token.revoke()  # everything is written, and the name will change
-            total = self.grid.count * len(self.leads)
+            total = self.grid.count * len(self.leading_indices)
             if not self.levels[0].complete:
                 raise ValueError(
                     f"Got {len(self)} finished tiles, expected {total}: run the volume to its end before saving it."
                 )
-            self.levels.complete(self.leads)
+            self.levels.complete(self.leading_indices)
             self.folder.sweep()
             self.folder.sync()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_cropeq.core.geometry import IntTriple, Lead
+from napari_cropeq.core.geometry import IntTriple, LeadingIndex
 from napari_cropeq.formats.paths import FOLDER
 
 __all__ = [
@@ -32,7 +32,7 @@ HEADER = "header.json"
 COMPLETE = "complete"
 PLACED = "placed"
 
-Shard = tuple[int, Lead, IntTriple]
+Shard = tuple[int, LeadingIndex, IntTriple]
 """Level of the pyramid, leading indices, and the shard's number along z, y, x."""
 
 
@@ -46,15 +46,15 @@ class Record:
 
     def line(self) -> str:
         """Return the line of the journal."""
-        level, lead, index = self.shard
-        return json.dumps([level, list(lead), list(index), self.size, self.digest]) + "\n"
+        level, leading, index = self.shard
+        return json.dumps([level, list(leading), list(index), self.size, self.digest]) + "\n"
 
     @classmethod
     def of_line(cls, line: str) -> Record | None:
         """Read a line; None where it was torn by a kill."""
         try:
-            level, lead, (z, y, x), size, digest = json.loads(line)
-            return cls((int(level), tuple(lead), (z, y, x)), size, str(digest))
+            level, leading, (z, y, x), size, digest = json.loads(line)
+            return cls((int(level), tuple(leading), (z, y, x)), size, str(digest))
         except (ValueError, TypeError):
             return None
 
@@ -190,7 +190,7 @@ def sync_folder(path: Path) -> None:
             os.close(handle)
 
 
-def check_same(begun: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
+def check_same(started: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
     """Raise unless two fingerprints are equal.
 
     Raises
@@ -198,7 +198,7 @@ def check_same(begun: Mapping[str, Any], now: Mapping[str, Any], name: str) -> N
     ValueError
         With what differs, in the words of the fingerprint.
     """
-    found = list(differences(begun, now))
+    found = list(differences(started, now))
     if found:
         raise ValueError(
             f"Got {name}, which was begun with another {'; another '.join(found)}: go on with what it was begun with, "
@@ -206,10 +206,10 @@ def check_same(begun: Mapping[str, Any], now: Mapping[str, Any], name: str) -> N
         )
 
 
-def differences(begun: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> Iterator[str]:
+def differences(started: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> Iterator[str]:
     """Yield what differs between two fingerprints, in words: its name, what it was and what it is now."""
-    for key in dict.fromkeys([*begun, *now]):
-        old, new = begun.get(key), now.get(key)
+    for key in dict.fromkeys([*started, *now]):
+        old, new = started.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from differences(old, new, f"{where}{key}: ")
         elif old != new:

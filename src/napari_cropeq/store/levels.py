@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
+from napari_cropeq.core.geometry import Box, IntTriple, LeadingIndex, int_triple
 from napari_cropeq.formats.pyramid import coarser, parents, support
 from napari_cropeq.store.journal import Journal, Record, Shard
 from napari_cropeq.store.memory import TileCache
@@ -61,12 +61,12 @@ class Levels:
 
     def claim(self, record: Record) -> None:
         """Claim a shard that is safe on the disk, and make what it was the last missing part of, as :meth:`write`."""
-        level, lead, index = record.shard
+        level, leading, index = record.shard
         self._journal.add(record)
-        self[level].done.add((lead, index))
-        self._build_above(level, (lead, index))
+        self[level].done.add((leading, index))
+        self._build_above(level, (leading, index))
 
-    def complete(self, leads: Iterable[Lead]) -> None:
+    def complete(self, leading_indices: Iterable[LeadingIndex]) -> None:
         """Make the coarser shards that are missing; those of the finest level are all there.
 
         Raises
@@ -77,20 +77,20 @@ class Levels:
         # In a thread of its own, so that Ctrl-C waits for a shard under way and breaks off nothing inside zarr.
         with ThreadPoolExecutor(1, "cropeq levels") as builder:
             for number, level in enumerate(self._levels[1:], 1):
-                for lead in leads:
+                for leading in leading_indices:
                     for index in level.grid.indices(Box.whole(self._shape(number))):
-                        if (lead, index) not in level:
-                            builder.submit(self._build, number, (lead, index)).result()
+                        if (leading, index) not in level:
+                            builder.submit(self._build, number, (leading, index)).result()
 
     def read_journal(self) -> list[Shard]:
         """Take over what the journals claim and the disk holds; return what it does not hold, or holds damaged."""
         damaged: list[Shard] = []
         for record in dict.fromkeys(self._journal.records()):
-            level, lead, index = record.shard
-            if level >= len(self) or (lead, index) in self[level]:
+            level, leading, index = record.shard
+            if level >= len(self) or (leading, index) in self[level]:
                 continue
             if self[level].holds(record):
-                self[level].done.add((lead, index))
+                self[level].done.add((leading, index))
             else:
                 damaged.append(record.shard)
         # One that was written twice may have been damaged only the first time.
@@ -108,17 +108,17 @@ class Levels:
         """Make the coarser shards of which this was the last missing part."""
         if number + 1 == len(self):
             return
-        lead, index = tile
+        leading, index = tile
         fine, coarse = self[number], self[number + 1]
         for above in coarse.grid.indices(parents(fine.grid.box(index), self._shape(number + 1))):
             box = support(coarse.grid.box(above), self._shape(number))
-            if (lead, above) not in coarse and all((lead, i) in fine for i in fine.grid.indices(box)):
-                self._build(number + 1, (lead, above))
+            if (leading, above) not in coarse and all((leading, i) in fine for i in fine.grid.indices(box)):
+                self._build(number + 1, (leading, above))
 
     def _build(self, number: int, tile: Tile) -> None:
         """Make a coarser shard, past the cache of what is looked at."""
-        lead, index = tile
-        self.write(number, tile, coarser(self[number - 1].array, lead, self[number].grid.box(index)))
+        leading, index = tile
+        self.write(number, tile, coarser(self[number - 1].array, leading, self[number].grid.box(index)))
 
     def _shape(self, number: int) -> IntTriple:
         return int_triple(self[number].array.shape[-3:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from napari_cropeq.core.geometry import Box, IntTriple, Lead
+from napari_cropeq.core.geometry import Box, IntTriple, LeadingIndex
 from napari_cropeq.store.protocol import Indices, take
 
 __all__ = ["LowResCopy"]
@@ -18,7 +18,7 @@ class LowResCopy:
 
     Parameters
     ----------
-    lead_shape : tuple of int
+    leading_shape : tuple of int
         Lengths of the leading axes.
     shape : (z, y, x)
         The SR volume.
@@ -26,20 +26,20 @@ class LowResCopy:
         Of the result.
     """
 
-    def __init__(self, lead_shape: Lead, shape: IntTriple, dtype: npt.DTypeLike) -> None:
-        leads = int(np.prod(lead_shape, dtype=np.int64))
+    def __init__(self, leading_shape: LeadingIndex, shape: IntTriple, dtype: npt.DTypeLike) -> None:
+        leading_indices = int(np.prod(leading_shape, dtype=np.int64))
         self.step = 1
-        while leads * np.prod([-(-n // self.step) for n in shape], dtype=np.float64) > VOXELS:
+        while leading_indices * np.prod([-(-n // self.step) for n in shape], dtype=np.float64) > VOXELS:
             self.step *= 2
-        self._voxels = np.zeros((*lead_shape, *(-(-n // self.step) for n in shape)), dtype)
+        self._voxels = np.zeros((*leading_shape, *(-(-n // self.step) for n in shape)), dtype)
 
-    def put(self, lead: Lead, box: Box, voxels: npt.NDArray[np.generic]) -> None:
+    def put(self, leading: LeadingIndex, box: Box, voxels: npt.NDArray[np.generic]) -> None:
         """Take its samples from the voxels of ``box``."""
         first = tuple(slice(-a % self.step, None, self.step) for a in box.start)
         into = tuple(slice(-(-a // self.step), -(-b // self.step)) for a, b in zip(box.start, box.stop, strict=True))
-        self._voxels[lead][into] = voxels[first]
+        self._voxels[leading][into] = voxels[first]
 
-    def sample(self, lead: Lead, box: Box, indices: tuple[Indices, ...]) -> npt.NDArray[np.generic] | None:
+    def sample(self, leading: LeadingIndex, box: Box, indices: tuple[Indices, ...]) -> npt.NDArray[np.generic] | None:
         """Return the samples of ``box`` nearest to SR ``indices`` (z, y, x) inside it; None where it has none."""
         at = []
         for i, a, b in zip(indices, box.start, box.stop, strict=True):
@@ -47,5 +47,5 @@ class LowResCopy:
             if low > high:
                 return None
             at.append(np.clip((i + self.step // 2) // self.step, low, high))
-        found: npt.NDArray[np.generic] = take(self._voxels[lead], tuple(at))
+        found: npt.NDArray[np.generic] = take(self._voxels[leading], tuple(at))
         return found

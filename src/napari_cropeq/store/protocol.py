@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from napari_cropeq.core.geometry import Box, IntTriple, Lead
+from napari_cropeq.core.geometry import Box, IntTriple, LeadingIndex
 from napari_cropeq.core.tiles import TileGrid
 
 __all__ = ["Indices", "Tile", "TileStore", "Tiles", "covers", "finished", "take"]
@@ -16,7 +16,7 @@ __all__ = ["Indices", "Tile", "TileStore", "Tiles", "covers", "finished", "take"
 Indices = npt.NDArray[np.int64]
 """Which voxels along one axis."""
 
-Tile = tuple[Lead, IntTriple]
+Tile = tuple[LeadingIndex, IntTriple]
 """Leading indices and the tile's number along z, y, x."""
 
 
@@ -47,18 +47,18 @@ class TileStore(Tiles, Protocol):
         """Wait until what was put is kept for good; raise OSError where it could not be."""
 
 
-def finished(store: Tiles, lead: Lead, box: Box) -> list[IntTriple]:
+def finished(store: Tiles, leading: LeadingIndex, box: Box) -> list[IntTriple]:
     """Return the numbers of the store's finished tiles at ``lead`` that touch ``box`` (SR voxels)."""
     grid = store.grid
     if grid.count_in(box) <= len(store):
-        return [index for index in grid.indices(box) if (lead, index) in store]
+        return [index for index in grid.indices(box) if (leading, index) in store]
     # A box of the whole volume touches more tiles than there are.
-    return [index for own, index in store if own == lead and grid.box(index).intersect(box) is not None]
+    return [index for own, index in store if own == leading and grid.box(index).intersect(box) is not None]
 
 
-def covers(store: Tiles, lead: Lead, box: Box) -> bool:
+def covers(store: Tiles, leading: LeadingIndex, box: Box) -> bool:
     """Return whether the store's finished tiles hold all of ``box`` (SR voxels)."""
-    return len(store) > 0 and all((lead, index) in store for index in store.grid.indices(box))
+    return len(store) > 0 and all((leading, index) in store for index in store.grid.indices(box))
 
 
 def take(array: npt.NDArray[Any], indices: tuple[Indices, ...]) -> npt.NDArray[Any]:

@@ -82,11 +82,11 @@ class Shards:
         """
         if tile not in self.done:
             return None
-        lead, chunks = tile[0], self._chunks
+        leading, chunks = tile[0], self._chunks
         wanted = {index: chunks.grid.box(index) for index in chunks.grid.indices(part)}
         held: dict[IntTriple, npt.NDArray[Any]] = {}
         for index, box in wanted.items():
-            voxels = chunks.read((lead, index), box)
+            voxels = chunks.read((leading, index), box)
             if voxels is not None:
                 held[index] = voxels
         missing = [index for index in wanted if index not in held]
@@ -94,7 +94,7 @@ class Shards:
             region = hull([wanted[index] for index in missing])
             try:
                 with self._lock:
-                    decoded = np.asarray(self.array[(*lead, *region.slices)])
+                    decoded = np.asarray(self.array[(*leading, *region.slices)])
             except (OSError, MemoryError):
                 raise
             except Exception:  # noqa: BLE001 (what a codec makes of damaged bytes has no type in common)
@@ -102,7 +102,7 @@ class Shards:
                 return None
             for index in missing:
                 held[index] = decoded[wanted[index].relative_to(region.start).slices]
-                chunks.put((lead, index), held[index])
+                chunks.put((leading, index), held[index])
         out = np.empty(part.shape, self.array.dtype)
         for index, box in wanted.items():
             inside = box.intersect(part)
@@ -138,32 +138,34 @@ class Shards:
         return self._record(tile, path.read_bytes() if path.exists() else None)
 
     def _record(self, tile: Tile, content: bytes | None) -> Record:
-        lead, index = tile
+        leading, index = tile
         if content is None:
-            return Record((self.level, lead, index), None, "")
-        return Record((self.level, lead, index), len(content), digest_of(content))
+            return Record((self.level, leading, index), None, "")
+        return Record((self.level, leading, index), len(content), digest_of(content))
 
     def _encoded(self, tile: Tile, voxels: npt.NDArray[Any]) -> bytes | None:
         """Return the bytes of a shard's file, None where all is fill value: for that there is no file."""
-        (lead, index), files = tile, dict(self._metadata)
+        (leading, index), files = tile, dict(self._metadata)
         array: Any = zarr.open_array(zarr.storage.MemoryStore(files), mode="r+")
-        array[(*lead, *self.grid.box(index).slices)] = voxels
-        content = files.get("/".join(("c", *map(str, (*lead, *index)))))
+        array[(*leading, *self.grid.box(index).slices)] = voxels
+        content = files.get("/".join(("c", *map(str, (*leading, *index)))))
         return None if content is None else content.to_bytes()
 
     def holds(self, record: Record) -> bool:
         """Return whether the bytes on the disk are those that were claimed."""
-        _, lead, index = record.shard
-        if len(lead) != len(self.array.shape) - 3 or any(i >= n for i, n in zip(index, self.grid.counts, strict=True)):
+        _, leading, index = record.shard
+        if len(leading) != len(self.array.shape) - 3 or any(
+            i >= n for i, n in zip(index, self.grid.counts, strict=True)
+        ):
             return False
-        path = self.path((lead, index))
+        path = self.path((leading, index))
         size = path.stat().st_size if path.exists() else None
-        return size == record.size and self.record((lead, index)) == record
+        return size == record.size and self.record((leading, index)) == record
 
     def path(self, tile: Tile) -> Path:
         """Return the file of a shard."""
-        lead, index = tile
-        return self._folder.joinpath(str(self.level), "c", *map(str, (*lead, *index)))
+        leading, index = tile
+        return self._folder.joinpath(str(self.level), "c", *map(str, (*leading, *index)))
 
     @contextmanager
     def moved(self, folder: Path) -> Iterator[None]:

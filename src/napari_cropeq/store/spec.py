@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_cropeq.core.geometry import IntTriple, Lead, int_triple
+from napari_cropeq.core.geometry import IntTriple, LeadingIndex, int_triple
 from napari_cropeq.formats.metadata import ImageInfo
 
 __all__ = ["StoreSpec"]
@@ -28,7 +28,7 @@ class StoreSpec:
     inputs: tuple[str, ...] = ()  # paths of what is read, which the store must not touch
 
     @property
-    def lead_shape(self) -> Lead:
+    def leading_shape(self) -> LeadingIndex:
         """Lengths of the leading axes."""
         return self.shape[:-3]
 
@@ -38,6 +38,6 @@ class StoreSpec:
         return int_triple(self.shape[-3:])
 
     @property
-    def leads(self) -> list[Lead]:
+    def leading_indices(self) -> list[LeadingIndex]:
         """All indices along the leading axes."""
-        return list(itertools.product(*(range(n) for n in self.lead_shape)))
+        return list(itertools.product(*(range(n) for n in self.leading_shape)))

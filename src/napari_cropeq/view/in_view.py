@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from napari_cropeq.compute.scheduler import TileRequest
 from napari_cropeq.compute.super_resolution import SuperResolution
-from napari_cropeq.core.geometry import Box, IntTriple, Lead
+from napari_cropeq.core.geometry import Box, IntTriple, LeadingIndex
 from napari_cropeq.store.memory import MemoryStore, TileCache
 from napari_cropeq.store.protocol import Tile, TileStore, covers
 from napari_cropeq.view.lazy import LazyView
@@ -109,21 +109,21 @@ class InView:
         view, result = self.view, self._result
         if view is None or result is None or self.lazy is None:
             return []
-        self.store, lead = self._stores[view.across], view.lead
+        self.store, leading = self._stores[view.across], view.leading
         held = [store for store in finished if len(store)]
         numbers, grid = nearest_first(self.store.grid, view), self.store.grid
-        self._tiles = [(lead, i) for i in numbers if not any(covers(s, lead, grid.box(i)) for s in held)]
+        self._tiles = [(leading, i) for i in numbers if not any(covers(s, leading, grid.box(i)) for s in held)]
         self._ready = len(numbers) - len(self._tiles)
         requests = [TileRequest(self.store, tile, self._compute) for tile in self._tiles]
         between: list[TileRequest] = []
         if requests and self._interpolated:
             plane = self._interpolated[view.across]
             between = [
-                TileRequest(plane, (lead, index), lambda own, box, _: result.interpolated(own, box))
+                TileRequest(plane, (leading, index), lambda own, box, _: result.interpolated(own, box))
                 for index in nearest_first(plane.grid, view)
             ]
         # The interpolation of the view is quick work; where something is seen already, the first tile goes before it.
-        first = 1 if lead in self.lazy.overview else 0
+        first = 1 if leading in self.lazy.overview else 0
         return [*requests[:first], *between, *requests[first:]]
 
     def overview_steps(self, begins: bool = False) -> Iterator[None] | None:
@@ -133,9 +133,9 @@ class InView:
         """
         assert self.lazy is not None and self._result is not None
         if self.view is None:
-            return self.lazy.overview.begin(self._result.leads[0]) if begins else None
+            return self.lazy.overview.begin(self._result.leading_indices[0]) if begins else None
         near = self.view.centre[self._result.acquisition.axial]
-        return self.lazy.overview.begin(self.view.lead, round(near))
+        return self.lazy.overview.begin(self.view.leading, round(near))
 
     def note(self, store: TileStore) -> None:
         """Count a tile that has been computed into ``store``, if it is one for views."""
@@ -150,10 +150,10 @@ class InView:
         view = self.view
         if view is None:
             return any(map(len, self.lazy.stores)) or self.lazy.overview.any
-        if view.lead in self.lazy.overview or not looking:
+        if view.leading in self.lazy.overview or not looking:
             return True
         store = self._interpolated.get(view.across)
-        return store is not None and covers(store, view.lead, view.box)
+        return store is not None and covers(store, view.leading, view.box)
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -170,13 +170,13 @@ class InView:
         seconds = times[-1] - times[0] if times else 0.0
         return (len(times) - 1) / seconds if seconds > 0 else 0.0
 
-    def _compute(self, lead: Lead, box: Box, stop: Callable[[], bool]) -> npt.NDArray[Any]:
+    def _compute(self, leading: LeadingIndex, box: Box, stop: Callable[[], bool]) -> npt.NDArray[Any]:
         """Compute a box that is looked at; where that is quick, what surrounds it first."""
         assert self.lazy is not None and self._result is not None
         if self.lazy.overview.quick:
-            for _ in self.lazy.overview.fill(lead):
+            for _ in self.lazy.overview.fill(leading):
                 pass
-        return self._result.compute(lead, box, stop)
+        return self._result.compute(leading, box, stop)
 
 
 def plane_tile(across: int | None) -> IntTriple:

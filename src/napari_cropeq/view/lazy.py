@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.compute.super_resolution import SuperResolution
-from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple
+from napari_cropeq.core.geometry import Box, IntTriple, LeadingIndex, int_triple
 from napari_cropeq.formats.pyramid import level_shapes
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.protocol import Indices, Tiles, TileStore, covers, finished, take
@@ -48,11 +48,11 @@ class LazyView:
 
         Of memory, coarser levels take the voxels at k * shape0 / shape_k, as napari reckons without half-voxel offsets.
         """
-        lead = self.result.lead_shape
+        leading = self.result.leading_shape
         out = []
         for number, shape in enumerate(level_shapes(self.result.sr_shape)):
-            block = _Block(self, tuple(range(n) for n in (*lead, *shape)), shape, number)
-            out.append(self._dask(block, (*(1,) * len(lead), *(min(n, DASK_CHUNK) for n in shape))))
+            block = _Block(self, tuple(range(n) for n in (*leading, *shape)), shape, number)
+            out.append(self._dask(block, (*(1,) * len(leading), *(min(n, DASK_CHUNK) for n in shape))))
             if sorted(shape)[-2] <= PLANE:
                 break
         return out
@@ -64,13 +64,17 @@ class LazyView:
         return out
 
     def read(
-        self, lead: Lead, indices: tuple[Indices, Indices, Indices], level: int = 0, own: tuple[Indices, ...] = ()
+        self,
+        leading: LeadingIndex,
+        indices: tuple[Indices, Indices, Indices],
+        level: int = 0,
+        own: tuple[Indices, ...] = (),
     ) -> npt.NDArray[Any]:
         """Return the best voxels there are now.
 
         Parameters
         ----------
-        lead : tuple of int
+        leading : tuple of int
             Channel and time point.
         indices : (z, y, x)
             Ascending SR indices.
@@ -79,20 +83,20 @@ class LazyView:
         own : (z, y, x)
             The indices in that level.
         """
-        out = self.overview.sample(lead, indices)
+        out = self.overview.sample(leading, indices)
         if out.size == 0:
             return out
         for store in reversed(self.stores):
             if level and isinstance(store, DiskStore):
-                _overlay_low_res(out, store, lead, indices, level)
-                _overlay_finished(out, store.levels[level], lead, own)
+                _overlay_low_res(out, store, leading, indices, level)
+                _overlay_finished(out, store.levels[level], leading, own)
             else:
-                _overlay_finished(out, store, lead, indices)
+                _overlay_finished(out, store, leading, indices)
         return out
 
-    def part(self, lead: Lead, box: Box) -> da.Array:
+    def part(self, leading: LeadingIndex, box: Box) -> da.Array:
         """Return ``box`` (SR voxels) of the finest level at ``lead`` as a Dask array (z, y, x) of one chunk."""
-        ranges: tuple[range | int, ...] = (*lead, *(range(a, b) for a, b in zip(box.start, box.stop, strict=True)))
+        ranges: tuple[range | int, ...] = (*leading, *(range(a, b) for a, b in zip(box.start, box.stop, strict=True)))
         return self._dask(_Block(self, ranges, self.result.sr_shape, 0), box.shape)
 
 
@@ -108,31 +112,31 @@ def _within(box: Box, indices: tuple[Indices, ...]) -> tuple[tuple[slice, ...], 
     return tuple(slice(int(low), int(high)) for low, high in spans), wanted
 
 
-def _overlay_finished(out: npt.NDArray[Any], store: Tiles, lead: Lead, indices: tuple[Indices, ...]) -> None:
+def _overlay_finished(out: npt.NDArray[Any], store: Tiles, leading: LeadingIndex, indices: tuple[Indices, ...]) -> None:
     """Copy what finished tiles have of ``indices`` into ``out``."""
-    for index in finished(store, lead, _hull(indices)):
+    for index in finished(store, leading, _hull(indices)):
         into, wanted = _within(store.grid.box(index), indices)
         if not all(map(len, wanted)):
             continue
         part = _hull(wanted)
-        voxels = store.read((lead, index), part)
+        voxels = store.read((leading, index), part)
         if voxels is not None:
             z, y, x = (w - s for w, s in zip(wanted, part.start, strict=True))
             out[into] = take(voxels, (z, y, x))
 
 
 def _overlay_low_res(
-    out: npt.NDArray[Any], store: DiskStore, lead: Lead, indices: tuple[Indices, ...], level: int
+    out: npt.NDArray[Any], store: DiskStore, leading: LeadingIndex, indices: tuple[Indices, ...], level: int
 ) -> None:
     """Copy coarse samples of tiles that are finished while the level's shard above them is not."""
     fine, coarse = store.levels[0], store.levels[level]
-    for index in finished(fine, lead, _hull(indices)):
+    for index in finished(fine, leading, _hull(indices)):
         box = fine.grid.box(index)
         above = Box(int_triple([a >> level for a in box.start]), int_triple([(b - 1 >> level) + 1 for b in box.stop]))
-        if not covers(coarse, lead, above):
+        if not covers(coarse, leading, above):
             into, wanted = _within(box, indices)
             voxels = (
-                store.low_res.sample(lead, box, (wanted[0], wanted[1], wanted[2])) if all(map(len, wanted)) else None
+                store.low_res.sample(leading, box, (wanted[0], wanted[1], wanted[2])) if all(map(len, wanted)) else None
             )
             if voxels is not None:
                 out[into] = voxels
@@ -158,12 +162,12 @@ class _Block:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         ranges = [r if isinstance(r, range) else range(r, r + 1) for r in self._ranges]
-        lead, spatial = ranges[:-3], ranges[-3:]
+        leading, spatial = ranges[:-3], ranges[-3:]
         full = self._view.result.sr_shape
         own = tuple(np.asarray(r, np.int64) for r in spatial)
         z, y, x = (i * n // m for i, n, m in zip(own, full, self._level_shape, strict=True))
         out = np.empty([len(r) for r in ranges], dtype or self.dtype)
-        for position in np.ndindex(*map(len, lead)):
-            number = tuple(r[p] for r, p in zip(lead, position, strict=True))
+        for position in np.ndindex(*map(len, leading)):
+            number = tuple(r[p] for r, p in zip(leading, position, strict=True))
             out[position] = self._view.read(number, (z, y, x), self._level, own)
         return out.reshape(self.shape)

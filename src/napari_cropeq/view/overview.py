@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.compute.super_resolution import SuperResolution
-from napari_cropeq.core.geometry import Box, IntTriple, Lead, int_triple, source_positions
-from napari_cropeq.formats.chunk_cache import Bricks, computed
+from napari_cropeq.core.geometry import Box, IntTriple, LeadingIndex, int_triple, source_positions
+from napari_cropeq.formats.chunk_cache import ChunkCache, computed
 from napari_cropeq.store.protocol import Indices, take
 
 __all__ = ["Overview"]
@@ -39,10 +39,10 @@ class Overview:
 
     def __init__(self, result: SuperResolution) -> None:
         self._result = result
-        self._arrays: dict[Lead, npt.NDArray[Any]] = {}
-        self._slices: dict[Lead, Indices] = {}  # the filled slice that stands for each slice
-        self._begun: OrderedDict[Lead, None] = OrderedDict()
-        self._full: set[Lead] = set()
+        self._arrays: dict[LeadingIndex, npt.NDArray[Any]] = {}
+        self._slices: dict[LeadingIndex, Indices] = {}  # the filled slice that stands for each slice
+        self._started: OrderedDict[LeadingIndex, None] = OrderedDict()
+        self._full: set[LeadingIndex] = set()
         shape, axial = result.sr_shape, result.acquisition.axial
         self.step: IntTriple = (1, 1, 1)
         if np.prod(shape, dtype=np.float64) > VOXELS:
@@ -66,55 +66,55 @@ class Overview:
         """Whether there is anything of any channel and time point."""
         return bool(self._arrays)
 
-    def __contains__(self, lead: Lead) -> bool:
+    def __contains__(self, leading: LeadingIndex) -> bool:
         """Return whether there is anything of ``lead`` yet; then there is something everywhere."""
-        return lead in self._arrays
+        return leading in self._arrays
 
-    def begin(self, lead: Lead, near: int = 0) -> Iterator[None] | None:
+    def begin(self, leading: LeadingIndex, near: int = 0) -> Iterator[None] | None:
         """Return the steps of :meth:`fill`, None where they have been begun; the oldest of many leads is dropped."""
-        known = lead in self._begun
-        self._begun[lead] = None
-        self._begun.move_to_end(lead)
-        while len(self._begun) > LEADS:
-            old, _ = self._begun.popitem(last=False)
+        known = leading in self._started
+        self._started[leading] = None
+        self._started.move_to_end(leading)
+        while len(self._started) > LEADS:
+            old, _ = self._started.popitem(last=False)
             self._full.discard(old)
             self._arrays.pop(old, None)
             self._slices.pop(old, None)
-        return None if known else self.fill(lead, near)
+        return None if known else self.fill(leading, near)
 
     def restart(self) -> None:
         """Have what is not full begun anew: nobody takes its steps any more."""
-        for lead in [lead for lead in self._begun if lead not in self._full]:
-            del self._begun[lead]
+        for leading in [leading for leading in self._started if leading not in self._full]:
+            del self._started[leading]
 
-    def fill(self, lead: Lead, near: int = 0) -> Iterator[None]:
+    def fill(self, leading: LeadingIndex, near: int = 0) -> Iterator[None]:
         """Read what the overview of ``lead`` is made of; for a worker, which may do other work between the steps.
 
         Parameters
         ----------
-        lead : tuple of int
+        leading : tuple of int
             Channel and time point.
         near : int
             SR slice that is filled first.
         """
-        if lead in self._full:
+        if leading in self._full:
             return
         coarse = self._result.source.coarse
         if self.whole:
-            self._arrays[lead] = self._result.interpolated(lead, Box.whole(self._result.sr_shape))
+            self._arrays[leading] = self._result.interpolated(leading, Box.whole(self._result.sr_shape))
         elif coarse is not None:
-            self._arrays[lead] = self._from_level(computed(coarse[lead])[0])
+            self._arrays[leading] = self._from_level(computed(coarse[leading])[0])
         else:
-            yield from self._from_slices(lead, near)
-        self._full.add(lead)
+            yield from self._from_slices(leading, near)
+        self._full.add(leading)
 
-    def sample(self, lead: Lead, indices: tuple[Indices, Indices, Indices]) -> npt.NDArray[Any]:
+    def sample(self, leading: LeadingIndex, indices: tuple[Indices, Indices, Indices]) -> npt.NDArray[Any]:
         """Return voxels at SR ``indices`` (z, y, x); zeros where nothing has been read yet."""
-        array = self._arrays.get(lead)
+        array = self._arrays.get(leading)
         if array is None:
             return np.zeros([len(i) for i in indices], self._result.dtype)
         at = [np.minimum((i + s // 2) // s, n - 1) for i, s, n in zip(indices, self.step, array.shape, strict=True)]
-        stands = self._slices.get(lead)
+        stands = self._slices.get(leading)
         if stands is not None:
             axial = self._result.acquisition.axial
             at[axial] = stands[at[axial]]
@@ -131,10 +131,10 @@ class Overview:
         nearest = [np.minimum(((place + 0.5) * m / n).astype(int), m - 1) for place, m, n in shapes]
         return take(level, tuple(nearest)).astype(self._result.dtype)
 
-    def _from_slices(self, lead: Lead, near: int) -> Iterator[None]:
+    def _from_slices(self, leading: LeadingIndex, near: int) -> Iterator[None]:
         """Fill slices, those of a chunk of the source together: first ``near``, then ever finer over the volume."""
         # Of its own, so that what is read for tiles stays at hand.
-        volume = Bricks(self._result.source.data[lead], cap=0)
+        volume = ChunkCache(self._result.source.data[leading], cap=0)
         acquisition, places = self._result.acquisition, self._places
         axial, (row, column) = acquisition.axial, acquisition.lateral
         positions = source_positions(0, self._result.sr_shape[axial], acquisition.factor)[places[axial]]
@@ -151,7 +151,7 @@ class Overview:
                 return
             own = np.flatnonzero(chunk_of == chunk)
             wanted = numbers[own]
-            if lead not in self._begun and self._begun:  # dropped meanwhile
+            if leading not in self._started and self._started:  # dropped meanwhile
                 return
             for rows, columns in itertools.product(*(_runs(places[a], edges[a]) for a in (row, column))):
                 key: list[slice] = [slice(0)] * 3
@@ -162,18 +162,18 @@ class Overview:
                 view[own[0] : own[-1] + 1, rows, columns] = read.astype(array.dtype)
                 yield
             filled[own] = True
-            self._show(lead, array, filled)
+            self._show(leading, array, filled)
             yield
 
-    def _show(self, lead: Lead, array: npt.NDArray[Any], filled: npt.NDArray[np.bool_]) -> None:
+    def _show(self, leading: LeadingIndex, array: npt.NDArray[Any], filled: npt.NDArray[np.bool_]) -> None:
         """Have the filled slices stand for those that are not."""
         known = np.flatnonzero(filled)
         every = np.arange(len(filled))
         right = np.clip(np.searchsorted(known, every), 0, len(known) - 1)
         left = np.maximum(right - 1, 0)
         nearer_left = np.abs(known[left] - every) <= np.abs(known[right] - every)
-        self._slices[lead] = np.where(nearer_left, known[left], known[right])
-        self._arrays[lead] = array
+        self._slices[leading] = np.where(nearer_left, known[left], known[right])
+        self._arrays[leading] = array
 
 
 def _runs(places: Indices, edges: Indices) -> list[slice]:

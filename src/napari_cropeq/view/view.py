@@ -18,7 +18,7 @@ class View:
 
     Attributes
     ----------
-    lead : tuple of int
+    leading : tuple of int
         Channel and time point.
     box : Box
         What is seen (z, y, x); one voxel deep in a plane.
@@ -30,7 +30,7 @@ class View:
         Whether more is visible than one voxel a screen pixel, so that ``box`` is only the part around the centre.
     """
 
-    lead: tuple[int, ...]
+    leading: tuple[int, ...]
     box: Box
     centre: tuple[float, float, float]
     across: int | None = None

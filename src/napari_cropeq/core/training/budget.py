@@ -6,7 +6,7 @@ import math
 import time
 
 from napari_cropeq.core.model import State
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 
 __all__ = ["Budget"]
 
@@ -21,7 +21,7 @@ class Budget:
 
     Parameters
     ----------
-    recipe : Recipe
+    config : TrainingConfig
         The budget in patches or minutes, the length of an epoch, and the patience.
     state : State, optional
         Where a training before stood.
@@ -38,8 +38,8 @@ class Budget:
         Steps since :meth:`start`.
     """
 
-    def __init__(self, recipe: Recipe, state: State | None, resume: bool) -> None:
-        self._recipe, self._resume = recipe, resume
+    def __init__(self, config: TrainingConfig, state: State | None, resume: bool) -> None:
+        self._config, self._resume = config, resume
         self.patches, self.seconds = (0, 0.0) if state is None else (state.patches, state.seconds)
         self._wanted_loss, self.validations_waited = math.inf, 0
         self.start()
@@ -56,15 +56,15 @@ class Budget:
         self.steps += 1
         self.patches += patches
         self.seconds = time.monotonic() - self._clock
-        recipe = self._recipe
-        whole = recipe.patches if recipe.patches else 60 * (recipe.minutes or 1)
-        spent = self.patches - self._first[0] if recipe.patches else self.seconds - self._first[1]
+        config = self._config
+        whole = config.patches if config.patches else 60 * (config.minutes or 1)
+        spent = self.patches - self._first[0] if config.patches else self.seconds - self._first[1]
         self.fraction = min(1.0, spent / whole)
 
     @property
     def rate(self) -> float:
         """Patches a second since :meth:`start`."""
-        return self._recipe.batch * self.steps / max(self.seconds - self._seconds_before, 1e-9)
+        return self._config.batch * self.steps / max(self.seconds - self._seconds_before, 1e-9)
 
     @property
     def seconds_left(self) -> float:
@@ -77,8 +77,8 @@ class Budget:
         patches, seconds = self.patches - self._validated[0], self.seconds - self._validated[1]
         if self.fraction == 1:
             return True
-        if self._recipe.patches:
-            return patches >= min(self._recipe.epoch, self._recipe.patches / 20)
+        if self._config.patches:
+            return patches >= min(self._config.epoch, self._config.patches / 20)
         whole = (self.seconds - self._first[1]) / max(self.fraction, 1e-9)
         return seconds >= min(CHECK_SECONDS, whole / 20)
 
@@ -86,10 +86,10 @@ class Budget:
         """Count a validation; return whether its loss ends the training, since nothing improves any more."""
         self._validated = (self.patches, self.seconds)
         if loss < self._wanted_loss:
-            self._wanted_loss, self.validations_waited = loss * (1 - self._recipe.improvement), 0
+            self._wanted_loss, self.validations_waited = loss * (1 - self._config.improvement), 0
         else:
             self.validations_waited += 1
-        patience = self._recipe.patience
+        patience = self._config.patience
         if not patience or self.validations_waited < patience or self.fraction == 1:
             return False
         self.fraction = 1.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.core.model import SUFFIX, Model, provenance
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.core.whole_file import partial_of
 
@@ -49,7 +49,7 @@ class Checkpoint:
             training.model(self.source).save(self.path)
             self._last = time.monotonic()
 
-    def load(self, recipe: Recipe | None = None) -> Model:
+    def load(self, config: TrainingConfig | None = None) -> Model:
         """Return what was kept, to be given to a training as ``start`` with ``resume``.
 
         Raises
@@ -64,9 +64,9 @@ class Checkpoint:
                 f"Got an unfinished training of {name!r} in {self.path.name}, expected one of this volume: "
                 "start anew, or choose another name."
             )
-        if recipe is not None:
-            other = Recipe.read(model.training.get("recipe"))
-            differing = [name for name in vars(recipe) if getattr(recipe, name) != getattr(other, name)]
+        if config is not None:
+            other = TrainingConfig.read(model.training.get("recipe"))
+            differing = [name for name in vars(config) if getattr(config, name) != getattr(other, name)]
             if differing:
                 raise ValueError(
                     f"Got other settings ({', '.join(differing)}) than the training in {self.path.name} had, "

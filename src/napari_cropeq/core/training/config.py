@@ -10,7 +10,7 @@ from typing import Any
 
 from napari_cropeq.core.network import NETWORKS
 
-__all__ = ["PRESETS", "Recipe"]
+__all__ = ["PRESETS", "TrainingConfig"]
 
 BLOCKS = {"subpixel": 7, "valid": 7, "padded": 32}
 OPTIMISERS = ("muon", "adamw")
@@ -24,7 +24,7 @@ def option(default: Any, help: str, **choices: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingConfig:
     """What decides a training; each field says what it is, with its unit. The defaults are the preset ``fast``.
 
     Raises
@@ -61,7 +61,7 @@ class Recipe:
     seed: int = option(0, "fixes weights and patches")
 
     @classmethod
-    def preset(cls, name: str, **overrides: Any) -> Recipe:
+    def preset(cls, name: str, **overrides: Any) -> TrainingConfig:
         """Return the recipe called ``fast``, ``paper`` or ``light-sheet``, with some fields set otherwise.
 
         A budget among the ``overrides`` replaces the preset's.
@@ -85,7 +85,7 @@ class Recipe:
         return cls(**{**values, **overrides})
 
     @classmethod
-    def read(cls, values: Any) -> Recipe:
+    def read(cls, values: Any) -> TrainingConfig:
         """Return the recipe that a model file tells of; what it does not tell is as by default.
 
         Raises

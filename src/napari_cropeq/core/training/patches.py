@@ -14,7 +14,7 @@ from torch import Tensor
 from napari_cropeq.core.axial_grid import AxialGrid
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, check_shape, mirror
 from napari_cropeq.core.network import Network
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.noise import NoiseModel
 from napari_cropeq.core.training.plane_pool import HELD_OUT, WINDOW, Plane, PlanePool, PlaneReader, Volume, upwards
 
@@ -83,7 +83,7 @@ class PatchSampler:
         Step and slice profile to imitate.
     network : Network
         States what it needs: its grid, halo and sub-positions.
-    recipe : Recipe
+    config : TrainingConfig
         Patch size, rotations, noise, seed; with a patch budget every draw depends on the seed alone.
     start : int
         Patches drawn before, when a training goes on: the draws are then others.
@@ -95,32 +95,37 @@ class PatchSampler:
     """
 
     def __init__(
-        self, volumes: Sequence[Volume], acquisition: Acquisition, network: Network, recipe: Recipe, start: int = 0
+        self,
+        volumes: Sequence[Volume],
+        acquisition: Acquisition,
+        network: Network,
+        config: TrainingConfig,
+        start: int = 0,
     ) -> None:
         for volume in volumes:
             check_shape(volume.voxels.shape, acquisition, min_lateral(acquisition))
         self.axial_grid = AxialGrid.of(network, acquisition.factor)
         self.axial_halo, self.halo = network.axial_halo, network.halo
-        self.recipe = recipe
-        self.rng = np.random.default_rng((recipe.seed, start, 0))
+        self.config = config
+        self.rng = np.random.default_rng((config.seed, start, 0))
         self.support = math.ceil(3 * acquisition.blur_px / FWHM_PER_SIGMA)
         smallest = min(min(v.voxels.shape[a], WINDOW) for v in volumes for a in acquisition.lateral)
         offset = math.ceil(acquisition.factor) if self.axial_grid.on_source_grid else 0
         # The padded network is trained on patches as large as the valid one's targets (paper: 32 px).
-        self.columns = min(recipe.patch - network.shrink if network.shrink else recipe.patch // 2, smallest)
+        self.columns = min(config.patch - network.shrink if network.shrink else config.patch // 2, smallest)
         self.cells = min(self.columns, math.floor((smallest - offset) / self.axial_grid.step))
         room = math.ceil((self.cells + 2 * self.axial_halo) * self.axial_grid.step) + 2 * self.support + offset
         space = (room, self.columns + 2 * self.halo)
         self.noise: dict[int, NoiseModel] = {}
         self._held_out: list[Plane] = []
         # Not continued from ``start``: what is validated on stays the same when a training goes on.
-        reader = PlaneReader(volumes, acquisition, False, space, (recipe.seed, 0, 2))
+        reader = PlaneReader(volumes, acquisition, False, space, (config.seed, 0, 2))
         for channel in sorted({volume.channel for volume in volumes}):
             slices = reader.spread(channel, NOISE_PLANES)
-            self.noise[channel] = NoiseModel.estimate(slices) if recipe.match_noise else NoiseModel(0.0, 0.0)
+            self.noise[channel] = NoiseModel.estimate(slices) if config.match_noise else NoiseModel(0.0, 0.0)
             self._held_out += [reader.turned(plane, channel, HELD_OUT) for plane in slices]
-        reader = PlaneReader(volumes, acquisition, recipe.rotations == "any", space, (recipe.seed, start, 1))
-        self._planes = PlanePool(reader, patient=recipe.patches is not None)
+        reader = PlaneReader(volumes, acquisition, config.rotations == "any", space, (config.seed, start, 1))
+        self._planes = PlanePool(reader, patient=config.patches is not None)
 
     def draw(self, count: int) -> TrainingBatch:
         """Return ``count`` pairs."""
@@ -130,7 +135,7 @@ class PatchSampler:
     def held_out(self, count: int) -> TrainingBatch:
         """Return ``count`` pairs of the rotation that :meth:`draw` never gives, for validation."""
         planes = (self._held_out[n % len(self._held_out)] for n in range(count))
-        return self._pairs(planes, np.random.default_rng((self.recipe.seed, 0, 3)))
+        return self._pairs(planes, np.random.default_rng((self.config.seed, 0, 3)))
 
     def close(self) -> None:
         """End the reading ahead."""
@@ -161,7 +166,7 @@ class PatchSampler:
         high = int(max(needed[-1], *taken)) + 1 if len(taken) else int(needed[-1]) + 1
         coarse = self.noise[plane.channel].top_up(plane.coarse[low:high, left:right], plane.kept[low:high], rng)
         coarse = self._more_noise(coarse, rng)[:, columns - left]
-        reach = self.recipe.intensity
+        reach = self.config.intensity
         gain, shift = np.float32(rng.uniform(1 - reach, 1 + reach)), np.float32(rng.uniform(-reach / 2, reach / 2))
         coarse = coarse * gain + shift
         target = plane.sharp[start:stop, column : column + self.columns] * gain + shift
@@ -173,7 +178,7 @@ class PatchSampler:
     def _place(self, plane: Plane, rng: np.random.Generator) -> tuple[int, int]:
         """Return the first cell and column of what a patch gives."""
         step = self.axial_grid.step
-        row, column = plane.place(rng, self.recipe.gradient)
+        row, column = plane.place(rng, self.config.gradient)
         # The halo, and the support of the blur, stay inside where there is room for them.
         end = math.floor((plane.sharp.shape[0] + 1e-6) / step)
         margin = max(0, min(self.axial_halo + math.ceil(self.support / step), (end - self.cells) // 2))
@@ -185,12 +190,12 @@ class PatchSampler:
 
     def _more_noise(self, coarse: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """Add Poisson and uniform noise of random strength to a low-resolution window (paper, section 4)."""
-        recipe = self.recipe
-        if recipe.poisson > 0 and (variance := rng.uniform(0, recipe.poisson)) > 1e-9:
+        config = self.config
+        if config.poisson > 0 and (variance := rng.uniform(0, config.poisson)) > 1e-9:
             coarse = (rng.poisson(np.maximum(coarse, 0) / variance) * variance + np.minimum(coarse, 0)).astype(
                 np.float32
             )
-        if recipe.uniform > 0:
-            width = rng.uniform(0, recipe.uniform)
+        if config.uniform > 0:
+            width = rng.uniform(0, config.uniform)
             coarse = coarse + rng.uniform(-width, width, coarse.shape).astype(np.float32)
         return coarse

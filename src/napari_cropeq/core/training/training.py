@@ -20,14 +20,14 @@ from napari_cropeq.core.out_of_memory import is_out_of_memory
 from napari_cropeq.core.predict import choose_device
 from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.core.training.budget import Budget
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.parts import Parts
 from napari_cropeq.core.training.patches import PatchSampler, TrainingBatch
 from napari_cropeq.core.training.plane_pool import Volume
 from napari_cropeq.core.training.progress import Progress, Thumbnail
 from napari_cropeq.core.training.weights import LearntWeights
 
-__all__ = ["Progress", "Recipe", "Thumbnail", "Training", "edge_loss"]
+__all__ = ["Progress", "Thumbnail", "Training", "TrainingConfig", "edge_loss"]
 
 MIN_TARGET = 3
 """Smallest target that has an edge, px."""
@@ -44,7 +44,7 @@ class Training:
         The acquired volume, or the time points of each channel to train on.
     acquisition : Acquisition
         Its grid and slice profile.
-    recipe : Recipe
+    config : TrainingConfig
         Budget and settings. With a patch budget the same seed gives the same bits on the CPU.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
@@ -65,37 +65,37 @@ class Training:
         self,
         source: ArrayLike | Sequence[Sequence[ArrayLike]],
         acquisition: Acquisition,
-        recipe: Recipe,
+        config: TrainingConfig,
         device: str = "auto",
         normalisations: Sequence[Normalisation] | None = None,
         start: Model | None = None,
         resume: bool = False,
     ) -> None:
-        self.acquisition, self.recipe = acquisition, recipe
+        self.acquisition, self.config = acquisition, config
         self.device = choose_device(device)
         channels = source if isinstance(source, Sequence) else [[source]]
-        subpositions = subpositions_for(recipe.network, acquisition.factor)
+        subpositions = subpositions_for(config.network, acquisition.factor)
         with torch.random.fork_rng(devices=[]):  # the user's random numbers stay theirs
-            torch.manual_seed(recipe.seed)
-            network = build_network(recipe.network, recipe.filters, recipe.depth, recipe.kernel, subpositions)
-        if network.shrink and recipe.patch - network.shrink < MIN_TARGET:
+            torch.manual_seed(config.seed)
+            network = build_network(config.network, config.filters, config.depth, config.kernel, subpositions)
+        if network.shrink and config.patch - network.shrink < MIN_TARGET:
             raise ValueError(
-                f"Got a patch of {recipe.patch} px and a network that crops {network.shrink}, expected at least "
+                f"Got a patch of {config.patch} px and a network that crops {network.shrink}, expected at least "
                 f"{network.shrink + MIN_TARGET}: choose a larger patch or fewer blocks."
             )
         state = None if start is None else _check_start(start, network, acquisition)
         resume = resume and state is not None
-        self.normalisations = list(normalisations or (Normalisation.measure(c[0], recipe.seed) for c in channels))
+        self.normalisations = list(normalisations or (Normalisation.measure(c[0], config.seed) for c in channels))
         volumes = [
             Volume(voxels, scale, number)
             for number, (times, scale) in enumerate(zip(channels, self.normalisations, strict=True))
             for voxels in times
         ]
-        self._weights = LearntWeights(network.to(self.device), recipe, start)
-        self._budget = Budget(recipe, state, resume)
-        self._parts = Parts(recipe.batch, self.device)
-        self._sampler = PatchSampler(volumes, acquisition, network, recipe, self._budget.patches)
-        self._held_out = self._sampler.held_out(recipe.validation).to(self.device)
+        self._weights = LearntWeights(network.to(self.device), config, start)
+        self._budget = Budget(config, state, resume)
+        self._parts = Parts(config.batch, self.device)
+        self._sampler = PatchSampler(volumes, acquisition, network, config, self._budget.patches)
+        self._held_out = self._sampler.held_out(config.validation).to(self.device)
         self.history: list[Progress] = _history(start) if start is not None and resume else []
 
     @property
@@ -125,7 +125,7 @@ class Training:
             give_freed_memory_back()
 
     def _run(self) -> Iterator[Progress]:
-        recipe, weights, budget = self.recipe, self._weights, self._budget
+        config, weights, budget = self.config, self._weights, self._budget
         weights.network.train()
         # The untrained network is the interpolation: what is kept is never worse, nor than what is gone on from.
         if weights.steps:
@@ -134,15 +134,15 @@ class Training:
         budget.start()
         smooth = math.nan
         while budget.fraction < 1:
-            weights.set_rate(recipe.rate * schedule(recipe.schedule, budget.fraction, budget.steps, recipe.warm_up))
-            loss = self._step(self._sampler.draw(recipe.batch).to(self.device))
+            weights.set_rate(config.rate * schedule(config.schedule, budget.fraction, budget.steps, config.warm_up))
+            loss = self._step(self._sampler.draw(config.batch).to(self.device))
             if not math.isfinite(loss):
                 raise ArithmeticError(
                     f"Got a loss of {loss} after {budget.patches} patches, expected a finite one: lower the learning "
                     "rate or check the volume for extreme voxels; the best weights so far are kept."
                 )
             smooth = loss if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss
-            budget.spend(recipe.batch)
+            budget.spend(config.batch)
             progress = Progress(
                 budget.patches,
                 budget.seconds,
@@ -184,7 +184,7 @@ class Training:
     def summary(self) -> dict[str, Any]:
         """Return recipe, noise and losses as plain values, for the model file."""
         return {
-            "recipe": asdict(self.recipe),
+            "recipe": asdict(self.config),
             "device": self.device.type,
             "noise": [asdict(noise) for _, noise in sorted(self._sampler.noise.items())],
             "patches": self._budget.patches,
@@ -219,7 +219,7 @@ class Training:
 
     def _loss(self, batch: TrainingBatch, network: Network) -> Tensor:
         output = batch.output(network)
-        return functional.l1_loss(output, batch.target) + self.recipe.edge_weight * edge_loss(output, batch.target)
+        return functional.l1_loss(output, batch.target) + self.config.edge_weight * edge_loss(output, batch.target)
 
     def _check(self, progress: Progress) -> Progress:
         """Validate, add the result to the history, and end a training that does not improve any more."""

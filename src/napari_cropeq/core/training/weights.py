@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from napari_cropeq.core.model import Model, State
 from napari_cropeq.core.network import Network
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.muon import Muon
 
 __all__ = ["LearntWeights"]
@@ -26,7 +26,7 @@ class LearntWeights:
     ----------
     network : Network
         Untrained, on the device that computes.
-    recipe : Recipe
+    config : TrainingConfig
         Optimiser, learning rate and share of the running average.
     start : Model, optional
         Take its weights and, where it has one, the state of its optimiser.
@@ -43,7 +43,7 @@ class LearntWeights:
         Steps of the optimiser so far.
     """
 
-    def __init__(self, network: Network, recipe: Recipe, start: Model | None = None) -> None:
+    def __init__(self, network: Network, config: TrainingConfig, start: Model | None = None) -> None:
         state = None if start is None else start.state
         if start is not None:
             last = {} if state is None else state.group("last")
@@ -53,8 +53,8 @@ class LearntWeights:
         self.best_loss = math.inf
         self.average: dict[str, Tensor] = {} if state is None else state.group("average")
         self.steps = 0 if state is None else state.steps
-        self._share_kept = recipe.average
-        self._optimiser = _optimiser(network, recipe, state)
+        self._share_kept = config.average
+        self._optimiser = _optimiser(network, config, state)
 
     @property
     def current(self) -> dict[str, Tensor]:
@@ -118,11 +118,11 @@ class LearntWeights:
             mean.lerp_(weights[name].to(mean.device), 1 - keep)
 
 
-def _optimiser(network: Network, recipe: Recipe, state: State | None) -> torch.optim.Optimizer | Muon:
+def _optimiser(network: Network, config: TrainingConfig, state: State | None) -> torch.optim.Optimizer | Muon:
     optimiser: torch.optim.Optimizer | Muon = (
-        Muon(network, recipe.rate, recipe.decay)
-        if recipe.optimiser == "muon"
-        else torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+        Muon(network, config.rate, config.decay)
+        if config.optimiser == "muon"
+        else torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=config.decay)
     )
     if state is not None:
         moments = {moment: state.group(moment) for moment in MOMENTS}

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cropeq.core.training.training import Training
-from napari_cropeq.evidence.evaluate.experiment import Cell, check_method
+from napari_cropeq.evidence.evaluate.experiment import Experiment, check_method
 from napari_cropeq.evidence.evaluate.score import score
-from napari_cropeq.evidence.evaluate.testset import joined
+from napari_cropeq.evidence.evaluate.test_set import joined
 from napari_cropeq.evidence.evaluate.truth import Degraded, degrade
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS, Refinement
 from napari_cropeq.evidence.machine import describe_machine, load_average
@@ -26,18 +26,18 @@ from napari_cropeq.evidence.records import CELLS, FORMAT, Result, check_folder, 
 __all__ = ["Evaluation", "EvaluationProgress"]
 
 
-def _check(cells: Sequence[Cell]) -> None:
+def _check(experiments: Sequence[Experiment]) -> None:
     refusals: dict[str, str] = {}
-    for cell in cells:
-        check_method(cell.method)
-        who = cell.truth.path or cell.truth.name
+    for experiment in experiments:
+        check_method(experiment.method)
+        who = experiment.truth.path or experiment.truth.name
         if who not in refusals:
             try:
-                cell.check()
+                experiment.check()
             except ValueError as error:
                 refusals[who] = str(error)
     if refusals:
-        raise ValueError(joined(refusals, len({id(cell.truth) for cell in cells})))
+        raise ValueError(joined(refusals, len({id(experiment.truth) for experiment in experiments})))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class EvaluationProgress:
 
     number: int  # of the cell, from 0
     total: int  # cells
-    cell: Cell
+    experiment: Experiment
     stage: str  # "degrading", "training", "super-resolving", "scoring", then "done"; "kept" where it was there
     fraction: float  # of the stage
     detail: str = ""
@@ -72,7 +72,7 @@ class Evaluation:
 
     Parameters
     ----------
-    cells : sequence of Cell
+    experiments : sequence of Experiment
         In the order in which they are computed.
     folder : path
         Made where it does not exist. Cells go to ``cells/``, results as JSON and models as safetensors beside them.
@@ -85,46 +85,46 @@ class Evaluation:
         If the folder cannot be written.
     """
 
-    def __init__(self, cells: Sequence[Cell], folder: str | Path) -> None:
-        if not cells:
+    def __init__(self, experiments: Sequence[Experiment], folder: str | Path) -> None:
+        if not experiments:
             raise ValueError("Got nothing to evaluate, expected at least one factor and one method: name them.")
-        _check(cells)
-        self.cells = tuple(cells)
+        _check(experiments)
+        self.experiments = tuple(experiments)
         self.folder = check_folder(folder) / CELLS
         self._degraded: tuple[Any, Degraded] | None = None
 
     def run(self) -> Iterator[EvaluationProgress]:
         """Compute the cells that are missing, yielding as it goes; the last record of a cell has its result."""
-        for number, cell in enumerate(self.cells):
-            at = functools.partial(EvaluationProgress, number, len(self.cells), cell)
-            result = self.result(cell)
+        for number, experiment in enumerate(self.experiments):
+            at = functools.partial(EvaluationProgress, number, len(self.experiments), experiment)
+            result = self.result(experiment)
             if result is not None:
                 yield at("kept", 1.0, result=result)
             else:
-                yield from self._compute(cell, at)
+                yield from self._compute(experiment, at)
 
-    def result(self, cell: Cell) -> Result | None:
+    def result(self, experiment: Experiment) -> Result | None:
         """Return what is known of a cell, None where it is not complete."""
-        found = read_result(self.folder / f"{cell.name}.json")
-        return found if found is not None and found["key"] == json.loads(json.dumps(cell.key)) else None
+        found = read_result(self.folder / f"{experiment.name}.json")
+        return found if found is not None and found["key"] == json.loads(json.dumps(experiment.key)) else None
 
     def results(self) -> list[Result]:
         """Return what is known of the cells so far, in their order."""
-        return [result for cell in self.cells if (result := self.result(cell)) is not None]
+        return [result for experiment in self.experiments if (result := self.result(experiment)) is not None]
 
-    def _compute(self, cell: Cell, at: At) -> Iterator[EvaluationProgress]:
+    def _compute(self, experiment: Experiment, at: At) -> Iterator[EvaluationProgress]:
         load = load_average()
         yield at("degrading", 0.0)
-        degraded = self.degrade(cell)
-        work = self._refine if cell.trained else self._interpolate
-        image, report = yield from work(cell, degraded, at)
+        degraded = self.degrade(experiment)
+        work = self._refine if experiment.trained else self._interpolate
+        image, report = yield from work(experiment, degraded, at)
         yield at("scoring", 0.0)
-        scores = asdict(score(image, cell.compared, cell.rim))
+        scores = asdict(score(image, experiment.compared, experiment.rim))
         scores["psnr"] = scores["psnr"] if np.isfinite(scores["psnr"]) else None  # JSON knows no infinity
         result = {
             "format": FORMAT,
-            "key": cell.key,
-            "truth": cell.truth.describe(),
+            "key": experiment.key,
+            "truth": experiment.truth.describe(),
             "degraded": {"shape": list(degraded.source.shape), "sr_shape": list(degraded.sr_shape)}
             | {"dtype": "float32", "cut": degraded.cut},
             "scores": scores,
@@ -133,32 +133,32 @@ class Evaluation:
             "load": {"start": load, "end": load_average()},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_json(self.folder / f"{cell.name}.json", result)
-        yield at("done", 1.0, result=self.result(cell))
+        write_json(self.folder / f"{experiment.name}.json", result)
+        yield at("done", 1.0, result=self.result(experiment))
 
-    def degrade(self, cell: Cell) -> Degraded:
+    def degrade(self, experiment: Experiment) -> Degraded:
         """Degrade the truth, unless the cell before was of the same kind."""
-        same = (id(cell.truth), cell.axis, cell.factor, cell.fwhm)
+        same = (id(experiment.truth), experiment.axis, experiment.factor, experiment.fwhm)
         if self._degraded is None or self._degraded[0] != same:
-            self._degraded = same, degrade(cell.truth.voxels, cell.axis, cell.factor, cell.fwhm)
+            self._degraded = same, degrade(experiment.truth.voxels, experiment.axis, experiment.factor, experiment.fwhm)
         return self._degraded[1]
 
-    def _interpolate(self, cell: Cell, degraded: Degraded, at: At) -> Work:
+    def _interpolate(self, experiment: Experiment, degraded: Degraded, at: At) -> Work:
         yield at("super-resolving", 0.0)
         start = time.perf_counter()
-        image = INTERPOLATIONS[cell.method](degraded)
+        image = INTERPOLATIONS[experiment.method](degraded)
         seconds = time.perf_counter() - start
         return image, {"training": None, "inference": _rate(image.size, seconds), "model": None}
 
-    def _refine(self, cell: Cell, degraded: Degraded, at: At) -> Work:
-        training = Training(degraded.source, degraded.acquisition, cell.recipe, cell.device)
+    def _refine(self, experiment: Experiment, degraded: Degraded, at: At) -> Work:
+        training = Training(degraded.source, degraded.acquisition, experiment.config, experiment.device)
         for step in training.run():
             yield at("training", step.fraction, f"loss {step.loss:.4f}")
-        facts = {"degraded": {k: cell.key[k] for k in ("factor", "fwhm", "axis")} | {"cut": degraded.cut}}
-        model = training.model(cell.truth.describe() | facts)
-        model.save(self.folder / f"{cell.name}.safetensors")
+        facts = {"degraded": {k: experiment.key[k] for k in ("factor", "fwhm", "axis")} | {"cut": degraded.cut}}
+        model = training.model(experiment.truth.describe() | facts)
+        model.save(self.folder / f"{experiment.name}.safetensors")
         yield at("super-resolving", 0.0)
-        refinement = Refinement(model.network, degraded, cell.planes, cell.device)
+        refinement = Refinement(model.network, degraded, experiment.planes, experiment.device)
         start = time.perf_counter()
         for fraction in refinement.run():
             yield at("super-resolving", fraction)
@@ -176,7 +176,7 @@ class Evaluation:
                 "device": summary["device"],
             },
             "inference": _rate(refinement.image.size, seconds) | {"tiling": refinement.tiling},
-            "model": f"{cell.name}.safetensors",
+            "model": f"{experiment.name}.safetensors",
         }
         return refinement.image, report
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, Acquisition, IntTriple, sr_length
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.predict import choose_device, plane_axes
-from napari_cropeq.core.training.training import Recipe, Training
+from napari_cropeq.core.training.training import Training, TrainingConfig
 from napari_cropeq.evidence.evaluate.score import RIM, check_range, inside
 from napari_cropeq.evidence.evaluate.truth import Truth, acquisition_for
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
 from napari_cropeq.evidence.records import Result
 
-__all__ = ["FIXED", "Cell", "check_method", "methods"]
+__all__ = ["FIXED", "Experiment", "check_method", "methods"]
 
 FAST = "fast"
 """The recipe's own network, whichever that is: what users get who choose nothing."""
@@ -43,7 +43,7 @@ def check_method(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Experiment:
     """One thing to measure; each field is part of its key unless it says otherwise.
 
     Parameters
@@ -61,7 +61,7 @@ class Cell:
     axis : int
         Index into z, y, x of the axis that is degraded.
     overrides : mapping
-        Other fields of :class:`napari_cropeq.core.training.config.Recipe`.
+        Other fields of :class:`napari_cropeq.core.training.config.TrainingConfig`.
     seed : int
         Of the training.
     rim : int
@@ -91,7 +91,7 @@ class Cell:
         return self.method not in INTERPOLATIONS
 
     @property
-    def recipe(self) -> Recipe:
+    def config(self) -> TrainingConfig:
         """The training.
 
         Raises
@@ -99,7 +99,7 @@ class Cell:
         ValueError
             If there is no such field, or the recipe refuses its values.
         """
-        known = [name for name in Recipe.__dataclass_fields__ if name not in FIXED]
+        known = [name for name in TrainingConfig.__dataclass_fields__ if name not in FIXED]
         for name in self.overrides:
             if name not in known:
                 raise ValueError(f"Got setting {name!r}, expected one of {', '.join(known)}: choose one of these.")
@@ -107,7 +107,7 @@ class Cell:
         values = dict(self.overrides) | {"minutes": minutes, "patches": self.patches, "seed": self.seed}
         if self.method != FAST:
             values["network"] = self.method
-        return Recipe(**values)
+        return TrainingConfig(**values)
 
     @property
     def key(self) -> Result:
@@ -124,15 +124,15 @@ class Cell:
         }
         if not self.trained:
             return shared
-        recipe = asdict(self.recipe)
+        config = asdict(self.config)
         return shared | {
-            "minutes": recipe["minutes"],
-            "patches": recipe["patches"],
+            "minutes": config["minutes"],
+            "patches": config["patches"],
             "overrides": dict(self.overrides),
             "seed": self.seed,
             "planes": "".join(AXIS_NAMES[a] for a in plane_axes(self.planes, self.axis)),
             "device": choose_device(self.device).type,
-            "recipe": recipe,
+            "recipe": config,
         }
 
     @property
@@ -169,13 +169,13 @@ class Cell:
         check_range(self.compared[inside(self.compared.shape, self.rim)], self.rim)
         if self.trained:
             plane_axes(self.planes, self.axis)
-            _rehearse(self.recipe, acquisition, self.truth.shape, self.device)
+            _rehearse(self.config, acquisition, self.truth.shape, self.device)
 
 
 @functools.lru_cache(maxsize=256)
-def _rehearse(recipe: Recipe, acquisition: Acquisition, shape: IntTriple, device: str) -> None:
+def _rehearse(config: TrainingConfig, acquisition: Acquisition, shape: IntTriple, device: str) -> None:
     """Train on one patch of noise as wide as the truth: what a training refuses, it refuses now."""
-    small = replace(recipe, minutes=None, patches=1, batch=1, validation=1)
+    small = replace(config, minutes=None, patches=1, batch=1, validation=1)
     thin = [MIN_SLICES if a == acquisition.axial else n for a, n in enumerate(shape)]
     noise = np.random.default_rng(0).random(thin, np.float32)
     for _ in Training(noise, acquisition, small, device).run():

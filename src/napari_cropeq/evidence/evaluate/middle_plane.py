@@ -14,7 +14,7 @@ from napari_cropeq.core.geometry import Box, IntTriple
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import plane_axes
 from napari_cropeq.evidence.evaluate.evaluation import Evaluation
-from napari_cropeq.evidence.evaluate.experiment import Cell
+from napari_cropeq.evidence.evaluate.experiment import Experiment
 from napari_cropeq.evidence.evaluate.truth import Truth
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS, Refinement
 from napari_cropeq.evidence.verify.slices import middle
@@ -82,13 +82,13 @@ class MiddlePlane:
 
 def middle_planes(evaluation: Evaluation, truth: Truth) -> Iterator[MiddlePlane]:
     """Yield the middle plane of ``truth`` at each factor of which a cell is finished."""
-    cells = [c for c in evaluation.cells if c.truth is truth and evaluation.result(c) is not None]
-    for factor in dict.fromkeys(cell.factor for cell in cells):
-        yield _plane(evaluation, [cell for cell in cells if cell.factor == factor])
+    experiments = [c for c in evaluation.experiments if c.truth is truth and evaluation.result(c) is not None]
+    for factor in dict.fromkeys(experiment.factor for experiment in experiments):
+        yield _plane(evaluation, [experiment for experiment in experiments if experiment.factor == factor])
 
 
-def _plane(evaluation: Evaluation, cells: Sequence[Cell]) -> MiddlePlane:
-    first = cells[0]
+def _plane(evaluation: Evaluation, experiments: Sequence[Experiment]) -> MiddlePlane:
+    first = experiments[0]
     degraded = evaluation.degrade(first)
     axial, lateral = first.axis, plane_axes(first.planes, first.axis)[-1]
     box = middle(degraded.sr_shape, (axial, lateral), 1, SIDE)
@@ -103,22 +103,24 @@ def _plane(evaluation: Evaluation, cells: Sequence[Cell]) -> MiddlePlane:
         _flat(first.truth.voxels[box.slices], axial, lateral),
         _flat(degraded.source[seen], axial, lateral),
         slices.start * first.factor - box.start[axial],
-        [_restored(evaluation, cell, box, (axial, lateral)) for cell in cells],
+        [_restored(evaluation, experiment, box, (axial, lateral)) for experiment in experiments],
     )
 
 
-def _restored(evaluation: Evaluation, cell: Cell, box: Box, axes: tuple[int, int]) -> Restored:
-    result, degraded = evaluation.result(cell), evaluation.degrade(cell)
-    name = ", ".join(filter(None, (cell.method, cell.budget)))
+def _restored(evaluation: Evaluation, experiment: Experiment, box: Box, axes: tuple[int, int]) -> Restored:
+    result, degraded = evaluation.result(experiment), evaluation.degrade(experiment)
+    name = ", ".join(filter(None, (experiment.method, experiment.budget)))
     psnr = result["scores"]["psnr"] if result else None
-    if result is None or not cell.trained:
-        along = tuple(s if a == cell.axis else slice(None) for a, s in enumerate(box.slices))
-        return Restored(name, psnr, _flat(INTERPOLATIONS[cell.method](degraded.beside(box))[along], *axes))
+    if result is None or not experiment.trained:
+        along = tuple(s if a == experiment.axis else slice(None) for a, s in enumerate(box.slices))
+        return Restored(name, psnr, _flat(INTERPOLATIONS[experiment.method](degraded.beside(box))[along], *axes))
     try:
         model = Model.load(evaluation.folder / result["model"])
     except (OSError, ValueError):  # results travel without their models
         return Restored(name, psnr, None)
-    return Restored(name, psnr, _flat(Refinement(model.network, degraded, cell.planes, cell.device).region(box), *axes))
+    return Restored(
+        name, psnr, _flat(Refinement(model.network, degraded, experiment.planes, experiment.device).region(box), *axes)
+    )
 
 
 def _flat(voxels: npt.NDArray[Any], axial: int, lateral: int) -> Plane:

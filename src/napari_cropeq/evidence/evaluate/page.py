@@ -51,8 +51,8 @@ def write_page(evaluation: Evaluation, command: str, notes: Sequence[str] = ()) 
     for name, measure in SCORES.items():
         draw_scores(results, measure, folder / name)
     _page(evaluation, command, notes, planes=False).write(folder / PAGE)
-    truth = next(cell.truth for cell in evaluation.cells if evaluation.result(cell) is not None)
-    draw_planes(list(middle_planes(evaluation, truth)), evaluation.cells[0].rim, folder / SLICES)
+    truth = next(experiment.truth for experiment in evaluation.experiments if evaluation.result(experiment) is not None)
+    draw_planes(list(middle_planes(evaluation, truth)), evaluation.experiments[0].rim, folder / SLICES)
     _page(evaluation, command, notes, planes=True).write(folder / PAGE)
     return [*SCORES, SLICES, PAGE]
 
@@ -77,13 +77,13 @@ def conclusions(summary: Summary) -> list[str]:
 def cuts(evaluation: Evaluation) -> list[str]:
     """Return, once each, how truths are treated that are not isotropic, and what of them is not compared."""
     notes: list[str] = []
-    for cell in evaluation.cells:
-        whole, reach = cell.truth.shape[cell.axis], cell.compared.shape[cell.axis]
-        if cell.truth.treatment is not None:
-            notes.append(cell.truth.treatment)
+    for experiment in evaluation.experiments:
+        whole, reach = experiment.truth.shape[experiment.axis], experiment.compared.shape[experiment.axis]
+        if experiment.truth.treatment is not None:
+            notes.append(experiment.truth.treatment)
         if reach < whole:
             notes.append(
-                f"Factor {cell.factor:g} does not divide {whole} voxels along {AXIS_NAMES[cell.axis]}: "
+                f"Factor {experiment.factor:g} does not divide {whole} voxels along {AXIS_NAMES[experiment.axis]}: "
                 f"the last {whole - reach} are not compared."
             )
     return list(dict.fromkeys(notes))
@@ -92,14 +92,14 @@ def cuts(evaluation: Evaluation) -> list[str]:
 def _page(evaluation: Evaluation, command: str, notes: Sequence[str], planes: bool) -> Page:
     folder, results = evaluation.folder.parent, evaluation.results()
     summary = summarise(results, read_results(folder))
-    volumes = list({id(cell.truth): cell.truth for cell in evaluation.cells}.values())
+    volumes = list({id(experiment.truth): experiment.truth for experiment in evaluation.experiments}.values())
     several = len(volumes) > 1
     page = Page(f"Evaluation of {f'{len(volumes)} volumes' if several else volumes[0].name}")
     page.command(command)
-    if len(results) < len(evaluation.cells):
+    if len(results) < len(evaluation.experiments):
         page.text(
-            f"Not finished: {len(results)} of {len(evaluation.cells)} cells are there, and the same command goes on. "
-            "Numbers below are of those."
+            f"Not finished: {len(results)} of {len(evaluation.experiments)} experiments are done; run the same command "
+            "to compute the others. The numbers below are from the finished ones."
         )
     for sentence in conclusions(summary):
         page.text(sentence)
@@ -132,8 +132,8 @@ def _caption(score: str, several: bool) -> str:
 
 
 def _plane_caption(evaluation: Evaluation) -> str:
-    truth = next(cell.truth for cell in evaluation.cells if evaluation.result(cell) is not None)
-    rim = evaluation.cells[0].rim
+    truth = next(experiment.truth for experiment in evaluation.experiments if evaluation.result(experiment) is not None)
+    rim = evaluation.experiments[0].rim
     return (
         f"{_called(evaluation)[truth.name, truth.checksum]}: the plane in its middle, at most {SIDE} voxels wide and "
         "high, true, degraded and as each method restores it, and |error| in one colour scale for all. The degraded "
@@ -144,20 +144,20 @@ def _plane_caption(evaluation: Evaluation) -> str:
 
 def _how(evaluation: Evaluation) -> list[str]:
     """Say how everything was measured, in sentences."""
-    cell = evaluation.cells[0]
-    width = "of the factor" if cell.fwhm is None else f"of {cell.fwhm:g} voxels"
+    experiment = evaluation.experiments[0]
+    width = "of the factor" if experiment.fwhm is None else f"of {experiment.fwhm:g} voxels"
     return [
-        f"Along {AXIS_NAMES[cell.axis]} the truth is blurred by a Gaussian with a full width at half maximum {width}, "
-        "and sampled at the centres of the slices; beyond its border it is mirrored. Networks are trained on what is "
-        "left, and never see the truth.",
-        "PSNR and SSIM (scikit-image's; 3D, uniform window of 7 voxels) are those of the whole volume less a rim of "
-        f"{cell.rim} voxels on every side. The data range is the largest less the smallest intensity of the truth "
-        "inside the rim.",
+        f"Along {AXIS_NAMES[experiment.axis]} the truth is blurred by a Gaussian with a full width at half maximum "
+        f"{width}, and sampled at the centres of the slices; beyond its border it is mirrored. Networks are trained on "
+        "this degraded volume and never see the truth.",
+        "PSNR and SSIM (scikit-image's; 3D, uniform window of 7 voxels) are computed on the whole volume without a "
+        f"border of {experiment.rim} voxels on every side. The data range is the largest minus the smallest "
+        "intensity of the truth inside this border.",
     ]
 
 
 def _called(evaluation: Evaluation) -> dict[tuple[str, str], str]:
-    truths = {id(cell.truth): cell.truth for cell in evaluation.cells}.values()
+    truths = {id(experiment.truth): experiment.truth for experiment in evaluation.experiments}.values()
     return labels([{"truth": truth.name, "checksum": truth.checksum} for truth in truths])
 
 
@@ -167,7 +167,7 @@ def _add_volumes(page: Page, evaluation: Evaluation) -> None:
     for result in evaluation.results():
         ranges.setdefault(result["key"]["checksum"], {})[f"{result['scores']['data_range']:.4g}"] = None
     rows = []
-    for truth in {id(cell.truth): cell.truth for cell in evaluation.cells}.values():
+    for truth in {id(experiment.truth): experiment.truth for experiment in evaluation.experiments}.values():
         size = NONE if truth.voxel_size is None else f"{' x '.join(f'{v:g}' for v in truth.voxel_size)} {truth.unit}"
         shape, intensities = " x ".join(map(str, truth.shape)), ", ".join(ranges.get(truth.checksum, {NONE: None}))
         name = called[truth.name, truth.checksum]

@@ -8,7 +8,7 @@ from pathlib import Path
 from napari_cropeq.core.geometry import LATERAL_TOLERANCE, Acquisition, int_triple
 from napari_cropeq.core.normalisation import check_dtype, check_finite, sample
 from napari_cropeq.core.spline import ArrayLike
-from napari_cropeq.formats.chunk_cache import Bricks
+from napari_cropeq.formats.chunk_cache import ChunkCache
 from napari_cropeq.formats.image import Source, open_source
 from napari_cropeq.formats.metadata import in_one_unit
 from napari_cropeq.formats.paths import partial_of
@@ -104,7 +104,7 @@ def check_voxels(volume: ArrayLike, what: str, constant: bool = True) -> None:
         Whether it may be the same everywhere.
     """
     check_dtype(volume.dtype)
-    voxels = sample(Bricks(volume))
+    voxels = sample(ChunkCache(volume))
     check_finite(voxels, what)
     if not constant and voxels.min() == voxels.max():
         raise ValueError(
@@ -124,10 +124,10 @@ def open_complete(path: str | Path) -> Source:
         If it is unfinished, or as :func:`napari_cropeq.formats.image.open_source`.
     """
     path = Path(path).expanduser()
-    begun = path if path.exists() else partial_of(path)
-    if begun.is_dir() and Journal(begun).exists:
+    started = path if path.exists() else partial_of(path)
+    if started.is_dir() and Journal(started).exists:
         raise ValueError(
-            f"Got {begun.name}, a store that is not finished, expected a complete one: go on with it first "
+            f"Got {started.name}, a store that is not finished, expected a complete one: go on with it first "
             "(cropeq export with --resume)."
         )
     return open_source(path)

@@ -17,7 +17,7 @@ from napari_cropeq.core.normalisation import check_finite
 from napari_cropeq.evidence.evaluate.upscaling import cubic_box
 from napari_cropeq.evidence.machine import describe_machine
 from napari_cropeq.evidence.mip.inputs import channel_name, check_grid, check_voxels, chosen_channels
-from napari_cropeq.formats.chunk_cache import CAP, Bricks
+from napari_cropeq.formats.chunk_cache import CAP, ChunkCache
 from napari_cropeq.formats.image import Source, acquisition_of
 
 __all__ = ["Projection", "Zoom"]
@@ -161,18 +161,18 @@ class Projection:
         OSError
             If voxels cannot be read.
         """
-        begun, done, total = time.perf_counter(), 0, 2 * len(self._pairs) * self.region.size
+        started, done, total = time.perf_counter(), 0, 2 * len(self._pairs) * self.region.size
         for result, source in self._pairs:
             for volume, into, interpolated in ((result, self.result, False), (source, self.cubic, True)):
                 # An axial block is made of slices that its neighbour needs as well: more of them are kept.
-                bricks = Bricks(volume, 2 * CAP if interpolated else CAP)
+                bricks = ChunkCache(volume, 2 * CAP if interpolated else CAP)
                 image = self._empty(np.dtype(np.float32) if interpolated else bricks.dtype)
                 for box in self._blocks(bricks):
                     self._add(image, self._voxels(bricks, box, interpolated), box)
                     done += box.size
                     yield done / total
                 into.append(image)
-        self.seconds = time.perf_counter() - begun
+        self.seconds = time.perf_counter() - started
 
     @property
     def limits(self) -> list[tuple[float, float]]:
@@ -229,7 +229,7 @@ class Projection:
             "machine": describe_machine(),
         }
 
-    def _voxels(self, bricks: Bricks, box: Box, interpolated: bool) -> npt.NDArray[Any]:
+    def _voxels(self, bricks: ChunkCache, box: Box, interpolated: bool) -> npt.NDArray[Any]:
         if interpolated:
             return cubic_box(bricks, self.acquisition, box)
         voxels = bricks[box.slices]
@@ -246,7 +246,7 @@ class Projection:
         into = image[rows, columns]
         np.maximum(into, part if self.lateral < self.axial else part.T, out=into)
 
-    def _blocks(self, bricks: Bricks) -> Iterator[Box]:
+    def _blocks(self, bricks: ChunkCache) -> Iterator[Box]:
         """Yield the blocks of a volume that are read at once; axially neighbours follow each other."""
         scale = self.sr_shape[self.axial] / bricks.shape[self.axial]  # 1 for the result
         stored = [max(sizes) for sizes in bricks.chunks]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.core.model import Model, provenance
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.progress import Progress
 from napari_cropeq.formats.image import Source, acquisition_of
 from napari_cropeq.run.train_to_file import OwnTraining, is_training_unfinished, train_to_file
@@ -53,10 +53,10 @@ class Baseline:
         device: str = "auto",
     ) -> None:
         told = model.training.get("recipe")
-        recipe = Recipe.preset("fast") if told is None else Recipe.read(told)
+        config = TrainingConfig.preset("fast") if told is None else TrainingConfig.read(told)
         budget = MINUTES if minutes is None and patches is None else minutes
-        self.recipe = replace(
-            recipe, network="padded", filters=model.network.filters, minutes=budget, patches=patches, blocks=None
+        self.config = replace(
+            config, network="padded", filters=model.network.filters, minutes=budget, patches=patches, blocks=None
         )
         self._source, self._where, self._device = source, (channel, time), device
         self._profile = model.acquisition
@@ -66,7 +66,7 @@ class Baseline:
     def digest(self) -> str:
         """Names volume, recipe and budget: what a kept baseline must have in common with this one."""
         channel, time = self._where
-        key = [provenance(self._source.describe())["source_checksum"], channel, time, asdict(self.recipe)]
+        key = [provenance(self._source.describe())["source_checksum"], channel, time, asdict(self.config)]
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
     def run(self, path: Path) -> Iterator[Progress]:
@@ -81,7 +81,7 @@ class Baseline:
             return
         profile = self._profile
         acquisition = acquisition_of(self._source, None, profile.axial, profile.fwhm, profile.lateral_fwhm)
-        how = OwnTraining(self.recipe, profile.fwhm, profile.lateral_fwhm, [channel], [time])
+        how = OwnTraining(self.config, profile.fwhm, profile.lateral_fwhm, [channel], [time])
         existing = "resume" if is_training_unfinished(path) else "overwrite"
         self.model = yield from train_to_file(path, self._source, acquisition, how, self._device, existing)
 
@@ -91,7 +91,7 @@ class Baseline:
             return None
         model = Model.load(path)
         same = model.provenance.get("source_checksum") == provenance(described)["source_checksum"]
-        return model if same and model.training.get("recipe") == asdict(self.recipe) else None
+        return model if same and model.training.get("recipe") == asdict(self.config) else None
 
 
 def load_baseline(path: Path) -> Model:

@@ -88,13 +88,13 @@ class Assembly:
 
     def run(self) -> Iterator[float]:
         """Take part by part, yielding the share that is done."""
-        done, begun = 0, time.perf_counter()
+        done, started = 0, time.perf_counter()
         for part, values in self._parts:
             self.voxels[part.relative_to(self._box.start).slices] = values
-            self.seconds += time.perf_counter() - begun
+            self.seconds += time.perf_counter() - started
             done += part.size
             yield done / self._box.size
-            begun = time.perf_counter()
+            started = time.perf_counter()
 
 
 def agreement(tiled: Voxels, whole: Voxels) -> Agreement:
@@ -164,12 +164,12 @@ class Slices:
             raise ValueError(
                 "Got planes 'both', expected those of one lateral axis: a slice is one plane; choose y or x."
             )
-        result, lead = SuperResolution(source, model, None, planes, device), source.lead(channel, time)
-        voxels = sample(result.volume(lead))
+        result, leading = SuperResolution(source, model, None, planes, device), source.leading(channel, time)
+        voxels = sample(result.volume(leading))
         self.digest = hashlib.blake2b(np.ascontiguousarray(voxels).data, digest_size=8).hexdigest()
         """Tells the volume from others, by a bounded, seeded sample."""
         self.model, self.described = model, source.describe() | {"channel": channel, "time": time}
-        self.predictor = result.predictor(lead)
+        self.predictor = result.predictor(leading)
         self._at_once = self.predictor.at_once()
         self._in_tiles = self.predictor if model.network.shrink else self._at_once
 

@@ -11,7 +11,7 @@ from magicgui.widgets import ComboBox, FileEdit, FloatSpinBox, LineEdit
 
 from napari_cropeq.compute.super_resolution import DTYPES
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.training.config import Recipe
+from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.formats.find import find_images
 from napari_cropeq.formats.image import Source
 from napari_cropeq.formats.paths import EXISTING
@@ -102,7 +102,7 @@ class BatchForm:
             raise ValueError("Got no destination, expected the folder of the results: choose one.")
         naming = Naming(Path(value), self.pattern.value, self.format.value)
         device, planes, dtype = Preferences.read().device, self.planes.value, self.dtype.value
-        settings = BatchSettings(self._model(), self.existing.value, planes, dtype, device=device, crew=False)
+        settings = BatchSettings(self._model(), self.existing.value, planes, dtype, device=device, parallel=False)
         words = self.words()
         if not words and self.images.value != LAYERS:
             raise ValueError(f"Got no {self.images.value} to work on, expected some: choose images above.")
@@ -145,7 +145,7 @@ class BatchForm:
 
     def _model(self) -> Model | OwnTraining:
         if self.which.value == EACH:
-            return OwnTraining(Recipe.preset("fast", minutes=self.minutes.value))
+            return OwnTraining(TrainingConfig.preset("fast", minutes=self.minutes.value))
         if self._session.model is None:
             raise ValueError(
                 "Got no model, expected one: train or load one in the Train widget, or choose to train on each image."

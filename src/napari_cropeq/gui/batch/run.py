@@ -23,7 +23,7 @@ class BatchRun:
     """
 
     def __init__(self, choice: BatchChoice) -> None:
-        self._choice, self._begun = choice, time.monotonic()
+        self._choice, self._started = choice, time.monotonic()
         self._batch: Batch | None = None
         self.progress: BatchProgress | None = None  # the last that the window was sent
         self.stopped = False
@@ -55,4 +55,4 @@ class BatchRun:
         if not self.complete:
             return f"Stopped: {told}. What is unfinished is kept: choose Existing: resume to go on from it."
         wrong = [f" {item.name}: {sentence(item.error)}" for item in self.items if item.error is not None]
-        return f"{told}, in {duration(time.monotonic() - self._begun)}.{wrong[0] if wrong else ''}"
+        return f"{told}, in {duration(time.monotonic() - self._started)}.{wrong[0] if wrong else ''}"

@@ -37,10 +37,10 @@ class BoxLayer:
 
     def show(self, view: View) -> None:
         """Show the box of ``view``, moving the layer there is."""
-        if self._view is not None and (view.lead, view.box) == (self._view.lead, self._view.box):
+        if self._view is not None and (view.leading, view.box) == (self._view.leading, self._view.box):
             return
         self._view = view
-        data, affine = self._lazy.part(view.lead, view.box), self._affine(view)
+        data, affine = self._lazy.part(view.leading, view.box), self._affine(view)
         if self.layer is None:
             self._add(data, affine)
         else:
@@ -74,5 +74,5 @@ class BoxLayer:
         """Return the matrix (4, 4) that puts the box's voxels where those of the SR layer are."""
         out = np.eye(4)
         out[:3, :3] = linear_map(self._whole)
-        out[:3, 3] = np.array(self._whole.data_to_world((*view.lead, *view.box.start)))[-3:]
+        out[:3, 3] = np.array(self._whole.data_to_world((*view.leading, *view.box.start)))[-3:]
         return out

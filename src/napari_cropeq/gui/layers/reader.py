@@ -49,10 +49,10 @@ def layer_data(source: Source) -> list[LayerData]:
     A volume that does not say its voxel size lies in pixels. Levels that are coarser than memory asks for are left
     out: a 3D display shows no other than the last.
     """
-    image, lead = source.image, source.axes[:-3]
-    scale = [image.time_step if letter == "t" else 1.0 for letter in lead] + list(image.voxel_size)
-    translate = [0.0] * len(lead) + list(image.translate)
-    units = [image.time_unit if letter == "t" else "pixel" for letter in lead] + [image.unit] * 3
+    image, leading = source.image, source.axes[:-3]
+    scale = [image.time_step if letter == "t" else 1.0 for letter in leading] + list(image.voxel_size)
+    translate = [0.0] * len(leading) + list(image.translate)
+    units = [image.time_unit if letter == "t" else "pixel" for letter in leading] + [image.unit] * 3
     keep = [a for a, letter in enumerate(source.axes) if letter != "c"]
     levels = list(takewhile(lambda level: prod(level.shape[-3:]) > COARSE_VOXELS, source.levels))
     levels = list(source.levels[: len(levels) + 1])

@@ -67,6 +67,6 @@ class SRFrame:
         """Return where a layer (z, y, x) of the voxels of ``box`` lies: affine, units and axis labels."""
         affine = np.eye(4)
         affine[:3, :3] = linear_map(self._image)
-        lead = (0,) * (self._image.ndim - 3)
-        affine[:3, 3] = np.asarray(self._image.data_to_world((*lead, *box.start)))[-3:]
+        leading = (0,) * (self._image.ndim - 3)
+        affine[:3, 3] = np.asarray(self._image.data_to_world((*leading, *box.start)))[-3:]
         return {"affine": affine, "units": self._image.units[-3:], "axis_labels": self._image.axis_labels[-3:]}

@@ -127,11 +127,11 @@ class SRLayer(QObject):
 
     def _refresh(self) -> None:
         """Read the layers again; a display that takes long is left more time in between."""
-        begun, self._read = time.perf_counter(), self._changes
+        started, self._read = time.perf_counter(), self._changes
         for layer in (self.image, None if self.box is None else self.box.layer):
             if layer is not None and layer.visible:
                 layer.refresh(extent=False, thumbnail=False, highlight=False)
-        self._refresh_soon.setTimeout(max(REFRESH_MS, round(4000 * (time.perf_counter() - begun))))
+        self._refresh_soon.setTimeout(max(REFRESH_MS, round(4000 * (time.perf_counter() - started))))
 
     def _on_removed(self, event: Any) -> None:
         if self.box is not None and event.value is self.box.layer:

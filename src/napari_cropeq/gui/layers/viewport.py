@@ -74,10 +74,10 @@ def box_view(viewer: Any, layer: Layer, size: int, region: np.ndarray | None = N
         stop.append(begin + extent)
     if any(c < -0.5 or c > n - 0.5 for c, n in zip((low + high) / 2, shape[-3:], strict=True)):
         return None
-    lead = tuple(int(np.clip(round(c), 0, n - 1)) for c, n in zip(middle[:-3], shape[:-3], strict=True))
+    leading = tuple(int(np.clip(round(c), 0, n - 1)) for c, n in zip(middle[:-3], shape[:-3], strict=True))
     box = Box(int_triple(start), int_triple(stop))
     z, y, x = ((a + b - 1) / 2 for a, b in zip(start, stop, strict=True))
-    return View(lead, box, (z, y, x))
+    return View(leading, box, (z, y, x))
 
 
 def view_signals(viewer: Any) -> list[Any]:
@@ -158,13 +158,13 @@ def box_of_corners(
             limited, middle = True, (low[axis] + high[axis]) / 2
             start[axis] = np.clip(round(middle - pixels / 2), start[axis], stop[axis] - pixels)
             stop[axis] = start[axis] + pixels
-    lead = len(shape) - 3
+    leading = len(shape) - 3
     centre = np.clip(corners.mean(axis=0), start, stop - 1)
-    z, y, x = (float(c) for c in centre[lead:])
-    hidden = [axis for axis in range(3) if axis + lead not in displayed]
+    z, y, x = (float(c) for c in centre[leading:])
+    hidden = [axis for axis in range(3) if axis + leading not in displayed]
     return View(
-        tuple(int(np.clip(round(float(c)), 0, n - 1)) for c, n in zip(centre[:lead], shape, strict=False)),
-        Box(int_triple(list(start[lead:])), int_triple(list(stop[lead:]))),
+        tuple(int(np.clip(round(float(c)), 0, n - 1)) for c, n in zip(centre[:leading], shape, strict=False)),
+        Box(int_triple(list(start[leading:])), int_triple(list(stop[leading:]))),
         (z, y, x),
         hidden[0] if hidden else None,
         limited,

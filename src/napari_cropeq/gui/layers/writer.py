@@ -192,15 +192,15 @@ def _joined(images: Sequence[_Image]) -> tuple[da.Array, ImageInfo]:
         raise ValueError(
             f"Got {len(images)} layers with channels of their own, expected one such layer: save them one by one."
         )
-    lead = first.info.axes[:-3]
+    leading = first.info.axes[:-3]
     info = replace(
         first.info,
-        axes=f"{lead}czyx",
+        axes=f"{leading}czyx",
         channel_names=tuple(name for image in images for name in image.info.channel_names),
         channel_colors=tuple(color for image in images for color in image.info.channel_colors),
         provenance=_provenance(images),
     )
-    return da.stack([image.data for image in images], axis=len(lead)), info
+    return da.stack([image.data for image in images], axis=len(leading)), info
 
 
 def _provenance(images: Sequence[_Image]) -> dict[str, Any]:

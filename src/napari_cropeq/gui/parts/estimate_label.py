@@ -81,7 +81,9 @@ class EstimateLabel(QLabel):
         found: list[Estimate] = []
 
         def steps() -> Iterator[None]:
-            found.append(Estimate.of(SuperResolution(source, model, acquisition, planes, device, dtype, crew=False)))
+            found.append(
+                Estimate.of(SuperResolution(source, model, acquisition, planes, device, dtype, parallel=False))
+            )
             yield
 
         def ended() -> None:

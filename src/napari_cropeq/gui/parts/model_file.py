@@ -9,8 +9,8 @@ from typing import Any
 from magicgui.widgets import FileEdit
 
 from napari_cropeq.core.model import Model
-from napari_cropeq.gui.parts.recipe_form import RecipeForm
-from napari_cropeq.gui.training_plan import recipe_of
+from napari_cropeq.gui.parts.config_form import TrainingConfigForm
+from napari_cropeq.gui.training_plan import config_of
 
 __all__ = ["ModelFile"]
 
@@ -22,13 +22,13 @@ class ModelFile(FileEdit):
     ----------
     panel : Panel
         Works in the background, and shows what has become of it.
-    recipe : RecipeForm
+    config : TrainingConfigForm
         Shows how a model that is loaded was trained.
     """
 
-    def __init__(self, panel: Any, recipe: RecipeForm) -> None:
+    def __init__(self, panel: Any, config: TrainingConfigForm) -> None:
         super().__init__(label="Model file", mode="w", filter="*.safetensors", value="model.safetensors")
-        self._panel, self._recipe = panel, recipe
+        self._panel, self._config = panel, config
         self._own: set[Path] = set()
 
     def save(self) -> None:
@@ -59,7 +59,7 @@ class ModelFile(FileEdit):
         def use(model: Model) -> None:
             self._panel.session.use_model(model, path.name)
             if model.training:
-                self._recipe.show_recipe(recipe_of(model), budget=False)
+                self._config.show_config(config_of(model), budget=False)
             self._panel.say(f"Using {path.name}, trained for factor {model.acquisition.factor:.4g}.")
 
         self._panel.run(steps, use, lambda: None)

@@ -15,7 +15,7 @@ class RunClock:
     """Reckons from the moment tiles begin to come; pauses do not count."""
 
     def __init__(self) -> None:
-        self._begun: tuple[float, float] | None = None  # when, and which fraction
+        self._started: tuple[float, float] | None = None  # when, and which fraction
         self._held: float | None = None
 
     def hold(self, held: bool) -> None:
@@ -24,8 +24,8 @@ class RunClock:
         if held:
             self._held = now
         elif self._held is not None:
-            if self._begun is not None:
-                self._begun = (self._begun[0] + now - self._held, self._begun[1])
+            if self._started is not None:
+                self._started = (self._started[0] + now - self._held, self._started[1])
             self._held = None
 
     def text(self, state: RunState) -> str:
@@ -33,11 +33,11 @@ class RunClock:
         if self._held is not None:
             return "paused"
         fraction, (_, total) = state.fraction, state.tiles
-        if self._begun is None:
+        if self._started is None:
             if not total:
                 return ""
-            self._begun = (time.monotonic(), fraction)
-        seconds, gained = time.monotonic() - self._begun[0], fraction - self._begun[1]
+            self._started = (time.monotonic(), fraction)
+        seconds, gained = time.monotonic() - self._started[0], fraction - self._started[1]
         left = seconds * (1 - fraction) / gained if gained > 0 else math.inf
         if not math.isfinite(left) or seconds <= 0:
             return "measuring the time left"

@@ -16,20 +16,20 @@ from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers.source import check_layer
+from napari_cropeq.gui.parts.config_form import TrainingConfigForm
 from napari_cropeq.gui.parts.curves import Curves
 from napari_cropeq.gui.parts.duration import duration
 from napari_cropeq.gui.parts.model_file import ModelFile
 from napari_cropeq.gui.parts.profile_section import ProfileSection
-from napari_cropeq.gui.parts.recipe_form import RecipeForm
 from napari_cropeq.gui.parts.source_form import SourceForm
 from napari_cropeq.gui.parts.thumbnails import Thumbnails
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.training_plan import (
     TrainingPlan,
     checkpoint_path,
+    config_of,
     interrupted_layers,
     is_interrupted,
-    recipe_of,
 )
 from napari_cropeq.gui.training_run import Report, TrainingRun
 from napari_cropeq.gui.widgets.panel import Panel
@@ -69,14 +69,14 @@ class TrainWidget(Panel):
         self.device = ComboBox(label="Device", choices=_devices(), tooltip="Where to compute; auto: the GPU if any")
         if Preferences.read().device in self.device.choices:
             self.device.value = Preferences.read().device
-        self.recipe = RecipeForm()
+        self.config = TrainingConfigForm()
         self.profile = ProfileSection(self.source.fwhm, self.source.lateral_fwhm, foreground)
         self.curves = Curves(foreground)
-        self.form.extend([*self.source.widgets, self.recipe.preset, self.recipe.spending, self.device])
+        self.form.extend([*self.source.widgets, self.config.preset, self.config.spending, self.device])
 
     def _add_views(self) -> None:
         self.thumbnails = Thumbnails()
-        for section in (self.profile, self.recipe):
+        for section in (self.profile, self.config):
             self.column.rows.addWidget(section)
         actions = {"start": self.start, "continue": self.go_on, "resume": self.resume, "stop": self.stop}
         self.buttons = self.add_buttons(**actions)
@@ -86,7 +86,7 @@ class TrainWidget(Panel):
         self.buttons["stop"].tooltip = "End the training and keep the best weights so far"
         self.column.rows.addWidget(self.curves)
         self.column.rows.addWidget(self.thumbnails)
-        self.file = ModelFile(self, self.recipe)
+        self.file = ModelFile(self, self.config)
         form = Container(widgets=[self.file])
         self.add_status()
         self.column.rows.addWidget(form.native)
@@ -117,7 +117,7 @@ class TrainWidget(Panel):
                 return
             layers = interrupted_layers(model, layer, self.layer.sources())
             self.source.show_acquisition(layer, model.acquisition)
-            self.recipe.show_recipe(recipe_of(model))
+            self.config.show_config(config_of(model))
             self._train(TrainingPlan.completing(model, layers, self.device.value))
 
         self.say("Reading what was interrupted.")
@@ -152,7 +152,7 @@ class TrainWidget(Panel):
     def _plan(self, model: Model | None = None) -> TrainingPlan:
         """Return what the form chooses, to be trained from the start or from a model."""
         data = self.source.data(self.viewer.dims.point)
-        return TrainingPlan(data, self.source.acquisition(), self.recipe.recipe(), self.device.value, model)
+        return TrainingPlan(data, self.source.acquisition(), self.config.config(), self.device.value, model)
 
     def _train(self, plan: TrainingPlan) -> None:
         """Train in the background."""

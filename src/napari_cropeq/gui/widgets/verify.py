@@ -103,7 +103,7 @@ class VerifyWidget(ResultPanel):
                 f"Got tiles of {self.tile.value} for a view of {' x '.join(map(str, sides))} SR voxels, in which no "
                 f"two of them meet: choose tiles of {max(8, max(sides) // 2)} or less, or zoom out."
             )
-        where = dict(zip(source.axes[:-3], view.lead, strict=True))
+        where = dict(zip(source.axes[:-3], view.leading, strict=True))
         check = _Check(model, source, where.get("c", 0), where.get("t", 0), self.planes.value, box, self.tile.value)
         path = self.padded.value
         chosen = Path(path) if path is not None and str(path) not in ("", ".") else None

@@ -43,9 +43,9 @@ class VolumeWidget(ResultPanel):
         self.form.extend([self.dtype, self.destination, self.overwrite])
         self.estimate = EstimateLabel(self)
         self.column.rows.addWidget(self.estimate)
-        self.begun = QLabel("")
-        self.begun.setWordWrap(True)
-        self.column.rows.addWidget(self.begun)
+        self.started = QLabel("")
+        self.started.setWordWrap(True)
+        self.column.rows.addWidget(self.started)
         self.buttons = self.add_buttons(start=self.start, pause=self.pause, stop=self.stop, save=self.save)
         self.add_status()
         self.saving: Saving | None = None  # the file that is being written
@@ -218,16 +218,16 @@ class VolumeWidget(ResultPanel):
             button.enabled = able[name]
         target, opened = self._target(), None if running else unfinished_in(self.viewer)
         if opened is not None:
-            self.begun.setText(
+            self.started.setText(
                 f"{opened.folder.name} is unfinished ({opened.fraction:.0%}): Resume computes the rest from "
                 f"'{opened.source.get('name')}'."
             )
         elif target is not None and target.partial and not target.overwrite and not running:
-            self.begun.setText(f"{target.partial} is unfinished: Resume goes on from there.")
+            self.started.setText(f"{target.partial} is unfinished: Resume goes on from there.")
         else:
-            self.begun.setText("")
-        self.begun.setVisible(bool(self.begun.text()))
-        self.buttons["start"].text = "Resume" if self.begun.text() else "Start"
+            self.started.setText("")
+        self.started.setVisible(bool(self.started.text()))
+        self.buttons["start"].text = "Resume" if self.started.text() else "Start"
 
     def _target(self) -> Target | None:
         """Return where the result goes; None for memory."""

@@ -44,7 +44,7 @@ def spread(store: DiskStore, result: SuperResolution, cluster: Cluster) -> Itera
     """
     work = Work.of(store, result)
     client, failures = cluster.client, Failures()
-    waiting = groups(store, result.leads, result.shapes.bulk)
+    waiting = groups(store, result.leading_indices, result.shapes.bulk)
     running: dict[Any, Group] = {}
     ended: SimpleQueue[Any] = SimpleQueue()
     try:
@@ -102,7 +102,7 @@ def _outcome(future: Any, store: DiskStore, cluster: Cluster) -> Outcome:
 def _claimed(outcome: Outcome, store: DiskStore, group: Group) -> Done | Failed:
     """Claim what a worker has written."""
     if outcome.failure is not None:
-        return Failed(outcome.failure, False, group.lead, group.box)
+        return Failed(outcome.failure, False, group.leading, group.box)
     for record in outcome.records:
         store.take(record)
-    return Done(store, group.lead, group.box, len(outcome.records), 0)
+    return Done(store, group.leading, group.box, len(outcome.records), 0)

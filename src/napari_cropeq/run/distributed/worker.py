@@ -194,9 +194,9 @@ def _prepared(work: Work, stop: _Asker) -> tuple[SuperResolution, Shards]:
                 f"Got the worker {_name()}, which cannot work on {work.source} ({error}), expected it to see the same "
                 "files as this process: share their folder, and resume."
             ) from None
-        begun: Mapping[str, Any] = json.loads(work.fingerprint)
-        now = json.loads(json.dumps(fingerprint_of(result))) | {"tile grid": begun["tile grid"]}
-        found = list(differences(begun, now))
+        started: Mapping[str, Any] = json.loads(work.fingerprint)
+        now = json.loads(json.dumps(fingerprint_of(result))) | {"tile grid": started["tile grid"]}
+        found = list(differences(started, now))
         if found:
             raise ValueError(
                 f"Got the worker {_name()}, which has another {'; another '.join(found)}, expected what gives the same "

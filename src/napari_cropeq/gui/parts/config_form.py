@@ -11,10 +11,10 @@ from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, SpinBo
 from magicgui.widgets.bases import ValueWidget
 from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QWidget
 
-from napari_cropeq.core.training.config import PRESETS, Recipe
+from napari_cropeq.core.training.config import PRESETS, TrainingConfig
 from napari_cropeq.gui.parts.section import Section
 
-__all__ = ["RecipeForm"]
+__all__ = ["TrainingConfigForm"]
 
 BUDGETS = {"minutes": 2.0, "patches": 10_000}
 """What a budget can be counted in, and how much of it is offered where the preset counts in the other."""
@@ -22,8 +22,8 @@ BUDGETS = {"minutes": 2.0, "patches": 10_000}
 CHANGED = "font-weight: bold; color: #f0a35e"
 
 
-class RecipeForm(Section):
-    """All fields of a :class:`Recipe`, folded away; a preset fills them, and what is set otherwise stands out.
+class TrainingConfigForm(Section):
+    """All fields of a :class:`TrainingConfig`, folded away; a preset fills them, and what is set otherwise stands out.
 
     :attr:`preset` and :attr:`spending` (the budget's number and unit) are for the owner to place where they are
     always visible.
@@ -37,7 +37,7 @@ class RecipeForm(Section):
         self.unit = ComboBox(choices=list(BUDGETS), tooltip="What the budget is counted in")
         self.spending = Container(widgets=[self.budget, self.unit], layout="horizontal", labels=False, label="Budget")
         self.spending.margins = (0, 0, 0, 0)
-        self.fields = {f.name: _widget(f) for f in dataclasses.fields(Recipe) if f.name not in BUDGETS}
+        self.fields = {f.name: _widget(f) for f in dataclasses.fields(TrainingConfig) if f.name not in BUDGETS}
         self._labels = {name: QLabel(_in_words(name)) for name in self.fields}
         body = QWidget()
         rows = QFormLayout(body)
@@ -55,7 +55,7 @@ class RecipeForm(Section):
             field.changed.connect(self._mark)
         self._fill()
 
-    def recipe(self) -> Recipe:
+    def config(self) -> TrainingConfig:
         """Return the recipe that the form shows.
 
         Raises
@@ -64,20 +64,20 @@ class RecipeForm(Section):
             If a field is out of range.
         """
         budget = self.budget.value if self.unit.value == "minutes" else round(self.budget.value)
-        return Recipe.preset(self.preset.value, **{self.unit.value: budget}, **self.overrides())
+        return TrainingConfig.preset(self.preset.value, **{self.unit.value: budget}, **self.overrides())
 
     def overrides(self) -> dict[str, Any]:
         """Return the fields that differ from the preset, the budget aside."""
         return {name: value for name, value in self._values().items() if not _same(value, self._of_preset(name))}
 
-    def show_recipe(self, recipe: Recipe, budget: bool = True) -> None:
+    def show_config(self, config: TrainingConfig, budget: bool = True) -> None:
         """Fill the form with a recipe, its budget too if asked to; what differs from the preset stands out."""
         for name, field in self.fields.items():
-            value = getattr(recipe, name)
+            value = getattr(config, name)
             field.value = 0 if value is None else value
-        unit = "minutes" if recipe.patches is None else "patches"
+        unit = "minutes" if config.patches is None else "patches"
         if budget:
-            self.set_budget(**{unit: getattr(recipe, unit)})
+            self.set_budget(**{unit: getattr(config, unit)})
 
     def set_budget(self, **budget: float) -> None:
         """Set the budget: ``minutes=`` or ``patches=``."""
@@ -85,13 +85,13 @@ class RecipeForm(Section):
         self.budget.value = amount
 
     def _of_preset(self, name: str) -> Any:
-        return getattr(Recipe.preset(self.preset.value), name)
+        return getattr(TrainingConfig.preset(self.preset.value), name)
 
     def _values(self) -> dict[str, Any]:
         return {n: None if n == "blocks" and not w.value else w.value for n, w in self.fields.items()}
 
     def _fill(self, _: Any = None) -> None:
-        self.show_recipe(Recipe.preset(self.preset.value))
+        self.show_config(TrainingConfig.preset(self.preset.value))
         self._mark()
 
     def _show_budget(self, unit: str) -> None:
@@ -113,7 +113,7 @@ class RecipeForm(Section):
 
 def _widget(field: dataclasses.Field[Any]) -> ValueWidget:
     """Return a widget for a field of the recipe, from its type, its choices and its help."""
-    kind = typing.get_type_hints(Recipe)[field.name]
+    kind = typing.get_type_hints(TrainingConfig)[field.name]
     optional = type(None) in typing.get_args(kind)
     kind = next((k for k in typing.get_args(kind) if k is not type(None)), kind)
     told = field.metadata["help"] + (" (0)" if optional else "")

@@ -9,10 +9,10 @@ from napari_cropeq.evidence.evaluate.truth import Truth
 from napari_cropeq.formats.find import find_images
 from napari_cropeq.formats.image import open_source
 
-__all__ = ["Cohort", "joined"]
+__all__ = ["TestSet", "joined"]
 
 
-class Cohort:
+class TestSet:
     """The truths that a command names; all of them are held in memory.
 
     Parameters

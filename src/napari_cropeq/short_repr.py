@@ -5,7 +5,13 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 
-__all__ = ["ShortRepr"]
+__all__ = ["ShortRepr", "card"]
+
+
+def card(title: str, facts: Mapping[str, str]) -> str:
+    """Return a title and, indented below it, one line for each fact."""
+    width = max(map(len, facts), default=0)
+    return "\n".join([title, *(f"  {name:{width}}  {fact}" for name, fact in facts.items())])
 
 
 class ShortRepr:
@@ -19,9 +25,7 @@ class ShortRepr:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        facts = self._facts()
-        width = max(map(len, facts), default=0)
-        return "\n".join([self._title(), *(f"  {name:{width}}  {fact}" for name, fact in facts.items())])
+        return card(self._title(), self._facts())
 
     def _repr_html_(self) -> str:
         rows = "".join(

@@ -70,12 +70,13 @@ def test_train_export_and_info_end_to_end(tmp_path):
     (done,) = json.loads(last)["exports"]
     assert (done["output"], done["shape"], done["dtype"]) == (str(out), [40, 70, 72], "uint16")
     assert (done["voxel_size"], done["unit"], done["exactness"]) == ([1, 1, 1], "micrometer", "bit-exact on cpu")
-    told = json.loads(call("info", out, "--json").stdout)
-    assert (told["shape"], told["voxel_size"], told["translate"]) == ([40, 70, 72], [1, 1, 1], [-1.5, 0, 0])
-    assert told["factor"] is None and "isotropic" in told["note"]
-    told = json.loads(call("info", model, "--json").stdout)
-    assert told["fingerprint"] == report["fingerprint"] and told["network"]["receptive_field"] == 33
-    assert told["provenance"]["source"]["name"] == "stack" and told["training"]["patches"] == 32
+    shown = json.loads(call("info", out, "--json").stdout)
+    assert (shown["shape"], shown["voxel_size"], shown["translate"]) == ([40, 70, 72], [1, 1, 1], [-1.5, 0, 0])
+    assert shown["factor"] is None and "isotropic" in shown["note"]
+    assert shown["result"]["model"] == report["fingerprint"] and shown["result"]["source"]["name"] == "stack"
+    shown = json.loads(call("info", model, "--json").stdout)
+    assert shown["fingerprint"] == report["fingerprint"] and shown["network"]["receptive_field"] == 33
+    assert shown["provenance"]["source"]["name"] == "stack" and shown["training"]["patches"] == 32
     assert everything(tmp_path)[0] == "m.safetensors" and not list(tmp_path.glob("*.partial"))
 
 
@@ -105,21 +106,23 @@ def test_info_on_every_format(tmp_path, capsys, kind):
     path = of_every_kind(tmp_path, kind)
     assert main(["info", str(path), "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    told = json.loads(line)
+    shown = json.loads(line)
     if kind == "ome.zarr":
-        assert told["shape"] == [32, 20, 40] and told["voxel_size"] == [1, 1, 1]
+        assert shown["shape"] == [32, 20, 40] and shown["voxel_size"] == [1, 1, 1]
     else:
-        assert told["shape"] == [10, 70, 72] and told["voxel_size"] == [4, 1, 1]
-        assert (told["axial"], told["factor"], told["sr_shape"]) == ("z", 4, [40, 70, 72])
+        assert shown["shape"] == [10, 70, 72] and shown["voxel_size"] == [4, 1, 1]
+        assert (shown["axial"], shown["factor"], shown["sr_shape"]) == ("z", 4, [40, 70, 72])
     assert main(["info", str(path)]) == 0
     text = capsys.readouterr().out
-    assert "voxel_size" in text and "uint16" in text
+    assert text.startswith(f"{path.name}: {'result of napari-cropeq' if kind == 'ome.zarr' else 'image'}\n")
+    assert "voxel size" in text and "uint16" in text
+    assert kind == "ome.zarr" or "40 × 70 × 72 voxels" in text
 
 
 def test_info_on_a_model(tmp_path, capsys):
     assert main(["info", str(a_model(tmp_path / "m.safetensors"))]) == 0
     text = capsys.readouterr().out
-    assert "fingerprint" in text and '"filters": 4' in text
+    assert text.startswith("m.safetensors: model\n") and "fingerprint" in text and ", 4 filters, " in text
 
 
 def test_several_inputs_into_a_folder(tmp_path, capsys):
@@ -152,7 +155,7 @@ def test_float32_export_has_the_predictors_bits(tmp_path, planes, name):
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "b"]], ids=["one", "a-table"])
-def test_what_was_damaged_is_told_of(tmp_path, capsys, names):
+def test_damaged_parts_are_reported(tmp_path, capsys, names):
     (tmp_path / "data").mkdir()
     model = a_model(tmp_path / "m.safetensors")
     for name in names:
@@ -213,9 +216,9 @@ def test_presets_reach_the_model_and_can_be_overridden(tmp_path, preset, seen):
     stack, path = write(tmp_path / "a.ome.tif"), tmp_path / "m.safetensors"
     words = ["--preset", preset, *TINY, "--set", "batch=8", "--set", "validation=4"]
     assert main(["train", str(stack), "-o", str(path), *words]) == 0
-    told = Model.load(path).training["recipe"]
+    shown = Model.load(path).training["recipe"]
     changed = {"filters": 4, "patches": 32, "minutes": None, "batch": 8, "validation": 4}
-    assert told == vars(config) | changed
+    assert shown == vars(config) | changed
 
 
 @pytest.mark.parametrize(
@@ -239,8 +242,8 @@ def test_channels_and_times_to_train_on(tmp_path, axes, words, expected):
     assert main(["train", str(stack), "-o", str(path), *words, *TINY]) == 0
     model = Model.load(path)
     assert len(model.normalisations) == len(expected)
-    told = model.provenance["source"]
-    volumes = training_volumes(open_source(stack), told["channels"], told["times"])
+    shown = model.provenance["source"]
+    volumes = training_volumes(open_source(stack), shown["channels"], shown["times"])
     assert [len(times) for times in volumes] == expected
     assert model.normalisations == [Normalisation.measure(times[0]) for times in volumes]
 
@@ -248,8 +251,8 @@ def test_channels_and_times_to_train_on(tmp_path, axes, words, expected):
 def test_settings_are_listed(capsys):
     with pytest.raises(SystemExit) as end:
         main(["train", "--settings"])
-    told = capsys.readouterr().out
-    assert end.value.code == 0 and "edge_weight" in told and "320000" in told and "500000" in told
+    shown = capsys.readouterr().out
+    assert end.value.code == 0 and "edge_weight" in shown and "320000" in shown and "500000" in shown
 
 
 def test_going_on_from_a_model(tmp_path):
@@ -336,7 +339,7 @@ def refused(capsys, folder: Path, words: list, message: str) -> None:
     lines = [line for line in err.splitlines() if line.strip()]
     assert len(lines) == 1, err
     assert lines[0].startswith("cropeq: ") and message in lines[0]
-    assert ": " in lines[0].removeprefix("cropeq: "), "got, expected: what to do"
+    assert re.search(r"[.:)] \S", lines[0].removeprefix("cropeq: ")), "a problem, then a remedy"
     assert everything(folder) == before
 
 
@@ -403,7 +406,12 @@ def test_no_cuda(tmp_path, capsys, name):
 OUTPUTS = [
     pytest.param("train", "file/m.safetensors", "does not exist or is not writable: choose", id="train-under-a-file"),
     pytest.param("train", "no/m.safetensors", "does not exist or is not writable: choose", id="train-no-folder"),
-    pytest.param("train", "m.safetensors", "exists already: choose another name or add --overwrite", id="train-exists"),
+    pytest.param(
+        "train",
+        "m.safetensors",
+        "exists already. Choose another name, or replace it with --overwrite.",
+        id="train-exists",
+    ),
     pytest.param("train", "m.pt", "Got model name 'm.pt', expected one ending in .safetensors", id="train-suffix"),
     pytest.param("export", "file/o.ome.zarr", "does not exist or is not writable: choose", id="export-under-a-file"),
     pytest.param("export", "no/o.ome.zarr", "does not exist or is not writable: choose", id="export-no-folder"),
@@ -428,7 +436,7 @@ def test_two_inputs_need_a_folder(tmp_path, capsys):
     model = a_model(tmp_path / "m.safetensors")
     (tmp_path / "b").mkdir()
     one, two = write(tmp_path / "a.ome.tif"), write(tmp_path / "b" / "a.ome.tif")
-    message = "Got 2 inputs and one output name"
+    message = "2 images cannot be saved as one file"
     refused(capsys, tmp_path, ["export", one, two, "-m", model, "-o", tmp_path / "o.ome.zarr"], message)
     message = "which would both be written to"
     refused(capsys, tmp_path, ["export", one, two, "-m", model, "-o", f"{tmp_path}/new/"], message)
@@ -484,7 +492,7 @@ def test_one_sentence_from_a_real_process(tmp_path):
     assert call("train", code=2).stderr.startswith("usage: ")
 
 
-INTERRUPTED = "Interrupted: what is unfinished is kept, and the same command with --resume goes on from it."
+INTERRUPTED = "Interrupted. Unfinished results are kept; run the same command with --resume to complete them."
 SIGNALS = [pytest.param(signal.SIGINT, id="Ctrl-C"), pytest.param(signal.SIGTERM, id="SIGTERM")]
 
 
@@ -510,11 +518,11 @@ def tell_of_steps(path: Path) -> None:
     """Have a training touch a file after each step."""
     keep = Checkpoint.keep
 
-    def told(self, *arguments, **options):
+    def touch_and_keep(self, *arguments, **options):
         path.touch()
         return keep(self, *arguments, **options)
 
-    Checkpoint.keep = told
+    Checkpoint.keep = touch_and_keep
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
@@ -522,8 +530,8 @@ def tell_of_steps(path: Path) -> None:
 def test_interrupting_a_training(tmp_path, tmp_path_factory, number):
     stack, step = write(tmp_path / "a.ome.tif"), tmp_path_factory.mktemp("step") / "done"
     words = ["train", stack, "-o", tmp_path / "m.safetensors", "--minutes", "5", "--filters", "8"]
-    told = "Interrupted: the same command with --resume completes the training."
-    assert interrupt(words, number, step.exists, prepare=partial(tell_of_steps, step)) == told
+    shown = "Interrupted. To complete the training, run the same command with --resume."
+    assert interrupt(words, number, step.exists, prepare=partial(tell_of_steps, step)) == shown
     assert everything(tmp_path) == ["a.ome.tif", "m.checkpoint.safetensors"]
 
 
@@ -607,13 +615,13 @@ def test_evaluating_several_volumes(tmp_path, capsys):
     said = capsys.readouterr()
     assert said.err == f"Got {tmp_path}/in/b.ome.tif more than once: it is counted once.\n"
     assert main([*words, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    shown = json.loads(capsys.readouterr().out)
     quick = [("a", "quintic"), ("a", "cubic"), ("b", "quintic"), ("b", "cubic"), ("a", "quintic"), ("a", "cubic")]
     slow = [("a", "valid"), ("a", "padded"), ("b", "valid"), ("b", "padded"), ("a", "valid"), ("a", "padded")]
-    done = [(c["key"]["factor"], c["key"]["truth"], c["key"]["method"]) for c in told["cells"]]
+    done = [(c["key"]["factor"], c["key"]["truth"], c["key"]["method"]) for c in shown["cells"]]
     assert done == [(factor, *cell) for factor in (4.0, 2.5) for cell in (*quick, *slow)]
-    scores = {(c["key"]["factor"], c["key"]["method"], c["key"]["checksum"]): c["scores"] for c in told["cells"]}
-    sums = list(dict.fromkeys(c["key"]["checksum"] for c in told["cells"]))
+    scores = {(c["key"]["factor"], c["key"]["method"], c["key"]["checksum"]): c["scores"] for c in shown["cells"]}
+    sums = list(dict.fromkeys(c["key"]["checksum"] for c in shown["cells"]))
     assert len(sums) == 3
 
     def numpys(factor: float, method: str, *less: str) -> list[str]:
@@ -631,9 +639,9 @@ def test_evaluating_several_volumes(tmp_path, capsys):
         difference = table["difference of PSNR (dB)", f"{factor:g}", "valid − padded"]
         assert difference == numpys(factor, "valid", "padded")
     kept = json.loads((out / "evaluation.json").read_text())
-    assert kept["summary"] == told["summary"] and len(kept["cells"]) == len(told["cells"]) == 24
+    assert kept["summary"] == shown["summary"] and len(kept["cells"]) == len(shown["cells"]) == 24
     names = ["evaluation.json", "psnr.png", "ssim.png", "slices.png", "evaluation.html"]
-    assert told["files"] == [str(out / name) for name in names]
+    assert shown["files"] == [str(out / name) for name in names]
     assert sorted(path.name for path in out.iterdir()) == sorted([*names, "cells"])
     page = (out / "evaluation.html").read_text()
     assert page.count('src="data:image/png;base64,') == 3 == page.count("src=") and "http" not in page
@@ -641,7 +649,7 @@ def test_evaluating_several_volumes(tmp_path, capsys):
         assert code in page
     assert f"a ({sums[0][:6]})" in page and f"a ({sums[2][:6]})" in page and f"b ({sums[1][:6]})" not in page
     assert "Factor 4, valid, 16 patches: " in page and "mean of 3 volumes" in page and "Spread over volumes" in page
-    assert "more than once" in page and "a rim of 16 voxels" in page and "Not finished" not in page
+    assert "more than once" in page and "a border of 16 voxels" in page and "Not finished" not in page
 
 
 def test_evaluating_one_volume(tmp_path, capsys):
@@ -768,17 +776,17 @@ def test_an_evaluation_of_several_volumes_goes_on(tmp_path, capsys, number):
             process.wait()
         assert not (out / "evaluation.html").exists()
     else:
-        told = "Interrupted: finished cells are kept, and the same command goes on."
-        assert interrupt(words, number, started) == told
+        shown = "Interrupted. Run the same command again to compute the other experiments."
+        assert interrupt(words, number, started) == shown
         page = (out / "evaluation.html").read_text()
-        assert "Not finished: 3 of 4 cells are there" in page and page.count("data:image/png;base64,") == 3
+        assert "Not finished: 3 of 4 experiments are done" in page and page.count("data:image/png;base64,") == 3
         kept = json.loads((out / "evaluation.json").read_text())
         assert [e["spread"]["psnr"]["n"] for e in kept["summary"]["methods"]] == [2, 1]
     before = {path: path.stat().st_mtime_ns for path in out.glob("cells/*.json")}
     assert len(before) == 3
     assert main([*map(str, words), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [e["spread"]["psnr"]["n"] for e in told["summary"]["methods"]] == [2, 2]
+    shown = json.loads(capsys.readouterr().out)
+    assert [e["spread"]["psnr"]["n"] for e in shown["summary"]["methods"]] == [2, 2]
     assert before.items() <= {path: path.stat().st_mtime_ns for path in out.glob("cells/*.json")}.items()
     assert "Not finished" not in (out / "evaluation.html").read_text()
     assert not list(out.rglob("*.partial"))

@@ -84,7 +84,7 @@ def test_a_table_at_the_end(folder, tmp_path, capsys):
     at = head.index("status")
     assert [row[at:].split()[0] for row in rows] == ["done", "done", "failed", "done", "failed"]
     assert "a_SR.ome.zarr" in rows[0] and "32x20x40" in rows[0]
-    wrong = head.index("what is wrong")
+    wrong = head.index("message")
     assert rows[2][wrong:].startswith("bad.tif is empty") and rows[4][wrong:].startswith("There is no file")
     assert last == "3 done, 2 failed"
     assert sorted(err.splitlines()) == [f"{n} of 5: {name}" for n, name in enumerate(LOG, 1)], "one line as each ends"
@@ -112,17 +112,17 @@ def test_a_table_on_a_terminal(folder, tmp_path):
     own, other = pty.openpty()
     process = cropeq(*words, terminal=os.ttyname(other), prepare=in_a_wide_terminal)
     os.set_blocking(own, False)
-    told, ended = b"", False
+    text, ended = b"", False
     while not ended:
         ended = process.poll() is not None
         with suppress(BlockingIOError):
             while True:
-                told += os.read(own, 65536)
+                text += os.read(own, 65536)
         time.sleep(0.01)
     os.close(own)
     os.close(other)
     assert process.returncode == 0
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", told.decode())
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.decode())
     table = text[text.index("┏") :]
     assert "┃ file " in table and table.count("│ done ") == 3 and "│ c.ome.zarr │" in table and "3 done" in table
     assert "3 of 3: c.ome.zarr" in text, "the bar says which it is at"
@@ -147,7 +147,7 @@ def test_one_output_that_is_done(folder, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{out}: 32x20x40 uint16, ")
     before = out.stat().st_mtime_ns
     assert main([*words, "--resume"]) == 0
-    assert capsys.readouterr().out == f"{out}: done already\n"
+    assert capsys.readouterr().out == f"{out}: was complete already\n"
     assert out.stat().st_mtime_ns == before
     assert main([*words, "--overwrite"]) == 0
     assert out.stat().st_mtime_ns > before
@@ -167,12 +167,16 @@ def test_a_model_for_each(tmp_path, capsys):
 
 
 REFUSED = [
-    pytest.param(["-o", "OUT.ome.zarr"], "Got 3 inputs and one output name", id="one-output"),
+    pytest.param(["-o", "OUT.ome.zarr"], "3 images cannot be saved as one file", id="one-output"),
     pytest.param(["-o", "new/", "--name", "{stem}"], "with the unknown field {stem}, expected some of", id="field"),
     pytest.param(["-o", "new/", "--name", "SR"], "which would both be written to", id="one-name"),
     pytest.param(["-o", "data/", "--name", "{name}", "--overwrite"], "and as an input, expected another", id="onto"),
-    pytest.param(["-o", "new/", "--minutes", "2"], "Got --minutes and a model that is trained already", id="minutes"),
-    pytest.param(["-o", "new/", "--set", "batch=2"], "Got --set and a model that is trained already", id="set"),
+    pytest.param(
+        ["-o", "new/", "--minutes", "2"], "--minutes has no effect on a model that is trained already", id="minutes"
+    ),
+    pytest.param(
+        ["-o", "new/", "--set", "batch=2"], "--set has no effect on a model that is trained already", id="set"
+    ),
     pytest.param(["-o", "new/", "--tile", "4"], "Got tiles of 4 voxels, expected at least 8", id="tile"),
 ]
 
@@ -191,7 +195,7 @@ def test_what_is_refused_before_any_work(folder, tmp_path, capsys, monkeypatch, 
 def test_names_are_for_folders(folder, tmp_path, capsys, option):
     words = ["export", f"{folder}/a.ome.tif", "-m", str(tmp_path / "m.safetensors"), "-o", f"{tmp_path}/out.ome.tif"]
     assert main([*words, option, "ome-zarr"]) == 1
-    assert f"Got {option} and the output name" in capsys.readouterr().err
+    assert f"{option} needs a folder as output" in capsys.readouterr().err
 
 
 BOTH = [
@@ -239,8 +243,8 @@ def test_an_interrupted_batch_is_gone_on_from(tmp_path, how):
     finally:
         process.kill()
     assert process.returncode == 130
-    told = "Interrupted: what is unfinished is kept, and the same command with --resume goes on from it."
-    assert err.splitlines()[-1] == told
+    text = "Interrupted. Unfinished results are kept; run the same command with --resume to complete them."
+    assert err.splitlines()[-1] == text
     assert (out / "a_SR.ome.zarr").is_dir() and not (out / "b_SR.ome.zarr").exists()
     assert (out / "b_SR.partial.ome.zarr").is_dir()
     model = Model.load(tmp_path / "m.safetensors" if how == "model" else out / "b_SR.safetensors")

@@ -1,4 +1,4 @@
-"""The command line's ``cropeq degrade``: an isotropic volume as thick slices would have shown it."""
+"""``cropeq degrade``: blur and sample an isotropic volume as thick slices would have done."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cropeq.cli.options import add_command, add_out, add_place
+
 if TYPE_CHECKING:
     from napari_cropeq.evidence.evaluate.truth import Degraded, Truth
     from napari_cropeq.formats.metadata import ImageInfo
@@ -14,21 +16,28 @@ if TYPE_CHECKING:
 __all__ = ["add_degrade"]
 
 
-def add_degrade(commands: Any) -> argparse.ArgumentParser:
+def add_degrade(commands: Any) -> None:
     """Add ``degrade`` to the subparsers ``commands``."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "degrade", help="blur and sample an isotropic volume as thick slices do, to try things where the truth is known"
+    examples = [
+        "cropeq degrade isotropic.ome.tif -o thick.ome.tif --factor 4",
+        "cropeq degrade isotropic.nii.gz -o thick.ome.zarr --factor 3 --fwhm 4 --axis x",
+    ]
+    summary = "blur and sample an isotropic volume like thick slices, to test where the truth is known"
+    parser = add_command(commands, "degrade", summary, examples, _degrade)
+    parser.add_argument("truth", type=Path, metavar="TRUTH", help="an isotropic image, of any type that train reads")
+    add_out(parser, "IMAGE", "file to write, ending in .ome.tif or .ome.zarr", type=Path)
+    parser.add_argument(
+        "--factor", type=float, required=True, metavar="F", help="distance between slices, in voxels of TRUTH"
     )
-    parser.add_argument("truth", type=Path, metavar="TRUTH", help="an isotropic volume: any file that train reads")
-    parser.add_argument("-o", "--output", type=Path, required=True, help=".ome.tif or .ome.zarr")
-    parser.add_argument("--factor", type=float, required=True, help="step between slices, in voxels")
-    parser.add_argument("--fwhm", type=float, help="width of the slice profile in voxels; the factor by default")
-    parser.add_argument("--axis", choices="zyx", default="z", help="axis that is degraded")
-    parser.add_argument("--channel", type=int, default=0, help="number of the channel, from 0")
-    parser.add_argument("--time", type=int, default=0, help="number of the time point, from 0")
-    parser.add_argument("--overwrite", action="store_true", help="replace what stands there")
-    parser.set_defaults(run=_degrade)
-    return parser
+    parser.add_argument(
+        "--fwhm",
+        type=float,
+        metavar="W",
+        help="full width at half maximum of the slice profile, in voxels (default: the factor)",
+    )
+    parser.add_argument("--axis", choices="zyx", default="z", help="axis to degrade (default z)")
+    add_place(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def _degrade(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -39,17 +48,17 @@ def _degrade(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.formats.paths import check_output
     from napari_cropeq.formats.write import write_image
 
-    check_output(arguments.output, "overwrite" if arguments.overwrite else "refuse", [arguments.truth])
+    check_output(arguments.out, "overwrite" if arguments.overwrite else "refuse", [arguments.truth])
     truth = Truth.of(open_source(arguments.truth), arguments.channel, arguments.time)
     axis = "zyx".index(arguments.axis)
-    acquisition_for(truth.shape, axis, arguments.factor, arguments.fwhm)  # says what is wrong, before any work
+    acquisition_for(truth.shape, axis, arguments.factor, arguments.fwhm)  # raises before any work
     if truth.treatment is not None:
         print(truth.treatment, file=sys.stderr)
     degraded = degrade(truth.voxels, axis, arguments.factor, arguments.fwhm)
     image = _image(truth, degraded)
-    write_image(da.from_array(degraded.source, chunks=(16, 256, 256)), arguments.output, image)
+    write_image(da.from_array(degraded.source, chunks=(16, 256, 256)), arguments.out, image)
     report = {
-        "output": str(arguments.output),
+        "output": str(arguments.out),
         "truth": truth.describe(),
         "factor": arguments.factor,
         "fwhm": degraded.acquisition.fwhm_px,
@@ -60,12 +69,12 @@ def _degrade(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     if not arguments.json:
         size = " x ".join(f"{v:.4g}" for v in image.voxel_size)
-        print(f"{arguments.output}: {' x '.join(map(str, report['shape']))} voxels of {size} {image.unit} (z, y, x)")
+        print(f"{arguments.out}: {' x '.join(map(str, report['shape']))} voxels of {size} {image.unit} (z, y, x)")
     return report
 
 
 def _image(truth: Truth, degraded: Degraded) -> ImageInfo:
-    """Return where the samples lie: over the truth, whose voxels are taken for cubes."""
+    """Return where the samples lie in the truth, whose voxels are taken as cubes."""
     from napari_cropeq.formats.metadata import ImageInfo
 
     acquisition = degraded.acquisition

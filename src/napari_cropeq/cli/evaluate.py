@@ -1,16 +1,17 @@
-"""The command line's ``cropeq evaluate``: how well each method restores volumes that were degraded."""
+"""``cropeq evaluate``: how well each method restores volumes that were degraded."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from napari_cropeq.cli.options import PRESETS, add_budget, add_command, add_device, add_out, add_place, numbers
+from napari_cropeq.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from napari_cropeq.evidence.evaluate.evaluation import Evaluation
@@ -19,61 +20,63 @@ if TYPE_CHECKING:
 
 __all__ = ["add_evaluate"]
 
-Show = Callable[[], AbstractContextManager[Callable[[str, float, str], None]]]
-"""Opens a progress bar, told ``(what, fraction, detail)``."""
-
 FILE = "evaluation.json"
 
 
-def add_evaluate(commands: Any, show: Show) -> argparse.ArgumentParser:
-    """Add ``evaluate`` to the subparsers ``commands``; ``show`` opens its progress bar."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "evaluate", help="degrade volumes, super-resolve them and compare with what they were"
+def add_evaluate(commands: Any) -> None:
+    """Add ``evaluate`` to the subparsers ``commands``."""
+    examples = [
+        "cropeq evaluate isotropic.ome.tif -o results/ --factors 2,4",
+        "cropeq evaluate truths/ -o results/ --factors 4 --methods quintic,fast --patches 20000",
+    ]
+    summary = "degrade isotropic volumes, super-resolve them, and compare with the truth"
+    parser = add_command(commands, "evaluate", summary, examples, _evaluate)
+    parser.add_argument(
+        "truth", nargs="+", metavar="TRUTH", help="an isotropic image, a folder of images, or a pattern in quotes"
+    )
+    add_out(parser, "FOLDER", "folder for the results; the same command resumes a stopped run there", type=Path)
+    parser.add_argument(
+        "--factors", type=numbers, default=[2.0, 4.0], metavar="F,F", help="factors to degrade by (default 2,4)"
     )
     parser.add_argument(
-        "truth",
-        nargs="+",
-        metavar="TRUTH",
-        help="an isotropic volume (any file that train reads), a folder of them, or a pattern in quotes",
+        "--fwhm",
+        type=float,
+        metavar="W",
+        help="full width at half maximum of the slice profile, in voxels (default: the factor)",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results; a stopped run goes on there")
-    parser.add_argument("--factors", type=_numbers, default=[2.0, 4.0], metavar="F,F", help="2,4 by default")
-    parser.add_argument("--fwhm", type=float, help="width of the slice profile in voxels; the factor by default")
-    parser.add_argument("--axis", choices="zyx", default="z", help="axis that is degraded")
+    parser.add_argument("--axis", choices="zyx", default="z", help="axis to degrade (default z)")
     parser.add_argument(
         "--methods",
         type=_names,
         default=["cubic", "quintic", "fast"],
         metavar="M,M",
-        help="cubic, quintic, fast (the default training), or a network: valid, padded, ...",
+        help="cubic, quintic, fast (the default training), or a network: valid, padded, ... (default "
+        "cubic,quintic,fast)",
     )
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--minutes", type=_numbers, metavar="M,M", help="time budgets; 2 by default")
-    budget.add_argument("--patches", type=int, help="patch budget")
-    parser.add_argument("--preset", choices=("fast", "paper", "light-sheet"), default="fast", help="of the networks")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="e.g. filters=64; repeatable")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rim", type=int, default=16, help="voxels left out of the scores on every side")
-    parser.add_argument("--planes", choices=("x", "y", "z", "both"), help="as in export")
-    parser.add_argument("--channel", type=int, default=0, help="number of the channel, from 0")
-    parser.add_argument("--time", type=int, default=0, help="number of the time point, from 0")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.set_defaults(run=functools.partial(_evaluate, show=show))
-    return parser
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return list(dict.fromkeys(float(word) for word in text.split(",")))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected numbers with commas between them") from error
+    add_budget(parser, numbers, "M,M", "train for this many minutes; several budgets are compared (default 2)")
+    parser.add_argument("--preset", choices=PRESETS, default="fast", help="settings of the networks (default fast)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting; may be repeated"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the trainings (default 0)")
+    parser.add_argument(
+        "--border",
+        "--rim",
+        type=int,
+        default=16,
+        metavar="N",
+        help="voxels on every side that the scores leave out (default 16)",
+    )
+    parser.add_argument("--planes", choices=("x", "y", "z", "both"), help="planes that go through the network")
+    add_place(parser)
+    add_device(parser)
 
 
 def _names(text: str) -> list[str]:
     return list(dict.fromkeys(word.strip() for word in text.split(",")))
 
 
-def _evaluate(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
+def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.evidence.evaluate.evaluation import Evaluation
     from napari_cropeq.evidence.evaluate.experiment import check_method
     from napari_cropeq.evidence.evaluate.page import cuts, write_page
@@ -83,13 +86,13 @@ def _evaluate(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
 
     for method in arguments.methods:
         check_method(method)
-    truths, notes = _truths(arguments, show)
-    evaluation = Evaluation(_cells(arguments, truths), arguments.out)
+    truths, notes = _truths(arguments)
+    evaluation = Evaluation(_experiments(arguments, truths), arguments.out)
     for note in (*notes, *cuts(evaluation)):
         print(note, file=sys.stderr)
     folder, command = evaluation.folder.parent, shlex.join(["cropeq", *sys.argv[1:]])
     try:
-        with show() as update:
+        with progress_bar() as update:
             for step in evaluation.run():
                 now = step.experiment
                 name = f"{now.truth.name} x{now.factor:g} {now.method} {now.budget}".rstrip()
@@ -97,16 +100,16 @@ def _evaluate(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
                 if step.stage == "done":
                     _write(evaluation)
     except KeyboardInterrupt as error:
-        # A second one, a full disk or too little memory end the drawing; the cells are kept all the same.
+        # A second interruption, a full disk or too little memory ends the drawing; the experiments are kept.
         with contextlib.suppress(KeyboardInterrupt, OSError, MemoryError, RuntimeError):
             _write(evaluation)
             write_page(evaluation, command, notes)
-        raise KeyboardInterrupt("Interrupted: finished cells are kept, and the same command goes on.") from error
+        raise KeyboardInterrupt("Interrupted. Run the same command again to compute the other experiments.") from error
     summary, results = _write(evaluation), evaluation.results()
     if not arguments.json:
         table = result_table(results, read_results(folder)) if len(truths) == 1 else spread_table(summary)
         print(table, end="")
-        print(f"{folder / FILE}: PSNR and SSIM less a rim of {arguments.rim} voxels")
+        print(f"{folder / FILE}: PSNR and SSIM without a border of {arguments.border} voxels")
     files = [FILE, *write_page(evaluation, command, notes)]
     if not arguments.json:
         print(f"{folder}: {', '.join(files)}")
@@ -115,7 +118,7 @@ def _evaluate(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
 
 
 def _write(evaluation: Evaluation) -> dict[str, Any]:
-    """Write all cells of the folder, and how those of this command spread over volumes, which is returned."""
+    """Write all experiments of the folder; return the spread over volumes of those of this command."""
     from napari_cropeq.evidence.evaluate.seeds import summarise
     from napari_cropeq.evidence.records import read_results, write_json
 
@@ -126,27 +129,27 @@ def _write(evaluation: Evaluation) -> dict[str, Any]:
     return summary
 
 
-def _truths(arguments: argparse.Namespace, show: Show) -> tuple[list[Truth], list[str]]:
-    """Return the volumes, read, and what is to be said of how they were named."""
+def _truths(arguments: argparse.Namespace) -> tuple[list[Truth], list[str]]:
+    """Return the volumes and the notes on how they were found."""
     from napari_cropeq.evidence.evaluate.test_set import TestSet
 
     test_set = TestSet(arguments.truth, arguments.channel, arguments.time)
-    with show() as update:
+    with progress_bar() as update:
         for name, share in test_set.read():
             update(f"reading {name}", share, "")
     return test_set.truths, test_set.notes
 
 
-def _cells(arguments: argparse.Namespace, truths: Sequence[Truth]) -> list[Experiment]:
-    """Return the cells in the order in which they are computed.
+def _experiments(arguments: argparse.Namespace, truths: Sequence[Truth]) -> list[Experiment]:
+    """Return the experiments in the order in which they are computed.
 
-    All of a factor come before the next: first what is quick, of all volumes, then for each budget the networks, volume
-    by volume, so that a stopped run has compared its methods on the same volumes.
+    Factor by factor: first the interpolations of all volumes, then for each budget the networks, volume by volume. So
+    a stopped run has compared its methods on the same volumes.
     """
     from napari_cropeq.evidence.evaluate.experiment import Experiment
     from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
 
-    common = {"fwhm": arguments.fwhm, "axis": "zyx".index(arguments.axis), "rim": arguments.rim}
+    common = {"fwhm": arguments.fwhm, "axis": "zyx".index(arguments.axis), "rim": arguments.border}
     training = {"overrides": _settings(arguments), "seed": arguments.seed}
     training |= {"planes": arguments.planes, "device": arguments.device}
     minutes = [None] if arguments.patches is not None else arguments.minutes or [2.0]
@@ -165,7 +168,7 @@ def _cells(arguments: argparse.Namespace, truths: Sequence[Truth]) -> list[Exper
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what is set otherwise than by default: by the preset, then one by one."""
+    """Return the settings that differ from the default: those of the preset, then the single ones."""
     from napari_cropeq.core.training.config import PRESETS, TrainingConfig
     from napari_cropeq.evidence.evaluate.experiment import FIXED
 

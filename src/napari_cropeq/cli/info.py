@@ -1,101 +1,166 @@
-"""The command line's ``cropeq info``: what a file or a model says of itself, and the networks side by side."""
+"""``cropeq info``: what an image, a result or a model contains, and the networks side by side."""
 
 from __future__ import annotations
 
 import argparse
-import functools
-import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.filesize import decimal
+
+from napari_cropeq.cli.hints import sentence
+from napari_cropeq.cli.options import add_command, add_device
+from napari_cropeq.cli.progress import progress_bar
+from napari_cropeq.errors import ArgumentError
+from napari_cropeq.short_repr import card
+
 if TYPE_CHECKING:
+    from napari_cropeq.core.model import Model
     from napari_cropeq.formats.image import Source
 
 __all__ = ["add_info"]
 
-Show = Callable[[], AbstractContextManager[Callable[[str, float, str], None]]]
-"""Opens a progress bar, told ``(what, fraction, detail)``."""
+MODEL, CHECKPOINT = ".safetensors", ".checkpoint.safetensors"
+SYMBOLS = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "angstrom": "Å"}
 
 
-def add_info(commands: Any, show: Show) -> argparse.ArgumentParser:
-    """Add ``info`` to the subparsers ``commands``; ``show`` opens its progress bar."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "info", help="what a file or a model says of itself; the networks side by side"
-    )
-    parser.add_argument("path", type=Path, nargs="?", metavar="FILE|MODEL")
+def add_info(commands: Any) -> None:
+    """Add ``info`` to the subparsers ``commands``."""
+    examples = ["cropeq info stack.ome.tif", "cropeq info stack.safetensors --json"]
+    summary = "show what an image, a result or a model contains"
+    parser = add_command(commands, "info", summary, examples, _info)
+    parser.add_argument("path", type=Path, nargs="?", metavar="FILE", help="an image, a result, or a model")
     parser.add_argument(
-        "--networks", action="store_true", help="layers, work and speed of each network on this machine"
+        "--networks", action="store_true", help="instead, compare the layers, work and speed of all networks here"
     )
-    parser.add_argument("--filters", type=int, default=32, help="of the networks; 32 by default")
-    parser.add_argument("--factor", type=float, default=4.0, help="they are for; 4 by default")
-    parser.set_defaults(run=functools.partial(_info, show=show))
-    return parser
+    parser.add_argument(
+        "--filters", type=int, default=32, metavar="N", help="with --networks: number of filters (default 32)"
+    )
+    parser.add_argument(
+        "--factor", type=float, default=4.0, metavar="F", help="with --networks: factor of the images (default 4)"
+    )
+    add_device(parser)
 
 
-def _info(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
+def _info(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.networks == (arguments.path is not None):
-        raise ValueError(
-            "Got no file and no --networks, expected one of them: name a file or a model, or ask for --networks."
-            if arguments.path is None
-            else f"Got {arguments.path} and --networks, expected one of them: leave one out."
+        raise ArgumentError(
+            "There is neither a file nor --networks." if arguments.path is None else "A file and --networks are given.",
+            "Give one of them.",
         )
     if arguments.networks:
-        return _networks(arguments, show)
-    if arguments.path.suffix == ".safetensors":
-        report = _describe_model(arguments.path)
+        return _networks(arguments)
+    if arguments.path.name.endswith(MODEL):
+        report, text = _model(arguments.path)
     else:
-        from napari_cropeq.formats.image import open_source
-
-        report = _describe_source(open_source(arguments.path))
+        report, text = _image(arguments.path)
     if not arguments.json:
-        for key, value in report.items():
-            print(f"{key:13} {value if isinstance(value, str) else json.dumps(value, default=str)}")
+        print(text)
     return report
 
 
-def _networks(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
+def _networks(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.core.network import NETWORKS
     from napari_cropeq.evidence.evaluate.table import markdown
     from napari_cropeq.evidence.machine import describe_machine
     from napari_cropeq.evidence.network_table import HEADER, cells, network_facts
 
     facts, machine = [], describe_machine()
-    with show() as update:
+    with progress_bar() as update:
         for number, fact in enumerate(network_facts(arguments.filters, arguments.factor, arguments.device), 1):
             facts.append(fact)
             update(f"measured {fact.network}", number / len(NETWORKS), "")
     if not arguments.json:
         print(markdown(HEADER, [cells(fact) for fact in facts]), end="")
-        told = f"{arguments.filters} filters, factor {arguments.factor:g}"
-        print(f"{told}; {machine['processor']}, {machine['cores']} cores")
+        settings = f"{arguments.filters} filters, factor {arguments.factor:g}"
+        print(f"{settings}; {machine['processor']}, {machine['cores']} cores")
     return {"networks": [fact.as_json() for fact in facts], "machine": machine}
 
 
-def _describe_source(source: Source) -> dict[str, Any]:
+def _image(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the record and the card of an image: a source, a result of ours, or a result that is not complete."""
+    from napari_cropeq.formats.image import open_source
+    from napari_cropeq.formats.paths import partial_of
+    from napari_cropeq.formats.provenance import read_provenance
+    from napari_cropeq.store.unfinished import Unfinished
+
+    folder = path if path.exists() else partial_of(path)
+    unfinished = Unfinished.open(folder) if folder.is_dir() else None
+    image = open_source(path if unfinished is None else folder)
+    report, facts = image.describe(), _facts(image)
+    if unfinished is not None:
+        source = unfinished.source
+        report["unfinished"] = {
+            "output": str(unfinished.output),
+            "source": source,
+            "fraction": unfinished.fraction,
+        }
+        facts |= {
+            "computed": f"{unfinished.fraction:.0%} of the tiles",
+            "from": _source(source),
+            "next": f"cropeq export {source.get('path') or 'IMAGE'} -m MODEL -o {unfinished.output} --resume",
+        }
+        return report, card(f"{folder.name}: unfinished result of napari-cropeq", facts)
+    more, outlook = _outlook(image, path)
+    made = read_provenance(path)
+    if made is not None:
+        return report | more | {"result": made}, card(f"{path.name}: result of napari-cropeq", facts | _origin(made))
+    return report | more, card(f"{path.name}: image", facts | outlook)
+
+
+def _facts(image: Source) -> dict[str, str]:
+    sizes = " × ".join(f"{axis} {length}" for axis, length in zip(image.axes, image.data.shape, strict=True))
+    facts = {"shape": f"{sizes}, {image.data.dtype}, {decimal(image.data.nbytes)}"}
+    facts["voxel size"] = _size(image.voxel_size, image.unit) if image.voxel_size else "not in the file"
+    if image.n_channels > 1 or image.channel_names:
+        facts["channels"] = ", ".join(image.channel_names) or str(image.n_channels)
+    if image.coarser:
+        facts["levels"] = str(len(image.levels))
+    return facts
+
+
+def _outlook(image: Source, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what super-resolution would make of an image, as JSON values and as facts."""
     from napari_cropeq.formats.image import acquisition_of
 
-    report = source.describe()
     try:
-        acquisition = acquisition_of(source)
+        acquisition = acquisition_of(image)
     except ValueError as error:
-        return report | {"factor": None, "note": str(error)}
-    return report | {
-        "axial": "zyx"[acquisition.axial],
-        "factor": round(acquisition.factor, 6),
-        "sr_shape": list(acquisition.sr_shape(source.data.shape[-3:])),
+        return {"factor": None, "note": str(error)}, {"super-resolved": sentence(error)}
+    shape = acquisition.sr_shape(image.data.shape[-3:])
+    axial = "zyx"[acquisition.axial]
+    nbytes = math.prod((*image.data.shape[:-3], *shape)) * image.data.dtype.itemsize
+    model = path.name.split(".")[0] + MODEL
+    return {"axial": axial, "factor": round(acquisition.factor, 6), "sr_shape": list(shape)}, {
+        "low resolution": f"along {axial}: the step is {acquisition.factor:.4g} times the lateral one",
+        "super-resolved": f"{' × '.join(map(str, shape))} voxels (z, y, x), {decimal(nbytes)}",
+        "next": f"cropeq train {path} -o {model}",
     }
 
 
-def _describe_model(path: Path) -> dict[str, Any]:
+def _origin(made: Mapping[str, Any]) -> dict[str, str]:
+    """Return the facts of how a result was made; keys that its version did not write are left out."""
+    facts = {"made from": _source(made.get("source", {}))}
+    facts["model"] = f"{made.get('model')}, trained on {_spent(made.get('training') or {})}"
+    if "factor" in made:
+        planes = " and ".join(f"{made.get('axial')}{lateral}" for lateral in made.get("planes", ()))
+        facts["method"] = f"factor {made['factor']:.4g} along {made.get('axial')}, {planes} planes"
+    if "exactness" in made:
+        facts["exactness"] = str(made["exactness"])
+    version = (made.get("provenance") or {}).get("versions", {}).get("napari-cropeq")
+    return facts | ({} if version is None else {"version": f"model of napari-cropeq {version}"})
+
+
+def _model(path: Path) -> tuple[dict[str, Any], str]:
     from dataclasses import asdict
 
     from napari_cropeq.core.model import Model
 
     model = Model.load(path)
     network = model.network
-    return {
+    report = {
         "network": {
             "kind": network.kind,
             "filters": network.filters,
@@ -110,3 +175,47 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "provenance": dict(model.provenance),
         "fingerprint": model.fingerprint,
     }
+    return report, _model_card(path, model)
+
+
+def _model_card(path: Path, model: Model) -> str:
+    acquisition, network, source = model.acquisition, model.network, model.provenance.get("source", {})
+    losses = [loss for *_, loss in model.training.get("losses", ())]
+    facts = {
+        "network": f"{network.kind}, {network.filters} filters, {network.blocks} blocks, {network.layers} layers",
+        "factor": f"{acquisition.factor:.4g} along {'zyx'[acquisition.axial]}",
+        "voxel size": _size(acquisition.voxel_size, acquisition.unit),
+        "trained on": _source(source) if source else "not recorded",
+        "training": _spent(model.training),
+    }
+    if losses:
+        facts["validation"] = f"lowest loss {min(losses):.4g}"
+    version = model.provenance.get("versions", {}).get("napari-cropeq")
+    if version:
+        facts["version"] = f"napari-cropeq {version}"
+    facts["fingerprint"] = model.fingerprint
+    image = source.get("path") or "IMAGE"
+    if path.name.endswith(CHECKPOINT):
+        final = path.with_name(path.name.removesuffix(CHECKPOINT) + MODEL)
+        facts["next"] = f"cropeq train {image} -o {final} --resume"
+        return card(f"{path.name}: training that was interrupted", facts)
+    facts["next"] = f"cropeq export {image} -m {path} -o {source.get('name') or 'result'}_SR.ome.zarr"
+    return card(f"{path.name}: model", facts)
+
+
+def _spent(training: Mapping[str, Any]) -> str:
+    patches, seconds = training.get("patches"), float(training.get("seconds") or 0)
+    time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+    return "not recorded" if patches is None else f"{patches:,} patches in {time}"
+
+
+def _source(source: Mapping[str, Any]) -> str:
+    shape = " × ".join(str(length) for length in source.get("shape", ()))
+    size = source.get("voxel_size")
+    parts = [source.get("path") or source.get("name"), shape, source.get("dtype")]
+    parts.append(_size(size, source.get("unit", "")) if size else None)
+    return ", ".join(str(part) for part in parts if part) or "not recorded"
+
+
+def _size(size: Sequence[float], unit: str) -> str:
+    return f"{' × '.join(f'{step:.4g}' for step in size)} {SYMBOLS.get(unit, unit)} (z, y, x)"

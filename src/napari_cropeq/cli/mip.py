@@ -1,65 +1,66 @@
-"""The command line's ``cropeq mip``: a result beside its source's cubic interpolation, projected."""
+"""``cropeq mip``: maximum intensity projections of a result and of its source's cubic interpolation."""
 
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from napari_cropeq.cli.options import add_command, add_out, add_voxel_size, integers
+from napari_cropeq.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from napari_cropeq.evidence.mip.projection import Projection
 
 __all__ = ["add_mip"]
 
-Show = Callable[[], AbstractContextManager[Callable[[str, float, str], None]]]
-"""Opens a progress bar, told ``(what, fraction, detail)``."""
 
-
-def add_mip(commands: Any, show: Show) -> argparse.ArgumentParser:
-    """Add ``mip`` to the subparsers ``commands``; ``show`` opens its progress bar."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "mip", help="draw maximum intensity projections of a result, beside cubic interpolation"
-    )
-    parser.add_argument("result", type=Path, metavar="RESULT", help="a super-resolved volume, as export writes it")
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="the volume that it was made from")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png", help="OUT.json goes beside it")
-    parser.add_argument("--along", choices="zyx", help="a lateral axis; the last one by default")
-    parser.add_argument("--channels", type=_numbers, metavar="N[,N]", help="one or two, from 0; the first two")
+def add_mip(commands: Any) -> None:
+    """Add ``mip`` to the subparsers ``commands``."""
+    examples = [
+        "cropeq mip stack_SR.ome.zarr stack.ome.tif -o stack.png",
+        "cropeq mip stack_SR.ome.zarr stack.ome.tif -o stack.png --along x --channels 0,1 --slab 100 200",
+    ]
+    summary = "draw maximum intensity projections of a result beside cubic interpolation"
+    parser = add_command(commands, "mip", summary, examples, _mip)
+    parser.add_argument("result", type=Path, metavar="RESULT", help="a result of export")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="the image that it was computed from")
+    add_out(parser, "PNG", "picture to write; a .json file of the same name keeps the settings", type=Path)
+    add_voxel_size(parser)
+    parser.add_argument("--along", choices="zyx", help="lateral axis to project along (default: the last one)")
     parser.add_argument(
-        "--slab", type=int, nargs=2, metavar=("START", "STOP"), help="SR voxels along the projected axis; all"
+        "--channels",
+        type=integers,
+        metavar="N[,N]",
+        help="one or two channels, counted from 0 (default: the first two)",
+    )
+    parser.add_argument(
+        "--slab",
+        type=int,
+        nargs=2,
+        metavar=("START", "STOP"),
+        help="range of SR voxels along the projected axis (default: all)",
     )
     parser.add_argument(
         "--zoom",
         type=int,
         nargs=3,
         metavar=("AXIAL", "LATERAL", "SIZE"),
-        help="first SR voxel and side of the square that is zoomed; where most is to be seen by default",
+        help="first SR voxel and side of the enlarged square (default: where the image has most detail)",
     )
-    parser.add_argument("--time", type=int, default=0, help="number of the time point, from 0")
-    parser.set_defaults(run=functools.partial(_mip, show=show))
-    return parser
+    parser.add_argument("--time", type=int, default=0, metavar="N", help="time point, counted from 0 (default 0)")
 
 
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected numbers with commas between them") from error
-
-
-def _mip(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
+def _mip(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.evidence.mip.figure import DPI, draw_projection
     from napari_cropeq.evidence.picture import check_picture, write_picture
     from napari_cropeq.evidence.records import write_json
 
-    output = arguments.output.expanduser()
+    output = arguments.out.expanduser()
     check_picture(output)
     projection = _projection(arguments)
-    with show() as update:
+    with progress_bar() as update:
         for share in projection.run():
             update("projecting", share, "")
     beside = output.with_suffix(".json")

@@ -1,15 +1,24 @@
-"""The command line's ``cropeq verify``: whether tiles equal the whole, on the user's own volume."""
+"""``cropeq verify``: check on an image of your own that tiles equal the whole."""
 
 from __future__ import annotations
 
 import argparse
-import functools
 import shlex
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from napari_cropeq.cli.options import (
+    add_budget,
+    add_command,
+    add_device,
+    add_out,
+    add_place,
+    add_voxel_size,
+    integers,
+)
+from napari_cropeq.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from napari_cropeq.core.model import Model
@@ -17,43 +26,44 @@ if TYPE_CHECKING:
 
 __all__ = ["add_verify"]
 
-Show = Callable[[], AbstractContextManager[Callable[[str, float, str], None]]]
-"""Opens a progress bar, told ``(what, fraction, detail)``."""
 
-
-def add_verify(commands: Any, show: Show) -> argparse.ArgumentParser:
-    """Add ``verify`` to the subparsers ``commands``; ``show`` opens its progress bar."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "verify", help="compare tiles with the whole, for a model and for a zero-padded network"
-    )
-    parser.add_argument("input", type=Path, metavar="INPUT", help="the volume: any file that train reads")
-    parser.add_argument("-m", "--model", type=Path, required=True, help="trained for the volume's factor")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results; a stopped run goes on there")
-    parser.add_argument("--tiles", type=_sides, metavar="T,T", help="sides of tiles; 64,96,128,192 by default")
+def add_verify(commands: Any) -> None:
+    """Add ``verify`` to the subparsers ``commands``."""
+    examples = [
+        "cropeq verify stack.ome.tif -m stack.safetensors -o verify/",
+        "cropeq verify stack.ome.tif -m stack.safetensors -o verify/ --against padded --minutes 2",
+    ]
+    summary = "compare tiles with the whole plane, for a model and for a zero-padded network"
+    parser = add_command(commands, "verify", summary, examples, _verify)
+    parser.add_argument("input", type=Path, metavar="IMAGE", help="an image of any type that train reads")
     parser.add_argument(
-        "--against", metavar="padded|MODEL", help="a zero-padded network: trained alongside, or a model file of one"
+        "-m", "--model", type=Path, required=True, metavar="MODEL", help="model trained for the factor of the image"
     )
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--minutes", type=float, help="of training alongside; 2 by default")
-    budget.add_argument("--patches", type=int, help="of training alongside, instead")
-    parser.add_argument("--rows", type=int, default=16, metavar="N", help="planes to compare; 0: all; 16 by default")
-    parser.add_argument("--side", type=int, default=1024, metavar="N", help="largest side of a plane; 1024 by default")
-    parser.add_argument("--planes", choices=("x", "y", "z"), help="as in export, of one axis")
-    parser.add_argument("--channel", type=int, default=0, help="number of the channel, from 0")
-    parser.add_argument("--time", type=int, default=0, help="number of the time point, from 0")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.set_defaults(run=functools.partial(_verify, show=show))
-    return parser
+    add_out(parser, "FOLDER", "folder for the results; the same command resumes a stopped run there", type=Path)
+    add_voxel_size(parser)
+    parser.add_argument(
+        "--tiles", type=integers, metavar="T,T", help="sides of the tiles, in SR voxels (default 64,96,128,192)"
+    )
+    parser.add_argument(
+        "--against",
+        metavar="padded|MODEL",
+        help="also test a zero-padded network: 'padded' trains one, or give the model file of one",
+    )
+    add_budget(parser, text="train the zero-padded network for this many minutes (default 2)")
+    parser.add_argument(
+        "--rows", type=int, default=16, metavar="N", help="number of planes to compare; 0 for all (default 16)"
+    )
+    parser.add_argument(
+        "--side", type=int, default=1024, metavar="N", help="largest side of a plane, in SR voxels (default 1024)"
+    )
+    parser.add_argument(
+        "--planes", choices=("x", "y", "z"), help="lateral axis of the planes that go through the network"
+    )
+    add_place(parser)
+    add_device(parser)
 
 
-def _sides(text: str) -> list[int]:
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected numbers with commas between them") from error
-
-
-def _verify(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
+def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.core.model import Model
     from napari_cropeq.evidence.evaluate.table import markdown
     from napari_cropeq.evidence.verify.page import HEADER, cells, conclusion, write_page
@@ -69,9 +79,9 @@ def _verify(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
     box = middle(own.predictor.sr_shape, own.in_plane, arguments.rows or None, arguments.side)
     sides = [box.shape[axis] for axis in own.in_plane]
     tiles = tiles_for(box, own.in_plane) if arguments.tiles is None else _fitting(arguments.tiles, sides)
-    Verification([own], tiles, arguments.out, box)  # what it refuses, it refuses before a training
+    Verification([own], tiles, arguments.out, box)  # raises before a training
     try:
-        with show() as update:
+        with progress_bar() as update:
             networks = [own]
             if arguments.against is not None:
                 networks.append(Slices(_baseline(arguments, source, own.model, update), source, *where))
@@ -79,7 +89,7 @@ def _verify(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
             for step in verification.run():
                 update(step.what, step.share, "")
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt("Interrupted: what is done is kept, and the same command goes on.") from error
+        raise KeyboardInterrupt("Interrupted. Run the same command again to continue.") from error
     path = verification.write()
     files = [path.name, *write_page(verification, " ".join(map(shlex.quote, ["cropeq", *sys.argv[1:]])))]
     report = verification.report()
@@ -93,17 +103,17 @@ def _verify(arguments: argparse.Namespace, show: Show) -> dict[str, Any]:
 
 
 def _fitting(tiles: list[int], sides: list[int]) -> list[int]:
-    """Return those tiles that are smaller than the planes, telling of the others; all of them where none is."""
+    """Return the tiles that are smaller than the planes and print the others; all of them if none is smaller."""
     fitting = [tile for tile in tiles if tile < max(sides)]
     left = ", ".join(str(tile) for tile in tiles if tile not in fitting)
     if fitting and left:
         planes = " x ".join(map(str, sides))
-        print(f"Tiles of {left} are left out: in planes of {planes} SR voxels no two of them meet.", file=sys.stderr)
+        print(f"Tiles of {left} are skipped: planes of {planes} SR voxels have no seam between them.", file=sys.stderr)
     return fitting or tiles
 
 
 def _baseline(arguments: argparse.Namespace, source: Source, model: Model, update: Callable[..., None]) -> Model:
-    """Return the zero-padded network to compare with: read, or trained on the volume."""
+    """Return the zero-padded network to compare with: loaded, or trained on the image."""
     from napari_cropeq.evidence.verify.baseline import Baseline, load_baseline
 
     if arguments.against != "padded":

@@ -1,0 +1,29 @@
+"""Errors as sentences of the command line: what to do is said with its options."""
+
+from __future__ import annotations
+
+from napari_cropeq.errors import CropeqError
+
+__all__ = ["HINTS", "sentence"]
+
+HINTS = {
+    "voxel_size": "Give it with --voxel-size Z Y X.",
+    "existing": "Choose another name, or replace it with --overwrite.",
+    "unfinished": "Complete it with --resume, or start again with --overwrite.",
+    "restart": "Choose another name, or start again with --overwrite.",
+    "memory": "Close other programs, or use smaller tiles (--tile), fewer filters (--filters) or another --device.",
+}
+"""What to do about a setting, in the place of the library's remedy."""
+
+EXHAUSTED = "out of memory", "can't allocate memory"
+
+
+def sentence(error: BaseException) -> str:
+    """Return an error as one line: the problem, and what to do about it."""
+    if isinstance(error, CropeqError):
+        text = error.message(HINTS)
+    else:
+        text = str(error) or type(error).__name__
+        if isinstance(error, MemoryError) or any(words in text.lower() for words in EXHAUSTED):
+            text = f"There is not enough memory ({text[:200]}). {HINTS['memory']}"
+    return " ".join(text.split())

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from napari_cropeq.api.train import train
     from napari_cropeq.api.voxels import super_resolve, super_resolve_lazy
     from napari_cropeq.core.model import Model
-    from napari_cropeq.errors import StoppedError
+    from napari_cropeq.errors import CropeqError, StoppedError
     from napari_cropeq.formats.image import Image
     from napari_cropeq.formats.image import open_source as open_image
 
 __all__ = [
+    "CropeqError",
     "FwhmEstimate",
     "Image",
     "Model",
@@ -33,6 +34,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CropeqError": ("errors", "CropeqError"),
     "FwhmEstimate": ("api.fwhm", "FwhmEstimate"),
     "Image": ("formats.image", "Image"),
     "Model": ("core.model", "Model"),

@@ -24,7 +24,7 @@ from typing import Any
 from napari_cropeq.evidence import network_table
 from napari_cropeq.evidence.evaluate.experiment import methods
 from napari_cropeq.evidence.evaluate.seeds import spread_table
-from napari_cropeq.evidence.evaluate.table import NONE, TABLE, decibels, gain_of, markdown, result_rows
+from napari_cropeq.evidence.evaluate.table import NONE, TABLE, decibels, gain_of, markdown, score_rows
 from napari_cropeq.evidence.machine import describe_machine, load_average
 from napari_cropeq.evidence.records import write_json
 from napari_cropeq.evidence.verify import page as verification_page
@@ -194,7 +194,7 @@ def mri() -> str:
     """Return the scores of the MRI volume, and how many patches each network was shown."""
     cells = in_order(kept("mri")["cells"])
     patches = [NONE if cell["training"] is None else f"{cell['training']['patches']}" for cell in cells]
-    rows = [[*row[1:], seen] for row, seen in zip(result_rows(cells), patches, strict=True)]
+    rows = [[*row[1:], seen] for row, seen in zip(score_rows(cells), patches, strict=True)]
     return markdown((*TABLE[1:], "patches seen"), rows)
 
 

@@ -78,18 +78,18 @@ def main() -> int:
         ]
         evaluation = Evaluation([quintic, *experiments], arguments.out)
         for step in evaluation.run():
-            if step.result is None:
+            if step.record is None:
                 continue
-            found.append(step.result)
+            found.append(step.record)
             if step.experiment is quintic:
-                base = step.result["scores"]["psnr"]
+                base = step.record["scores"]["psnr"]
                 continue
             words, kind = wanted[step.number - 1]
-            psnr, training = step.result["scores"]["psnr"], step.result["training"]
+            psnr, training = step.record["scores"]["psnr"], step.record["training"]
             rows.append(
                 [volume, f"{factor:g}", kind, ", ".join(words) or "default", decibels(psnr), f"{psnr - base:+.2f}"]
             )
-            rows[-1] += [str(training["patches"]), str(round(step.result["inference"]["voxels_per_second"] / 1e3))]
+            rows[-1] += [str(training["patches"]), str(round(step.record["inference"]["voxels_per_second"] / 1e3))]
             print(" ".join(rows[-1]), flush=True)
     if found:
         write_json(ROOT / "benchmarks" / "results" / "recipes.json", {"cells": found})

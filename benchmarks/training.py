@@ -21,7 +21,7 @@ from napari_cropeq.evidence.evaluate.experiment import Experiment
 from napari_cropeq.evidence.evaluate.table import NONE, decibels, gain_of, markdown
 from napari_cropeq.evidence.evaluate.truth import Truth
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
-from napari_cropeq.evidence.records import CELLS, read_results, write_json
+from napari_cropeq.evidence.records import CELLS, read_records, write_json
 from napari_cropeq.formats.image import open_source
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,7 +98,7 @@ def run(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
     kept = arguments.results / KEPT
     copy_cells(kept, evaluation.folder)  # what was committed is not measured again
     for step in evaluation.run():
-        if step.result is not None:
+        if step.record is not None:
             say(step)
             copy_cells(evaluation.folder, kept)
             report(wanted, arguments)
@@ -114,9 +114,9 @@ def copy_cells(source: Path, target: Path, pattern: str = "*.json") -> None:
 
 def say(step: EvaluationProgress) -> None:
     """Print a line for a cell that has just been finished, or was there."""
-    if step.result is None:
+    if step.record is None:
         return
-    scores, load = step.result["scores"], step.result["load"]
+    scores, load = step.record["scores"], step.record["load"]
     now = step.experiment
     name = f"{now.truth.name} x{now.factor:g} {now.method} {now.budget}".rstrip()
     text = f"[{step.number + 1}/{step.total}] {name}: {decibels(scores['psnr'])} dB, SSIM {scores['ssim']:.4f}"
@@ -126,7 +126,7 @@ def say(step: EvaluationProgress) -> None:
 def report(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
     """Write ``training.json`` and ``training.md`` from the cells that are finished."""
     copy_cells(arguments.results / KEPT, arguments.out / CELLS)
-    found = read_results(arguments.out)
+    found = read_records(arguments.out)
     # What an earlier, longer run has measured is shown by a shorter one too.
     shown = list(dict.fromkeys([*wanted, *(w for w in plan(full=True) if match(w, found, arguments.share))]))
     machines: list[Any] = []

@@ -29,10 +29,10 @@ from napari_cropeq.evidence.evaluate import score as scoring
 from napari_cropeq.evidence.evaluate.evaluation import Evaluation
 from napari_cropeq.evidence.evaluate.experiment import Experiment, methods
 from napari_cropeq.evidence.evaluate.score import score
-from napari_cropeq.evidence.evaluate.table import gain_of, result_table
+from napari_cropeq.evidence.evaluate.table import gain_of, score_table
 from napari_cropeq.evidence.evaluate.truth import Truth, degrade
 from napari_cropeq.evidence.evaluate.upscaling import Refinement, cubic, quintic
-from napari_cropeq.evidence.records import read_results, write_json
+from napari_cropeq.evidence.records import read_records, write_json
 from processes import cropeq
 
 SPOTS = blobs((48, 72, 80))
@@ -144,21 +144,21 @@ def test_the_padded_network_sees_whole_planes(planes):
 
 
 @pytest.mark.parametrize("part", [7, 20, 192])
-@pytest.mark.parametrize("rim", [0, 5])
-def test_scores_are_scikit_images(monkeypatch, rim, part):
+@pytest.mark.parametrize("border", [0, 5])
+def test_scores_are_scikit_images(monkeypatch, border, part):
     for module in (metrics, scoring):
         monkeypatch.setattr(module, "PART", part)
     truth = textured_volume((24, 31, 40))
     image = ndimage.gaussian_filter(truth.astype(np.float32), 0.7)
-    found = score(image, truth, rim)
-    inner = tuple(slice(rim, n - rim) for n in truth.shape)
+    found = score(image, truth, border)
+    inner = tuple(slice(border, n - border) for n in truth.shape)
     one, other = truth[inner].astype(np.float64), image[inner].astype(np.float64)
-    assert found.data_range == np.ptp(one) and found.shape == one.shape and found.rim == rim
+    assert found.data_range == np.ptp(one) and found.shape == one.shape and found.border == border
     assert found.psnr == pytest.approx(peak_signal_noise_ratio(one, other, data_range=np.ptp(one)), abs=1e-9)
     assert found.ssim == pytest.approx(structural_similarity(one, other, data_range=np.ptp(one)), abs=1e-9)
 
 
-def test_a_planted_error_changes_the_scores_and_one_in_the_rim_does_not():
+def test_a_planted_error_changes_the_scores_and_one_in_the_border_does_not():
     truth = SPOTS
     image = ndimage.gaussian_filter(truth, 0.5)
     clean, planted, outside = score(image, truth), image.copy(), image.copy()
@@ -168,6 +168,7 @@ def test_a_planted_error_changes_the_scores_and_one_in_the_rim_does_not():
     assert score(planted, truth).ssim < clean.ssim - 1e-4
     assert score(outside, truth) == clean
     assert score(outside, truth, 15).psnr < clean.psnr - 10
+    assert "rim" in clean.as_json() and "border" not in clean.as_json(), "records keep the name of the field"
     assert score(truth, truth).psnr == math.inf and score(truth, truth).ssim == pytest.approx(1)
 
 
@@ -188,15 +189,15 @@ def run(experiments: list[Experiment], folder: Path) -> list[str]:
     steps = list(evaluation.run())
     shares = [step.share for step in steps]
     assert shares == sorted(shares) and shares[-1] == 1
-    ended = [step for step in steps if step.result is not None]
-    assert [step.result for step in ended] == evaluation.results()
+    ended = [step for step in steps if step.record is not None]
+    assert [step.record for step in ended] == evaluation.records()
     return [step.stage for step in ended]
 
 
 def test_every_method_and_what_is_told_of_it(tmp_path):
     experiments = the_cells(*methods(), overrides=TINY["overrides"] | {"blocks": 2})
     assert run(experiments, tmp_path) == ["done"] * len(experiments)
-    results = {result["key"]["method"]: result for result in read_results(tmp_path)}
+    results = {result["key"]["method"]: result for result in read_records(tmp_path)}
     assert set(results) == set(methods()) >= {"cubic", "quintic", "fast", "valid", "padded"}
     degraded = degrade(SPOTS, 0, 4)
     for name, result in results.items():
@@ -220,17 +221,17 @@ def test_every_method_and_what_is_told_of_it(tmp_path):
         refinement = Refinement(model.network, degraded, device="cpu")
         assert list(refinement.run())[-1] == 1
         assert score(refinement.image, SPOTS).psnr == result["scores"]["psnr"], "the model beside it gave the scores"
-    table = result_table(read_results(tmp_path))
+    table = score_table(read_records(tmp_path))
     assert all(f"| {name} " in table for name in methods())
     gain = results["cubic"]["scores"]["psnr"] - results["quintic"]["scores"]["psnr"]
-    assert gain_of(results["cubic"], read_results(tmp_path)) == gain and f"{gain:+.2f}" in table
+    assert gain_of(results["cubic"], read_records(tmp_path)) == gain and f"{gain:+.2f}" in table
     assert gain_of(results["cubic"], [results["cubic"]]) is None
 
 
 def test_training_longer_scores_better(tmp_path):
     experiments = the_cells("quintic", "fast", patches=400, overrides={"filters": 8, "validation": 8})
     run(experiments, tmp_path)
-    base, trained = (result["scores"]["psnr"] for result in Evaluation(experiments, tmp_path).results())
+    base, trained = (result["scores"]["psnr"] for result in Evaluation(experiments, tmp_path).records())
     assert trained > base + 0.1
 
 
@@ -242,12 +243,20 @@ def test_a_second_run_computes_nothing(tmp_path):
     assert times(tmp_path) == before and len(before) == 3
 
 
+def test_records_keep_the_name_of_the_border(tmp_path):
+    (experiment,) = the_cells("quintic", truth=a_truth(SPOTS))
+    assert run([experiment], tmp_path) == ["done"]
+    (record,) = read_records(tmp_path)
+    assert record["key"]["rim"] == record["scores"]["rim"] == experiment.border
+    assert "border" not in {*record["key"], *record["scores"]}
+
+
 CHANGES = [
     pytest.param({"seed": 1}, id="seed"),
     pytest.param({"patches": 48}, id="budget"),
     pytest.param({"overrides": {"filters": 5, "validation": 4}}, id="setting"),
     pytest.param({"planes": "y"}, id="planes"),
-    pytest.param({"rim": 8}, id="rim"),
+    pytest.param({"border": 8}, id="border"),
     pytest.param({"fwhm": 5.0}, id="fwhm"),
     pytest.param({"truth": a_truth(SPOTS * 2)}, id="another-truth-of-that-name"),
 ]
@@ -274,7 +283,7 @@ def test_equal_seeds_give_equal_scores(tmp_path):
     results = []
     for name in ("one", "two"):
         run(the_cells("fast"), tmp_path / name)
-        results += read_results(tmp_path / name)
+        results += read_records(tmp_path / name)
     assert results[0]["scores"] == results[1]["scores"] and results[0]["key"] == results[1]["key"]
 
 
@@ -341,7 +350,7 @@ def test_a_stopped_evaluation_goes_on(tmp_path, capsys, number):
         assert process.returncode == 130
         assert said == "Interrupted: finished cells are kept, and the same command goes on.\n"
         assert not list(out.rglob("*.partial"))
-    assert len(read_results(out)) == len(list(out.glob("cells/*.json"))) == 2, "no torn cell, and the third is not done"
+    assert len(read_records(out)) == len(list(out.glob("cells/*.json"))) == 2, "no torn cell, and the third is not done"
     before = times(out / "cells")
     assert main(words) == 0
     after = times(out / "cells")
@@ -387,7 +396,7 @@ def test_a_list_of_minutes(tmp_path):
     assert (
         main(["evaluate", str(truth), "--out", str(tmp_path / "o"), "--factors", "4", "--methods", "fast", *words]) == 0
     )
-    assert sorted(r["key"]["minutes"] for r in read_results(tmp_path / "o")) == [0.002, 0.004]
+    assert sorted(r["key"]["minutes"] for r in read_records(tmp_path / "o")) == [0.002, 0.004]
 
 
 def with_voxel(value: float) -> np.ndarray:
@@ -404,11 +413,13 @@ def constant_inside() -> np.ndarray:
 
 TRUTHS = [
     pytest.param(np.full((48, 72, 80), 7, np.uint16), "every voxel is 7), expected one with structure", id="constant"),
-    pytest.param(constant_inside(), "constant inside its rim of 16 voxels", id="constant-inside-its-rim"),
+    pytest.param(constant_inside(), "constant inside its border of 16 voxels", id="constant-inside-its-border"),
     pytest.param(with_voxel(math.nan), "Got 1 NaN or infinite voxels in spots", id="nan"),
     pytest.param(with_voxel(-math.inf), "Got 1 NaN or infinite voxels in spots", id="infinite"),
     pytest.param(SPOTS[:14], "Got a truth of 14 voxels along z, of which factor 4 leaves 3 slices", id="too-thin"),
-    pytest.param(SPOTS[:36], "Got 36 x 72 x 80 voxels to compare with a rim of 16 on every side", id="all-rim"),
+    pytest.param(
+        SPOTS[:36], "A border of 16 voxels on every side is too wide to compare 36 x 72 x 80 voxels", id="all-border"
+    ),
     pytest.param(SPOTS[:, :63], "Got a lateral side of 63 voxels, expected at least 64", id="too-narrow"),
 ]
 
@@ -437,7 +448,7 @@ OPTIONS = [
     pytest.param(["--fwhm", "0"], "Got FWHM 0, expected a positive number", id="fwhm-0"),
     pytest.param(["--fwhm", "50"], "Got FWHM 50 pixel for a step of 4", id="fwhm-50"),
     pytest.param(["--methods", "quintic,magic"], "Got method 'magic', expected one of cubic, quintic, ", id="method"),
-    pytest.param(["--rim", "-1"], "with a rim of -1", id="rim"),
+    pytest.param(["--rim", "-1"], "The border of -1 voxels is negative", id="border"),
     pytest.param(["--planes", "z"], "Got planes 'z', expected y, x or both", id="planes"),
     pytest.param(["--set", "filters"], "Got setting 'filters', expected NAME=VALUE", id="setting-without-value"),
     pytest.param(["--set", "filters=many"], "Got setting filters of 'many', expected a whole number", id="value"),

@@ -227,8 +227,8 @@ def test_the_middle_plane_is_that_of_the_results(tmp_path, monkeypatch, axis, si
     evaluation = Evaluation(experiments, tmp_path)
     whole = {}
     for step in evaluation.run():
-        if step.result is not None and step.experiment.trained:
-            model = Model.load(evaluation.folder / step.result["model"])
+        if step.record is not None and step.experiment.trained:
+            model = Model.load(evaluation.folder / step.record["model"])
             refinement = Refinement(model.network, evaluation.degrade(step.experiment), device="cpu")
             assert list(refinement.run())[-1] == 1
             whole[step.experiment.method] = refinement.image
@@ -246,7 +246,7 @@ def test_the_middle_plane_is_that_of_the_results(tmp_path, monkeypatch, axis, si
 
     assert np.array_equal(plane.truth, flat(truth.voxels))
     assert [r.name for r in plane.restored] == ["cubic", "quintic", "valid, 16 patches", "padded, 16 patches"]
-    for restored, result in zip(plane.restored, evaluation.results(), strict=True):
+    for restored, result in zip(plane.restored, evaluation.records(), strict=True):
         expected = flat(whole[result["key"]["method"]])
         assert np.abs(restored.image - expected).max() < 1e-5 * np.ptp(truth.voxels)
         assert restored.psnr == result["scores"]["psnr"]

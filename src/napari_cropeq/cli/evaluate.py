@@ -81,8 +81,8 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.evidence.evaluate.experiment import check_method
     from napari_cropeq.evidence.evaluate.page import cuts, write_page
     from napari_cropeq.evidence.evaluate.seeds import spread_table
-    from napari_cropeq.evidence.evaluate.table import result_table
-    from napari_cropeq.evidence.records import read_results
+    from napari_cropeq.evidence.evaluate.table import score_table
+    from napari_cropeq.evidence.records import read_records
 
     for method in arguments.methods:
         check_method(method)
@@ -105,9 +105,9 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
             _write(evaluation)
             write_page(evaluation, command, notes)
         raise KeyboardInterrupt("Interrupted. Run the same command again to compute the other experiments.") from error
-    summary, results = _write(evaluation), evaluation.results()
+    summary, results = _write(evaluation), evaluation.records()
     if not arguments.json:
-        table = result_table(results, read_results(folder)) if len(truths) == 1 else spread_table(summary)
+        table = score_table(results, read_records(folder)) if len(truths) == 1 else spread_table(summary)
         print(table, end="")
         print(f"{folder / FILE}: PSNR and SSIM without a border of {arguments.border} voxels")
     files = [FILE, *write_page(evaluation, command, notes)]
@@ -120,11 +120,11 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
 def _write(evaluation: Evaluation) -> dict[str, Any]:
     """Write all experiments of the folder; return the spread over volumes of those of this command."""
     from napari_cropeq.evidence.evaluate.seeds import summarise
-    from napari_cropeq.evidence.records import read_results, write_json
+    from napari_cropeq.evidence.records import read_records, write_json
 
     folder = evaluation.folder.parent
-    found = read_results(folder)
-    summary = summarise(evaluation.results(), found)
+    found = read_records(folder)
+    summary = summarise(evaluation.records(), found)
     write_json(folder / FILE, {"cells": found, "summary": summary})
     return summary
 
@@ -149,7 +149,7 @@ def _experiments(arguments: argparse.Namespace, truths: Sequence[Truth]) -> list
     from napari_cropeq.evidence.evaluate.experiment import Experiment
     from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
 
-    common = {"fwhm": arguments.fwhm, "axis": "zyx".index(arguments.axis), "rim": arguments.border}
+    common = {"fwhm": arguments.fwhm, "axis": "zyx".index(arguments.axis), "border": arguments.border}
     training = {"overrides": _settings(arguments), "seed": arguments.seed}
     training |= {"planes": arguments.planes, "device": arguments.device}
     minutes = [None] if arguments.patches is not None else arguments.minutes or [2.0]

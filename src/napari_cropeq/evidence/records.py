@@ -9,12 +9,12 @@ from typing import Any
 
 from napari_cropeq.core.whole_file import whole_file
 
-__all__ = ["CELLS", "FORMAT", "Result", "check_folder", "read_result", "read_results", "write_json"]
+__all__ = ["CELLS", "FORMAT", "Record", "check_folder", "read_record", "read_records", "write_json"]
 
 FORMAT = "napari-cropeq evaluation cell 1"
 CELLS = "cells"
 
-Result = dict[str, Any]
+Record = dict[str, Any]
 
 
 def check_folder(folder: str | Path) -> Path:
@@ -42,7 +42,7 @@ def write_json(path: Path, values: Any) -> None:
         file.write(json.dumps(values, indent=1, allow_nan=False).encode() + b"\n")
 
 
-def read_result(path: Path) -> Result | None:
+def read_record(path: Path) -> Record | None:
     """Return the result in a file, None where there is none or it is not complete."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -52,7 +52,7 @@ def read_result(path: Path) -> Result | None:
     return found if complete else None
 
 
-def read_results(folder: str | Path) -> list[Result]:
+def read_records(folder: str | Path) -> list[Record]:
     """Return all results in the folder of an evaluation, in the order of their file names."""
-    found = (read_result(path) for path in sorted((Path(folder) / CELLS).glob("*.json")))
-    return [result for result in found if result is not None]
+    found = (read_record(path) for path in sorted((Path(folder) / CELLS).glob("*.json")))
+    return [record for record in found if record is not None]

@@ -6,7 +6,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from napari_cropeq.evidence.evaluate.test_set import joined
 from napari_cropeq.evidence.evaluate.truth import Degraded, degrade
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS, Refinement
 from napari_cropeq.evidence.machine import describe_machine, load_average
-from napari_cropeq.evidence.records import CELLS, FORMAT, Result, check_folder, read_result, write_json
+from napari_cropeq.evidence.records import CELLS, FORMAT, Record, check_folder, read_record, write_json
 
 __all__ = ["Evaluation", "EvaluationProgress"]
 
@@ -50,18 +50,18 @@ class EvaluationProgress:
     stage: str  # "degrading", "training", "super-resolving", "scoring", then "done"; "kept" where it was there
     fraction: float  # of the stage
     detail: str = ""
-    result: Result | None = None  # once the cell is done or kept
+    record: Record | None = None  # once the cell is done or kept
 
     @property
     def share(self) -> float:
         """The share of all cells that is done, each counted as one."""
         part = {"training": 0.9 * self.fraction, "super-resolving": 0.9 + 0.1 * self.fraction, "scoring": 1.0}
-        within = 1.0 if self.result is not None else part.get(self.stage, 0.0)
+        within = 1.0 if self.record is not None else part.get(self.stage, 0.0)
         return (self.number + within) / self.total
 
 
 At = Callable[..., EvaluationProgress]
-Work = Generator[EvaluationProgress, None, tuple[NDArray[np.float32], Result]]
+Work = Generator[EvaluationProgress, None, tuple[NDArray[np.float32], Record]]
 
 
 class Evaluation:
@@ -97,20 +97,20 @@ class Evaluation:
         """Compute the cells that are missing, yielding as it goes; the last record of a cell has its result."""
         for number, experiment in enumerate(self.experiments):
             at = functools.partial(EvaluationProgress, number, len(self.experiments), experiment)
-            result = self.result(experiment)
-            if result is not None:
-                yield at("kept", 1.0, result=result)
+            record = self.record(experiment)
+            if record is not None:
+                yield at("kept", 1.0, record=record)
             else:
                 yield from self._compute(experiment, at)
 
-    def result(self, experiment: Experiment) -> Result | None:
+    def record(self, experiment: Experiment) -> Record | None:
         """Return what is known of a cell, None where it is not complete."""
-        found = read_result(self.folder / f"{experiment.name}.json")
+        found = read_record(self.folder / f"{experiment.name}.json")
         return found if found is not None and found["key"] == json.loads(json.dumps(experiment.key)) else None
 
-    def results(self) -> list[Result]:
+    def records(self) -> list[Record]:
         """Return what is known of the cells so far, in their order."""
-        return [result for experiment in self.experiments if (result := self.result(experiment)) is not None]
+        return [record for experiment in self.experiments if (record := self.record(experiment)) is not None]
 
     def _compute(self, experiment: Experiment, at: At) -> Iterator[EvaluationProgress]:
         load = load_average()
@@ -119,9 +119,9 @@ class Evaluation:
         work = self._refine if experiment.trained else self._interpolate
         image, report = yield from work(experiment, degraded, at)
         yield at("scoring", 0.0)
-        scores = asdict(score(image, experiment.compared, experiment.rim))
+        scores = score(image, experiment.compared, experiment.border).as_json()
         scores["psnr"] = scores["psnr"] if np.isfinite(scores["psnr"]) else None  # JSON knows no infinity
-        result = {
+        record = {
             "format": FORMAT,
             "key": experiment.key,
             "truth": experiment.truth.describe(),
@@ -133,8 +133,8 @@ class Evaluation:
             "load": {"start": load, "end": load_average()},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_json(self.folder / f"{experiment.name}.json", result)
-        yield at("done", 1.0, result=self.result(experiment))
+        write_json(self.folder / f"{experiment.name}.json", record)
+        yield at("done", 1.0, record=self.record(experiment))
 
     def degrade(self, experiment: Experiment) -> Degraded:
         """Degrade the truth, unless the cell before was of the same kind."""
@@ -181,5 +181,5 @@ class Evaluation:
         return refinement.image, report
 
 
-def _rate(voxels: int, seconds: float) -> Result:
+def _rate(voxels: int, seconds: float) -> Record:
     return {"seconds": round(seconds, 3), "voxels_per_second": round(voxels / max(seconds, 1e-9))}

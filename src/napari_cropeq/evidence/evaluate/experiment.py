@@ -17,10 +17,10 @@ from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, Acquisition, Int
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.predict import choose_device, plane_axes
 from napari_cropeq.core.training.training import Training, TrainingConfig
-from napari_cropeq.evidence.evaluate.score import RIM, check_range, inside
+from napari_cropeq.evidence.evaluate.score import BORDER, check_range, inside
 from napari_cropeq.evidence.evaluate.truth import Truth, acquisition_for
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
-from napari_cropeq.evidence.records import Result
+from napari_cropeq.evidence.records import Record
 
 __all__ = ["FIXED", "Experiment", "check_method", "methods"]
 
@@ -64,7 +64,7 @@ class Experiment:
         Other fields of :class:`napari_cropeq.core.training.config.TrainingConfig`.
     seed : int
         Of the training.
-    rim : int
+    border : int
         Voxels left out of the scores on every side.
     planes : str, optional
         See :class:`napari_cropeq.core.predict.Predictor`.
@@ -81,7 +81,7 @@ class Experiment:
     axis: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    rim: int = RIM
+    border: int = BORDER
     planes: str | None = None
     device: str = "auto"
 
@@ -110,7 +110,7 @@ class Experiment:
         return TrainingConfig(**values)
 
     @property
-    def key(self) -> Result:
+    def key(self) -> Record:
         """What decides the scores, in values that JSON can hold."""
         fwhm = self.factor if self.fwhm is None else self.fwhm
         shared = {
@@ -119,7 +119,7 @@ class Experiment:
             "factor": float(self.factor),
             "fwhm": float(fwhm),
             "axis": AXIS_NAMES[self.axis],
-            "rim": self.rim,
+            "rim": self.border,
             "method": self.method,
         }
         if not self.trained:
@@ -166,7 +166,7 @@ class Experiment:
         """Raise ValueError, in a sentence, if the cell cannot be computed; before the truth is degraded."""
         check_method(self.method)
         acquisition, _ = acquisition_for(self.truth.shape, self.axis, self.factor, self.fwhm)
-        check_range(self.compared[inside(self.compared.shape, self.rim)], self.rim)
+        check_range(self.compared[inside(self.compared.shape, self.border)], self.border)
         if self.trained:
             plane_axes(self.planes, self.axis)
             _rehearse(self.config, acquisition, self.truth.shape, self.device)

@@ -28,17 +28,17 @@ SEEN = 99.9  # percentile of all |errors| at which their colours end
 PANEL, LEAST = 2.1, 1.4  # width of a plane and of its title, inches
 TALLEST = 2.0  # height of a plane over PANEL
 
-Result = Mapping[str, Any]
+Record = Mapping[str, Any]
 Kind = tuple[str, float, str]
 """Method, and budget as a number to sort by and in words."""
 
 
-def draw_scores(results: Sequence[Result], measure: str, path: Path) -> None:
+def draw_scores(records: Sequence[Record], measure: str, path: Path) -> None:
     """Draw a score over the factors: a box for each method and budget with several volumes, and a point for each.
 
     Parameters
     ----------
-    results : sequence
+    records : sequence
         As :class:`napari_cropeq.evidence.evaluate.evaluation.Evaluation` gives them; those without a
         finite score are left out.
     measure : str
@@ -46,9 +46,9 @@ def draw_scores(results: Sequence[Result], measure: str, path: Path) -> None:
     path : Path
         Of the PNG.
     """
-    factors = sorted({result["key"]["factor"] for result in results})
-    kinds = sorted({_kind(result) for result in results}, key=_place)
-    volumes = list(dict.fromkeys(result["key"]["checksum"] for result in results))
+    factors = sorted({record["key"]["factor"] for record in records})
+    kinds = sorted({_kind(record) for record in records}, key=_place)
+    volumes = list(dict.fromkeys(record["key"]["checksum"] for record in records))
     colours = _colours(kinds)
     figure = Figure(figsize=(max(5.0, 1.6 + 0.42 * len(factors) * max(len(kinds), 2) + 1.6), 4.2))
     figure.set_layout_engine("constrained")
@@ -56,7 +56,7 @@ def draw_scores(results: Sequence[Result], measure: str, path: Path) -> None:
     for number, kind in enumerate(kinds):
         colour = colours[kind]
         for place, factor in enumerate(factors):
-            own = {r["key"]["checksum"]: r["scores"][measure] for r in results if _fits(r, factor, kind, measure)}
+            own = {r["key"]["checksum"]: r["scores"][measure] for r in records if _fits(r, factor, kind, measure)}
             centre = place + (number - (len(kinds) - 1) / 2) * step
             values = list(own.values())
             if len(values) > 1:
@@ -84,14 +84,14 @@ def draw_scores(results: Sequence[Result], measure: str, path: Path) -> None:
     write_picture(figure, path)
 
 
-def draw_planes(planes: Sequence[MiddlePlane], rim: int, path: Path) -> None:
+def draw_planes(planes: Sequence[MiddlePlane], border: int, path: Path) -> None:
     """Draw truth, degraded and restored planes in a row for each factor, and below each result its |error|.
 
     Parameters
     ----------
     planes : sequence of MiddlePlane
         At least one; all of one volume.
-    rim : int
+    border : int
         Voxels that the scores leave out on every side.
     path : Path
         Of the PNG.
@@ -130,7 +130,7 @@ def draw_planes(planes: Sequence[MiddlePlane], rim: int, path: Path) -> None:
             error = _error(plane, restored)
             scale = {"cmap": "magma", "vmin": 0, "vmax": limit or 1.0, "interpolation": "nearest"}
             shown = _show(below[column], error, "|error|", **scale)
-            _frame(below[column], plane, rim)
+            _frame(below[column], plane, border)
     if shown is not None:
         figure.colorbar(shown, ax=axes, label="|error| (intensity)", shrink=0.6, pad=0.01, extend="max")
     write_picture(figure, path)
@@ -147,13 +147,13 @@ def _show(axes: Axes, image: Any, title: str, **options: Any) -> Any:
     return axes.imshow(image, **options)
 
 
-def _kind(result: Result) -> Kind:
-    key = result["key"]
+def _kind(record: Record) -> Kind:
+    key = record["key"]
     return key["method"], float(key.get("minutes") or key.get("patches") or 0), budget_of(key)
 
 
-def _fits(result: Result, factor: float, kind: Kind, measure: str) -> bool:
-    return result["key"]["factor"] == factor and _kind(result) == kind and result["scores"][measure] is not None
+def _fits(record: Record, factor: float, kind: Kind, measure: str) -> bool:
+    return record["key"]["factor"] == factor and _kind(record) == kind and record["scores"][measure] is not None
 
 
 def _place(kind: Kind) -> tuple[int, float]:
@@ -195,9 +195,9 @@ def _box(axes: Axes, values: Sequence[float], centre: float, width: float, colou
     )
 
 
-def _frame(axes: Axes, plane: MiddlePlane, rim: int) -> None:
+def _frame(axes: Axes, plane: MiddlePlane, border: int) -> None:
     """Draw where the scored part of the plane ends, as far as it is seen."""
     (top, high), (left, wide) = (
-        (rim - plane.box.start[a] - 0.5, plane.whole[a] - 2 * rim) for a in map("zyx".index, plane.axes)
+        (border - plane.box.start[a] - 0.5, plane.whole[a] - 2 * border) for a in map("zyx".index, plane.axes)
     )
     axes.add_patch(Rectangle((left, top), wide, high, fill=False, edgecolor="white", linewidth=0.8, linestyle=":"))

@@ -1,4 +1,4 @@
-"""How close a result is to a truth."""
+"""Peak signal-to-noise ratio of a volume and its truth."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.tiles import divide
+from napari_cropeq.errors import ArgumentError
 
 __all__ = ["PART", "psnr"]
 
@@ -17,26 +18,26 @@ PART = 192
 """Side of the boxes that are compared at once, voxels."""
 
 
-def psnr(image: npt.NDArray[Any], truth: npt.NDArray[Any], rim: int = 0) -> float:
-    """Return the peak signal-to-noise ratio in dB, the peak being the range of ``truth`` inside the rim.
+def psnr(image: npt.NDArray[Any], truth: npt.NDArray[Any], border: int = 0) -> float:
+    """Return the peak signal-to-noise ratio in dB; the peak is the range of ``truth`` inside the border.
 
-    Infinite for equal volumes. The mean is taken box by box, so that memory does not grow with the volume.
+    It is infinite for equal volumes. The mean is taken box by box, so that memory does not grow with the volume.
 
     Parameters
     ----------
     image, truth : (z, y, x)
-        Volumes of one shape.
-    rim : int
+        Volumes of the same shape.
+    border : int
         Voxels left out on every side.
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If the shapes differ.
     """
     if image.shape != truth.shape:
-        raise ValueError(f"Got volumes of shape {image.shape} and {truth.shape}, expected one shape: crop one of them.")
-    inner = tuple(slice(rim, n - rim) for n in truth.shape)
+        raise ArgumentError(f"The volumes have different shapes: {image.shape} and {truth.shape}.", "Crop one of them.")
+    inner = tuple(slice(border, n - border) for n in truth.shape)
     image, truth = image[inner], truth[inner]
     whole = Box.whole(truth.shape)
     squares = 0.0

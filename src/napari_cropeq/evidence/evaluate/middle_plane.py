@@ -1,4 +1,4 @@
-"""The middle plane of one evaluated volume: truth, what is left of it, and each method's result, computed anew."""
+"""The middle plane of one evaluated volume: truth, what is left of it, and each method's result, computed again."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class MiddlePlane:
     box : Box
         Where it lies in the truth, one voxel thick across.
     whole : (z, y, x)
-        Voxels of the truth that are compared, the rim included.
+        Voxels of the truth that are compared, the border included.
     truth : (axial, lateral)
         Voxels.
     degraded : (slices, lateral)
@@ -82,7 +82,7 @@ class MiddlePlane:
 
 def middle_planes(evaluation: Evaluation, truth: Truth) -> Iterator[MiddlePlane]:
     """Yield the middle plane of ``truth`` at each factor of which a cell is finished."""
-    experiments = [c for c in evaluation.experiments if c.truth is truth and evaluation.result(c) is not None]
+    experiments = [c for c in evaluation.experiments if c.truth is truth and evaluation.record(c) is not None]
     for factor in dict.fromkeys(experiment.factor for experiment in experiments):
         yield _plane(evaluation, [experiment for experiment in experiments if experiment.factor == factor])
 
@@ -108,14 +108,14 @@ def _plane(evaluation: Evaluation, experiments: Sequence[Experiment]) -> MiddleP
 
 
 def _restored(evaluation: Evaluation, experiment: Experiment, box: Box, axes: tuple[int, int]) -> Restored:
-    result, degraded = evaluation.result(experiment), evaluation.degrade(experiment)
+    record, degraded = evaluation.record(experiment), evaluation.degrade(experiment)
     name = ", ".join(filter(None, (experiment.method, experiment.budget)))
-    psnr = result["scores"]["psnr"] if result else None
-    if result is None or not experiment.trained:
+    psnr = record["scores"]["psnr"] if record else None
+    if record is None or not experiment.trained:
         along = tuple(s if a == experiment.axis else slice(None) for a, s in enumerate(box.slices))
         return Restored(name, psnr, _flat(INTERPOLATIONS[experiment.method](degraded.beside(box))[along], *axes))
     try:
-        model = Model.load(evaluation.folder / result["model"])
+        model = Model.load(evaluation.folder / record["model"])
     except (OSError, ValueError):  # results travel without their models
         return Restored(name, psnr, None)
     return Restored(

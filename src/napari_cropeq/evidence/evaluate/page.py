@@ -10,10 +10,10 @@ from napari_cropeq.evidence.evaluate.evaluation import Evaluation
 from napari_cropeq.evidence.evaluate.figures import draw_planes, draw_scores
 from napari_cropeq.evidence.evaluate.middle_plane import SIDE, middle_planes
 from napari_cropeq.evidence.evaluate.seeds import HEADER, PAIR, spread_rows, summarise
-from napari_cropeq.evidence.evaluate.table import NONE, TABLE, budget_of, labels, result_rows
+from napari_cropeq.evidence.evaluate.table import NONE, TABLE, budget_of, labels, score_rows
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
 from napari_cropeq.evidence.page import Page
-from napari_cropeq.evidence.records import read_results
+from napari_cropeq.evidence.records import read_records
 
 __all__ = ["PAGE", "conclusions", "cuts", "write_page"]
 
@@ -45,14 +45,14 @@ def write_page(evaluation: Evaluation, command: str, notes: Sequence[str] = ()) 
     notes : sequence of str
         How the volumes were read, in sentences.
     """
-    folder, results = evaluation.folder.parent, evaluation.results()
-    if not results:
+    folder, records = evaluation.folder.parent, evaluation.records()
+    if not records:
         return []
     for name, measure in SCORES.items():
-        draw_scores(results, measure, folder / name)
+        draw_scores(records, measure, folder / name)
     _page(evaluation, command, notes, planes=False).write(folder / PAGE)
-    truth = next(experiment.truth for experiment in evaluation.experiments if evaluation.result(experiment) is not None)
-    draw_planes(list(middle_planes(evaluation, truth)), evaluation.experiments[0].rim, folder / SLICES)
+    truth = next(experiment.truth for experiment in evaluation.experiments if evaluation.record(experiment) is not None)
+    draw_planes(list(middle_planes(evaluation, truth)), evaluation.experiments[0].border, folder / SLICES)
     _page(evaluation, command, notes, planes=True).write(folder / PAGE)
     return [*SCORES, SLICES, PAGE]
 
@@ -90,15 +90,15 @@ def cuts(evaluation: Evaluation) -> list[str]:
 
 
 def _page(evaluation: Evaluation, command: str, notes: Sequence[str], planes: bool) -> Page:
-    folder, results = evaluation.folder.parent, evaluation.results()
-    summary = summarise(results, read_results(folder))
+    folder, records = evaluation.folder.parent, evaluation.records()
+    summary = summarise(records, read_records(folder))
     volumes = list({id(experiment.truth): experiment.truth for experiment in evaluation.experiments}.values())
     several = len(volumes) > 1
     page = Page(f"Evaluation of {f'{len(volumes)} volumes' if several else volumes[0].name}")
     page.command(command)
-    if len(results) < len(evaluation.experiments):
+    if len(records) < len(evaluation.experiments):
         page.text(
-            f"Not finished: {len(results)} of {len(evaluation.experiments)} experiments are done; run the same command "
+            f"Not finished: {len(records)} of {len(evaluation.experiments)} experiments are done; run the same command "
             "to compute the others. The numbers below are from the finished ones."
         )
     for sentence in conclusions(summary):
@@ -110,7 +110,7 @@ def _page(evaluation: Evaluation, command: str, notes: Sequence[str], planes: bo
         page.table(HEADER, spread_rows(summary))
         page.text(SPREAD)
     page.heading("Each volume")
-    page.table(TABLE, result_rows(results, read_results(folder)))
+    page.table(TABLE, score_rows(records, read_records(folder)))
     if planes:
         page.heading("The middle plane")
         page.picture(folder / SLICES, _plane_caption(evaluation))
@@ -119,7 +119,7 @@ def _page(evaluation: Evaluation, command: str, notes: Sequence[str], planes: bo
         page.text(note)
     _add_volumes(page, evaluation)
     page.heading("Times and machines")
-    _add_times(page, results)
+    _add_times(page, records)
     return page
 
 
@@ -132,12 +132,12 @@ def _caption(score: str, several: bool) -> str:
 
 
 def _plane_caption(evaluation: Evaluation) -> str:
-    truth = next(experiment.truth for experiment in evaluation.experiments if evaluation.result(experiment) is not None)
-    rim = evaluation.experiments[0].rim
+    truth = next(experiment.truth for experiment in evaluation.experiments if evaluation.record(experiment) is not None)
+    border = evaluation.experiments[0].border
     return (
         f"{_called(evaluation)[truth.name, truth.checksum]}: the plane in its middle, at most {SIDE} voxels wide and "
-        "high, true, degraded and as each method restores it, and |error| in one colour scale for all. The degraded "
-        f"volume is shown slice by slice. Dotted: the end of what is scored, {rim} voxels from the border. PSNRs are "
+        "high: the truth, degraded, and restored by each method, with |error| in one colour scale for all. The "
+        f"degraded volume is shown slice by slice. Dotted: the border of {border} voxels that is not scored. PSNRs are "
         "those of the whole volume."
     )
 
@@ -151,7 +151,7 @@ def _how(evaluation: Evaluation) -> list[str]:
         f"{width}, and sampled at the centres of the slices; beyond its border it is mirrored. Networks are trained on "
         "this degraded volume and never see the truth.",
         "PSNR and SSIM (scikit-image's; 3D, uniform window of 7 voxels) are computed on the whole volume without a "
-        f"border of {experiment.rim} voxels on every side. The data range is the largest minus the smallest "
+        f"border of {experiment.border} voxels on every side. The data range is the largest minus the smallest "
         "intensity of the truth inside this border.",
     ]
 
@@ -164,8 +164,8 @@ def _called(evaluation: Evaluation) -> dict[tuple[str, str], str]:
 def _add_volumes(page: Page, evaluation: Evaluation) -> None:
     called = _called(evaluation)
     ranges: dict[str, dict[str, None]] = {}  # more than one where factors cut off different ends
-    for result in evaluation.results():
-        ranges.setdefault(result["key"]["checksum"], {})[f"{result['scores']['data_range']:.4g}"] = None
+    for record in evaluation.records():
+        ranges.setdefault(record["key"]["checksum"], {})[f"{record['scores']['data_range']:.4g}"] = None
     rows = []
     for truth in {id(experiment.truth): experiment.truth for experiment in evaluation.experiments}.values():
         size = NONE if truth.voxel_size is None else f"{' x '.join(f'{v:g}' for v in truth.voxel_size)} {truth.unit}"
@@ -175,19 +175,19 @@ def _add_volumes(page: Page, evaluation: Evaluation) -> None:
     page.table(["volume", "file", "voxels (z, y, x)", "dtype", "voxel size", "data range", "checksum"], rows)
 
 
-def _add_times(page: Page, results: Sequence[Mapping[str, Any]]) -> None:
+def _add_times(page: Page, records: Sequence[Mapping[str, Any]]) -> None:
     """Add what each cell took, how busy its machine was, and the machines."""
-    called, machines, rows = labels(result["key"] for result in results), [], []
-    for result in results:
-        if result["machine"] not in machines:
-            machines.append(result["machine"])
-        key, training, inference = result["key"], result["training"], result["inference"]
+    called, machines, rows = labels(record["key"] for record in records), [], []
+    for record in records:
+        if record["machine"] not in machines:
+            machines.append(record["machine"])
+        key, training, inference = record["key"], record["training"], record["inference"]
         rows.append(
             [
                 *(called[key["truth"], key["checksum"]], f"{key['factor']:g}", key["method"], budget_of(key)),
                 *([NONE] * 3 if training is None else _training(training)),
                 *(f"{inference['seconds']:.1f}", inference.get("tiling", NONE)),
-                *(_load(result["load"]), str(1 + machines.index(result["machine"]))),
+                *(_load(record["load"]), str(1 + machines.index(record["machine"]))),
             ]
         )
     header = ["volume", "factor", "method", "budget", "patches", "patches/s", "training (s)", "super-resolution (s)"]

@@ -29,7 +29,7 @@ HEADER = ("measure", "factor", "method", "budget", "n", "mean", "sd", "median", 
 VOLUME = ("truth", "checksum")
 """What of a key tells volumes apart, and not kinds of cells."""
 
-Result = Mapping[str, Any]
+Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +70,16 @@ class Spread:
         return cls(len(numbers), float(numbers.mean()), sd, float(np.median(numbers)), *ends)
 
 
-def summarise(results: Iterable[Result], among: Iterable[Result] | None = None) -> dict[str, list[dict[str, Any]]]:
+def summarise(records: Iterable[Record], among: Iterable[Record] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Return the spread of every method over its volumes, in values that JSON can hold.
 
     Parameters
     ----------
-    results : iterable
+    records : iterable
         As :class:`napari_cropeq.evidence.evaluate.evaluation.Evaluation` gives them. Those whose keys
         differ in more than the volume are kept apart; a volume is known by its checksum, and counts once.
     among : iterable, optional
-        Where to look for the quintic interpolations; ``results`` by default.
+        Where to look for the quintic interpolations; ``records`` by default.
 
     Returns
     -------
@@ -87,18 +87,18 @@ def summarise(results: Iterable[Result], among: Iterable[Result] | None = None) 
         ``methods``: factor, FWHM, axis, rim, method, budget, volumes, and under ``spread`` the measures;
         ``pairs``: the same of one method less another on each volume that both have, where there are such.
     """
-    results = list(results)
-    among = results if among is None else list(among)
-    groups: dict[str, dict[str, Result]] = {}
-    for result in results:
-        groups.setdefault(_kind(result["key"]), {})[result["key"]["checksum"]] = result
+    records = list(records)
+    among = records if among is None else list(among)
+    groups: dict[str, dict[str, Record]] = {}
+    for record in records:
+        groups.setdefault(_kind(record["key"]), {})[record["key"]["checksum"]] = record
     methods, pairs = [], []
     for group in groups.values():
-        methods.append(_entry(group, {c: _measures(result, among) for c, result in group.items()}))
+        methods.append(_entry(group, {c: _measures(record, among) for c, record in group.items()}))
         first = next(iter(group.values()))["key"]
         other = next((g for g in groups.values() if _is_pair(first, next(iter(g.values()))["key"])), {})
         if both := {c: group[c] for c in group if c in other}:
-            differences = {c: _difference(result, other[c]) for c, result in both.items()}
+            differences = {c: _difference(record, other[c]) for c, record in both.items()}
             pairs.append(_entry(both, differences) | {"method": " − ".join(PAIR)})
     return {"methods": methods, "pairs": pairs}
 
@@ -139,20 +139,20 @@ def _is_pair(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(name) == other.get(name) for name in {*one, *other} - set(apart))
 
 
-def _measures(result: Result, among: Sequence[Result]) -> dict[str, float | None]:
-    own = {"psnr": result["scores"]["psnr"], "ssim": result["scores"]["ssim"]}
-    base = base_of(result, among)
+def _measures(record: Record, among: Sequence[Record]) -> dict[str, float | None]:
+    own = {"psnr": record["scores"]["psnr"], "ssim": record["scores"]["ssim"]}
+    base = base_of(record, among)
     if base is None:
         return own
-    return own | {f"{name}_over_quintic": value for name, value in _difference(result, base).items()}
+    return own | {f"{name}_over_quintic": value for name, value in _difference(record, base).items()}
 
 
-def _difference(one: Result, other: Result) -> dict[str, float | None]:
+def _difference(one: Record, other: Record) -> dict[str, float | None]:
     pairs = {name: (one["scores"][name], other["scores"][name]) for name in ("psnr", "ssim")}
     return {name: None if a is None or b is None else float(a - b) for name, (a, b) in pairs.items()}
 
 
-def _entry(group: Mapping[str, Result], measures: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
+def _entry(group: Mapping[str, Record], measures: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
     key = next(iter(group.values()))["key"]
     spread = {}
     for name in MEASURES:
@@ -161,5 +161,5 @@ def _entry(group: Mapping[str, Result], measures: Mapping[str, Mapping[str, floa
         if values:
             spread[name] = asdict(Spread.of(values))
     facts = {name: key.get(name) for name in ("factor", "fwhm", "axis", "rim", "method", "minutes", "patches")}
-    volumes = [{name: result["key"][name] for name in VOLUME} for result in group.values()]
+    volumes = [{name: record["key"][name] for name in VOLUME} for record in group.values()]
     return facts | {"volumes": volumes, "spread": spread}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["base_of", "budget_of", "gain_of", "labels", "markdown", "result_rows", "result_table"]
+__all__ = ["base_of", "budget_of", "gain_of", "labels", "markdown", "score_rows", "score_table"]
 
 TABLE = ("truth", "factor", "method", "budget", "PSNR (dB)", "SSIM", "over quintic (dB)")
-"""Header of a table of results."""
+"""Header of a table of records."""
 
 GRID = ("checksum", "factor", "fwhm", "axis", "rim")
-"""What two results must share to be compared."""
+"""What two records must share to be compared."""
 
 DIGITS = 6
 """Of a checksum, in tables."""
@@ -20,24 +20,24 @@ NONE = "–"
 
 
 def budget_of(key: Mapping[str, Any]) -> str:
-    """Return a result's training budget in words."""
+    """Return a record's training budget in words."""
     if key.get("minutes") is not None:
         return f"{key['minutes']:g} min"
     return NONE if key.get("patches") is None else f"{key['patches']} patches"
 
 
-def base_of(result: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the quintic interpolation of the same volume, degraded and scored alike, among ``results``."""
-    for other in results:
-        same = all(other["key"][name] == result["key"][name] for name in GRID)
+def base_of(record: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the quintic interpolation of the same volume, degraded and scored alike, among ``records``."""
+    for other in records:
+        same = all(other["key"][name] == record["key"][name] for name in GRID)
         if other["key"]["method"] == "quintic" and same:
             return other
     return None
 
 
-def gain_of(result: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> float | None:
-    """Return by how many dB a result is better than the quintic interpolation of the same volume among ``results``."""
-    own, other = result["scores"]["psnr"], base_of(result, results)
+def gain_of(record: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return by how many dB a record is better than the quintic interpolation of the same volume among ``records``."""
+    own, other = record["scores"]["psnr"], base_of(record, records)
     if other is None or own is None or other["scores"]["psnr"] is None:
         return None
     return float(own - other["scores"]["psnr"])
@@ -56,30 +56,30 @@ def labels(keys: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
     return {(name, code): name if names.count(name) == 1 else f"{name} ({code[:DIGITS]})" for name, code in volumes}
 
 
-def result_rows(
-    results: Sequence[Mapping[str, Any]], among: Sequence[Mapping[str, Any]] | None = None
+def score_rows(
+    records: Sequence[Mapping[str, Any]], among: Sequence[Mapping[str, Any]] | None = None
 ) -> list[list[str]]:
-    """Return results as rows in words; see :func:`result_table`."""
-    rows, called = [], labels(result["key"] for result in results)
-    for result in results:
-        key, scores, gain = result["key"], result["scores"], gain_of(result, among or results)
+    """Return records as rows in words; see :func:`score_table`."""
+    rows, called = [], labels(record["key"] for record in records)
+    for record in records:
+        key, scores, gain = record["key"], record["scores"], gain_of(record, among or records)
         names = [called[key["truth"], key["checksum"]], f"{key['factor']:g}", key["method"], budget_of(key)]
         gained = NONE if gain is None else f"{gain:+.2f}"
         rows.append([*names, decibels(scores["psnr"]), f"{scores['ssim']:.4f}", gained])
     return rows
 
 
-def result_table(results: Sequence[Mapping[str, Any]], among: Sequence[Mapping[str, Any]] | None = None) -> str:
-    """Return results as a Markdown table: method, factor, budget, PSNR, SSIM, gain over quintic interpolation.
+def score_table(records: Sequence[Mapping[str, Any]], among: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """Return records as a Markdown table: method, factor, budget, PSNR, SSIM, gain over quintic interpolation.
 
     Parameters
     ----------
-    results : sequence
+    records : sequence
         As :class:`napari_cropeq.evidence.evaluate.evaluation.Evaluation` gives them.
     among : sequence, optional
-        Where to look for the quintic interpolations; ``results`` by default.
+        Where to look for the quintic interpolations; ``records`` by default.
     """
-    return markdown(TABLE, result_rows(results, among))
+    return markdown(TABLE, score_rows(records, among))
 
 
 def decibels(psnr: float | None) -> str:

@@ -614,7 +614,7 @@ def test_evaluating_several_volumes(tmp_path, capsys):
     words += ["--factors", "4,2.5", "--methods", "quintic,valid,cubic,padded,valid", *EVALUATING]
     assert main(words) == 0
     said = capsys.readouterr()
-    assert said.err == f"Got {tmp_path}/in/b.ome.tif more than once: it is counted once.\n"
+    assert said.err == f"{tmp_path}/in/b.ome.tif is given more than once. It counts once.\n"
     assert main([*words, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     quick = [("a", "quintic"), ("a", "cubic"), ("b", "quintic"), ("b", "cubic"), ("a", "quintic"), ("a", "cubic")]
@@ -677,8 +677,8 @@ def test_equal_volumes_count_once(tmp_path, capsys):
     said = capsys.readouterr()
     assert len(json.loads(said.out)["cells"]) == 1
     assert said.err.splitlines() == [
-        f"Got {tmp_path}/c.ome.tif more than once: it is counted once.",
-        f"Got {one} and {two}, which hold the same voxels: they are counted once, as {one}.",
+        f"{tmp_path}/c.ome.tif is given more than once. It counts once.",
+        f"{one} and {two} have the same voxels. They count once, as {one}.",
     ]
 
 
@@ -695,9 +695,9 @@ def not_a_number(path: Path) -> Path:
 
 
 UNUSABLE = [
-    pytest.param(flat, "Got a constant truth (bad: every voxel is 7)", id="constant"),
+    pytest.param(flat, "The truth bad is constant: every voxel is 7", id="constant"),
     pytest.param(not_a_number, "NaN or infinite voxels in bad", id="nan"),
-    pytest.param(thin, "Got a truth of 14 voxels along z, of which factor 4 leaves 3 slices", id="too-small"),
+    pytest.param(thin, "The truth has 14 voxels along z. Factor 4 leaves 3 slices", id="too-small"),
     pytest.param(lambda p: write(p, blobs((40, 60, 68)), CUBES), "Got a lateral side of 60 voxels", id="too-narrow"),
     pytest.param(lambda p: cut(write(p, blobs((40, 66, 68)), CUBES), 0.5), "bad.ome.tif", id="cut-short"),
     pytest.param(garbage, "bad.ome.tif", id="garbage"),
@@ -717,9 +717,9 @@ def test_a_truth_that_cannot_be_used_is_named_before_any_work(tmp_path, capsys, 
 
 
 NAMED = [
-    pytest.param([flat, garbage], ["{0}: Got a constant truth", "{1}: "], id="two-that-cannot-be-read"),
-    pytest.param([thin, thin], ["{0}, {1}: Got a truth of 14 voxels along z"], id="two-too-small"),
-    pytest.param([], ["All 2 volumes: Got factor 100"], id="all"),
+    pytest.param([flat, garbage], ["{0}: The truth bad is constant", "{1}: "], id="two-that-cannot-be-read"),
+    pytest.param([thin, thin], ["{0}, {1}: The truth has 14 voxels along z"], id="two-too-small"),
+    pytest.param([], ["All 2 volumes: The factor 100 is outside"], id="all"),
 ]
 
 
@@ -736,7 +736,7 @@ def test_all_truths_that_cannot_be_used_are_named(tmp_path, capsys, make, messag
 NOTHING = [
     pytest.param("none/*.tif", "Got the pattern", id="pattern"),
     pytest.param("empty", "which holds no image", id="folder"),
-    pytest.param("a.ome.tif", "Got method 'magic', expected one of cubic, quintic, ", id="method-before-reading"),
+    pytest.param("a.ome.tif", "There is no method 'magic'. Choose one of cubic, quintic, ", id="method-before-reading"),
 ]
 
 

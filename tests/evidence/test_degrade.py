@@ -1,4 +1,4 @@
-"""cropeq degrade: a file that every other command takes, on the grid of the truth."""
+"""``cropeq degrade`` writes a file for the other commands, on the grid of the truth."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def test_the_samples_lie_on_the_truth(tmp_path, capsys, name, words, axis, facto
     acquisition = acquisition_of(source)
     assert (acquisition.axial, acquisition.factor) == (axis, pytest.approx(factor))
     assert acquisition.sr_shape(expected.source.shape) == sr_shape and report["cut"] == expected.cut
-    # The first SR voxel lies where the first voxel of the truth does.
+    # The first SR voxel is at the position of the first voxel of the truth.
     place = np.array(source.translate) + np.array(acquisition.sr_offset) * source.voxel_size
     assert np.allclose(place, 0, atol=1e-6)
     assert everything(tmp_path) == sorted([name, "truth.ome.tif"])
 
 
-def test_what_is_not_isotropic_counts_as_cubes(tmp_path, capsys):
+def test_anisotropic_voxels_are_treated_as_cubes(tmp_path, capsys):
     output = tmp_path / "out.ome.tif"
     words = ["degrade", truth(tmp_path, (3.0, 1.0, 1.0)), "-o", output, "--factor", 2]
     assert main([str(word) for word in words]) == 0
-    told = capsys.readouterr()
-    assert "is not isotropic" in told.err and "18 x 40 x 44 voxels of 2 x 1 x 1 pixel" in told.out
+    printed = capsys.readouterr()
+    assert "is not isotropic" in printed.err and "18 x 40 x 44 voxels of 2 x 1 x 1 pixel" in printed.out
 
 
 WRONG = [
@@ -66,12 +66,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("words", "message"), WRONG)
-def test_what_cannot_be_degraded_is_refused_in_a_sentence(tmp_path, capsys, words, message):
+def test_unsuitable_arguments_are_refused_in_one_line(tmp_path, capsys, words, message):
     (tmp_path / "there.ome.tif").write_text("precious")
     command = ["degrade", str(truth(tmp_path)), "-o", str(tmp_path / "out.ome.tif")]
     command += [str(tmp_path / "there.ome.tif") if word == "EXISTS" else word for word in words]
     assert main(command) == 1
-    told = capsys.readouterr().err
-    assert message in told and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
     assert everything(tmp_path) == ["there.ome.tif", "truth.ome.tif"]
     assert (tmp_path / "there.ome.tif").read_text() == "precious"

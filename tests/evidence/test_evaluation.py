@@ -1,4 +1,4 @@
-"""Degrading a truth, restoring it and scoring the result; resuming; and what is refused."""
+"""Degrading a truth, restoring it, scoring the result; resuming; refused arguments."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.training.training import TrainingConfig
+from napari_cropeq.errors import ArgumentError, ImageError
 from napari_cropeq.evidence.evaluate import metrics
 from napari_cropeq.evidence.evaluate import score as scoring
 from napari_cropeq.evidence.evaluate.evaluation import Evaluation
@@ -36,6 +37,7 @@ from napari_cropeq.evidence.records import read_records, write_json
 from processes import cropeq
 
 SPOTS = blobs((48, 72, 80))
+BUDGET = {"patches": 32}
 TINY = {"patches": 32, "overrides": {"filters": 4, "validation": 4}, "device": "cpu"}
 WORDS = ("--patches", "32", "--set", "filters=4", "--set", "validation=4", "--device", "cpu")
 
@@ -66,7 +68,7 @@ DEGRADATIONS = [
 
 @pytest.mark.parametrize("axis", [0, 1, 2], ids="zyx")
 @pytest.mark.parametrize(("factor", "fwhm"), DEGRADATIONS)
-def test_degradation_is_scipys(factor, fwhm, axis):
+def test_degradation_equals_scipys(factor, fwhm, axis):
     truth = textured_volume((37, 31, 43))
     degraded = degrade(truth, axis, factor, fwhm)
     expected = scipy_degraded(truth, axis, factor, fwhm or factor)
@@ -79,7 +81,7 @@ def test_degradation_is_scipys(factor, fwhm, axis):
     assert degraded.cut == truth.shape[axis] - reach
 
 
-def test_degradation_is_that_of_the_other_tests():
+def test_degradation_equals_that_of_the_other_tests():
     assert np.abs(degrade(SPOTS, 0, 4).source - acquired(SPOTS, 4)).max() < 1e-4
 
 
@@ -113,7 +115,7 @@ def test_interpolations(factor, axis):
 
 
 def refined(kind: str, planes: str | None, factor: float = 2.5) -> tuple[Refinement, Predictor]:
-    """Return a refinement that has run, and the predictor of an export of the same volume."""
+    """Return a finished refinement, and the predictor that an export of the same volume uses."""
     degraded = degrade(blobs((30, 90, 76)), 0, factor)
     network, scale = random_network(kind, filters=4, blocks=2), Normalisation.measure(degraded.source)
     refinement = Refinement(network, degraded, planes, "cpu")
@@ -124,7 +126,7 @@ def refined(kind: str, planes: str | None, factor: float = 2.5) -> tuple[Refinem
 
 @pytest.mark.parametrize("planes", [None, "y", "both"], ids=str)
 @pytest.mark.parametrize("kind", [kind for kind in NETWORKS if kind != "padded"])
-def test_a_network_is_refined_as_an_export_is(kind, planes):
+def test_refinement_equals_an_export(kind, planes):
     refinement, predictor = refined(kind, planes)
     assert np.array_equal(refinement.image, predictor(Box.whole(predictor.sr_shape)))
     assert refinement.tiling == "bit-exact on cpu"
@@ -145,7 +147,7 @@ def test_the_padded_network_sees_whole_planes(planes):
 
 @pytest.mark.parametrize("part", [7, 20, 192])
 @pytest.mark.parametrize("border", [0, 5])
-def test_scores_are_scikit_images(monkeypatch, border, part):
+def test_scores_equal_those_of_scikit_image(monkeypatch, border, part):
     for module in (metrics, scoring):
         monkeypatch.setattr(module, "PART", part)
     truth = textured_volume((24, 31, 40))
@@ -176,7 +178,7 @@ def times(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def the_cells(*names: str, truth: Truth | None = None, factor: float = 4.0, **options) -> list[Experiment]:
+def experiments_of(*names: str, truth: Truth | None = None, factor: float = 4.0, **options) -> list[Experiment]:
     truth = truth or a_truth()
     return [
         Experiment(truth, factor, name, **({} if name in ("cubic", "quintic") else TINY | options)) for name in names
@@ -184,7 +186,7 @@ def the_cells(*names: str, truth: Truth | None = None, factor: float = 4.0, **op
 
 
 def run(experiments: list[Experiment], folder: Path) -> list[str]:
-    """Run an evaluation; return how each cell ended."""
+    """Run an evaluation and return the last stage of each experiment."""
     evaluation = Evaluation(experiments, folder)
     steps = list(evaluation.run())
     shares = [step.share for step in steps]
@@ -194,8 +196,8 @@ def run(experiments: list[Experiment], folder: Path) -> list[str]:
     return [step.stage for step in ended]
 
 
-def test_every_method_and_what_is_told_of_it(tmp_path):
-    experiments = the_cells(*methods(), overrides=TINY["overrides"] | {"blocks": 2})
+def test_the_records_of_all_methods(tmp_path):
+    experiments = experiments_of(*methods(), overrides=TINY["overrides"] | {"blocks": 2})
     assert run(experiments, tmp_path) == ["done"] * len(experiments)
     results = {result["key"]["method"]: result for result in read_records(tmp_path)}
     assert set(results) == set(methods()) >= {"cubic", "quintic", "fast", "valid", "padded"}
@@ -220,7 +222,9 @@ def test_every_method_and_what_is_told_of_it(tmp_path):
         )
         refinement = Refinement(model.network, degraded, device="cpu")
         assert list(refinement.run())[-1] == 1
-        assert score(refinement.image, SPOTS).psnr == result["scores"]["psnr"], "the model beside it gave the scores"
+        assert score(refinement.image, SPOTS).psnr == result["scores"]["psnr"], (
+            "the scores are those of the saved model"
+        )
     table = score_table(read_records(tmp_path))
     assert all(f"| {name} " in table for name in methods())
     gain = results["cubic"]["scores"]["psnr"] - results["quintic"]["scores"]["psnr"]
@@ -229,14 +233,14 @@ def test_every_method_and_what_is_told_of_it(tmp_path):
 
 
 def test_training_longer_scores_better(tmp_path):
-    experiments = the_cells("quintic", "fast", patches=400, overrides={"filters": 8, "validation": 8})
+    experiments = experiments_of("quintic", "fast", patches=400, overrides={"filters": 8, "validation": 8})
     run(experiments, tmp_path)
     base, trained = (result["scores"]["psnr"] for result in Evaluation(experiments, tmp_path).records())
     assert trained > base + 0.1
 
 
 def test_a_second_run_computes_nothing(tmp_path):
-    experiments = the_cells("quintic", "fast")
+    experiments = experiments_of("quintic", "fast")
     assert run(experiments, tmp_path) == ["done", "done"]
     before = times(tmp_path)
     assert run(experiments, tmp_path) == ["kept", "kept"]
@@ -244,7 +248,7 @@ def test_a_second_run_computes_nothing(tmp_path):
 
 
 def test_records_keep_the_name_of_the_border(tmp_path):
-    (experiment,) = the_cells("quintic", truth=a_truth(SPOTS))
+    (experiment,) = experiments_of("quintic", truth=a_truth(SPOTS))
     assert run([experiment], tmp_path) == ["done"]
     (record,) = read_records(tmp_path)
     assert record["key"]["rim"] == record["scores"]["rim"] == experiment.border
@@ -262,18 +266,21 @@ CHANGES = [
 ]
 
 
-def test_whatever_decides_the_scores_makes_another_cell():
-    (experiment,) = the_cells("fast")
-    experiments = [experiment, *(the_cells("fast", **change.values[0])[0] for change in CHANGES)]
+def test_each_setting_that_changes_scores_changes_the_key():
+    (experiment,) = experiments_of("fast")
+    experiments = [experiment, *(experiments_of("fast", **change.values[0])[0] for change in CHANGES)]
     assert (
         len({json.dumps(c.key, sort_keys=True) for c in experiments})
         == len({c.name for c in experiments})
         == len(experiments)
     )
-    assert the_cells("fast", minutes=1, patches=None)[0].name == the_cells("fast", minutes=1.0, patches=None)[0].name
+    assert (
+        experiments_of("fast", minutes=1, patches=None)[0].name
+        == experiments_of("fast", minutes=1.0, patches=None)[0].name
+    )
 
 
-def test_fast_is_the_default_recipe():
+def test_fast_has_the_default_settings():
     experiment = Experiment(a_truth(), 4.0, "fast", minutes=3)
     assert experiment.config == TrainingConfig(minutes=3.0)
     assert Experiment(a_truth(), 4.0, "padded", minutes=3).config == TrainingConfig(minutes=3.0, network="padded")
@@ -282,12 +289,12 @@ def test_fast_is_the_default_recipe():
 def test_equal_seeds_give_equal_scores(tmp_path):
     results = []
     for name in ("one", "two"):
-        run(the_cells("fast"), tmp_path / name)
+        run(experiments_of("fast"), tmp_path / name)
         results += read_records(tmp_path / name)
     assert results[0]["scores"] == results[1]["scores"] and results[0]["key"] == results[1]["key"]
 
 
-TORN = [
+DAMAGES = [
     pytest.param(lambda text: text[: len(text) // 2], id="cut-short"),
     pytest.param(lambda text: "", id="empty"),
     pytest.param(lambda text: "[1, 2]", id="something-else"),
@@ -295,14 +302,15 @@ TORN = [
 ]
 
 
-@pytest.mark.parametrize("spoil", TORN)
-def test_a_cell_that_is_not_complete_is_computed_again(tmp_path, spoil):
-    experiments = the_cells("cubic", "quintic")
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_incomplete_record_is_computed_again(tmp_path, caplog, damage):
+    experiments = experiments_of("cubic", "quintic")
     run(experiments, tmp_path)
     (path,) = tmp_path.glob("cells/*_quintic_*.json")
     whole = json.loads(path.read_text())
-    path.write_text(spoil(path.read_text()))
+    path.write_text(damage(path.read_text()))
     assert run(experiments, tmp_path) == ["kept", "done"]
+    assert f"{experiments[1].name}: the record is incomplete" in caplog.text
     assert json.loads(path.read_text())["scores"] == whole["scores"]
 
 
@@ -329,7 +337,7 @@ STOPS = [
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 @pytest.mark.parametrize("number", STOPS)
-def test_a_stopped_evaluation_goes_on(tmp_path, capsys, number):
+def test_a_stopped_evaluation_continues(tmp_path, capsys, number):
     truth, out = write(tmp_path / "spots.ome.tif"), tmp_path / "out"
     words = ["evaluate", str(truth), "--out", str(out), "--factors", "4", "--methods", "quintic,valid,padded"]
     words += ["--patches", "160", "--set", "filters=4", "--set", "blocks=2", "--device", "cpu"]
@@ -337,20 +345,22 @@ def test_a_stopped_evaluation_goes_on(tmp_path, capsys, number):
     process = cropeq(*words)
     try:
         deadline = time.monotonic() + 240
-        while not list(out.glob("cells/*_valid_*.json")):  # the third cell has just begun
+        while not list(out.glob("cells/*_valid_*.json")):  # the third experiment has just started
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(number)
-        said = process.communicate(timeout=240)[1]
+        printed = process.communicate(timeout=240)[1]
     finally:
         process.kill()
         process.communicate()
     if number == signal.SIGINT:
         assert process.returncode == 130
-        assert said == "Interrupted: finished cells are kept, and the same command goes on.\n"
+        assert printed == "Interrupted: finished cells are kept, and the same command goes on.\n"
         assert not list(out.rglob("*.partial"))
-    assert len(read_records(out)) == len(list(out.glob("cells/*.json"))) == 2, "no torn cell, and the third is not done"
+    assert len(read_records(out)) == len(list(out.glob("cells/*.json"))) == 2, (
+        "no incomplete record, and the third is not done"
+    )
     before = times(out / "cells")
     assert main(words) == 0
     after = times(out / "cells")
@@ -365,26 +375,26 @@ def test_the_command_line(tmp_path, capsys):
     truth, out = write(tmp_path / "spots.ome.tif", blobs((69, 72, 80)), (1.2, 1.0, 1.0)), tmp_path / "deep" / "out"
     words = ["evaluate", str(truth), "--out", str(out), "--factors", "2.5,4", "--methods", "cubic,quintic,fast", *WORDS]
     assert main([*words, "--rim", "12", "--fwhm", "3", "--seed", "2", "--set", "match_noise=false"]) == 0
-    said = capsys.readouterr()
-    assert said.err.splitlines() == [
-        "Got spots of 1.2 x 1 x 1 micrometer, which is not isotropic: its voxels are treated as cubes, so that factor "
-        "and FWHM count voxels.",
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [
+        "spots is not isotropic (1.2 x 1 x 1 micrometer). Its voxels are treated as cubes: factor and FWHM count "
+        "voxels.",
         "Factor 2.5 does not divide 69 voxels along z: the last 2 are not compared.",
         "Factor 4 does not divide 69 voxels along z: the last 1 are not compared.",
     ]
-    assert [line.split()[3:8:2] for line in said.out.splitlines()[2:8]] == [
+    assert [line.split()[3:8:2] for line in printed.out.splitlines()[2:8]] == [
         [factor, method, budget]
         for factor in ("2.5", "4")
         for method, budget in (("cubic", "–"), ("quintic", "–"), ("fast", "32"))
     ]
     assert main([*words, "--json", "--axis", "x", "--planes", "z", "--factors", "3"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    told = json.loads(line)
-    assert told["evaluation"] == str(out / "evaluation.json")
-    assert [experiment["key"]["axis"] for experiment in told["cells"]] == ["x", "x", "x"]
-    assert told["cells"][2]["key"]["planes"] == "z" and told["cells"][2]["degraded"]["cut"] == 2
+    printed = json.loads(line)
+    assert printed["evaluation"] == str(out / "evaluation.json")
+    assert [experiment["key"]["axis"] for experiment in printed["cells"]] == ["x", "x", "x"]
+    assert printed["cells"][2]["key"]["planes"] == "z" and printed["cells"][2]["degraded"]["cut"] == 2
     experiments = json.loads((out / "evaluation.json").read_text())["cells"]
-    assert len(experiments) == 9, "all that is in the folder"
+    assert len(experiments) == 9, "all experiments of the folder"
     (experiment,) = (c for c in experiments if c["key"]["method"] == "fast" and c["key"]["factor"] == 4)
     assert experiment["key"]["recipe"]["seed"] == 2 and experiment["key"]["recipe"]["match_noise"] is False
     assert experiment["key"]["fwhm"] == 3 and experiment["scores"]["rim"] == 12
@@ -412,11 +422,11 @@ def constant_inside() -> np.ndarray:
 
 
 TRUTHS = [
-    pytest.param(np.full((48, 72, 80), 7, np.uint16), "every voxel is 7), expected one with structure", id="constant"),
+    pytest.param(np.full((48, 72, 80), 7, np.uint16), "The truth spots is constant: every voxel is 7", id="constant"),
     pytest.param(constant_inside(), "constant inside its border of 16 voxels", id="constant-inside-its-border"),
     pytest.param(with_voxel(math.nan), "Got 1 NaN or infinite voxels in spots", id="nan"),
     pytest.param(with_voxel(-math.inf), "Got 1 NaN or infinite voxels in spots", id="infinite"),
-    pytest.param(SPOTS[:14], "Got a truth of 14 voxels along z, of which factor 4 leaves 3 slices", id="too-thin"),
+    pytest.param(SPOTS[:14], "The truth has 14 voxels along z. Factor 4 leaves 3 slices, fewer than 4.", id="too-thin"),
     pytest.param(
         SPOTS[:36], "A border of 16 voxels on every side is too wide to compare 36 x 72 x 80 voxels", id="all-border"
     ),
@@ -425,7 +435,7 @@ TRUTHS = [
 
 
 def refused(capsys, folder: Path, words: list[str], message: str) -> None:
-    """Check that a command ends with one sentence and leaves nothing behind."""
+    """Check that a command ends with one line and leaves no files."""
     before = sorted(folder.rglob("*"))
     assert main(words) == 1
     out, err = capsys.readouterr()
@@ -441,13 +451,19 @@ def test_unsuitable_truths(tmp_path, capsys, voxels, message):
 
 
 OPTIONS = [
-    pytest.param(["--factors", "1"], "Got factor 1, expected one above 1.01 and at most 32", id="factor-1"),
-    pytest.param(["--factors", "nan"], "Got factor nan", id="factor-nan"),
-    pytest.param(["--factors", "4,100"], "Got factor 100", id="factor-100"),
-    pytest.param(["--factors", "4,20"], "of which factor 20 leaves 2 slices", id="too-small-for-one-factor"),
-    pytest.param(["--fwhm", "0"], "Got FWHM 0, expected a positive number", id="fwhm-0"),
+    pytest.param(
+        ["--factors", "1"],
+        "The factor 1 is outside the possible range. Choose a factor above 1.01 and at most 32.",
+        id="factor-1",
+    ),
+    pytest.param(["--factors", "nan"], "The factor nan is outside", id="factor-nan"),
+    pytest.param(["--factors", "4,100"], "The factor 100 is outside", id="factor-100"),
+    pytest.param(["--factors", "4,20"], "Factor 20 leaves 2 slices", id="too-small-for-one-factor"),
+    pytest.param(["--fwhm", "0"], "The FWHM (0 voxels) is not positive", id="fwhm-0"),
     pytest.param(["--fwhm", "50"], "Got FWHM 50 pixel for a step of 4", id="fwhm-50"),
-    pytest.param(["--methods", "quintic,magic"], "Got method 'magic', expected one of cubic, quintic, ", id="method"),
+    pytest.param(
+        ["--methods", "quintic,magic"], "There is no method 'magic'. Choose one of cubic, quintic, ", id="method"
+    ),
     pytest.param(["--rim", "-1"], "The border of -1 voxels is negative", id="border"),
     pytest.param(["--planes", "z"], "Got planes 'z', expected y, x or both", id="planes"),
     pytest.param(["--set", "filters"], "Got setting 'filters', expected NAME=VALUE", id="setting-without-value"),
@@ -456,7 +472,11 @@ OPTIONS = [
     pytest.param(
         ["--set", "colour=1"], "Got setting 'colour=1', expected NAME=VALUE with a name among minutes", id="setting"
     ),
-    pytest.param(["--set", "seed=1"], "Got setting 'seed', expected one of filters, ", id="setting-of-the-cell"),
+    pytest.param(
+        ["--set", "seed=1"],
+        "The setting 'seed' cannot be overridden. Choose one of filters, ",
+        id="setting-of-the-experiment",
+    ),
     pytest.param(["--set", "kernel=7"], "crops 96, expected at least 99", id="network-too-large"),
     pytest.param(["--set", "filters=0"], "Got 0 filters", id="no-filters"),
     pytest.param(["--set", "patch=32"], "a patch below 33 px", id="patch"),
@@ -472,6 +492,38 @@ def test_unsuitable_options(tmp_path, capsys, words, message):
     refused(capsys, tmp_path, [*usual, *WORDS, *words], message)
 
 
+TYPED = [
+    pytest.param({"factor": 1.0}, ArgumentError, "factor", id="factor"),
+    pytest.param({"fwhm": -1.0}, ArgumentError, "fwhm", id="fwhm"),
+    pytest.param({"axis": 3}, ArgumentError, "axis", id="axis"),
+    pytest.param({"method": "magic"}, ArgumentError, "method", id="method"),
+    pytest.param({"border": -1}, ArgumentError, "border", id="border"),
+    pytest.param({"border": 40}, ArgumentError, "border", id="wide-border"),
+    pytest.param({"truth": a_truth(constant_inside())}, ImageError, "border", id="constant-inside"),
+    pytest.param({"method": "fast", "overrides": {"seed": 1}, **BUDGET}, ArgumentError, "overrides", id="override"),
+]
+
+
+@pytest.mark.parametrize("volumes", [1, 2])
+@pytest.mark.parametrize(("change", "kind", "setting"), TYPED)
+def test_an_error_has_a_type_and_names_the_setting(tmp_path, change, kind, setting, volumes):
+    """The same problem of several volumes keeps both."""
+    values = {"truth": a_truth(), "factor": 4.0, "method": "quintic"} | change
+    truths = [values.pop("truth"), *(a_truth(np.roll(SPOTS, n, 0), f"other {n}") for n in range(1, volumes))]
+    if volumes > 1 and "truth" in change:
+        truths[1] = a_truth(constant_inside(), "other")
+    with pytest.raises(kind) as caught:
+        Evaluation([Experiment(truth, **values) for truth in truths], tmp_path / "o")
+    assert caught.value.setting == setting and caught.value.remedy
+    assert caught.value.problem.startswith("All 2 volumes: ") == (volumes > 1)
+    assert not (tmp_path / "o").exists()
+
+
+def test_nothing_to_evaluate(tmp_path):
+    with pytest.raises(ArgumentError, match="There is nothing to evaluate"):
+        Evaluation([], tmp_path)
+
+
 FOLDERS = [
     pytest.param("spots.ome.tif", id="a-file"),
     pytest.param("spots.ome.tif/under", id="under-a-file"),
@@ -483,20 +535,20 @@ FOLDERS = [
 def test_folders_that_cannot_be_written(tmp_path, capsys, name):
     truth = write(tmp_path / "spots.ome.tif")
     words = ["evaluate", str(truth), "--out", str(tmp_path / name), "--methods", "quintic"]
-    refused(capsys, tmp_path, words, "which cannot be written (")
+    refused(capsys, tmp_path, words, " cannot be written (")
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_there_and_cannot_be_written(tmp_path, capsys):
+def test_an_existing_folder_that_cannot_be_written(tmp_path, capsys):
     truth = write(tmp_path / "spots.ome.tif")
     (tmp_path / "o" / "cells").mkdir(parents=True)
     (tmp_path / "o" / "cells").chmod(0o555)
     words = ["evaluate", str(truth), "--out", str(tmp_path / "o"), "--methods", "quintic"]
-    refused(capsys, tmp_path, words, "which cannot be written (permission denied)")
+    refused(capsys, tmp_path, words, " cannot be written (permission denied)")
 
 
 @pytest.mark.parametrize("text", ["a", "2,,3", ""])
-def test_lists_that_are_no_numbers(tmp_path, capsys, text):
+def test_lists_that_are_not_numbers(tmp_path, capsys, text):
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", "t.tif", "--out", str(tmp_path / "o"), "--factors", text])
     assert ended.value.code == 2
@@ -505,12 +557,14 @@ def test_lists_that_are_no_numbers(tmp_path, capsys, text):
 
 TREATMENTS = [
     pytest.param((1.0, 1.0, 1.005), None, id="isotropic"),
-    pytest.param((50.0, 40.0, 40.0), "Got spots of 50 x 40 x 40 µm, which is not isotropic: its voxels", id="not"),
-    pytest.param(None, "Got spots, which does not say its voxel size: its voxels are treated as cubes", id="unknown"),
+    pytest.param(
+        (50.0, 40.0, 40.0), "spots is not isotropic (50 x 40 x 40 µm). Its voxels are treated as cubes", id="not"
+    ),
+    pytest.param(None, "The file of spots does not store a voxel size. Its voxels are treated as cubes", id="unknown"),
 ]
 
 
-@pytest.mark.parametrize(("size", "told"), TREATMENTS)
-def test_a_truth_that_is_not_isotropic_says_how_it_is_treated(size, told):
+@pytest.mark.parametrize(("size", "notice"), TREATMENTS)
+def test_the_notice_on_a_truth_that_is_not_isotropic(size, notice):
     treatment = Truth("spots", SPOTS, size, "µm").treatment
-    assert treatment is None if told is None else treatment.startswith(told)
+    assert treatment is None if notice is None else treatment.startswith(notice)

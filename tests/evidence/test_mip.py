@@ -1,4 +1,4 @@
-"""``cropeq mip``: projections of a result and of its source's cubic interpolation, the picture, and what is refused."""
+"""``cropeq mip``: projections of a result and of its interpolated source, the figure, and refused arguments."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def chunked(data: np.ndarray, chunks: tuple[int, ...], size, axes: str = "zyx", 
 
 
 def pair(axial: int = 0, chunks: str = "zarr", channels: int = 0, dtype=np.uint16) -> tuple[Source, Source]:
-    """Return any volume on the SR grid of a source, in the place of its result, and the source."""
+    """Return a volume on the SR grid of a source, used as its result, and the source."""
     size, shape = SIZES[axial], [21, 26, 33]
     source = chunked(stacked(tuple(shape), channels).astype(dtype), CHUNKS[chunks], size, axes_of(channels))
     acquisition = acquisition_of(source)
@@ -64,7 +64,7 @@ def run(projection: Projection) -> Projection:
 
 
 def lying(volume: np.ndarray, along: int, axial: int) -> np.ndarray:
-    """Return numpy's projection, the axial axis horizontal."""
+    """Return numpy's projection with a horizontal axial axis."""
     image = volume.max(axis=along)
     lateral = 3 - along - axial
     return image if lateral < axial else image.T
@@ -77,14 +77,14 @@ def full_cubic(source: Source, channel: int = 0) -> np.ndarray:
 
 
 def close(image: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether float32 images differ by no more than rounding."""
+    """Return whether float32 images are equal up to rounding."""
     return image.shape == expected.shape and np.allclose(image, expected, rtol=3e-7, atol=0)
 
 
 @pytest.mark.parametrize("voxels", [2**23, 3000, 50], ids=["one-block", "some-blocks", "many-blocks"])
 @pytest.mark.parametrize("chunks", CHUNKS)
 @pytest.mark.parametrize(("axial", "along"), [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)])
-def test_projections_are_those_of_the_whole_volumes(monkeypatch, axial, along, chunks, voxels):
+def test_projections_equal_those_of_the_whole_volumes(monkeypatch, axial, along, chunks, voxels):
     monkeypatch.setattr(projecting, "VOXELS", voxels)
     result, source = pair(axial, chunks)
     if voxels == 50:  # blocks of a voxel or so take long
@@ -101,7 +101,7 @@ def test_projections_are_those_of_the_whole_volumes(monkeypatch, axial, along, c
 
 @pytest.mark.parametrize("kind", [np.float32, np.int16, np.uint32], ids=lambda kind: kind.__name__)
 def test_any_intensities(kind):
-    """Also where all are below zero, and where float32 would round."""
+    """Also if all are below zero, and if float32 would round."""
     result, source = pair(dtype=np.float64)
     far = {np.float32: -9000.0, np.int16: -9000.0, np.uint32: 2.0**31}[kind]
     data = (result.data.compute() + far).astype(kind)
@@ -109,7 +109,7 @@ def test_any_intensities(kind):
     assert projection.result[0].dtype == kind and np.array_equal(projection.result[0], data.max(axis=2).T)
 
 
-def test_interpolation_comes_before_projection():
+def test_interpolation_precedes_projection():
     result, source = pair()
     projection = run(Projection(result, source, along=1))
     late = source.data.compute().max(axis=1, keepdims=True).astype(np.float32)
@@ -120,8 +120,8 @@ def test_interpolation_comes_before_projection():
 
 @pytest.mark.parametrize("axial", [0, 1, 2], ids="zyx")
 @pytest.mark.parametrize("slices", [5, 40, 300])
-def test_a_box_of_the_interpolation_is_that_of_the_whole(axial, slices):
-    """Also far from both ends, where only the slices nearby are read."""
+def test_a_box_of_the_interpolation_equals_that_of_the_whole(axial, slices):
+    """Also far from both ends, where only nearby slices are read."""
     shape = [3, 3, 3]
     shape[axial] = slices
     data = textured_volume(tuple(shape)).astype(np.float32)
@@ -159,14 +159,14 @@ BLOCKS = [
 
 @pytest.mark.parametrize(("region", "chunk", "expected"), BLOCKS)
 def test_blocks_are_bounded(region, chunk, expected):
-    """Grown in whole chunks: axially, then along the lines of the picture, then along the projected axis."""
+    """Blocks grow in whole chunks: axially, then along the lines of the picture, then along the projected axis."""
     size = block_size(region, chunk, (0, 1, 2))
     assert math.prod(size) <= projecting.VOXELS
     assert size == expected
 
 
 class Made:
-    """A volume (z, y, x) that is nowhere: voxels are made as they are read."""
+    """A volume (z, y, x) whose voxels are generated as they are read."""
 
     dtype, ndim = np.dtype(np.uint16), 3
 
@@ -179,7 +179,7 @@ class Made:
 
 
 def test_memory_is_bounded(monkeypatch):
-    """A few blocks, whatever the size of the volumes."""
+    """To a few blocks, for volumes of any size."""
     monkeypatch.setattr(projecting, "VOXELS", 2**17)
     monkeypatch.setattr(projecting, "CAP", 2**20)
     monkeypatch.setattr("napari_cropeq.core.normalisation.SAMPLE_VOXELS", 2**16)
@@ -216,7 +216,7 @@ FLAT = [
 
 
 @pytest.mark.parametrize(("values", "expected"), FLAT)
-def test_limits_of_what_is_nearly_flat(monkeypatch, values, expected):
+def test_limits_of_nearly_flat_projections(monkeypatch, values, expected):
     monkeypatch.setattr(projecting, "PERCENTILES", (5, 95))
     assert limits_of(np.array([values], np.float32)) == expected
 
@@ -268,7 +268,7 @@ def test_scale_bars_are_about_a_fifth(unit):
         assert digits in ("1", "2", "5") and 0.12 < length.voxels / width < 0.33
 
 
-def test_the_zoom_is_where_most_is_to_be_seen():
+def test_the_zoom_has_the_most_structure():
     source = chunked(textured_volume((16, 40, 44)), CHUNKS["zarr"], (4.0, 1.0, 1.0))
     data = np.full((64, 40, 44), 1000, np.uint16)
     data[30:43, 21:34, :] = textured_volume((13, 13, 44)) * 3
@@ -279,7 +279,7 @@ def test_the_zoom_is_where_most_is_to_be_seen():
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_which_channels_are_shown(channels):
+def test_shown_channels(channels):
     result, source = pair(channels=channels)
     assert Projection(result, source).channels == [0, 1][:channels]
     chosen = run(Projection(result, source, channels=[channels - 1]))
@@ -299,7 +299,7 @@ SHAPES = [
 @pytest.mark.parametrize("unit", ["micrometer", "pixel"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_nothing_is_stretched_and_no_text_overlaps(shape, unit):
-    """Names are as long as they like, and hold what begins a formula elsewhere."""
+    """Names may be long and contain characters that start a formula in matplotlib."""
     names = (r"actin $\nothing$ 488 nm excitation, second antibody", "W" * 60)
     options = {"unit": unit, "channel_names": names}
     source = chunked(stacked(shape, 2), CHUNKS["whole"], (4.0, 1.0, 1.0), "czyx", **options)
@@ -338,12 +338,12 @@ def test_pictures_share_limits_and_the_rectangle_is_the_zoom():
     assert bar.get_width() == pytest.approx(10) and before.texts[0].get_text() == "10 µm"
 
 
-# The command, on a stack of two channels and its result as export writes it.
+# The command, on a stack of two channels and its exported result.
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder of an OME-TIFF of two channels, a model, and what export makes of them."""
+    """A folder with an OME-TIFF of two channels, a model, and their export."""
     folder = tmp_path_factory.mktemp("mip")
     data = np.stack([textured_volume((8, 20, 40), seed) for seed in (1, 2)])
     a_stack(folder / "a.ome.tif", data, axes="CZYX")
@@ -373,8 +373,8 @@ def test_the_command(made, tmp_path, capsys, result):
     out = tmp_path / "out.png"
     words = ["mip", str(made / result), str(made / "a.ome.tif"), "-o", str(out)]
     assert main(words) == 0
-    told, err = capsys.readouterr()
-    assert told.startswith(f"{out}: 32 x 20 SR voxels, along x, ") and err == ""
+    printed, err = capsys.readouterr()
+    assert printed.startswith(f"{out}: 32 x 20 SR voxels, along x, ") and err == ""
     assert everything(tmp_path) == ["out.json", "out.png"]
     assert out.read_bytes().startswith(b"\x89PNG")
     assert main([*words, "--along", "y", "--channels", "1", "--slab", "2", "7", "--zoom", "3", "4", "6", "--json"]) == 0
@@ -400,7 +400,7 @@ def test_projections_of_the_stored_result(made):
         assert np.array_equal(image, whole.max(axis=2).T)
 
 
-def test_a_voxel_size_that_the_file_does_not_say(made, tmp_path):
+def test_a_given_voxel_size(made, tmp_path):
     words = ["mip", str(made / "SR.ome.zarr"), str(made / "unknown.ome.tif"), "-o", str(tmp_path / "out.png")]
     assert main([*words, "--voxel-size", "4", "1", "1"]) == 0
 
@@ -416,40 +416,55 @@ def test_more_channels_than_colors(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-LATERAL = "expected y or x: a projection along these shows the axial direction (--along x)"
 REFUSED = [
-    pytest.param("SR.ome.zarr larger.ome.tif", "a result of 32 x 20 x 40 voxels, expected 36 x 20 x 40", id="shape"),
-    pytest.param("SR.ome.zarr finer.ome.tif", "voxels of 1 x 1 x 1 micrometer, expected 0.5 x 0.5 x 0.5", id="voxels"),
+    pytest.param(
+        "SR.ome.zarr larger.ome.tif", "has 32 x 20 x 40 voxels, but the SR grid of larger has 36 x 20 x 40", id="shape"
+    ),
+    pytest.param(
+        "SR.ome.zarr finer.ome.tif",
+        "are 1 x 1 x 1 micrometer, but those of the SR grid of finer are 0.5 x 0.5 x 0.5",
+        id="voxels",
+    ),
     pytest.param("a.ome.tif SR.ome.zarr", "Got a volume that is isotropic", id="swapped"),
-    pytest.param("SR.ome.zarr one.ome.tif", "Got a result with 2 channels, expected 1, as many as", id="channels"),
+    pytest.param("SR.ome.zarr one.ome.tif", "The number of channels is 2 in the result and 1 in one.", id="channels"),
     pytest.param("SR.ome.zarr isotropic.ome.tif", "Got a volume that is isotropic", id="isotropic"),
     pytest.param("SR.ome.zarr unknown.ome.tif", "which does not say its voxel size", id="voxel-size"),
-    pytest.param("SR.ome.zarr flat.ome.tif", "a constant source (flat, channel 0: every voxel is 3)", id="constant"),
+    pytest.param(
+        "SR.ome.zarr flat.ome.tif", "The source is constant (flat, channel 0): every voxel is 3", id="constant"
+    ),
     pytest.param("SR.ome.zarr nan.ome.tif", "Got 1 NaN or infinite voxels in nan, channel 1", id="nan"),
     pytest.param("SR.ome.zarr none.ome.tif", "There is no file", id="no-source"),
     pytest.param("none.ome.zarr a.ome.tif", "There is no file", id="no-result"),
-    pytest.param("--channels 2", "Got channel 2 of a, which has 2, expected 0 to 1", id="no-such-channel"),
-    pytest.param("--channels=-1", "Got channel -1 of a, which has 2, expected 0 to 1", id="negative-channel"),
-    pytest.param("--channels 1,1", "Got the channels 1, 1, expected one or two different ones", id="a-channel-twice"),
-    pytest.param("--channels 0,1,0", "Got the channels 0, 1, 0, expected one or two different", id="three-channels"),
+    pytest.param("--channels 2", "a has no channel 2", id="no-such-channel"),
+    pytest.param("--channels=-1", "a has no channel -1", id="negative-channel"),
+    pytest.param("--channels 1,1", "The channels 1, 1 cannot be drawn", id="a-channel-twice"),
+    pytest.param("--channels 0,1,0", "The channels 0, 1, 0 cannot be drawn", id="three-channels"),
     pytest.param("--time 1", "has no time point 1: it has 1", id="no-such-time"),
-    pytest.param("--along z", f"Got z to project along, which is the axial axis, {LATERAL}", id="axial"),
-    pytest.param("--slab 4 41", "the slab 4 to 41, expected a start below its stop, within 0 to 40", id="slab-beyond"),
-    pytest.param("--slab 4 4", "Got the slab 4 to 4, expected a start below its stop", id="slab-of-nothing"),
-    pytest.param("--slab=-1 4", "Got the slab -1 to 4, expected a start below its stop", id="slab-before"),
-    pytest.param("--along y --slab 0 21", "within 0 to 20 SR voxels along y", id="slab-of-the-other-axis"),
-    pytest.param("--zoom 0 0 21", "Got a zoom of 21 SR voxels a side, expected 1 to 20", id="zoom-too-large"),
-    pytest.param("--zoom 0 0 0", "Got a zoom of 0 SR voxels a side, expected 1 to 20", id="zoom-of-nothing"),
-    pytest.param("--zoom 23 0 10", "from 23 along z and 0 along y, expected it to begin at 0 to 22", id="zoom-axial"),
-    pytest.param("--zoom 0 11 10", "expected it to begin at 0 to 22 and 0 to 10: move it", id="zoom-lateral"),
-    pytest.param("-o OUT/out.tif", "Got output 'out.tif', expected a name ending in .png", id="no-png"),
+    pytest.param(
+        "--along z",
+        "z is the axial axis; a projection along it does not show the axial direction. Choose y or x.",
+        id="axial",
+    ),
+    pytest.param("--slab 4 41", "The slab 4 to 41 is empty, or not within the 40 SR voxels along x.", id="slab-beyond"),
+    pytest.param("--slab 4 4", "The slab 4 to 4 is empty", id="slab-of-nothing"),
+    pytest.param("--slab=-1 4", "The slab -1 to 4 is empty, or not within", id="slab-before"),
+    pytest.param("--along y --slab 0 21", "not within the 20 SR voxels along y", id="slab-of-the-other-axis"),
+    pytest.param("--zoom 0 0 21", "The side of the zoom (21 SR voxels) is not between 1 and 20", id="zoom-too-large"),
+    pytest.param("--zoom 0 0 0", "The side of the zoom (0 SR voxels) is not between 1 and 20", id="zoom-of-nothing"),
+    pytest.param(
+        "--zoom 23 0 10",
+        "from 23 along z and 0 along y is not within the projection. Start at 0 to 22",
+        id="zoom-axial",
+    ),
+    pytest.param("--zoom 0 11 10", "Start at 0 to 22 and 0 to 10, or make it smaller.", id="zoom-lateral"),
+    pytest.param("-o OUT/out.tif", "The name 'out.tif' does not end in .png", id="no-png"),
     pytest.param("-o OUT/none/out.png", "none, which does not exist or is not writable", id="no-folder"),
-    pytest.param("-o OUT/folder.png", "folder.png, which is a folder, expected the name of a file", id="a-folder"),
+    pytest.param("-o OUT/folder.png", "folder.png is a folder. Choose another name for the picture.", id="a-folder"),
 ]
 
 
 @pytest.mark.parametrize(("words", "message"), REFUSED)
-def test_what_is_refused_before_any_work(made, tmp_path, capsys, words, message):
+def test_unsuitable_arguments_are_refused_before_any_work(made, tmp_path, capsys, words, message):
     (tmp_path / "folder.png").mkdir()
     given = words.replace("OUT", str(tmp_path)).replace("=-", " -").split()
     files = [given.pop(0), given.pop(0)] if not given[0].startswith("-") else ["SR.ome.zarr", "a.ome.tif"]
@@ -477,12 +492,12 @@ def test_an_unfinished_store_is_refused(made, tmp_path, capsys, name):
     started = everything(tmp_path)
     assert "SR.partial.ome.zarr" in started and "SR.ome.zarr" not in started
     assert main(["mip", str(tmp_path / name), str(made / "a.ome.tif"), "-o", str(tmp_path / "out.png")]) == 1
-    assert "Got SR.partial.ome.zarr, a store that is not finished, expected a complete one" in capsys.readouterr().err
+    assert "SR.partial.ome.zarr is an unfinished output." in capsys.readouterr().err
     assert everything(tmp_path) == started
 
 
-def test_nan_that_no_sample_found(monkeypatch):
-    """A sample of a large volume may miss it; what is read may not."""
+def test_nan_outside_the_sample(monkeypatch):
+    """A sample of a large volume may miss NaN; it is found when its block is read."""
     monkeypatch.setattr("napari_cropeq.core.normalisation.SAMPLE_VOXELS", 1000)
     result, source = pair(dtype=np.float32)
     data = result.data.compute()
@@ -493,7 +508,7 @@ def test_nan_that_no_sample_found(monkeypatch):
 
 
 @pytest.mark.parametrize("stands", [False, True], ids=["new", "replaced"])
-def test_nothing_is_left_of_what_could_not_be_written(made, tmp_path, capsys, stands):
+def test_a_failed_write_leaves_no_files(made, tmp_path, capsys, stands):
     out = tmp_path / "out.png"
     words = ["mip", str(made / "SR.ome.zarr"), str(made / "a.ome.tif"), "-o", str(out)]
     assert not stands or main(words) == 0
@@ -507,7 +522,7 @@ def test_nothing_is_left_of_what_could_not_be_written(made, tmp_path, capsys, st
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Have the system refuse more bytes, as a full disk does."""
+    """Let the system refuse larger files, as a full disk does."""
     resource = pytest.importorskip("resource", reason="limits are POSIX's")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))

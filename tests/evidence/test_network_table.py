@@ -1,4 +1,4 @@
-"""The table of networks: numbers counted in the networks themselves, speeds measured."""
+"""The table of networks: sizes counted in the networks themselves, measured speeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from napari_cropeq.evidence.network_table import network_facts
 
 @pytest.mark.parametrize("shape", [(1, 1), (24, 40)], ids=["1x1", "24x40"])
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_work_is_what_the_convolutions_do(kind, shape):
+def test_work_equals_that_of_the_convolutions(kind, shape):
     network, counted = random_network(kind, filters=3, factor=4), []
 
     def count(conv, _, output):
@@ -30,11 +30,11 @@ def test_work_is_what_the_convolutions_do(kind, shape):
     assert work(network, rows, columns) == sum(counted)
 
 
-# Of the paper's Table 1: 16 and 66 convolutions, receptive fields of 33 and 133 px.
+# From Table 1 of the paper: 16 and 66 convolutions, receptive fields of 33 and 133 px.
 PAPER = {"valid": (16, 33, 32), "padded": (66, 133, 0), "subpixel": (16, 33, 32)}
 
 
-def test_the_networks_side_by_side(monkeypatch, capsys):
+def test_the_table(monkeypatch, capsys):
     monkeypatch.setattr(network_table, "SECONDS", 0.01)
     assert main(["info", "--networks", "--filters", "4", "--json", "--device", "cpu"]) == 0
     facts = {row["network"]: row for row in json.loads(capsys.readouterr().out)["networks"]}
@@ -59,12 +59,12 @@ WRONG = [
     pytest.param([], "Got no file and no --networks", id="nothing"),
     pytest.param(["m.safetensors", "--networks"], "expected one of them: leave one out", id="both"),
     pytest.param(["--networks", "--filters", "0"], "Got 0 filters", id="filters"),
-    pytest.param(["--networks", "--factor", "1"], "factor", id="factor"),
+    pytest.param(["--networks", "--factor", "1"], "The factor 1 is not above 1", id="factor"),
 ]
 
 
 @pytest.mark.parametrize(("words", "message"), WRONG)
-def test_what_cannot_be_told_is_said_in_a_sentence(capsys, words, message):
+def test_unsuitable_arguments_are_refused_in_one_line(capsys, words, message):
     assert main(["info", *words]) == 1
-    told = capsys.readouterr().err
-    assert message in told and told.startswith("cropeq: Got ") and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed and printed.startswith("cropeq: ") and printed.count("\n") == 1

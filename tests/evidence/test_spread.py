@@ -1,4 +1,4 @@
-"""Scores over several volumes: the numbers, their pictures, and the plane that is shown."""
+"""Scores over several volumes: numbers, figures, and the middle plane."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from conftest import blobs, random_network
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import NETWORKS
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.evidence.evaluate.evaluation import Evaluation
 from napari_cropeq.evidence.evaluate.experiment import Experiment
 from napari_cropeq.evidence.evaluate.figures import PALETTE, draw_planes, draw_scores
@@ -34,7 +35,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("values", VALUES)
-def test_a_spread_is_numpys(values):
+def test_a_spread_equals_numpys(values):
     spread, numbers = Spread.of(values), np.array(values)
     assert spread.n == len(values)
     assert (spread.sd is None) == (len(values) == 1)
@@ -45,12 +46,12 @@ def test_a_spread_is_numpys(values):
 
 def test_a_spread_by_hand():
     assert Spread.of([1.0, 2.0, 6.0]) == Spread(3, 3.0, pytest.approx(7**0.5), 2.0, 1.0, 6.0)
-    with pytest.raises(ValueError, match="Got no values, expected one for each volume"):
+    with pytest.raises(ArgumentError, match="no values to summarise"):
         Spread.of([])
 
 
-def a_result(volume: str, method: str, psnr: float | None, factor: float = 4.0, **changes) -> dict:
-    """Return a made-up result as a cell's file has it; the volume's checksum is its name's, unless given."""
+def a_record(volume: str, method: str, psnr: float | None, factor: float = 4.0, **changes) -> dict:
+    """Return an invented record; the checksum of the volume is made from its name, unless given."""
     key = {"truth": volume, "checksum": f"{volume}0", "factor": factor, "fwhm": factor, "axis": "z", "rim": 16}
     key["method"] = method
     if method not in ("cubic", "quintic"):
@@ -59,10 +60,10 @@ def a_result(volume: str, method: str, psnr: float | None, factor: float = 4.0, 
     return {"key": key | changes, "scores": {"psnr": psnr, "ssim": ssim}}
 
 
-RESULTS = [
-    *(a_result(v, "quintic", p) for v, p in zip("abc", (30.0, 33.0, 28.0), strict=True)),
-    *(a_result(v, "valid", p) for v, p in zip("abc", (32.0, 36.0, 31.5), strict=True)),
-    *(a_result(v, "padded", p) for v, p in zip("ab", (32.5, 35.0), strict=True)),
+RECORDS = [
+    *(a_record(v, "quintic", p) for v, p in zip("abc", (30.0, 33.0, 28.0), strict=True)),
+    *(a_record(v, "valid", p) for v, p in zip("abc", (32.0, 36.0, 31.5), strict=True)),
+    *(a_record(v, "padded", p) for v, p in zip("ab", (32.5, 35.0), strict=True)),
 ]
 
 
@@ -83,8 +84,8 @@ MEASURED = [
 
 
 @pytest.mark.parametrize(("kind", "method", "measure", "values"), MEASURED)
-def test_measures_are_taken_volume_by_volume(kind, method, measure, values):
-    found = of(summarise(RESULTS[::-1]), kind, method, measure)
+def test_differences_are_taken_on_each_volume(kind, method, measure, values):
+    found = of(summarise(RECORDS[::-1]), kind, method, measure)
     numbers = np.array(values, float)
     assert found["n"] == len(values)
     expected = [numbers.mean(), numbers.std(ddof=1), np.median(numbers), numbers.min(), numbers.max()]
@@ -102,33 +103,33 @@ APART = [
 
 
 @pytest.mark.parametrize("change", APART)
-def test_what_differs_in_more_than_the_volume_is_not_mixed(change):
-    other = [a_result(v, "padded", 50.0, **change) for v in "abc"]
-    summary = summarise([*RESULTS, *other])
+def test_records_that_differ_in_more_than_the_volume_are_separate(change):
+    other = [a_record(v, "padded", 50.0, **change) for v in "abc"]
+    summary = summarise([*RECORDS, *other])
     assert [len(e["volumes"]) for e in summary["methods"]] == [3, 3, 2, 3]
     (pair,) = summary["pairs"]
-    assert pair["spread"]["psnr"]["max"] == 1.0, "the pair is that of equal settings"
+    assert pair["spread"]["psnr"]["max"] == 1.0, "only equal settings are paired"
 
 
-def test_volumes_are_known_by_their_checksum():
-    same = [a_result("a", "quintic", p, checksum=c) for p, c in ((30.0, "one"), (31.0, "two"), (31.0, "two"))]
-    valid = [a_result("a", "valid", p, checksum=c) for p, c in ((33.0, "one"), (32.0, "two"))]
+def test_volumes_are_identified_by_their_checksum():
+    same = [a_record("a", "quintic", p, checksum=c) for p, c in ((30.0, "one"), (31.0, "two"), (31.0, "two"))]
+    valid = [a_record("a", "valid", p, checksum=c) for p, c in ((33.0, "one"), (32.0, "two"))]
     summary = summarise([*same, *valid])
     assert of(summary, "methods", "quintic", "psnr")["n"] == 2
     gain = of(summary, "methods", "valid", "psnr_over_quintic")
-    assert (gain["min"], gain["max"]) == (1.0, 3.0), "each over its own volume's"
+    assert (gain["min"], gain["max"]) == (1.0, 3.0), "each over the quintic of its own volume"
     assert summary["methods"][0]["volumes"] == [{"truth": "a", "checksum": "one"}, {"truth": "a", "checksum": "two"}]
 
 
-def test_interpolations_of_an_earlier_run_are_gained_over():
-    summary = summarise(RESULTS[3:], RESULTS)
+def test_gains_over_interpolations_of_an_earlier_run():
+    summary = summarise(RECORDS[3:], RECORDS)
     assert [e["method"] for e in summary["methods"]] == ["valid", "padded"]
     assert of(summary, "methods", "valid", "psnr_over_quintic")["n"] == 3
-    assert "psnr_over_quintic" not in summarise(RESULTS[3:])["methods"][0]["spread"]
+    assert "psnr_over_quintic" not in summarise(RECORDS[3:])["methods"][0]["spread"]
 
 
 def test_an_infinite_psnr_is_left_out():
-    results = copy.deepcopy(RESULTS)
+    results = copy.deepcopy(RECORDS)
     results[3]["scores"]["psnr"] = None
     summary = summarise(results)
     assert (
@@ -139,8 +140,8 @@ def test_an_infinite_psnr_is_left_out():
     json.dumps(summary, allow_nan=False)
 
 
-def test_a_summary_in_words():
-    rows = [row for row in spread_rows(summarise(RESULTS)) if row[2] in ("valid", "valid − padded", "quintic")]
+def test_a_summary_as_rows():
+    rows = [row for row in spread_rows(summarise(RECORDS)) if row[2] in ("valid", "valid − padded", "quintic")]
     assert rows == [
         ["PSNR (dB)", "4", "quintic", "–", "3", "30.33", "2.52", "30.00", "28.00", "33.00"],
         ["PSNR (dB)", "4", "valid", "2 min", "3", "33.17", "2.47", "32.00", "31.50", "36.00"],
@@ -164,7 +165,7 @@ def test_a_summary_in_words():
     ]
 
 
-def test_equal_names_are_told_apart():
+def test_equal_names_are_distinguished():
     keys = [{"truth": n, "checksum": c} for n, c in (("a", "123456789"), ("b", "2"), ("a", "345678912"), ("b", "2"))]
     assert labels(keys) == {("a", "123456789"): "a (123456)", ("b", "2"): "b", ("a", "345678912"): "a (345678)"}
 
@@ -184,8 +185,8 @@ SEVERAL = [pytest.param("abc", True, id="boxes"), pytest.param("a", False, id="p
 @pytest.mark.parametrize(("volumes", "boxes"), SEVERAL)
 @pytest.mark.parametrize("measure", ["psnr", "ssim"])
 def test_scores_are_drawn_in_one_colour_for_each_method(tmp_path, volumes, boxes, measure):
-    results = [r for r in RESULTS if r["key"]["truth"] in volumes]
-    results += [a_result(v, "quintic", None, factor=2.0) for v in volumes]  # infinite: nothing to draw in PSNR
+    results = [r for r in RECORDS if r["key"]["truth"] in volumes]
+    results += [a_record(v, "quintic", None, factor=2.0) for v in volumes]  # infinite PSNR is not drawn
     draw_scores(results, measure, tmp_path / "scores.png")
     found = colours(tmp_path / "scores.png")
     _, black, orange, _, blue, pink, *_ = PALETTE
@@ -193,14 +194,14 @@ def test_scores_are_drawn_in_one_colour_for_each_method(tmp_path, volumes, boxes
     fill = [0.2 * part + 0.8 * 255 for part in rgb(blue)]  # a box is pale over white
     assert any(np.abs(np.subtract(rgb(colour), fill)).max() < 2 for colour in found) == boxes
     picture = imread(tmp_path / "scores.png")[..., :3]
-    left = picture[:, : picture.shape[1] * 3 // 4]  # the legend stands on the right
+    left = picture[:, : picture.shape[1] * 3 // 4]  # the legend is on the right
     columns = np.flatnonzero((np.abs(255 * left - rgb(blue)).max(axis=-1) < 1).any(axis=0))
-    assert (np.ptp(columns) > 30) == boxes, "a point is narrow, and so no box, nor the line of an empty one"
+    assert (np.ptp(columns) > 30) == boxes, "points alone are narrow, without a box or its lines"
 
 
 @pytest.mark.parametrize("planes", [None, "y", "both"], ids=str)
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_a_region_is_that_of_the_whole(kind, planes):
+def test_a_region_equals_that_of_the_whole(kind, planes):
     degraded = degrade(blobs((30, 90, 76)), 0, 2.5)
     network, box = random_network(kind, filters=4, blocks=2), Box((3, 40, 5), (29, 43, 60))
     refinement = Refinement(network, degraded, planes, "cpu")
@@ -217,7 +218,7 @@ TINY = {"patches": 16, "overrides": {"filters": 4, "blocks": 2, "validation": 4}
 
 @pytest.mark.parametrize("side", [256, 33])
 @pytest.mark.parametrize("axis", [0, 2], ids="zx")
-def test_the_middle_plane_is_that_of_the_results(tmp_path, monkeypatch, axis, side):
+def test_the_middle_plane_equals_that_of_the_restored_volumes(tmp_path, monkeypatch, axis, side):
     monkeypatch.setattr("napari_cropeq.evidence.evaluate.middle_plane.SIDE", side)
     shape = [70, 66, 68]
     shape[axis] = 41
@@ -250,7 +251,7 @@ def test_the_middle_plane_is_that_of_the_results(tmp_path, monkeypatch, axis, si
         expected = flat(whole[result["key"]["method"]])
         assert np.abs(restored.image - expected).max() < 1e-5 * np.ptp(truth.voxels)
         assert restored.psnr == result["scores"]["psnr"]
-    # Each row of the truth lies on a slice that is shown.
+    # Each row of the truth is on a shown slice.
     rows = (np.arange(len(plane.truth)) - plane.first) // factor
     number = ((np.arange(len(plane.truth)) + plane.box.start[axis]) // factor).astype(int)
     lines = np.moveaxis(degraded.source, (axis, lateral, across), (0, 1, 2))[:, index[lateral], index[across].start]
@@ -259,7 +260,7 @@ def test_the_middle_plane_is_that_of_the_results(tmp_path, monkeypatch, axis, si
     assert imread(tmp_path / "planes.png").std() > 0.1
 
 
-def test_a_result_without_its_model_is_shown_without_its_plane(tmp_path):
+def test_an_experiment_without_its_model_has_no_plane(tmp_path):
     truth = Truth("spots", blobs((40, 66, 68)))
     evaluation = Evaluation([Experiment(truth, 4.0, "quintic"), Experiment(truth, 4.0, "valid", **TINY)], tmp_path)
     for _ in evaluation.run():

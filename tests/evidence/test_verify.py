@@ -1,4 +1,4 @@
-"""Tiles against the whole: what is exact is found exact, and a single wrong voxel is found."""
+"""Comparison of tiles with the whole: exact tiles are reported as exact, and a single wrong voxel is found."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def slices(kind: str, axial: int = 0, planes: str | None = None) -> Slices:
 
 
 def filled(box: Box, parts) -> np.ndarray:
-    """Return what parts of a box are put together to; every voxel is written once."""
+    """Return a box assembled from its parts; each voxel must be written once."""
     voxels, written = np.empty(box.shape, np.float32), np.zeros(box.shape, int)
     for part, values in parts:
         at = part.relative_to(box.start).slices
@@ -68,7 +68,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("tiled", "whole", "expected"), PAIRS)
-def test_agreement_is_of_bits(tiled, whole, expected):
+def test_agreement_compares_bits(tiled, whole, expected):
     found = agreement(np.array(tiled, np.float32), np.array(whole, np.float32))
     differing, mse, largest = expected
     assert found.voxels == 3 and found.differing == differing and found.exact == (differing == 0)
@@ -80,16 +80,16 @@ def test_agreement_is_of_bits(tiled, whole, expected):
 @pytest.mark.parametrize("tile", [7, 32, 50])
 @pytest.mark.parametrize(("axial", "planes"), [(0, None), (0, "y"), (1, "z"), (2, None)], ids=["x", "y", "z", "xy"])
 @pytest.mark.parametrize("kind", ["valid", "subpixel"])
-def test_tiles_of_a_valid_network_are_the_whole(kind, axial, planes, tile):
+def test_tiles_of_a_valid_network_equal_the_whole(kind, axial, planes, tile):
     compared = slices(kind, axial, planes)
     box = middle(compared.predictor.sr_shape, compared.in_plane, rows=3)
     whole = filled(box, compared.whole(box))
     assert agreement(filled(box, compared.tiled(box, tile)), whole).exact
-    assert np.array_equal(whole, compared.predictor(box)), "at once, and as an export computes it"
+    assert np.array_equal(whole, compared.predictor(box)), "in one call, and as an export computes it"
     assert compared.promised == 0 and compared.redundant(box, tile) > 0
 
 
-def test_tiles_of_a_padded_network_are_not_and_come_nearer_as_they_grow():
+def test_tiles_of_a_padded_network_differ_less_as_they_grow():
     compared = slices("padded")
     box = middle(compared.predictor.sr_shape, compared.in_plane, rows=2)
     whole = filled(box, compared.whole(box))
@@ -131,7 +131,7 @@ def test_tiles_by_default(longest, expected):
     assert tiles_for(Box((0, 0, 0), (20, 5, longest)), (0, 2)) == expected
 
 
-def test_mismatch_is_a_matter_of_the_distance_from_a_border():
+def test_mismatch_over_the_distance_from_a_border():
     whole = np.zeros((10, 40), np.float32)
     tiled = whole.copy()
     tiled[:, 15:17] = 3  # both sides of the border at 16
@@ -155,8 +155,8 @@ def verify(folder: Path, *words) -> list[str]:
 
 def test_the_command(tmp_path, capsys):
     call(*verify(tmp_path, "--against", "padded", "--patches", 8, "--rows", 2))
-    told = capsys.readouterr().out
-    assert "subpixel: in tiles of 24, 40 every one of " in told and "padded: in tiles of 24, 40 up to " in told
+    printed = capsys.readouterr().out
+    assert "subpixel: in tiles of 24, 40 every one of " in printed and "padded: in tiles of 24, 40 up to " in printed
     out = tmp_path / "out"
     files = ["differences.png", "mismatch.png", "padded.safetensors", "profiles.png", "verify.html", "verify.json"]
     assert everything(out) == ["cells", *files]
@@ -180,10 +180,10 @@ def test_tiles_that_do_not_meet_are_left_out(tmp_path, capsys):
     assert {row["tile"] for row in json.loads((tmp_path / "out" / "verify.json").read_text())["rows"]} == {24}
     words[words.index("24,640,900")] = "640,900"
     call(*words, code=1)
-    assert "Got tiles of 640 for planes of " in capsys.readouterr().err
+    assert "Tiles of 640 cannot be compared in planes of " in capsys.readouterr().err
 
 
-def test_a_file_that_does_not_say_its_voxel_size(tmp_path, capsys):
+def test_a_file_without_a_voxel_size(tmp_path, capsys):
     tifffile.imwrite(tmp_path / "s.ome.tif", STACK, photometric="minisblack", metadata={"axes": "ZYX"})
     saved(tmp_path / "m.safetensors")
     call(*verify(tmp_path, "--rows", 1), code=1)
@@ -210,7 +210,7 @@ def test_one_wrong_voxel_beside_a_tile_border_is_found(tmp_path, capsys, monkeyp
     assert found == [(24, 1, False), (40, 0, True)] and report["rows"][0]["largest"] > 0
 
 
-def test_the_same_again_computes_nothing(tmp_path, monkeypatch, capsys):
+def test_a_second_run_computes_nothing(tmp_path, monkeypatch, capsys):
     words = verify(tmp_path, "--against", "padded", "--patches", 8, "--rows", 1, "--json")
     call(*words)
     first = json.loads(capsys.readouterr().out)
@@ -222,9 +222,21 @@ def test_the_same_again_computes_nothing(tmp_path, monkeypatch, capsys):
     assert again["rows"] == first["rows"]
 
 
+def test_a_damaged_file_is_computed_again(tmp_path, capsys, caplog):
+    words = verify(tmp_path, "--rows", 1, "--json")
+    call(*words)
+    first = json.loads(capsys.readouterr().out)
+    (path,) = (tmp_path / "out" / "cells").glob("subpixel_24_*.npz")
+    path.write_bytes(path.read_bytes()[:100])
+    call(*words)
+    again = json.loads(capsys.readouterr().out)
+    assert [row["mse"] for row in again["rows"]] == [row["mse"] for row in first["rows"]]
+    assert f"{path.name} is damaged and computed again" in caplog.text
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda n: n.name)
-def test_a_run_that_was_ended_is_gone_on_with(tmp_path, number):
+def test_a_stopped_run_continues(tmp_path, number):
     words = verify(tmp_path, "--against", "padded", "--patches", 40, "--rows", 1)
     process = cropeq(*words)
     out, end = tmp_path / "out", time.monotonic() + 120
@@ -232,8 +244,8 @@ def test_a_run_that_was_ended_is_gone_on_with(tmp_path, number):
     while not (out / wanted).exists() and time.monotonic() < end:
         time.sleep(0.02)
     process.send_signal(number)
-    told = process.communicate(timeout=60)[1]
-    assert process.returncode == (130 if number == signal.SIGINT else -number), told
+    printed = process.communicate(timeout=60)[1]
+    assert process.returncode == (130 if number == signal.SIGINT else -number), printed
     call(*verify(tmp_path, "--against", "padded", "--patches", 40, "--rows", 1))
     report = json.loads((out / "verify.json").read_text())
     assert len(report["rows"]) == 4 and not list(out.rglob("*.partial"))
@@ -254,34 +266,37 @@ BAD = [
     pytest.param(constant, [], "constant image", id="constant"),
     pytest.param(with_nan, [], "NaN", id="nan"),
     pytest.param(
-        None, ["--tiles", "5000"], "Got tiles of 5000 for planes of 64 x 80 SR voxels, expected 1 to 79", id="tile"
+        None,
+        ["--tiles", "5000"],
+        "Tiles of 5000 cannot be compared in planes of 64 x 80 SR voxels. Choose tiles of 1 to 79",
+        id="tile",
     ),
-    pytest.param(None, ["--tiles", "0"], "Got tiles of 0", id="no-tile"),
-    pytest.param(None, ["--against", "M"], "expected a zero-padded one", id="against-a-valid-one"),
+    pytest.param(None, ["--tiles", "0"], "Tiles of 0 cannot", id="no-tile"),
+    pytest.param(None, ["--against", "M"], "not zero-padded", id="against-a-valid-one"),
     pytest.param(None, ["--against", "nothing.safetensors"], "nothing.safetensors", id="against-nothing"),
     pytest.param(None, ["--channel", "3"], "has no channel 3", id="channel"),
     pytest.param(None, ["--planes", "z"], "planes", id="planes"),
     pytest.param(None, ["-m", "OTHER"], "trained for factor 2", id="factor"),
     pytest.param(None, ["--out", "FILE"], "cannot be written", id="unwritable"),
-    pytest.param(None, ["--rows", "-1"], "Got -1 planes", id="rows"),
-    pytest.param(None, ["--side", "0"], "Got 0 voxels for the side", id="side"),
+    pytest.param(None, ["--rows", "-1"], "The number of planes (-1) is less than 1", id="rows"),
+    pytest.param(None, ["--side", "0"], "The side of a plane (0) is less than 1", id="side"),
 ]
 
 
 @pytest.mark.parametrize(("make", "more", "message"), BAD)
-def test_what_cannot_be_compared_is_refused_in_a_sentence(tmp_path, capsys, make, more, message):
+def test_unsuitable_arguments_are_refused_in_one_line(tmp_path, capsys, make, more, message):
     words = verify(tmp_path)
     if make is not None:
         words[1] = str(make(tmp_path)[0])
     named = {"M": tmp_path / "m.safetensors", "OTHER": tmp_path / "other.safetensors", "FILE": tmp_path / "s.ome.tif"}
     saved(named["OTHER"], factor=2.0)
     call(*words, *(named.get(word, word) for word in more), code=1)
-    told = capsys.readouterr().err
-    assert message in told and told.startswith("cropeq: ") and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed and printed.startswith("cropeq: ") and printed.count("\n") == 1
     assert not (tmp_path / "out" / "verify.json").exists()
 
 
-def test_a_page_is_one_file_and_escapes_what_it_is_told(tmp_path):
+def test_a_page_is_one_file_and_escapes_text(tmp_path):
     page = Page("<b>5 & 6</b>")
     page.text("a < b")
     page.table(["x"], [["<script>"]])

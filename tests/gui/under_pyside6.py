@@ -76,5 +76,5 @@ def test_verify(viewer, qtbot):
     panel.tile.value = 20
     panel.buttons["verify"].native.click()
     qtbot.waitUntil(lambda: panel.found is not None or panel.complaining, timeout=TIMEOUT)
-    assert panel.message.text().endswith("every voxel has the bits of the whole.")
+    assert panel.message.text().endswith("all voxels are equal to the last bit.")
     assert panel.found.agreement.exact and not np.asarray(panel.found.difference).any()

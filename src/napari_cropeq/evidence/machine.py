@@ -1,4 +1,4 @@
-"""What a measurement was made on: processor, threads, versions, and how busy it was."""
+"""Description of the machine of a measurement: processor, threads, versions, load."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def load_average() -> list[float] | None:
-    """Return the load of the machine over the last 1, 5 and 15 minutes; None where the system does not say."""
+    """Return the load of the machine over the last 1, 5 and 15 minutes; None if the system does not report it."""
     return [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None
 
 

@@ -1,4 +1,4 @@
-"""The networks side by side (paper, Table 1), computed from the networks themselves and measured on this machine."""
+"""Table of the networks (paper, Table 1): sizes from the networks themselves, speeds measured on this machine."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
+from napari_cropeq.errors import ArgumentError
 
 __all__ = ["HEADER", "NetworkFacts", "cells", "network_facts"]
 
@@ -30,29 +31,29 @@ HEADER = (
 )
 TILE = 64
 SECONDS = 3.0  # of each measurement
-STEPS = 3  # of training at least
+STEPS = 3  # of training, at least
 
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """One network, as it is used for a factor.
+    """One network, as built for a factor.
 
     Parameters
     ----------
     network : str
-        Its kind.
+        Kind of the network.
     filters : int
         Feature maps between layers.
     factor : float
-        For which it is built.
+        Axial step over lateral step.
     layers, parameters : int
-        Convolutions; numbers that are trained.
+        Number of convolutions and of trained numbers.
     receptive_field, shrink : int
         Along the lateral axis, px.
     work, work_in_tiles : float
-        Multiply-adds for each SR voxel, without halos and in tiles of 64.
+        Multiply-adds per SR voxel, without halos and in tiles of 64.
     patches_per_second, voxels_per_second : float
-        Measured: training with the default recipe, inference of whole planes.
+        Measured: training with the default settings, inference of whole planes.
     """
 
     network: str
@@ -68,29 +69,29 @@ class NetworkFacts:
     voxels_per_second: float
 
     def as_json(self) -> dict[str, float | str]:
-        """Return the values."""
+        """Return the values of all fields."""
         return asdict(self)
 
 
 def network_facts(filters: int, factor: float, device: str = "auto") -> Iterator[NetworkFacts]:
-    """Yield what is known of each network with so many filters.
+    """Yield the facts about each network.
 
     Parameters
     ----------
     filters : int
         Feature maps between layers.
     factor : float
-        Axial step over lateral step; decides the outputs of the network on the source grid.
+        Axial step over lateral step; sets the number of outputs of the network on the source grid.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
 
     Raises
     ------
-    ValueError
-        If there can be no such network.
+    ArgumentError
+        If no network can be built for ``filters`` and ``factor``.
     """
     if not factor > 1:
-        raise ValueError(f"Got factor {factor:g}, expected one above 1: give another (--factor).")
+        raise ArgumentError(f"The factor {factor:g} is not above 1.", "Choose a larger factor.", setting="factor")
     for kind in NETWORKS:
         config = TrainingConfig(network=kind, filters=filters)
         network = build_network(kind, filters, config.depth, config.kernel, subpositions_for(kind, factor))
@@ -111,7 +112,7 @@ def network_facts(filters: int, factor: float, device: str = "auto") -> Iterator
 
 
 def _work(network: Network, factor: float, tile: int) -> float:
-    """Return multiply-adds for each SR voxel of a tile; of an image without end where ``tile`` is 0."""
+    """Return multiply-adds per SR voxel of a tile, or of an infinite image if ``tile`` is 0."""
     step = factor if network.on_source_grid else 1.0
     if not tile:
         return sum(weights.numel() for weights in network.parameters() if weights.ndim == 4) / step
@@ -123,7 +124,7 @@ def _noise(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def _training_rate(config: TrainingConfig, acquisition: Acquisition, device: str) -> float:
-    """Return the patches a second of a training, its first step left out."""
+    """Return the patches per second of a training, without its first step."""
     training = Training(_noise((16, 160, 160)), acquisition, config, device)
     steps = training.run()
     first = next(steps)
@@ -137,7 +138,7 @@ def _training_rate(config: TrainingConfig, acquisition: Acquisition, device: str
 
 
 def _inference_rate(network: Network, acquisition: Acquisition, device: str) -> float:
-    """Return the SR voxels a second of whole planes, interpolation included."""
+    """Return the SR voxels per second for whole planes, interpolation included."""
     source = _noise((64, 32, 256))
     predictor = Predictor(network, acquisition, source, Normalisation(0.0, 1.0), device=device).at_once()
     high, rows, wide = predictor.sr_shape
@@ -153,7 +154,7 @@ def _inference_rate(network: Network, acquisition: Acquisition, device: str) -> 
 
 
 def cells(facts: NetworkFacts) -> list[str]:
-    """Return a row of the table in words."""
+    """Return a row of the table as text."""
     return [
         facts.network,
         str(facts.layers),

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: words, tables and pictures, readable without a network."""
+"""One self-contained HTML page with text, tables and pictures, readable without a network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ code { background: #f0f0f4; padding: .1rem .3rem; }
 
 
 class Page:
-    """Gathers parts in their order; :meth:`write` makes the file.
+    """Collects the parts of a page; :meth:`write` writes the file.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Page:
         self._parts: list[str] = []
 
     def heading(self, text: str) -> None:
-        """Begin a section."""
+        """Start a section."""
         self._parts.append(f"<h2>{escape(text)}</h2>")
 
     def text(self, text: str) -> None:
@@ -48,13 +48,13 @@ class Page:
         self._parts.append(f"<p><code>{escape(text)}</code></p>")
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Add a table of words."""
+        """Add a table."""
         head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
         body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
         self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
     def picture(self, path: Path, caption: str) -> None:
-        """Add a PNG, which becomes part of the page.
+        """Add a PNG; it is embedded in the page.
 
         Raises
         ------
@@ -62,13 +62,13 @@ class Page:
             If it cannot be read.
         """
         data = base64.b64encode(path.read_bytes()).decode()
-        words = escape(caption, quote=True)
+        text = escape(caption, quote=True)
         self._parts.append(
-            f'<figure><img alt="{words}" src="data:image/png;base64,{data}"><figcaption>{words}</figcaption></figure>'
+            f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
         )
 
     def write(self, path: Path) -> None:
-        """Write the page; a file of that name is replaced only once the new one is complete."""
+        """Write the page; an existing file is replaced only once the new one is complete."""
         title = escape(self._title)
         text = (
             f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>'

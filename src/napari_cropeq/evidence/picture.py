@@ -1,4 +1,4 @@
-"""Pictures in files of their own."""
+"""Writing figures as PNG files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from napari_cropeq.core.whole_file import whole_file
+from napari_cropeq.errors import AccessError, ArgumentError
 from napari_cropeq.formats.paths import check_space
 
 __all__ = ["check_picture", "write_picture"]
@@ -19,20 +20,20 @@ def check_picture(path: Path) -> None:
 
     Raises
     ------
-    ValueError
-        If it is no PNG.
-    OSError
-        If its folder is not there or not writable, or a folder stands in its place.
+    ArgumentError
+        If the name does not end in ``.png``.
+    AccessError
+        If the folder does not exist or is not writable, or ``path`` is a folder.
     """
     if path.suffix.lower() != ".png":
-        raise ValueError(f"Got output {path.name!r}, expected a name ending in .png: rename it.")
+        raise ArgumentError(f"The name {path.name!r} does not end in .png.", "Rename the output.", setting="output")
     for file in (path, path.with_suffix(".json")):
         if file.is_dir():
-            raise OSError(f"Got {file}, which is a folder, expected the name of a file: choose another.")
+            raise AccessError(f"{file} is a folder.", "Choose another name for the picture.", setting="output")
     check_space(path.parent, 0)
 
 
 def write_picture(figure: Figure, path: Path, dpi: float = DPI) -> None:
-    """Write a PNG; a file of that name is replaced only once the new one is complete."""
+    """Write a PNG; an existing file is replaced only once the new one is complete."""
     with whole_file(path) as file:
         figure.savefig(file, format="png", dpi=dpi)

@@ -1,4 +1,4 @@
-"""One thing to measure of a truth: a method at a factor, and what decides its scores."""
+"""One experiment: a method at a factor on one truth, and everything that its scores depend on."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, Acquisition, Int
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.predict import choose_device, plane_axes
 from napari_cropeq.core.training.training import Training, TrainingConfig
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.evidence.evaluate.score import BORDER, check_range, inside
 from napari_cropeq.evidence.evaluate.truth import Truth, acquisition_for
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
@@ -25,47 +26,47 @@ from napari_cropeq.evidence.records import Record
 __all__ = ["FIXED", "Experiment", "check_method", "methods"]
 
 FAST = "fast"
-"""The recipe's own network, whichever that is: what users get who choose nothing."""
+"""Method with the default settings, including the default network."""
 
 FIXED = ("minutes", "patches", "network", "seed")
-"""Fields of a recipe that a cell states itself."""
+"""Training settings that are fields of the experiment itself."""
 
 
 def methods() -> tuple[str, ...]:
-    """Return the names of all methods: interpolations, networks, and ``fast`` for the default recipe."""
+    """Return the names of all methods: interpolations, ``fast`` for the default settings, and networks."""
     return (*INTERPOLATIONS, FAST, *NETWORKS)
 
 
 def check_method(name: str) -> None:
-    """Raise ValueError if there is no method of that name."""
+    """Raise ArgumentError if there is no method of that name."""
     if name not in methods():
-        raise ValueError(f"Got method {name!r}, expected one of {', '.join(methods())}: choose one of these.")
+        raise ArgumentError(f"There is no method {name!r}.", f"Choose one of {', '.join(methods())}.", setting="method")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One thing to measure; each field is part of its key unless it says otherwise.
+    """One experiment; each field is part of its key unless noted otherwise.
 
     Parameters
     ----------
     truth : Truth
-        Known by its name and checksum.
+        In the key by its name and checksum.
     factor : float
-        Step between slices, in truth voxels.
+        Step between slices, truth voxels.
     method : str
         One of :func:`methods`.
     minutes, patches : float, int, optional
-        Budget of a training: one of them, none for an interpolation.
+        Training budget: one of the two; neither for an interpolation.
     fwhm : float, optional
-        Width of the slice profile in truth voxels; the factor by default.
+        Width of the slice profile, truth voxels; the factor by default.
     axis : int
-        Index into z, y, x of the axis that is degraded.
+        Index into z, y, x of the axis to degrade.
     overrides : mapping
         Other fields of :class:`napari_cropeq.core.training.config.TrainingConfig`.
     seed : int
-        Of the training.
+        Seed of the training.
     border : int
-        Voxels left out of the scores on every side.
+        Voxels left out of the scores on every side; ``rim`` in the key.
     planes : str, optional
         See :class:`napari_cropeq.core.predict.Predictor`.
     device : str
@@ -92,17 +93,21 @@ class Experiment:
 
     @property
     def config(self) -> TrainingConfig:
-        """The training.
+        """The training settings.
 
         Raises
         ------
-        ValueError
-            If there is no such field, or the recipe refuses its values.
+        ArgumentError
+            If an override is not a setting that can be overridden, or has an unusable value.
         """
         known = [name for name in TrainingConfig.__dataclass_fields__ if name not in FIXED]
         for name in self.overrides:
             if name not in known:
-                raise ValueError(f"Got setting {name!r}, expected one of {', '.join(known)}: choose one of these.")
+                raise ArgumentError(
+                    f"The setting {name!r} cannot be overridden.",
+                    f"Choose one of {', '.join(known)}.",
+                    setting="overrides",
+                )
         minutes = None if self.minutes is None else float(self.minutes)
         values = dict(self.overrides) | {"minutes": minutes, "patches": self.patches, "seed": self.seed}
         if self.method != FAST:
@@ -111,7 +116,7 @@ class Experiment:
 
     @property
     def key(self) -> Record:
-        """What decides the scores, in values that JSON can hold."""
+        """Everything that the scores depend on, in values that JSON can hold."""
         fwhm = self.factor if self.fwhm is None else self.fwhm
         shared = {
             "truth": self.truth.name,
@@ -137,44 +142,44 @@ class Experiment:
 
     @property
     def budget(self) -> str:
-        """The training's budget in words, empty for an interpolation."""
+        """The training budget as text, empty for an interpolation."""
         if not self.trained:
             return ""
         return f"{self.minutes:g} min" if self.minutes is not None else f"{self.patches} patches"
 
     @property
     def name(self) -> str:
-        """File name without suffix: readable, and different for different keys."""
+        """File name without suffix; unique for each key."""
         digest = sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:8]
         words = (self.truth.name, f"x{self.factor:g}", self.method, self.budget.replace(" ", ""), digest)
         return re.sub(r"[^\w.+-]+", "-", "_".join(word for word in words if word))
 
     @property
     def compared(self) -> NDArray[Any]:
-        """The part of the truth that the SR grid covers (z, y, x): less than all where the factor does not divide it.
+        """The part of the truth that the SR grid covers (z, y, x): not all of it if the factor does not divide it.
 
         Raises
         ------
-        ValueError
-            If the truth cannot be degraded so.
+        ArgumentError
+            If the truth cannot be degraded this way.
         """
         acquisition, slices = acquisition_for(self.truth.shape, self.axis, self.factor, self.fwhm)
         length = sr_length(slices, acquisition.factor)
         return self.truth.voxels[tuple(slice(length if a == self.axis else None) for a in range(3))]
 
     def check(self) -> None:
-        """Raise ValueError, in a sentence, if the cell cannot be computed; before the truth is degraded."""
+        """Raise ArgumentError or ImageError if the experiment cannot be computed, before the truth is degraded."""
         check_method(self.method)
         acquisition, _ = acquisition_for(self.truth.shape, self.axis, self.factor, self.fwhm)
         check_range(self.compared[inside(self.compared.shape, self.border)], self.border)
         if self.trained:
             plane_axes(self.planes, self.axis)
-            _rehearse(self.config, acquisition, self.truth.shape, self.device)
+            _try_training(self.config, acquisition, self.truth.shape, self.device)
 
 
 @functools.lru_cache(maxsize=256)
-def _rehearse(config: TrainingConfig, acquisition: Acquisition, shape: IntTriple, device: str) -> None:
-    """Train on one patch of noise as wide as the truth: what a training refuses, it refuses now."""
+def _try_training(config: TrainingConfig, acquisition: Acquisition, shape: IntTriple, device: str) -> None:
+    """Train on one patch of noise as wide as the truth, so that unusable settings raise now."""
     small = replace(config, minutes=None, patches=1, batch=1, validation=1)
     thin = [MIN_SLICES if a == acquisition.axial else n for a, n in enumerate(shape)]
     noise = np.random.default_rng(0).random(thin, np.float32)

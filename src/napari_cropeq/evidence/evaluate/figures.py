@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: scores over factors (paper, Figure 5), and the middle plane of one volume."""
+"""Figures of an evaluation: scores over factors (paper, Figure 5), and the middle plane of one volume."""
 
 from __future__ import annotations
 
@@ -21,30 +21,32 @@ from napari_cropeq.evidence.picture import write_picture
 __all__ = ["draw_planes", "draw_scores"]
 
 PALETTE = ("#8c8c8c", "#1b1b1b", "#d55e00", "#009e73", "#0072b2", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's colours, which the colour-blind tell apart; a method keeps its own whatever stands beside it."""
+"""Colours of Okabe and Ito, safe for colour-blind readers; a method has the same colour in every figure."""
 
-WIDTH = 0.8  # of all boxes of a factor; two factors are 1 apart
-SEEN = 99.9  # percentile of all |errors| at which their colours end
+WIDTH = 0.8  # of all boxes of a factor; factors are 1 apart
+SEEN = 99.9  # percentile of all |errors| that has the last colour
 PANEL, LEAST = 2.1, 1.4  # width of a plane and of its title, inches
 TALLEST = 2.0  # height of a plane over PANEL
 
 Record = Mapping[str, Any]
+"""What was measured in one experiment, see :mod:`napari_cropeq.evidence.records`."""
+
 Kind = tuple[str, float, str]
-"""Method, and budget as a number to sort by and in words."""
+"""Method, and budget as a number to sort by and as text."""
 
 
 def draw_scores(records: Sequence[Record], measure: str, path: Path) -> None:
-    """Draw a score over the factors: a box for each method and budget with several volumes, and a point for each.
+    """Draw a score over the factors: a point for each volume, and a box if there are several volumes.
 
     Parameters
     ----------
     records : sequence
-        As :class:`napari_cropeq.evidence.evaluate.evaluation.Evaluation` gives them; those without a
-        finite score are left out.
+        Records of :class:`napari_cropeq.evidence.evaluate.evaluation.Evaluation`; those without a finite score are
+        left out.
     measure : str
         ``psnr`` or ``ssim``.
     path : Path
-        Of the PNG.
+        The PNG file.
     """
     factors = sorted({record["key"]["factor"] for record in records})
     kinds = sorted({_kind(record) for record in records}, key=_place)
@@ -61,7 +63,7 @@ def draw_scores(records: Sequence[Record], measure: str, path: Path) -> None:
             values = list(own.values())
             if len(values) > 1:
                 _box(axes, values, centre, 0.8 * step, colour)
-            # A volume stands at the same place in every box.
+            # A volume has the same place in every box.
             shifts = [0.5 * step * ((volumes.index(c) + 0.5) / len(volumes) - 0.5) for c in own]
             axes.scatter(
                 [centre + s for s in shifts],
@@ -79,22 +81,22 @@ def draw_scores(records: Sequence[Record], measure: str, path: Path) -> None:
     axes.set_ylabel(MEASURES[measure])
     axes.grid(axis="y", color="#e6e6ea", linewidth=0.8)
     axes.set_axisbelow(True)
-    handles = [Patch(color=colours[kind], label=_words(kind)) for kind in kinds]
+    handles = [Patch(color=colours[kind], label=_label(kind)) for kind in kinds]
     figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
     write_picture(figure, path)
 
 
 def draw_planes(planes: Sequence[MiddlePlane], border: int, path: Path) -> None:
-    """Draw truth, degraded and restored planes in a row for each factor, and below each result its |error|.
+    """Draw truth, degraded and restored planes in a row for each factor, with |error| below each restored plane.
 
     Parameters
     ----------
     planes : sequence of MiddlePlane
-        At least one; all of one volume.
+        At least one; all of the same volume.
     border : int
-        Voxels that the scores leave out on every side.
+        Voxels left out of the scores on every side.
     path : Path
-        Of the PNG.
+        The PNG file.
     """
     columns = 2 + max(len(plane.restored) for plane in planes)
     ratios = [plane.truth.shape[0] / plane.truth.shape[1] for plane in planes]
@@ -124,7 +126,7 @@ def draw_planes(planes: Sequence[MiddlePlane], border: int, path: Path) -> None:
             title = f"{restored.name}\n{psnr} dB"
             if restored.image is None:
                 above[column].set_title(title, fontsize=8)
-                above[column].text(0.5, 0.5, "its model is not there", ha="center", fontsize=8, color="#55555f")
+                above[column].text(0.5, 0.5, "no model file", ha="center", fontsize=8, color="#55555f")
                 continue
             _show(above[column], restored.image, title, **gray)
             error = _error(plane, restored)
@@ -161,7 +163,7 @@ def _place(kind: Kind) -> tuple[int, float]:
 
 
 def _colours(kinds: Sequence[Kind]) -> dict[Kind, str]:
-    """Return a method's colour for its largest budget, and paler ones for the others."""
+    """Return the colour of each kind: that of its method, paler for smaller budgets."""
     found = {}
     for kind in kinds:
         own = [other for other in kinds if other[0] == kind[0]]
@@ -173,12 +175,12 @@ def _colours(kinds: Sequence[Kind]) -> dict[Kind, str]:
     return found
 
 
-def _words(kind: Kind) -> str:
+def _label(kind: Kind) -> str:
     return f"{kind[0]}, {kind[2]}" if kind[1] else kind[0]
 
 
 def _box(axes: Axes, values: Sequence[float], centre: float, width: float, colour: str) -> None:
-    """Draw quartiles and median, and whiskers to the smallest and the largest value."""
+    """Draw quartiles and median, with whiskers to the smallest and the largest value."""
     line = {"color": colour, "linewidth": 1.1}
     axes.boxplot(
         [list(values)],
@@ -196,7 +198,7 @@ def _box(axes: Axes, values: Sequence[float], centre: float, width: float, colou
 
 
 def _frame(axes: Axes, plane: MiddlePlane, border: int) -> None:
-    """Draw where the scored part of the plane ends, as far as it is seen."""
+    """Draw the edge of the scored part of the plane, as far as it is visible."""
     (top, high), (left, wide) = (
         (border - plane.box.start[a] - 0.5, plane.whole[a] - 2 * border) for a in map("zyx".index, plane.axes)
     )

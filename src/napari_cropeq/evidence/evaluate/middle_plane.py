@@ -1,7 +1,8 @@
-"""The middle plane of one evaluated volume: truth, what is left of it, and each method's result, computed again."""
+"""The middle plane of one evaluated volume: truth, degraded, and restored by each method (computed again)."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,23 +23,25 @@ from napari_cropeq.evidence.verify.slices import middle
 __all__ = ["SIDE", "MiddlePlane", "Restored", "middle_planes"]
 
 SIDE = 256
-"""Largest side of what is shown, voxels: the middle of a larger plane."""
+"""Largest side of a shown plane, voxels; of a larger plane, the middle is shown."""
 
 Plane = npt.NDArray[Any]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A method's result in the plane.
+    """The plane as restored by one method.
 
     Parameters
     ----------
     name : str
         Method and budget.
     psnr : float, optional
-        Of the whole volume, dB; None where it is infinite.
+        Of the whole volume, dB; None if infinite.
     image : (axial, lateral), optional
-        In the truth's intensities; None where the cell's model is not there any more.
+        In the truth's intensities; None if the model file of the experiment is missing or unreadable.
     """
 
     name: str
@@ -57,17 +60,17 @@ class MiddlePlane:
     axes : str
         Names of the axial and the lateral axis.
     box : Box
-        Where it lies in the truth, one voxel thick across.
+        Its position in the truth; one voxel thick.
     whole : (z, y, x)
-        Voxels of the truth that are compared, the border included.
+        Number of voxels of the compared part of the truth, border included.
     truth : (axial, lateral)
-        Voxels.
+        Voxels of the truth.
     degraded : (slices, lateral)
-        Those slices that reach into ``box``.
+        The slices that overlap ``box``.
     first : float
-        Where the first of them begins, in rows of ``truth``: at most 0.
+        Start of the first slice in rows of ``truth``, at most 0.
     restored : list
-        One for each finished cell.
+        One for each finished experiment.
     """
 
     factor: float
@@ -81,7 +84,7 @@ class MiddlePlane:
 
 
 def middle_planes(evaluation: Evaluation, truth: Truth) -> Iterator[MiddlePlane]:
-    """Yield the middle plane of ``truth`` at each factor of which a cell is finished."""
+    """Yield the middle plane of ``truth`` at each factor with a finished experiment."""
     experiments = [c for c in evaluation.experiments if c.truth is truth and evaluation.record(c) is not None]
     for factor in dict.fromkeys(experiment.factor for experiment in experiments):
         yield _plane(evaluation, [experiment for experiment in experiments if experiment.factor == factor])
@@ -116,7 +119,8 @@ def _restored(evaluation: Evaluation, experiment: Experiment, box: Box, axes: tu
         return Restored(name, psnr, _flat(INTERPOLATIONS[experiment.method](degraded.beside(box))[along], *axes))
     try:
         model = Model.load(evaluation.folder / record["model"])
-    except (OSError, ValueError):  # results travel without their models
+    except (OSError, ValueError) as error:  # records may be copied without their models
+        logger.info("%s: no plane is drawn: %s", experiment.name, error)
         return Restored(name, psnr, None)
     return Restored(
         name, psnr, _flat(Refinement(model.network, degraded, experiment.planes, experiment.device).region(box), *axes)
@@ -124,6 +128,6 @@ def _restored(evaluation: Evaluation, experiment: Experiment, box: Box, axes: tu
 
 
 def _flat(voxels: npt.NDArray[Any], axial: int, lateral: int) -> Plane:
-    """Return (axial, lateral) of a box (z, y, x) that is one voxel thick across."""
+    """Return (axial, lateral) of a box (z, y, x) that is one voxel thick."""
     plane: Plane = np.take(voxels, 0, 3 - axial - lateral)
     return plane if axial < lateral else plane.T

@@ -1,4 +1,4 @@
-"""What an evaluation found, as one page with its tables and pictures."""
+"""Page with the tables and figures of an evaluation."""
 
 from __future__ import annotations
 
@@ -22,28 +22,27 @@ SCORES = {"psnr.png": "psnr", "ssim.png": "ssim"}
 SLICES = "slices.png"
 
 SPREAD = (
-    "n: volumes whose cell is finished; it differs between rows where an evaluation is not. sd: standard deviation of "
-    f"a sample (divided by n − 1). Over quintic, and {' − '.join(PAIR)}: the difference is taken on each volume, and "
-    "the spread is that of these differences. Volumes have data ranges of their own, over which PSNRs spread too; "
-    "differences do not."
+    "n: volumes with a finished experiment; it may differ between rows if the evaluation is not finished. sd: sample "
+    f"standard deviation (divided by n − 1). Over quintic, and {' − '.join(PAIR)}: the spread of the differences on "
+    "each volume. Each volume has its own data range, which adds to the spread of PSNR but not to that of differences."
 )
 
 Summary = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def write_page(evaluation: Evaluation, command: str, notes: Sequence[str] = ()) -> list[str]:
-    """Draw the pictures and write ``evaluation.html`` beside the cells; return the names of the files.
+    """Draw the figures and write ``evaluation.html``; return the names of the files.
 
-    The page is there before the planes are computed, which may take a while, and once more with them.
+    The page is first written without the planes, which may take a while to compute, and then again with them.
 
     Parameters
     ----------
     evaluation : Evaluation
-        Finished or not; without a finished cell nothing is written.
+        Finished or not; nothing is written if no experiment is finished.
     command : str
-        What was typed.
+        The command line.
     notes : sequence of str
-        How the volumes were read, in sentences.
+        Sentences about the volumes.
     """
     folder, records = evaluation.folder.parent, evaluation.records()
     if not records:
@@ -58,7 +57,7 @@ def write_page(evaluation: Evaluation, command: str, notes: Sequence[str] = ()) 
 
 
 def conclusions(summary: Summary) -> list[str]:
-    """Say for each factor, in a sentence, how far each network is from quintic interpolation, and pairs apart."""
+    """Return a sentence for each factor and network on its gain over quintic interpolation, and for each pair."""
     found = []
     for kind, measure, words in (
         ("methods", "psnr_over_quintic", " over quintic interpolation"),
@@ -75,7 +74,7 @@ def conclusions(summary: Summary) -> list[str]:
 
 
 def cuts(evaluation: Evaluation) -> list[str]:
-    """Return, once each, how truths are treated that are not isotropic, and what of them is not compared."""
+    """Return notices about truths that are not isotropic or not compared completely, each once."""
     notes: list[str] = []
     for experiment in evaluation.experiments:
         whole, reach = experiment.truth.shape[experiment.axis], experiment.compared.shape[experiment.axis]
@@ -143,14 +142,14 @@ def _plane_caption(evaluation: Evaluation) -> str:
 
 
 def _how(evaluation: Evaluation) -> list[str]:
-    """Say how everything was measured, in sentences."""
+    """Return sentences on how the scores were measured."""
     experiment = evaluation.experiments[0]
     width = "of the factor" if experiment.fwhm is None else f"of {experiment.fwhm:g} voxels"
     return [
         f"Along {AXIS_NAMES[experiment.axis]} the truth is blurred by a Gaussian with a full width at half maximum "
-        f"{width}, and sampled at the centres of the slices; beyond its border it is mirrored. Networks are trained on "
-        "this degraded volume and never see the truth.",
-        "PSNR and SSIM (scikit-image's; 3D, uniform window of 7 voxels) are computed on the whole volume without a "
+        f"{width}, and sampled at the centres of the slices. It is mirrored beyond its edges. Networks are trained on "
+        "this degraded volume only, not on the truth.",
+        "PSNR and SSIM (scikit-image's; 3D, uniform window of 7 voxels) are computed on the whole volume except a "
         f"border of {experiment.border} voxels on every side. The data range is the largest minus the smallest "
         "intensity of the truth inside this border.",
     ]
@@ -163,7 +162,7 @@ def _called(evaluation: Evaluation) -> dict[tuple[str, str], str]:
 
 def _add_volumes(page: Page, evaluation: Evaluation) -> None:
     called = _called(evaluation)
-    ranges: dict[str, dict[str, None]] = {}  # more than one where factors cut off different ends
+    ranges: dict[str, dict[str, None]] = {}  # more than one if factors leave out different ends
     for record in evaluation.records():
         ranges.setdefault(record["key"]["checksum"], {})[f"{record['scores']['data_range']:.4g}"] = None
     rows = []
@@ -176,7 +175,7 @@ def _add_volumes(page: Page, evaluation: Evaluation) -> None:
 
 
 def _add_times(page: Page, records: Sequence[Mapping[str, Any]]) -> None:
-    """Add what each cell took, how busy its machine was, and the machines."""
+    """Add the times of each experiment, the load of its machine, and the machines."""
     called, machines, rows = labels(record["key"] for record in records), [], []
     for record in records:
         if record["machine"] not in machines:
@@ -197,7 +196,10 @@ def _add_times(page: Page, records: Sequence[Mapping[str, Any]]) -> None:
         versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
         parts = (machine["processor"], f"{machine['cores']} cores", threads, machine["instruction_set"], machine["gpu"])
         page.text(f"Machine {number}: {', '.join(part for part in parts if part)}; {versions}.")
-    page.text("Load: programs that want a core, mean of a minute. Where others share the cores, a minute trains less.")
+    page.text(
+        "Load: mean number of programs that use or wait for a core, over a minute. If other programs share the cores, "
+        "a minute of training has fewer patches."
+    )
 
 
 def _training(training: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How scores spread over volumes: of each method, and of one method less another on the same volume."""
+"""Spread of scores over volumes: for each method, and for the difference of two methods on the same volume."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.evidence.evaluate.table import NONE, base_of, budget_of, markdown
 
 __all__ = ["HEADER", "MEASURES", "PAIR", "Spread", "spread_rows", "spread_table", "summarise"]
@@ -19,27 +20,28 @@ MEASURES = {
     "psnr_over_quintic": "PSNR over quintic (dB)",
     "ssim_over_quintic": "SSIM over quintic",
 }
-"""Of a method on a volume; a pair of methods has the differences of the first two."""
+"""Measures of a method on a volume; a pair of methods has differences of the first two."""
 
 PAIR = ("valid", "padded")
-"""Two networks that are compared volume by volume: the first less the second."""
+"""Two networks that are compared volume by volume: the first minus the second."""
 
 HEADER = ("measure", "factor", "method", "budget", "n", "mean", "sd", "median", "min", "max")
 
 VOLUME = ("truth", "checksum")
-"""What of a key tells volumes apart, and not kinds of cells."""
+"""Fields of a key that identify the volume; the others are common to all volumes of a group."""
 
 Record = Mapping[str, Any]
+"""What was measured in one experiment, see :mod:`napari_cropeq.evidence.records`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How a number spreads over volumes.
+    """Spread of a number over volumes.
 
     Parameters
     ----------
     n : int
-        Volumes.
+        Number of volumes.
     mean, median, min, max : float
         In the number's unit.
     sd : float, optional
@@ -55,15 +57,15 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Measure the spread of ``values``, one for each volume.
+        """Return the spread of ``values``, one for each volume.
 
         Raises
         ------
-        ValueError
+        ArgumentError
             If there are none.
         """
         if not len(values):
-            raise ValueError("Got no values, expected one for each volume: finish a cell first.")
+            raise ArgumentError("There are no values to summarise.", "Finish an experiment first.")
         numbers = np.asarray(values, np.float64)
         sd = float(numbers.std(ddof=1)) if len(numbers) > 1 else None
         ends = float(numbers.min()), float(numbers.max())
@@ -76,16 +78,16 @@ def summarise(records: Iterable[Record], among: Iterable[Record] | None = None) 
     Parameters
     ----------
     records : iterable
-        As :class:`napari_cropeq.evidence.evaluate.evaluation.Evaluation` gives them. Those whose keys
-        differ in more than the volume are kept apart; a volume is known by its checksum, and counts once.
+        Records of :class:`napari_cropeq.evidence.evaluate.evaluation.Evaluation`. Those whose keys differ in more
+        than the volume are in different groups. A volume is identified by its checksum, and counts once.
     among : iterable, optional
-        Where to look for the quintic interpolations; ``records`` by default.
+        Records with the quintic interpolations; ``records`` by default.
 
     Returns
     -------
     dict
-        ``methods``: factor, FWHM, axis, rim, method, budget, volumes, and under ``spread`` the measures;
-        ``pairs``: the same of one method less another on each volume that both have, where there are such.
+        ``methods``: factor, FWHM, axis, rim, method, budget, volumes, and the measures under ``spread``;
+        ``pairs``: the same for one method minus another, on each volume that both have.
     """
     records = list(records)
     among = records if among is None else list(among)
@@ -104,7 +106,7 @@ def summarise(records: Iterable[Record], among: Iterable[Record] | None = None) 
 
 
 def spread_rows(summary: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
-    """Return a summary as rows in words, one measure after another; the quintic's gain over itself is left out."""
+    """Return a summary as rows of text, one measure after another, without the quintic's gain over itself."""
     rows = []
     kinds = [(measure, "methods") for measure in MEASURES] + [(measure, "pairs") for measure in ("psnr", "ssim")]
     for measure, kind in kinds:
@@ -132,11 +134,11 @@ def _kind(key: Mapping[str, Any]) -> str:
 
 
 def _is_pair(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two keys are those of :data:`PAIR`, and alike in all but the network and the volume."""
+    """Return whether two keys are a :data:`PAIR` that differs in network and volume only."""
     if (one["method"], other["method"]) != PAIR:
         return False
-    apart = (*VOLUME, "method", "recipe")  # overrides, budget and seed decide the rest of the recipe
-    return all(one.get(name) == other.get(name) for name in {*one, *other} - set(apart))
+    different = (*VOLUME, "method", "recipe")  # overrides, budget and seed decide the rest of the settings
+    return all(one.get(name) == other.get(name) for name in {*one, *other} - set(different))
 
 
 def _measures(record: Record, among: Sequence[Record]) -> dict[str, float | None]:
@@ -156,7 +158,7 @@ def _entry(group: Mapping[str, Record], measures: Mapping[str, Mapping[str, floa
     key = next(iter(group.values()))["key"]
     spread = {}
     for name in MEASURES:
-        # A PSNR of equal volumes is infinite, which JSON has no word for and no mean can hold.
+        # The PSNR of equal volumes is infinite: JSON cannot hold it, and a mean with it is meaningless.
         values = [value for found in measures.values() if (value := found.get(name)) is not None]
         if values:
             spread[name] = asdict(Spread.of(values))

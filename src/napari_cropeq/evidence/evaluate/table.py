@@ -1,4 +1,4 @@
-"""Results of an evaluation as rows and as a Markdown table."""
+"""Records of an evaluation as rows and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ TABLE = ("truth", "factor", "method", "budget", "PSNR (dB)", "SSIM", "over quint
 """Header of a table of records."""
 
 GRID = ("checksum", "factor", "fwhm", "axis", "rim")
-"""What two records must share to be compared."""
+"""Fields of a key that two records must have in common to be compared."""
 
 DIGITS = 6
-"""Of a checksum, in tables."""
+"""Digits of a checksum in tables."""
 
 NONE = "–"
 
 
 def budget_of(key: Mapping[str, Any]) -> str:
-    """Return a record's training budget in words."""
+    """Return a training budget as text."""
     if key.get("minutes") is not None:
         return f"{key['minutes']:g} min"
     return NONE if key.get("patches") is None else f"{key['patches']} patches"
 
 
 def base_of(record: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the quintic interpolation of the same volume, degraded and scored alike, among ``records``."""
+    """Return the record of the quintic interpolation of the same volume, degraded and scored in the same way."""
     for other in records:
         same = all(other["key"][name] == record["key"][name] for name in GRID)
         if other["key"]["method"] == "quintic" and same:
@@ -36,7 +36,7 @@ def base_of(record: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> 
 
 
 def gain_of(record: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> float | None:
-    """Return by how many dB a record is better than the quintic interpolation of the same volume among ``records``."""
+    """Return the gain of a record over the quintic interpolation of the same volume among ``records``, dB."""
     own, other = record["scores"]["psnr"], base_of(record, records)
     if other is None or own is None or other["scores"]["psnr"] is None:
         return None
@@ -44,12 +44,12 @@ def gain_of(record: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> 
 
 
 def labels(keys: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
-    """Return what to call each volume, by name and checksum: its name, and part of the checksum where two share it.
+    """Return a label for each volume, by name and checksum: its name, with part of the checksum if two have that name.
 
     Parameters
     ----------
     keys : iterable of mapping
-        Each with ``truth`` (its name) and ``checksum``; may repeat themselves.
+        Each with ``truth`` (its name) and ``checksum``; may contain duplicates.
     """
     volumes = dict.fromkeys((key["truth"], key["checksum"]) for key in keys)
     names = [name for name, _ in volumes]
@@ -59,7 +59,7 @@ def labels(keys: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
 def score_rows(
     records: Sequence[Mapping[str, Any]], among: Sequence[Mapping[str, Any]] | None = None
 ) -> list[list[str]]:
-    """Return records as rows in words; see :func:`score_table`."""
+    """Return records as rows of text; see :func:`score_table`."""
     rows, called = [], labels(record["key"] for record in records)
     for record in records:
         key, scores, gain = record["key"], record["scores"], gain_of(record, among or records)
@@ -75,15 +75,15 @@ def score_table(records: Sequence[Mapping[str, Any]], among: Sequence[Mapping[st
     Parameters
     ----------
     records : sequence
-        As :class:`napari_cropeq.evidence.evaluate.evaluation.Evaluation` gives them.
+        Records of :class:`napari_cropeq.evidence.evaluate.evaluation.Evaluation`.
     among : sequence, optional
-        Where to look for the quintic interpolations; ``records`` by default.
+        Records with the quintic interpolations; ``records`` by default.
     """
     return markdown(TABLE, score_rows(records, among))
 
 
 def decibels(psnr: float | None) -> str:
-    """Return a PSNR in words; None, which JSON has for infinity, is that of equal volumes."""
+    """Return a PSNR as text; None, which stands for infinity in JSON, is that of equal volumes."""
     return "∞" if psnr is None else f"{psnr:.2f}"
 
 

@@ -1,10 +1,11 @@
-"""Volumes that are evaluated together: read beforehand, each counted once."""
+"""Test set: the volumes of an evaluation, read before it starts; each counts once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from napari_cropeq.errors import CropeqError, ImageError
 from napari_cropeq.evidence.evaluate.truth import Truth
 from napari_cropeq.formats.find import find_images
 from napari_cropeq.formats.image import open_source
@@ -13,34 +14,34 @@ __all__ = ["TestSet", "joined"]
 
 
 class TestSet:
-    """The truths that a command names; all of them are held in memory.
+    """The truths of an evaluation; all of them are held in memory.
 
     Parameters
     ----------
     words : iterable of str or path
-        As of a batch, see :func:`napari_cropeq.formats.find.find_images`.
+        Files, folders or patterns, see :func:`napari_cropeq.formats.find.find_images`.
     channel, time : int
-        Which one of each, from 0.
+        Channel and time point of each, from 0.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a word stands for no image.
+        If a word matches no image.
     """
 
     def __init__(self, words: Iterable[str | Path], channel: int = 0, time: int = 0) -> None:
         self._where = channel, time
         self.truths: list[Truth] = []
-        """What is read so far, in the order of the words."""
+        """Truths read so far, in the order of the words."""
         self.notes: list[str] = []
-        """What was named more than once, in sentences."""
+        """Notices about volumes that were given more than once."""
         self.paths: list[Path] = []
         found: dict[Path, Path] = {}
         for path in (path for word in words for path in find_images([word])):
             if found.setdefault(path.resolve(), path) is path:
                 self.paths.append(path)
             else:
-                self._note(f"Got {path} more than once: it is counted once.")
+                self._note(f"{path} is given more than once. It counts once.")
 
     def read(self) -> Iterator[tuple[str, float]]:
         """Read all volumes, yielding the name of the next one and the share that is done.
@@ -48,40 +49,50 @@ class TestSet:
         Raises
         ------
         ValueError, OSError, ImportError
-            If a volume cannot be used. Where there are several, one sentence names each that cannot.
+            If volumes cannot be used; the message names all of them.
         """
-        refused: dict[str, Exception] = {}
+        errors: dict[str, Exception] = {}
         by_voxels: dict[str, Path] = {}
         for number, path in enumerate(self.paths):
             yield path.name, number / len(self.paths)
             try:
                 truth = Truth.of(open_source(path), *self._where)
             except (OSError, ValueError, ImportError) as error:
-                if len(self.paths) == 1:
-                    raise
-                refused[str(path)] = error
+                errors[str(path)] = error
                 continue
             first = by_voxels.setdefault(truth.checksum, path)
             if first is path:
                 self.truths.append(truth)
             else:
-                self._note(f"Got {first} and {path}, which hold the same voxels: they are counted once, as {first}.")
-        if refused:
-            raise ValueError(joined({name: str(error) for name, error in refused.items()}, len(self.paths)))
+                self._note(f"{first} and {path} have the same voxels. They count once, as {first}.")
+        if errors:
+            raise joined(errors, len(self.paths))
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
 
-def joined(refusals: Mapping[str, str], total: int) -> str:
-    """Return one text for the volumes that cannot be used, of ``total``: who gets which sentence."""
+def joined(errors: Mapping[str, Exception], total: int) -> Exception:
+    """Return one error for the unusable ones of ``total`` volumes; volumes with the same problem are listed together.
+
+    Parameters
+    ----------
+    errors : mapping
+        The error of each unusable volume, by its name.
+    total : int
+        Number of volumes; the error of a single volume is returned as it is.
+    """
+    first = next(iter(errors.values()))
     if total == 1:
-        return next(iter(refusals.values()))
-    who: dict[str, list[str]] = {}
-    for name, sentence in refusals.items():
-        who.setdefault(sentence, []).append(name)
-    return " ".join(f"{_listed(names, total)}: {sentence}" for sentence, names in who.items())
+        return first
+    names: dict[str, list[str]] = {}
+    for name, error in errors.items():
+        names.setdefault(str(error), []).append(name)
+    if len(names) == 1 and isinstance(first, CropeqError):
+        problem = f"{_listed(list(errors), total)}: {first.problem}"
+        return type(first)(problem, first.remedy, setting=first.setting)
+    return ImageError(" ".join(f"{_listed(which, total)}: {text}" for text, which in names.items()))
 
 
 def _listed(names: Sequence[str], total: int) -> str:

@@ -1,4 +1,4 @@
-"""A volume whose every voxel is known, and what a microscope with thick slices would have acquired of it."""
+"""A volume with known voxels, and its degradation to thick slices as a microscope would acquire them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from napari_cropeq.core.geometry import (
 )
 from napari_cropeq.core.normalisation import check_dtype, check_finite
 from napari_cropeq.core.spline import degradation, source_range
+from napari_cropeq.errors import ArgumentError, ImageError
 from napari_cropeq.formats.image import Source, check_volume
 
 __all__ = ["Degraded", "Truth", "acquisition_for", "along", "degrade"]
 
 BLOCK = 2**24
-"""Voxels that are carried through a matrix at once, in float64."""
+"""Voxels that are multiplied with a matrix at once, in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,20 +40,20 @@ class Truth:
     Parameters
     ----------
     name : str
-        What to call it in tables.
+        Name in tables.
     voxels : (z, y, x)
         Intensities, in the dtype of the file.
     voxel_size : (z, y, x), optional
-        In ``unit``; only told, see :attr:`treatment`.
+        In ``unit``; only used in notices, see :attr:`treatment`.
     unit : str
         Name of the unit of length.
     path : str, optional
-        File that it was read from.
+        File it was read from.
 
     Raises
     ------
-    ValueError
-        If the voxels are no intensities, NaN or infinite, or all equal.
+    ImageError
+        If the voxels are not intensities, are NaN or infinite, or all equal.
     """
 
     name: str
@@ -66,9 +67,8 @@ class Truth:
         check_dtype(self.voxels.dtype)
         check_finite(self.voxels, self.name)
         if self.voxels.min() == self.voxels.max():
-            raise ValueError(
-                f"Got a constant truth ({self.name}: every voxel is {self.voxels.flat[0]:g}), expected one with "
-                "structure: choose another volume."
+            raise ImageError(
+                f"The truth {self.name} is constant: every voxel is {self.voxels.flat[0]:g}.", "Choose another volume."
             )
 
     @classmethod
@@ -86,18 +86,18 @@ class Truth:
 
     @property
     def treatment(self) -> str | None:
-        """How the voxels are taken where they are not known to be cubes, in a sentence; None where they are."""
+        """Notice about voxels that are not cubes or of unknown size; None for an isotropic truth."""
         if self.voxel_size is None:
-            got = f"Got {self.name}, which does not say its voxel size"
+            what = f"The file of {self.name} does not store a voxel size."
         elif max(self.voxel_size) - min(self.voxel_size) > LATERAL_TOLERANCE * max(self.voxel_size):
             size = " x ".join(f"{v:g}" for v in self.voxel_size)
-            got = f"Got {self.name} of {size} {self.unit}, which is not isotropic"
+            what = f"{self.name} is not isotropic ({size} {self.unit})."
         else:
             return None
-        return f"{got}: its voxels are treated as cubes, so that factor and FWHM count voxels."
+        return f"{what} Its voxels are treated as cubes: factor and FWHM count voxels."
 
     def describe(self) -> dict[str, Any]:
-        """Say what it is, in values that JSON can hold."""
+        """Return name, size and checksum, in values that JSON can hold."""
         return {
             "name": self.name,
             "shape": list(self.shape),
@@ -118,18 +118,18 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Degraded:
-    """A truth as it would have been acquired with thick slices.
+    """A truth as if acquired with thick slices.
 
     Parameters
     ----------
     source : (z, y, x) float32
-        The samples; fewer than the truth has along the axial axis of ``acquisition``.
+        The samples; fewer than those of the truth along the axial axis of ``acquisition``.
     acquisition : Acquisition
         Its grid, in truth voxels (unit ``pixel``).
     sr_shape : (z, y, x)
-        The SR grid, which lies on the truth's first voxels.
+        The SR grid; it starts at the first voxel of the truth.
     cut : int
-        Truth voxels along the axial axis, at its end, that the SR grid does not reach.
+        Truth voxels at the end of the axial axis that the SR grid does not cover.
     """
 
     source: npt.NDArray[np.float32]
@@ -138,10 +138,10 @@ class Degraded:
     cut: int
 
     def beside(self, box: Box) -> Degraded:
-        """Return all slices of what lies beside ``box`` (SR voxels) laterally; along the axial axis all is kept.
+        """Return the lateral part inside ``box`` (SR voxels), with all of its slices.
 
-        The degradation and the interpolations carry each line along the axial axis by itself, so that they give
-        there what they give in the whole.
+        Degradation and interpolations treat each axial line separately, so that they give the same result for a part
+        as for the whole.
         """
         axial = self.acquisition.axial
         inside = tuple(slice(None) if a == axial else s for a, s in enumerate(box.slices))
@@ -150,7 +150,7 @@ class Degraded:
 
 
 def acquisition_for(shape: IntTriple, axis: int, factor: float, fwhm: float | None = None) -> tuple[Acquisition, int]:
-    """Return the grid that a truth of ``shape`` (z, y, x) is degraded to, and its number of slices.
+    """Return the grid to which a truth of ``shape`` (z, y, x) is degraded, and its number of slices.
 
     Parameters
     ----------
@@ -159,29 +159,34 @@ def acquisition_for(shape: IntTriple, axis: int, factor: float, fwhm: float | No
     axis : int
         Index into z, y, x of the axis to degrade.
     factor : float
-        Step between slices, in truth voxels; need not be an integer.
+        Step between slices, truth voxels; any number, not only integers.
     fwhm : float, optional
-        Width of the Gaussian slice profile, in truth voxels; the factor by default.
+        Width of the Gaussian slice profile, truth voxels; the factor by default.
 
     Raises
     ------
-    ValueError
-        If factor or FWHM cannot be, or too few slices would be left.
+    ArgumentError
+        If factor or FWHM is out of range, or too few slices would be left.
     """
     if axis not in (0, 1, 2):
-        raise ValueError(f"Got axis {axis!r}, expected 0, 1 or 2 (z, y or x): choose one of these.")
+        raise ArgumentError(f"There is no axis {axis!r}.", "Choose 0, 1 or 2 (z, y or x).", setting="axis")
     if not 1 + LATERAL_TOLERANCE < factor <= MAX_FACTOR:
-        raise ValueError(
-            f"Got factor {factor:g}, expected one above {1 + LATERAL_TOLERANCE:g} and at most {MAX_FACTOR:g}: "
-            "choose another factor."
+        raise ArgumentError(
+            f"The factor {factor:g} is outside the possible range.",
+            f"Choose a factor above {1 + LATERAL_TOLERANCE:g} and at most {MAX_FACTOR:g}.",
+            setting="factor",
         )
     if fwhm is not None and not fwhm > 0:
-        raise ValueError(f"Got FWHM {fwhm:g}, expected a positive number of voxels: give the slice profile's width.")
+        raise ArgumentError(
+            f"The FWHM ({fwhm:g} voxels) is not positive.", "Give the width of the slice profile.", setting="fwhm"
+        )
     slices = int(shape[axis] / factor + 1e-6)
     if slices < MIN_SLICES:
-        raise ValueError(
-            f"Got a truth of {shape[axis]} voxels along {AXIS_NAMES[axis]}, of which factor {factor:g} leaves "
-            f"{slices} slices, expected at least {MIN_SLICES}: choose a smaller factor, another axis or a larger truth."
+        raise ArgumentError(
+            f"The truth has {shape[axis]} voxels along {AXIS_NAMES[axis]}. Factor {factor:g} leaves {slices} slices, "
+            f"fewer than {MIN_SLICES}.",
+            "Choose a smaller factor, another axis or a larger truth.",
+            setting="factor",
         )
     z, y, x = (factor if a == axis else 1.0 for a in range(3))
     return Acquisition((z, y, x), axis, fwhm or 0.0, "pixel"), slices
@@ -190,8 +195,8 @@ def acquisition_for(shape: IntTriple, axis: int, factor: float, fwhm: float | No
 def degrade(truth: npt.NDArray[Any], axis: int, factor: float, fwhm: float | None = None) -> Degraded:
     """Blur a truth along one axis by a Gaussian slice profile, and sample it at the exact positions of the slices.
 
-    Slice i lies at truth index (i + 1/2) · factor − 1/2, so that truth and SR grid coincide voxel for voxel. Beyond
-    its border the truth is mirrored. The samples stay float32: they are not rounded to the truth's integers.
+    Slice i lies at truth index (i + 1/2) · factor − 1/2, so that truth and SR grid coincide voxel for voxel. The truth
+    is mirrored beyond its edges. The samples stay float32: they are not rounded to the truth's integers.
 
     Parameters
     ----------
@@ -209,10 +214,10 @@ def degrade(truth: npt.NDArray[Any], axis: int, factor: float, fwhm: float | Non
 
 
 def _degradation_matrix(voxels: int, length: int, slices: int, acquisition: Acquisition) -> npt.NDArray[np.float64]:
-    """Return what carries ``voxels`` truth voxels to ``slices`` samples (slices, voxels): the code of training."""
+    """Return the matrix (slices, voxels) from truth voxels to samples, made by the same code as in training."""
     factor, sigma = acquisition.factor, acquisition.fwhm_px / FWHM_PER_SIGMA
     _, down, first = degradation(0, length, factor, sigma)
-    low, _ = source_range(0, length, factor)  # samples beyond the border, which an interpolation's taps reach
+    low, _ = source_range(0, length, factor)  # samples beyond the edge, within reach of the interpolation
     rows = down[-low : slices - low]
     matrix = np.zeros((slices, voxels))
     np.add.at(matrix.T, mirror(np.arange(first, first + down.shape[1]), voxels), rows.T)
@@ -220,7 +225,7 @@ def _degradation_matrix(voxels: int, length: int, slices: int, acquisition: Acqu
 
 
 def along(matrix: npt.NDArray[np.float64], volume: npt.NDArray[Any], axis: int) -> npt.NDArray[np.float32]:
-    """Carry every line of ``volume`` (z, y, x) along ``axis`` through ``matrix`` (new, old), in float64."""
+    """Multiply every line of ``volume`` (z, y, x) along ``axis`` with ``matrix`` (new, old), in float64."""
     shape = [len(matrix) if a == axis else n for a, n in enumerate(volume.shape)]
     out = np.empty(shape, np.float32)
     across = 1 if axis == 0 else 0

@@ -1,4 +1,4 @@
-"""Ways from a degraded volume back to its SR grid: spline interpolations, and networks."""
+"""Restoring a degraded volume on its SR grid, by spline interpolation or by a network."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from napari_cropeq.evidence.evaluate.truth import Degraded, along
 __all__ = ["INTERPOLATIONS", "Refinement", "cubic", "cubic_box", "quintic"]
 
 CUBIC_TAPS = 20
-"""Samples on either side of a position that count: the cardinal cubic spline decays as 0.268**|n|, to 4e-12 there."""
+"""Samples used on either side of a position: the cardinal cubic spline decays as 0.268**|n|, to 4e-12 there."""
 
 ROWS = 16
-"""Planes between two reports of progress."""
+"""Number of planes between two progress reports."""
 
 MAX_ELEMENTS = 2**22
-"""Feature-map elements in one call of a network on whole planes, where one plane does not exceed them already."""
+"""Most feature-map elements in one call of a network on whole planes, unless a single plane has more."""
 
 
 def cubic(degraded: Degraded) -> npt.NDArray[np.float32]:
-    """Return scipy's cubic B-spline interpolation (z, y, x) at the SR voxels' centres, border mirrored."""
+    """Return scipy's cubic B-spline interpolation (z, y, x) on the SR grid, mirrored beyond the edges."""
     return cubic_box(degraded.source, degraded.acquisition, Box.whole(degraded.sr_shape))
 
 
 def cubic_box(source: ArrayLike, acquisition: Acquisition, box: Box) -> npt.NDArray[np.float32]:
-    """Return one box of the cubic B-spline interpolation of a source, reading only the slices it is made of.
+    """Return one box of the cubic B-spline interpolation of a source, reading only the slices it needs.
 
     Parameters
     ----------
     source : (z, y, x)
         Intensities on the grid of ``acquisition``.
     acquisition : Acquisition
-        Says where the SR voxels lie.
+        Grid of the source and of the SR voxels.
     box : Box
         SR voxels (z, y, x).
     """
@@ -59,28 +59,28 @@ def cubic_box(source: ArrayLike, acquisition: Acquisition, box: Box) -> npt.NDAr
     return along(matrix, samples, axial)
 
 
-@functools.lru_cache(maxsize=8)  # neighbours along a lateral axis share theirs
+@functools.lru_cache(maxsize=8)  # lateral neighbours have the same weights
 def cubic_weights(samples: int, start: int, stop: int, factor: float) -> tuple[int, npt.NDArray[np.float64]]:
-    """Return what carries a line of ``samples`` samples to the SR samples ``start`` to ``stop`` of its cubic spline.
+    """Return the weights of a line of ``samples`` samples for the SR samples ``start`` to ``stop`` of its cubic spline.
 
     Returns
     -------
     first : int
-        Sample that the first column stands for.
+        Sample of the first column.
     weights : (stop - start, n) float64
-        One row an SR sample; the columns are all the samples that count.
+        A row for each SR sample, a column for each sample used.
     """
     positions = source_positions(start, stop, factor)
     first = max(0, math.floor(positions[0]) - CUBIC_TAPS + 1)
     last = min(samples, math.floor(positions[-1]) + CUBIC_TAPS + 1)
-    # The answer to an impulse at each sample: interpolation is linear, and the same on every line.
+    # The response to an impulse at each sample: interpolation is linear, and the same for every line.
     impulses = ndimage.spline_filter1d(np.eye(last - first, samples, first), order=3, axis=1, mode="mirror")
     answers = [ndimage.map_coordinates(line, [positions], order=3, mode="mirror", prefilter=False) for line in impulses]
     return first, np.stack(answers, axis=1)
 
 
 def quintic(degraded: Degraded) -> npt.NDArray[np.float32]:
-    """Return the quintic B-spline interpolation (z, y, x) that the networks are given."""
+    """Return the quintic B-spline interpolation (z, y, x) from which the networks start."""
     acquisition = degraded.acquisition
     axial, length = acquisition.axial, degraded.sr_shape[acquisition.axial]
     box = read_box(Box.whole(degraded.sr_shape), acquisition)
@@ -93,7 +93,7 @@ INTERPOLATIONS = {"cubic": cubic, "quintic": quintic}
 
 
 class Refinement:
-    """A degraded volume through a trained network, in parts.
+    """Applies a trained network to a degraded volume, in parts.
 
     Parameters
     ----------
@@ -107,11 +107,11 @@ class Refinement:
 
     def __init__(self, network: Network, degraded: Degraded, planes: str | None = None, device: str = "auto") -> None:
         self.network, self.degraded = network, degraded
-        self.normalisation = Normalisation.measure(degraded.source)  # anew, as for an export
+        self.normalisation = Normalisation.measure(degraded.source)  # measured again, as for an export
         self.planes = plane_axes(planes, degraded.acquisition.axial)
         self.device = choose_device(device)
         self.image = np.empty(degraded.sr_shape, np.float32)
-        """What is computed so far (z, y, x), in source intensities."""
+        """The result as far as it is computed (z, y, x), in source intensities."""
         self._predictor = None
         if not isinstance(network, PaddedNetwork):
             self._predictor = Predictor(
@@ -120,7 +120,7 @@ class Refinement:
 
     @property
     def tiling(self) -> str:
-        """How the volume is divided for the network, in words."""
+        """How the volume is divided for the network, as text."""
         return "whole planes" if self._predictor is None else str(self._predictor.exactness)
 
     def run(self) -> Iterator[float]:
@@ -131,7 +131,7 @@ class Refinement:
 
     def _in_tiles(self, predictor: Predictor) -> Iterator[tuple[int, int]]:
         whole = Box.whole(self.degraded.sr_shape)
-        # With both lateral axes in planes none lies across, and thicker parts share more of their halos.
+        # With planes along both lateral axes, thicker parts share more of their halos.
         rows = ROWS if len(self.planes) == 1 else 8 * ROWS
         size = max(whole.shape)
         in_plane = (self.degraded.acquisition.axial, *self.planes[:1])
@@ -142,9 +142,9 @@ class Refinement:
             yield done, whole.size
 
     def region(self, box: Box) -> npt.NDArray[np.float32]:
-        """Return the SR voxels of ``box`` alone (z, y, x), in source intensities: those of :attr:`image` after a run.
+        """Return the SR voxels of ``box`` (z, y, x), in source intensities, as :attr:`image` has them after a run.
 
-        A zero-padded network is shown the whole planes that the box lies in; its voxels agree up to rounding.
+        A zero-padded network is applied to the whole planes of the box; its voxels agree up to rounding.
         """
         if self._predictor is not None:
             voxels: npt.NDArray[np.float32] = self._predictor(box)
@@ -163,7 +163,7 @@ class Refinement:
         return self._mean(total)
 
     def _in_whole_planes(self) -> Iterator[tuple[int, int]]:
-        """Refine whole planes, as the paper does: tiles of a zero-padded network would show seams."""
+        """Refine whole planes, as in the paper: tiles of a zero-padded network would show seams."""
         image, total = self.normalisation.apply(quintic(self.degraded)), np.zeros_like(self.image)
         done = 0
         for plane in self.planes:
@@ -176,7 +176,7 @@ class Refinement:
     def _refine_planes(
         self, image: npt.NDArray[np.float32], plane: int
     ) -> Iterator[tuple[Box, npt.NDArray[np.float32]]]:
-        """Yield boxes of a normalised ``image`` (z, y, x), whole in (axial, ``plane``), and what the network gives."""
+        """Yield boxes of a normalised ``image`` (z, y, x), whole in (axial, ``plane``), and the network's output."""
         network: Any = copy.deepcopy(self.network).to(self.device)
         axial = self.degraded.acquisition.axial
         across = 3 - axial - plane
@@ -188,5 +188,5 @@ class Refinement:
             yield box, output.cpu().numpy()[:, 0].transpose(np.argsort((across, axial, plane)))
 
     def _mean(self, total: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return source intensities from the sum over the planes' directions."""
+        """Return source intensities from the sum over the plane directions."""
         return self.normalisation.undo(total / np.float32(len(self.planes)))

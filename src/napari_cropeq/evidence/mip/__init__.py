@@ -1,4 +1,4 @@
-"""Maximum intensity projections of a result beside its source.
+"""Maximum intensity projections of a result beside those of its source.
 
 Read ``projection`` first, then ``figure``.
 """

@@ -1,4 +1,4 @@
-"""The picture of two projections: cubic beside super-resolved, each with a zoomed region and scale bars."""
+"""Figure of two projections, cubic and super-resolved, each with an enlarged region and scale bars."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from napari_cropeq.formats.ome_tiff import UNITS
 __all__ = ["DPI", "Length", "bar_length", "colored", "draw_projection"]
 
 DPI = 150
-SIDE = 900  # px, the longer side of a picture: a whole number of pixels a voxel, or fewer than one
-COLUMN = 560  # px at least: a title has room above a picture that is narrower
+SIDE = 900  # px, longer side of a picture: a whole number of pixels per voxel, or less than one
+COLUMN = 560  # px, least width of a column, so that a title fits above a narrow picture
 MARGIN, GAP = 60, 36  # px
-HEAD, TITLE, LABEL = 118, 44, 48  # px above everything, above a picture, below a picture
-FLAT = 60  # px: a picture that is less high has no room for a scale bar
-LONGEST = 28  # characters of a name that are shown
+HEAD, TITLE, LABEL = 118, 44, 48  # px above the figure, above a picture, below a picture
+FLAT = 60  # px, least height of a picture that has its scale bar inside
+LONGEST = 28  # most characters of a name that are shown
 
 GROUND, INK, FAINT, MARK = "#101216", "#eceef2", "#9aa0ab", "#ffd166"
 CYAN, MAGENTA = (0.0, 1.0, 1.0), (1.0, 0.0, 1.0)
-# A bar is seen on a bright ground as well.
+# Makes a bar visible on a bright background.
 OUTLINE: list[AbstractPathEffect] = [withStroke(linewidth=2.5, foreground="black")]
 
 
 @dataclass(frozen=True)
 class Length:
-    """A round length, in words and in SR voxels."""
+    """A round length, as text and in SR voxels."""
 
     text: str
     voxels: float
 
 
 def bar_length(width: int, step: float, unit: str) -> Length:
-    """Return 1, 2 or 5 times a power of ten, as near as these come to a fifth of a picture.
+    """Return 1, 2 or 5 times a power of ten, as close as possible to a fifth of a picture.
 
     Parameters
     ----------
     width : int
-        Of the picture, SR voxels.
+        Width of the picture, SR voxels.
     step : float
         Side of an SR voxel, in ``unit``.
     unit : str
-        Full name; ``pixel`` where it is not known, in which case voxels are counted.
+        Full name; ``pixel`` if it is not known, in which case the length is in voxels.
     """
     if unit == PIXEL:
         step = 1.0
@@ -65,20 +65,20 @@ def bar_length(width: int, step: float, unit: str) -> Length:
         count = max(1, round(digit * 10.0**exponent))
         return Length(f"{count} voxel{'s' if count > 1 else ''}", count)
     length = float(f"{digit}e{exponent}")
-    # 1e+06 is no round length to a reader.
+    # Never in exponential notation, such as 1e+06.
     text = f"{length:.0f}" if exponent >= 0 else f"{length:.{-exponent}f}"
     return Length(f"{text} {UNITS.get(unit, unit)}", length / step)
 
 
 def colored(images: Sequence[Image], limits: Sequence[tuple[float, float]]) -> npt.NDArray[np.float32]:
-    """Return one projection in gray, or two in cyan and magenta, added.
+    """Return one projection in gray, or the sum of two in cyan and magenta.
 
     Parameters
     ----------
     images : one or two (lateral, axial) arrays
         Intensities.
     limits : sequence of (float, float)
-        Of each: what is black, and what is fully bright.
+        Intensities of each that are black and fully bright.
 
     Returns
     -------
@@ -93,9 +93,9 @@ def colored(images: Sequence[Image], limits: Sequence[tuple[float, float]]) -> n
 
 
 def draw_projection(projection: Projection) -> Figure:
-    """Draw what a projection has found, once it has run."""
+    """Draw a projection that has run."""
     high, wide = projection.shape
-    # Voxels are cubes: one scale for both axes, and pixels of one size where there is room for whole ones.
+    # Voxels are cubes: both axes have the same scale, in whole pixels per voxel if there is room.
     room = SIDE / max(high, wide)
     scale = float(math.floor(room)) if room >= 1 else room
     column = max(COLUMN, wide * scale)
@@ -132,7 +132,7 @@ def draw_projection(projection: Projection) -> Figure:
 
 
 class _Layout:
-    """A figure in pixels from its upper left corner, so that nothing is stretched or moved."""
+    """A figure laid out in pixels from its upper left corner, so that nothing is stretched or moved."""
 
     def __init__(self, wide: float, high: float) -> None:
         self.wide, self.high = math.ceil(wide), math.ceil(high)
@@ -142,13 +142,13 @@ class _Layout:
         bottom = self.high - top - high
         return self.figure.add_axes((left / self.wide, bottom / self.high, wide / self.wide, high / self.high))
 
-    def text(self, left: float, top: float, words: str, **style: Any) -> None:
-        # Names of files and channels may hold a dollar sign, which begins a formula otherwise.
-        self.figure.text(left / self.wide, 1 - top / self.high, words, parse_math=False, **style)
+    def text(self, left: float, top: float, text: str, **style: Any) -> None:
+        # Names of files and channels may contain dollar signs, which would start a formula.
+        self.figure.text(left / self.wide, 1 - top / self.high, text, parse_math=False, **style)
 
 
 def _show(axes: Axes, picture: npt.NDArray[np.float32], edge: str | None = None) -> None:
-    # Averages where a pixel holds several voxels; where it holds less than one, voxels stay squares.
+    # Averages if a pixel contains several voxels; otherwise voxels stay squares.
     axes.imshow(picture, interpolation="antialiased", interpolation_stage="rgba", aspect="equal")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -159,18 +159,18 @@ def _show(axes: Axes, picture: npt.NDArray[np.float32], edge: str | None = None)
 
 
 def _draw_bar(axes: Axes, projection: Projection, shape: tuple[int, int], scale: float) -> None:
-    """Draw a scale bar into the lower right corner, or below a flat picture.
+    """Draw a scale bar in the lower right corner, or below a flat picture.
 
     Parameters
     ----------
     axes : Axes
-        Of a picture.
+        Axes of the picture.
     projection : Projection
-        Knows the size of a voxel.
+        Gives the size of a voxel.
     shape : (lateral, axial)
-        Of the picture, SR voxels.
+        Shape of the picture, SR voxels.
     scale : float
-        Pixels a voxel.
+        Pixels per voxel.
     """
     high, wide = shape
     length = bar_length(wide, projection.acquisition.lateral_step, projection.acquisition.unit)
@@ -203,8 +203,8 @@ def _write_head(layout: _Layout, projection: Projection) -> None:
     voxels = f"all {count} SR voxels" if stop - start == count else f"SR voxels {start} to {stop} of {count}"
     unit = UNITS.get(acquisition.unit, acquisition.unit)
     step = "" if acquisition.unit == PIXEL else f", {acquisition.lateral_step:.4g} {unit} each"
-    words = f"{_shortened(projection.names[1])}  ·  {voxels}{step}"
-    layout.text(MARGIN, 78, words, color=FAINT, fontsize=9, va="top")
+    text = f"{_shortened(projection.names[1])}  ·  {voxels}{step}"
+    layout.text(MARGIN, 78, text, color=FAINT, fontsize=9, va="top")
     colors = [INK] if len(projection.channels) == 1 else [CYAN, MAGENTA]
     for number, (name, color) in enumerate(zip(projection.channel_names, colors, strict=True)):
         at = layout.wide - MARGIN

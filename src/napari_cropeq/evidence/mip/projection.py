@@ -1,8 +1,9 @@
-"""Maximum intensity projections of a result and of its source's cubic interpolation (paper, Figure 6), in blocks."""
+"""Maximum intensity projections of a result and of its interpolated source (paper, Figure 6), block by block."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from napari_cropeq.core.geometry import AXIS_NAMES, Box, IntTriple, int_triple
 from napari_cropeq.core.normalisation import check_finite
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.evidence.evaluate.upscaling import cubic_box
 from napari_cropeq.evidence.machine import describe_machine
 from napari_cropeq.evidence.mip.inputs import channel_name, check_grid, check_voxels, chosen_channels
@@ -22,15 +24,17 @@ from napari_cropeq.formats.image import Source, acquisition_of
 
 __all__ = ["Projection", "Zoom"]
 
+logger = logging.getLogger(__name__)
+
 FORMAT = "napari-cropeq projection 1"
 VOXELS = 2**23
-"""Of a block that is read or interpolated at once."""
+"""Most voxels of a block that is read or interpolated at once."""
 
 PERCENTILES = (0.5, 99.8)
-"""Of the cubic projection: what is drawn black, and what white."""
+"""Percentiles of the cubic projection that are drawn black and white."""
 
 STRONG = 4
-"""Times the mean gradient of a projection: above it all edges count alike."""
+"""Multiple of the mean gradient of a projection; all stronger edges count alike."""
 
 Image = npt.NDArray[Any]
 """A projection (lateral, axial) in the intensities of its volume."""
@@ -38,14 +42,14 @@ Image = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Zoom:
-    """A square of a projection, SR voxels.
+    """A square region of a projection, SR voxels.
 
     Parameters
     ----------
     axial, lateral : int
-        Its first voxel.
+        First voxel.
     size : int
-        Its side.
+        Side.
     """
 
     axial: int
@@ -53,29 +57,29 @@ class Zoom:
     size: int
 
     def of(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return what the square shows of an ``image`` (lateral, axial, ...)."""
+        """Return the square region of an ``image`` (lateral, axial, ...)."""
         return image[self.lateral : self.lateral + self.size, self.axial : self.axial + self.size]
 
 
 class Projection:
-    """A super-resolved volume and its source, interpolated, both looked at along one lateral axis.
+    """Projections of a super-resolved volume and of its interpolated source, along a lateral axis.
 
     Parameters
     ----------
     result : Source
         The super-resolved volume.
     source : Source
-        What it was made from.
+        The volume from which it was computed.
     voxel_size : (z, y, x), optional
-        Of the source, in its unit, where its file does not say.
+        Voxel size of the source, in its unit, if its file does not store one.
     along : int, optional
         Axis to project along, an index into z, y, x; the last lateral axis by default.
     channels : sequence of int, optional
-        One or two; all where there are no more, else the first two.
+        One or two; the first two by default.
     slab : (int, int), optional
         First voxel along the projected axis, and the one after the last; all by default.
     zoom : Zoom, optional
-        Where the projection of the result is richest in edges, by default.
+        By default, the region with most edges in the projection of the result.
     time : int
         Number of the time point.
 
@@ -86,17 +90,20 @@ class Projection:
     sr_shape : (z, y, x)
         The SR grid.
     along, lateral : int
-        The projected axis, and the vertical one of the pictures.
+        The projected axis, and the vertical axis of the pictures.
     result, cubic : list of (lateral, axial) arrays
-        The projections of each channel, complete once :meth:`run` has ended.
+        The projections of each channel, complete after :meth:`run`.
     seconds : float
-        What they took.
+        Time of :meth:`run`.
 
     Raises
     ------
-    ValueError
-        If result and source do not belong together, something asked for lies outside of them, or the source is
-        constant or holds NaN.
+    MismatchError
+        If result and source do not belong together.
+    ArgumentError
+        If channels, slab or zoom are outside the volumes, or ``along`` is the axial axis.
+    ImageError
+        If the source is constant, or a volume contains NaN.
     """
 
     def __init__(
@@ -117,15 +124,16 @@ class Projection:
         self.along = self.acquisition.lateral[1] if along is None else along
         if self.along not in self.acquisition.lateral:
             first, second = (AXIS_NAMES[axis] for axis in self.acquisition.lateral)
-            raise ValueError(
-                f"Got {AXIS_NAMES[self.along]} to project along, which is the axial axis, expected {first} or "
-                f"{second}: a projection along these shows the axial direction (--along {second})."
+            raise ArgumentError(
+                f"{AXIS_NAMES[self.along]} is the axial axis; a projection along it does not show the axial direction.",
+                f"Choose {first} or {second}.",
+                setting="along",
             )
         self.lateral = 3 - self.acquisition.axial - self.along
         self.channels = chosen_channels(source, channels)
         self.channel_names = [channel_name(source, channel) for channel in self.channels]
         self.slab = self._checked_slab(slab)
-        self._asked = None if zoom is None else self._checked_zoom(zoom)
+        self._given_zoom = None if zoom is None else self._checked_zoom(zoom)
         self._pairs = [(result.volume(c, time), source.volume(c, time)) for c in self.channels]
         for channel, (result_volume, source_volume) in zip(self.channels, self._pairs, strict=True):
             check_voxels(result_volume, f"{result.name}, channel {channel}")
@@ -141,12 +149,12 @@ class Projection:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of a picture (lateral, axial), SR voxels."""
+        """Shape of a picture (lateral, axial), SR voxels."""
         return self.sr_shape[self.lateral], self.sr_shape[self.axial]
 
     @property
     def region(self) -> Box:
-        """What is projected: the slab, SR voxels (z, y, x)."""
+        """The projected slab, SR voxels (z, y, x)."""
         start, stop = [0, 0, 0], list(self.sr_shape)
         start[self.along], stop[self.along] = self.slab
         return Box(int_triple(start), int_triple(stop))
@@ -156,38 +164,40 @@ class Projection:
 
         Raises
         ------
-        ValueError
+        ImageError
             If there are NaN or infinite voxels.
         OSError
             If voxels cannot be read.
         """
+        logger.info("Projecting %s along %s, slab %d to %d", self.names[0], AXIS_NAMES[self.along], *self.slab)
         started, done, total = time.perf_counter(), 0, 2 * len(self._pairs) * self.region.size
         for result, source in self._pairs:
             for volume, into, interpolated in ((result, self.result, False), (source, self.cubic, True)):
-                # An axial block is made of slices that its neighbour needs as well: more of them are kept.
-                bricks = ChunkCache(volume, 2 * CAP if interpolated else CAP)
-                image = self._empty(np.dtype(np.float32) if interpolated else bricks.dtype)
-                for box in self._blocks(bricks):
-                    self._add(image, self._voxels(bricks, box, interpolated), box)
+                # Axial neighbours need some of the same slices, so that more of them are kept in memory.
+                cached = ChunkCache(volume, 2 * CAP if interpolated else CAP)
+                image = self._empty(np.dtype(np.float32) if interpolated else cached.dtype)
+                for box in self._blocks(cached):
+                    self._add(image, self._voxels(cached, box, interpolated), box)
                     done += box.size
                     yield done / total
                 into.append(image)
         self.seconds = time.perf_counter() - started
+        logger.info("Projected in %.1f s", self.seconds)
 
     @property
     def limits(self) -> list[tuple[float, float]]:
-        """Contrast limits of each channel, those of the cubic projection for both pictures."""
+        """Contrast limits of each channel, from the cubic projection, for both pictures."""
         return [limits_of(image) for image in self.cubic]
 
     @property
     def zoom(self) -> Zoom:
-        """The square that is asked for, else where the result's projection is richest in edges.
+        """The given square, else the one with most edges in the projection of the result.
 
-        Its side is then a third of the shorter one of the projection. Strong edges count alike, so that many of them
-        outdo a few: debris outshines all else.
+        Its side is then a third of the shorter side of the projection. All strong edges count alike, so that a few
+        very bright structures, such as debris, do not decide.
         """
-        if self._asked is not None:
-            return self._asked
+        if self._given_zoom is not None:
+            return self._given_zoom
         size = max(1, min(self.shape) // 3)
         change = np.zeros(self.shape)
         for image, (low, high) in zip(self.result, self.limits, strict=True):
@@ -201,7 +211,7 @@ class Projection:
         return Zoom(int(axial), int(lateral), size)
 
     def report(self) -> dict[str, Any]:
-        """Return everything but the pictures, as JSON values."""
+        """Return everything except the pictures, as JSON values."""
         acquisition = self.acquisition
         return {
             "format": FORMAT,
@@ -229,15 +239,15 @@ class Projection:
             "machine": describe_machine(),
         }
 
-    def _voxels(self, bricks: ChunkCache, box: Box, interpolated: bool) -> npt.NDArray[Any]:
+    def _voxels(self, cached: ChunkCache, box: Box, interpolated: bool) -> npt.NDArray[Any]:
         if interpolated:
-            return cubic_box(bricks, self.acquisition, box)
-        voxels = bricks[box.slices]
+            return cubic_box(cached, self.acquisition, box)
+        voxels = cached[box.slices]
         check_finite(voxels, self.names[0])
         return voxels
 
     def _empty(self, dtype: np.dtype[Any]) -> Image:
-        """Return a projection of nothing: every intensity is larger."""
+        """Return a projection with the lowest value of ``dtype``, to which maxima are added."""
         return np.full(self.shape, -np.inf if dtype.kind == "f" else np.iinfo(dtype).min, dtype)
 
     def _add(self, image: Image, voxels: npt.NDArray[Any], box: Box) -> None:
@@ -246,10 +256,10 @@ class Projection:
         into = image[rows, columns]
         np.maximum(into, part if self.lateral < self.axial else part.T, out=into)
 
-    def _blocks(self, bricks: ChunkCache) -> Iterator[Box]:
-        """Yield the blocks of a volume that are read at once; axially neighbours follow each other."""
-        scale = self.sr_shape[self.axial] / bricks.shape[self.axial]  # 1 for the result
-        stored = [max(sizes) for sizes in bricks.chunks]
+    def _blocks(self, cached: ChunkCache) -> Iterator[Box]:
+        """Yield the blocks of a volume, each read at once, axial neighbours one after another."""
+        scale = self.sr_shape[self.axial] / cached.shape[self.axial]  # 1 for the result
+        stored = [max(sizes) for sizes in cached.chunks]
         stored[self.axial] = math.ceil(stored[self.axial] * scale)
         order = (self.axial, self.lateral, self.along)
         size = block_size(self.region.shape, int_triple(stored), order)
@@ -263,9 +273,11 @@ class Projection:
         length = self.sr_shape[self.along]
         start, stop = slab or (0, length)
         if not 0 <= start < stop <= length:
-            raise ValueError(
-                f"Got the slab {start} to {stop}, expected a start below its stop, within 0 to {length} SR voxels "
-                f"along {AXIS_NAMES[self.along]}: correct it (--slab 0 {length})."
+            raise ArgumentError(
+                f"The slab {start} to {stop} is empty, or not within the {length} SR voxels along "
+                f"{AXIS_NAMES[self.along]}.",
+                f"Choose a start below the stop, from 0 to {length}.",
+                setting="slab",
             )
         return start, stop
 
@@ -273,31 +285,34 @@ class Projection:
         high, wide = self.shape
         largest = min(high, wide)
         if not 1 <= zoom.size <= largest:
-            raise ValueError(
-                f"Got a zoom of {zoom.size} SR voxels a side, expected 1 to {largest}, the shorter side of the "
-                f"projection: correct it (--zoom {zoom.axial} {zoom.lateral} {max(1, largest // 4)})."
+            raise ArgumentError(
+                f"The side of the zoom ({zoom.size} SR voxels) is not between 1 and {largest}, the shorter side of the "
+                "projection.",
+                f"Choose another side, for example {max(1, largest // 4)}.",
+                setting="zoom",
             )
         if not (0 <= zoom.axial <= wide - zoom.size and 0 <= zoom.lateral <= high - zoom.size):
-            raise ValueError(
-                f"Got a zoom of {zoom.size} SR voxels from {zoom.axial} along {AXIS_NAMES[self.axial]} and "
-                f"{zoom.lateral} along {AXIS_NAMES[self.lateral]}, expected it to begin at 0 to {wide - zoom.size} and "
-                f"0 to {high - zoom.size}: move it, or make it smaller."
+            raise ArgumentError(
+                f"The zoom of {zoom.size} SR voxels from {zoom.axial} along {AXIS_NAMES[self.axial]} and "
+                f"{zoom.lateral} along {AXIS_NAMES[self.lateral]} is not within the projection.",
+                f"Start at 0 to {wide - zoom.size} and 0 to {high - zoom.size}, or make it smaller.",
+                setting="zoom",
             )
         return zoom
 
 
 def block_size(region: IntTriple, chunk: IntTriple, order: Sequence[int]) -> IntTriple:
-    """Return the shape (z, y, x) of blocks of at most :data:`VOXELS`, of whole chunks where these are no larger.
+    """Return the shape (z, y, x) of blocks of at most :data:`VOXELS`, in whole chunks unless a chunk is larger.
 
     Parameters
     ----------
     region, chunk : (z, y, x)
-        What is divided, and what is stored together, voxels.
+        Shape of the region to divide, and of a stored chunk, voxels.
     order : axes
-        The axis along which blocks grow first, to the one along which they grow last.
+        Axes in the order in which blocks grow along them.
     """
     size = [min(c, n) for c, n in zip(chunk, region, strict=True)]
-    for axis in reversed(order):  # one chunk may be too large already
+    for axis in reversed(order):  # a single chunk may be too large
         size[axis] = max(1, min(size[axis], VOXELS * size[axis] // math.prod(size)))
     for axis in order:
         size[axis] = min(region[axis], size[axis] * max(1, VOXELS // math.prod(size)))
@@ -305,7 +320,7 @@ def block_size(region: IntTriple, chunk: IntTriple, order: Sequence[int]) -> Int
 
 
 def limits_of(image: Image) -> tuple[float, float]:
-    """Return what of a projection is drawn black and what is drawn fully bright: percentiles, the first below."""
+    """Return the intensities that are drawn black and fully bright: percentiles, the first below the second."""
     low, high = (float(p) for p in np.percentile(image, PERCENTILES))
     if low == high:
         low, high = float(image.min()), float(image.max())

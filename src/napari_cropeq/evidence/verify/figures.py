@@ -1,4 +1,4 @@
-"""Pictures of tiles against the whole: difference maps, line profiles, tile mismatch (paper, Figures 3 and 4)."""
+"""Figures of a verification: difference maps, line profiles, tile mismatch (paper, Figures 3 and 4)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REACH = 24  # SR voxels shown on either side of a tile border
 
 
 def draw_differences(rows: Sequence[Row], path: Path) -> None:
-    """Draw tile minus whole in the middle plane: a row for each network, a column for each tile size, one scale."""
+    """Draw tile minus whole in the middle plane: a row per network, a column per tile size, one colour scale."""
     networks = list(dict.fromkeys(row.values["network"] for row in rows))
     tiles = sorted({row.values["tile"] for row in rows})
     high, wide = rows[0].whole.shape
@@ -47,7 +47,7 @@ def draw_differences(rows: Sequence[Row], path: Path) -> None:
 
 
 def draw_profiles(rows: Sequence[Row], path: Path) -> None:
-    """Draw intensities on a line across the tile border where tiles differ most, axial or lateral, for each network."""
+    """Draw, for each network, intensities on a line across the axial or lateral tile border where tiles differ most."""
     networks = list(dict.fromkeys(row.values["network"] for row in rows))
     figure = Figure(figsize=(9, 3.2 * len(networks)))
     axes = figure.subplots(len(networks), 2, squeeze=False, width_ratios=(2, 1))
@@ -96,7 +96,7 @@ def draw_mismatch(rows: Sequence[Row], path: Path) -> None:
 
 
 def mismatch(row: Row) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return distances (n,) from the nearest border between tiles, in voxels from 0, and mean |differences| (n,)."""
+    """Return distances (n,) from the nearest border between tiles, voxels from 0, and the mean |differences| (n,)."""
     distances = np.minimum.outer(*(_from_border(n, row.values["tile"]) for n in row.whole.shape))
     difference = np.abs(row.tiled.astype(np.float64) - row.whole)
     limit = max(1, row.values["tile"] // 2)
@@ -107,7 +107,7 @@ def mismatch(row: Row) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
 
 
 def _from_border(length: int, tile: int) -> npt.NDArray[np.int64]:
-    """Return how far each of ``length`` voxels lies from the nearest border between tiles; the image's own is none."""
+    """Return the distance of each of ``length`` voxels to the nearest border between tiles (not of the image)."""
     place, borders = np.arange(length), np.arange(tile, length, tile)
     if not len(borders):
         return np.full(length, length)
@@ -121,11 +121,11 @@ def _line(image: Voxels, axis: int, number: int) -> Voxels:
 
 
 def _crossing(row: Row, axis: int) -> tuple[float, tuple[int, int, int]]:
-    """Return the largest |tile - whole| beside tile borders along an axis, and where: axis, line, border."""
+    """Return the largest |tile - whole| beside tile borders along an axis, and its axis, line and border."""
     difference = np.abs(row.tiled - row.whole)
     difference = difference if axis else difference.T  # (line, along)
     borders = np.arange(row.values["tile"], difference.shape[1], row.values["tile"])
-    if not len(borders):  # tiles are as wide as the plane
+    if not len(borders):  # a tile is as wide as the plane
         return -1.0, (axis, 0, difference.shape[1] // 2)
     beside = np.maximum(difference[:, borders - 1], difference[:, borders])
     line, number = np.unravel_index(int(beside.argmax()), beside.shape)

@@ -1,4 +1,4 @@
-"""What a verification found, in a sentence, as a table, and as a page with its pictures."""
+"""The findings of a verification: sentences, a table, and a page with figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADER = ("network", "tile", "MSE", "largest difference", "identical voxels", "s
 
 
 def cells(values: dict[str, Any]) -> list[str]:
-    """Return a row of the table in words."""
+    """Return a row of the table as text."""
     identical = values["identical"]
     share = "all" if values["differing"] == 0 else f"{100 * min(identical, 0.999999):.4f} %"
     return [
@@ -30,7 +30,7 @@ def cells(values: dict[str, Any]) -> list[str]:
 
 
 def conclusion(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Say for each network, in a sentence, whether its tiles are the whole."""
+    """Return a sentence for each network on whether its tiles equal the whole."""
     found = []
     for network in dict.fromkeys(row["network"] for row in rows):
         own = [row for row in rows if row["network"] == network]
@@ -51,12 +51,15 @@ def conclusion(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def write_page(verification: Verification, command: str) -> list[str]:
-    """Draw the pictures and write ``verify.html`` into the folder; return the names of the files."""
+    """Draw the figures and write ``verify.html`` into the folder; return the names of the files."""
     folder, rows, report = verification.folder, verification.rows, verification.report()
     pictures = {
         "differences.png": (draw_differences, "Tile minus whole in the middle plane, one colour scale for all."),
         "profiles.png": (draw_profiles, "Intensities on a line across the tile border where tiles differ most."),
-        "mismatch.png": (draw_mismatch, "How far tiles are from the whole near their borders, and for each tile size."),
+        "mismatch.png": (
+            draw_mismatch,
+            "Mean difference between tiles and the whole near tile borders, and for each tile size.",
+        ),
     }
     for name, (draw, _) in pictures.items():
         draw(rows, folder / name)
@@ -69,8 +72,9 @@ def write_page(verification: Verification, command: str) -> list[str]:
     page.text(
         f"Compared: {' x '.join(map(str, compared['shape']))} SR voxels (z, y, x) from {compared['start']}, planes "
         f"{compared['planes']}, in source intensities before rounding; their range is {compared['data_range']:.4g}. "
-        "Tile: the side of what a tile writes; a crop-equivariant network reads its halo around it, a zero-padded one "
-        "knows nothing beyond. Redundant work: multiply-adds in tiles beyond those for the whole."
+        "Tile: the side of the square that a tile writes. A crop-equivariant network also reads a halo around it; a "
+        "zero-padded network has only zeros beyond the tile. Redundant work: multiply-adds for tiles beyond those for "
+        "the whole."
     )
     for name, (_, caption) in pictures.items():
         page.picture(folder / name, caption)

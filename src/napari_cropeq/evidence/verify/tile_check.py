@@ -1,4 +1,4 @@
-"""One box of a volume, tile by tile and all at once: the check behind a button."""
+"""Computes one box of a volume in tiles and in one call, and compares the two."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["TileCheck", "TilesFound"]
 
 @dataclass(frozen=True)
 class TilesFound:
-    """What a check has found.
+    """Result of a check.
 
     Parameters
     ----------
     slices : Slices
         The network.
     box : Box
-        SR voxels that were compared.
+        The compared SR voxels.
     tile : int
         Side of the tiles, SR voxels.
     difference : array (z, y, x)
         |tile - whole| in source intensities.
     agreement : Agreement
-        In numbers.
+        The same as numbers.
     """
 
     slices: Slices
@@ -39,21 +39,21 @@ class TilesFound:
 
     @property
     def sentence(self) -> str:
-        """What was found, in words."""
+        """The result in a sentence or two."""
         found, exactness = self.agreement, self.slices.exactness
-        what = f"Tiles of {self.tile} against all at once, {found.voxels:,} voxels ({self.slices.kind} network)"
+        what = f"Tiles of {self.tile} and the whole, {found.voxels:,} voxels ({self.slices.kind} network)"
         if found.exact:
-            return f"{what}: every voxel has the bits of the whole."
-        told = f"{what}: {found.differing:,} voxels differ, by at most {found.largest:.3g}"
+            return f"{what}: all voxels are equal to the last bit."
+        text = f"{what}: {found.differing:,} voxels differ, by at most {found.largest:.3g}"
         if exactness is None:
-            return f"{told}: tiles of a zero-padded network are not exact."
+            return f"{text}. The tiles of a zero-padded network are not exact."
         if found.largest <= self.slices.promised:
-            return f"{told}, as this device's check foresees ({exactness})."
-        return f"{told}, which must not be: please report it."
+            return f"{text}. The check of this device allows this ({exactness})."
+        return f"{text}. This is more than the check of this device allows ({exactness}): please report it."
 
 
 class TileCheck:
-    """Computes a box of SR voxels twice.
+    """Computes a box of SR voxels in two ways.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class TileCheck:
         self._slices, self._box, self._tile = slices, box, tile
 
     def run(self) -> Iterator[float | TilesFound]:
-        """Yield the share that is done, and what was found last of all."""
+        """Yield the share that is done, and finally the result."""
         both = self._slices.whole(self._box), self._slices.tiled(self._box, self._tile)
         assemblies = [Assembly(parts, self._box) for parts in both]
         for number, assembly in enumerate(assemblies):

@@ -1,8 +1,9 @@
-"""The slice-against-tile experiment (paper, section 3.1): cell by cell, resumable."""
+"""The comparison of tiles with whole slices (paper, section 3.1); resumable."""
 
 from __future__ import annotations
 
 import json
+import logging
 import zipfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,35 +15,38 @@ import numpy as np
 
 from napari_cropeq.core.geometry import AXIS_NAMES, Box
 from napari_cropeq.core.whole_file import whole_file
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.evidence.machine import describe_machine
 from napari_cropeq.evidence.records import CELLS, check_folder, write_json
 from napari_cropeq.evidence.verify.slices import Assembly, Slices, Voxels, agreement
 
 __all__ = ["TILES", "Row", "Verification", "VerificationProgress", "tiles_for"]
 
+logger = logging.getLogger(__name__)
+
 FORMAT = "napari-cropeq verification 1"
 TILES = (64, 96, 128, 192)
-"""Sides of tiles unless told otherwise, SR voxels (paper, Table 2)."""
+"""Default sides of tiles, SR voxels (paper, Table 2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationProgress:
-    """Where a verification stands."""
+    """State of a verification."""
 
-    what: str
-    share: float  # of everything
+    what: str  # is being computed
+    share: float  # done, of everything
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network at one tile size, beside the same network shown everything at once.
+    """One network at one tile size, and the same network applied to whole planes.
 
     Parameters
     ----------
     values : dict
-        A row of the table, as JSON has it.
+        A row of the table, as in the JSON file.
     tiled, whole : (axial, lateral)
-        The plane in the middle of what is compared.
+        The middle plane of the compared box.
     """
 
     values: dict[str, Any]
@@ -52,36 +56,36 @@ class Row:
 
 @dataclass(frozen=True)
 class Computed:
-    """What a network gave."""
+    """Output of a network and its time."""
 
     voxels: Voxels
     seconds: float
 
 
 class Verification:
-    """Compares tiles with the whole, for some networks and tile sizes.
+    """Compares tiles with the whole, for several networks and tile sizes.
 
     Parameters
     ----------
     networks : sequence of Slices
-        On the same volume.
+        Networks on the same volume.
     tiles : sequence of int
         Sides of tiles, SR voxels.
     folder : path
-        Made where it does not exist. Cells go to ``cells/``; a run that was stopped goes on with those that are there.
+        Created if it does not exist. Outputs of networks are saved in ``cells/`` and reused by a later run.
     box : Box
         SR voxels to compare.
 
     Attributes
     ----------
     rows : list of Row
-        Those that are done, network by network.
+        The finished comparisons, network by network.
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If tiles are not smaller than the box.
-    OSError
+    AccessError
         If the folder cannot be written.
     """
 
@@ -90,16 +94,17 @@ class Verification:
         for tile in tiles:
             if not 1 <= tile < max(sides):
                 most = max(sides) - 1
-                raise ValueError(
-                    f"Got tiles of {tile} for planes of {' x '.join(map(str, sides))} SR voxels, expected 1 to {most}: "
-                    f"name others (--tiles {max(1, most // 4)},{max(1, most // 2)})."
+                raise ArgumentError(
+                    f"Tiles of {tile} cannot be compared in planes of {' x '.join(map(str, sides))} SR voxels.",
+                    f"Choose tiles of 1 to {most}, for example {max(1, most // 4)} and {max(1, most // 2)}.",
+                    setting="tiles",
                 )
         self.networks, self.tiles, self.box = tuple(networks), tuple(tiles), box
         self.folder = check_folder(folder)
         self.rows: list[Row] = []
 
     def run(self) -> Iterator[VerificationProgress]:
-        """Compute what is missing; :attr:`rows` grows by one for each network and tile size."""
+        """Compute missing outputs; :attr:`rows` grows by one for each network and tile size."""
         each = 1 + len(self.tiles)
         steps = each * len(self.networks)
         for number, slices in enumerate(self.networks):
@@ -109,7 +114,7 @@ class Verification:
                 self.rows.append(self._row(slices, tile, tiled, whole))
 
     def report(self) -> dict[str, Any]:
-        """Return everything that is known, as JSON values."""
+        """Return the finished comparisons, as JSON values."""
         first = self.networks[0]
         axial, plane = first.in_plane
         return {
@@ -145,7 +150,7 @@ class Verification:
         return Row(values, self._middle(slices, tiled.voxels), self._middle(slices, whole.voxels))
 
     def _middle(self, slices: Slices, voxels: Voxels) -> Voxels:
-        """Return the plane in the middle, axial axis first."""
+        """Return the middle plane, axial axis first."""
         axial, plane = slices.in_plane
         across = 3 - axial - plane
         image: Voxels = voxels.take(voxels.shape[across] // 2, across)
@@ -154,19 +159,23 @@ class Verification:
     def _computed(
         self, slices: Slices, tile: int | None, number: int, steps: int
     ) -> Generator[VerificationProgress, None, Computed]:
-        """Return what a network gives in tiles, or at once, from its cell if there is one."""
+        """Return the output of a network in tiles, or in whole planes; read from its file if it has been saved."""
         what = f"{slices.kind}, {'whole planes' if tile is None else f'tiles of {tile}'}"
         path = self._path(slices, tile)
-        kept = read_cell(path, self.box)
-        if kept is not None:
+        saved = read_computed(path, self.box)
+        if saved is not None:
+            logger.info("%s: already computed", what)
             yield VerificationProgress(f"{what}, kept", (number + 1) / steps)
-            return kept
+            return saved
+        if path.exists():
+            logger.warning("%s: %s is damaged and computed again", what, path.name)
         parts = slices.whole(self.box) if tile is None else slices.tiled(self.box, tile)
         assembly = Assembly(parts, self.box)
         for share in assembly.run():
             yield VerificationProgress(what, (number + share) / steps)
         computed = Computed(assembly.voxels, assembly.seconds)
-        write_cell(path, computed)
+        write_computed(path, computed)
+        logger.info("%s: computed in %.1f s", what, computed.seconds)
         return computed
 
     def _path(self, slices: Slices, tile: int | None) -> Path:
@@ -195,17 +204,18 @@ def tiles_for(box: Box, in_plane: Sequence[int]) -> list[int]:
     return [tile for tile in TILES if tile < longest] or [max(1, longest // 2)]
 
 
-def read_cell(path: Path, box: Box) -> Computed | None:
-    """Return what a cell holds, None where there is none or it is damaged."""
+def read_computed(path: Path, box: Box) -> Computed | None:
+    """Return the saved output of a network; None if the file does not exist or is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            voxels, seconds = file["voxels"], float(file["seconds"])
+        # Opened here, since np.load does not close a damaged file.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            voxels, seconds = arrays["voxels"], float(arrays["seconds"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return Computed(voxels, seconds) if voxels.shape == box.shape and voxels.dtype == np.float32 else None
 
 
-def write_cell(path: Path, computed: Computed) -> None:
-    """Write a cell; it is there as a whole or not at all."""
+def write_computed(path: Path, computed: Computed) -> None:
+    """Save the output of a network; the file appears only once it is complete."""
     with whole_file(path) as file:
         np.savez(file, voxels=computed.voxels, seconds=computed.seconds)

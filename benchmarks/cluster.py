@@ -1,6 +1,6 @@
 """A local cluster of two workers with one thread each against one process with two threads, on the same cores.
 
-Both export the same volume in turns. Start-up is left out: time runs from the first finished tile to the last.
+Both export the same volume in turns. The time is from the first finished tile to the last, without start-up.
 Prints a table and writes results/cluster.json.
 
     python benchmarks/cluster.py [--runs 3] [--depth 128]
@@ -29,7 +29,7 @@ TILE = 128
 
 
 def seconds_a_tile(result: SuperResolution, output: Path, cluster: Cluster | None) -> float:
-    """Export, and return the seconds that a tile takes once the first is there."""
+    """Export, and return the seconds per tile after the first."""
     first = last = (0.0, 0)
     for step in export(result, output, TILE, cluster=cluster):
         if step.stage == "tiles" and step.done > last[1]:

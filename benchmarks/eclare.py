@@ -1,11 +1,11 @@
-"""ECLARE beside this project: one degraded MRI crop, trained on for equally long.
+"""ECLARE and this project on the same degraded MRI crop, with equal training times.
 
-ECLARE (S. W. Remedios et al., arXiv 2503.11787; ``pip install eclare`` in an environment of its own) is run as an
-external program, once, for its inference takes long on a CPU; ``--ours-only`` measures this project's cells anew and
-keeps the rest of ``benchmarks/results/eclare.json``. Where there is no ECLARE its cell is skipped, and says so.
+ECLARE (S. W. Remedios et al., arXiv 2503.11787; ``pip install eclare`` in a separate environment) is run as an external
+program, once, because its inference is slow on a CPU. ``--ours-only`` repeats the experiments of this project and keeps
+the rest of ``benchmarks/results/eclare.json``. If ECLARE is not installed, it is skipped with a message.
 
-Equally long means equal CPU time, since other work on the machine stretches the time on the clock: ``minutes``
-in the report is CPU time over threads, the time on the clock where all cores are free. That is there too, as seconds.
+Equal times are equal CPU times, because other work on the machine stretches wall-clock time. ``minutes`` in the report
+is CPU time divided by threads, which equals wall-clock time if all cores are free. Wall-clock times are also given.
 
     python benchmarks/eclare.py --executable path/to/run-eclare
     python benchmarks/eclare.py --ours-only
@@ -55,16 +55,16 @@ SIDE = 128
 FACTOR = 4
 """Step between slices and FWHM of their Gaussian profile, truth voxels."""
 
-RIM = 16
+BORDER = 16
 """Voxels left out of the scores on every side."""
 
 SHIFTS = np.arange(-4, 5) / 2
-"""Where ECLARE's result is tried along the axial axis, truth voxels from where its affine puts it."""
+"""Axial shifts at which ECLARE's result is compared, truth voxels from the position of its affine."""
 
 ECLARE = "eclare"
 
 TRIAL = 0.4
-"""Minutes that tell how much CPU time a patch costs."""
+"""Minutes of a trial that measures the CPU time per patch."""
 
 CHECKS = 20
 """Validations in a training with a patch budget."""
@@ -74,7 +74,7 @@ Experiment = dict[str, Any]
 
 
 def find_volume() -> Path:
-    """Return the volume in ``shared/data`` beside the checkout, or further up."""
+    """Return the volume in ``shared/data`` beside the checkout, or in a parent folder."""
     places = [parent / "shared" / "data" / VOLUME for parent in ROOT.parents]
     return next((place for place in places if place.exists()), places[0])
 
@@ -92,8 +92,8 @@ def at(volume: Image, positions: npt.NDArray[np.float64]) -> Image:
 
 
 def scores_of(image: Image, truth: Image) -> dict[str, float]:
-    """Return PSNR in dB and SSIM inside the rim, rounded."""
-    found = score(image, truth, RIM)
+    """Return PSNR in dB and SSIM inside the border, rounded."""
+    found = score(image, truth, BORDER)
     return {"psnr": round(found.psnr, 3), "ssim": round(found.ssim, 5)}
 
 
@@ -103,12 +103,12 @@ def experiment(method: str, scores: dict[str, float], **details: Any) -> Experim
 
 
 def interpolations(degraded: Degraded, truth: Image) -> list[Experiment]:
-    """Score the two interpolations that nothing is trained for."""
+    """Score the two interpolations."""
     return [experiment(method, scores_of(restore(degraded), truth)) for method, restore in INTERPOLATIONS.items()]
 
 
 def ours(degraded: Degraded, truth: Image, seconds: float) -> list[Experiment]:
-    """Train with the default recipe for ``seconds`` of CPU time; score it with one plane direction and with both."""
+    """Train with the default settings for ``seconds`` of CPU time; score one plane direction and both."""
     load, source, acquisition = load_average(), degraded.source, degraded.acquisition
     config = TrainingConfig(minutes=None, patches=patches_for(degraded, seconds))
     training = Training(source, acquisition, config, "cpu")
@@ -118,7 +118,7 @@ def ours(degraded: Degraded, truth: Image, seconds: float) -> list[Experiment]:
     spent = time.process_time() - spent
     summary = training.summary()
     losses = [validation for *_, validation in summary["losses"]]
-    told = {
+    trained = {
         "seconds": summary["seconds"],
         "cpu_seconds": round(spent, 1),
         "patches": summary["patches"],
@@ -134,7 +134,7 @@ def ours(degraded: Degraded, truth: Image, seconds: float) -> list[Experiment]:
             "seconds": round(time.perf_counter() - start, 1),
             "cpu_seconds": round(time.process_time() - busy, 1),
         }
-        details = {"training": told, "inference": inference, "machine": machine()}
+        details = {"training": trained, "inference": inference, "machine": machine()}
         experiments.append(
             experiment(method, scores_of(image, truth), **details, load={"start": load, "end": load_average()})
         )
@@ -142,7 +142,7 @@ def ours(degraded: Degraded, truth: Image, seconds: float) -> list[Experiment]:
 
 
 def patches_for(degraded: Degraded, seconds: float) -> int:
-    """Return the patches that the default recipe trains on in ``seconds`` of CPU time, told by a trial."""
+    """Return the patches that the default settings train on in ``seconds`` of CPU time, estimated by a trial."""
     training = Training(degraded.source, degraded.acquisition, TrainingConfig(minutes=TRIAL), "cpu")
     plain, checked, last = [], [], time.process_time()
     for progress in training.run():
@@ -155,14 +155,14 @@ def patches_for(degraded: Degraded, seconds: float) -> int:
 
 
 def eclare(executable: str, source: Image, truth: Image, work: Path, arguments: argparse.Namespace) -> Experiment:
-    """Run ECLARE on the slices as NIfTI, and score what it wrote."""
+    """Run ECLARE on the slices as NIfTI, and score its output."""
     load = load_average()
     affine = np.diag([1.0, 1.0, FACTOR, 1.0])
     affine[2, 3] = (FACTOR - 1) / 2  # the first slice's centre, where that of the truth's first voxel is 0
     image = nibabel.Nifti1Image(source.T, affine)
     image.header.set_xyzt_units("mm")
     nibabel.save(image, work / "slices.nii.gz")
-    # The profile is given, relative to the in-plane step: estimating it would take longer than the training.
+    # The profile is given relative to the in-plane step, because estimating it takes longer than the training.
     options = (
         f"--n-patches {arguments.patches} --relative-slice-thickness {FACTOR} --relative-slice-profile-type gaussian"
     )
@@ -184,14 +184,15 @@ def eclare(executable: str, source: Image, truth: Image, work: Path, arguments: 
 
 
 def name(arguments: argparse.Namespace) -> str:
-    """Return what the cell of this run of ECLARE is called."""
+    """Return the name of this run of ECLARE in the report."""
     return f"{ECLARE}, batch {arguments.batch_size}" if arguments.batch_size else ECLARE
 
 
 def follow(command: Sequence[str], log: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run ECLARE, its console going to ``log``; return the seconds of training and inference, told by its two bars.
+    """Run ECLARE with its console output in ``log``; return the seconds of training and inference.
 
-    The first bar counts patches and starts with the training; the next one counts slices.
+    They are read from its two progress bars: the first counts patches and starts with the training, the second counts
+    slices.
     """
     threads = str(arguments.threads)
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
@@ -208,7 +209,7 @@ def follow(command: Sequence[str], log: Path, arguments: argparse.Namespace) -> 
             if seen > len(marks):
                 marks.append((time.monotonic(), cpu_seconds(process)))
     if process.wait() != 0 or len(marks) != 3:
-        raise RuntimeError(f"Got exit code {process.returncode} from ECLARE, expected 0 after two bars: see {log}.")
+        raise RuntimeError(f"ECLARE failed or showed no two progress bars (exit code {process.returncode}). See {log}.")
     (start, _), (started, before), (trained, after) = marks
     spent = round(trained - started, 1)
     losses = re.findall(r"(\d+)(?:/\d+ |it )\[[^\]]*loss=([\d.e-]+)", text)
@@ -228,7 +229,7 @@ def follow(command: Sequence[str], log: Path, arguments: argparse.Namespace) -> 
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Return the CPU time of a process and its children, those that have ended included, s."""
+    """Return the CPU time of a process and its children, including those that have ended, s."""
     total = 0.0
     for member in (process, *process.children(recursive=True)):
         try:
@@ -244,10 +245,10 @@ def children_seconds() -> float:
 
 
 def place(result: Any, truth: Image) -> tuple[dict[str, float], dict[str, Any]]:
-    """Lay ECLARE's result onto the truth by its affine and by half voxels around; return the best, and all tried."""
+    """Align ECLARE's result with the truth by its affine, shifted by half voxels; return the best and all scores."""
     voxels, affine = np.asarray(result.dataobj, np.float32).T, result.affine
     if not np.allclose(affine[:3, :3], np.eye(3), atol=1e-3) or voxels.shape[1:] != truth.shape[1:]:
-        raise RuntimeError(f"Got a result of shape {voxels.shape} and affine {affine.tolist()}, expected 1 mm voxels.")
+        raise RuntimeError(f"The result does not have 1 mm voxels: shape {voxels.shape}, affine {affine.tolist()}.")
     index = np.arange(len(truth)) - affine[2, 3]
     tried = {f"{shift:+g}": scores_of(at(voxels, index + shift), truth) for shift in SHIFTS}
     best = max(tried, key=lambda shift: tried[shift]["psnr"])
@@ -258,22 +259,24 @@ def versions_beside(executable: str) -> dict[str, str]:
     """Return the versions in the environment of ``executable``."""
     code = "import importlib.metadata as m, json, platform; v = {p: m.version(p) for p in ('eclare', 'torch', 'numpy')}"
     python = Path(executable).with_name("python")
-    told = subprocess.run([python, "-c", f"{code}; print(json.dumps(v))"], capture_output=True, text=True, check=True)
-    return json.loads(told.stdout)
+    printed = subprocess.run(
+        [python, "-c", f"{code}; print(json.dumps(v))"], capture_output=True, text=True, check=True
+    )
+    return json.loads(printed.stdout)
 
 
 def machine() -> dict[str, Any]:
-    """Return what this is run on, its priority included."""
+    """Return the description of the machine, with the priority of this process."""
     return describe_machine() | {"nice": os.nice(0)}
 
 
 def write(path: Path, experiments: Sequence[Experiment]) -> None:
-    """Add cells to the report, instead of earlier ones of the same methods, and print a line for each."""
+    """Add experiments to the report, replacing earlier ones of the same methods, and print a line for each."""
     about = {
         "truth": f"{VOLUME}, {SIDE} voxels a side from its centre",
         "degraded": f"along z: Gaussian of FWHM {FACTOR} px, every {FACTOR} px at cell centres, border mirrored",
-        "scores": f"against the untouched crop, without a rim of {RIM} px; PSNR in dB; SSIM 3D, uniform window of 7",
-        "data_range": "of the truth inside the rim",
+        "scores": f"against the untouched crop without a border of {BORDER} px; PSNR in dB; SSIM 3D, uniform window 7",
+        "data_range": "of the truth inside the border",
         "minutes": "CPU time of the training over threads; seconds are on the clock, under the load that is given",
     }
     kept = read(path) | {c["method"]: c for c in experiments}
@@ -289,7 +292,7 @@ def write(path: Path, experiments: Sequence[Experiment]) -> None:
 
 
 def read(path: Path) -> dict[str, Experiment]:
-    """Return the cells of the report by method, none where there is no report."""
+    """Return the experiments of the report by method, none if the report does not exist."""
     if not path.exists():
         return {}
     return {c["method"]: c for c in json.loads(path.read_text(encoding="utf-8"))["cells"]}
@@ -299,11 +302,11 @@ def parse() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--executable", default="run-eclare", help="ECLARE's command")
-    parser.add_argument("--patches", type=int, default=3072, help="that ECLARE trains on")
-    parser.add_argument("--batch-size", type=int, help="of ECLARE; its own default if not given")
-    parser.add_argument("--ours-only", action="store_true", help="do not run ECLARE: keep its cell")
-    parser.add_argument("--minutes", type=float, help="of our training; ECLARE's by default")
-    parser.add_argument("--threads", type=int, default=2, help="of either")
+    parser.add_argument("--patches", type=int, default=3072, help="patches that ECLARE trains on")
+    parser.add_argument("--batch-size", type=int, help="batch size of ECLARE; its own default if not given")
+    parser.add_argument("--ours-only", action="store_true", help="do not run ECLARE; keep its experiment")
+    parser.add_argument("--minutes", type=float, help="of this project's training; those of ECLARE by default")
+    parser.add_argument("--threads", type=int, default=2, help="threads of either")
     parser.add_argument("--volume", type=Path, default=find_volume(), help="the isotropic volume")
     parser.add_argument("--work", type=Path, help="keep ECLARE's input, output and console log in this folder")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the report")
@@ -322,7 +325,7 @@ def main() -> int:
     degraded = degrade(truth, 0, FACTOR)
     write(arguments.results, interpolations(degraded, truth))
     if executable is None and not arguments.ours_only:
-        print(f"SKIPPED {ECLARE}: there is no {arguments.executable}; its cell of the last report, if any, is kept")
+        print(f"SKIPPED {ECLARE}: there is no {arguments.executable}; its experiment in the report, if any, is kept")
     elif not arguments.ours_only:
         with tempfile.TemporaryDirectory() as folder:
             work = arguments.work or Path(folder)
@@ -332,7 +335,7 @@ def main() -> int:
     if not seconds:
         measured = read(arguments.results).get(ECLARE)
         if measured is None:
-            print("Got no training time of ECLARE to compare with: give one with --minutes.", file=sys.stderr)
+            print("There is no training time of ECLARE to compare with. Give one with --minutes.", file=sys.stderr)
             return 2
         seconds = measured["training"]["cpu_seconds"]
     write(arguments.results, ours(degraded, truth, seconds))

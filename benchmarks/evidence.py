@@ -1,8 +1,8 @@
-"""The tables and pictures of ``docs/evidence.md``, made by the commands that it names.
+"""Tables and pictures of ``docs/evidence.md``, made with the commands that the page lists.
 
-Every command is run once, in a folder with the volumes in ``data/``; what it wrote is kept, JSON in
-``benchmarks/results/evidence``, pictures in ``docs/images/evidence``, and the tables of the page are made anew from
-these JSONs alone. A run may be stopped at any time; the same command goes on. ``--report`` only makes the tables.
+Each command is run once, in a folder with the volumes in ``data/``. Its JSON files are copied to
+``benchmarks/results/evidence``, its pictures to ``docs/images/evidence``, and the tables of the page are made from the
+JSON files alone. A stopped run continues with the same command. ``--report`` only makes the tables.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ PICTURES = ROOT / "docs" / "images" / "evidence"
 RUNS = "runs.json"
 
 MRI, EM, BRAIN = (f"data/{name}" for name in VOLUMES.values())
-SHOWN = (4, "valid")  # of the comparisons, the one with pictures on the page
+SHOWN = (4, "valid")  # factor and network of the comparison with pictures on the page
 STACK = "data/mouse_brain_2ch_5x2x2um.ome.tif"
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command, and which of the files that it writes are kept, under which names."""
+    """A command, and the files to keep of its output, with their new names."""
 
     name: str
     command: str
@@ -51,7 +51,7 @@ class Step:
 
 
 def verify(factor: int, network: str) -> Step:
-    """Return the comparison of tiles with the whole for a network trained on the degraded MRI volume."""
+    """Return the step that compares tiles with the whole, for a network trained on the degraded MRI volume."""
     cells = f"mri/cells/mri_t1_isotropic_1mm_x{factor}"
     folder = f"verify_x{factor}_{network}"
     command = (
@@ -65,7 +65,7 @@ def verify(factor: int, network: str) -> Step:
 
 
 def steps() -> list[Step]:
-    """Return all commands, in their order."""
+    """Return all steps, in their order."""
     found = [
         Step(f"networks_{filters}", f"cropeq info --networks --filters {filters} --json", {}) for filters in (32, 256)
     ]
@@ -94,14 +94,14 @@ def steps() -> list[Step]:
 
 
 def run(todo: Iterable[Step], folder: Path) -> None:
-    """Run the commands that have not ended well yet; what they write is kept, and how long they took."""
+    """Run the commands that have not succeeded yet, and save their output and times."""
     runs = read(folder / RUNS) or {}
     for step in todo:
         if runs.get(step.name, {}).get("command") == step.command:
             continue
         print(step.command, flush=True)
         load, started = load_average(), time.perf_counter()
-        # By the interpreter that runs this, whichever `cropeq` may be in the path.
+        # With this interpreter, not a `cropeq` that may be in the path.
         words = [sys.executable, "-m", "napari_cropeq.cli.main", *expanded(step.command, folder)[1:]]
         done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
         seconds = time.perf_counter() - started
@@ -111,7 +111,7 @@ def run(todo: Iterable[Step], folder: Path) -> None:
         for own, name in step.kept.items():
             if name.endswith(".png"):
                 shutil.copy(folder / own, PICTURES / name)
-            else:  # where the folder lay is nobody's business
+            else:  # without the path of the folder
                 (KEPT / name).write_text((folder / own).read_text(encoding="utf-8").replace(f"{folder}/", ""), "utf-8")
         runs[step.name] = {
             "command": step.command,
@@ -125,7 +125,7 @@ def run(todo: Iterable[Step], folder: Path) -> None:
 
 
 def expanded(command: str, folder: Path) -> list[str]:
-    """Return the words of a command, patterns replaced by the files in ``folder`` as a shell does."""
+    """Return the words of a command, with patterns expanded to files in ``folder`` as by a shell."""
     words = []
     for word in shlex.split(command):
         words += [str(path.relative_to(folder)) for path in sorted(folder.glob(word))] if "*" in word else [word]
@@ -133,7 +133,7 @@ def expanded(command: str, folder: Path) -> list[str]:
 
 
 def read(path: Path) -> Any:
-    """Return what a JSON file holds, None where there is none."""
+    """Return the content of a JSON file, None if it does not exist."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
@@ -141,7 +141,7 @@ def read(path: Path) -> Any:
 
 
 def tables() -> dict[str, Callable[[], str]]:
-    """Return what makes each table of the page, by its name."""
+    """Return the function that makes each table of the page, by the name of the table."""
     found: dict[str, Callable[[], str]] = {
         "commands": commands,
         "figure_5": figure_5,
@@ -158,12 +158,12 @@ def tables() -> dict[str, Callable[[], str]]:
 
 
 def kept(name: str) -> Any:
-    """Return what a command's JSON holds."""
+    """Return the content of the JSON file of a command."""
     return json.loads((KEPT / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def commands() -> str:
-    """Return every command with the time it took."""
+    """Return the commands with their times."""
     runs = kept("runs")
     rows = [[f"`{step.command}`", f"{runs[step.name]['seconds']:.0f} s"] for step in steps()]
     machines = {machine_of(run["machine"]): None for run in runs.values()}
@@ -171,64 +171,64 @@ def commands() -> str:
 
 
 def machine_of(machine: dict[str, Any]) -> str:
-    """Return a machine in words."""
+    """Return the description of a machine."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return f"{machine['processor']}, {machine['cores']} cores, {machine['gpu'] or 'no GPU'}; {versions}"
 
 
 def networks(name: str) -> str:
-    """Return the networks side by side."""
+    """Return the table of networks."""
     facts = [network_table.NetworkFacts(**values) for values in kept(name)["networks"]]
     return markdown(network_table.HEADER, [network_table.cells(fact) for fact in facts])
 
 
 def agreement(name: str) -> str:
-    """Return tiles against the whole, and what is said of it."""
+    """Return the comparison of tiles with the whole: a table and sentences."""
     report = kept(name)
     rows = [verification_page.cells(row) for row in report["rows"]]
-    said = verification_page.conclusion(report["rows"])
-    return markdown(verification_page.HEADER, rows) + "".join(f"\n{sentence}\n" for sentence in said)
+    sentences = verification_page.conclusion(report["rows"])
+    return markdown(verification_page.HEADER, rows) + "".join(f"\n{sentence}\n" for sentence in sentences)
 
 
 def mri() -> str:
-    """Return the scores of the MRI volume, and how many patches each network was shown."""
-    cells = in_order(kept("mri")["cells"])
-    patches = [NONE if cell["training"] is None else f"{cell['training']['patches']}" for cell in cells]
-    rows = [[*row[1:], seen] for row, seen in zip(score_rows(cells), patches, strict=True)]
+    """Return the scores of the MRI volume, with the number of patches of each training."""
+    records = in_order(kept("mri")["cells"])
+    patches = [NONE if record["training"] is None else f"{record['training']['patches']}" for record in records]
+    rows = [[*row[1:], seen] for row, seen in zip(score_rows(records), patches, strict=True)]
     return markdown((*TABLE[1:], "patches seen"), rows)
 
 
-def in_order(cells: list[Any]) -> list[Any]:
-    """Return cells by volume, factor and method, interpolations first."""
+def in_order(records: list[Any]) -> list[Any]:
+    """Return records sorted by volume, factor and method, interpolations first."""
 
-    def place(cell: Any) -> tuple[str, float, int]:
-        return cell["key"]["truth"], cell["key"]["factor"], methods().index(cell["key"]["method"])
+    def place(record: Any) -> tuple[str, float, int]:
+        return record["key"]["truth"], record["key"]["factor"], methods().index(record["key"]["method"])
 
-    return sorted(cells, key=place)
+    return sorted(records, key=place)
 
 
 def figure_5() -> str:
-    """Return one row a volume and factor, one column a method."""
-    cells = in_order(kept("evaluation")["cells"])
-    columns = list(dict.fromkeys(cell["key"]["method"] for cell in cells))
+    """Return a table with a row for each volume and factor, a column for each method."""
+    records = in_order(kept("evaluation")["cells"])
+    columns = list(dict.fromkeys(record["key"]["method"] for record in records))
     rows = []
-    for truth, factor in dict.fromkeys((cell["key"]["truth"], cell["key"]["factor"]) for cell in cells):
-        own = [c for c in cells if (c["key"]["truth"], c["key"]["factor"]) == (truth, factor)]
-        rows.append([truth, f"{factor:g}", *(scores(own, method, cells) for method in columns)])
-    machines = {machine_of(cell["machine"]): None for cell in cells}
+    for truth, factor in dict.fromkeys((record["key"]["truth"], record["key"]["factor"]) for record in records):
+        own = [r for r in records if (r["key"]["truth"], r["key"]["factor"]) == (truth, factor)]
+        rows.append([truth, f"{factor:g}", *(scores(own, method, records) for method in columns)])
+    machines = {machine_of(record["machine"]): None for record in records}
     return markdown(("volume", "factor", *columns), rows) + f"\nMachines: {'; '.join(machines)}.\n"
 
 
-def scores(own: list[Any], method: str, cells: list[Any]) -> str:
-    """Return PSNR, its gain and SSIM of a method in words."""
-    (cell,) = (c for c in own if c["key"]["method"] == method)
-    gain = gain_of(cell, cells)
+def scores(own: list[Any], method: str, records: list[Any]) -> str:
+    """Return PSNR, its gain and SSIM of a method as text."""
+    (record,) = (r for r in own if r["key"]["method"] == method)
+    gain = gain_of(record, records)
     against = "" if gain is None or method == "quintic" else f" ({gain:+.2f})"
-    return f"{decibels(cell['scores']['psnr'])}{against} / {cell['scores']['ssim']:.4f}"
+    return f"{decibels(record['scores']['psnr'])}{against} / {record['scores']['ssim']:.4f}"
 
 
 def brain() -> str:
-    """Return what the two-channel volume took."""
+    """Return times and sizes for the two-channel volume."""
     trained, exported, drawn = kept("brain_train"), kept("brain_export")["exports"][0], kept("brain_mip")
     rows = [
         ["training", f"{trained['patches']} patches, {trained['seconds']:.0f} s"],
@@ -240,12 +240,12 @@ def brain() -> str:
 
 
 def filled(text: str) -> str:
-    """Return the page with its tables made anew.
+    """Return the page with new tables.
 
     Raises
     ------
     KeyError
-        If the page asks for a table that there is not.
+        If the page has a table with an unknown name.
     """
     made = tables()
 
@@ -260,13 +260,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmark-output" / "evidence", help="where commands write")
     parser.add_argument("--data", type=Path, default=find_data(), help="folder of the volumes")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="of the commands")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="names of the commands to run")
     parser.add_argument("--report", action="store_true", help="only make the tables")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Run what is missing and fill the page."""
+    """Run the missing commands and write the tables into the page."""
     arguments = parse()
     for folder in (arguments.out, KEPT, PICTURES):
         folder.mkdir(parents=True, exist_ok=True)
@@ -274,7 +274,7 @@ def main() -> int:
         data = arguments.out / "data"
         if not data.exists():
             data.symlink_to(arguments.data.resolve())
-        # What the benchmark of trainings has measured is not measured again.
+        # The experiments of the training benchmark are reused.
         for method in ("cubic", "quintic", "fast_3min", "padded_3min"):
             copy_cells(RESULTS / "training-cells", arguments.out / "evaluation" / "cells", f"*_x[2-5]_{method}_*.json")
         run([step for step in steps() if not arguments.only or step.name in arguments.only], arguments.out)

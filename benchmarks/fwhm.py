@@ -1,8 +1,8 @@
-"""How far the suggested FWHM of the slice profile is off, on volumes blurred by a known one.
+"""Error of the suggested FWHM of the slice profile, on volumes blurred by a known FWHM.
 
-Synthetic isotropic volumes (with and without photon and read-out noise) and real ones that are isotropic are blurred
-along one axis by a Gaussian, sampled at an axial step, and given to `suggest_fwhm`; beside it stands a match of
-one-dimensional power spectra of axial lines and degraded lateral lines. Prints a table and writes results/fwhm.json.
+Synthetic isotropic volumes (with and without photon and read-out noise) and real isotropic volumes are blurred along
+one axis by a Gaussian, sampled at an axial step, and passed to `suggest_fwhm`. For comparison, the FWHM is also found
+by matching the power spectra of axial lines and degraded lateral lines. Prints a table and writes results/fwhm.json.
 
     python benchmarks/fwhm.py [--data FOLDER] [--synthetic-only]
 """
@@ -29,7 +29,7 @@ from napari_cropeq.formats.phantom import draw_background, draw_neurons, draw_ve
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 192
 STEP_AND_FWHM = [(2, 2), (3, 3), (4, 4), (6, 6), (2.433, 5.35), (4, 6), (4, 2)]  # lateral pixels
-PHOTONS, READ_NOISE = 40, 3  # of the brightest structures above a ground of 5 photons; photons
+PHOTONS, READ_NOISE = 40, 3  # photons: of the brightest structures, above a background of 5
 REAL = [
     ("MRI T1", "mri_t1_isotropic_1mm.nii.gz", 0, 1.0),
     ("MRI T1, along y", "mri_t1_isotropic_1mm.nii.gz", 1, 1.0),
@@ -64,13 +64,13 @@ def synthetic(seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def real(folder: Path) -> Iterator[tuple[str, np.ndarray, float]]:
-    """Yield real volumes (z, y, x) with the axis to degrade in front, and that axis' voxel size in lateral pixels."""
+    """Yield real volumes with the axis to degrade first, and the voxel size along it in lateral pixels."""
     for name, file, axis, voxel in REAL:
         if (folder / file).exists():
             volume = np.asarray(open_source(folder / file).volume(), np.float32)
             yield name, np.moveaxis(volume, axis, 0), voxel
         else:
-            print(f"skipped: {name} ({folder / file} is not there)")
+            print(f"skipped: {name} ({folder / file} does not exist)")
 
 
 def acquired(truth: np.ndarray, step: float, fwhm: float) -> np.ndarray:
@@ -78,14 +78,14 @@ def acquired(truth: np.ndarray, step: float, fwhm: float) -> np.ndarray:
     slices = math.floor(len(truth) / step + 1e-6)
     _, down, first = degradation(0, sr_length(slices, step), step, fwhm / FWHM_PER_SIGMA)
     places = (np.arange(down.shape[1]) + first).astype(np.int64)
-    # The rows of `down` also hold the samples beyond either end that an interpolation needs.
+    # `down` also has rows for samples beyond either end, which an interpolation needs.
     before = -source_range(0, sr_length(slices, step), step)[0]
     lines = truth[mirror(places, len(truth))].reshape(len(places), -1)
     return (down[before : before + slices].astype(np.float32) @ lines).reshape(slices, *truth.shape[1:])
 
 
 def photographed(volume: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return a volume as a camera with few photons sees it."""
+    """Return a volume with the noise of a camera at few photons."""
     rng = np.random.default_rng(seed)
     low, high = volume.min(), np.percentile(volume, 99.5)
     photons = rng.poisson(np.maximum((volume - low) / (high - low) * PHOTONS + 5, 0))
@@ -93,7 +93,7 @@ def photographed(volume: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def matched_spectra(volume: np.ndarray, step: float) -> float:
-    """Return the FWHM, in lateral pixels, whose degraded lateral lines have the spectrum that axial lines have."""
+    """Return the FWHM, lateral pixels, for which degraded lateral lines have the spectrum of axial lines."""
 
     def spectrum(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         lines = (lines - lines.mean(axis=0)).reshape(len(lines), -1) * np.hanning(len(lines))[:, None]
@@ -133,9 +133,9 @@ def measure(group: str, name: str, volume: np.ndarray, step: float, fwhm: float)
         "seconds": round(seconds, 2),
         "processor_seconds": round(worked, 2),
     }
-    said = f"{found.fwhm:5.2f} [{found.low:5.2f}, {found.high:5.2f}] {found.fwhm / fwhm - 1:+6.0%}"
+    text = f"{found.fwhm:5.2f} [{found.low:5.2f}, {found.high:5.2f}] {found.fwhm / fwhm - 1:+6.0%}"
     print(
-        f"{group:10s} {name:36s} step {step:5.2f}  FWHM {fwhm:5.2f}  {said if found.honest else 'no number':29s}",
+        f"{group:10s} {name:36s} step {step:5.2f}  FWHM {fwhm:5.2f}  {text if found.honest else 'no number':29s}",
         f"spectrum match {naive / fwhm - 1:+6.0%}  {seconds:4.1f} s ({worked:.1f} of the processor)",
         flush=True,
     )
@@ -143,23 +143,23 @@ def measure(group: str, name: str, volume: np.ndarray, step: float, fwhm: float)
 
 
 def summary(rows: list[dict]) -> dict:
-    """Return how far off both are, group by group."""
+    """Return the errors of both estimates, group by group."""
     out = {}
     for group in dict.fromkeys(row["group"] for row in rows):
         ours = [row for row in rows if row["group"] == group]
-        told = [row for row in ours if row["error"] is not None]
-        error = np.array([row["error"] for row in told])
+        suggested = [row for row in ours if row["error"] is not None]
+        error = np.array([row["error"] for row in suggested])
         naive = np.array([row["spectrum_match_error"] for row in ours])
         out[group] = {
             "volumes": len(ours),
-            "no_number": len(ours) - len(told),
+            "no_number": len(ours) - len(suggested),
             "median_absolute_error": round(float(np.median(np.abs(error))), 4),
             "worst_absolute_error": round(float(np.abs(error).max()), 4),
             "within_15_percent": round(float((np.abs(error) <= 0.15).mean()), 4),
             "truth_in_interval": round(
-                float(np.mean([row["low_px"] <= row["fwhm_px"] <= row["high_px"] for row in told])), 4
+                float(np.mean([row["low_px"] <= row["fwhm_px"] <= row["high_px"] for row in suggested])), 4
             ),
-            "median_interval": round(float(np.median([row["high_px"] / row["low_px"] for row in told])), 4),
+            "median_interval": round(float(np.median([row["high_px"] / row["low_px"] for row in suggested])), 4),
             "spectrum_match_median_absolute_error": round(float(np.median(np.abs(naive))), 4),
             "spectrum_match_worst_absolute_error": round(float(np.abs(naive).max()), 4),
             "median_seconds": float(np.median([row["seconds"] for row in ours])),
@@ -172,7 +172,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the real volumes")
-    parser.add_argument("--synthetic-only", action="store_true", help="leave the real volumes out")
+    parser.add_argument("--synthetic-only", action="store_true", help="without the real volumes")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "fwhm.json")
     options = parser.parse_args()
     rows = []
@@ -181,7 +181,7 @@ def main() -> None:
             clean = acquired(truth, step, fwhm)
             rows.append(measure("synthetic", name, clean, step, fwhm))
             rows.append(measure("noisy", name, photographed(clean), step, fwhm))
-        if name != "texture":  # which is smooth noise: stretched, it is another texture of no shape
+        if name != "texture":  # smooth noise, which stays a texture when stretched
             longer = ndimage.zoom(truth, (1.25, 1, 1), order=3)
             for step, fwhm in STEP_AND_FWHM[:5]:
                 rows.append(

@@ -1,9 +1,9 @@
-"""How late the window's heartbeat is while the Train widget trains, against idle napari in the same process.
+"""Delay of a timer in the window while the Train widget trains, compared with idle napari in the same process.
 
-A timer beats every 10 ms in a real window while the slider is stepped ten times a second. Each beat that was due is
-counted, those that a stall swallowed as well: a stall of 100 ms is ten late beats, not one. Idle and training spells
-alternate; a training spell begins with the press of Start, so that reading the volume, checkpoints, curves and
-thumbnails are in it. Prints a table and writes results/heartbeat.json.
+A timer ticks every 10 ms in a real window while the slider is stepped ten times a second. Every tick that was due is
+counted, also those missed during a stall: a stall of 100 ms is ten late ticks, not one. Idle and training periods
+alternate. A training period starts when Start is pressed, so that it includes reading the volume, checkpoints, curves
+and thumbnails. Prints a table and writes results/heartbeat.json.
 
     scripts/with-display python benchmarks/heartbeat.py [--seconds 60] [--runs 3]
 """
@@ -31,7 +31,7 @@ LIMIT_MS = 30
 
 
 class Heartbeat:
-    """Beats for some time while the view is moved ten times a second; :attr:`delays` (s) of all beats that were due."""
+    """A timer that runs while the view is moved ten times a second; :attr:`delays` (s) are of all ticks due."""
 
     def __init__(self, move: Callable[[], None]) -> None:
         self._move = move
@@ -43,7 +43,7 @@ class Heartbeat:
         self._timer.timeout.connect(self._beat)
 
     def run(self, seconds: float, begin: Callable[[], None]) -> np.ndarray:
-        """Return the delays (n,) in ms of ``seconds`` after ``begin`` was called."""
+        """Call ``begin``, and return the delays (n,) in ms during ``seconds`` after it."""
         self.delays, self._last = [], time.perf_counter()
         self._timer.start()
         begin()
@@ -66,7 +66,7 @@ class Heartbeat:
 
 
 def stepper(viewer: napari.Viewer) -> Callable[[], None]:
-    """Return what moves the slider on by one slice, from the last to the first."""
+    """Return a function that moves the slider by one slice; the first follows the last."""
     axis = viewer.dims.ndim - 3
 
     def move() -> None:
@@ -76,7 +76,7 @@ def stepper(viewer: napari.Viewer) -> Callable[[], None]:
 
 
 def spin(seconds: float) -> None:
-    """Let the window live."""
+    """Process events of the window for some time."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         QApplication.processEvents()
@@ -89,8 +89,8 @@ def summary(delays: np.ndarray) -> dict[str, float]:
     return {"beats": len(delays), "p50_ms": round(p50, 2), "p99_ms": round(p99, 2), "max_ms": round(delays.max(), 2)}
 
 
-def spell(heartbeat: Heartbeat, widget: Any, seconds: float, training: bool) -> dict[str, Any]:
-    """Measure one spell, idle or training."""
+def period(heartbeat: Heartbeat, widget: Any, seconds: float, training: bool) -> dict[str, Any]:
+    """Measure one period, idle or training."""
     load = load_average()
     if training:
         widget.config.set_budget(minutes=(seconds + 60) / 60)
@@ -111,8 +111,8 @@ def spell(heartbeat: Heartbeat, widget: Any, seconds: float, training: bool) -> 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each spell")
-    parser.add_argument("--runs", type=int, default=3, help="spells of each kind")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of each period")
+    parser.add_argument("--runs", type=int, default=3, help="periods of each kind")
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "heartbeat.json")
     options = parser.parse_args()
@@ -124,10 +124,10 @@ def main() -> None:
     widget.config.preset.value = options.preset
     spin(3.0)
     heartbeat = Heartbeat(stepper(viewer))
-    heartbeat.run(3.0, lambda: None)  # what is drawn for the first time is not measured
+    heartbeat.run(3.0, lambda: None)  # without what is drawn for the first time
     spells = []
     for number in range(2 * options.runs):
-        spells.append(spell(heartbeat, widget, options.seconds, training=number % 2 == 1))
+        spells.append(period(heartbeat, widget, options.seconds, training=number % 2 == 1))
         print("  ".join(f"{key} {value}" for key, value in spells[-1].items()), flush=True)
     medians = {
         kind: float(np.median([s["p99_ms"] for s in spells if s["kind"] == kind])) for kind in ("idle", "training")
@@ -148,7 +148,7 @@ def main() -> None:
         f"p99 idle {medians['idle']:.1f} ms, training {medians['training']:.1f} ms (medians of {options.runs}): ",
         end="",
     )
-    print(f"{result['difference_ms']:+.1f} ms, at most {LIMIT_MS} wanted; maxima {result['max_ms']}")
+    print(f"{result['difference_ms']:+.1f} ms, limit {LIMIT_MS}; maxima {result['max_ms']}")
     viewer.close()
 
 

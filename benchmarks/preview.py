@@ -1,8 +1,8 @@
-"""How soon the preview shows what is looked at, in a real window, and what it costs the window.
+"""Latency of the preview in a real window, and its cost for the window.
 
-Two volumes (a light-sheet brain and a made-up Dask layer of 200 GB) are looked at along y (axial, x) and along z
-(lateral). Times run from the end of a pan to the screen: a tile counts when the canvas has been drawn after the layer
-was read anew.
+Two volumes (a light-sheet brain and a synthetic Dask layer of 200 GB) are viewed along y (axial, x) and along z
+(lateral). Times are from the end of a pan to the screen: a tile counts when the canvas is drawn after the layer was
+read again.
 Prints tables and writes results/preview.json and results/preview.md.
 
     scripts/with-display python benchmarks/preview.py [--quick] [--only latency heartbeat memory]
@@ -46,8 +46,8 @@ PIXELS = 2.0  # screen pixels a lateral voxel
 LIMIT_MS = 30
 
 
-class MadeUp:
-    """A texture that costs next to nothing to make, wherever it is read."""
+class Synthetic:
+    """A texture that takes almost no time to generate, in any region."""
 
     dtype, ndim = np.dtype(np.uint16), 3
 
@@ -59,7 +59,7 @@ class MadeUp:
 
 
 def ranged(key: slice, length: int) -> range:
-    """Return the indices a slice stands for: a run, which chunks are."""
+    """Return the indices of a slice, which must be contiguous as chunks are."""
     found = range(length)[key]
     assert found.step == 1
     return found
@@ -73,13 +73,13 @@ def texture() -> np.ndarray:
 
 
 def huge() -> list[da.Array]:
-    """Return the levels of the made-up volume in chunks such as files have."""
+    """Return the levels of the synthetic volume, in chunks of usual size."""
     shapes = [tuple(n >> level for n in HUGE) for level in range(5)]
-    return [da.from_array(MadeUp(shape), chunks=(16, 512, 512), name=False, asarray=True) for shape in shapes]
+    return [da.from_array(Synthetic(shape), chunks=(16, 512, 512), name=False, asarray=True) for shape in shapes]
 
 
 def model() -> Model:
-    """Return the default network with weights as good as any: they do not decide how long it takes."""
+    """Return the default network with random weights, which do not affect its speed."""
     config = TrainingConfig()
     torch.manual_seed(0)
     subpositions = subpositions_for(config.network, FACTOR)
@@ -89,7 +89,7 @@ def model() -> Model:
 
 
 class Screen:
-    """When the canvas was drawn after the SR layer was read."""
+    """Records when the SR layer was read and the canvas drawn."""
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self.read = self.drawn = 0.0
@@ -98,13 +98,13 @@ class Screen:
         self._layer: Any = None
 
     def watch(self, layer: Any) -> None:
-        """Note when ``layer`` is read."""
+        """Record when ``layer`` is read."""
         if layer is not self._layer:
             self._layer = layer
             layer.events.set_data.connect(self._on_read)
 
     def shows_since(self, moment: float) -> bool:
-        """Whether the canvas shows what the layer was at ``moment`` or later."""
+        """Return whether the canvas shows the layer as it was at ``moment`` or later."""
         return self.read >= moment and self.drawn >= self.read
 
     def _on_read(self, event: Any = None) -> None:
@@ -115,7 +115,7 @@ class Screen:
 
 
 class Bench:
-    """A viewer, a volume in it, and its preview."""
+    """A viewer with a volume and its preview."""
 
     def __init__(self, viewer: napari.Viewer, volume: str, data: Path) -> None:
         self.viewer, self.volume = viewer, volume
@@ -124,7 +124,7 @@ class Bench:
             viewer.open(data / BRAIN, plugin=PLUGIN)
             viewer.layers.pop()
         else:
-            # napari reads whole planes of a layer of one level: 18 GB of chunks for an axial one.
+            # napari would read whole planes of a layer with one level: 18 GB of chunks for an axial plane.
             levels: Any = {"data": huge(), "multiscale": True, "contrast_limits": (0, 4000)}
             viewer.add_image(**levels, scale=(5, 2, 2), units=["um"] * 3, name="huge")
         self.source = viewer.layers[0]
@@ -133,7 +133,7 @@ class Bench:
         self.screen = Screen(viewer)
 
     def look(self, view: str) -> None:
-        """Look at the middle of the volume, ``PIXELS`` screen pixels a voxel."""
+        """Show the middle of the volume with ``PIXELS`` screen pixels per voxel."""
         self.viewer.dims.order = VIEWS[view]
         self.viewer.dims.ndisplay = 2
         data = self.source.data[0] if self.source.multiscale else self.source.data
@@ -159,16 +159,16 @@ class Bench:
 
     @property
     def result(self) -> Any:
-        """The preview's result."""
+        """Result of the preview."""
         return self.panel.result
 
     @property
     def finished(self) -> tuple[int, int]:
-        """Finished and all tiles in view."""
+        """Number of finished tiles and of all tiles in view."""
         return self.result.state.in_view
 
     def place(self, number: int) -> np.ndarray:
-        """Return a place to look at: half a viewport to the right or the left of the middle, and ever further down."""
+        """Return a position half a viewport right or left of the middle, further down for each ``number``."""
         height, width = np.array(self.viewer.canvas.size) / self.viewer.scene.camera.zoom
         extent = np.ptp(np.array(self.source.extent.world), axis=0)[list(self.viewer.dims.order)]
         centre = self.centre.copy()
@@ -195,7 +195,7 @@ class Bench:
             if ready and self.screen.shows_since(ready):
                 out["full"] = self.screen.drawn - started
                 break
-            if ready and now - ready > 0.15:  # nothing was computed, so that nothing is read anew
+            if ready and now - ready > 0.15:  # nothing was computed, so nothing is read again
                 out["full"] = max(self.screen.drawn, ready) - started
                 break
         out.setdefault("first", out.get("full"))
@@ -204,21 +204,21 @@ class Bench:
 
 
 def wait(done: Callable[[], bool], seconds: float = 120) -> None:
-    """Let the window live until something is done."""
+    """Process events of the window until ``done`` returns True."""
     end = time.perf_counter() + seconds
     while not done():
         if time.perf_counter() > end:
-            raise TimeoutError("This took too long.")
+            raise TimeoutError(f"The window did not respond as expected within {seconds:g} s.")
         spin_once()
 
 
 def spin_once() -> None:
-    """Let the window live for a moment."""
+    """Process events of the window once."""
     QApplication.processEvents()
     time.sleep(0.001)
 
 
-SHAPES = {  # SR voxels (z, y, x): along the line of sight a few sizes, in the plane a few others
+SHAPES = {  # SR voxels (z, y, x): several sizes along the line of sight and in the plane
     "axial": [(64, r, p) for p in (64, 128, 256) for r in (1, 4, 8, 16)] + [(128, 8, 128), (32, 8, 128)],
     "along x": [(64, r, w) for r in (32, 64, 128) for w in (1, 8, 16, 32)],
     "lateral": [(a, r, 128) for a in (1, 8, 16, 32, 64) for r in (16, 32, 64)] + [(16, 64, 64), (16, 32, 256)],
@@ -226,7 +226,7 @@ SHAPES = {  # SR voxels (z, y, x): along the line of sight a few sizes, in the p
 
 
 def tiles() -> list[dict[str, Any]]:
-    """Time tiles of several shapes, each the median of 5, without a window: what is seen of them a second."""
+    """Time tiles of several shapes without a window; medians of 5."""
     volume = np.random.default_rng(0).integers(0, 4000, (120, 400, 500)).astype(np.uint16)
     source = Source(da.from_array(volume, chunks=(1, 400, 500)), "zyx", (5.0, 2.0, 2.0), "um", (0.0, 0.0, 0.0), "noise")
     result = SuperResolution(source, model(), device="cpu")
@@ -249,7 +249,7 @@ def tiles() -> list[dict[str, Any]]:
 
 
 def latency(bench: Bench, view: str, pans: int) -> dict[str, Any]:
-    """Measure pans to fresh places, and back to them."""
+    """Measure pans to new positions, and back to them."""
     bench.look(view)
     started = bench.begin()
     wait(lambda: not bench.result.looking)
@@ -258,7 +258,7 @@ def latency(bench: Bench, view: str, pans: int) -> dict[str, Any]:
         one, two = bench.place(number), bench.place(number + 1)
         bench.pan(one)
         spin(0.3)
-        bench.result.worker.in_view.store.clear()  # every pan is to where nothing has been computed
+        bench.result.worker.in_view.store.clear()  # nothing is computed at the target of a pan
         fresh.append(bench.pan(two))
         bench.pan(one)
         spin(0.3)
@@ -282,7 +282,7 @@ def latency(bench: Bench, view: str, pans: int) -> dict[str, Any]:
 
 
 def revisit(bench: Bench, place: np.ndarray) -> dict[str, Any]:
-    """Return to a place, and return seconds until the canvas shows what the layer is there."""
+    """Move back to a position, and return the seconds until the canvas shows the layer there."""
     started, before = time.perf_counter(), bench.result.state.computed
     bench.viewer.scene.camera.center = tuple(place)
     wait(lambda: bench.screen.drawn > started and bench.screen.drawn >= bench.screen.read)
@@ -290,14 +290,14 @@ def revisit(bench: Bench, place: np.ndarray) -> dict[str, Any]:
     spin(0.3)
     done, total = bench.finished
     if done != total or not total:
-        raise RuntimeError(f"Of {total} tiles only {done} were there again.")
+        raise RuntimeError(f"Only {done} of {total} tiles were in memory.")
     return {"seconds": seconds, "tiles": bench.result.state.computed - before}
 
 
 def refreshes(bench: Bench) -> dict[str, Any]:
-    """Time what the lazy SR layer itself costs the window: read anew, moved through, panned, rolled; ms.
+    """Time the calls that read the lazy SR layer: refresh, slider step, pan, axis roll; ms.
 
-    The source is hidden, and nothing is computed meanwhile.
+    The source is hidden, and nothing is computed at the same time.
     """
     bench.look("lateral")
     bench.begin()
@@ -336,7 +336,7 @@ def refreshes(bench: Bench) -> dict[str, Any]:
 
 
 def steady(bench: Bench, view: str, seconds: float) -> dict[str, Any]:
-    """Pan steadily, a viewport in ten seconds, and count the tiles that were computed and never seen."""
+    """Pan by one viewport in ten seconds, and count the tiles that were computed and never shown."""
     bench.look(view)
     bench.begin()
     store = bench.result.worker.in_view.store
@@ -351,7 +351,7 @@ def steady(bench: Bench, view: str, seconds: float) -> dict[str, Any]:
 
 
 def drift(bench: Bench, seconds: float) -> Iterator[None]:
-    """Move the camera to and fro, a viewport in ten seconds."""
+    """Move the camera by one viewport in ten seconds."""
     camera, started = bench.viewer.scene.camera, time.perf_counter()
     width = bench.viewer.canvas.size[1] / camera.zoom
     while (elapsed := time.perf_counter() - started) < seconds:
@@ -365,7 +365,7 @@ def drift(bench: Bench, seconds: float) -> Iterator[None]:
 
 
 def heartbeats(viewer: napari.Viewer, data: Path, seconds: float, runs: int) -> dict[str, Any]:
-    """Measure how late the window is while it is panned, with and without the preview, in turns."""
+    """Measure delays of the window while it is panned, with and without the preview, in turns."""
     spells = []
     for number in range(2 * runs):
         previewing = number % 2 == 1
@@ -400,13 +400,13 @@ def heartbeats(viewer: napari.Viewer, data: Path, seconds: float, runs: int) -> 
 
 
 def memory(bench: Bench, pans: int, cap: int) -> dict[str, Any]:
-    """Pan to ever new places with a small cache, and return how the process grew once the cache was full."""
+    """Pan to new positions with a small cache, and return the growth of the process after the cache was full."""
     bench.look("axial")
     bench.panel.session.cache.cap = cap
     bench.begin()
     process, sizes, held = psutil.Process(), [], []
     for number in range(pans):
-        place = bench.centre + np.array([0, number % 20, number // 20]) * 150  # everywhere new tiles
+        place = bench.centre + np.array([0, number % 20, number // 20]) * 150  # new tiles each time
         bench.viewer.scene.camera.center = tuple(place)
         spin(0.25)
         sizes.append(process.memory_info().rss)
@@ -429,7 +429,7 @@ def median(values: Any) -> float:
 
 
 def close(bench: Bench) -> None:
-    """Close a bench's dock, and its work with it."""
+    """Close the dock of a bench, which stops its work."""
     bench.viewer.window.remove_dock_widget(bench.panel)
     spin(0.5)
 
@@ -451,16 +451,16 @@ def report(values: dict[str, Any]) -> str:
     if values.get("tiles"):
         parts += ["## Tiles of several shapes, without a window", table(values["tiles"])]
     if values.get("refresh"):
-        parts += ["## What reading the lazy layer costs the window", table([values["refresh"]])]
+        parts += ["## Cost of reading the lazy layer", table([values["refresh"]])]
     if values.get("latency"):
         parts += ["## From the end of a pan to the screen", table(values["latency"])]
     if values.get("steady"):
-        parts += ["## Tiles computed while panning steadily, a viewport in ten seconds", table(values["steady"])]
+        parts += ["## Tiles computed while panning steadily by one viewport in ten seconds", table(values["steady"])]
     if values.get("heartbeat"):
         beat = values["heartbeat"]
-        told = f"99th percentile {beat['median_p99_ms']}, difference {beat['difference_ms']:+} ms "
-        told += f"(at most {LIMIT_MS} wanted), maxima {beat['max_ms']}."
-        parts += ["## How late the window is, ms", told, table(beat["spells"])]
+        text = f"99th percentile {beat['median_p99_ms']}, difference {beat['difference_ms']:+} ms "
+        text += f"(limit {LIMIT_MS}), maxima {beat['max_ms']}."
+        parts += ["## Delays of the window, ms", text, table(beat["spells"])]
     if values.get("memory"):
         parts += ["## Memory over many pans", table([values["memory"]])]
     return "\n\n".join(parts) + "\n"
@@ -469,7 +469,7 @@ def report(values: dict[str, Any]) -> str:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a short look, nothing is written")
+    parser.add_argument("--quick", action="store_true", help="a short run that writes nothing")
     parser.add_argument("--only", nargs="+", default=["tiles", "refresh", "latency", "steady", "heartbeat", "memory"])
     parser.add_argument("--data", type=Path, default=None, help="folder of the brain")
     options = parser.parse_args()

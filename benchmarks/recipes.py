@@ -1,6 +1,7 @@
-"""What the default training is made of: one setting changed at a time, at equal numbers of patches or minutes.
+"""The default training with one setting changed at a time, at equal numbers of patches or minutes.
 
-Each row is kept as soon as it is finished; the same command goes on. Writes ``benchmarks/results/recipes.md``.
+Each experiment is saved when it finishes; the same command continues a stopped run. Prints a table and writes
+results/recipes.json.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ PLACES = (("MRI", 2.0), ("MRI", 2.5), ("MRI", 4.0), ("EM", 4.0), ("brain", 4.0))
 
 
 def main() -> int:
-    """Run what is missing and print the table."""
+    """Run the missing experiments and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=1.0, help="of each training")
-    parser.add_argument("--patches", type=int, help="of each training, instead: not disturbed by a busy machine")
-    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--minutes", type=float, default=1.0, help="minutes of each training")
+    parser.add_argument("--patches", type=int, help="patches of each training, instead; independent of a busy machine")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument("--data", type=Path, default=find_data())
     parser.add_argument("--out", type=Path, default=ROOT / "benchmark-output" / "recipes")
     arguments = parser.parse_args()

@@ -1,9 +1,8 @@
-"""Everything that may befall an export, again and again, and whether the stores are equal to the last byte.
+"""Fault-injection tests for export: every output must equal, byte by byte, one without a fault.
 
-Runs all of tests/run/test_faults.py, the cases of its reduced set included, and all kills of a training; writes
-results/soak.json and soak.md.
+Runs all cases of tests/run/test_faults.py and all kills of a training; writes results/soak.json and soak.md.
 
-    python benchmarks/soak.py [WORDS FOR PYTEST ...]     (words choose cases, and nothing is written)
+    python benchmarks/soak.py [ARGUMENTS FOR PYTEST ...]     (arguments select cases; nothing is written)
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 class Recorder:
-    """Gathers what pytest tells of each case."""
+    """Collects the outcome of each case from pytest."""
 
     def __init__(self) -> None:
         self.faults: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(int))
@@ -34,12 +33,12 @@ class Recorder:
         self.skipped: list[str] = []
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
-        """Note what a test is for."""
+        """Store the description of a test."""
         name = item.originalname.removeprefix("test_").replace("_", " ")
         self.faults[name]["what"] = " ".join((inspect.getdoc(item.function) or "").split())
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a case, its stores and what was lost."""
+        """Count a case, its outputs, and the parts that were computed again."""
         name = report.nodeid.partition("::test_")[2].partition("[")[0].replace("_", " ")
         fault = self.faults[name]
         fault["seconds"] = round(fault["seconds"] + report.duration, 1)
@@ -65,9 +64,9 @@ def report_of(results: dict[str, Any]) -> str:
         key: sum(fault.get(key, 0) for fault in results["faults"].values()) for key in ("cases", "stores", "equal")
     }
     parts = [
-        "# Exports that something befell",
-        "Made by `make soak`; see [docs/benchmarks.md](../../docs/benchmarks.md). Each case ends with a store that is "
-        "compared, byte for byte, with one that nothing befell.",
+        "# Fault-injection tests for export",
+        "Made by `make soak`; see [docs/benchmarks.md](../../docs/benchmarks.md). The output of each case is "
+        "compared, byte by byte, with one without a fault.",
         f"Machine: {json.dumps(results['machine'])}",
         f"**{total['equal']} of {total['stores']} stores equal**, {total['cases']} cases, "
         f"{results['minutes']} minutes, load {results['load']}; {len(results['failures'])} failed, "
@@ -78,7 +77,9 @@ def report_of(results: dict[str, Any]) -> str:
     columns = ("cases", "passed", "killed", "stores", "equal", "parts computed again at most")
     for name, fault in results["faults"].items():
         parts[-1] += f"\n| {name} | " + " | ".join(str(fault.get(key, 0)) for key in columns) + " |"
-    parts.append("A tile is computed in two parts; three tiles are in flight: computed, waiting, and being written.")
+    parts.append(
+        "A tile is computed in two parts. Three tiles are in progress: one computed, one waiting, one being written."
+    )
     for title in ("failures", "skipped"):
         parts += [f"{title.capitalize()}:\n\n" + "\n".join(f"- {line}" for line in results[title])] * bool(
             results[title]
@@ -86,11 +87,11 @@ def report_of(results: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def main(words: list[str]) -> int:
-    """Run all cases; write what came of them, unless some were chosen."""
+def main(arguments: list[str]) -> int:
+    """Run all cases and write the report, or run the selected cases and print it."""
     recorder, start, load = Recorder(), time.monotonic(), load_average()
     tests = [str(ROOT / test) for test in TESTS]
-    code = pytest.main([*tests, "-q", "-m", "", *words], plugins=[recorder])
+    code = pytest.main([*tests, "-q", "-m", "", *arguments], plugins=[recorder])
     results = {
         "machine": describe_machine(),
         "load": [load, load_average()],
@@ -99,7 +100,7 @@ def main(words: list[str]) -> int:
         "failures": recorder.failures,
         "skipped": recorder.skipped,
     }
-    if words:
+    if arguments:
         print(report_of(results))
     else:
         (RESULTS / "soak.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """Quality against time: interpolations, the default training and the zero-padded baseline, on real volumes.
 
-Every cell is kept as soon as it is finished, and the report in ``benchmarks/results`` is made anew after each, so that
-a run may be stopped at any time; the same command goes on. ``--report`` only makes the report.
+Each experiment is saved when it finishes, and the report in ``benchmarks/results`` is written again after it. A
+stopped run continues with the same command. ``--report`` only writes the report.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ALL = tuple((volume, factor) for volume in VOLUMES for factor in (2.0, 3.0, 4.0,
 
 
 class Wanted(NamedTuple):
-    """A cell of the benchmark, before there are data for it."""
+    """An experiment of the benchmark, before its volume is read."""
 
     volume: str
     factor: float
@@ -46,12 +46,12 @@ class Wanted(NamedTuple):
 
     @property
     def column(self) -> str:
-        """What it is called where methods stand side by side."""
+        """Header of its column in the report."""
         return self.method if self.minutes is None else f"{self.method}, {self.minutes:g} min"
 
 
 def plan(full: bool) -> list[Wanted]:
-    """Return the cells, the most informative first: the default ones, then 3 minutes before 1 and 10."""
+    """Return the experiments, the most informative first: the default ones, then 3 minutes before 1 and 10."""
     experiments = _each(MAIN, "cubic", "quintic")
     for pair in MAIN:
         experiments += [*_each([pair], "fast", minutes=1), *_each([pair], "fast", "padded", minutes=3)]
@@ -73,13 +73,13 @@ def _each(pairs: Iterable[tuple[str, float]], *methods: str, minutes: float | No
 
 
 def find_data() -> Path:
-    """Return the folder of the volumes: ``shared/data`` beside the checkout, or further up."""
+    """Return the folder of the volumes: ``shared/data`` beside the checkout, or in a parent folder."""
     folders = [parent / "shared" / "data" for parent in ROOT.parents]
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def run(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
-    """Compute the cells that are missing, making the report after each."""
+    """Compute the missing experiments and write the report after each."""
     truths: dict[str, Truth] = {}
     for volume in dict.fromkeys(experiment.volume for experiment in wanted):
         path = arguments.data / VOLUMES[volume]
@@ -96,7 +96,7 @@ def run(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
         return
     evaluation = Evaluation(experiments, arguments.out)
     kept = arguments.results / KEPT
-    copy_cells(kept, evaluation.folder)  # what was committed is not measured again
+    copy_cells(kept, evaluation.folder)  # committed experiments are not repeated
     for step in evaluation.run():
         if step.record is not None:
             say(step)
@@ -105,7 +105,7 @@ def run(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
 
 
 def copy_cells(source: Path, target: Path, pattern: str = "*.json") -> None:
-    """Copy the results of finished cells, not their models, that ``target`` does not have."""
+    """Copy records of finished experiments, without models, that are missing in ``target``."""
     for path in source.glob(pattern):
         if not (target / path.name).exists():
             target.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def copy_cells(source: Path, target: Path, pattern: str = "*.json") -> None:
 
 
 def say(step: EvaluationProgress) -> None:
-    """Print a line for a cell that has just been finished, or was there."""
+    """Print a line for an experiment that is finished or was finished before."""
     if step.record is None:
         return
     scores, load = step.record["scores"], step.record["load"]
@@ -124,10 +124,10 @@ def say(step: EvaluationProgress) -> None:
 
 
 def report(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
-    """Write ``training.json`` and ``training.md`` from the cells that are finished."""
+    """Write ``training.json`` and ``training.md`` from the finished experiments."""
     copy_cells(arguments.results / KEPT, arguments.out / CELLS)
     found = read_records(arguments.out)
-    # What an earlier, longer run has measured is shown by a shorter one too.
+    # A short run also shows the experiments of an earlier, longer run.
     shown = list(dict.fromkeys([*wanted, *(w for w in plan(full=True) if match(w, found, arguments.share))]))
     machines: list[Any] = []
     experiments = [entry(w, found, arguments.share, machines) for w in shown]
@@ -146,7 +146,7 @@ def report(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
 
 
 def match(wanted: Wanted, found: Sequence[Any], share: float) -> Any:
-    """Return the newest result of a cell with the default recipe, None where it has not been run."""
+    """Return the newest record of an experiment with the default settings, None if it has not been run."""
     minutes = None if wanted.minutes is None else wanted.minutes * share
     name = Path(VOLUMES[wanted.volume]).name.partition(".")[0]
 
@@ -159,7 +159,7 @@ def match(wanted: Wanted, found: Sequence[Any], share: float) -> Any:
 
 
 def entry(wanted: Wanted, found: Sequence[Any], share: float, machines: list[Any]) -> dict[str, Any]:
-    """Return a cell of the report; its machine is a number in ``machines``."""
+    """Return an experiment of the report; its machine is an index into ``machines``."""
     result = match(wanted, found, share)
     if result is None:
         return {**wanted._asdict(), "column": wanted.column, "status": "not run"}
@@ -172,7 +172,7 @@ def entry(wanted: Wanted, found: Sequence[Any], share: float, machines: list[Any
 
 
 def read_eclare(path: Path) -> dict[str, Any] | None:
-    """Return what the benchmark of ECLARE has found, None where it has not been run."""
+    """Return the results of the ECLARE benchmark, None if it has not been run."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
@@ -199,7 +199,7 @@ def text_of(values: dict[str, Any]) -> str:
 
 
 def machines_of(machines: Sequence[Any]) -> str:
-    """Say in words what the cells were measured on."""
+    """Return the descriptions of the machines."""
     lines = []
     for number, machine in enumerate(machines):
         versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
@@ -207,11 +207,11 @@ def machines_of(machines: Sequence[Any]) -> str:
             f"Machine {number}: {machine['processor']}, {machine['cores']} cores, {machine['torch_threads']} torch "
             f"threads, {machine['instruction_set']}; {versions}.\n"
         )
-    return "\n".join(lines) or "No cell has been run yet.\n"
+    return "\n".join(lines) or "No experiment has been run yet.\n"
 
 
 def side_by_side(experiments: Sequence[Any]) -> str:
-    """Return one row a volume and factor, one column a method and training time."""
+    """Return a table with a row for each volume and factor, a column for each method and training time."""
     order = [w.column for w in plan(full=True)]
     columns = sorted({experiment["column"] for experiment in experiments}, key=_place_in(order))
     rows = []
@@ -222,7 +222,7 @@ def side_by_side(experiments: Sequence[Any]) -> str:
 
 
 def _place_in(order: Sequence[str]) -> Any:
-    """Sort interpolations first, then each method by its training time."""
+    """Return a sort key: interpolations first, then each method by its training time."""
     methods = list(dict.fromkeys(column.partition(",")[0] for column in order))
 
     def place(column: str) -> tuple[int, float]:
@@ -241,7 +241,7 @@ def _scores(experiment: Any) -> str:
 
 
 def beside_eclare(eclare: dict[str, Any]) -> str:
-    """Return the cells of the benchmark of ECLARE: a volume of its own, so a table of its own."""
+    """Return the table of the ECLARE benchmark, which has its own volume."""
     about = [f"- {name}: {text}" for name, text in eclare.get("about", {}).items()]
     about += [
         f"- {experiment['method']}: {experiment['note']}" for experiment in eclare["cells"] if "note" in experiment
@@ -259,7 +259,7 @@ def beside_eclare(eclare: dict[str, Any]) -> str:
 
 
 def details(experiments: Sequence[Any]) -> str:
-    """Return one row a training that has been run."""
+    """Return a table with a row for each finished training."""
     rows = []
     for experiment in experiments:
         if experiment["method"] in INTERPOLATIONS or experiment["status"] != "done":
@@ -283,12 +283,14 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="all factors and training times, hours")
-    parser.add_argument("--report", action="store_true", help="only make the report from the cells that exist")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmark-output" / "training", help="cells and models")
+    parser.add_argument("--report", action="store_true", help="only write the report, from the finished experiments")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmark-output" / "training", help="experiments and models"
+    )
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="the report")
     parser.add_argument("--data", type=Path, default=find_data(), help="folder of the volumes")
-    parser.add_argument("--threads", type=int, default=2, help="of torch")
-    parser.add_argument("--share", type=float, default=1.0, help="of every training time, for a trial")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
+    parser.add_argument("--share", type=float, default=1.0, help="fraction of every training time, for a trial")
     return parser.parse_args(words)
 
 
@@ -301,7 +303,7 @@ def main() -> int:
         try:
             run(wanted, arguments)
         except KeyboardInterrupt:
-            print("Interrupted: finished cells are kept, and the same command goes on.", file=sys.stderr)
+            print("Interrupted. Finished experiments are kept; run the same command to continue.", file=sys.stderr)
             return 130
     report(wanted, arguments)
     print((arguments.results / "training.md").read_text(encoding="utf-8"))

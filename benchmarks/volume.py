@@ -1,6 +1,7 @@
-"""What whole volumes take: memory, throughput, what a kill costs, how a huge layer opens, and what the window feels.
+"""Whole volumes: memory, throughput, cost of a kill, opening a huge layer, and delays of the window.
 
-Prints tables and writes results/volume.json and results/volume.md; what is not asked for is kept from the last run.
+Prints tables and writes results/volume.json and results/volume.md. Parts that are not selected are kept from the last
+run.
 
     scripts/with-display python benchmarks/volume.py [--only memory throughput kill open heartbeat run]
 """
@@ -39,14 +40,14 @@ ROOT = Path(__file__).resolve().parents[1]
 BRAIN = "mouse_brain_2ch_5x2x2um.ome.tif"
 FACTOR = 2.5
 SIDE = 512
-DEPTH = 64  # slices of the volume that is 1 deep
+DEPTH = 64  # slices of the volume with relative depth 1
 DEEPER = (1, 4, 16)
 KILLS = 8
 SECTIONS = ("memory", "throughput", "kill", "open", "heartbeat", "run")
 
 
 def write_source(folder: Path, depth: int) -> Path:
-    """Write a textured volume (z, y, x) as an OME-Zarr such as microscopes' software does."""
+    """Write a textured volume (z, y, x) as an OME-Zarr, as acquisition software does."""
     path = folder / f"source_{depth}.ome.zarr"
     if path.exists():
         return path
@@ -63,7 +64,7 @@ def write_source(folder: Path, depth: int) -> Path:
 
 
 def result_of(source: Source) -> SuperResolution:
-    """Return the result of a source and the default network."""
+    """Return the super-resolution of a source by the default network."""
     from preview import model  # opens no window, but needs napari
 
     return SuperResolution(source, model(), device="cpu")
@@ -73,7 +74,7 @@ def result_of(source: Source) -> SuperResolution:
 
 
 def status(name: str) -> int:
-    """Return a line of this process's /proc/self/status, bytes."""
+    """Return a value of /proc/self/status, bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
 
@@ -83,7 +84,7 @@ def child_memory(source: Path, output: Path) -> None:
     opened = open_source(source)
     result = result_of(opened)
     idle, started = status("VmRSS"), time.perf_counter()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of what follows
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     for _ in export(result, output):
         pass
     seconds = time.perf_counter() - started
@@ -92,7 +93,7 @@ def child_memory(source: Path, output: Path) -> None:
 
 
 def memory(folder: Path) -> list[dict[str, Any]]:
-    """Measure peak memory for ever deeper volumes, each in a process of its own."""
+    """Measure peak memory for increasingly deep volumes, each in a separate process."""
     rows = []
     for times in DEEPER:
         source = write_source(folder, DEPTH * times)
@@ -117,7 +118,7 @@ def memory(folder: Path) -> list[dict[str, Any]]:
 
 
 def child(*arguments: object) -> str:
-    """Run this script in a process of its own and return what it prints."""
+    """Run this script in a separate process and return its output."""
     command = [sys.executable, __file__, *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -126,7 +127,7 @@ def child(*arguments: object) -> str:
 
 
 def throughput(folder: Path) -> dict[str, Any]:
-    """Compare the whole pipeline with the network alone on the same inputs, in turns."""
+    """Compare an export with the network alone on inputs of the same shapes, in turns."""
     result = result_of(open_source(write_source(folder, DEPTH)))
     network = result._predictor.network
     predict, inputs = network.predict, []
@@ -167,7 +168,7 @@ def throughput(folder: Path) -> dict[str, Any]:
 
 
 def child_kill(source: Path, output: Path, log: Path) -> None:
-    """Export in this process, noting every part that has been computed."""
+    """Export in this process and log every computed part."""
     result = result_of(open_source(source))
     compute = result.compute
     with open(log, "a", encoding="utf-8") as file:
@@ -184,7 +185,7 @@ def child_kill(source: Path, output: Path, log: Path) -> None:
 
 
 def kill(folder: Path) -> dict[str, Any]:
-    """Kill exports at random moments, go on with them, and count what was computed twice."""
+    """Kill exports at random moments, resume them, and count what was computed twice."""
     source, output, log = write_source(folder, DEPTH), folder / "killed.ome.zarr", folder / "parts.log"
     chance, shards = random.Random(0), []
     log.unlink(missing_ok=True)
@@ -210,7 +211,7 @@ def kill(folder: Path) -> dict[str, Any]:
 
 
 def window_of() -> tuple[Any, Callable[[float], None]]:
-    """Return a viewer in a real window, and what lets it live."""
+    """Return a viewer in a real window, and a function that processes its events."""
     import napari
 
     from heartbeat import spin
@@ -222,7 +223,7 @@ def window_of() -> tuple[Any, Callable[[float], None]]:
 
 
 def begin(viewer: Any, output: Path) -> Any:
-    """Open the Volume widget on the made-up volume of 200 GB."""
+    """Open the Volume widget on the synthetic volume of 200 GB."""
     from preview import PLUGIN, huge, model
 
     levels: Any = {"data": huge(), "multiscale": True, "contrast_limits": (0, 4000)}
@@ -234,7 +235,7 @@ def begin(viewer: Any, output: Path) -> Any:
 
 
 def opening(folder: Path) -> dict[str, Any]:
-    """Measure how long it takes from Start to a layer of 500 GB, and to open its unfinished store."""
+    """Measure the time from Start to a layer of 500 GB, and to open its unfinished store."""
     from preview import Screen, wait
 
     viewer, spin = window_of()
@@ -272,9 +273,9 @@ def opening(folder: Path) -> dict[str, Any]:
 
 
 def heartbeat(folder: Path, seconds: float, runs: int) -> dict[str, Any]:
-    """Measure the window's heartbeat while the job runs, and while it is held and all else is the same, in turns.
+    """Measure delays of the window while the job runs and while it is paused, in turns.
 
-    Showing a second layer of 500 GB has its price too: the first spell, without it, tells.
+    The first period is without the second layer of 500 GB, to show the cost of that layer.
     """
     from heartbeat import LIMIT_MS, Heartbeat, stepper, summary
     from preview import wait
@@ -290,7 +291,7 @@ def heartbeat(folder: Path, seconds: float, runs: int) -> dict[str, Any]:
             wait(lambda: volume.result is not None and volume.result.state.tiles[0] > 0)
         if number:
             volume.result.pause_all(kind == "idle")
-            spin(15.0)  # a part under way comes to its end
+            spin(15.0)  # the current part is finished
         load = load_average()
         found = summary(beat.run(seconds, lambda: None))
         if number:
@@ -318,7 +319,7 @@ def heartbeat(folder: Path, seconds: float, runs: int) -> dict[str, Any]:
 
 
 def real(folder: Path, data: Path) -> dict[str, Any]:
-    """Train on a real volume and export both of its channels, by the command line."""
+    """Train on a real volume and export both of its channels, with the command line."""
     model, output = folder / "brain.safetensors", folder / "brain_SR.ome.zarr"
     cropeq = [sys.executable, "-m", "napari_cropeq.cli.main"]
     seconds = []
@@ -373,9 +374,9 @@ def report(values: dict[str, Any]) -> str:
         beat = values["heartbeat"]
         maxima = {k: max(s["max_ms"] for s in beat["spells"] if s["kind"] == k) for k in ("idle", "running")}
         lines += [
-            f"**heartbeat**, 99th percentile, median of {len(beat['spells']) // 2} spells of "
-            f"{beat['seconds']:g} s: source and result shown, job held, {beat['p99_idle_ms']} ms; while it runs "
-            f"{beat['p99_running_ms']} ms; difference {beat['difference_ms']} ms (aim at most {beat['limit_ms']}); "
+            f"**heartbeat**, 99th percentile, median of {len(beat['spells']) // 2} periods of "
+            f"{beat['seconds']:g} s: source and result shown, job paused, {beat['p99_idle_ms']} ms; job running "
+            f"{beat['p99_running_ms']} ms; difference {beat['difference_ms']} ms (limit {beat['limit_ms']}); "
             f"maxima {maxima['idle']} and {maxima['running']} ms. The source alone: {beat['p99_source_alone_ms']} ms.",
             "",
         ]
@@ -386,8 +387,8 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each spell of the heartbeat")
-    parser.add_argument("--runs", type=int, default=3, help="spells of each kind")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of each heartbeat period")
+    parser.add_argument("--runs", type=int, default=3, help="heartbeat periods of each kind")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "volume.json")
     parser.add_argument("--child-memory", nargs=2, type=Path, help=argparse.SUPPRESS)
@@ -418,7 +419,9 @@ def main() -> None:
                 print(f"SKIPPED run: there is no {options.data / BRAIN}", flush=True)
                 continue
             values[section] = measure()
-            values["machines"] = values.get("machines", {}) | {section: describe_machine()}  # each part has its own
+            values["machines"] = values.get("machines", {}) | {
+                section: describe_machine()
+            }  # each part may have another machine
             print(section, values[section], flush=True)
             options.output.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
             options.output.with_suffix(".md").write_text(report(values), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The training benchmark's plan and report; its measuring is that of test_evaluation."""
+"""Plan and report of the training benchmark; test_evaluation tests the measurements."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def training():
     return module
 
 
-def test_the_default_cells_come_first(training):
+def test_the_default_experiments_come_first(training):
     short, full = training.plan(False), training.plan(True)
     assert full[: len(short)] == short and len(set(full)) == len(full)
     assert {(w.volume, w.factor) for w in short} == {("MRI", 2), ("MRI", 4), ("EM", 4), ("brain", 4)}
@@ -46,17 +46,17 @@ def options(folder: Path, *words: str) -> list[str]:
     return ["--data", f"{folder}/data", "--out", f"{folder}/out", "--results", f"{folder}/results", *words]
 
 
-def test_a_report_without_cells_says_so(tmp_path):
+def test_a_report_without_experiments(tmp_path):
     command = [sys.executable, str(SCRIPT), *options(tmp_path, "--report", "--threads", "1")]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert "No cell has been run yet." in said and said.count("not run") == 20
-    told = json.loads((tmp_path / "results" / "training.json").read_text())
-    assert {cell["status"] for cell in told["cells"]} == {"not run"} and told["eclare"] is None
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "No experiment has been run yet." in printed and printed.count("not run") == 20
+    report = json.loads((tmp_path / "results" / "training.json").read_text())
+    assert {cell["status"] for cell in report["cells"]} == {"not run"} and report["eclare"] is None
     assert not (tmp_path / "out").exists()
 
 
 def test_measuring_and_reporting(training, tmp_path, capsys):
-    """On a small volume that bears the name of one of the real ones; the others are skipped in so many words."""
+    """On a small volume with the name of a real one; the others are skipped with a message."""
     (tmp_path / "data").mkdir()
     spots = (blobs((48, 72, 80)) * 250).astype(np.uint8)
     tifffile.imwrite(tmp_path / "data" / "em_isotropic_8nm.tif", spots, photometric="minisblack")
@@ -67,23 +67,23 @@ def test_measuring_and_reporting(training, tmp_path, capsys):
     wanted = [training.Wanted("EM", 4.0, name) for name in ("cubic", "quintic")]
     wanted += [training.Wanted("EM", 4.0, "fast", 1.0), training.Wanted("MRI", 2.0, "cubic")]
     training.run(wanted, arguments)
-    said = capsys.readouterr().out
-    assert "SKIPPED MRI: there is no" in said
-    lines = [line for line in said.splitlines() if line.startswith("[")]
+    printed = capsys.readouterr().out
+    assert "SKIPPED MRI: there is no" in printed
+    lines = [line for line in printed.splitlines() if line.startswith("[")]
     assert len(lines) == 3 and all("em_isotropic_8nm x4" in line and "load [" in line for line in lines)
     text = (tmp_path / "results" / "training.md").read_text()
     (row,) = (line for line in text.splitlines() if line.startswith("| EM ") and " / " in line)
     assert "not run" not in row and "| ECLARE | 60.00   | 31.50     | 0.9000 |" in text and "- truth: a crop" in text
     assert text.count("not run") == 1 and "torch threads" in text and "0.001 of every training time" in text
-    told = json.loads((tmp_path / "results" / "training.json").read_text())
-    done = [cell for cell in told["cells"] if cell["status"] == "done"]
+    report = json.loads((tmp_path / "results" / "training.json").read_text())
+    done = [cell for cell in report["cells"] if cell["status"] == "done"]
     assert [cell["method"] for cell in done] == ["cubic", "quintic", "fast"]
-    assert len(told["machines"]) == 1 and {cell["machine"] for cell in done} == {0}
+    assert len(report["machines"]) == 1 and {cell["machine"] for cell in done} == {0}
     assert done[1]["over_quintic"] == 0 and done[2]["recipe"]["minutes"] == 0.001
     training.run(wanted, arguments)
     assert capsys.readouterr().out.count(", kept\n") == 3
-    assert json.loads((tmp_path / "results" / "training.json").read_text()) == told
+    assert json.loads((tmp_path / "results" / "training.json").read_text()) == report
     for out in ("out", "elsewhere"):
-        arguments.out = tmp_path / out  # what was committed is shown wherever the rest is measured
+        arguments.out = tmp_path / out  # committed experiments are shown for any output folder
         training.report(training.plan(False), arguments)
         assert (tmp_path / "results" / "training.md").read_text().count("not run") == 20 - 3

@@ -356,7 +356,7 @@ def test_a_stopped_evaluation_continues(tmp_path, capsys, number):
         process.communicate()
     if number == signal.SIGINT:
         assert process.returncode == 130
-        assert printed == "Interrupted: finished cells are kept, and the same command goes on.\n"
+        assert printed == "Interrupted. Run the same command again to compute the other experiments.\n"
         assert not list(out.rglob("*.partial"))
     assert len(read_records(out)) == len(list(out.glob("cells/*.json"))) == 2, (
         "no incomplete record, and the third is not done"
@@ -552,7 +552,7 @@ def test_lists_that_are_not_numbers(tmp_path, capsys, text):
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", "t.tif", "--out", str(tmp_path / "o"), "--factors", text])
     assert ended.value.code == 2
-    assert "expected numbers with commas between them" in capsys.readouterr().err
+    assert "is not a list of numbers" in capsys.readouterr().err
 
 
 TREATMENTS = [

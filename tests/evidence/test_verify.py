@@ -172,11 +172,11 @@ def test_the_command(tmp_path, capsys):
     assert "Tiles against the whole: s<" in page and "all</td>" in page
 
 
-def test_tiles_that_do_not_meet_are_left_out(tmp_path, capsys):
+def test_tiles_that_do_not_meet_are_skipped(tmp_path, capsys):
     words = verify(tmp_path, "--rows", 1)
     words[words.index("24,40")] = "24,640,900"
     call(*words)
-    assert "Tiles of 640, 900 are left out: in planes of " in capsys.readouterr().err
+    assert "Tiles of 640, 900 are skipped: planes of " in capsys.readouterr().err
     assert {row["tile"] for row in json.loads((tmp_path / "out" / "verify.json").read_text())["rows"]} == {24}
     words[words.index("24,640,900")] = "640,900"
     call(*words, code=1)

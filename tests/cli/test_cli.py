@@ -311,17 +311,15 @@ def flat(path: Path) -> Path:
 INPUTS = [
     pytest.param(flat, "got a 2D image 70×72, expected a 3D stack: open the whole stack", id="2d"),
     pytest.param(rgb, "is a colour (RGB) image with 3 samples per pixel, expected grey levels: split it", id="rgb"),
-    pytest.param(lambda p: write(p, size=(2, 2, 2)), "Got a volume that is isotropic", id="isotropic"),
-    pytest.param(
-        lambda p: write(p, size=(1, 2, 2)), "Got a volume that is finer axially than laterally", id="inverted"
-    ),
-    pytest.param(lambda p: write(p, size=(900, 1, 1)), "900 times the lateral one, expected at most 32", id="absurd"),
-    pytest.param(lambda p: write(p, size=(4, 1, 1.02)), "expected them to differ by at most 1 %", id="lateral-steps"),
+    pytest.param(lambda p: write(p, size=(2, 2, 2)), "The volume is isotropic", id="isotropic"),
+    pytest.param(lambda p: write(p, size=(1, 2, 2)), "The volume is finer axially than laterally", id="inverted"),
+    pytest.param(lambda p: write(p, size=(900, 1, 1)), "900 times the lateral step, more than 32 times", id="absurd"),
+    pytest.param(lambda p: write(p, size=(4, 1, 1.02)), "differ by more than 1 %", id="lateral-steps"),
     pytest.param(plain, "does not say its voxel size, expected one along z, y and x: give it", id="no-voxel-size"),
-    pytest.param(lambda p: write(p, STACK[:3]), "Got 3 slices along z, expected at least 4", id="thin"),
-    pytest.param(lambda p: write(p, 0 * STACK + 5), "Got a constant image (every voxel is 5)", id="constant"),
-    pytest.param(lambda p: write(p, with_voxel(np.nan)), "Got 1 NaN or infinite voxels", id="nan"),
-    pytest.param(lambda p: write(p, with_voxel(-np.inf)), "Got 1 NaN or infinite voxels", id="inf"),
+    pytest.param(lambda p: write(p, STACK[:3]), "The volume has 3 slices along z, fewer than 4", id="thin"),
+    pytest.param(lambda p: write(p, 0 * STACK + 5), "The image is constant (every voxel is 5)", id="constant"),
+    pytest.param(lambda p: write(p, with_voxel(np.nan)), "1 voxel in the volume is NaN or infinite", id="nan"),
+    pytest.param(lambda p: write(p, with_voxel(-np.inf)), "1 voxel in the volume is NaN or infinite", id="inf"),
     pytest.param(mask, "got a mask of true and false, expected grey levels: open the image itself", id="bool"),
     pytest.param(complex_numbers, "got complex numbers (complex64), expected grey levels", id="complex"),
     pytest.param(empty, "is empty (0 bytes), expected a TIFF file", id="empty"),
@@ -353,34 +351,34 @@ def test_unsuitable_inputs(tmp_path, capsys, make, message):
 
 
 TRAINING = [
-    pytest.param(["--voxel-size", "0", "1", "1"], "Got voxel size (0, 1, 1), expected three positive", id="zero"),
-    pytest.param(["--voxel-size", "-4", "1", "1"], "Got voxel size (-4, 1, 1), expected three positive", id="negative"),
-    pytest.param(["--voxel-size", "nan", "1", "1"], "Got voxel size (nan, 1, 1), expected three", id="nan-step"),
-    pytest.param(["--voxel-size", "4", "inf", "1"], "Got voxel size (4, inf, 1), expected three", id="inf-step"),
+    pytest.param(["--voxel-size", "0", "1", "1"], "The voxel size (0, 1, 1) is not three positive", id="zero"),
+    pytest.param(["--voxel-size", "-4", "1", "1"], "The voxel size (-4, 1, 1) is not three positive", id="negative"),
+    pytest.param(["--voxel-size", "nan", "1", "1"], "The voxel size (nan, 1, 1) is not three", id="nan-step"),
+    pytest.param(["--voxel-size", "4", "inf", "1"], "The voxel size (4, inf, 1) is not three", id="inf-step"),
     pytest.param(["--voxel-size", "1", "2", "2", "--axial", "z"], "finer axially than laterally", id="inverted"),
-    pytest.param(["--axial", "y"], "Got lateral steps 4 and 1", id="axial"),
+    pytest.param(["--axial", "y"], "The lateral steps (4 and 1 micrometer)", id="axial"),
     pytest.param(["--fwhm", "0"], "Got FWHM 0, expected a positive length", id="fwhm-zero"),
     pytest.param(["--fwhm", "-2"], "Got FWHM -2, expected a positive length", id="fwhm-negative"),
     pytest.param(["--fwhm", "nan"], "Got FWHM nan, expected a positive length", id="fwhm-nan"),
-    pytest.param(["--fwhm", "99"], "expected at most 8 steps", id="fwhm-absurd"),
+    pytest.param(["--fwhm", "99"], "larger than 8 axial steps", id="fwhm-absurd"),
     pytest.param(["--channel", "1"], "has no channel 1", id="channel"),
     pytest.param(["--channel", "-1"], "has no channel -1", id="channel-negative"),
     pytest.param(["--time", "7"], "has no time point 7", id="time"),
-    pytest.param(["--patches", "0"], "Got 0 patches, expected a positive number", id="no-patches"),
-    pytest.param(["--patches", "-3"], "Got -3 patches, expected a positive number", id="negative-patches"),
-    pytest.param(["--minutes", "0"], "Got 0.0 minutes, expected a positive number", id="no-minutes"),
-    pytest.param(["--minutes", "nan"], "Got nan minutes, expected a positive number", id="nan-minutes"),
-    pytest.param(["--filters", "0"], "Got 0 filters", id="no-filters"),
-    pytest.param(["--filters", "1000000"], "expected 1 to 1024 filters", id="huge-filters"),
-    pytest.param(["--seed", "-1"], "seed -1", id="seed"),
-    pytest.param(["--set", "colour=3"], "expected NAME=VALUE with a name among minutes", id="unknown-setting"),
-    pytest.param(["--set", "batch"], "Got setting 'batch', expected NAME=VALUE", id="setting-without-value"),
-    pytest.param(["--set", "batch=many"], "Got setting batch of 'many', expected a whole number", id="setting-text"),
-    pytest.param(["--set", "match_noise=2"], "expected true or false", id="setting-neither"),
-    pytest.param(["--set", "schedule=step"], "Got schedule 'step', expected one of cosine, constant", id="choice"),
-    pytest.param(["--set", "average=1"], "Got average 1, expected a share", id="average"),
-    pytest.param(["--lateral-fwhm", "4"], "expected the lateral one to be smaller", id="lateral-fwhm"),
-    pytest.param(["--lateral-fwhm", "-1"], "Got lateral FWHM -1", id="lateral-fwhm-negative"),
+    pytest.param(["--patches", "0"], "(0 patches) is not a positive number", id="no-patches"),
+    pytest.param(["--patches", "-3"], "(-3 patches) is not a positive number", id="negative-patches"),
+    pytest.param(["--minutes", "0"], "(0.0 minutes) is not a positive number", id="no-minutes"),
+    pytest.param(["--minutes", "nan"], "(nan minutes) is not a positive number", id="nan-minutes"),
+    pytest.param(["--filters", "0"], "1 to 1024 filters, not 0", id="no-filters"),
+    pytest.param(["--filters", "1000000"], "1 to 1024 filters, not 1000000", id="huge-filters"),
+    pytest.param(["--seed", "-1"], "seed is -1, less than 0", id="seed"),
+    pytest.param(["--set", "colour=3"], "is not NAME=VALUE with a name among minutes", id="unknown-setting"),
+    pytest.param(["--set", "batch"], "The setting 'batch' is not NAME=VALUE", id="setting-without-value"),
+    pytest.param(["--set", "batch=many"], "The setting batch is 'many', not a whole number", id="setting-text"),
+    pytest.param(["--set", "match_noise=2"], "match_noise is '2', not true or false", id="setting-neither"),
+    pytest.param(["--set", "schedule=step"], "schedule is 'step', not one of cosine, constant", id="choice"),
+    pytest.param(["--set", "average=1"], "average is 1, not a share", id="average"),
+    pytest.param(["--lateral-fwhm", "4"], "is not smaller than the FWHM of the slice", id="lateral-fwhm"),
+    pytest.param(["--lateral-fwhm", "-1"], "The lateral FWHM (-1 micrometer)", id="lateral-fwhm-negative"),
 ]
 
 
@@ -392,7 +390,7 @@ def test_unsuitable_trainings(tmp_path, capsys, words, message):
 
 def test_a_field_of_view_too_small_says_the_minimum(tmp_path, capsys):
     stack = write(tmp_path / "a.ome.tif", STACK[:, :63])
-    message = "Got a lateral side of 63 voxels, expected at least 64: use a wider field of view"
+    message = "lateral side of the volume has 63 voxels, fewer than 64. Use a wider field of view"
     refused(capsys, tmp_path, ["train", stack, "-o", tmp_path / "m.safetensors", *TINY], message)
 
 
@@ -401,7 +399,7 @@ def test_a_field_of_view_too_small_says_the_minimum(tmp_path, capsys):
 def test_no_cuda(tmp_path, capsys, name):
     stack, model = write(tmp_path / "a.ome.tif"), a_model(tmp_path / "m.safetensors")
     words = {"train": ["-o", tmp_path / "n.safetensors"], "export": ["-m", model, "-o", tmp_path / "o.ome.zarr"]}
-    refused(capsys, tmp_path, [name, stack, *words[name], "--device", "cuda"], "torch finds no CUDA GPU here: choose")
+    refused(capsys, tmp_path, [name, stack, *words[name], "--device", "cuda"], "torch finds no CUDA GPU. Choose")
 
 
 OUTPUTS = [
@@ -413,7 +411,7 @@ OUTPUTS = [
         "exists already. Choose another name, or replace it with --overwrite.",
         id="train-exists",
     ),
-    pytest.param("train", "m.pt", "Got model name 'm.pt', expected one ending in .safetensors", id="train-suffix"),
+    pytest.param("train", "m.pt", "The model name 'm.pt' does not end in .safetensors", id="train-suffix"),
     pytest.param("export", "file/o.ome.zarr", "does not exist or is not writable: choose", id="export-under-a-file"),
     pytest.param("export", "no/o.ome.zarr", "does not exist or is not writable: choose", id="export-no-folder"),
     pytest.param("export", "no/folder/", "does not exist or is not writable: choose", id="export-no-folder-for-folder"),
@@ -449,11 +447,11 @@ def garbage(path: Path) -> Path:
 
 
 MODELS = [
-    pytest.param(lambda p: a_model(p, 5.0), "Got a model trained for factor 5 and a volume of factor 4", id="factor"),
-    pytest.param(garbage, "no readable napari-cropeq model", id="garbage"),
-    pytest.param(lambda p: cut(a_model(p), 0.7), "no readable napari-cropeq model", id="truncated"),
-    pytest.param(lambda p: write(p.with_name("m.tif")), "no readable napari-cropeq model", id="an-image"),
-    pytest.param(lambda p: p, "which is no file: give the path of a model", id="missing"),
+    pytest.param(lambda p: a_model(p, 5.0), "trained for factor 5, but the volume has factor 4", id="factor"),
+    pytest.param(garbage, "is not a readable napari-cropeq model", id="garbage"),
+    pytest.param(lambda p: cut(a_model(p), 0.7), "is not a readable napari-cropeq model", id="truncated"),
+    pytest.param(lambda p: write(p.with_name("m.tif")), "is not a readable napari-cropeq model", id="an-image"),
+    pytest.param(lambda p: p, "is not a file. Choose a model file", id="missing"),
 ]
 
 
@@ -467,11 +465,13 @@ def test_unsuitable_models(tmp_path, capsys, make, message):
 
 
 EXPORTING = [
-    pytest.param(["--planes", "z"], "Got planes 'z', expected y, x or both", id="planes"),
+    pytest.param(
+        ["--planes", "z"], "The planes cannot be 'z' if the axial axis is z. Choose y, x or both", id="planes"
+    ),
     pytest.param(["--tile", "0"], "Got tiles of 0 voxels, expected at least 8", id="tile-0"),
     pytest.param(["--tile", "-64"], "Got tiles of -64 voxels, expected at least 8", id="tile-negative"),
     pytest.param(["--voxel-size", "5", "1", "1"], "trained for factor 4 and a volume of factor 5", id="voxel-size"),
-    pytest.param(["--voxel-size", "0", "0", "0"], "expected three positive numbers", id="voxel-size-zero"),
+    pytest.param(["--voxel-size", "0", "0", "0"], "is not three positive numbers", id="voxel-size-zero"),
 ]
 
 
@@ -698,7 +698,7 @@ UNUSABLE = [
     pytest.param(flat, "The truth bad is constant: every voxel is 7", id="constant"),
     pytest.param(not_a_number, "NaN or infinite voxels in bad", id="nan"),
     pytest.param(thin, "The truth has 14 voxels along z. Factor 4 leaves 3 slices", id="too-small"),
-    pytest.param(lambda p: write(p, blobs((40, 60, 68)), CUBES), "Got a lateral side of 60 voxels", id="too-narrow"),
+    pytest.param(lambda p: write(p, blobs((40, 60, 68)), CUBES), "lateral side of the volume has 60 voxels", id="too-narrow"),
     pytest.param(lambda p: cut(write(p, blobs((40, 66, 68)), CUBES), 0.5), "bad.ome.tif", id="cut-short"),
     pytest.param(garbage, "bad.ome.tif", id="garbage"),
     pytest.param(lambda p: p, "There is no file", id="missing"),

@@ -1,4 +1,4 @@
-"""Trainings that are interrupted, killed, gone on from, or short of memory."""
+"""Trainings that are interrupted, killed, continued, or short of memory."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from napari_cropeq.core.training import checkpoint as checkpoints
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
+from napari_cropeq.errors import MismatchError, ModelFileError
 from processes import Forked, cropeq
 
 Z4 = Acquisition((4.0, 1.0, 1.0))
@@ -63,7 +64,7 @@ def optimiser_state(one: Training) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("optimiser", ["muon", "adamw"])
 @pytest.mark.parametrize("kind", ["subpixel", "valid"])
-def test_going_on_takes_weights_and_optimiser_along(tmp_path, kind, optimiser):
+def test_a_continued_training_starts_with_weights_and_optimiser(tmp_path, kind, optimiser):
     one = finished(training(network=kind, optimiser=optimiser, average=0.9))
     one.model({}).save(tmp_path / "m.safetensors")
     start = Model.load(tmp_path / "m.safetensors")
@@ -76,41 +77,41 @@ def test_going_on_takes_weights_and_optimiser_along(tmp_path, kind, optimiser):
     assert again.history[0].patches > 64 and again._weights.best_loss <= one._weights.best_loss + 1e-6
 
 
-def test_going_on_never_loses_what_was_best():
+def test_a_continued_training_keeps_the_best_weights():
     one = finished(training(patches=400))
     two = finished(training(one.model({}), rate=0.5, patches=16))  # a rate that ruins the weights
     assert two._weights.best_loss == pytest.approx(one._weights.best_loss)
     assert all(torch.equal(v, two.network.state_dict()[k]) for k, v in one.network.state_dict().items())
 
 
-def test_an_interrupted_training_is_completed_not_begun_anew():
+def test_an_interrupted_training_is_resumed_not_restarted():
     one = interrupted(3)
     two = training(one.model({}), resume=True)
     steps = list(two.run())
     assert [p.patches for p in steps] == [32, 40, 48, 56, 64]
     assert steps[0].fraction == 0.5 and steps[0].seconds > one._budget.seconds
-    assert [p.patches for p in two.history[:3]] == [p.patches for p in one.history], "what was measured is still shown"
+    assert [p.patches for p in two.history[:3]] == [p.patches for p in one.history], "the earlier history is kept"
     third = training(one.model({}))
-    assert [p.patches for p in third.run()] == list(range(32, 96, 8)), "without resume the budget is spent anew"
+    assert [p.patches for p in third.run()] == list(range(32, 96, 8)), "without resume the budget starts again"
 
 
 DIFFERENT = [
     pytest.param(
-        {"filters": 5}, Z4, "with 4 filters, 2 blocks and kernels of 3 px, expected network .* 5", id="filters"
+        {"filters": 5}, Z4, "with 4 filters, 2 blocks and kernels of 3 px, but the settings are .* 5", id="filters"
     ),
-    pytest.param({"network": "valid"}, Z4, "Got a model of network 'subpixel'", id="network"),
-    pytest.param({}, Acquisition((5.0, 1.0, 1.0)), "trained for factor 4 and a volume of factor 5", id="factor"),
+    pytest.param({"network": "valid"}, Z4, "The model to continue has network 'subpixel'", id="network"),
+    pytest.param({}, Acquisition((5.0, 1.0, 1.0)), "trained for factor 4, but the volume has factor 5", id="factor"),
 ]
 
 
 @pytest.mark.parametrize(("options", "acquisition", "message"), DIFFERENT)
-def test_what_cannot_be_gone_on_from(options, acquisition, message):
+def test_models_that_a_training_cannot_continue(options, acquisition, message):
     start = interrupted(1).model({})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(MismatchError, match=message):
         Training(SOURCE, acquisition, TrainingConfig(**(TINY | options)), "cpu", start=start)
 
 
-def test_a_checkpoint_is_of_one_source_and_recipe(tmp_path):
+def test_a_checkpoint_belongs_to_one_source_and_one_set_of_settings(tmp_path):
     one = interrupted(2)
     checkpoint = Checkpoint.beside(tmp_path / "m.safetensors", {"name": "stack"})
     assert not checkpoint.exists
@@ -119,34 +120,40 @@ def test_a_checkpoint_is_of_one_source_and_recipe(tmp_path):
     checkpoint.keep(one, now=True)
     assert checkpoint.exists and checkpoint.path.name == "m.checkpoint.safetensors"
     assert checkpoint.load(one.config).state.patches == 16
-    with pytest.raises(ValueError, match=r"Got other settings \(rate\) than the training"):
+    with pytest.raises(MismatchError, match=r"settings differ from those of the unfinished .* \(rate\)") as caught:
         checkpoint.load(TrainingConfig(**TINY, rate=0.5))
-    with pytest.raises(ValueError, match="Got an unfinished training of 'stack'"):
+    assert caught.value.setting == "restart"
+    with pytest.raises(MismatchError, match="is an unfinished training on 'stack', not on this volume") as caught:
         Checkpoint.beside(tmp_path / "m.safetensors", {"name": "other"}).load()
+    assert caught.value.setting == "restart"
+    checkpoint.path.write_bytes(b"anything")
+    with pytest.raises(ModelFileError, match=r"is not a readable napari-cropeq model .*\. Start again") as caught:
+        checkpoint.load()
+    assert caught.value.setting == "restart"
     checkpoint.remove()
     assert not checkpoint.exists
 
 
 HOSTILE = [
-    pytest.param(None, "does not tell its recipe", id="none"),
-    pytest.param([1], "does not tell its recipe", id="list"),
-    pytest.param({"colour": 1}, "does not tell its recipe", id="unknown"),
-    pytest.param({"filters": "4"}, "recipe has filters '4', expected int", id="text"),
-    pytest.param({"filters": True}, "recipe has filters True", id="bool"),
-    pytest.param({"filters": None}, "recipe has filters None", id="null"),
-    pytest.param({"minutes": float("nan")}, "Got nan minutes", id="nan"),
-    pytest.param({"batch": -1}, "Got a batch below 1", id="range"),
-    pytest.param({"schedule": "__import__('os')"}, "expected one of cosine", id="choice"),
+    pytest.param(None, "The model file has no training settings", id="none"),
+    pytest.param([1], "The model file has no training settings", id="list"),
+    pytest.param({"colour": 1}, "The model file has no training settings", id="unknown"),
+    pytest.param({"filters": "4"}, "filters is '4', not int", id="text"),
+    pytest.param({"filters": True}, "filters is True, not int", id="bool"),
+    pytest.param({"filters": None}, "filters is None, not int", id="null"),
+    pytest.param({"minutes": float("nan")}, r"\(nan minutes\) is not a positive number", id="nan"),
+    pytest.param({"batch": -1}, "batch is -1, less than 1", id="range"),
+    pytest.param({"schedule": "__import__('os')"}, "not one of cosine", id="choice"),
 ]
 
 
 @pytest.mark.parametrize(("values", "message"), HOSTILE)
-def test_a_hostile_recipe_is_refused(values, message):
-    with pytest.raises(ValueError, match=message):
+def test_hostile_settings_are_refused(values, message):
+    with pytest.raises(ModelFileError, match=message):
         TrainingConfig.read(values)
 
 
-def test_a_recipe_survives_its_file():
+def test_settings_survive_json():
     config = TrainingConfig.preset("light-sheet", seed=5, filters=8)
     assert TrainingConfig.read(json.loads(json.dumps(vars(config)))) == config
 
@@ -156,14 +163,14 @@ def keep_every_step() -> None:
 
 
 KILLS = [pytest.param(n, id=f"kill-{n}", marks=[pytest.mark.soak] * (n > 1)) for n in range(4)]
-BUDGET = 1600  # patches; the second in which it is killed is not enough for them
+BUDGET = 1600  # patches; it is killed before it can train on all of them
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 @pytest.mark.parametrize("number", KILLS)
 @pytest.mark.slow
-def test_a_killed_training_is_completed(tmp_path, number):
-    """Kill it at a random moment, among them while it saves; what is there is whole, and --resume completes it."""
+def test_a_killed_training_is_resumed(tmp_path, number):
+    """Kill it at a random moment, perhaps while it saves: the checkpoint is complete, and --resume completes it."""
     stack, output = stack_file(tmp_path), tmp_path / "m.safetensors"
     words = ["train", str(stack), "-o", str(output), "--patches", str(BUDGET), "--filters", "4", "--device", "cpu"]
     words += ["--set", "blocks=1", "--set", "validation=4", "--resume"]
@@ -186,24 +193,24 @@ def test_a_killed_training_is_completed(tmp_path, number):
     assert not checkpoint.exists() and not [p.name for p in tmp_path.iterdir() if "partial" in p.name]
 
 
-def test_a_checkpoint_loses_half_a_minute_at_most():
+def test_a_killed_training_loses_at_most_half_a_minute():
     assert checkpoints.SECONDS + 10 <= 30, "a step, or a validation, may pass before it is saved"
 
 
-def test_an_unfinished_training_is_not_forgotten(tmp_path, capsys):
+def test_an_unfinished_training_is_not_replaced_silently(tmp_path, capsys):
     stack, output = stack_file(tmp_path), tmp_path / "m.safetensors"
     words = ["train", str(stack), "-o", str(output), "--patches", "16", "--filters", "4", "--device", "cpu"]
     (tmp_path / "m.checkpoint.safetensors").write_bytes(b"anything")
     assert main(words) == 1
     assert "interrupted: add --resume to complete it, or --overwrite to start anew" in capsys.readouterr().err
     assert main([*words, "--resume"]) == 1
-    assert "no readable napari-cropeq model" in capsys.readouterr().err
+    assert "is not a readable napari-cropeq model" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
     assert output.exists() and not (tmp_path / "m.checkpoint.safetensors").exists()
 
 
 def train_with_little(filters: int, spare: int) -> None:
-    """Train with so many more MiB of memory than there are already, and tell what came of it."""
+    """Train with a limit of ``spare`` MiB above the memory in use, and print the result."""
     import resource
 
     torch.set_num_threads(1)
@@ -225,16 +232,18 @@ def train_with_little(filters: int, spare: int) -> None:
     ("filters", "spares", "expected"),
     [
         pytest.param(4, [4000], r"512 256 \n", id="enough"),
-        # What a library needs beside the batch differs between machines: one of these limits lies in between.
+        # Libraries need more or less memory on each machine: one of these limits halves the batch.
         pytest.param(
             32, [700, 900, 600, 1100, 500, 1300, 300], r"512 (1|2|4|8|16|32|64|128) Out of memory: ", id="halved"
         ),
-        pytest.param(256, [24], "memory a single patch", id="too-little"),
+        pytest.param(
+            256, [24], "memory There is too little memory to train, even with a single patch", id="too-little"
+        ),
     ],
 )
 @pytest.mark.slow
 def test_out_of_memory_halves_the_batch(filters, spares, expected):
-    """A process that really cannot allocate more."""
+    """In a process whose memory is limited."""
     seen = []
     for spare in spares:
         seen.append(Forked(train_with_little, filters, spare).communicate(timeout=300))

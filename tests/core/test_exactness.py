@@ -1,4 +1,4 @@
-"""Tile = whole, from raw voxels to SR voxels: the claim the project stands on."""
+"""Tiles have the same bits as the whole, from raw voxels to SR voxels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def thin(axial: int, slices: int = 8, lateral: tuple[int, int] = (24, 36)) -> tu
 
 @functools.cache
 def with_whole(shape: tuple[int, int, int], factor: float, **options) -> tuple[Predictor, np.ndarray]:
-    """Return a predictor and all that it predicts, computed once for all the tiles that are compared with it."""
+    """Return a predictor and its whole result, computed once for all tests that compare tiles with it."""
     predictor = make_predictor(textured_volume(shape), factor, **options)
     whole = predictor(Box.whole(predictor.sr_shape))
     whole.flags.writeable = False
@@ -56,7 +56,7 @@ def test_tiles_concatenated_are_the_whole(kind, factor, axial, planes, tile):
     box = Box.whole(predictor.sr_shape)
     assert predictor.exactness.bit_exact
     assert np.array_equal(assemble(predictor, TileGrid(predictor.sr_shape, tile).touching(box)), whole)
-    assert not np.array_equal(whole, predictor.interpolated(box)), "the network must have done something"
+    assert not np.array_equal(whole, predictor.interpolated(box)), "the network has an effect"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -139,7 +139,7 @@ def test_float64_tiles_to_1e_12(kind, factor, axial, planes):
 @pytest.mark.parametrize("axial", [0, 1, 2], ids="zyx")
 @pytest.mark.parametrize("factor", FACTORS)
 def test_a_volume_cropped_beforehand_agrees_beyond_the_border(factor, axial):
-    """The crop's new border is felt 16 / factor + 23 slices axially and 16 px laterally (and not before)."""
+    """The crop's new border affects 16 / factor + 23 slices axially and 16 px laterally, and nothing beyond."""
     whole = textured_volume(thin(axial, 64, (5, 70)))
     first = 8  # slices cut off: a multiple that keeps the sampling phase for every factor below
     start = [0, 0, 0]
@@ -156,12 +156,12 @@ def test_a_volume_cropped_beforehand_agrees_beyond_the_border(factor, axial):
     inner = Box((margin[0], margin[1], margin[2]), other.sr_shape)
     outer = inner.relative_to([-s for s in shift])
     assert np.array_equal(other(inner), one(outer))
-    felt = Box((0, 0, 0), other.sr_shape)
-    assert not np.array_equal(other(felt), one(felt.relative_to([-s for s in shift])))
+    all_of_it = Box((0, 0, 0), other.sr_shape)
+    assert not np.array_equal(other(all_of_it), one(all_of_it.relative_to([-s for s in shift])))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_thin_stack_sees_its_mirror_many_times(kind):
+def test_a_thin_stack_is_mirrored_many_times(kind):
     predictor = make_predictor(textured_volume((4, 20, 40)), 5, kind=kind)
     whole = predictor(Box.whole(predictor.sr_shape))
     assert np.isfinite(whole).all()
@@ -207,7 +207,7 @@ def test_an_untrained_network_is_the_interpolation(kind):
 
 
 def test_the_padded_network_shows_seams():
-    """The same test on the padded baseline: it must fail there, or it could not fail at all."""
+    """The padded baseline fails the same test, so the test is able to fail."""
     predictor = make_predictor(textured_volume((20, 10, 90)), 2, kind="padded")
     assert not predictor.exactness.bit_exact
     predictor.exactness = Exactness("cpu", 0.0)  # let it use free shapes

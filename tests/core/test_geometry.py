@@ -1,4 +1,4 @@
-"""Boxes, tiles, and where the source grid and the SR grid lie in each other."""
+"""Boxes, tiles, and the relative positions of the source grid and the SR grid."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from napari_cropeq.core.geometry import (
     sr_length,
 )
 from napari_cropeq.core.tiles import TileGrid, divide, hull, pick, read_box
+from napari_cropeq.errors import ArgumentError, ImageError, VoxelSizeError
 
 NAN, INF = math.nan, math.inf
 
@@ -42,7 +43,7 @@ def test_acquisition(axial, step, lateral, factor):
     assert acquisition.factor == pytest.approx(factor, rel=1e-12)
     assert acquisition.lateral == tuple(a for a in range(3) if a != axial)
     assert acquisition.lateral_step == lateral
-    assert acquisition.fwhm == step, "the slice profile is as wide as a step unless told"
+    assert acquisition.fwhm == step, "by default the slice profile is as wide as a step"
     assert acquisition.fwhm_px == pytest.approx(factor)
     assert acquisition.sr_voxel_size == pytest.approx((lateral,) * 3)
     shape = [int(n) for n in along(axial, 30, 70)]
@@ -92,7 +93,7 @@ def test_sr_length(length, factor, expected):
     assert sr_length(length, factor) == expected == math.floor(length * factor + 1e-6)
 
 
-def test_source_positions_are_cell_centred():
+def test_source_positions_are_at_the_centres_of_intervals():
     assert source_positions(0, 4, 2).tolist() == [-0.25, 0.25, 0.75, 1.25]
     assert source_positions(-2, 1, 4).tolist() == [-0.875, -0.625, -0.375]
     inside = source_positions(0, 5 * 3, 3)
@@ -100,35 +101,39 @@ def test_source_positions_are_cell_centred():
 
 
 REFUSED = [
-    pytest.param((0, 1, 1), {}, r"^Got voxel size \(0, 1, 1\), expected three positive numbers", id="zero"),
-    pytest.param((-4, 1, 1), {}, r"^Got voxel size \(-4, 1, 1\)", id="negative"),
-    pytest.param((4, NAN, 1), {}, r"^Got voxel size \(4, nan, 1\)", id="nan"),
-    pytest.param((INF, 1, 1), {}, r"^Got voxel size \(inf, 1, 1\)", id="inf"),
-    pytest.param((4, 1), {}, r"^Got voxel size \(4, 1\)", id="two-numbers"),
-    pytest.param((1, 1, 1), {}, "Got a volume that is isotropic", id="isotropic"),
-    pytest.param((1.009, 1, 1), {}, "Got a volume that is isotropic", id="isotropic-within-1-percent"),
+    pytest.param((0, 1, 1), {}, r"^The voxel size \(0, 1, 1\) is not three positive numbers", id="zero"),
+    pytest.param((-4, 1, 1), {}, r"^The voxel size \(-4, 1, 1\)", id="negative"),
+    pytest.param((4, NAN, 1), {}, r"^The voxel size \(4, nan, 1\)", id="nan"),
+    pytest.param((INF, 1, 1), {}, r"^The voxel size \(inf, 1, 1\)", id="inf"),
+    pytest.param((4, 1), {}, r"^The voxel size \(4, 1\)", id="two-numbers"),
+    pytest.param((1, 1, 1), {}, "^The volume is isotropic: the axial step", id="isotropic"),
+    pytest.param((1.009, 1, 1), {}, "^The volume is isotropic: the axial step", id="isotropic-within-1-percent"),
     pytest.param((1, 2, 2), {}, "finer axially than laterally", id="inverted"),
-    pytest.param((4, 1, 1), {"axial": 1}, r"lateral steps 4 and 1", id="wrong-axis"),
-    pytest.param((4, 1, 1.011), {}, "Got lateral steps 1 and 1.011", id="lateral-steps-over-1-percent"),
-    pytest.param((4, 0.989, 1), {}, "expected them to differ by at most 1 %", id="lateral-steps-under-1-percent"),
-    pytest.param((1000, 1, 1), {}, "Got an axial step 1000 times the lateral one, expected at most 32", id="absurd"),
-    pytest.param((1e300, 1e-300, 1e-300), {}, "expected at most 32", id="overflowing"),
-    pytest.param((4, 1, 1), {"axial": 3}, r"^Got axial axis 3, expected 0, 1 or 2", id="axis-3"),
-    pytest.param((4, 1, 1), {"axial": -1}, r"^Got axial axis -1", id="axis-below-0"),
-    pytest.param((4, 1, 1), {"fwhm": -1}, "Got FWHM -1, expected a positive length", id="fwhm-negative"),
-    pytest.param((4, 1, 1), {"fwhm": NAN}, "Got FWHM nan", id="fwhm-nan"),
-    pytest.param((4, 1, 1), {"fwhm": INF}, "Got FWHM inf", id="fwhm-inf"),
-    pytest.param((4, 1, 1), {"fwhm": 40}, "expected at most 8 steps", id="fwhm-absurd"),
+    pytest.param((4, 1, 1), {"axial": 1}, r"lateral steps \(4 and 1 micrometer\)", id="wrong-axis"),
+    pytest.param(
+        (4, 1, 1.011), {}, "The lateral steps .1 and 1.011 micrometer. differ", id="lateral-steps-over-1-percent"
+    ),
+    pytest.param((4, 0.989, 1), {}, "differ by more than 1 %", id="lateral-steps-under-1-percent"),
+    pytest.param((1000, 1, 1), {}, "The axial step is 1000 times the lateral step, more than 32 times", id="absurd"),
+    pytest.param((1e300, 1e-300, 1e-300), {}, "more than 32 times", id="overflowing"),
+    pytest.param((4, 1, 1), {"axial": 3}, r"^The axial axis cannot be 3\. Choose 0, 1 or 2", id="axis-3"),
+    pytest.param((4, 1, 1), {"axial": -1}, r"^The axial axis cannot be -1", id="axis-below-0"),
+    pytest.param(
+        (4, 1, 1), {"fwhm": -1}, r"slice profile \(-1 micrometer\) is not a positive length", id="fwhm-negative"
+    ),
+    pytest.param((4, 1, 1), {"fwhm": NAN}, r"\(nan micrometer\) is not a positive length", id="fwhm-nan"),
+    pytest.param((4, 1, 1), {"fwhm": INF}, r"\(inf micrometer\) is not a positive length", id="fwhm-inf"),
+    pytest.param((4, 1, 1), {"fwhm": 40}, "larger than 8 axial steps of 4 micrometer", id="fwhm-absurd"),
 ]
 
 
 @pytest.mark.parametrize(("voxel_size", "options", "message"), REFUSED)
 def test_refused_acquisitions(voxel_size, options, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises((VoxelSizeError, ArgumentError), match=message) as caught:
         Acquisition(voxel_size, **options)
-    text = str(caught.value)
-    assert text.startswith("Got ") and "expected" in text and text.endswith("."), "got, expected, mend"
-    assert "\n" not in text
+    error = caught.value
+    assert error.problem.endswith(".") and error.remedy.endswith(".") and "\n" not in str(error)
+    assert error.setting in (*options, "voxel_size")
 
 
 @pytest.mark.parametrize(
@@ -144,9 +149,9 @@ def test_guess_axial(voxel_size, axial):
 def test_thin_and_small_sources_are_refused(axial):
     acquisition = Acquisition(along(axial, 4, 1), axial)
     check_shape([int(n) for n in along(axial, 4, 64)], acquisition, 64)
-    with pytest.raises(ValueError, match=f"Got 3 slices along {'zyx'[axial]}, expected at least 4"):
+    with pytest.raises(ImageError, match=f"The volume has 3 slices along {'zyx'[axial]}, fewer than 4"):
         check_shape([int(n) for n in along(axial, 3, 64)], acquisition, 64)
-    with pytest.raises(ValueError, match="lateral side of 63 voxels, expected at least 64"):
+    with pytest.raises(ImageError, match="lateral side of the volume has 63 voxels, fewer than 64"):
         check_shape([int(n) for n in along(axial, 30, 63)], acquisition, 64)
 
 
@@ -210,13 +215,13 @@ def test_tiles_touching_a_region():
     assert list(grid.indices(region))[:3] == [(0, 1, 0), (0, 1, 1), (0, 1, 2)], "last axis fastest"
 
 
-def test_an_endless_grid():
+def test_an_infinite_grid():
     grid = TileGrid(None, (10, 10, 10))
     assert list(grid.touching(Box((-3, 0, 5), (1, 1, 6)))) == [
         Box((-10, 0, 0), (0, 10, 10)),
         Box((0, 0, 0), (10, 10, 10)),
     ]
-    with pytest.raises(ValueError, match="Got a grid without end"):
+    with pytest.raises(ValueError, match="An infinite grid has no number of tiles"):
         _ = grid.count
 
 
@@ -239,7 +244,7 @@ def test_hull_and_pick():
 @pytest.mark.parametrize("axial", [0, 1, 2], ids="zyx")
 @pytest.mark.parametrize("factor", [2, 2.433, 7.333])
 def test_what_is_read_for_a_box(axial, factor):
-    """The taps of the first and last SR sample, no slice more; laterally the box itself."""
+    """Axially from the first tap of the first SR sample to the last tap of the last one; laterally the box itself."""
     acquisition = Acquisition(along(axial, factor, 1), axial)
     box = Box((10, 20, 30), (50, 41, 70))
     read = read_box(box, acquisition)

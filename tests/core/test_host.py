@@ -1,4 +1,4 @@
-"""What our work changes in the process: for as long as it lasts, or not at all."""
+"""Process-wide changes: they last as long as the work that needs them, and can be switched off."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DURING = (host.KEPT_BYTES, host.KEPT_BYTES)
 
 @pytest.fixture
 def thresholds(monkeypatch) -> list[tuple[int, int]]:
-    """Return what glibc is set to, in order."""
+    """Return the thresholds that glibc gets, in order."""
     found, change = [], host._set_thresholds
     monkeypatch.setattr(host, "_set_thresholds", lambda *values: found.append(values) or change(*values))
     return found
@@ -59,7 +59,7 @@ def test_the_last_piece_of_work_ends_it(thresholds):
     assert thresholds == [DURING, AFTER] * 2
 
 
-def test_many_threads_leave_what_they_found():
+def test_many_threads_restore_the_settings():
     before = sys.getswitchinterval()
 
     def use() -> None:
@@ -76,7 +76,7 @@ def test_many_threads_leave_what_they_found():
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
-def test_torchs_threads_are_given_back(number):
+def test_torchs_threads_are_restored(number):
     before = torch.get_num_threads()
     with pytest.raises(ZeroDivisionError), torch_threads(number):
         assert torch.get_num_threads() == number
@@ -121,5 +121,5 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("error", "expected"), ERRORS)
-def test_what_says_that_memory_has_run_out(error, expected):
+def test_errors_that_mean_out_of_memory(error, expected):
     assert is_out_of_memory(error) == expected

@@ -1,4 +1,4 @@
-"""The model file: what is kept, and every way in which a file can be none."""
+"""The model file: what it contains, and files that are damaged or not models."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import FORMAT, STATE_GROUPS, Model, State, check_model_path, provenance
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
+from napari_cropeq.errors import AccessError, ArgumentError, MismatchError, MissingFileError, ModelFileError
 
 ACQUISITION = Acquisition((1.0, 0.411, 0.41), 0, 2.2)
 
@@ -114,14 +115,14 @@ def test_a_model_is_replaced_only_by_a_complete_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        pytest.param("model.pt", ValueError, "Got model name 'model.pt', expected one ending in .safetensors", id="pt"),
-        pytest.param("model", ValueError, "Got model name 'model'", id="no-suffix"),
-        pytest.param("nowhere/m.safetensors", OSError, "does not exist or is not writable", id="missing-folder"),
-        pytest.param("file/m.safetensors", OSError, "does not exist or is not writable", id="file-as-folder"),
-        pytest.param("taken.safetensors", OSError, "is a folder, expected", id="folder-of-that-name"),
+        pytest.param("model.pt", ArgumentError, "The model name 'model.pt' does not end in .safetensors", id="pt"),
+        pytest.param("model", ArgumentError, "The model name 'model' does not end", id="no-suffix"),
+        pytest.param("nowhere/m.safetensors", AccessError, "does not exist or is not writable", id="missing-folder"),
+        pytest.param("file/m.safetensors", AccessError, "does not exist or is not writable", id="file-as-folder"),
+        pytest.param("taken.safetensors", AccessError, "is a folder, not a file", id="folder-of-that-name"),
     ],
 )
-def test_where_no_model_can_be_saved(tmp_path, name, error, message):
+def test_names_under_which_a_model_cannot_be_saved(tmp_path, name, error, message):
     (tmp_path / "file").write_text("")
     (tmp_path / "taken.safetensors").mkdir()
     with pytest.raises(error, match=message):
@@ -138,8 +139,8 @@ def test_a_model_fits_volumes_of_its_factor(factor):
 
 @pytest.mark.parametrize("factor", [2.0, 2.39, 2.5, 5.0])
 def test_a_model_for_another_factor_is_refused(factor):
-    message = f"Got a model trained for factor 2.436 and a volume of factor {factor:.4g}, expected the same"
-    with pytest.raises(ValueError, match=message):
+    message = f"The model was trained for factor 2.436, but the volume has factor {factor:.4g}"
+    with pytest.raises(MismatchError, match=message):
         a_model().check_fits(Acquisition((factor, 1.0, 1.0)))
 
 
@@ -199,62 +200,66 @@ DEEP = "[" * 100_000 + "]" * 100_000
 NETWORK = {"kind": "valid", "filters": 4, "blocks": 7, "kernel": 3, "subpositions": 1}
 NUMBERS = {"steps": 1, "patches": 8, "seconds": 1.0}
 HEADERS = [
-    pytest.param("not json", "no readable napari-cropeq model", id="no-json"),
+    pytest.param("not json", "is not a readable napari-cropeq model", id="no-json"),
     pytest.param("[]", "its format is not", id="list"),
-    pytest.param(DEEP, "no readable", id="deeply-nested"),
-    pytest.param(f'{{"format": "{FORMAT}", "network": {DEEP}}}', "no readable", id="deeply-nested-inside"),
+    pytest.param(DEEP, "is not a readable", id="deeply-nested"),
+    pytest.param(f'{{"format": "{FORMAT}", "network": {DEEP}}}', "is not a readable", id="deeply-nested-inside"),
     pytest.param(header(format="other"), "its format is not", id="format"),
     *(
         pytest.param(header(**{key: None}), f"its header has no {key}", id=f"no-{key}")
         for key in ("network", "acquisition", "normalisations", "training", "provenance")
     ),
     pytest.param(header(network=[1]), "its header has no network", id="network-list"),
-    pytest.param(header(network__filters=None), "no readable", id="no-filters"),
-    pytest.param(header(network__filters="4"), "the wrong types", id="filters-text"),
-    pytest.param(header(network__filters=True), "the wrong types", id="filters-bool"),
-    pytest.param(header(network__filters=4.0), "the wrong types", id="filters-float"),
+    pytest.param(header(network__filters=None), "is not a readable", id="no-filters"),
+    pytest.param(header(network__filters="4"), "the wrong type", id="filters-text"),
+    pytest.param(header(network__filters=True), "the wrong type", id="filters-bool"),
+    pytest.param(header(network__filters=4.0), "the wrong type", id="filters-float"),
     pytest.param(header(network__filters=5), "its weights do not fit", id="filters-other"),
-    pytest.param(header(network__filters=10**12), "expected 1 to 1024 filters", id="filters-huge"),
-    pytest.param(header(network__filters=10**5000), "no readable", id="filters-5000-digits"),
-    pytest.param(header(network__filters=-4), "expected 1 to 1024 filters", id="filters-negative"),
+    pytest.param(
+        header(network__filters=10**12), "A network has 1 to 1024 filters, not 1000000000000", id="filters-huge"
+    ),
+    pytest.param(header(network__filters=10**5000), "is not a readable", id="filters-5000-digits"),
+    pytest.param(header(network__filters=-4), "1 to 1024 filters, not -4", id="filters-negative"),
     pytest.param(header(network__filters=1024, network__blocks=64), "its weights do not fit", id="filters-1024"),
     pytest.param(header(network__blocks=10**9), "1 to 64 blocks", id="blocks-huge"),
     pytest.param(header(network__blocks=8), "its weights do not fit", id="blocks-other"),
-    pytest.param(header(network__kernel=4), "a kernel of 3, 5 or 7", id="kernel-even"),
-    pytest.param(header(network__kind="u-net"), "expected one of subpixel, valid, padded", id="kind"),
-    pytest.param(header(network__kind={}), "the wrong types", id="kind-mapping"),
-    pytest.param(header(acquisition__voxel_size="4 1 1"), "the wrong types", id="voxel-size-text"),
-    pytest.param(header(acquisition__voxel_size=[4, 1]), "no readable", id="voxel-size-of-two"),
+    pytest.param(header(network__kernel=4), "A kernel has 3, 5 or 7 px, not 4", id="kernel-even"),
+    pytest.param(header(network__kind="u-net"), "There is no network 'u-net'", id="kind"),
+    pytest.param(header(network__kind={}), "the wrong type", id="kind-mapping"),
+    pytest.param(header(acquisition__voxel_size="4 1 1"), "the wrong type", id="voxel-size-text"),
+    pytest.param(header(acquisition__voxel_size=[4, 1]), "is not a readable", id="voxel-size-of-two"),
     pytest.param(header(acquisition__voxel_size=[1, 1, 1]), "isotropic", id="isotropic"),
-    pytest.param(header(acquisition__voxel_size=[0, 1, 1]), "expected three positive numbers", id="voxel-size-zero"),
-    pytest.param(header(acquisition__voxel_size=[float("nan"), 1, 1]), "expected three positive", id="voxel-size-nan"),
-    pytest.param(header(acquisition__voxel_size=[[4], 1, 1]), "no readable", id="voxel-size-nested"),
-    pytest.param(header(acquisition__axial="z"), "the wrong types", id="axial-text"),
-    pytest.param(header(acquisition__axial=7), "Got axial axis 7", id="axial-7"),
-    pytest.param(header(acquisition__fwhm=-1), "Got FWHM -1", id="fwhm"),
-    pytest.param(header(acquisition__fwhm={}), "no readable", id="fwhm-mapping"),
-    pytest.param(header(network__subpositions=2), "expected 1 to 1 for network 'valid'", id="subpositions"),
+    pytest.param(header(acquisition__voxel_size=[0, 1, 1]), "is not three positive numbers", id="voxel-size-zero"),
+    pytest.param(header(acquisition__voxel_size=[float("nan"), 1, 1]), "is not three positive", id="voxel-size-nan"),
+    pytest.param(header(acquisition__voxel_size=[[4], 1, 1]), "is not a readable", id="voxel-size-nested"),
+    pytest.param(header(acquisition__axial="z"), "the wrong type", id="axial-text"),
+    pytest.param(header(acquisition__axial=7), "The axial axis cannot be 7", id="axial-7"),
+    pytest.param(header(acquisition__fwhm=-1), r"slice profile \(-1 micrometer\) is not a positive", id="fwhm"),
+    pytest.param(header(acquisition__fwhm={}), "is not a readable", id="fwhm-mapping"),
+    pytest.param(header(network__subpositions=2), "Network 'valid' has 1 to 1 sub-positions, not 2", id="subpositions"),
     pytest.param(
-        header(network__kind="subpixel", network__subpositions=10**9), "expected 1 to 32", id="subpositions-huge"
+        header(network__kind="subpixel", network__subpositions=10**9), "has 1 to 32 sub-pos", id="subpositions-huge"
     ),
     pytest.param(header(network__kind="subpixel", network__subpositions=3), "do not fit", id="subpositions-other"),
-    pytest.param(header(acquisition__lateral_fwhm=9.0), "expected the lateral one to be smaller", id="lateral-fwhm"),
+    pytest.param(header(acquisition__lateral_fwhm=9.0), "is not smaller than the FWHM", id="lateral-fwhm"),
     pytest.param(header(normalisations=[]), "its header has no normalisations", id="no-scale"),
     pytest.param(header(normalisations={"low": 0, "high": 1}), "no normalisations", id="scale-mapping"),
-    pytest.param(header(normalisations=[7]), "no readable", id="scale-number"),
+    pytest.param(header(normalisations=[7]), "is not a readable", id="scale-number"),
     pytest.param(header(state=NUMBERS), "its weights do not fit", id="state-without-tensors"),
-    pytest.param(header(state=[1]), "no readable", id="state-list"),
-    pytest.param(header(state=NUMBERS | {"steps": -1}), "counts what cannot be", id="state-negative"),
-    pytest.param(header(state=NUMBERS | {"patches": 1.5}), "counts what cannot be", id="state-half"),
-    pytest.param(header(state=NUMBERS | {"seconds": float("nan")}), "counts what cannot be", id="state-nan"),
-    pytest.param(header(normalisations=[{"low": 5, "high": 5}]), "no range of numbers", id="range-empty"),
-    pytest.param(header(normalisations=[{"low": 0, "high": float("inf")}]), "no range of numbers", id="range-endless"),
-    pytest.param(header(normalisations=[{"low": 0}]), "no readable", id="range-half"),
-    pytest.param(header(normalisations=[{"low": "a", "high": 1}]), "no readable", id="range-text"),
+    pytest.param(header(state=[1]), "is not a readable", id="state-list"),
+    pytest.param(header(state=NUMBERS | {"steps": -1}), "has impossible numbers", id="state-negative"),
+    pytest.param(header(state=NUMBERS | {"patches": 1.5}), "has impossible numbers", id="state-half"),
+    pytest.param(header(state=NUMBERS | {"seconds": float("nan")}), "has impossible numbers", id="state-nan"),
+    pytest.param(header(normalisations=[{"low": 5, "high": 5}]), "not a range of numbers", id="range-empty"),
+    pytest.param(
+        header(normalisations=[{"low": 0, "high": float("inf")}]), "not a range of numbers", id="range-endless"
+    ),
+    pytest.param(header(normalisations=[{"low": 0}]), "is not a readable", id="range-half"),
+    pytest.param(header(normalisations=[{"low": "a", "high": 1}]), "is not a readable", id="range-text"),
 ]
 WEIGHTS = [
     pytest.param({}, "do not fit", id="none"),
-    pytest.param(changed("state/last/head.bias", torch.zeros(4)), "no readable", id="state-without-numbers"),
+    pytest.param(changed("state/last/head.bias", torch.zeros(4)), "is not a readable", id="state-without-numbers"),
     pytest.param(changed("more", torch.zeros(3)), "do not fit", id="one-more"),
     pytest.param(changed("head.bias", torch.zeros(5)), "do not fit", id="shape"),
     pytest.param(changed("head.bias", poisoned()), "not finite 32-bit numbers", id="nan"),
@@ -265,11 +270,11 @@ WEIGHTS = [
 
 
 def refused(path: Path, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ModelFileError, match=message) as caught:
         Model.load(path)
-    text = str(caught.value)
-    assert text.startswith(f"Got {path.name}, ") and "give a model" in text
-    assert "\n" not in text and len(text) < 500, "one sentence"
+    error = caught.value
+    assert error.problem.startswith(f"{path.name} is ") and error.remedy.startswith("Choose a model file")
+    assert "\n" not in str(error) and len(str(error)) < 500
 
 
 @pytest.mark.parametrize(("head", "message"), HEADERS)
@@ -325,18 +330,18 @@ FILES = [
 
 
 @pytest.mark.parametrize("make", FILES)
-def test_files_that_are_no_models(tmp_path, make):
+def test_files_that_are_not_models(tmp_path, make):
     path = tmp_path / "m.safetensors"
     make(path)
-    refused(path, "no readable napari-cropeq model")
+    refused(path, "is not a readable napari-cropeq model")
 
 
 def test_a_pickle_is_never_run(tmp_path):
     path, trace = tmp_path / "m.safetensors", tmp_path / "trace"
     path.write_bytes(pickle.dumps(Trap(trace)))
-    refused(path, "no readable")
+    refused(path, "is not a readable")
     torch.save({"a": Trap(trace)}, path)
-    refused(path, "no readable")
+    refused(path, "is not a readable")
     assert not trace.exists()
     pickle.loads(pickle.dumps(Trap(trace)))
     assert trace.exists(), "it would have left a trace"
@@ -350,11 +355,11 @@ def test_a_file_beyond_any_model_is_not_even_read(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder"])
-def test_what_is_no_file(tmp_path, kind):
+def test_paths_that_are_not_files(tmp_path, kind):
     path = tmp_path / "m.safetensors"
     if kind == "folder":
         path.mkdir()
-    with pytest.raises(FileNotFoundError, match="which is no file: give the path of a model"):
+    with pytest.raises(MissingFileError, match=r"is not a file\. Choose a model file"):
         Model.load(path)
 
 
@@ -371,11 +376,11 @@ def test_a_header_cannot_make_it_allocate(tmp_path):
         "except ValueError as error:\n    print('refused:', error)\n"
     )
     run = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, timeout=60, check=True)
-    assert run.stdout.startswith("refused: Got m.safetensors"), run.stderr
+    assert run.stdout.startswith("refused: m.safetensors is not a readable"), run.stderr
 
 
 def test_the_file_is_plain_safetensors(tmp_path):
-    """Anybody's safetensors reads it, header and all."""
+    """The safetensors package reads it with its header."""
     a_model().save(tmp_path / "m.safetensors")
     with safetensors.safe_open(tmp_path / "m.safetensors", framework="np") as file:
         head = json.loads(file.metadata()["cropeq"])
@@ -384,11 +389,11 @@ def test_the_file_is_plain_safetensors(tmp_path):
     assert set(head["provenance"]["versions"]) == {"napari-cropeq", "torch", "numpy", "python"}
 
 
-def test_a_flipped_bit_of_the_weights_is_found(tmp_path):
+def test_a_flipped_bit_in_the_weights_is_found(tmp_path):
     path = tmp_path / "m.safetensors"
     a_model().save(path)
     content = bytearray(path.read_bytes())
     content[-6] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="its weights are not those that were saved"):
+    with pytest.raises(ValueError, match="its weights differ from those that were saved"):
         Model.load(path)

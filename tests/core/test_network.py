@@ -1,4 +1,4 @@
-"""Limits of the networks, and what building them leaves alone."""
+"""Limits of the networks, and the user's random numbers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from conftest import make_predictor, textured_volume
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import MAX_FILTERS, build_network
 from napari_cropeq.core.training.training import Training, TrainingConfig
+from napari_cropeq.errors import ArgumentError
 
 REFUSED = [
-    pytest.param(("wide", 8, 7, 3), "Got network 'wide', expected one of subpixel, valid, padded", id="kind"),
-    pytest.param(("valid", 0, 7, 3), "Got 0 filters", id="no-filters"),
-    pytest.param(("valid", -1, 7, 3), "Got -1 filters", id="negative-filters"),
-    pytest.param(("valid", 10**9, 7, 3), "expected 1 to 1024 filters", id="huge-filters"),
-    pytest.param(("valid", 8, 0, 3), "0 blocks", id="no-blocks"),
-    pytest.param(("padded", 8, 10**9, 3), "1 to 64 blocks", id="huge-blocks"),
-    pytest.param(("valid", 8, 7, 4), "kernel 4, expected", id="even-kernel"),
-    pytest.param(("valid", 8, 7, 10**9), "a kernel of 3, 5 or 7", id="huge-kernel"),
+    pytest.param(("wide", 8, 7, 3), "There is no network 'wide'. Choose one of subpixel, valid, padded", id="kind"),
+    pytest.param(("valid", 0, 7, 3), "1 to 1024 filters, not 0", id="no-filters"),
+    pytest.param(("valid", -1, 7, 3), "1 to 1024 filters, not -1", id="negative-filters"),
+    pytest.param(("valid", 10**9, 7, 3), "1 to 1024 filters, not 1000000000", id="huge-filters"),
+    pytest.param(("valid", 8, 0, 3), "1 to 64 blocks, not 0", id="no-blocks"),
+    pytest.param(("padded", 8, 10**9, 3), "1 to 64 blocks, not 1000000000", id="huge-blocks"),
+    pytest.param(("valid", 8, 7, 4), "3, 5 or 7 px, not 4", id="even-kernel"),
+    pytest.param(("valid", 8, 7, 10**9), "3, 5 or 7 px, not 1000000000", id="huge-kernel"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED)
 def test_refused_networks(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         build_network(*arguments)
 
 
@@ -35,7 +36,7 @@ def test_the_largest_network_can_be_described_without_memory():
     assert network.receptive_field == 2 * 130 * 3 + 1
 
 
-def test_the_users_random_numbers_are_left_alone(tmp_path):
+def test_the_users_random_numbers_do_not_change(tmp_path):
     torch.manual_seed(5)
     np.random.seed(5)
     expected = torch.rand(3), np.random.rand(3)

@@ -1,4 +1,4 @@
-"""The noise estimate against noise that is known, and what it gives back to degraded lines."""
+"""The noise estimate for known noise, and the noise that is added to degraded lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from napari_cropeq.core.training.training import Training, TrainingConfig
 
 
 def blobs(rng: np.random.Generator, width: float) -> np.ndarray:
-    """Return slices (z, y, x) from 0 to 1 with structures of some ``width`` px."""
+    """Return slices (z, y, x) from 0 to 1 with structures of about ``width`` px."""
     planes = np.stack([ndimage.gaussian_filter(rng.normal(size=(200, 220)), width) for _ in range(8)])
     return (planes - planes.min()) / np.ptp(planes)
 
@@ -49,7 +49,7 @@ def test_a_clean_volume_has_no_noise(width, rng):
     assert np.sqrt(found.variance(np.linspace(0, 1, 5))).max() < 0.004
 
 
-def test_clipped_voxels_carry_no_noise(rng):
+def test_clipped_voxels_have_no_noise(rng):
     clean = np.clip(2 * blobs(rng, 6.0) - 0.5, 0, 1)
     noisy = np.clip(clean + 0.03 * rng.normal(size=clean.shape), 0, 1)
     found = NoiseModel.estimate(plane.astype(np.float32) for plane in noisy)
@@ -73,8 +73,8 @@ def test_the_variance_is_never_negative():
 
 
 @pytest.mark.parametrize("factor", [2, 2.433, 4])
-def test_degraded_lines_get_back_the_noise_that_blurring_took(factor, rng):
-    """A noisy flat slice, blurred and sampled, ends with the variance that a real axial sample has."""
+def test_degraded_lines_regain_the_noise_that_blurring_removed(factor, rng):
+    """A noisy flat slice, blurred and sampled, has the variance of a real axial sample."""
     model = NoiseModel(0.01, 0.001)
     level = 0.4
     true = 0.01 * level + 0.001
@@ -82,7 +82,7 @@ def test_degraded_lines_get_back_the_noise_that_blurring_took(factor, rng):
     lines = (level + np.sqrt(true) * rng.normal(size=(down.shape[1], 4000))).astype(np.float32)
     coarse = (down @ lines).astype(np.float32)
     kept = (down**2).sum(axis=1)
-    assert np.var(coarse) < 0.6 * true, "blurring takes noise away"
+    assert np.var(coarse) < 0.6 * true, "blurring removes noise"
     topped = model.top_up(coarse, kept, rng)
     assert topped.dtype == np.float32
     assert np.var(topped) == pytest.approx(true, rel=0.03)
@@ -104,7 +104,7 @@ NOISES = [
 @pytest.mark.parametrize(("kind", "slope", "offset"), NOISES)
 @pytest.mark.slow
 def test_matching_noise_brings_the_result_closer_to_the_clean_truth(kind, slope, offset, rng):
-    """Spots and a flat region, degraded, then noisy: each slice carries its own noise, as a microscope's does."""
+    """Spots and a flat region, degraded, then noisy: each slice has its own noise, as in a microscope."""
     truth = 0.2 + 0.8 * spots((64, 128, 128))
     truth[:, 80:] = 0.4
     clean = acquired(truth, 4)
@@ -123,5 +123,5 @@ def test_matching_noise_brings_the_result_closer_to_the_clean_truth(kind, slope,
             error[name] = np.square(voxels - truth)[:, 8:72].mean()
             fine[name] = np.var(flat - ndimage.gaussian_filter(flat, 1.5))
     assert error[True] < 0.8 * error[False] and error[True] < 0.8 * error["interpolation"]
-    assert fine[True] < 0.5 * fine["interpolation"], "nothing is added to what is flat"
+    assert fine[True] < 0.5 * fine["interpolation"], "nothing is added to the flat region"
     assert fine[False] > fine["interpolation"], "without it, noise is sharpened"

@@ -1,4 +1,4 @@
-"""The intensity scale of a source, and what is refused before any work."""
+"""The intensity scale of a source, and images that are refused."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from conftest import Recorded
 from napari_cropeq.core import normalisation
 from napari_cropeq.core.normalisation import SAMPLE_VOXELS, Normalisation, check_finite
+from napari_cropeq.errors import ImageError
 
 
 def test_the_scale_is_the_outer_percentiles(rng):
@@ -41,35 +42,35 @@ def test_undo_is_the_inverse_of_apply(dtype, rng):
 
 
 def test_large_integers_lose_nothing_before_the_scaling():
-    """Neighbouring 32-bit integers that one float32 would merge stay apart."""
+    """Neighbouring 32-bit integers that have the same float32 remain different."""
     voxels = (4_000_000_000 + np.arange(1000, dtype=np.int64).reshape(10, 10, 10)).astype(np.uint32)
     applied = Normalisation.measure(voxels).apply(voxels)
     assert len(np.unique(applied)) == 1000
 
 
 REFUSED = [
-    pytest.param(np.full((5, 9, 9), 7, np.uint16), "constant image .every voxel is 7.", id="constant"),
-    pytest.param(np.zeros((5, 9, 9), np.float32), "constant image .every voxel is 0.", id="zeros"),
-    pytest.param(np.float32([[[1, 2, math.nan]]]), "Got 1 NaN or infinite voxels in the volume", id="nan"),
-    pytest.param(np.float64([[[1, math.inf, -math.inf]]]), "Got 2 NaN or infinite voxels", id="inf"),
-    pytest.param(np.ones((2, 2, 2), bool), "Got voxels of type bool, expected integers or floats", id="bool"),
-    pytest.param(np.ones((2, 2, 2), complex), "Got voxels of type complex128", id="complex"),
-    pytest.param(np.full((2, 2, 2), None), "Got voxels of type object", id="object"),
-    pytest.param(np.full((2, 2, 2), "a"), "Got voxels of type <U1", id="text"),
-    pytest.param(np.zeros((2, 2, 2), "datetime64[s]"), "Got voxels of type datetime64", id="time"),
+    pytest.param(np.full((5, 9, 9), 7, np.uint16), "The image is constant .every voxel is 7.", id="constant"),
+    pytest.param(np.zeros((5, 9, 9), np.float32), "The image is constant .every voxel is 0.", id="zeros"),
+    pytest.param(np.float32([[[1, 2, math.nan]]]), "^1 voxel in the volume is NaN or infinite", id="nan"),
+    pytest.param(np.float64([[[1, math.inf, -math.inf]]]), "^2 voxels in the volume are NaN or infinite", id="inf"),
+    pytest.param(np.ones((2, 2, 2), bool), "The voxels are of type bool, not integers or floats", id="bool"),
+    pytest.param(np.ones((2, 2, 2), complex), "The voxels are of type complex128", id="complex"),
+    pytest.param(np.full((2, 2, 2), None), "The voxels are of type object", id="object"),
+    pytest.param(np.full((2, 2, 2), "a"), "The voxels are of type <U1", id="text"),
+    pytest.param(np.zeros((2, 2, 2), "datetime64[s]"), "The voxels are of type datetime64", id="time"),
 ]
 
 
 @pytest.mark.parametrize(("voxels", "message"), REFUSED)
 def test_refused(voxels, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ImageError, match=message) as caught:
         Normalisation.measure(voxels)
-    text = str(caught.value)
-    assert text.startswith("Got ") and ", expected " in text and ": " in text and "\n" not in text
+    error = caught.value
+    assert error.problem.endswith(".") and error.remedy.endswith(".") and "\n" not in str(error)
 
 
-def test_where_the_voxels_are_that_are_not_finite():
-    with pytest.raises(ValueError, match=r"^Got NaN .* in slice 3 at z from 3, y from 0, x from 10, "):
+def test_the_error_says_where_voxels_are_not_finite():
+    with pytest.raises(ImageError, match=r"^Voxels in slice 3 are NaN .* \(at z from 3, y from 0, x from 10\)\."):
         check_finite(np.float32([math.nan]), "slice 3", (3, 0, 10))
     check_finite(np.array([1, 2], np.uint8), "slice 3")
 
@@ -88,7 +89,7 @@ def test_a_large_source_is_sampled_by_seed(monkeypatch, rng, thin):
 
 
 def test_wide_planes_are_sampled_on_a_grid(monkeypatch):
-    """So that few chunks are touched; which voxels are taken does not depend on the chunks."""
+    """Few chunks are read; the sampled voxels do not depend on the chunks."""
     monkeypatch.setattr(normalisation, "GRID", 16)
     monkeypatch.setattr(normalisation, "SAMPLE_VOXELS", 24 * 20 * 20)
     source = Recorded(np.arange(30 * 128 * 130, dtype=np.int32).reshape(30, 128, 130))
@@ -98,7 +99,7 @@ def test_wide_planes_are_sampled_on_a_grid(monkeypatch):
 
 
 def test_a_huge_lazy_source_is_read_in_bounds():
-    """40 GB, of which a few chunks are made."""
+    """Few chunks of 40 GB are computed."""
     read = []
 
     def block(block_info=None):
@@ -110,5 +111,5 @@ def test_a_huge_lazy_source_is_read_in_bounds():
     chunks = ((1,) * 100, (500,) * 20, (500,) * 20)
     huge = da.map_blocks(block, chunks=chunks, dtype=np.float32, meta=np.zeros((0,) * 3, np.float32))
     scale = Normalisation.measure(huge)
-    assert sum(read) <= 10 * SAMPLE_VOXELS, "whole chunks, yet a few only"
+    assert sum(read) <= 10 * SAMPLE_VOXELS, "whole chunks, but only a few"
     assert scale.low < 5 and scale.high > 95, "spread along the whole stack"

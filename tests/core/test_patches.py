@@ -1,4 +1,4 @@
-"""Planes and patches: where they come from, what they show, and what is read for them."""
+"""Planes and patches: their content, and the reads that they need."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from napari_cropeq.core.training import plane_pool as planes
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.patches import PatchSampler, min_lateral
 from napari_cropeq.core.training.plane_pool import HELD_OUT, Orientation, Plane, PlaneReader, Volume, inscribed
+from napari_cropeq.errors import ImageError
 from napari_cropeq.formats.chunk_cache import ChunkCache
 
 Z4 = Acquisition((4.0, 1.0, 1.0))
@@ -55,13 +56,13 @@ def along(axial: int, factor: float, fwhm: float = 0.0) -> Acquisition:
 
 
 def smooth_volume(shape: tuple[int, int, int]) -> np.ndarray:
-    """Return float32 structures (z, y, x) so slow that the degradation below hardly changes them."""
+    """Return float32 structures (z, y, x) so smooth that the degradation below hardly changes them."""
     noise = np.random.default_rng(1).normal(size=shape)
     return ndimage.gaussian_filter(noise, 5).astype(np.float32)
 
 
 def interpolation(pairs, halo: int):
-    """Return what a pair's image is without the network: (N, 1, rows, columns)."""
+    """Return the interpolation of each pair, without the network: (N, 1, rows, columns)."""
     if pairs.base is not None:
         return pairs.base
     side = pairs.image.shape[-1]
@@ -79,7 +80,7 @@ PROFILES = [
 @pytest.mark.parametrize("rotations", ["right", "any"])
 @pytest.mark.parametrize("axial", [0, 1, 2], ids="zyx")
 @pytest.mark.parametrize(("factor", "fwhm", "tolerance"), PROFILES)
-def test_image_and_target_lie_on_each_other(opened, factor, fwhm, tolerance, axial, rotations, kind):
+def test_image_and_target_are_aligned(opened, factor, fwhm, tolerance, axial, rotations, kind):
     source = np.moveaxis(smooth_volume((6, 290, 310)), 0, axial)
     drawn = opened(source, along(axial, factor, fwhm), kind, rotations=rotations)
     pairs = drawn.draw(16)
@@ -93,8 +94,8 @@ def test_image_and_target_lie_on_each_other(opened, factor, fwhm, tolerance, axi
 
 
 @pytest.mark.parametrize("factor", [2, 2.433, 2.5, 4])
-def test_a_network_is_trained_on_what_it_will_see(factor):
-    """A network of random weights gives the same for a plane in training and for that plane as a source."""
+def test_training_and_inference_give_the_network_the_same_input(factor):
+    """A network with random weights gives the same result for a plane in training and as a source."""
     rng = np.random.default_rng(0)
     sharp = ndimage.gaussian_filter(rng.random((200, 80)), 1).astype(np.float32)
     acquisition = along(0, factor)
@@ -111,10 +112,10 @@ def test_a_network_is_trained_on_what_it_will_see(factor):
     pairs = drawn._pairs(iter([plane]), drawn.rng)
     stack = np.repeat(plane.coarse[:, None, :], 2, axis=1)
     predictor = Predictor(network, acquisition, stack, Normalisation(0.0, 1.0), device="cpu")
-    start, stop = drawn.axial_grid.inside(9, drawn.cells)
+    start, stop = drawn.axial_grid.inside(9, drawn.inputs)
     voxels = predictor(Box((start, 0, 20), (stop, 1, 20 + drawn.columns)))[:, 0]
     interpolated = predictor.interpolated(Box((start, 0, 20), (stop, 1, 20 + drawn.columns)))[:, 0]
-    # Training varies brightness: undo what the target tells of it.
+    # Training varies brightness: find the change from the target.
     target = pairs.target[0, 0].numpy()
     gain, shift = np.polyfit(plane.sharp[start:stop, 20 : 20 + drawn.columns].ravel(), target.ravel(), 1)
     assert pairs.base[0, 0].numpy() == pytest.approx(interpolated * gain + shift, abs=1e-5)
@@ -129,7 +130,7 @@ def test_a_network_is_trained_on_what_it_will_see(factor):
 @pytest.mark.parametrize("rotations", ["right", "any"])
 @pytest.mark.parametrize("side", [70, 200, 400])
 def test_no_padding_by_zeros_or_edges(opened, side, rotations, kind):
-    """Where everything is bright, nothing dark creeps in at a border, not even where patches overhang or are turned."""
+    """In a bright volume no patch is dark at a border, even if it crosses the border or is rotated."""
     source = (10_000 + textured_volume((6, side, side + 3)) / 10).astype(np.float32)
     drawn = opened(source, along(0, 5.0, 10.0), kind, Normalisation(0.0, 10_000.0), rotations=rotations)
     pairs = drawn.draw(60)
@@ -144,9 +145,9 @@ def test_patches_and_their_blur_lie_inside_a_large_slice(opened, factor, side, k
     step, rng = drawn.axial_grid.step, np.random.default_rng(0)
     plane = drawn._held_out[0]
     places = [drawn._place(plane, rng) for _ in range(500)]
-    rows = [cell * step for cell, _ in places]
+    rows = [first * step for first, _ in places]
     reach = drawn.axial_halo * step + 3 * factor / 2.3548
-    assert min(rows) >= reach - 1 and max(rows) + drawn.cells * step + reach <= len(plane.sharp) + 1
+    assert min(rows) >= reach - 1 and max(rows) + drawn.inputs * step + reach <= len(plane.sharp) + 1
     assert min(c for _, c in places) == drawn.halo
     assert max(c for _, c in places) + drawn.columns + drawn.halo == side
 
@@ -156,12 +157,12 @@ def test_patches_and_their_blur_lie_inside_a_large_slice(opened, factor, side, k
     [pytest.param((2, 1, 1), 64, id="2"), pytest.param((5, 1, 1), 64, id="5"), pytest.param((8, 1, 1), 85, id="8"),
      pytest.param((32, 1, 1), 338, id="32")],
 )  # fmt: skip
-def test_the_smallest_side_is_stated_and_enough(opened, size, expected):
+def test_the_smallest_side_is_large_enough(opened, size, expected):
     acquisition = Acquisition(size)
     assert min_lateral(acquisition) == expected
     source = textured_volume((5, expected, expected + 2))
     assert opened(source, acquisition).draw(4).target.isfinite().all()
-    with pytest.raises(ValueError, match=f"lateral side of {expected - 1} voxels, expected at least {expected}"):
+    with pytest.raises(ImageError, match=f"lateral side .* has {expected - 1} voxels, fewer than {expected}"):
         opened(source[:, 1:], acquisition)
 
 
@@ -177,7 +178,7 @@ def test_half_of_the_patches_lie_where_the_structure_is(opened):
 
 @pytest.mark.parametrize("angle", [0.1, 12, 45, 77, 90.5, 133, 300])
 @pytest.mark.parametrize("shape", [(100, 100), (60, 200), (300, 90)], ids=str)
-def test_a_turned_plane_has_no_rim(shape, angle):
+def test_a_rotated_plane_has_no_border(shape, angle):
     flat = np.ones(shape)
     flat[[0, -1]] = flat[:, [0, -1]] = 0.0
     turned = Orientation(angle, False).apply(flat)
@@ -185,8 +186,8 @@ def test_a_turned_plane_has_no_rim(shape, angle):
     assert turned == pytest.approx(np.ones(turned.shape), abs=0.15), "but for the ringing, the border does not show"
 
 
-def test_turning_turns():
-    """A turned plane holds what lies where the angle says, counter-clockwise as np.rot90 does."""
+def test_planes_are_rotated():
+    """By the angle, counter-clockwise like np.rot90."""
     y, x = np.mgrid[:120, :140]
     wave = np.sin(0.2 * x + 0.1 * y)
     for angle in (90.0, 180.0, 270.0):
@@ -194,29 +195,29 @@ def test_turning_turns():
         exact = Orientation(angle, False).apply(wave)
         margin = [(e - n) // 2 for e, n in zip(exact.shape, near.shape, strict=True)]
         part = exact[margin[0] : margin[0] + near.shape[0], margin[1] : margin[1] + near.shape[1]]
-        assert near == pytest.approx(part, abs=0.12), "half a px at most, where sizes differ by an odd number"
+        assert near == pytest.approx(part, abs=0.12), "half a px at most, if sizes differ by an odd number"
 
 
 @pytest.mark.parametrize("oblique", [False, True])
 def test_the_held_out_rotation_is_never_drawn(oblique):
     reader = PlaneReader([], Z4, oblique, (10, 10), (0,))
-    turns = [reader.draw_turn((300, 300)) for _ in range(3000)]
-    assert not any(t.flip == HELD_OUT.flip and abs(t.angle - HELD_OUT.angle) < 7 for t in turns)
-    assert {t.flip for t in turns} == {True, False}
+    drawn = [reader.draw_orientation((300, 300)) for _ in range(3000)]
+    assert not any(o.flip == HELD_OUT.flip and abs(o.angle - HELD_OUT.angle) < 7 for o in drawn)
+    assert {o.flip for o in drawn} == {True, False}
     if oblique:
-        assert np.histogram([t.angle for t in turns], bins=18, range=(0, 360))[0].min() > 60
+        assert np.histogram([o.angle for o in drawn], bins=18, range=(0, 360))[0].min() > 60
     else:
-        assert len(set(turns)) == 7, "of the eight ways to lay a plane down"
+        assert len(set(drawn)) == 7, "of eight right-angled orientations"
 
 
-def test_turning_by_any_angle_needs_room():
+def test_rotation_by_any_angle_needs_room():
     reader = PlaneReader([], Z4, True, (200, 64), (0,))
-    assert all(reader.draw_turn((210, 210)).right for _ in range(100))
+    assert all(reader.draw_orientation((210, 210)).right for _ in range(100))
 
 
 CHUNKS = [
     pytest.param((1, 100, 110), 1, id="slices"),
-    pytest.param((4, 40, 50), 4, id="bricks"),
+    pytest.param((4, 40, 50), 4, id="chunks"),
     pytest.param((30, 100, 110), 8, id="one-deep-chunk"),
 ]
 
@@ -234,7 +235,7 @@ def test_neighbouring_slices_are_read_at_once(chunks, thick, opened):
     assert all(b.start // chunks[0] == (b.stop - 1) // chunks[0] for b in boxes), "no box spans two chunks"
 
 
-def test_only_windows_of_wide_slices_are_read_and_some_held(monkeypatch, opened):
+def test_only_windows_of_wide_slices_are_read_and_some_are_cached(monkeypatch, opened):
     monkeypatch.setattr(planes, "WINDOW", 128)
     monkeypatch.setattr(planes, "POOL_BYTES", 6 * 110_000)
     source = Recorded(textured_volume((60, 300, 280)))
@@ -242,12 +243,12 @@ def test_only_windows_of_wide_slices_are_read_and_some_held(monkeypatch, opened)
     for _ in range(200):
         drawn.draw(1)
         assert sum(p.nbytes for p in drawn._planes._pool) <= 7 * 110_000
-    assert max(source.sizes) <= 128 * 128, "never a whole slice, let alone the volume"
-    assert len({key[0].start for key in source.keys}) > 25, "over time all of the volume is seen"
+    assert max(source.sizes) <= 128 * 128, "never a whole slice or volume"
+    assert len({key[0].start for key in source.keys}) > 25, "over time the whole volume is used"
 
 
 def test_a_huge_lazy_source_costs_little_and_is_read_ahead(opened):
-    """A layer of 200 GB: nothing but windows is ever made of it, and no chunk twice at the same time."""
+    """In a volume of 200 GB only windows are computed, and no chunk twice at the same time."""
     reading, twice = set(), []
 
     def block(block_info=None):
@@ -290,7 +291,7 @@ def test_draws_depend_on_the_seed_alone(opened):
     (one, held), (two, again), (other, _), (later, same) = images(1), images(1), images(2), images(1, start=96)
     assert np.array_equal(one, two) and np.array_equal(held, again)
     assert not np.array_equal(one, other) and not np.array_equal(one, later)
-    assert np.array_equal(held, same), "what is validated on stays when a training goes on"
+    assert np.array_equal(held, same), "validation patches stay the same when a training continues"
 
 
 def test_channels_have_a_scale_and_a_noise_of_their_own(opened, rng):
@@ -315,7 +316,7 @@ def test_channels_have_a_scale_and_a_noise_of_their_own(opened, rng):
     [pytest.param({}, (0, 1e-9), id="none"), pytest.param({"poisson": 0.02}, (2e-3, 9e-3), id="poisson"),
      pytest.param({"uniform": 0.1}, (5e-4, 2e-3), id="uniform")],
 )  # fmt: skip
-def test_noise_is_added_to_the_low_resolution_side_alone(opened, options, variance):
+def test_noise_is_added_to_the_low_resolution_image_only(opened, options, variance):
     flat = np.full((6, 128, 128), 0.5, np.float32)
     flat[:, 0, 0] = 1
     drawn = opened(flat, scale=Normalisation(0.0, 1.0), gradient=0.0, **options)
@@ -326,7 +327,7 @@ def test_noise_is_added_to_the_low_resolution_side_alone(opened, options, varian
     assert float(pairs.target.var(dim=(1, 2, 3)).median()) < 1e-9
 
 
-def test_an_error_of_the_source_is_told_where_patches_are_drawn(opened):
+def test_an_error_of_the_source_is_raised_where_patches_are_drawn(opened):
     class Broken(Recorded):
         def __getitem__(self, key):
             if len(self.keys) > 9:

@@ -1,4 +1,4 @@
-"""What a predictor is told: planes, device, and the dtype of its result."""
+"""Planes, devices, the dtype of results, and predictions that run out of memory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from conftest import make_predictor, textured_volume
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.network_grid import MAX_ELEMENTS
 from napari_cropeq.core.predict import choose_device, convert, plane_axes
+from napari_cropeq.errors import ArgumentError, OutOfMemoryError
 
 
 @pytest.mark.parametrize(
@@ -29,21 +30,21 @@ def test_planes(planes, axial, expected):
 
 
 @pytest.mark.parametrize("axial", [0, 1, 2], ids="zyx")
-def test_the_axial_axis_is_no_lateral_one(axial):
-    with pytest.raises(ValueError, match=f"Got planes '{'zyx'[axial]}', expected"):
+def test_the_axial_axis_is_not_a_lateral_one(axial):
+    with pytest.raises(ArgumentError, match=f"The planes cannot be '{'zyx'[axial]}' if the axial axis is"):
         plane_axes("zyx"[axial], axial)
 
 
 def test_devices():
     assert choose_device("cpu").type == "cpu"
-    with pytest.raises(ValueError, match="Got device 'tpu', expected auto, cpu or cuda"):
+    with pytest.raises(ArgumentError, match=r"There is no device 'tpu'\. Choose auto, cpu or cuda"):
         choose_device("tpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
 def test_no_cuda():
     assert choose_device("auto").type == "cpu"
-    with pytest.raises(ValueError, match="torch finds no CUDA GPU here: choose cpu or auto"):
+    with pytest.raises(ArgumentError, match=r"torch finds no CUDA GPU\. Choose cpu or auto"):
         choose_device("cuda")
 
 
@@ -74,7 +75,7 @@ def test_the_largest_integers_do_not_wrap(dtype):
 
 @pytest.mark.parametrize("room", [pytest.param(2**19, id="smaller-calls-same-bits"), pytest.param(0, id="too-little")])
 def test_out_of_memory_makes_calls_smaller(room, monkeypatch):
-    """The error is torch's own, of an allocation that no machine can make."""
+    """torch itself raises the error, for an allocation that fails on every machine."""
     predictor = make_predictor(textured_volume((16, 100, 288)), 2.0, filters=8)
     box = Box((0, 0, 0), (20, 64, 288))
     expected = predictor(box)
@@ -94,8 +95,10 @@ def test_out_of_memory_makes_calls_smaller(room, monkeypatch):
         assert np.array_equal(predictor.over(predictor.source, predictor.normalisation)(box), expected)
         assert max(sizes[calls:]) <= room
     else:
-        with pytest.raises(MemoryError, match="Got too little memory for a box of 20 x 64 x 288 voxels with 8 filters"):
+        message = "There is too little memory for a box of 20 x 64 x 288 voxels with 8 filters"
+        with pytest.raises(OutOfMemoryError, match=message) as caught:
             predictor(box)
+        assert caught.value.setting == "memory"
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])

@@ -1,4 +1,4 @@
-"""The FWHM that a volume suggests, against volumes blurred by a known one, and what says that it cannot tell."""
+"""The FWHM that a volume suggests: volumes with a known blur, and volumes that suggest none."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from scipy import ndimage
 from conftest import Recorded
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, blur_fwhm
 from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
+from napari_cropeq.errors import ArgumentError, ImageError
 
 
 @functools.lru_cache(maxsize=8)
@@ -90,7 +91,7 @@ def test_more_noise_is_less_certain():
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "words"),
     [
         pytest.param(lambda rng: rng.poisson(20, (40, 96, 96)).astype(np.uint16), "noise", id="noise alone"),
         pytest.param(lambda rng: rng.normal(size=(30, 64, 64)), "noise", id="floating-point noise alone"),
@@ -99,10 +100,10 @@ def test_more_noise_is_less_certain():
         pytest.param(lambda _: np.broadcast_to(np.linspace(0, 1, 90), (30, 70, 90)), "width", id="a ramp"),
     ],
 )
-def test_where_the_volume_cannot_tell_there_is_a_plot_and_no_number(make, said, rng):
+def test_a_volume_that_suggests_no_fwhm_has_a_plot_and_no_number(make, words, rng):
     found = suggest_fwhm(make(rng), Acquisition((3.0, 1.0, 1.0)))
     assert not found.honest
-    assert said in found.reason
+    assert words in found.reason
     assert found.reason.endswith(".")
     assert np.isnan([found.fwhm, found.low, found.high]).all()
     assert np.isfinite(found.mismatch).all()
@@ -181,7 +182,7 @@ def test_a_lazy_array_is_read_by_boxes_and_the_seed_decides():
 )
 def test_reads_are_few_and_bounded(shape, axial):
     line = np.random.default_rng(0).integers(0, 255, max(shape)).astype(np.uint8)
-    source = Recorded(np.broadcast_to(line[: shape[2]], shape))  # as large as it says, but for the memory
+    source = Recorded(np.broadcast_to(line[: shape[2]], shape))  # large without taking memory
     voxel = [1.0, 1.0, 1.0]
     voxel[axial] = 2.5
     suggest_fwhm(source, Acquisition((voxel[0], voxel[1], voxel[2]), axial))
@@ -198,16 +199,16 @@ BROKEN[3, 4, 5] = np.nan
 
 
 @pytest.mark.parametrize(
-    ("volume", "said"),
+    ("volume", "message"),
     [
         pytest.param(np.zeros((3, 80, 80)), "3 slices", id="too thin"),
-        pytest.param(np.zeros((30, 63, 80)), "lateral side of 63", id="too small laterally"),
+        pytest.param(np.zeros((30, 63, 80)), "lateral side of the volume has 63", id="too small laterally"),
         pytest.param(np.zeros((30, 80, 80), np.complex64), "complex64", id="complex"),
         pytest.param(BROKEN, "NaN", id="NaN"),
     ],
 )
-def test_what_cannot_be_looked_at_is_refused(volume, said):
-    with pytest.raises(ValueError, match=said):
+def test_refused_volumes(volume, message):
+    with pytest.raises(ImageError, match=message):
         suggest_fwhm(volume, Acquisition((3.0, 1.0, 1.0)))
 
 
@@ -232,17 +233,17 @@ def test_blurs_add_up_to_the_slice_profile():
 
 
 @pytest.mark.parametrize(
-    ("fwhm", "lateral", "said"),
+    ("fwhm", "lateral", "message"),
     [
-        pytest.param(2.0, 2.0, "lateral FWHM of 2 .* smaller", id="equal"),
+        pytest.param(2.0, 2.0, r"The lateral FWHM \(2\) is not smaller than .* \(2\)", id="equal"),
         pytest.param(2.0, 3.0, "set the lateral FWHM to 0", id="wider"),
         pytest.param(0.0, 0.0, "positive length", id="no width"),
-        pytest.param(2.0, -1.0, "0 or more", id="negative"),
+        pytest.param(2.0, -1.0, r"The lateral FWHM \(-1\) is not a length of 0 or more", id="negative"),
         pytest.param(math.nan, 0.0, "positive length", id="not a number"),
     ],
 )
-def test_widths_that_cannot_be_are_refused(fwhm, lateral, said):
-    with pytest.raises(ValueError, match=said):
+def test_impossible_widths_are_refused(fwhm, lateral, message):
+    with pytest.raises(ArgumentError, match=message):
         blur_fwhm(fwhm, lateral)
 
 

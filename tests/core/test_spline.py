@@ -20,11 +20,11 @@ from napari_cropeq.core.spline import (
 )
 
 FACTORS = [2, 2.433, 2.5, 4, 7.333]
-BEYOND = 16  # SR samples beyond either border that the network's halo takes
+BEYOND = 16  # SR samples beyond either border that the network's halo needs
 
 
 def interpolated(volume: np.ndarray, start: int, stop: int, factor: float) -> np.ndarray:
-    """Interpolate along z through what a tile reads."""
+    """Interpolate along z from the samples that a tile reads."""
     low, high = source_range(start, stop, factor)
     samples = read_mirrored(volume, Box((low, 0, 0), (high, *volume.shape[1:])))
     return interpolate(samples, low, start, stop, factor)
@@ -51,12 +51,12 @@ def test_interpolation_is_scipys_quintic_spline(factor, slices, dtype, tolerance
     ours, theirs = interpolated(volume, start, stop, factor), scipy_spline(volume, start, stop, factor)
     assert ours.dtype == dtype
     assert np.abs(ours - theirs).max() <= tolerance * np.ptp(volume)
-    assert np.abs(np.diff(theirs, axis=0)).max() > 0.1 * np.ptp(volume), "a volume that can show a difference"
+    assert np.abs(np.diff(theirs, axis=0)).max() > 0.1 * np.ptp(volume), "the volume varies enough to show a difference"
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-def test_a_source_sample_is_hit_exactly(factor):
-    """Where an SR sample falls on a source sample, the spline goes through it."""
+def test_the_spline_goes_through_source_samples(factor):
+    """An SR sample at the position of a source sample has its value."""
     volume = textured_volume((12, 2, 3)).astype(np.float64)
     first, weights = interpolation_weights(0, 40, factor)
     positions = (np.arange(40) + 0.5) / factor - 0.5
@@ -103,7 +103,7 @@ def test_reading_beyond_the_border_is_mirrored_and_reads_the_inside_once(box, in
     margin = 60
     padded = np.pad(volume, margin, mode="reflect")
     assert np.array_equal(read, padded[box.relative_to((-margin,) * 3).slices])
-    assert source.keys == [inside.slices], "one read, of what lies inside alone"
+    assert source.keys == [inside.slices], "one read, only of the part inside"
 
 
 @pytest.mark.parametrize("factor", FACTORS)
@@ -128,7 +128,7 @@ def test_degrading_a_sinusoid_is_the_analytic_attenuation_at_exact_positions(fac
     assert np.abs(coarse - gain * np.sin(wave * positions + 0.3)).max() < 3e-4
     wanted = gain * np.sin(wave * np.arange(phase, phase + 64) + 0.3)
     assert np.abs(up @ coarse - wanted).max() < 3e-4, "and back to the SR grid, without a shift"
-    assert np.abs(wanted - np.sin(wave * np.arange(phase, phase + 64) + 0.3)).max() > 0.04, "the blur is felt"
+    assert np.abs(wanted - np.sin(wave * np.arange(phase, phase + 64) + 0.3)).max() > 0.04, "the blur has an effect"
 
 
 @pytest.mark.parametrize("factor", FACTORS)
@@ -144,7 +144,7 @@ def test_sampling_positions_are_exact(factor):
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-def test_degradation_goes_back_by_the_interpolation_of_inference(factor):
+def test_degradation_uses_the_interpolation_of_inference(factor):
     up, down, _ = degradation(11, 75, factor, 1.0)
     first, weights = interpolation_weights(11, 75, factor)
     low, high = source_range(11, 75, factor)

@@ -1,4 +1,4 @@
-"""Threads side by side: everything in order, torch's threads shared, and nothing that outlives them."""
+"""The thread map: results in order, torch's threads divided, and no thread that stays alive."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def test_results_come_in_the_order_of_the_items(threads):
     assert found == [(n, n**2) for n in range(20)]
 
 
-def test_what_is_raised_is_raised_for_its_item_only(threads):
+def test_an_error_is_raised_for_its_item_only(threads):
     def odd(number: int) -> int:
         if number % 2:
             return number
-        raise ValueError(f"Got {number}")
+        raise ValueError(f"{number} is even")
 
     for item, done in threads.map(odd, range(6)):
         if item % 2:
             assert done.result() == item
         else:
-            with pytest.raises(ValueError, match=f"Got {item}"):
+            with pytest.raises(ValueError, match=f"{item} is even"):
                 done.result()
 
 
@@ -69,7 +69,7 @@ def test_items_are_taken_only_as_they_are_needed(four_threads, size, ahead):
 
 
 @pytest.mark.parametrize(("size", "each"), [(2, 2), (3, 1), (5, 1)])
-def test_torchs_threads_are_shared_and_given_back(four_threads, size, each):
+def test_torchs_threads_are_divided_and_restored(four_threads, size, each):
     pool, meet = ThreadMap(size), threading.Barrier(size)
 
     def threads(_: int) -> int:
@@ -86,7 +86,7 @@ def test_torchs_threads_are_shared_and_given_back(four_threads, size, each):
     assert torch.get_num_threads() == 4 and found == [4]
 
 
-def test_threads_that_are_dismissed_end(four_threads):
+def test_dismissed_threads_end(four_threads):
     before, threads, started = set(pool_threads()), ThreadMap(2), threading.Event()
     assert len(set(pool_threads()) - before) == 2
 

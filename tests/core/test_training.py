@@ -1,4 +1,4 @@
-"""Training on a volume itself: patches, budgets, and what comes out of it."""
+"""Training on the volume itself: budgets, progress, and the trained network."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.training.training import Training, TrainingConfig, edge_loss, schedule
+from napari_cropeq.errors import ArgumentError, DivergedError, ImageError
 
 Z4 = Acquisition((4.0, 1.0, 1.0))
 
 
 def small(**options) -> TrainingConfig:
-    """Return a recipe of some seconds at most."""
+    """Return settings for a training of a few seconds."""
     return TrainingConfig(**{"minutes": None, "patches": 32, "filters": 4, "validation": 4, "batch": 8} | options)
 
 
@@ -77,36 +78,45 @@ def test_progress(spots):
 
 
 @pytest.mark.parametrize("seconds", [0.6, 2.0])
-def test_a_time_budget_is_kept(seconds, spots):
+def test_a_training_ends_with_its_time_budget(seconds, spots):
     training = Training(spots[1], Z4, small(minutes=seconds / 60, patches=None), "cpu")
     steps = list(training.run())
     assert steps[-1].fraction == 1 and steps[-1].seconds >= seconds
-    assert all(step.seconds < seconds for step in steps[:-1]), "it ends with the first step beyond the budget"
+    assert all(step.seconds < seconds for step in steps[:-1]), "the first step beyond the budget is the last"
     assert steps[0].fraction == pytest.approx(min(1, steps[0].seconds / seconds))
 
 
 BUDGETS = [
-    pytest.param({"minutes": None, "patches": None}, "Got both or neither", id="none"),
-    pytest.param({"minutes": 2.0, "patches": 100}, "Got both or neither", id="both"),
-    pytest.param({"minutes": None, "patches": 0}, "Got 0 patches, expected a positive number", id="no-patches"),
-    pytest.param({"minutes": None, "patches": -5}, "Got -5 patches", id="negative-patches"),
-    pytest.param({"minutes": 0.0}, "Got 0.0 minutes, expected a positive number", id="no-minutes"),
-    pytest.param({"minutes": math.nan}, "Got nan minutes", id="nan-minutes"),
-    pytest.param({"minutes": math.inf}, "Got inf minutes", id="endless"),
-    pytest.param({"batch": 0}, "Got a batch below 1", id="empty-batch"),
-    pytest.param({"rate": 0.0}, "a rate of 0", id="no-rate"),
-    pytest.param({"rate": math.nan}, "a rate of 0", id="nan-rate"),
-    pytest.param({"patch": 32}, "a patch below 33 px", id="tiny-patch"),
-    pytest.param({"validation": 0}, "Got 0 validation patches", id="no-validation"),
-    pytest.param({"seed": -1}, "seed -1", id="negative-seed"),
-    pytest.param({"edge_weight": math.nan}, "edge weight nan", id="nan-edge-weight"),
+    pytest.param({"minutes": None, "patches": None}, "Both or neither of minutes and patches", id="none"),
+    pytest.param({"minutes": 2.0, "patches": 100}, "Both or neither of minutes and patches", id="both"),
+    pytest.param({"minutes": None, "patches": 0}, r"\(0 patches\) is not a positive number", id="no-patches"),
+    pytest.param({"minutes": None, "patches": -5}, r"\(-5 patches\) is not", id="negative-patches"),
+    pytest.param({"minutes": 0.0}, r"\(0.0 minutes\) is not a positive number", id="no-minutes"),
+    pytest.param({"minutes": math.nan}, r"\(nan minutes\) is not", id="nan-minutes"),
+    pytest.param({"minutes": math.inf}, r"\(inf minutes\) is not", id="endless"),
+    pytest.param({"batch": 0}, "batch is 0, less than 1", id="empty-batch"),
+    pytest.param({"rate": 0.0}, "rate is 0, not above 0", id="no-rate"),
+    pytest.param({"rate": math.nan}, "rate is nan, not above 0", id="nan-rate"),
+    pytest.param({"patch": 32}, "patch is 32, less than 33", id="tiny-patch"),
+    pytest.param({"validation": 0}, "validation is 0, less than 1", id="no-validation"),
+    pytest.param({"seed": -1}, "seed is -1, less than 0", id="negative-seed"),
+    pytest.param({"edge_weight": math.nan}, "edge_weight is nan, not a number", id="nan-edge-weight"),
+    pytest.param({"epoch": 0}, "epoch is 0, less than 1", id="empty-epoch"),
+    pytest.param({"patience": -1}, "patience is -1, less than 0", id="negative-patience"),
+    pytest.param({"warm_up": 0}, "warm_up is 0, less than 1", id="no-warm-up"),
+    pytest.param({"average": 1.0}, "average is 1, not a share from 0 to less than 1", id="endless-average"),
+    pytest.param({"improvement": 1.0}, "improvement is 1, not a share from 0 to less than 1", id="improvement"),
+    pytest.param({"gradient": 1.5}, "gradient is 1.5, not a share from 0 to 1", id="large-share"),
+    pytest.param({"decay": math.nan}, "decay is nan, not a share", id="nan-decay"),
+    pytest.param({"rotations": "some"}, "rotations is 'some', not one of right, any", id="choice"),
 ]
 
 
 @pytest.mark.parametrize(("options", "message"), BUDGETS)
-def test_refused_recipes(options, message):
-    with pytest.raises(ValueError, match=message):
+def test_refused_settings(options, message):
+    with pytest.raises(ArgumentError, match=message) as caught:
         TrainingConfig(**options)
+    assert caught.value.setting in options
 
 
 def with_voxel(value: float) -> np.ndarray:
@@ -116,28 +126,30 @@ def with_voxel(value: float) -> np.ndarray:
 
 
 SOURCES = [
-    pytest.param(textured_volume((3, 70, 72)), {}, "Got 3 slices along z, expected at least 4", id="thin"),
-    pytest.param(textured_volume((8, 63, 72)), {}, "lateral side of 63 voxels, expected at least 64", id="small"),
-    pytest.param(np.full((8, 70, 72), 9, np.uint16), {}, "Got a constant image", id="constant"),
-    pytest.param(with_voxel(math.nan), {}, "Got 1 NaN or infinite voxels", id="nan"),
-    pytest.param(with_voxel(-math.inf), {}, "Got 1 NaN or infinite voxels", id="inf"),
-    pytest.param(np.ones((8, 70, 72), bool), {}, "Got voxels of type bool", id="bool"),
-    pytest.param(np.ones((8, 70, 72), complex), {}, "Got voxels of type complex128", id="complex"),
-    pytest.param(textured_volume((8, 70, 72)), {"network": "u"}, "Got network 'u', expected one of", id="network"),
-    pytest.param(textured_volume((8, 70, 72)), {"filters": 0}, "Got 0 filters", id="filters"),
-    pytest.param(textured_volume((8, 70, 72)), {"kernel": 7}, "crops 96, expected at least 99", id="kernel"),
+    pytest.param(textured_volume((3, 70, 72)), {}, "The volume has 3 slices along z, fewer than 4", id="thin"),
+    pytest.param(textured_volume((8, 63, 72)), {}, "side of the volume has 63 voxels, fewer than 64", id="small"),
+    pytest.param(np.full((8, 70, 72), 9, np.uint16), {}, "The image is constant", id="constant"),
+    pytest.param(with_voxel(math.nan), {}, "1 voxel in the volume is NaN or infinite", id="nan"),
+    pytest.param(with_voxel(-math.inf), {}, "1 voxel in the volume is NaN or infinite", id="inf"),
+    pytest.param(np.ones((8, 70, 72), bool), {}, "The voxels are of type bool", id="bool"),
+    pytest.param(np.ones((8, 70, 72), complex), {}, "The voxels are of type complex128", id="complex"),
+    pytest.param(
+        textured_volume((8, 70, 72)), {"network": "u"}, "There is no network 'u'. Choose one of", id="network"
+    ),
+    pytest.param(textured_volume((8, 70, 72)), {"filters": 0}, "1 to 1024 filters, not 0", id="filters"),
+    pytest.param(textured_volume((8, 70, 72)), {"kernel": 7}, "crops 96 px; it needs 99 px", id="kernel"),
 ]
 
 
 @pytest.mark.parametrize(("source", "options", "message"), SOURCES)
 def test_refused_before_any_work(source, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ArgumentError if options else ImageError, match=message):
         Training(source, Z4, small(**options), "cpu")
 
 
-def test_nan_that_the_intensity_sample_missed_is_refused_with_its_slice():
+def test_nan_outside_the_intensity_sample_is_refused_with_its_slice():
     scale = Normalisation(0.0, 4000.0)
-    with pytest.raises(ValueError, match="Got 1 NaN or infinite voxels in slice 5"):  # when it is read
+    with pytest.raises(ImageError, match="1 voxel in slice 5 is NaN or infinite"):  # when it is read
         list(Training(with_voxel(math.nan), Z4, small(patches=800), "cpu", [scale]).run())
 
 
@@ -162,9 +174,9 @@ def test_a_network_taken_before_training_is_the_interpolation(spots):
     assert np.array_equal(predictor(box), predictor.interpolated(box))
 
 
-def test_a_loss_that_is_no_number_stops_it_and_keeps_the_best_weights(spots):
+def test_a_loss_of_nan_ends_the_training_and_keeps_the_best_weights(spots):
     training = Training(spots[1], Z4, small(rate=1e30, patches=1000), "cpu")
-    with pytest.raises(ArithmeticError, match=r"Got a loss of nan after .* lower the learning rate"):
+    with pytest.raises(DivergedError, match=r"The loss is nan after .* Lower the learning rate"):
         for _ in training.run():
             pass
     assert np.isfinite(weights(training)).all()
@@ -205,7 +217,7 @@ def test_the_learning_rate_warms_up_and_falls():
     assert schedule("constant", 0.5, 1000) == schedule("constant", 1.0, 49) == 1
 
 
-def test_the_edge_loss_sees_edges_alone():
+def test_the_edge_loss_depends_on_edges_only():
     image = torch.rand(2, 1, 20, 20)
     assert edge_loss(image, image) == 0
     assert edge_loss(image + 3, image) == pytest.approx(0, abs=1e-6)
@@ -218,7 +230,7 @@ def test_the_edge_loss_sees_edges_alone():
 
 
 def test_the_patch_shown_is_the_one_of_most_contrast(spots):
-    """Of a volume that is mostly background."""
+    """In a volume that is mostly background."""
     _, source = spots
     dark = source * 0.01
     dark[:, :48, :48] = source[:, :48, :48]

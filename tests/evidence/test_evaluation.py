@@ -424,13 +424,13 @@ def constant_inside() -> np.ndarray:
 TRUTHS = [
     pytest.param(np.full((48, 72, 80), 7, np.uint16), "The truth spots is constant: every voxel is 7", id="constant"),
     pytest.param(constant_inside(), "constant inside its border of 16 voxels", id="constant-inside-its-border"),
-    pytest.param(with_voxel(math.nan), "Got 1 NaN or infinite voxels in spots", id="nan"),
-    pytest.param(with_voxel(-math.inf), "Got 1 NaN or infinite voxels in spots", id="infinite"),
+    pytest.param(with_voxel(math.nan), "1 voxel in spots is NaN or infinite", id="nan"),
+    pytest.param(with_voxel(-math.inf), "1 voxel in spots is NaN or infinite", id="infinite"),
     pytest.param(SPOTS[:14], "The truth has 14 voxels along z. Factor 4 leaves 3 slices, fewer than 4.", id="too-thin"),
     pytest.param(
         SPOTS[:36], "A border of 16 voxels on every side is too wide to compare 36 x 72 x 80 voxels", id="all-border"
     ),
-    pytest.param(SPOTS[:, :63], "Got a lateral side of 63 voxels, expected at least 64", id="too-narrow"),
+    pytest.param(SPOTS[:, :63], "lateral side of the volume has 63 voxels, fewer than 64", id="too-narrow"),
 ]
 
 
@@ -460,28 +460,34 @@ OPTIONS = [
     pytest.param(["--factors", "4,100"], "The factor 100 is outside", id="factor-100"),
     pytest.param(["--factors", "4,20"], "Factor 20 leaves 2 slices", id="too-small-for-one-factor"),
     pytest.param(["--fwhm", "0"], "The FWHM (0 voxels) is not positive", id="fwhm-0"),
-    pytest.param(["--fwhm", "50"], "Got FWHM 50 pixel for a step of 4", id="fwhm-50"),
+    pytest.param(["--fwhm", "50"], "(50 pixel) is larger than 8 axial steps of 4", id="fwhm-50"),
     pytest.param(
         ["--methods", "quintic,magic"], "There is no method 'magic'. Choose one of cubic, quintic, ", id="method"
     ),
     pytest.param(["--rim", "-1"], "The border of -1 voxels is negative", id="border"),
-    pytest.param(["--planes", "z"], "Got planes 'z', expected y, x or both", id="planes"),
-    pytest.param(["--set", "filters"], "Got setting 'filters', expected NAME=VALUE", id="setting-without-value"),
-    pytest.param(["--set", "filters=many"], "Got setting filters of 'many', expected a whole number", id="value"),
-    pytest.param(["--set", "match_noise=2"], "Got setting match_noise of '2', expected true or false", id="no-bool"),
+    pytest.param(["--planes", "z"], "The planes cannot be 'z' if the axial axis is z. Choose y, x or both", id="planes"),
+    pytest.param(["--set", "filters"], "The setting 'filters' is not NAME=VALUE", id="setting-without-value"),
+    pytest.param(["--set", "filters=many"], "The setting filters is 'many', not a whole number", id="value"),
+    pytest.param(["--set", "match_noise=2"], "The setting match_noise is '2', not true or false", id="no-bool"),
     pytest.param(
-        ["--set", "colour=1"], "Got setting 'colour=1', expected NAME=VALUE with a name among minutes", id="setting"
+        ["--planes", "z"], "The planes cannot be 'z' if the axial axis is z. Choose y, x or both", id="planes"
+    ),
+    pytest.param(["--set", "filters"], "The setting 'filters' is not NAME=VALUE", id="setting-without-value"),
+    pytest.param(["--set", "filters=many"], "The setting filters is 'many', not a whole number", id="value"),
+    pytest.param(["--set", "match_noise=2"], "The setting match_noise is '2', not true or false", id="no-bool"),
+    pytest.param(
+        ["--set", "colour=1"], "The setting 'colour=1' is not NAME=VALUE with a name among minutes", id="setting"
     ),
     pytest.param(
         ["--set", "seed=1"],
         "The setting 'seed' cannot be overridden. Choose one of filters, ",
         id="setting-of-the-experiment",
     ),
-    pytest.param(["--set", "kernel=7"], "crops 96, expected at least 99", id="network-too-large"),
-    pytest.param(["--set", "filters=0"], "Got 0 filters", id="no-filters"),
+    pytest.param(["--set", "kernel=7"], "crops 96 px; it needs 99 px", id="network-too-large"),
+    pytest.param(["--set", "filters=0"], "1 to 1024 filters, not 0", id="no-filters"),
     pytest.param(["--set", "patch=32"], "a patch below 33 px", id="patch"),
     pytest.param(["--channel", "1"], "has no channel 1", id="channel"),
-    pytest.param(["--patches", "0"], "Got 0 patches", id="no-budget"),
+    pytest.param(["--patches", "0"], "(0 patches) is not", id="no-budget"),
 ]
 
 

@@ -425,14 +425,14 @@ REFUSED = [
         "are 1 x 1 x 1 micrometer, but those of the SR grid of finer are 0.5 x 0.5 x 0.5",
         id="voxels",
     ),
-    pytest.param("a.ome.tif SR.ome.zarr", "Got a volume that is isotropic", id="swapped"),
+    pytest.param("a.ome.tif SR.ome.zarr", "The volume is isotropic", id="swapped"),
     pytest.param("SR.ome.zarr one.ome.tif", "The number of channels is 2 in the result and 1 in one.", id="channels"),
-    pytest.param("SR.ome.zarr isotropic.ome.tif", "Got a volume that is isotropic", id="isotropic"),
+    pytest.param("SR.ome.zarr isotropic.ome.tif", "The volume is isotropic", id="isotropic"),
     pytest.param("SR.ome.zarr unknown.ome.tif", "which does not say its voxel size", id="voxel-size"),
     pytest.param(
         "SR.ome.zarr flat.ome.tif", "The source is constant (flat, channel 0): every voxel is 3", id="constant"
     ),
-    pytest.param("SR.ome.zarr nan.ome.tif", "Got 1 NaN or infinite voxels in nan, channel 1", id="nan"),
+    pytest.param("SR.ome.zarr nan.ome.tif", "1 voxel in nan, channel 1 is NaN or infinite", id="nan"),
     pytest.param("SR.ome.zarr none.ome.tif", "There is no file", id="no-source"),
     pytest.param("none.ome.zarr a.ome.tif", "There is no file", id="no-result"),
     pytest.param("--channels 2", "a has no channel 2", id="no-such-channel"),
@@ -503,7 +503,7 @@ def test_nan_outside_the_sample(monkeypatch):
     data = result.data.compute()
     data[1, 2, 3] = np.nan
     holed = chunked(data, CHUNKS["zarr"], (1.0, 1.0, 1.0))
-    with pytest.raises(ValueError, match="Got 1 NaN or infinite voxels in stack, expected finite"):
+    with pytest.raises(ValueError, match="1 voxel in stack is NaN or infinite"):
         run(Projection(holed, source))
 
 

@@ -58,7 +58,7 @@ def test_parameters_of_the_papers_network(monkeypatch):
 WRONG = [
     pytest.param([], "There is neither a file nor --networks. Give one of them.", id="nothing"),
     pytest.param(["m.safetensors", "--networks"], "A file and --networks are given. Give one of them.", id="both"),
-    pytest.param(["--networks", "--filters", "0"], "Got 0 filters", id="filters"),
+    pytest.param(["--networks", "--filters", "0"], "1 to 1024 filters, not 0", id="filters"),
     pytest.param(["--networks", "--factor", "1"], "The factor 1 is not above 1", id="factor"),
 ]
 

@@ -263,7 +263,7 @@ def with_nan(folder: Path) -> list:
 
 
 BAD = [
-    pytest.param(constant, [], "constant image", id="constant"),
+    pytest.param(constant, [], "The image is constant", id="constant"),
     pytest.param(with_nan, [], "NaN", id="nan"),
     pytest.param(
         None,

@@ -92,7 +92,7 @@ def test_the_device_chosen_is_the_one_used(viewer, qtbot):
     if there:
         assert train.session.model.training["device"] == "cuda"
     else:
-        assert "Got device cuda" in train.message.text()
+        assert "The device is cuda, but" in train.message.text()
 
 
 def test_curves_thumbnails_and_time_left_update(viewer, qtbot):
@@ -400,11 +400,13 @@ def test_stop_keeps_the_best_weights(viewer, qtbot):
 BAD_TRAINING = [
     pytest.param({"scale": (1, 1, 1)}, "isotropic", id="isotropic"),
     pytest.param({"scale": (0.5, 1, 1), "axial": "z"}, "finer axially|lateral steps", id="inverted"),
-    pytest.param({"scale": (3, 1, 1.05)}, "Got lateral steps", id="lateral-steps"),
+    pytest.param({"scale": (3, 1, 1.05)}, "The lateral steps", id="lateral-steps"),
     pytest.param({"scale": (3, 1, 1), "units": ["mm", "um", "um"]}, "Got the units", id="mixed-units"),
-    pytest.param({"data": np.arange(19_200.0).reshape(3, 80, 80), "scale": (3, 1, 1)}, "Got 3 slices", id="thin"),
-    pytest.param({"data": cells((12, 40, 80)), "scale": (3, 1, 1)}, "Got a lateral side of 40", id="small"),
-    pytest.param({"data": np.full((8, 80, 80), 7.0), "scale": (3, 1, 1)}, "Got a constant image", id="constant"),
+    pytest.param(
+        {"data": np.arange(19_200.0).reshape(3, 80, 80), "scale": (3, 1, 1)}, "The volume has 3 slices", id="thin"
+    ),
+    pytest.param({"data": cells((12, 40, 80)), "scale": (3, 1, 1)}, "lateral side of the volume has 40", id="small"),
+    pytest.param({"data": np.full((8, 80, 80), 7.0), "scale": (3, 1, 1)}, "The image is constant", id="constant"),
     pytest.param({"data": np.full((8, 80, 80), np.nan), "scale": (3, 1, 1)}, "NaN", id="nan"),
     pytest.param({"data": cells() > 100, "scale": (3, 1, 1)}, "got a mask", id="bool"),
     pytest.param({"data": cells()[0]}, "2D", id="2d"),
@@ -434,7 +436,7 @@ def test_an_absurd_voxel_size_is_refused_and_the_layer_kept(viewer, value):
     layer = viewer.add_image(cells(), scale=(3, 1, 1), name="cells")
     train = dock(viewer, "Train")
     train.source.voxel_size[0].value = value
-    assert "expected three positive numbers" in train.message.text()
+    assert "is not three positive numbers" in train.message.text()
     assert np.allclose(layer.scale, (3, 1, 1))
 
 
@@ -463,7 +465,7 @@ def test_a_bad_model_file_is_refused(viewer, qtbot, tmp_path, content):
     train.file.value = tmp_path / "bad.safetensors"
     train.buttons["load_model"].native.click()
     qtbot.waitUntil(lambda: train.complaining, timeout=TIMEOUT)
-    assert "no readable napari-cropeq model" in train.message.text()
+    assert "is not a readable napari-cropeq model" in train.message.text()
     assert train.session.model is before
 
 

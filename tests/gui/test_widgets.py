@@ -139,8 +139,8 @@ def test_removing_a_layer_stops_the_work(viewer, qtbot, which):
 BAD_USE = [
     pytest.param("Preview", "preview", None, "Got no model", id="preview-no-model"),
     pytest.param("Volume", "start", None, "Got no model", id="volume-no-model"),
-    pytest.param("Preview", "preview", 4.0, "Got a model trained for factor 4", id="preview-other-factor"),
-    pytest.param("Volume", "start", 4.0, "Got a model trained for factor 4", id="volume-other-factor"),
+    pytest.param("Preview", "preview", 4.0, "The model was trained for factor 4", id="preview-other-factor"),
+    pytest.param("Volume", "start", 4.0, "The model was trained for factor 4", id="volume-other-factor"),
     pytest.param("Volume", "save", 2.5, "Got no destination", id="save-nowhere"),
 ]
 

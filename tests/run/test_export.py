@@ -327,7 +327,10 @@ def test_a_failure_in_mid_run_leaves_the_old_output(tmp_path, name, monkeypatch)
     volume[max(set(range(30)) - set(sampled)), 39, 49] = np.nan
     broken = a_result(volume)
     run(good, tmp_path / name)
-    with pytest.raises(ValueError, match=r"Got 1 box that .* at z 0 to 75, y 32 to 40, x 0 to 50 .*: Got NaN or inf"):
+    with pytest.raises(
+        ValueError,
+        match=r"Got 1 box that .* at z 0 to 75, y 32 to 40, x 0 to 50 .*: Voxels in the volume are NaN or inf",
+    ):
         run(broken, tmp_path / name, tile=32, existing="overwrite")
     with closing(export(broken, tmp_path / name, tile=32, existing="resume")) as again:
         assert next(again).done == 6, "the rest went on, and is kept"

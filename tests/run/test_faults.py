@@ -505,7 +505,9 @@ def test_interrupted(case, name, seed, number):
     [
         pytest.param(2**18, "", id="smaller-calls"),
         pytest.param(
-            0, "MemoryError: Got 12 boxes that could not be computed, .*: Got too little memory for a", id="too-little"
+            0,
+            "MemoryError: Got 12 boxes that could not be computed, .*: There is too little memory for a",
+            id="too-little",
         ),
     ],
 )

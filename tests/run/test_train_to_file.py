@@ -124,7 +124,7 @@ def test_one_that_learnt_nothing_leaves_nothing(path, monkeypatch):
 
 REFUSED = [
     pytest.param("refuse", {}, FileExistsError, "exists already", id="exists"),
-    pytest.param("resume", {"rate": 0.1}, ValueError, r"Got other settings \(rate\)", id="settings"),
+    pytest.param("resume", {"rate": 0.1}, ValueError, r"The settings differ from .* \(rate\)", id="settings"),
     pytest.param(
         "resume", {"acquisition": Acquisition((2.5, 1.0, 1.0), fwhm=4.0)}, ValueError, "Got another voxel", id="fwhm"
     ),

@@ -1,8 +1,10 @@
-"""Whether tiles have the bits of the whole on a device: tried, not assumed."""
+"""Test whether tiles have the same bits as the whole on a device."""
 
 from __future__ import annotations
 
 import functools
+import logging
+import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,22 +16,24 @@ from napari_cropeq.core.thread_map import ThreadMap
 
 __all__ = ["Exactness", "check_exactness", "reproducible", "same_bits_side_by_side"]
 
-HEIGHT, WIDTH = 64, 56  # of what is tried
+logger = logging.getLogger(__name__)
+
+HEIGHT, WIDTH = 64, 56  # of the test image
 
 _Build = tuple[str, int, int, int, int]
-"""What a network is built of: kind, filters, blocks, kernel, subpositions."""
+"""The arguments of a network: kind, filters, blocks, kernel, subpositions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exactness:
-    """What the check of a device found: the largest |tile - whole| for normalised intensities."""
+    """Result of the test on a device: the largest |tile - whole| for normalised intensities."""
 
     device: str
     epsilon: float
 
     @property
     def bit_exact(self) -> bool:
-        """Whether tiles of every shape tried had the bits of the whole."""
+        """Whether tiles of every tested shape had the same bits as the whole."""
         return self.epsilon == 0
 
     def __str__(self) -> str:
@@ -39,13 +43,14 @@ class Exactness:
 def check_exactness(network: Network, device: torch.device) -> Exactness:
     """Compare tiles of several shapes and batches with the whole, on the actual device and dtype.
 
-    Weights do not decide which kernels a backend picks, so the answer is kept for networks of one shape.
+    The backend's choice of kernels does not depend on the weights, so the result is cached for networks of one shape.
     """
     return _check_exactness(_build_of(network), device, next(network.parameters()).dtype)
 
 
 @functools.lru_cache(maxsize=64)
 def _check_exactness(build: _Build, device: torch.device, dtype: torch.dtype) -> Exactness:
+    started = time.perf_counter()
     network, image = _trial(build, device, dtype)
     high, wide = 2 * network.axial_halo, 2 * network.halo
     each, epsilon = network.subpositions, 0.0
@@ -60,11 +65,13 @@ def _check_exactness(build: _Build, device: torch.device, dtype: torch.dtype) ->
             tile = network.predict(image[:rows, :, top : top + height + high, left : left + width + wide])
             crop = whole[:rows, :, top * each : (top + height) * each, left : left + width]
             epsilon = max(epsilon, float((tile - crop).abs().max()))
-    return Exactness(device.type, epsilon)
+    found = Exactness(device.type, epsilon)
+    logger.info("Tiles of network %s with %d filters: %s (%.2f s)", *build[:2], found, time.perf_counter() - started)
+    return found
 
 
 def same_bits_side_by_side(network: Network, device: torch.device, size: int) -> bool:
-    """Return whether ``size`` threads side by side, each with its share of torch's, gives the bits of one alone."""
+    """Return whether ``size`` threads at the same time, each with a part of torch's threads, give the same bits."""
     dtype = next(network.parameters()).dtype
     return _same_bits(_build_of(network), device, dtype, size, torch.get_num_threads())
 
@@ -74,9 +81,11 @@ def _same_bits(build: _Build, device: torch.device, dtype: torch.dtype, size: in
     network, image = _trial(build, device, dtype)
     whole, workers = network.predict(image), ThreadMap(size)
     try:
-        return all(torch.equal(whole, found.result()) for _, found in workers.map(network.predict, [image] * size))
+        same = all(torch.equal(whole, found.result()) for _, found in workers.map(network.predict, [image] * size))
     finally:
         workers.dismiss()
+    logger.info("%d boxes at the same time on %d threads: %s bits", size, threads, "same" if same else "other")
+    return same
 
 
 def _build_of(network: Network) -> _Build:
@@ -84,7 +93,7 @@ def _build_of(network: Network) -> _Build:
 
 
 def _trial(build: _Build, device: torch.device, dtype: torch.dtype) -> tuple[Network, torch.Tensor]:
-    """Return a network built alike, and three images (3, 1, axial, lateral) of noise for it."""
+    """Return a network with these arguments, and three images (3, 1, axial, lateral) of noise for it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build_network(*build).to(device=device, dtype=dtype)

@@ -1,7 +1,6 @@
 """Boxes, and where the source grid and the SR grid lie in each other.
 
-Everything here is a pure function of absolute voxel coordinates, so that two tiles that meet
-agree about every voxel of both.
+Everything here is a pure function of absolute voxel coordinates, so neighbouring tiles agree about every voxel.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from napari_cropeq.errors import ArgumentError, ImageError, VoxelSizeError
+
 __all__ = ["FWHM_PER_SIGMA", "Acquisition", "Box", "IntTriple", "LeadingIndex", "Triple", "blur_fwhm", "guess_axial"]
 
 Triple = tuple[float, float, float]
@@ -23,7 +24,7 @@ LeadingIndex = tuple[int, ...]
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 LATERAL_TOLERANCE = 0.01
 MIN_SLICES = 4
-# A step beyond this ratio to the lateral one is a mistyped voxel size, not a microscope.
+# A larger ratio of the axial to the lateral step is a mistyped voxel size, not a microscope.
 MAX_FACTOR = 32.0
 AXIS_NAMES = "zyx"
 
@@ -64,13 +65,13 @@ class Box:
         )
 
     def intersect(self, other: Box) -> Box | None:
-        """Return what both boxes share, or None."""
+        """Return the box that both have in common, or None."""
         start = int_triple([max(a, b) for a, b in zip(self.start, other.start, strict=True)])
         stop = int_triple([min(a, b) for a, b in zip(self.stop, other.stop, strict=True)])
         return Box(start, stop) if all(a < b for a, b in zip(start, stop, strict=True)) else None
 
     def relative_to(self, origin: Sequence[int]) -> Box:
-        """Return the box as seen from ``origin`` (z, y, x)."""
+        """Return the box in coordinates relative to ``origin`` (z, y, x)."""
         return Box(
             int_triple([a - o for a, o in zip(self.start, origin, strict=True)]),
             int_triple([b - o for b, o in zip(self.stop, origin, strict=True)]),
@@ -98,14 +99,16 @@ class Acquisition:
     unit : str
         Name of the unit of length.
     lateral_fwhm : float, optional
-        Width of the lateral point spread, in ``unit``: training then blurs lateral slices by the difference of
-        the two variances. 0, as in the paper, takes lateral slices for perfectly sharp.
+        Width of the lateral point spread function, in ``unit``: training then blurs lateral slices by the
+        difference of the two variances. With 0, as in the paper, lateral slices count as perfectly sharp.
 
     Raises
     ------
-    ValueError
-        If a step or the FWHM is not a positive number, the lateral steps differ by more than 1 %,
-        or the axial step is not larger than the lateral one.
+    VoxelSizeError
+        If a step is not a positive number, the lateral steps differ by more than 1 %, or the axial step is not
+        larger than the lateral one.
+    ArgumentError
+        If there is no such axial axis, or a FWHM is not possible.
     """
 
     voxel_size: Triple
@@ -116,41 +119,44 @@ class Acquisition:
 
     def __post_init__(self) -> None:
         if self.axial not in (0, 1, 2):
-            raise ValueError(f"Got axial axis {self.axial!r}, expected 0, 1 or 2 (z, y or x): choose one of these.")
+            raise ArgumentError(
+                f"The axial axis cannot be {self.axial!r}.", "Choose 0, 1 or 2 (z, y or x).", setting="axial"
+            )
         check_voxel_size(self.voxel_size)
         one, other = (self.voxel_size[a] for a in self.lateral)
         if abs(one - other) > LATERAL_TOLERANCE * max(one, other) * (1 + 1e-9):
-            raise ValueError(
-                f"Got lateral steps {one:g} and {other:g} {self.unit}, expected them to differ by at most 1 %: "
-                "correct the voxel size, choose another axial axis, or resample the volume."
+            raise VoxelSizeError(
+                f"The lateral steps ({one:g} and {other:g} {self.unit}) differ by more than 1 %.",
+                "Correct the voxel size, choose another axial axis, or resample the volume.",
+                setting="voxel_size",
             )
-        if not (math.isfinite(self.fwhm) and self.fwhm >= 0):
-            raise ValueError(f"Got FWHM {self.fwhm:g}, expected a positive length in {self.unit}: correct it.")
         if self.fwhm == 0:
             object.__setattr__(self, "fwhm", self.voxel_size[self.axial])
-        if not (math.isfinite(self.lateral_fwhm) and 0 <= self.lateral_fwhm < self.fwhm):
-            raise ValueError(
-                f"Got lateral FWHM {self.lateral_fwhm:g} and axial FWHM {self.fwhm:g} {self.unit}, expected the "
-                "lateral one to be smaller (0 if it is not known): correct one of them."
-            )
+        _check_fwhm(self.fwhm, self.lateral_fwhm, f" {self.unit}")
         self._check_factor()
 
     def _check_factor(self) -> None:
         step = self.voxel_size[self.axial]
         if self.factor <= 1 + LATERAL_TOLERANCE:
             kind = "isotropic" if self.factor >= 1 - LATERAL_TOLERANCE else "finer axially than laterally"
-            raise ValueError(
-                f"Got a volume that is {kind} (axial step {step:g}, lateral step {self.lateral_step:g} {self.unit}), "
-                "expected an axial step larger than the lateral one: correct the voxel size or the axial axis."
+            raise VoxelSizeError(
+                f"The volume is {kind}: the axial step ({step:g} {self.unit}) is not larger than the lateral step "
+                f"({self.lateral_step:g} {self.unit}).",
+                "Correct the voxel size or choose another axial axis.",
+                setting="voxel_size",
             )
         if self.factor > MAX_FACTOR:
-            raise ValueError(
-                f"Got an axial step {self.factor:.4g} times the lateral one, expected at most {MAX_FACTOR:g}: "
-                "correct the voxel size."
+            raise VoxelSizeError(
+                f"The axial step is {self.factor:.4g} times the lateral step, more than {MAX_FACTOR:g} times.",
+                "Correct the voxel size.",
+                setting="voxel_size",
             )
         if self.fwhm > 8 * step:
-            raise ValueError(
-                f"Got FWHM {self.fwhm:g} {self.unit} for a step of {step:g}, expected at most 8 steps: correct it."
+            raise ArgumentError(
+                f"The FWHM of the slice profile ({self.fwhm:g} {self.unit}) is larger than 8 axial steps of {step:g} "
+                f"{self.unit}.",
+                "Correct the FWHM.",
+                setting="fwhm",
             )
 
     @property
@@ -206,33 +212,48 @@ def blur_fwhm(fwhm: float, lateral_fwhm: float = 0.0) -> float:
         FWHM of the slice profile, in lateral pixels (or any unit of length).
     lateral_fwhm : float
         FWHM of the blur that the lateral image already has, in the same unit: variances of Gaussians add, so
-        only their difference is missing. 0: the slice profile is applied directly, as in the paper.
+        only their difference is missing. With 0, the slice profile is applied directly, as in the paper.
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If either is not a finite length, or the lateral FWHM is not smaller than that of the slice profile.
     """
-    if not (math.isfinite(fwhm) and math.isfinite(lateral_fwhm) and fwhm > 0 and lateral_fwhm >= 0):
-        raise ValueError(
-            f"Got a slice profile of FWHM {fwhm:g} and a lateral FWHM of {lateral_fwhm:g}, "
-            "expected a positive length and one of 0 or more: correct them."
-        )
-    if lateral_fwhm >= fwhm:
-        raise ValueError(
-            f"Got a lateral FWHM of {lateral_fwhm:g} and a slice profile of FWHM {fwhm:g}, expected the lateral one "
-            "to be smaller: correct them, or set the lateral FWHM to 0 to blur by the slice profile directly."
-        )
+    _check_fwhm(fwhm, lateral_fwhm)
     return math.sqrt(fwhm**2 - lateral_fwhm**2)
 
 
+def _check_fwhm(fwhm: float, lateral_fwhm: float, unit: str = "") -> None:
+    """Raise ArgumentError unless ``fwhm`` is a length, and ``lateral_fwhm`` 0 or a smaller one."""
+    if not (math.isfinite(fwhm) and fwhm > 0):
+        raise ArgumentError(
+            f"The FWHM of the slice profile ({fwhm:g}{unit}) is not a positive length.",
+            "Correct the FWHM.",
+            setting="fwhm",
+        )
+    if not (math.isfinite(lateral_fwhm) and lateral_fwhm >= 0):
+        raise ArgumentError(
+            f"The lateral FWHM ({lateral_fwhm:g}{unit}) is not a length of 0 or more.",
+            "Correct the lateral FWHM. Set it to 0 if it is not known.",
+            setting="lateral_fwhm",
+        )
+    if lateral_fwhm >= fwhm:
+        raise ArgumentError(
+            f"The lateral FWHM ({lateral_fwhm:g}{unit}) is not smaller than the FWHM of the slice profile "
+            f"({fwhm:g}{unit}).",
+            "Correct one of them, or set the lateral FWHM to 0 to blur by the slice profile directly.",
+            setting="lateral_fwhm",
+        )
+
+
 def check_voxel_size(voxel_size: Sequence[float]) -> None:
-    """Raise ValueError unless ``voxel_size`` is three positive, finite numbers (z, y, x)."""
+    """Raise VoxelSizeError unless ``voxel_size`` is three positive, finite numbers (z, y, x)."""
     if len(voxel_size) != 3 or not all(math.isfinite(v) and v > 0 for v in voxel_size):
-        got = ", ".join(f"{v:g}" for v in voxel_size)
-        raise ValueError(
-            f"Got voxel size ({got}), expected three positive numbers (z, y, x): "
-            "give the distances between voxel centres."
+        size = ", ".join(f"{v:g}" for v in voxel_size)
+        raise VoxelSizeError(
+            f"The voxel size ({size}) is not three positive numbers (z, y, x).",
+            "Give the distances between voxel centres.",
+            setting="voxel_size",
         )
 
 
@@ -244,17 +265,19 @@ def guess_axial(voxel_size: Sequence[float]) -> int:
 
 
 def check_shape(shape: Sequence[int], acquisition: Acquisition, min_lateral: int) -> None:
-    """Raise ValueError if a source of ``shape`` (z, y, x) is too thin or too small laterally to train on."""
+    """Raise ImageError if a source of ``shape`` (z, y, x) is too thin, or smaller laterally than ``min_lateral``."""
     slices = shape[acquisition.axial]
     if slices < MIN_SLICES:
-        raise ValueError(
-            f"Got {slices} slices along {AXIS_NAMES[acquisition.axial]}, expected at least {MIN_SLICES}: "
-            "choose another axial axis or a thicker stack."
+        raise ImageError(
+            f"The volume has {slices} slices along {AXIS_NAMES[acquisition.axial]}, fewer than {MIN_SLICES}.",
+            "Choose another axial axis or a thicker stack.",
+            setting="axial",
         )
     smallest = min(shape[a] for a in acquisition.lateral)
     if smallest < min_lateral:
-        raise ValueError(
-            f"Got a lateral side of {smallest} voxels, expected at least {min_lateral}: use a wider field of view."
+        raise ImageError(
+            f"The smaller lateral side of the volume has {smallest} voxels, fewer than {min_lateral}.",
+            "Use a wider field of view.",
         )
 
 
@@ -264,9 +287,9 @@ def sr_length(length: int, factor: float) -> int:
 
 
 def source_positions(start: int, stop: int, factor: float) -> npt.NDArray[np.float64]:
-    """Return where SR samples ``start`` to ``stop`` sit on the source grid, in source index coordinates.
+    """Return the positions of SR samples ``start`` to ``stop`` on the source grid, in source index coordinates.
 
-    Samples are cell-centred and both grids cover the same extent: SR index j sits at
+    Samples lie at the centres of their intervals and both grids cover the same extent: SR index j is at
     (j + 1/2) / factor - 1/2. Indices may lie beyond the volume on either side.
     """
     index = np.arange(start, stop, dtype=np.float64)
@@ -274,7 +297,7 @@ def source_positions(start: int, stop: int, factor: float) -> npt.NDArray[np.flo
 
 
 def mirror(index: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
-    """Fold indices back into ``0 <= i < length`` about the first and last voxel centre, repeatedly if need be."""
+    """Fold indices back into ``0 <= i < length`` about the first and last voxel centre, repeatedly if necessary."""
     if length == 1:
         return np.zeros_like(index)
     period = 2 * (length - 1)

@@ -1,17 +1,17 @@
-"""What our work changes in the process that it runs in: each change, what it gains, and how long it lasts.
+"""Process-wide changes that the package makes: what each gains, and how long it lasts.
 
-A plugin is a guest. Three changes reach beyond our own objects, and each ends with the work that needs it:
+A plugin shares its process. Three changes affect more than our own objects, and each ends with the work that needs it:
 
-- :func:`freed_memory_kept`: glibc keeps large freed blocks while a box is computed or a model is trained. Without it up
-  to three quarters of the throughput of a training are lost, and about a sixth of a prediction's. Afterwards its
-  thresholds are those that glibc's own adjustment reaches in a process that has freed an image of 32 MiB.
-- :func:`short_turns`: threads take turns ten times as often while a job works in a window, not while it waits. 50
-  calls into Qt beside a thread that computes in Python took 270 ms, and 37 ms with it. Afterwards the interval is
-  what it was.
-- :func:`torch_threads`: how many threads torch computes with, for the moment in which threads of ours begin, or while a
-  task computes on a worker of a cluster, which is given some cores. Afterwards the number is what it was.
+- :func:`freed_memory_kept`: glibc keeps large freed blocks while a box is computed or a model is trained. Without it,
+  training loses up to three quarters of its throughput, and prediction about a sixth. Afterwards the thresholds are
+  those that glibc's own adjustment reaches in a process that has freed an image of 32 MiB.
+- :func:`short_turns`: threads switch ten times as often while a job works in a window, not while it waits. 50
+  calls into Qt next to a thread that computes in Python took 270 ms, and 37 ms with it. Afterwards the interval is
+  restored.
+- :func:`torch_threads`: how many threads torch computes with, while our threads start, or while a task computes on a
+  cluster worker, which has some cores. Afterwards the number is restored.
 
-``NAPARI_CROPEQ_HOST=untouched`` in the environment switches all of them off. The bits of results are the same.
+``NAPARI_CROPEQ_HOST=untouched`` in the environment switches all of them off. Results have the same bits either way.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ __all__ = ["freed_memory_kept", "give_freed_memory_back", "is_untouched", "short
 VARIABLE = "NAPARI_CROPEQ_HOST"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 2**30
-# Where glibc's own adjustment ends. Setting a threshold stops that adjustment for good, so that its first value,
-# 128 KiB, would not do: numpy's temporaries of 4 MiB took 12 times as long afterwards.
+# The values that glibc's own adjustment reaches. Setting a threshold stops that adjustment for good, so its initial
+# value, 128 KiB, is too low: numpy's temporaries of 4 MiB took 12 times as long afterwards.
 MMAP_BYTES, TRIM_BYTES = 2**25, 2**26
 SWITCH_SECONDS = 0.0005
 
 
 def is_untouched() -> bool:
-    """Return whether the user wants nothing of the process changed."""
+    """Return whether the user has switched the changes off."""
     return os.environ.get(VARIABLE) == "untouched"
 
 
 class _Change:
-    """A change of the process that lasts while anybody is inside.
+    """A change of the process that lasts while at least one thread is inside the context.
 
     Parameters
     ----------
-    begin : callable
-        Makes the change, and returns what undoes it.
+    make : callable
+        Makes the change, and returns a function that undoes it.
     """
 
-    def __init__(self, begin: Callable[[], Callable[[], object]]) -> None:
-        self._begin, self._lock, self._users = begin, threading.Lock(), 0
+    def __init__(self, make: Callable[[], Callable[[], object]]) -> None:
+        self._make, self._lock, self._users = make, threading.Lock(), 0
         self._undo: Callable[[], object] | None = None
 
     def __enter__(self) -> None:
         with self._lock:
             if self._users == 0 and not is_untouched():
-                self._undo = self._begin()
+                self._undo = self._make()
             self._users += 1
 
     def __exit__(self, *_: object) -> None:
@@ -70,18 +70,18 @@ class _Change:
 
 
 def freed_memory_kept() -> AbstractContextManager[None]:
-    """Let freed blocks be used again instead of unmapping them.
+    """Reuse freed blocks instead of unmapping them.
 
-    Feature maps are allocated and freed for every layer, and mapping their pages each time is slow. Does nothing where
+    Feature maps are allocated and freed for every layer, and mapping their pages each time is slow. Does nothing if
     the C library is not glibc.
     """
     return _memory
 
 
 def short_turns() -> AbstractContextManager[None]:
-    """Let threads take turns ten times as often as Python does by default.
+    """Switch threads ten times as often as Python does by default.
 
-    A window gives the interpreter away with every call into Qt, and a thread that computes in Python keeps it for the
+    A window releases the interpreter with every call into Qt, and a thread that computes in Python keeps it for the
     whole interval.
     """
     return _turns
@@ -89,10 +89,9 @@ def short_turns() -> AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def torch_threads(number: int) -> Iterator[None]:
-    """Have torch compute with some number of threads, in the calling thread and in those that first compute now.
+    """Set torch's number of threads for the calling thread, and for threads that call torch for the first time.
 
-    How many they are is kept for each thread that calls torch, and decided at its first call by a number that all
-    share.
+    torch keeps the number for each calling thread, and sets it at that thread's first call from a global number.
     """
     before = torch.get_num_threads()
     if is_untouched() or number == before:
@@ -106,7 +105,7 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 def give_freed_memory_back() -> None:
-    """Return freed memory to the system: after an allocation failed, or when the work is over."""
+    """Return freed memory to the system: after an allocation has failed, or when the work is finished."""
     libc = None if is_untouched() else _libc()
     if libc is not None:
         libc.malloc_trim(0)
@@ -125,7 +124,7 @@ def _set_thresholds(mapped: int, trimmed: int) -> None:
 
 
 def _libc() -> ctypes.CDLL | None:
-    """Return glibc, None where there is another C library."""
+    """Return glibc, or None if there is another C library."""
     if sys.platform != "linux":
         return None
     with contextlib.suppress(OSError, AttributeError):
@@ -141,7 +140,7 @@ def _shorten_turns() -> Callable[[], object]:
     ours = sys.getswitchinterval()
 
     def undo() -> None:
-        if sys.getswitchinterval() == ours:  # what another has set meanwhile stays
+        if sys.getswitchinterval() == ours:  # other code may have set it meanwhile
             sys.setswitchinterval(before)
 
     return undo

@@ -21,12 +21,21 @@ from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition
 from napari_cropeq.core.network import Network, build_network
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.whole_file import write_whole
+from napari_cropeq.errors import (
+    AccessError,
+    ArgumentError,
+    CropeqError,
+    MismatchError,
+    MissingFileError,
+    ModelFileError,
+)
 from napari_cropeq.short_repr import ShortRepr
 
 __all__ = ["Model", "State"]
 
 FORMAT = "napari-cropeq model 2"
 SUFFIX = ".safetensors"
+CHOOSE = f"Choose a model file that napari-cropeq has saved, ending in {SUFFIX}."
 MAX_BYTES = 2**31
 STATE = "state/"
 STATE_GROUPS = ("last", "average", "exp_avg", "exp_avg_sq")
@@ -35,13 +44,12 @@ STATE_GROUPS = ("last", "average", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class State:
-    """Where a training stands: what the best weights alone do not tell.
+    """State of a training: what is needed to resume it, in addition to the best weights.
 
     Parameters
     ----------
     tensors : mapping
-        ``GROUP/NAME`` to a tensor of the shape of the weight NAME, on the CPU; the groups are those of
-        ``STATE_GROUPS``.
+        ``GROUP/NAME`` to a tensor with the shape of the weight NAME, on the CPU; ``STATE_GROUPS`` has the groups.
     steps : int
         Steps of the optimiser.
     patches : int
@@ -56,29 +64,29 @@ class State:
     seconds: float
 
     def group(self, name: str) -> dict[str, torch.Tensor]:
-        """Return the tensors of one group by the names of the weights; empty where the group is not there."""
+        """Return the tensors of one group by the names of the weights; empty if there is no such group."""
         prefix = f"{name}/"
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
 
 @dataclass(repr=False)
 class Model(ShortRepr):
-    """What is needed to super-resolve a source, and where it came from.
+    """A trained network with its acquisition and intensity scale, and a record of its training.
 
     Parameters
     ----------
     network : Network
-        Trained weights, on the CPU.
+        Trained network, on the CPU.
     acquisition : Acquisition
         Grid and slice profile of the volume it was trained on.
     normalisations : sequence of Normalisation
-        Intensity scale of each channel it was trained on; siblings are measured anew.
+        Intensity scale of each channel it was trained on; other images are measured again.
     training : mapping
         TrainingConfig, noise, losses; JSON values.
     provenance : mapping
         Source name and shape, versions; JSON values.
     state : State, optional
-        Where its training stopped, to go on from.
+        State of its training, to resume it.
     """
 
     network: Network
@@ -90,7 +98,7 @@ class Model(ShortRepr):
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of weights and architecture: equal for equal models."""
+        """Hexadecimal digest of weights and architecture, equal for equal models."""
         digest = hashlib.sha256(json.dumps(_architecture(self.network)).encode())
         for name, weights in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
@@ -114,20 +122,20 @@ class Model(ShortRepr):
         }
 
     def check_fits(self, acquisition: Acquisition) -> None:
-        """Raise ValueError if the model was trained for another factor than ``acquisition`` has."""
+        """Raise MismatchError if the model was trained for another factor than that of ``acquisition``."""
         own, other = self.acquisition.factor, acquisition.factor
         if abs(own - other) > 0.01 * other:
-            raise ValueError(
-                f"Got a model trained for factor {own:.4g} and a volume of factor {other:.4g}, expected the same: "
-                "train on this volume, or correct its voxel size."
+            raise MismatchError(
+                f"The model was trained for factor {own:.4g}, but the volume has factor {other:.4g}.",
+                "Train on this volume, or correct its voxel size.",
             )
 
     def save(self, path: str | Path) -> None:
-        """Write the model; a file of that name is replaced only once the new one is complete.
+        """Write the model; an existing file is replaced only once the new one is complete.
 
         Raises
         ------
-        ValueError
+        ArgumentError
             If the name does not end in ``.safetensors``.
         OSError
             If the folder cannot be written.
@@ -135,7 +143,7 @@ class Model(ShortRepr):
         write_whole(check_model_path(path), self.to_bytes())
 
     def to_bytes(self) -> bytes:
-        """Return the content of the model's file."""
+        """Return the content of the model file."""
         header = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
@@ -154,20 +162,20 @@ class Model(ShortRepr):
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
-        """Read a model onto the CPU; no code in the file is ever run.
+        """Read a model onto the CPU; code in the file is never run.
 
         Raises
         ------
-        FileNotFoundError
+        MissingFileError
             If there is no such file.
-        ValueError
-            If the file is no model, is damaged, or says of itself what cannot be.
+        ModelFileError
+            If the file is not a model, is damaged, or has impossible values.
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"Got {path}, which is no file: give the path of a model ending in {SUFFIX}.")
+            raise MissingFileError(f"{path} is not a file.", CHOOSE, setting="model")
         if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"Got {path.name}, larger than any model (2 GiB): give a model ending in {SUFFIX}.")
+            raise ModelFileError(f"{path.name} is larger than any model (2 GiB).", CHOOSE, setting="model")
         try:
             with safetensors.safe_open(path, framework="pt", device="cpu") as file:
                 header = _parse_header((file.metadata() or {}).get("cropeq"))
@@ -182,29 +190,34 @@ class Model(ShortRepr):
                 state,
             )
             if header.get("fingerprint") != model.fingerprint:
-                raise ValueError("its weights are not those that were saved")
+                raise ValueError("its weights differ from those that were saved")
             return model
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
-            raise ValueError(
-                f"Got {path.name}, which is no readable napari-cropeq model ({_one_line(error)}): "
-                f"give a model made by 'cropeq train' or the Train widget (ending in {SUFFIX})."
+            raise ModelFileError(
+                f"{path.name} is not a readable napari-cropeq model ({_one_line(error)}).", CHOOSE, setting="model"
             ) from error
 
 
 def check_model_path(path: str | Path) -> Path:
-    """Return ``path`` if a model can be written there, else raise."""
+    """Return ``path`` if a model can be written there, or raise ArgumentError or AccessError."""
     path = Path(path)
     if path.suffix != SUFFIX:
-        raise ValueError(f"Got model name {path.name!r}, expected one ending in {SUFFIX}: rename it.")
+        raise ArgumentError(
+            f"The model name {path.name!r} does not end in {SUFFIX}.", "Choose another name.", setting="output"
+        )
     if path.is_dir():
-        raise OSError(f"Got {path}, which is a folder, expected the name of a file: choose another.")
+        raise AccessError(f"{path} is a folder, not a file.", "Choose another name.", setting="output")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise OSError(f"Got {path}, but the folder {path.parent} does not exist or is not writable: choose another.")
+        raise AccessError(
+            f"{path} cannot be written: the folder {path.parent} does not exist or is not writable.",
+            "Choose another folder.",
+            setting="output",
+        )
     return path
 
 
 def provenance(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record of the source (a mapping of JSON values) and of the versions in use."""
+    """Return a record of the source (a mapping of JSON values) and of the package versions."""
     from napari_cropeq import __version__
 
     text = json.dumps(source, sort_keys=True, default=str)
@@ -233,7 +246,7 @@ def _architecture(network: Network) -> dict[str, Any]:
 
 def _parse_header(text: str | None) -> dict[str, Any]:
     if text is None:
-        raise ValueError("it holds no model header")
+        raise ValueError("it has no model header")
     header = json.loads(text)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"its format is not {FORMAT!r}")
@@ -246,50 +259,49 @@ def _parse_header(text: str | None) -> dict[str, Any]:
 
 
 def _read_network(file: Any, architecture: dict[str, Any]) -> Network:
-    """Build the network stated and fill it, comparing every shape before a weight is read."""
+    """Build the network of the header and fill it; every shape is compared before a weight is read."""
     kind = architecture["kind"]
     numbers = [architecture[k] for k in ("filters", "blocks", "kernel", "subpositions")]
     if not isinstance(kind, str) or not all(type(n) is int for n in numbers):
-        raise ValueError("its network is described by the wrong types")
-    with torch.device("meta"):  # shapes without memory: a header cannot make us allocate
+        raise ValueError("its network has values of the wrong type")
+    with torch.device("meta"):  # shapes without memory: a hostile header cannot cause a large allocation
         expected = {k: tuple(v.shape) for k, v in build_network(kind, *numbers).state_dict().items()}
     names = [k for k in file.keys() if not k.startswith(STATE)]
     weights = _read_tensors(file, dict(zip(names, names, strict=True)), expected)
-    with torch.random.fork_rng(devices=[]):  # the first weights are drawn: not from the user's random numbers
+    with torch.random.fork_rng(devices=[]):  # initial weights do not change the user's random numbers
         network = build_network(kind, *numbers)
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False)
 
 
 def _read_state(file: Any, numbers: Any, network: Network) -> State | None:
-    """Return the state of the training, every tensor's shape compared before it is read; None if there is none."""
+    """Return the state of the training, or None; every tensor's shape is compared before it is read."""
     expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}
     names = [k for k in file.keys() if k.startswith(STATE)]
     if numbers is None and not names:
         return None
     steps, patches, seconds = (numbers[k] for k in ("steps", "patches", "seconds"))
     if type(steps) is not int or type(patches) is not int or min(steps, patches) < 0 or not 0 <= float(seconds) < 1e12:
-        raise ValueError("its state counts what cannot be")
+        raise ValueError("its training state has impossible numbers")
     tensors: dict[str, torch.Tensor] = {}
     for group in STATE_GROUPS:
         prefix = f"{STATE}{group}/"
         own = {k.removeprefix(prefix): k for k in names if k.startswith(prefix)}
         whole = group == "last" or (group == "average" and own)
-        wanted = (
-            expected if whole else {k: v for k, v in expected.items() if k in own}
-        )  # not every weight has both moments
+        # Not every weight has both moments.
+        wanted = expected if whole else {k: v for k, v in expected.items() if k in own}
         tensors |= {f"{group}/{k}": v for k, v in _read_tensors(file, own, wanted).items()}
     if len(tensors) != len(names):
-        raise ValueError("its state does not fit the network it names")
+        raise ValueError("its training state does not fit its network")
     return State(tensors, steps, patches, float(seconds))
 
 
 def _read_tensors(
     file: Any, keys: Mapping[str, str], expected: Mapping[str, tuple[int, ...]]
 ) -> dict[str, torch.Tensor]:
-    """Return the tensors under ``keys`` (name to key), if they are the finite float32 ones of ``expected`` shapes."""
+    """Return the tensors under ``keys`` (name to key) if they are finite float32 of the ``expected`` shapes."""
     if {name: tuple(file.get_slice(key).get_shape()) for name, key in keys.items()} != expected:
-        raise ValueError("its weights do not fit the network it names")
+        raise ValueError("its weights do not fit its network")
     tensors = {name: file.get_tensor(keys[name]) for name in expected}
     if not all(t.dtype is torch.float32 and bool(torch.isfinite(t).all()) for t in tensors.values()):
         raise ValueError("its weights are not finite 32-bit numbers")
@@ -299,7 +311,7 @@ def _read_tensors(
 def _read_acquisition(values: dict[str, Any]) -> Acquisition:
     size = values["voxel_size"]
     if not isinstance(size, list) or type(values["axial"]) is not int:
-        raise ValueError("its acquisition is described by the wrong types")
+        raise ValueError("its acquisition has values of the wrong type")
     z, y, x = (float(v) for v in size)
     fwhm, lateral = float(values["fwhm"]), float(values["lateral_fwhm"])
     return Acquisition((z, y, x), values["axial"], fwhm, str(values["unit"])[:64], lateral)
@@ -308,10 +320,11 @@ def _read_acquisition(values: dict[str, Any]) -> Acquisition:
 def _read_normalisation(values: dict[str, Any]) -> Normalisation:
     low, high = float(values["low"]), float(values["high"])
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError("its normalisation is no range of numbers")
+        raise ValueError("its normalisation is not a range of numbers")
     return Normalisation(low, high)
 
 
 def _one_line(error: Exception) -> str:
-    text = str(error).strip("'\"").splitlines()
+    problem = error.problem if isinstance(error, CropeqError) else str(error)  # a model file has another remedy
+    text = problem.strip("'\"").splitlines()
     return (text[0] if text else type(error).__name__)[:200].rstrip(".")

@@ -1,4 +1,4 @@
-"""Networks: valid ones (crop-equivariant) on the SR grid or on the source grid, and the zero-padded baseline."""
+"""Networks: valid (crop-equivariant) ones on the SR grid or the source grid, and a zero-padded baseline."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_cropeq.errors import ArgumentError
+
 __all__ = ["NETWORKS", "PaddedNetwork", "SubpixelNetwork", "ValidNetwork", "build_network", "shrink", "work"]
 
 MAX_FILTERS = 1024
+MAX_BLOCKS = 64
 MAX_SUBPOSITIONS = 32
 
 
 def shrink(layers: int, kernel: int) -> int:
-    """Return by how much a stack of valid convolutions shrinks an image (paper, Eq. 2), in px."""
+    """Return how many px smaller a stack of valid convolutions makes an image (paper, Eq. 2)."""
     return 2 * layers * (kernel // 2)
 
 
 def exact_conv(image: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Convolve without padding; on the CPU in float32 with the same bits for every image size and batch.
+    """Convolve without padding and gradients; on the CPU in float32 with the same bits for every image size and batch.
 
-    ``torch.conv2d`` sends small inputs to another kernel, with other bits; calling oneDNN directly
-    with channels-last activations does not. Needs no gradient.
+    ``torch.conv2d`` uses another kernel, with other bits, for small inputs; calling oneDNN directly
+    with channels-last activations does not.
     """
     has_onednn: bool = torch.backends.mkldnn.is_available()
     if image.device.type == "cpu" and image.dtype is torch.float32 and has_onednn:
@@ -33,10 +36,10 @@ def exact_conv(image: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 def channels_last(image: Tensor) -> Tensor:
-    """Return ``image`` (N, C, H, W) with channels-last strides, also where C is 1.
+    """Return ``image`` (N, C, H, W) with channels-last strides, also if C is 1.
 
-    torch takes a one-channel tensor for channels-last already, whatever its strides say, and oneDNN
-    then picks its kernels by those strides: other bits for other tiles.
+    torch treats a one-channel tensor as channels-last whatever its strides are, and oneDNN then selects its kernels
+    by those strides: other bits for other tiles.
     """
     n, c, h, w = image.shape
     if image.stride() == (h * w * c, 1, w * c, c):
@@ -46,7 +49,7 @@ def channels_last(image: Tensor) -> Tensor:
 
 
 def use_channels_last(network: nn.Module) -> None:
-    """Lay the weights out for channels-last activations, in place."""
+    """Change the memory layout of the weights to channels-last, in place."""
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -62,12 +65,12 @@ class ValidNetwork(nn.Module):
     kernel : int
         Odd side of a kernel; 3 in the paper.
     subpositions : int
-        Outputs for each input sample along the axial axis; 1, since input and output lie on the SR grid.
+        Outputs per input sample along the axial axis; 1, since input and output lie on the SR grid.
 
     Notes
     -----
-    Takes (N, 1, H, W), gives (N, 1, H - shrink, W - shrink). The tail starts at zero and is added to
-    the cropped input, so that the untrained network is the interpolation it is given.
+    Input (N, 1, H, W), output (N, 1, H - shrink, W - shrink). The tail is initialised to zero and added to
+    the cropped input, so the untrained network returns the interpolation that it gets.
     """
 
     kind = "valid"
@@ -85,7 +88,7 @@ class ValidNetwork(nn.Module):
 
     @staticmethod
     def second(kernel: int) -> int:
-        """Return how far along the axial axis the second convolution of a block reaches, samples."""
+        """Return the axial side of the second convolution of a block, samples."""
         return kernel
 
     @property
@@ -95,7 +98,7 @@ class ValidNetwork(nn.Module):
 
     @property
     def shrink(self) -> int:
-        """By how much the output is smaller than the input, px along the lateral axis (paper, Eq. 2)."""
+        """How many px smaller than the input the output is along the lateral axis (paper, Eq. 2)."""
         return shrink(self.layers, self.kernel)
 
     @property
@@ -110,7 +113,7 @@ class ValidNetwork(nn.Module):
 
     @property
     def receptive_field(self) -> int:
-        """Lateral side of the input region that one output pixel sees, px."""
+        """Lateral side of the input region that one output pixel depends on, px."""
         return self.shrink + 1
 
     def forward(self, image: Tensor) -> Tensor:
@@ -119,7 +122,7 @@ class ValidNetwork(nn.Module):
 
     @property
     def _skip(self) -> tuple[int, int]:
-        """By how much a block crops its skip path on each side (axial, lateral); 2 px in the paper."""
+        """How many px a block crops from each side of its skip path (axial, lateral); 2 px in the paper."""
         return self.kernel // 2 + self.second(self.kernel) // 2, 2 * (self.kernel // 2)
 
     def _tail(self, image: Tensor) -> Tensor:
@@ -142,17 +145,17 @@ class ValidNetwork(nn.Module):
 
 
 class SubpixelNetwork(ValidNetwork):
-    """The valid network on the source grid; its tail predicts what each axial sample hides.
+    """The valid network on the source grid; its tail predicts several SR voxels for each axial sample.
 
-    The same stack of unpadded convolutions sees the acquired samples, ``factor`` times fewer than there are SR
-    voxels, and its tail gives ``subpositions`` values for each, which are interleaved along the axial axis (H) at
-    the very end. What it predicts is the residual over the interpolation, zero while untrained. Nothing in it
-    pads, strides or resamples, so it is crop-equivariant on the source grid (paper, Eq. 1).
+    The same stack of unpadded convolutions is applied to the acquired samples, ``factor`` times fewer than there are
+    SR voxels. Its tail gives ``subpositions`` values for each sample, which are interleaved along the axial axis (H)
+    at the end. It predicts the residual over the interpolation, which is zero before training. It does not pad,
+    stride or resample, so it is crop-equivariant on the source grid (paper, Eq. 1).
 
-    Axial samples lie ``factor`` times further apart, so that less of them tells as much: the second convolution of
+    Axial samples lie ``factor`` times further apart, so fewer of them cover the same length: the second convolution of
     each block is one sample high, which makes the axial halo 9 samples instead of 16 and saves 3 convolutions in 10.
 
-    Takes (N, 1, H, W) source samples, gives (N, 1, (H - 2 * axial_halo) * subpositions, W - shrink).
+    Input (N, 1, H, W) source samples, output (N, 1, (H - 2 * axial_halo) * subpositions, W - shrink).
     """
 
     kind = "subpixel"
@@ -174,15 +177,15 @@ class SubpixelNetwork(ValidNetwork):
 
 
 def interleave(image: Tensor) -> Tensor:
-    """Lay the channels of (N, R, H, W) out as the R sub-positions of each row: (N, 1, H * R, W)."""
+    """Rearrange the channels of (N, R, H, W) as the R sub-positions of each row: (N, 1, H * R, W)."""
     n, r, h, w = image.shape
     return image.permute(0, 2, 1, 3).reshape(n, 1, h * r, w)
 
 
 class PaddedNetwork(nn.Module):
-    """Zero-padded baseline in the manner of EDSR; tiles of it show seams (paper, Table 1: 66 convolutions).
+    """Zero-padded baseline similar to EDSR; its tiles have seams (paper, Table 1: 66 convolutions).
 
-    Takes and gives (N, 1, H, W). Same arguments as :class:`ValidNetwork`, 32 blocks by default.
+    Input and output (N, 1, H, W). Same arguments as :class:`ValidNetwork`, 32 blocks by default.
     """
 
     kind = "padded"
@@ -209,7 +212,7 @@ class PaddedNetwork(nn.Module):
 
     @property
     def receptive_field(self) -> int:
-        """Side of the input region that one output pixel sees where no border is near, px."""
+        """Side of the input region that one output pixel depends on, far from borders, px."""
         return shrink(self.layers, self.kernel) + 1
 
     def forward(self, image: Tensor) -> Tensor:
@@ -239,31 +242,40 @@ def build_network(kind: str, filters: int, blocks: int, kernel: int, subposition
 
     Raises
     ------
-    ValueError
-        If the kind is unknown or a number is beyond what this version can hold.
+    ArgumentError
+        If the kind is unknown or a number is out of range.
     """
     if kind not in NETWORKS:
-        raise ValueError(f"Got network {kind!r}, expected one of {', '.join(NETWORKS)}: choose one of these.")
-    if not (1 <= filters <= MAX_FILTERS and 1 <= blocks <= 64 and kernel in (3, 5, 7)):
-        raise ValueError(
-            f"Got {filters} filters, {blocks} blocks, kernel {kernel}, expected 1 to {MAX_FILTERS} filters, "
-            "1 to 64 blocks and a kernel of 3, 5 or 7: correct them."
+        raise ArgumentError(
+            f"There is no network {kind!r}.", f"Choose one of {', '.join(NETWORKS)}.", setting="network"
         )
+    if not 1 <= filters <= MAX_FILTERS:
+        raise ArgumentError(
+            f"A network has 1 to {MAX_FILTERS} filters, not {filters}.", "Correct the number.", setting="filters"
+        )
+    if not 1 <= blocks <= MAX_BLOCKS:
+        raise ArgumentError(
+            f"A network has 1 to {MAX_BLOCKS} blocks, not {blocks}.", "Correct the number.", setting="blocks"
+        )
+    if kernel not in (3, 5, 7):
+        raise ArgumentError(f"A kernel has 3, 5 or 7 px, not {kernel}.", "Choose one of these.", setting="kernel")
     most = MAX_SUBPOSITIONS if NETWORKS[kind].on_source_grid else 1
     if not 1 <= subpositions <= most:
-        raise ValueError(f"Got {subpositions} sub-positions, expected 1 to {most} for network {kind!r}: correct it.")
+        raise ArgumentError(
+            f"Network {kind!r} has 1 to {most} sub-positions, not {subpositions}.", "Correct the number."
+        )
     return NETWORKS[kind](filters, blocks, kernel, subpositions)
 
 
 def subpositions_for(kind: str, factor: float) -> int:
-    """Return how many outputs a network of that kind gives for each axial sample: the factor, rounded up."""
+    """Return how many outputs a network of this kind has for each axial sample: the factor, rounded up."""
     return math.ceil(factor - 1e-6) if kind in NETWORKS and NETWORKS[kind].on_source_grid else 1
 
 
 def work(network: Network, rows: int, columns: int) -> int:
     """Return the multiply-adds of the convolutions for ``rows`` x ``columns`` output samples of one plane.
 
-    Each unpadded layer must give the margin that the layers after it take off.
+    Each unpadded layer also computes the margin that the next layers crop.
     """
     total = 0
     convs: list[Any] = [network.head, *network.body, network.tail]
@@ -275,12 +287,12 @@ def work(network: Network, rows: int, columns: int) -> int:
 
 
 def crop(image: Tensor, rows: int, columns: int) -> Tensor:
-    """Return ``image`` (N, C, H, W) without so many ``rows`` and ``columns`` on each side."""
+    """Return ``image`` (N, C, H, W) with ``rows`` and ``columns`` cropped from each side."""
     return image[..., rows : image.shape[-2] - rows, columns : image.shape[-1] - columns]
 
 
 def initialise(network: ValidNetwork | PaddedNetwork) -> None:
-    """Draw weights for ReLU layers; second layers of blocks start small and the tail at zero."""
+    """Initialise weights for ReLU layers: small in the second layers of blocks, zero in the tail."""
     convs: list[Any] = [network.head, *network.body]
     for number, conv in enumerate(convs):
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")

@@ -19,9 +19,9 @@ __all__ = ["CallSize", "NetworkGrid"]
 CANONICAL_TILE = 64
 CANONICAL_ROWS = 16
 FREE_TILE = 256
-# Feature-map elements in one call: bounds memory, and keeps tensors far below 2**31 elements.
+# Feature-map elements in one call: limits memory, and keeps tensors far below 2**31 elements.
 MAX_ELEMENTS = 2**22
-# Below these, smaller calls would need no less memory than the box itself.
+# Smaller calls than these would need no less memory than the box itself.
 LEAST_ELEMENTS, LEAST_TILE = 2**17, 32
 
 
@@ -33,7 +33,7 @@ class CallSize:
     side: int = FREE_TILE
 
     def halved(self) -> CallSize | None:
-        """Return the next smaller size, None where there is none."""
+        """Return the next smaller size, or None if this is the smallest."""
         if self.elements <= LEAST_ELEMENTS:
             return None
         elements = self.elements // 2
@@ -41,21 +41,21 @@ class CallSize:
 
 
 WHOLE_PLANES = CallSize(elements=1, side=2**31)
-"""One plane a call, however large it is."""
+"""One plane in each call, of any size."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkGrid:
-    """The boxes (z, y, x) of a network's input samples, of its outputs, and of the source voxels they are made of.
+    """The boxes (z, y, x) of a network's input samples, of its outputs, and of the source voxels that they need.
 
     Parameters
     ----------
     acquisition : Acquisition
         Grid of the source.
     axial_grid : AxialGrid
-        Where input samples and outputs lie along the axial axis.
+        Positions of input samples and outputs along the axial axis.
     halo, axial_halo : int
-        Input samples that the network crops a side, in the plane and axially.
+        Input samples that the network crops on each side, in the plane and axially.
     filters : int
         Feature maps of the network.
     planes : tuple of int
@@ -77,54 +77,54 @@ class NetworkGrid:
 
     @property
     def canonical_tile(self) -> IntTriple:
-        """SR voxels along the axial axis, in the plane and across planes that whole canonical tiles fill."""
+        """SR voxels (axial axis, in the plane, across planes) that whole canonical tiles fill."""
         return max(1, int(CANONICAL_TILE * self.axial_grid.step)), CANONICAL_TILE, CANONICAL_ROWS
 
-    def cells(self, box: Box) -> Box:
-        """Return the input samples whose outputs the SR voxels of ``box`` are made of."""
+    def input_samples(self, box: Box) -> Box:
+        """Return the input samples whose outputs the SR voxels of ``box`` need."""
         axial = self.acquisition.axial
         return self._along(box, *self.axial_grid.input_samples(box.start[axial], box.stop[axial]))
 
-    def outputs(self, cells: Box) -> Box:
+    def outputs(self, samples: Box) -> Box:
         """Return the box of the network's outputs for a box of input samples."""
         axial, each = self.acquisition.axial, self.axial_grid.subpositions
-        return self._along(cells, cells.start[axial] * each, cells.stop[axial] * each)
+        return self._along(samples, samples.start[axial] * each, samples.stop[axial] * each)
 
-    def tiles(self, cells: Box, calls: CallSize | None) -> list[tuple[int, Box]]:
-        """Return what the network computes for ``cells``, call by call: the lateral axis of the plane, and the box.
+    def tiles(self, samples: Box, calls: CallSize | None) -> list[tuple[int, Box]]:
+        """Return what the network computes for input ``samples`` in each call: the plane's lateral axis, and the box.
 
-        Boxes inside ``cells`` of a size that suits ``calls``; where that is None, whole canonical tiles around them.
+        Boxes lie inside ``samples`` and have a size for ``calls``; if that is None, they are whole canonical tiles.
         """
-        return [(plane, tile) for plane in self.planes for tile in self._tiles_of(cells, plane, calls)]
+        return [(plane, tile) for plane in self.planes for tile in self._tiles_of(samples, plane, calls)]
 
     def with_halo(self, tile: Box, plane: int) -> Box:
-        """Return the input samples that the network needs for ``tile``, its halo included."""
+        """Return the input samples that the network needs for ``tile``, with its halo."""
         return tile.grow(self._halo(plane))
 
     def source_box(self, box: Box, inputs: list[Box]) -> Box:
-        """Return the source voxels, beyond the border too, for the SR voxels of ``box`` and boxes of input samples."""
+        """Return the source voxels for the SR voxels of ``box`` and boxes of input samples; may cross the border."""
         if not self.axial_grid.on_source_grid:
             inputs = [read_box(b, self.acquisition) for b in inputs]
         return hull([*inputs, read_box(box, self.acquisition)])
 
-    def carry(self, outputs: npt.NDArray[Any], cells: Box, box: Box) -> npt.NDArray[Any]:
-        """Return the SR voxels of ``box`` (z, y, x) from the outputs for ``cells``."""
+    def carry(self, outputs: npt.NDArray[Any], samples: Box, box: Box) -> npt.NDArray[Any]:
+        """Return the SR voxels of ``box`` (z, y, x) from the outputs for input ``samples``."""
         axial = self.acquisition.axial
         start, stop = box.start[axial], box.stop[axial]
-        carried = self.axial_grid.carry(np.moveaxis(outputs, axial, 0), cells.start[axial], start, stop)
+        carried = self.axial_grid.carry(np.moveaxis(outputs, axial, 0), samples.start[axial], start, stop)
         return np.moveaxis(carried, 0, axial)
 
-    def _tiles_of(self, cells: Box, plane: int, calls: CallSize | None) -> Iterator[Box]:
+    def _tiles_of(self, samples: Box, plane: int, calls: CallSize | None) -> Iterator[Box]:
         in_plane = (self.acquisition.axial, plane)
         if calls is None:
-            return TileGrid(None, pick(in_plane, CANONICAL_TILE, CANONICAL_ROWS)).touching(cells)
-        return divide(cells, pick(in_plane, calls.side, self._rows(cells, plane, calls)))
+            return TileGrid(None, pick(in_plane, CANONICAL_TILE, CANONICAL_ROWS)).touching(samples)
+        return divide(samples, pick(in_plane, calls.side, self._rows(samples, plane, calls)))
 
-    def _rows(self, cells: Box, plane: int, calls: CallSize) -> int:
-        """Return how many planes of ``cells`` go through the network in one call."""
+    def _rows(self, samples: Box, plane: int, calls: CallSize) -> int:
+        """Return how many planes of input ``samples`` go through the network in one call."""
         halo, area = self._halo(plane), 1
         for a in (self.acquisition.axial, plane):
-            area *= min(cells.shape[a], calls.side) + 2 * halo[a]
+            area *= min(samples.shape[a], calls.side) + 2 * halo[a]
         return max(1, calls.elements // (area * self.filters))
 
     def _halo(self, plane: int) -> IntTriple:

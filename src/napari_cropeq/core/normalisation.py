@@ -1,4 +1,4 @@
-"""One linear intensity scale for a source, from a bounded, seeded sample of its voxels."""
+"""A linear intensity scale for a source, measured on a bounded, seeded sample of its voxels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.core.spline import ArrayLike
+from napari_cropeq.errors import ImageError
 
 __all__ = ["Normalisation", "check_dtype", "check_finite", "sample"]
 
 SAMPLE_VOXELS = 8_000_000
-GRID = 512  # of the boxes that are read of wide planes, voxels
+GRID = 512  # spacing of the boxes that are read from wide planes, voxels
 PERCENTILES = (0.1, 99.9)
 
 
@@ -31,7 +32,7 @@ class Normalisation:
 
         Raises
         ------
-        ValueError
+        ImageError
             If the dtype holds no intensities, or voxels are NaN or infinite, or all are equal.
         """
         return cls.of(sample(source, seed))
@@ -42,7 +43,7 @@ class Normalisation:
 
         Raises
         ------
-        ValueError
+        ImageError
             As :meth:`measure`.
         """
         check_dtype(voxels.dtype)
@@ -51,28 +52,28 @@ class Normalisation:
         if low == high:
             low, high = float(voxels.min()), float(voxels.max())
         if low == high:
-            raise ValueError(
-                f"Got a constant image (every voxel is {low:g}), expected one with structure: choose another volume."
+            raise ImageError(
+                f"The image is constant (every voxel is {low:g}).", "Choose another volume, one with structure."
             )
         return cls(low, high)
 
     def apply(self, voxels: npt.NDArray[Any], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-        """Return normalised voxels; computed in float64, so that 32-bit integers lose nothing before the scaling."""
+        """Return normalised voxels; computed in float64, so 32-bit integers keep their precision before the scaling."""
         return ((voxels.astype(np.float64) - self.low) / (self.high - self.low)).astype(dtype)
 
     def undo(self, voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return source intensities from normalised voxels, in the dtype given."""
+        """Return source intensities from normalised voxels, in their dtype."""
         kind = voxels.dtype.type
         restored: npt.NDArray[Any] = voxels * kind(self.high - self.low) + kind(self.low)
         return restored
 
 
 def sample(source: ArrayLike, seed: int = 0) -> npt.NDArray[Any]:
-    """Return all voxels of a small source (z, y, x), else boxes at seeded places spread along the longest axis.
+    """Return all voxels of a small source (z, y, x), or boxes at seeded places spread along its thinnest axis.
 
     Raises
     ------
-    ValueError
+    ImageError
         If the dtype holds no intensities.
     """
     check_dtype(source.dtype)
@@ -80,7 +81,7 @@ def sample(source: ArrayLike, seed: int = 0) -> npt.NDArray[Any]:
     if np.prod(shape, dtype=np.float64) <= SAMPLE_VOXELS:
         return np.asarray(source[:, :, :]).ravel()
     rng = np.random.default_rng(seed)
-    thin = int(np.argmin(shape))  # the axis a stack is stored along, as a rule: whole planes are read
+    thin = int(np.argmin(shape))  # stacks are usually stored along this axis: whole planes are read
     planes = np.linspace(0, shape[thin] - 1, min(shape[thin], 24)).round().astype(int)
     side = int((SAMPLE_VOXELS / len(planes)) ** 0.5)
     parts = []
@@ -94,9 +95,9 @@ def sample(source: ArrayLike, seed: int = 0) -> npt.NDArray[Any]:
 
 
 def _span(length: int, side: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Return start and size of a box along a lateral axis, whatever the chunks are in which the source is stored.
+    """Return start and size of a box along a lateral axis, independent of how the source is chunked.
 
-    Wide planes come in chunks as a rule: a box on a grid touches few of them.
+    Wide planes are usually stored in chunks: a box on a grid touches few of them.
     """
     if length >= 8 * GRID and side > GRID:
         return GRID * int(rng.integers(0, length // GRID)), GRID
@@ -104,22 +105,22 @@ def _span(length: int, side: int, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def check_dtype(dtype: npt.DTypeLike) -> None:
-    """Raise ValueError unless ``dtype`` holds real intensities."""
+    """Raise ImageError unless ``dtype`` holds real intensities."""
     kind = np.dtype(dtype)
     if kind.kind not in "uif":
-        raise ValueError(
-            f"Got voxels of type {kind}, expected integers or floats: convert the volume, e.g. to float32."
+        raise ImageError(
+            f"The voxels are of type {kind}, not integers or floats.", "Convert the volume, for instance to float32."
         )
 
 
 def check_finite(voxels: npt.NDArray[Any], where: str, start: tuple[int, ...] | None = None) -> None:
-    """Raise ValueError if any voxel is NaN or infinite, saying where."""
+    """Raise ImageError if any voxel is NaN or infinite; the message says where."""
     if voxels.dtype.kind != "f" or np.isfinite(voxels).all():
         return
-    count, place = f"{np.count_nonzero(~np.isfinite(voxels))} ", ""
-    if start is not None:  # beyond the border voxels are mirrored, so that they cannot be counted here
-        count, place = "", " at " + ", ".join(f"{n} from {s}" for n, s in zip(AXIS_NAMES, start, strict=True))
-    raise ValueError(
-        f"Got {count}NaN or infinite voxels in {where}{place}, expected finite intensities: "
-        "replace them (for instance by 0) and try again."
-    )
+    if start is None:
+        number = int(np.count_nonzero(~np.isfinite(voxels)))
+        problem = f"{number} voxel{'s' * (number > 1)} in {where} {'are' if number > 1 else 'is'} NaN or infinite."
+    else:  # voxels beyond the border are mirrored, so they cannot be counted here
+        place = ", ".join(f"{n} from {s}" for n, s in zip(AXIS_NAMES, start, strict=True))
+        problem = f"Voxels in {where} are NaN or infinite (at {place})."
+    raise ImageError(problem, "Replace them, for instance by 0, and try again.")

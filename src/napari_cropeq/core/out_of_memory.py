@@ -1,4 +1,4 @@
-"""Whether an error says that memory has run out."""
+"""Whether an error means that memory has run out."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import torch
 __all__ = ["is_out_of_memory"]
 
 ANYWHERE = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
-"""Of torch's allocators on Linux and Windows, of CUDA and of C++."""
+"""In messages of torch's allocators on Linux and Windows, of CUDA and of C++."""
 
 AT_THE_START = ("could not create a primitive", "could not create a memory")
-"""Of oneDNN, torch's library for the CPU, which says no more where it cannot allocate its kernels or buffers."""
+"""In messages of oneDNN, torch's CPU library, which says no more when it cannot allocate its kernels or buffers."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether torch, its CPU library or Python ran out of memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    text = str(error).lower()
-    told = text.startswith(AT_THE_START) or any(words in text for words in ANYWHERE)
-    return isinstance(error, RuntimeError) and told
+    message = str(error).lower()
+    matches = message.startswith(AT_THE_START) or any(words in message for words in ANYWHERE)
+    return isinstance(error, RuntimeError) and matches

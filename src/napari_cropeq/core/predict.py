@@ -1,9 +1,11 @@
-"""Boxes of a source through the network on a device: the one way to an SR voxel."""
+"""Computes boxes of the SR grid by sending a source through the network: every SR voxel comes from here."""
 
 from __future__ import annotations
 
 import copy
+import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,15 +22,17 @@ from napari_cropeq.core.network_grid import WHOLE_PLANES, CallSize, NetworkGrid
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.out_of_memory import is_out_of_memory
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
-from napari_cropeq.errors import StoppedError
+from napari_cropeq.errors import ArgumentError, OutOfMemoryError, StoppedError
 
 __all__ = ["Predictor", "choose_device", "convert", "plane_axes"]
+
+logger = logging.getLogger(__name__)
 
 SIDE_BY_SIDE = 2
 
 
 def never() -> bool:
-    """Return False: nothing asks to stop."""
+    """Return False: the default of ``stop`` arguments."""
     return False
 
 
@@ -37,15 +41,15 @@ def choose_device(name: str = "auto") -> torch.device:
 
     Raises
     ------
-    ValueError
-        If the device is unknown or not there.
+    ArgumentError
+        If the device is unknown or not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name not in ("cpu", "cuda"):
-        raise ValueError(f"Got device {name!r}, expected auto, cpu or cuda: choose one of these.")
+        raise ArgumentError(f"There is no device {name!r}.", "Choose auto, cpu or cuda.", setting="device")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("Got device cuda, but torch finds no CUDA GPU here: choose cpu or auto.")
+        raise ArgumentError("The device is cuda, but torch finds no CUDA GPU.", "Choose cpu or auto.", setting="device")
     return torch.device(name)
 
 
@@ -61,8 +65,8 @@ def plane_axes(planes: str | None, axial: int) -> tuple[int, ...]:
 
     Raises
     ------
-    ValueError
-        If ``planes`` names no lateral axis.
+    ArgumentError
+        If ``planes`` is not a lateral axis.
     """
     lateral = tuple(a for a in range(3) if a != axial)
     if planes is None:
@@ -71,25 +75,27 @@ def plane_axes(planes: str | None, axial: int) -> tuple[int, ...]:
         return lateral
     names = [AXIS_NAMES[a] for a in lateral]
     if planes not in names:
-        raise ValueError(
-            f"Got planes {planes!r}, expected {names[0]}, {names[1]} or both for an axial axis "
-            f"{AXIS_NAMES[axial]}: choose one of these."
+        raise ArgumentError(
+            f"The planes cannot be {planes!r} if the axial axis is {AXIS_NAMES[axial]}.",
+            f"Choose {names[0]}, {names[1]} or both.",
+            setting="planes",
         )
     return (AXIS_NAMES.index(planes),)
 
 
 class _Calls:
-    """The size of calls that threads and siblings of a predictor share; less once memory has run out."""
+    """The size of network calls, shared by the threads and siblings of a predictor; halved when memory runs out."""
 
     def __init__(self, size: CallSize) -> None:
         self.size, self._lock = size, threading.Lock()
 
     def halve(self, tried: CallSize) -> bool:
-        """Make calls smaller than ``tried``, if no other thread has; return whether they are."""
+        """Make calls smaller than ``tried``, unless another thread has; return whether they are smaller now."""
         with self._lock:
             smaller = tried.halved()
             if smaller is not None and self.size.elements >= tried.elements:
                 self.size = smaller
+                logger.info("Out of memory: calls of the network now have %d feature-map elements", smaller.elements)
         return smaller is not None
 
 
@@ -99,11 +105,11 @@ class Predictor:
     Parameters
     ----------
     network : Network
-        Trained weights; copied to the device.
+        Trained network; copied to the device.
     acquisition : Acquisition
         Grid of the source.
     source : array-like (z, y, x)
-        Read only where a box needs it.
+        The volume; only the parts that a box needs are read.
     normalisation : Normalisation
         Intensity scale of the source.
     planes : str, optional
@@ -111,7 +117,7 @@ class Predictor:
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     dtype : torch.dtype
-        Precision of interpolation and network; float64 serves tests.
+        Precision of interpolation and network; float64 is for tests.
     """
 
     def __init__(
@@ -137,8 +143,8 @@ class Predictor:
 
     @property
     def side_by_side(self) -> int:
-        """How many boxes are best computed at the same time: two halves of a CPU's cores, if that changes no bits."""
-        if is_untouched():  # torch's threads cannot be shared out then
+        """How many boxes to compute at the same time: two, each on half of a CPU's cores, if that changes no bits."""
+        if is_untouched():  # torch's threads cannot be divided then
             return 1
         if self.device.type != "cpu" or not self.exactness.bit_exact or torch.get_num_threads() < SIDE_BY_SIDE:
             return 1
@@ -146,28 +152,28 @@ class Predictor:
 
     @property
     def canonical_tile(self) -> IntTriple:
-        """SR voxels along the axial axis, in the plane and across planes that whole canonical tiles fill."""
+        """SR voxels (axial axis, in the plane, across planes) that whole canonical tiles fill."""
         return self._grid.canonical_tile
 
     def over(self, source: ArrayLike, normalisation: Normalisation) -> Predictor:
-        """Return a predictor for another volume of the same grid, sharing the network."""
+        """Return a predictor for another volume of the same grid, with the same network."""
         sibling = copy.copy(self)
         sibling.source, sibling.normalisation = source, normalisation
         sibling.sr_shape = self.acquisition.sr_shape(source.shape)
         return sibling
 
     def at_once(self) -> Predictor:
-        """Return a predictor that shows the network each plane of a box in one call, however large it is.
+        """Return a predictor that computes each plane of a box in one call, of any size.
 
-        It is what tiles are compared with: slice evaluation (paper, section 3.1), and the only way to a box for a
-        network whose tiles are not exact.
+        Tiles are compared with it (slice evaluation; paper, section 3.1), and a network whose tiles are not exact needs
+        it.
         """
         sibling = copy.copy(self)
         sibling._calls, sibling._at_once = _Calls(WHOLE_PLANES), True
         return sibling
 
     def work(self, box: Box) -> int:
-        """Return the multiply-adds of the network for the SR voxels of ``box``, halos included."""
+        """Return the multiply-adds of the network for the SR voxels of ``box``, with halos."""
         total, axial = 0, self.acquisition.axial
         for plane, tile in self._tiles(box):
             total += tile.shape[3 - axial - plane] * work(self.network, tile.shape[axial], tile.shape[plane])
@@ -176,79 +182,84 @@ class Predictor:
     def __call__(self, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:
         """Return the SR voxels of ``box`` (z, y, x) in source intensities, float32.
 
-        The bits do not depend on the box they are computed in: where the device's check found shapes to
-        matter, whole tiles of the canonical grid are computed and cropped.
+        The bits do not depend on the box they are computed in: if the bits depend on the shape of a call on this
+        device, whole tiles of the canonical grid are computed and cropped.
 
         Raises
         ------
-        ValueError
+        ImageError
             If the source holds NaN or infinite voxels there.
         StoppedError
-            If ``stop``, asked before every call of the network, returned True.
-        MemoryError
+            If ``stop``, called before every call of the network, returned True.
+        OutOfMemoryError
             If there is too little memory even for small calls of the network.
         """
         while True:
             calls = self._calls.size
             try:
+                started = time.perf_counter()
                 with freed_memory_kept():
-                    return self._compute(box, calls, stop)
+                    voxels = self._compute(box, calls, stop)
+                logger.debug("Computed %s in %.3f s", box, time.perf_counter() - started)
+                return voxels
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                # Only where every shape gives the same bits may it be another one.
+                # Calls of another shape are only possible if every shape gives the same bits.
                 if not (self.exactness.bit_exact and self._calls.halve(calls)):
-                    raise MemoryError(
-                        f"Got too little memory for a box of {' x '.join(map(str, box.shape))} voxels with "
-                        f"{self.network.filters} filters: close other programs, or use smaller tiles or fewer filters."
+                    raise OutOfMemoryError(
+                        f"There is too little memory for a box of {' x '.join(map(str, box.shape))} voxels with "
+                        f"{self.network.filters} filters.",
+                        "Close other programs, or use smaller tiles or fewer filters.",
+                        setting="memory",
                     ) from error
             give_freed_memory_back()
 
     def _compute(self, box: Box, calls: CallSize, stop: Callable[[], bool]) -> npt.NDArray[Any]:
         grid = self._grid
-        cells = grid.cells(box)
-        tiles = grid.tiles(cells, self._shape(calls))
+        samples = grid.input_samples(box)
+        tiles = grid.tiles(samples, self._shape(calls))
         window = self._read(box, [grid.with_halo(tile, plane) for plane, tile in tiles])
-        outputs = {plane: np.empty(grid.outputs(cells).shape, self.dtype) for plane in self.planes}
+        outputs = {plane: np.empty(grid.outputs(samples).shape, self.dtype) for plane in self.planes}
         for plane, tile in tiles:
-            part = tile.intersect(cells)
+            part = tile.intersect(samples)
             if stop():
                 raise StoppedError
             if part is not None:
-                into, taken = (grid.outputs(part.relative_to(b.start)).slices for b in (cells, tile))
+                into, taken = (grid.outputs(part.relative_to(b.start)).slices for b in (samples, tile))
                 outputs[plane][into] = self._refine(window, tile, plane)[taken]
-        parts = [grid.carry(voxels, cells, box) for voxels in outputs.values()]
+        parts = [grid.carry(voxels, samples, box) for voxels in outputs.values()]
         refined = parts[0] if len(parts) == 1 else (parts[0] + parts[1]) * self.dtype.type(0.5)
-        if grid.axial_grid.on_source_grid:  # the network gave the residual
+        if grid.axial_grid.on_source_grid:  # the network predicts the residual
             refined = refined + window.interpolated(box)
         return self.normalisation.undo(refined)
 
     def _shape(self, calls: CallSize) -> CallSize | None:
-        """Return how large tiles are; None for canonical ones, where other shapes would give other bits."""
+        """Return the size of calls; None for canonical tiles, if other shapes would give other bits."""
         return calls if self.exactness.bit_exact or self._at_once else None
 
     def _tiles(self, box: Box) -> list[tuple[int, Box]]:
-        return self._grid.tiles(self._grid.cells(box), self._shape(self._calls.size))
+        return self._grid.tiles(self._grid.input_samples(box), self._shape(self._calls.size))
 
     def source_box(self, box: Box) -> Box:
-        """Return the source voxels, beyond the border too, that the SR voxels of ``box``, and of its parts, need."""
+        """Return the source voxels that the SR voxels of ``box``, and of its parts, need; may cross the border."""
         return self._grid.source_box(box, [self._grid.with_halo(tile, plane) for plane, tile in self._tiles(box)])
 
     def interpolated(self, box: Box) -> npt.NDArray[Any]:
-        """Return the quintic interpolation of ``box``, which the network refines, in source intensities."""
+        """Return the quintic interpolation of ``box``, without the network, in source intensities."""
         return self.normalisation.undo(self._read(box, []).interpolated(box))
 
     def _read(self, box: Box, inputs: list[Box]) -> Window:
-        """Read, once, the normalised source samples for the SR voxels of ``box`` and boxes of input samples."""
+        """Read the normalised source samples for the SR voxels of ``box`` and boxes of input samples, once."""
         read = self._grid.source_box(box, inputs)
         raw = read_mirrored(self.source, read)
         check_finite(raw, "the volume", tuple(max(s, 0) for s in read.start))
         samples = np.moveaxis(self.normalisation.apply(raw, self.dtype), self.acquisition.axial, 0)
         return Window(np.ascontiguousarray(samples), read, self.acquisition)
 
-    def _refine(self, window: Window, cells: Box, plane: int) -> npt.NDArray[Any]:
-        """Return what the network gives for ``cells`` from their planes (axial, ``plane``), (z, y, x)."""
-        box = self._grid.with_halo(cells, plane)
+    def _refine(self, window: Window, samples: Box, plane: int) -> npt.NDArray[Any]:
+        """Return the network's outputs (z, y, x) for input ``samples``, computed in their planes (axial, ``plane``)."""
+        box = self._grid.with_halo(samples, plane)
         image = window.samples_of(box) if self._grid.axial_grid.on_source_grid else window.interpolated(box)
         order = (3 - self.acquisition.axial - plane, self.acquisition.axial, plane)
         batch = torch.from_numpy(np.ascontiguousarray(image.transpose(order))[:, None])  # (rows, 1, axial, plane)
@@ -259,10 +270,10 @@ class Predictor:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Normalised source samples held in memory, from which tiles are interpolated."""
+    """Normalised source samples in memory, from which tiles are interpolated."""
 
     samples: npt.NDArray[Any]  # axial axis first
-    box: Box  # where they lie, source voxels (z, y, x), beyond the border too
+    box: Box  # their place in the source, voxels (z, y, x); may cross the border
     acquisition: Acquisition
 
     def samples_of(self, box: Box) -> npt.NDArray[Any]:
@@ -289,7 +300,7 @@ def _twin(network: Network, device: torch.device, dtype: torch.dtype) -> Network
 
 
 def convert(voxels: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return voxels in the export's dtype: integers are rounded and clipped."""
+    """Return voxels in the dtype of the export: integers are rounded and clipped."""
     target = np.dtype(dtype)
     if target.kind == "f":
         return voxels.astype(target)

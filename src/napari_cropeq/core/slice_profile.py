@@ -1,15 +1,14 @@
-"""The slice profile: how far lateral slices are blurred, and which FWHM a volume itself suggests.
+"""Estimate the FWHM of the slice profile from a volume.
 
 A volume of isotropic texture, blurred along its axial axis only, has the three-dimensional power
 
     P(kz, k) = P_iso(sqrt(kz² + k²)) * exp(-(2 pi sigma kz)²) + noise,
 
 where k is the lateral frequency; sampling at the axial step folds it about the step's frequency. At kz = 0
-nothing is blurred, so the lateral frequencies tell P_iso, and the fall along kz at a given
-sqrt(kz² + k²) tells the blur. Two things follow that a match of one-dimensional spectra of axial
-and lateral lines does not have: structures of fine lateral detail show the blur at axial frequencies
-below the Nyquist frequency, and the blur that lateral *slices* carry across their thickness, which also
-takes fine detail out of their spectra, does not enter.
+nothing is blurred, so P_iso is measured at the lateral frequencies, and the blur by the decrease along kz at a given
+sqrt(kz² + k²). This has two advantages over matching one-dimensional spectra of axial and lateral lines: structures
+of fine lateral detail show the blur at axial frequencies below the Nyquist frequency, and the blur of lateral
+*slices* across their thickness, which also removes fine detail from their spectra, has no effect.
 """
 
 from __future__ import annotations
@@ -32,26 +31,26 @@ Values = npt.NDArray[np.float64]
 
 MIN_SLICES = 16
 SEARCHED = (0.25, 8.0)
-"""Narrowest and widest FWHM tried, in axial steps."""
+"""Smallest and largest FWHM tried, in axial steps."""
 
 CANDIDATES = 41
 RESAMPLINGS = 20
 ANISOTROPY = 0.1
-"""By how much structures may be longer or shorter along the axial axis; its effect is part of the uncertainty."""
+"""How much longer or shorter structures may be along the axial axis; its effect is part of the uncertainty."""
 
-FLOOR = 0.1  # relative deviation of power from the model that is always expected
+FLOOR = 0.1  # relative deviation of power from the model that is expected in any case
 ROBUST = 2.5  # deviations beyond this many expected ones count linearly
 KNOTS = 14
-WIDEST_INTERVAL = 1.6  # high over low; beyond, a number would say little
+WIDEST_INTERVAL = 1.6  # high over low; wider intervals are of little use
 WORST_MISMATCH = 0.2  # real volumes blurred by a known Gaussian stay below 0.16
 DECAY = (2 * math.pi / FWHM_PER_SIGMA) ** 2  # of power, per (FWHM * frequency)²
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What a volume says about the FWHM of its slice profile, and what is needed to plot it.
+    """The FWHM of the slice profile that a volume suggests, and data to plot it.
 
-    Where the volume cannot tell, ``fwhm``, ``low`` and ``high`` are NaN and ``reason`` says why; the plots stay.
+    If the volume suggests none, ``fwhm``, ``low`` and ``high`` are NaN and ``reason`` says why; the plots remain.
     """
 
     fwhm: float
@@ -67,7 +66,7 @@ class Suggestion:
     """Unit of the lengths; frequencies are in cycles per unit."""
 
     reason: str = ""
-    """Why there is no number, as a sentence; empty where there is one."""
+    """Why there is no number, as a sentence; empty if there is one."""
 
     candidates: Values = field(default_factory=lambda: np.empty(0))
     """(n,) FWHMs tried, in ``unit``."""
@@ -82,19 +81,19 @@ class Suggestion:
     """(m,) axial power, free of noise, over lateral power of the same spatial frequency."""
 
     degraded: Values = field(default_factory=lambda: np.empty((3, 0)))
-    """(3, m) the same for lateral structure degraded by ``low``, ``fwhm`` and ``high``: the middle should meet
+    """(3, m) the same for lateral structure degraded by ``low``, ``fwhm`` and ``high``: the middle should match
     ``axial``."""
 
     @property
     def honest(self) -> bool:
-        """Whether the volume tells the FWHM well enough for a number to be shown."""
+        """Whether the estimate is good enough to show a number."""
         return not self.reason
 
 
 def suggest_fwhm(source: ArrayLike, acquisition: Acquisition, lateral_fwhm: float = 0.0, seed: int = 0) -> Suggestion:
-    """Propose the FWHM of the slice profile whose degradation of lateral structure best explains the axial power.
+    """Suggest the FWHM of the slice profile whose degradation of lateral structure best explains the axial power.
 
-    Reads at most 3 boxes of 48 slices by 768 × 768 px. Applies nothing: the FWHM of ``acquisition`` is not used.
+    Reads at most 3 boxes of 48 slices by 768 × 768 px. The FWHM of ``acquisition`` is neither used nor changed.
 
     Parameters
     ----------
@@ -103,14 +102,14 @@ def suggest_fwhm(source: ArrayLike, acquisition: Acquisition, lateral_fwhm: floa
     acquisition : Acquisition
         Voxel size and axial axis.
     lateral_fwhm : float
-        FWHM of the lateral blur, in the acquisition's unit. What is found is by how much blurrier the axial direction
-        is than the lateral ones, as a difference of variances; this is added back. 0 where slices are blurred directly.
+        FWHM of the lateral blur, in the acquisition's unit. The spectra give the difference of the axial and lateral
+        variances; the lateral one is added back. 0 if slices are blurred by the slice profile directly.
     seed : int
-        Fixes what is read and resampled.
+        Determines the boxes read and the resampling.
 
     Raises
     ------
-    ValueError
+    ImageError
         If the source is too thin, too small laterally, of a dtype without intensities, or holds NaN or infinite voxels.
     """
     check_shape(source.shape, acquisition, TILE_SIDES[-1])
@@ -118,7 +117,7 @@ def suggest_fwhm(source: ArrayLike, acquisition: Acquisition, lateral_fwhm: floa
     spectra = Spectra.measure(source, acquisition, seed)
     if spectra is None:
         nan = math.nan
-        return Suggestion(nan, nan, nan, acquisition.unit, "The image is constant where it was looked at.")
+        return Suggestion(nan, nan, nan, acquisition.unit, "The image is constant in the parts that were read.")
     fit = _BlurFit.of(spectra, acquisition.factor)
     best = fit.solve()
     low, high = _interval(spectra, fit, best, acquisition.factor, seed)
@@ -142,23 +141,23 @@ def suggest_fwhm(source: ArrayLike, acquisition: Acquisition, lateral_fwhm: floa
 
 
 def _reason(slices: int, best: _Solution, low: float, high: float, factor: float) -> str:
-    """Say why there is nothing to tell, or nothing."""
+    """Return why there is no estimate; empty if there is one."""
     if slices < MIN_SLICES:
-        return f"The stack has {slices} slices, and at least {MIN_SLICES} are needed to see how it falls off axially."
+        return f"The stack has {slices} slices, and at least {MIN_SLICES} are needed to measure the axial blur."
     if not math.isfinite(high / low) or high > WIDEST_INTERVAL * low:
-        return "Very different widths explain the volume equally well: too little structure stands out of the noise."
+        return "Very different widths explain the volume equally well: too little structure stands out from the noise."
     if not 1.01 * SEARCHED[0] < best.fwhm / factor < 0.99 * SEARCHED[1]:
         return "No width between a quarter of the step and 8 steps explains the volume."
     if best.mismatch > WORST_MISMATCH:
-        return "The axial direction does not look like a lateral one blurred by a Gaussian of any width."
+        return "The axial direction does not look like a lateral one that is blurred by a Gaussian of any width."
     return ""
 
 
 def _interval(spectra: Spectra, fit: _BlurFit, best: _Solution, factor: float, seed: int) -> tuple[float, float]:
     """Return the interval that the FWHM is expected in, lateral px.
 
-    Four sources add in squares: what other tiles of the same kind would say, either lateral direction as the
-    reference, structures that are longer or shorter axially, and a misfit as large as what is left unexplained.
+    Four sources add in squares: the choice of tiles, either lateral direction as the reference, structures that are
+    longer or shorter axially, and a misfit as large as the part that is not explained.
     """
     rng = np.random.default_rng(seed)
     count = len(spectra.power)
@@ -176,7 +175,7 @@ def _interval(spectra: Spectra, fit: _BlurFit, best: _Solution, factor: float, s
 
 @dataclass(frozen=True)
 class _Solution:
-    """Where a fit ended: the log power at the knots and of the noise, and the log of the FWHM in lateral px."""
+    """Result of a fit: the log power at the knots and of the noise, and the log of the FWHM in lateral px."""
 
     state: Values
     log_fwhm: float
@@ -190,23 +189,23 @@ class _Solution:
 
 @dataclass(frozen=True)
 class _BlurFit:
-    """The model of the module's docstring against measured power, all frequencies in cycles per lateral pixel."""
+    """Fits the model of the module's docstring to measured power, all frequencies in cycles per lateral pixel."""
 
     power: Values  # (axial frequencies, rings)
     expected: Values  # (axial frequencies, rings), relative deviations
     squares: Values  # (axial frequencies + 2, aliases, 1), squared axial frequency
-    table: Values  # (axial frequencies + 2, aliases, rings, knots), weights that look P_iso up
+    table: Values  # (axial frequencies + 2, aliases, rings, knots), weights that interpolate P_iso
     factor: float
     start: Values  # (knots + 1,)
 
     @classmethod
     def of(cls, spectra: Spectra, factor: float, sector: int | None = None, stretch: float = 1.0) -> _BlurFit:
-        """Set up the fit; ``stretch`` is how much longer than wide structures are taken to be."""
+        """Set up the fit; ``stretch`` is the assumed ratio of axial to lateral size of structures."""
         chosen = slice(None) if sector is None else slice(sector, sector + 1)
         power = spectra.power[:, chosen].mean(axis=(0, 1))
         modes = len(spectra.power) * spectra.modes[chosen].sum(axis=0)
         both = np.where((spectra.axial > 0) & (spectra.axial < 0.5), 2, 1)[:, None]
-        # One frequency more at either end, whose power the Hann window spreads inwards.
+        # One more frequency at either end, whose power the Hann window spreads inwards.
         steps = np.arange(-1, len(spectra.axial) + 1) / spectra.depth
         reach = max(2, math.ceil(0.6 * factor))
         kz = ((steps[:, None] + np.arange(-reach, reach + 1)) / factor)[:, :, None]
@@ -218,32 +217,32 @@ class _BlurFit:
         return cls(power, np.sqrt(1 / (modes * both) + FLOOR**2), kz**2, _hats(radius, knots), factor, start)
 
     def replaced(self, power: Values) -> _BlurFit:
-        """Return the same fit against other measured power."""
+        """Return the same fit to other measured power."""
         return _BlurFit(power, self.expected, self.squares, self.table, self.factor, self.start)
 
     def solve(self, near: _Solution | None = None) -> _Solution:
-        """Return the best FWHM, looked for from several widths, or from a solution that is near."""
+        """Return the best FWHM, searched from several widths, or from a nearby solution."""
         if near is not None:
             return self._descend(near.state, near.log_fwhm, free=True)
         found = [self._descend(self.start, math.log(w * self.factor), free=True) for w in (0.6, 1.2, 2.5)]
         return min(found, key=lambda solution: solution.cost)
 
     def scan(self, widths: Values, best: _Solution) -> Values:
-        """Return the mismatch (n,) at each of the FWHMs ``widths``, all else fitted."""
+        """Return the mismatch (n,) at each FWHM in ``widths``, with all else fitted."""
         found = {}
         for side in (widths[widths >= best.fwhm], widths[widths < best.fwhm][::-1]):
-            state = best.state  # each starts where its neighbour ended
+            state = best.state  # each fit starts at its neighbour's result
             for width in side:
                 solution = self._descend(state, math.log(width), free=False)
                 state, found[width] = solution.state, solution.mismatch
         return np.array([found[width] for width in widths])
 
     def model(self, state: Values, log_fwhm: float) -> Values:
-        """Return the power (axial frequencies, rings) that a state and a FWHM predict."""
+        """Return the power (axial frequencies, rings) predicted for a state and a FWHM."""
         return _leaked(self._aliases(state, log_fwhm).sum(axis=1)) + math.exp(state[KNOTS])
 
     def transfer(self, power: Values, best: _Solution) -> Values:
-        """Return (axial frequencies,) power free of noise over unblurred lateral power of the same frequency."""
+        """Return the ratio (axial frequencies,) of noise-free power to unblurred lateral power at each frequency."""
         middle = self.squares.shape[1] // 2
         lateral = np.exp(self.table[1:-1, middle] @ best.state[:KNOTS])
         weight = lateral / (self.model(best.state, best.log_fwhm) * self.expected) ** 2
@@ -251,7 +250,7 @@ class _BlurFit:
         return ratio
 
     def sensitivity(self, best: _Solution) -> float:
-        """Return the root mean square change of log power with the log of the FWHM that nothing else can make good."""
+        """Return the RMS change of log power with the log of the FWHM that other parameters cannot compensate."""
         slopes = self._slopes(best.state, best.log_fwhm, free=True)
         width, others = slopes[:, -1], slopes[:, :-1]
         left = width - others @ np.linalg.lstsq(others, width)[0]
@@ -260,7 +259,7 @@ class _BlurFit:
     def _aliases(self, state: Values, log_fwhm: float) -> Values:
         log_power = self.table @ state[:KNOTS]
         blur = DECAY * math.exp(2 * log_fwhm) * self.squares
-        # Beyond the last ring P_iso is extrapolated, which must not run away.
+        # Beyond the last ring P_iso is extrapolated; the limit keeps it from growing too large.
         return np.exp(np.clip(log_power, -700, state[:KNOTS].max() + 1) - blur)
 
     def _descend(self, state: Values, log_fwhm: float, free: bool) -> _Solution:
@@ -307,13 +306,13 @@ _ROUGHNESS = 0.3 * np.diff(np.eye(KNOTS), 3, axis=0)
 
 
 def _leaked(power: Values) -> Values:
-    """Return power as a Hann window sees it, which mixes each axial frequency with its two neighbours (first axis)."""
+    """Return power as a Hann window changes it: each axial frequency mixes with its two neighbours (first axis)."""
     mixed: Values = (power[:-2] + 4 * power[1:-1] + power[2:]) / 6
     return mixed
 
 
 def _hats(positions: Values, knots: Values) -> Values:
-    """Return weights (..., knots) of linear interpolation between even knots, and extrapolation beyond them."""
+    """Return weights (..., knots) for linear interpolation between even knots and extrapolation beyond them."""
     place = (positions - knots[0]) / (knots[1] - knots[0])
     left = np.clip(np.floor(place), 0, len(knots) - 2)
     part = (place - left)[..., None]

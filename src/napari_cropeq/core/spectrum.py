@@ -1,4 +1,4 @@
-"""Three-dimensional power spectra of a source, gathered over rings of lateral frequency, from bounded reads."""
+"""Three-dimensional power spectra of a source, averaged over rings of lateral frequency, from bounded reads."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ WINDOWS = 3
 """Ranges of slices that are read."""
 
 DEPTH = 48
-"""Slices in a range, which are also the slices in a tile."""
+"""Slices in a range, and in a tile."""
 
 READ_SIDE = 768
 """Largest lateral side that is read, px."""
 
 TILE_SIDES = (96, 64)
-"""Lateral sides of a tile, px: the first that fits is taken."""
+"""Lateral sides of a tile, px: the first that fits is used."""
 
 TILES = 32
-"""Tiles taken from a range of slices, those with the most contrast."""
+"""Tiles used from a range of slices, those with the most contrast."""
 
 RINGS = 24
-RING_RANGE = (0.05, 0.5)  # cycles/px; below, a few large structures decide
+RING_RANGE = (0.05, 0.5)  # cycles/px; lower frequencies depend on a few large structures
 CONTRAST_RANGE = (0.1, 0.35)  # cycles/px; where most images have signal
 
 
 @dataclass(frozen=True)
 class Spectra:
-    """Power of tiles by axial frequency and ring of lateral frequency, each tile on a scale of its own contrast.
+    """Power of tiles by axial frequency and ring of lateral frequency, scaled by each tile's contrast.
 
-    Frequencies along a lateral axis (within 1.5 bins of it) are left out: steps between slices, stripes of a
-    scanner or a light sheet, and the tile's mean lie there.
+    Frequencies along a lateral axis (within 1.5 bins of it) are left out: they contain steps between slices, stripes
+    of a scanner or a light sheet, and the tile's mean.
     """
 
     power: npt.NDArray[np.float64]
@@ -53,7 +53,7 @@ class Spectra:
     """(rings,) mean lateral frequency, in cycles per lateral pixel."""
 
     modes: npt.NDArray[np.float64]
-    """(2, rings) Fourier modes a tile has in each ring's sector."""
+    """(2, rings) number of Fourier modes of a tile in each ring's sector."""
 
     depth: int
     """Slices in a tile."""
@@ -62,11 +62,11 @@ class Spectra:
     def measure(cls, source: ArrayLike, acquisition: Acquisition, seed: int = 0) -> Spectra | None:
         """Measure a source (z, y, x), reading at most 3 boxes of 48 slices by 768 × 768 px.
 
-        Returns None where every tile is constant.
+        Returns None if every tile is constant.
 
         Raises
         ------
-        ValueError
+        ImageError
             If voxels are NaN or infinite.
         """
         side = next((s for s in TILE_SIDES if s <= min(source.shape[a] for a in acquisition.lateral)), TILE_SIDES[-1])
@@ -88,7 +88,7 @@ class Spectra:
 def _boxes(
     shape: tuple[int, ...], acquisition: Acquisition, depth: int, rng: np.random.Generator
 ) -> list[tuple[slice, ...]]:
-    """Spread ranges of slices over the volume; laterally they lie about its middle, where the object is."""
+    """Spread ranges of slices over the volume; laterally they lie near its middle, where the object usually is."""
     slices = shape[acquisition.axial]
     count = min(WINDOWS, -(-slices // depth))
     boxes = []
@@ -107,7 +107,7 @@ def _boxes(
 
 
 def _tiles(voxels: npt.NDArray[Any], side: int) -> list[npt.NDArray[np.float32]]:
-    """Cut half-overlapping tiles (depth, side, side), zero in the mean, and keep those with the most contrast."""
+    """Cut half-overlapping tiles (depth, side, side) of zero mean, and keep those with the most contrast."""
     starts = [np.linspace(0, n - side, -(-(n - side) // (side // 2)) + 1).astype(int) for n in voxels.shape[1:]]
     cut = [voxels[:, y : y + side, x : x + side] for y in starts[0] for x in starts[1]]
     contrast = np.array([float(tile[::4, ::3, ::3].std(dtype=np.float64)) for tile in cut])
@@ -150,7 +150,7 @@ def _rings(side: int) -> tuple[sparse.csr_array, npt.NDArray[np.float64], npt.ND
 
 
 def _levelled(power: npt.NDArray[np.float64], rings: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scale tiles so that a bright one does not decide alone, nor an empty one count as much as the others."""
+    """Scale tiles so that a bright one does not dominate, and an empty one counts less than the others."""
     middle = (rings > CONTRAST_RANGE[0]) & (rings < CONTRAST_RANGE[1])
     contrast = power[:, :, :2, middle].mean(axis=(1, 2, 3))
     levelled: npt.NDArray[np.float64] = power / (contrast + np.median(contrast) + 1e-300)[:, None, None, None]

@@ -1,9 +1,9 @@
-"""Quintic B-spline interpolation as a finite FIR at absolute coordinates.
+"""Quintic B-spline interpolation as a finite FIR filter at absolute coordinates.
 
-The cardinal quintic spline decays as 0.4306**|n|; 20 taps a side reach 6e-8 of the data range.
-Weights are a function of the absolute SR index alone and taps are summed one by one in a fixed
-order, elementwise, so a voxel gets the same bits whatever box it is computed in. (A matrix
-product or a convolution may choose another order for another shape.)
+The cardinal quintic spline decays as 0.4306**|n|; with 20 taps on each side the error is 6e-8 of the data range.
+Weights depend on the absolute SR index alone, and taps are summed elementwise, one by one in a fixed order, so the
+bits of a voxel do not depend on the box it is computed in. (A matrix product or a convolution may use another order
+for another shape.)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TAPS = 20
 
 
 class ArrayLike(Protocol):
-    """What is needed of a source: numpy, Dask and Zarr arrays all have it. Axis order z, y, x."""
+    """What a source must support, as numpy, Dask and Zarr arrays do. Axis order z, y, x."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -40,7 +40,7 @@ class ArrayLike(Protocol):
 
 @functools.lru_cache(maxsize=1)
 def _cardinal() -> tuple[npt.NDArray[np.float64], int]:
-    centre = 64  # far enough that the prefilter of the impulse does not see the array's border
+    centre = 64  # so far from the array's border that it does not affect the prefiltered impulse
     impulse = np.zeros(2 * centre + 1)
     impulse[centre] = 1.0
     return ndimage.spline_filter1d(impulse, order=5, output=np.float64), centre
@@ -61,22 +61,22 @@ def _tap_weights(
 def interpolation_weights(
     start: int, stop: int, factor: float, taps: int = TAPS
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return the FIR, of ``taps`` a side, that carries source samples to SR samples ``start`` to ``stop``.
+    """Return the filter, with ``taps`` on each side, that interpolates SR samples ``start`` to ``stop``.
 
     Returns
     -------
     first : (n,) int64
         Absolute source index of the first tap of each SR sample; may lie beyond the volume.
     weights : (n, 2 * taps) float64
-        One row an SR sample, each summing to 1.
+        One row per SR sample; each sums to 1.
     """
     return _tap_weights(source_positions(start, stop, factor), taps)
 
 
 def read_mirrored(source: ArrayLike, box: Box) -> npt.NDArray[Any]:
-    """Read ``box`` (z, y, x) of a source; voxels beyond its border are mirrored about the border voxel's centre.
+    """Read ``box`` (z, y, x) of a source; voxels beyond the border are mirrored about the border voxel's centre.
 
-    Only the part that lies inside is read, once.
+    Only the part inside the source is read, once.
     """
     folded = [
         mirror(np.arange(a, b, dtype=np.int64), n) for a, b, n in zip(box.start, box.stop, source.shape, strict=True)
@@ -98,7 +98,7 @@ def interpolate(
     Parameters
     ----------
     samples : (n, ...) float32 or float64
-        Source samples, the first of absolute index ``first_sample``; they must hold every tap.
+        Source samples, starting at absolute index ``first_sample``; they must include every tap.
     first_sample : int
         Absolute source index of ``samples[0]``.
     start, stop : int
@@ -125,7 +125,7 @@ def interpolate(
 
 
 def source_range(start: int, stop: int, factor: float, taps: int = TAPS) -> tuple[int, int]:
-    """Return the absolute range of source samples that SR samples ``start`` to ``stop`` need, border ignored."""
+    """Return the absolute range of source samples that SR samples ``start`` to ``stop`` need; may cross the border."""
     low, high = source_positions(start, start + 1, factor)[0], source_positions(stop - 1, stop, factor)[0]
     return int(np.floor(low)) - (taps - 1), int(np.floor(high)) + taps + 1
 
@@ -133,16 +133,16 @@ def source_range(start: int, stop: int, factor: float, taps: int = TAPS) -> tupl
 def degradation(
     start: int, stop: int, factor: float, sigma: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int]:
-    """Return the two matrices that make an interpolated low-resolution line from a high-resolution one.
+    """Return the two matrices that turn a high-resolution line into an interpolated low-resolution one.
 
-    The slice profile blurs, the axial step samples at its exact positions (the same cell-centred
-    grids as in :func:`source_positions`, run backwards), and the interpolation of
-    :func:`interpolation_weights` goes back to the SR grid.
+    The line is blurred by the slice profile, sampled at the exact positions of the axial step (the grids of
+    :func:`source_positions`, in the other direction), and interpolated back to the SR grid as in
+    :func:`interpolation_weights`.
 
     Parameters
     ----------
     start, stop : int
-        Absolute SR indices of the line wanted.
+        Absolute SR indices of the requested line.
     factor : float
         Axial step over lateral step.
     sigma : float

@@ -1,4 +1,4 @@
-"""Threads that compute side by side, each with its share of torch's threads."""
+"""A pool of threads that compute at the same time, each with a part of torch's threads."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _R = TypeVar("_R")
 
 
 class ThreadMap:
-    """Computes one thing after another, a few of them at the same time.
+    """Applies a function to items, a few of them at the same time.
 
-    Two boxes in two threads are done sooner than one after the other with two threads each: what only one thread can do
-    (interpolation, copies) is then done beside the other's convolutions, and nobody waits for a thread at every layer.
+    Two boxes in two threads are faster than one after the other with two torch threads each: the single-threaded parts
+    (interpolation, copies) of one run during the convolutions of the other, and threads need not meet at every layer.
 
     Parameters
     ----------
     size : int
-        Threads; with one of them everything is computed by the caller's own.
+        Number of threads; with 1 everything is computed in the caller's thread.
 
     Attributes
     ----------
     over : bool
-        Whether it has been dismissed: what it still computes is of no use to anybody.
+        Whether it has been dismissed: results still being computed are not used.
     """
 
     def __init__(self, size: int = 1) -> None:
@@ -40,45 +40,45 @@ class ThreadMap:
         self._pool = None if size == 1 else _pool(size)
 
     def map(self, function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[tuple[_T, Future[_R]]]:
-        """Yield each item with what ``function`` gives for it, in order; the next ones are begun meanwhile.
+        """Yield each item with the future of its result, in order; the next ones are started meanwhile.
 
         Items are taken as threads become free, and one more.
         """
         ahead = 0 if self._pool is None else self._size
         started: deque[tuple[_T, Future[_R]]] = deque()
         for item in items:
-            started.append((item, self._begin(function, item)))
+            started.append((item, self._start(function, item)))
             if len(started) > ahead:
                 yield started.popleft()
         yield from started
 
     def dismiss(self) -> None:
-        """Begin nothing more, and do not wait for what is under way."""
+        """Start nothing more, and do not wait for running items."""
         self.over = True
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _begin(self, function: Callable[[_T], _R], item: _T) -> Future[_R]:
+    def _start(self, function: Callable[[_T], _R], item: _T) -> Future[_R]:
         if self._pool is not None:
             return self._pool.submit(function, item)
         done: Future[_R] = Future()
         try:
             done.set_result(function(item))
-        except BaseException as error:  # noqa: BLE001 (raised again by whoever asks for the result)
+        except BaseException as error:  # noqa: BLE001 (raised again when the caller asks for the result)
             done.set_exception(error)
         return done
 
 
 def _pool(size: int) -> ThreadPoolExecutor:
-    """Return threads that have begun, of the caller's priority, each with its share of torch's threads."""
+    """Return a pool of threads that have started, with the caller's priority, each with a part of torch's threads."""
     ready = threading.Barrier(size + 1)
 
-    def begin(*_: Any) -> None:
-        torch.get_num_threads()  # decides how many this thread computes with
+    def start(*_: Any) -> None:
+        torch.get_num_threads()  # sets how many threads this thread computes with
         ready.wait()
 
     with torch_threads(max(1, torch.get_num_threads() // size)):
-        pool = ThreadPoolExecutor(size, "cropeq pool", initializer=begin)
+        pool = ThreadPoolExecutor(size, "cropeq pool", initializer=start)
         for _ in range(size):
             pool.submit(int)
         ready.wait()

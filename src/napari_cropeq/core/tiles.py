@@ -1,4 +1,4 @@
-"""The tile grid: which box to read, compute and write."""
+"""Tile grids: which boxes to read, compute and write."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["TileGrid", "divide", "hull", "pick", "read_box"]
 
 @dataclass(frozen=True, slots=True)
 class TileGrid:
-    """Equal tiles laid from the origin of the SR grid, axis order z, y, x.
+    """Equal tiles that start at the origin of the SR grid, axis order z, y, x.
 
     Parameters
     ----------
     shape : (z, y, x) or None
-        The volume in SR voxels; a tile that reaches beyond it is shortened, never shifted, since shifting
-        would change its sampling phase. None for a grid without end, where no tile is shortened.
+        The volume in SR voxels; a tile that reaches beyond it is cropped, never shifted, since shifting
+        would change its sampling phase. None for an infinite grid, where tiles are not cropped.
     tile : (z, y, x)
         Size of a tile in SR voxels.
     """
@@ -30,7 +30,7 @@ class TileGrid:
     tile: IntTriple
 
     def box(self, index: IntTriple) -> Box:
-        """Return the box of the tile number ``index`` (z, y, x)."""
+        """Return the box of the tile with ``index`` (z, y, x)."""
         start = int_triple([i * t for i, t in zip(index, self.tile, strict=True)])
         stop = [a + t for a, t in zip(start, self.tile, strict=True)]
         if self.shape is not None:
@@ -38,7 +38,7 @@ class TileGrid:
         return Box(start, int_triple(stop))
 
     def indices(self, region: Box) -> Iterator[IntTriple]:
-        """Yield the numbers of the tiles that touch ``region``, last axis fastest."""
+        """Yield the indices (z, y, x) of the tiles that touch ``region``, last axis fastest."""
         yield from itertools.product(*self._ranges(region))
 
     def count_in(self, region: Box) -> int:
@@ -56,7 +56,7 @@ class TileGrid:
     def counts(self) -> IntTriple:
         """Number of tiles along z, y, x of a finite grid."""
         if self.shape is None:
-            raise ValueError("Got a grid without end, expected one with a shape: give it a shape to count its tiles.")
+            raise ValueError("An infinite grid has no number of tiles. Give it a shape.")
         return int_triple([-(-n // t) for n, t in zip(self.shape, self.tile, strict=True)])
 
     @property
@@ -66,13 +66,13 @@ class TileGrid:
 
 
 def divide(box: Box, size: IntTriple) -> Iterator[Box]:
-    """Yield parts of ``box`` of at most ``size`` (z, y, x), laid from its first voxel."""
+    """Yield parts of ``box`` of at most ``size`` (z, y, x), from its first voxel on."""
     for part in TileGrid(box.shape, size).touching(Box.whole(box.shape)):
         yield part.relative_to([-s for s in box.start])
 
 
 def hull(boxes: Collection[Box]) -> Box:
-    """Return the smallest box that holds all ``boxes``."""
+    """Return the smallest box that contains all ``boxes``."""
     return Box(
         int_triple([min(box.start[a] for box in boxes) for a in range(3)]),
         int_triple([max(box.stop[a] for box in boxes) for a in range(3)]),
@@ -80,14 +80,14 @@ def hull(boxes: Collection[Box]) -> Box:
 
 
 def pick(axes: Collection[int], inside: int, outside: int) -> IntTriple:
-    """Return a (z, y, x) triple that is ``inside`` for the ``axes`` given and ``outside`` for the others."""
+    """Return a (z, y, x) triple with ``inside`` for the given ``axes`` and ``outside`` for the others."""
     return int_triple([inside if axis in axes else outside for axis in range(3)])
 
 
 def read_box(box: Box, acquisition: Acquisition) -> Box:
-    """Return the source box (z, y, x) that the SR voxels of ``box`` are interpolated from, border ignored.
+    """Return the source box (z, y, x) that the SR voxels of ``box`` are interpolated from; it may cross the border.
 
-    Laterally both grids are the same; axially the spline's taps are added.
+    Laterally both grids are the same; axially the taps of the spline are added.
     """
     start, stop, axial = list(box.start), list(box.stop), acquisition.axial
     start[axial], stop[axial] = source_range(start[axial], stop[axial], acquisition.factor)

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, whenever the process that writes them ends."""
+"""Files that exist complete or not at all, even if the process that writes them is killed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["partial_of", "whole_file", "write_whole"]
 
 
 def partial_of(path: Path) -> Path:
-    """Return what a file is called while it is written as ``path``; a process that is killed leaves it behind."""
+    """Return the name under which the file ``path`` is written; a killed process leaves it behind."""
     return path.with_name(path.name + ".partial")
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write; one that is called ``path`` is replaced only once the new one is complete and on the disk.
+    """Yield a file to write; an existing ``path`` is replaced only once the new one is complete and on the disk.
 
     Raises
     ------

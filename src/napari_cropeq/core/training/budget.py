@@ -1,4 +1,4 @@
-"""What a training may spend: how far it is, when it validates, and when it ends."""
+"""The budget of a training: its progress, when it validates, and when it ends."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from napari_cropeq.core.training.config import TrainingConfig
 __all__ = ["Budget"]
 
 CHECK_SECONDS = 10.0
-"""Most time between two validations of a training with a time budget."""
+"""Longest time between two validations of a training with a time budget."""
 
 
 class Budget:
-    """Patches and seconds that a training spends.
+    """Patches and seconds that a training uses.
 
-    What decides the bits of a training with a patch budget is counted in patches, never in seconds.
+    With a patch budget, everything that affects the bits of the result depends on patches, never on seconds.
 
     Parameters
     ----------
     config : TrainingConfig
         The budget in patches or minutes, the length of an epoch, and the patience.
     state : State, optional
-        Where a training before stood.
+        State of an earlier training.
     resume : bool
-        Whether what was spent before counts.
+        Whether the patches and seconds of the earlier training count.
 
     Attributes
     ----------
     patches, seconds : int, float
-        Spent in all, before included.
+        Used in total, with those of an earlier training.
     fraction : float
-        Of the budget, 0 to 1; 1 too where nothing improves any more.
+        Part of the budget that is used, 0 to 1; 1 also when the loss does not improve any more.
     steps : int
         Steps since :meth:`start`.
     """
@@ -45,14 +45,14 @@ class Budget:
         self.start()
 
     def start(self) -> None:
-        """Start the clock. The budget counts from here, unless an interrupted training is completed."""
+        """Start the clock. The budget counts from here, unless an interrupted training is resumed."""
         self._first = (0, 0.0) if self._resume else (self.patches, self.seconds)
         self._validated = (self.patches, self.seconds)
         self._seconds_before, self._clock = self.seconds, time.monotonic() - self.seconds
         self.fraction, self.steps = 0.0, 0
 
     def spend(self, patches: int) -> None:
-        """Count a step of some patches."""
+        """Count a step with this many patches."""
         self.steps += 1
         self.patches += patches
         self.seconds = time.monotonic() - self._clock
@@ -63,7 +63,7 @@ class Budget:
 
     @property
     def rate(self) -> float:
-        """Patches a second since :meth:`start`."""
+        """Patches per second since :meth:`start`."""
         return self._config.batch * self.steps / max(self.seconds - self._seconds_before, 1e-9)
 
     @property
@@ -83,7 +83,7 @@ class Budget:
         return seconds >= min(CHECK_SECONDS, whole / 20)
 
     def converges(self, loss: float) -> bool:
-        """Count a validation; return whether its loss ends the training, since nothing improves any more."""
+        """Count a validation; return whether the training ends because the loss does not improve any more."""
         self._validated = (self.patches, self.seconds)
         if loss < self._wanted_loss:
             self._wanted_loss, self.validations_waited = loss * (1 - self._config.improvement), 0

@@ -1,7 +1,8 @@
-"""The model file of a training that has not ended, from which it can be completed."""
+"""The model file of an unfinished training, from which it can be resumed."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,22 +12,25 @@ from napari_cropeq.core.model import SUFFIX, Model, provenance
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.core.whole_file import partial_of
+from napari_cropeq.errors import MismatchError, ModelFileError
 
 __all__ = ["Checkpoint"]
 
+logger = logging.getLogger(__name__)
+
 SECONDS = 20.0
-"""Least time between two savings; half a minute is what a killed training may lose."""
+"""Shortest time between two saves; a killed training loses at most half a minute."""
 
 
 class Checkpoint:
-    """Keeps what a training has learnt in a file that is whole at every moment.
+    """Saves an unfinished training in a file that is complete at any time.
 
     Parameters
     ----------
     path : Path
         Name of the file, ending in ``.safetensors``.
     source : mapping
-        What describes the source, JSON values: a training of another one is not completed.
+        Description of the source, JSON values: a training on another source is not resumed.
     """
 
     def __init__(self, path: Path, source: Mapping[str, Any]) -> None:
@@ -35,46 +39,57 @@ class Checkpoint:
 
     @classmethod
     def beside(cls, output: Path, source: Mapping[str, Any]) -> Checkpoint:
-        """Return the checkpoint of a model that will be saved as ``output``."""
+        """Return the checkpoint for a model that will be saved as ``output``."""
         return cls(output.with_name(output.name.removesuffix(SUFFIX) + ".checkpoint" + SUFFIX), source)
 
     @property
     def exists(self) -> bool:
-        """Whether a training was not ended."""
+        """Whether there is an unfinished training."""
         return self.path.is_file()
 
     def keep(self, training: Training, now: bool = False) -> None:
-        """Save the training if the last time is long enough ago, or ``now``; call it between two steps."""
-        if now or time.monotonic() - self._last >= SECONDS:
+        """Save the training if the last save is long enough ago, or ``now``; call it between two steps."""
+        started = time.monotonic()
+        if now or started - self._last >= SECONDS:
             training.model(self.source).save(self.path)
             self._last = time.monotonic()
+            logger.debug("Saved the unfinished training as %s in %.2f s", self.path, self._last - started)
 
     def load(self, config: TrainingConfig | None = None) -> Model:
-        """Return what was kept, to be given to a training as ``start`` with ``resume``.
+        """Return the saved training, to use as ``start`` of a training with ``resume``.
 
         Raises
         ------
-        ValueError
-            If it is damaged, or of another source or ``recipe``.
+        ModelFileError
+            If it is damaged.
+        MismatchError
+            If it is of another source or has other settings than ``config``.
         """
-        model = Model.load(self.path)
+        try:
+            model = Model.load(self.path)
+        except ModelFileError as error:
+            raise ModelFileError(error.problem, "Start again.", setting="restart") from error
         if model.provenance.get("source_checksum") != provenance(self.source)["source_checksum"]:
             name = dict(model.provenance.get("source", {})).get("name", "another volume")
-            raise ValueError(
-                f"Got an unfinished training of {name!r} in {self.path.name}, expected one of this volume: "
-                "start anew, or choose another name."
+            raise MismatchError(
+                f"{self.path.name} is an unfinished training on {name!r}, not on this volume.",
+                "Start again, or choose another name.",
+                setting="restart",
             )
         if config is not None:
             other = TrainingConfig.read(model.training.get("recipe"))
             differing = [name for name in vars(config) if getattr(config, name) != getattr(other, name)]
             if differing:
-                raise ValueError(
-                    f"Got other settings ({', '.join(differing)}) than the training in {self.path.name} had, "
-                    "expected the same: give the same, or start anew."
+                raise MismatchError(
+                    f"The settings differ from those of the unfinished training in {self.path.name} "
+                    f"({', '.join(differing)}).",
+                    "Use the same settings, or start again.",
+                    setting="restart",
                 )
+        logger.info("Loaded the unfinished training %s", self.path)
         return model
 
     def remove(self) -> None:
-        """Remove the file of a training that has ended, and what a killed one has written of the next."""
+        """Remove the file when the training is finished, and a partial file that a killed training left behind."""
         for path in (self.path, partial_of(self.path)):
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What decides a training: one field an option, and the presets that fill them."""
+"""The settings of a training: one field for each, and the presets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from napari_cropeq.core.network import NETWORKS
+from napari_cropeq.errors import ArgumentError, ModelFileError
 
 __all__ = ["PRESETS", "TrainingConfig"]
 
@@ -16,20 +17,23 @@ BLOCKS = {"subpixel": 7, "valid": 7, "padded": 32}
 OPTIMISERS = ("muon", "adamw")
 SCHEDULES = ("cosine", "constant")
 ROTATIONS = ("right", "any")
+LEAST = {"batch": 1, "patch": 33, "validation": 1, "seed": 0, "epoch": 1, "patience": 0, "warm_up": 1}
+SHARES = ("average", "intensity", "gradient", "poisson", "uniform", "decay", "improvement")
+BELOW_ONE = ("average", "improvement")
 
 
 def option(default: Any, help: str, **choices: Any) -> Any:
-    """Return a field whose help (with its unit) and choices serve the command line and the window."""
+    """Return a field with the help (with its unit) and choices for the command line and the window."""
     return field(default=default, metadata={"help": help, **choices})
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What decides a training; each field says what it is, with its unit. The defaults are the preset ``fast``.
+    """The settings of a training; the help of each field has its unit. The defaults are the preset ``fast``.
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If a field is out of range, or not exactly one budget is given.
     """
 
@@ -40,43 +44,45 @@ class TrainingConfig:
     blocks: int | None = option(None, "residual blocks; 7, or 32 for the padded network, by default")
     kernel: int = option(3, "side of a convolution kernel, px", choices=(3, 5, 7))
     patch: int = option(64, "side of an input patch, px of the network's input")
-    batch: int = option(4, "patches a step")
-    optimiser: str = option("muon", "how weights are stepped", choices=OPTIMISERS)
-    rate: float = option(1e-3, "peak learning rate (of AdamW; Muon's matrices take ten times that)")
-    schedule: str = option("cosine", "how the learning rate goes after its warm-up", choices=SCHEDULES)
-    warm_up: int = option(50, "steps until the learning rate is at its peak")
+    batch: int = option(4, "patches in each step")
+    optimiser: str = option("muon", "optimiser of the weights", choices=OPTIMISERS)
+    rate: float = option(1e-3, "peak learning rate (of AdamW; ten times as much for Muon's matrices)")
+    schedule: str = option("cosine", "learning rate after the warm-up", choices=SCHEDULES)
+    warm_up: int = option(50, "steps until the learning rate reaches its peak")
     decay: float = option(0.01, "weight decay of AdamW")
-    edge_weight: float = option(1.0, "weight of the Sobel-edge loss beside L1")
-    average: float = option(0.0, "share that the running average of the weights keeps each step; 0 for none")
-    validation: int = option(24, "patches of the held-out rotation to choose the best weights by")
-    epoch: int = option(2_000, "patches between validations; with a time budget at most 10 s pass between them")
+    edge_weight: float = option(1.0, "weight of the Sobel-edge loss relative to L1")
+    average: float = option(0.0, "share of the running average of the weights that each step keeps; 0 for no average")
+    validation: int = option(24, "patches of the held-out rotation that select the best weights")
+    epoch: int = option(2_000, "patches between validations; with a time budget, at most 10 s")
     patience: int = option(40, "epochs without an improvement after which training stops; 0 for never")
-    improvement: float = option(0.002, "what counts as an improvement, share of the validation loss")
-    rotations: str = option("right", "planes are turned by right angles or any angle", choices=ROTATIONS)
+    improvement: float = option(0.002, "smallest improvement that counts, share of the validation loss")
+    rotations: str = option("right", "planes are rotated by right angles or by any angle", choices=ROTATIONS)
     intensity: float = option(0.0, "largest change of contrast, and twice that of brightness, between patches")
     gradient: float = option(0.5, "share of patches drawn where the gradient is high")
     match_noise: bool = option(True, "give LR patches the noise of real axial samples")
     poisson: float = option(0.0, "largest Poisson noise added to LR patches, variance at full intensity")
     uniform: float = option(0.0, "largest uniform noise added to LR patches, share of the intensity range")
-    seed: int = option(0, "fixes weights and patches")
+    seed: int = option(0, "seed of weights and patches")
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> TrainingConfig:
-        """Return the recipe called ``fast``, ``paper`` or ``light-sheet``, with some fields set otherwise.
+        """Return the preset ``fast``, ``paper`` or ``light-sheet``, with ``overrides`` for some fields.
 
-        A budget among the ``overrides`` replaces the preset's.
+        A budget among the ``overrides`` replaces that of the preset.
 
         Raises
         ------
-        ValueError
+        ArgumentError
             If there is no such preset or field.
         """
         if name not in PRESETS:
-            raise ValueError(f"Got preset {name!r}, expected one of {', '.join(PRESETS)}: choose one of these.")
+            raise ArgumentError(
+                f"There is no preset {name!r}.", f"Choose one of {', '.join(PRESETS)}.", setting="preset"
+            )
         unknown = set(overrides) - {f.name for f in dataclasses.fields(cls)}
         if unknown:
             known = ", ".join(f.name for f in dataclasses.fields(cls))
-            raise ValueError(f"Got {', '.join(sorted(unknown))}, expected fields of a recipe: choose from {known}.")
+            raise ArgumentError(f"There is no setting {', '.join(sorted(unknown))}.", f"Choose from {known}.")
         values: dict[str, Any] = dict(PRESETS[name])
         if overrides.get("patches") is not None:
             values["minutes"] = None
@@ -86,29 +92,37 @@ class TrainingConfig:
 
     @classmethod
     def read(cls, values: Any) -> TrainingConfig:
-        """Return the recipe that a model file tells of; what it does not tell is as by default.
+        """Return the settings in a model file; missing ones have their defaults.
 
         Raises
         ------
-        ValueError
-            If it is no mapping of a recipe's fields, each of the right type and range.
+        ModelFileError
+            If ``values`` is not a mapping of settings, each of the right type and range.
         """
         kinds = {f.name: f.type for f in dataclasses.fields(cls)}
         if not isinstance(values, Mapping) or not set(values) <= set(kinds):
-            raise ValueError("Got a model that does not tell its recipe, expected one: train anew.")
+            raise ModelFileError("The model file has no training settings.", "Train again.")
         for name, value in values.items():
             if not any(fits(value, kind.strip()) for kind in str(kinds[name]).split("|")):
-                raise ValueError(f"Got a model whose recipe has {name} {value!r}, expected {kinds[name]}: train anew.")
-        return cls(**values)
+                raise ModelFileError(
+                    f"The training settings in the model file are damaged: {name} is {value!r}, not {kinds[name]}.",
+                    "Train again.",
+                )
+        try:
+            return cls(**values)
+        except ArgumentError as error:
+            raise ModelFileError(
+                f"The training settings in the model file are damaged: {error.problem}", "Train again."
+            ) from error
 
     @classmethod
     def parse(cls, words: Iterable[str]) -> dict[str, Any]:
-        """Return ``NAME=VALUE`` words as values of a recipe's fields, each in the type of its field.
+        """Return the settings in ``NAME=VALUE`` words, each converted to the type of its field.
 
         Raises
         ------
-        ValueError
-            If a word is none, or the value is none of that field.
+        ArgumentError
+            If a word is not of this form, or the value does not fit the field.
         """
         kinds = {f.name: str(f.type).split(" ")[0] for f in dataclasses.fields(cls)}
         settings: dict[str, Any] = {}
@@ -116,58 +130,61 @@ class TrainingConfig:
             name, found, text = word.partition("=")
             name = name.replace("-", "_")
             if not found or name not in kinds:
-                raise ValueError(
-                    f"Got setting {word!r}, expected NAME=VALUE with a name among {', '.join(kinds)}: "
-                    "write, for instance, filters=64."
+                raise ArgumentError(
+                    f"The setting {word!r} is not NAME=VALUE with a name among {', '.join(kinds)}.",
+                    "Write, for instance, filters=64.",
                 )
             settings[name] = _parse(name, text, kinds[name])
         return settings
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.patches is None):
-            raise ValueError("Got both or neither of minutes and patches, expected one budget: give one of them.")
+            raise ArgumentError(
+                "Both or neither of minutes and patches are given.", "Give one of them.", setting="minutes"
+            )
         budget, name = (self.minutes, "minutes") if self.patches is None else (self.patches, "patches")
         if budget is None or not (math.isfinite(budget) and budget > 0):
-            raise ValueError(f"Got {budget} {name}, expected a positive number: give a larger training budget.")
-        if self.batch < 1 or self.patch < 33 or not self.rate > 0:
-            raise ValueError("Got a batch below 1, a patch below 33 px or a rate of 0: choose larger ones.")
-        if self.validation < 1 or self.seed < 0 or not 0 <= self.edge_weight < math.inf:
-            raise ValueError(
-                f"Got {self.validation} validation patches, seed {self.seed} and edge weight {self.edge_weight:g}, "
-                "expected at least 1, 0 and 0: choose larger ones."
+            raise ArgumentError(
+                f"The training budget ({budget} {name}) is not a positive number.", "Correct it.", setting=name
             )
-        if self.epoch < 1 or self.patience < 0 or self.warm_up < 1:
-            raise ValueError(
-                f"Got epochs of {self.epoch} patches, a patience of {self.patience} and {self.warm_up} warm-up steps, "
-                "expected at least 1, 0 and 1: choose larger ones."
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ArgumentError(
+                    f"The setting {name} is {getattr(self, name)}, less than {least}.", "Increase it.", setting=name
+                )
+        if not self.rate > 0:
+            raise ArgumentError(f"The setting rate is {self.rate:g}, not above 0.", "Increase it.", setting="rate")
+        if not 0 <= self.edge_weight < math.inf:
+            raise ArgumentError(
+                f"The setting edge_weight is {self.edge_weight:g}, not a number of 0 or more.",
+                "Correct it.",
+                setting="edge_weight",
             )
-        for name, limit in (
-            ("average", 1.0),
-            ("intensity", 1.0),
-            ("gradient", 1.0),
-            ("poisson", 1.0),
-            ("uniform", 1.0),
-            ("decay", 1.0),
-        ):
-            share = getattr(self, name)
-            if not 0 <= share <= limit or (name == "average" and share == 1):
-                raise ValueError(f"Got {name} {share:g}, expected a share from 0 to 1: correct it.")
-        if not 0 <= self.improvement < 1:
-            raise ValueError(f"Got improvement {self.improvement:g}, expected a share from 0 to 1: correct it.")
+        for name in SHARES:
+            share, below_one = getattr(self, name), name in BELOW_ONE
+            if not 0 <= share <= 1 or (below_one and share == 1):
+                most = "less than 1" if below_one else "1"
+                raise ArgumentError(
+                    f"The setting {name} is {share:g}, not a share from 0 to {most}.", "Correct it.", setting=name
+                )
         for item in dataclasses.fields(self):
             choices, value = item.metadata.get("choices"), getattr(self, item.name)
-            if choices and item.name != "network" and value not in choices:  # networks are checked where they are built
+            if choices and item.name != "network" and value not in choices:  # build_network checks the network
                 known = ", ".join(map(str, choices))
-                raise ValueError(f"Got {item.name} {value!r}, expected one of {known}: choose one of these.")
+                raise ArgumentError(
+                    f"The setting {item.name} is {value!r}, not one of {known}.",
+                    "Choose one of these.",
+                    setting=item.name,
+                )
 
     @property
     def depth(self) -> int:
-        """Residual blocks, the network's own number where none is given."""
+        """Residual blocks; the default of the network if ``blocks`` is None."""
         return self.blocks if self.blocks is not None else BLOCKS.get(self.network, 7)
 
 
 def fits(value: Any, kind: str) -> bool:
-    """Return whether a JSON value is of the ``kind`` of a field; a whole number is a float as well."""
+    """Return whether a JSON value is of the ``kind`` of a field; an integer is also a float."""
     kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
     return value is None if kind == "None" else type(value) in kinds[kind]
 
@@ -178,14 +195,16 @@ def _parse(name: str, text: str, kind: str) -> Any:
     try:
         return known[text.lower()] if kind == "bool" else {"int": int, "float": float, "str": str}[kind](text)
     except (ValueError, KeyError):
-        raise ValueError(f"Got setting {name} of {text!r}, expected {expected[kind]}: correct it.") from None
+        raise ArgumentError(
+            f"The setting {name} is {text!r}, not {expected[kind]}.", "Correct it.", setting=name
+        ) from None
 
 
 PAPER: dict[str, Any] = {
     "minutes": None,
     "patches": 320_000,
     "network": "valid",
-    "filters": 256,  # not in the paper's text: the count that its times fit best
+    "filters": 256,  # not in the paper's text: the number that fits its times best
     "patch": 64,
     "batch": 32,
     "optimiser": "adamw",
@@ -208,4 +227,4 @@ PRESETS: Mapping[str, dict[str, Any]] = {
     "paper": PAPER,
     "light-sheet": PAPER | {"patches": 500_000, "gradient": 1.0, "poisson": 0.01, "uniform": 0.02},
 }
-"""Fields that differ from the defaults; docs/training.md gives the reasons."""
+"""Settings that differ from the defaults; docs/training.md has the reasons."""

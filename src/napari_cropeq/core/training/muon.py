@@ -1,4 +1,4 @@
-"""Muon: steps of equal size along all directions of a weight matrix."""
+"""The Muon optimiser: steps of equal size along all directions of a weight matrix."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ MOMENTUM = 0.95
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 MATRIX_RATE = 10.0
-"""How much larger a matrix's step is than AdamW's, since its size is spread over all directions."""
+"""Ratio of a matrix's step to AdamW's, since its size is spread over all directions."""
 
 
 class Muon:
     """Orthogonalised momentum for the weights between feature maps, AdamW for all others.
 
-    A convolution from feature maps to feature maps is taken for a matrix (out, in * kernel); its momentum is
-    replaced by the nearest orthogonal matrix before the step. At equal time this gained 0.5 dB or more over AdamW on
-    the benchmark (``benchmarks/results/recipes.md``). torch's own Muon takes two-dimensional weights only.
+    A convolution between feature maps is treated as a matrix (out, in * kernel); its momentum is replaced by the
+    nearest orthogonal matrix before the step. In the same time this gained 0.5 dB or more over AdamW on the benchmark
+    (``benchmarks/results/recipes.md``). torch's own Muon supports two-dimensional weights only.
 
     Parameters
     ----------
     network : Module
-        ``network.body`` holds the convolutions between feature maps.
+        ``network.body`` has the convolutions between feature maps.
     rate : float
-        Learning rate of AdamW; a matrix's is ``MATRIX_RATE`` times that.
+        Learning rate of AdamW; that of matrices is ``MATRIX_RATE`` times as large.
     decay : float
-        Weight decay of the weights that AdamW steps.
+        Weight decay of the weights that AdamW updates.
 
     Notes
     -----
-    K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024. It has what is used of torch's
-    optimisers, and AdamW's names in its state (``exp_avg`` is the momentum), but is none: making one of those imports
-    torch's compiler, which holds up the window for a second.
+    K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024. The class has the methods of
+    torch's optimisers that are used here, and AdamW's names in its state (``exp_avg`` is the momentum), but does not
+    inherit from them: creating a torch optimiser imports torch's compiler, which blocks the window for a second.
     """
 
     def __init__(self, network: nn.Module, rate: float, decay: float) -> None:
@@ -52,14 +52,14 @@ class Muon:
         self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
+        """Reset the gradients."""
         for group in self.param_groups:
             for weight in group["params"]:
                 weight.grad = None if set_to_none or weight.grad is None else torch.zeros_like(weight)
 
     @torch.no_grad()
     def step(self) -> None:
-        """Make a step along the gradients there are."""
+        """Make a step along the gradients of all weights that have one."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
@@ -90,9 +90,9 @@ class Muon:
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return about the nearest (semi-)orthogonal matrix to a wide one (rows, columns).
+    """Return approximately the nearest (semi-)orthogonal matrix (rows, columns).
 
-    Five Newton-Schulz steps with coefficients that make the singular values 0.7 to 1.2 (Jordan et al., 2024).
+    Five Newton-Schulz steps with coefficients that bring the singular values to 0.7 to 1.2 (Jordan et al., 2024).
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix

@@ -1,7 +1,7 @@
-"""How noisy a source is, and how to give training patches the noise that real axial samples carry.
+"""Estimates the noise of a source, and adds to training patches the noise that real axial samples have.
 
-Blurring a lateral slice to make a training pair blurs its noise away as well, but real axial samples
-carry theirs unblurred: a network trained on such pairs would learn to sharpen noise.
+Blurring a lateral slice to make a training pair also removes its noise, but the noise of real axial samples is not
+blurred: a network trained on such pairs would learn to sharpen noise.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class NoiseModel:
     def estimate(cls, slices: Iterable[npt.NDArray[np.float32]]) -> NoiseModel:
         """Estimate noise from lateral slices of normalised intensities, each (rows, columns).
 
-        The high-pass residual is gathered by local intensity; the spread of each bin is taken from its
-        median absolute value, which structures, being sparse, hardly move.
+        The high-pass residual is binned by local intensity; the spread of each bin is computed from its
+        median absolute value, which sparse structures hardly change.
         """
         means, residuals = [], []
         for plane in slices:
             residual = ndimage.convolve(plane, LAPLACIAN_DIFFERENCE, mode="mirror")[1:-1, 1:-1]
             mean = ndimage.uniform_filter(plane, 5, mode="mirror")[1:-1, 1:-1]
-            kept = (plane[1:-1, 1:-1] > plane.min()) & (plane[1:-1, 1:-1] < plane.max())  # clipped voxels carry none
+            kept = (plane[1:-1, 1:-1] > plane.min()) & (plane[1:-1, 1:-1] < plane.max())  # clipped voxels have no noise
             means.append(mean[kept])
             residuals.append(np.abs(residual[kept]))
         if not means or sum(map(len, means)) < MIN_PER_BIN:
@@ -61,7 +61,7 @@ class NoiseModel:
         if not rows:
             return cls(0.0, (1.4826 * float(np.median(residual))) ** 2)
         intensity, variance, count = np.array(rows).T
-        # A fixed number of voxels fixes the relative error of a variance: weigh by count over variance.
+        # The relative error of a variance depends on the number of voxels: weigh by count over variance.
         weight = np.sqrt(count) / np.maximum(variance, 1e-12)
         floor = max(0.0, -float(intensity.min()))
         design = np.stack([intensity + floor, np.ones_like(intensity)], axis=1) * weight[:, None]
@@ -76,16 +76,16 @@ class NoiseModel:
     def top_up(
         self, lines: npt.NDArray[np.float32], kept: npt.NDArray[Any], rng: np.random.Generator
     ) -> npt.NDArray[np.float32]:
-        """Return low-resolution lines with the noise that blurring took away.
+        """Return low-resolution lines with the noise added that blurring removed.
 
         Parameters
         ----------
         lines : (n, columns)
-            Blurred and sampled lines, one row a sample.
+            Blurred and sampled lines, one row per sample.
         kept : (n,)
-            Share of a voxel's noise variance that is left in each sample: the sum of its squared weights.
+            Share of a voxel's noise variance that remains in each sample: the sum of its squared weights.
         rng : Generator
-            Source of the noise.
+            Draws the noise.
         """
         missing = self.variance(lines) * np.maximum(1.0 - kept, 0.0)[:, None]
         added: npt.NDArray[np.float32] = rng.standard_normal(lines.shape, np.float32)

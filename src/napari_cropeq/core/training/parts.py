@@ -1,7 +1,8 @@
-"""Batches in parts, where memory does not suffice for the whole."""
+"""Splits batches into parts when memory runs out."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -12,21 +13,23 @@ from napari_cropeq.core.training.patches import TrainingBatch
 
 __all__ = ["Parts"]
 
+logger = logging.getLogger(__name__)
+
 
 class Parts:
-    """How many patches go through a network at once; fewer once memory has run out.
+    """The number of patches that go through a network at the same time; halved when memory runs out.
 
     Parameters
     ----------
     size : int
-        Patches at first.
+        Initial number of patches.
     device : torch.device
-        Whose memory it is.
+        The device whose memory is used.
 
     Attributes
     ----------
     note : str
-        What the user should know.
+        Message for the user; empty while whole batches fit.
     """
 
     def __init__(self, size: int, device: torch.device) -> None:
@@ -37,7 +40,7 @@ class Parts:
 
         Raises
         ------
-        MemoryError
+        RuntimeError or MemoryError
             If memory does not suffice for a single patch.
         """
         while True:
@@ -45,12 +48,11 @@ class Parts:
                 prepare()
                 return sum(work(part) for part in batch.split(self.size))
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or self.size == 1:
                     raise
-            if self.size == 1:
-                raise MemoryError("a single patch does not fit")
             self.size = -(-self.size // 2)
             self.note = f"Out of memory: {self.size} patches at a time, the result is the same."
+            logger.info("Out of memory: batches are split into parts of %d patches", self.size)
             give_freed_memory_back()
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()

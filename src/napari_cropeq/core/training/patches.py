@@ -1,4 +1,4 @@
-"""Training patches, drawn on the fly from the lateral planes of a source (internal supervision)."""
+"""Training patches, drawn on the fly from the lateral planes of a source (self-supervision)."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from napari_cropeq.core.training.plane_pool import HELD_OUT, WINDOW, Plane, Plan
 __all__ = ["PatchSampler", "TrainingBatch", "min_lateral"]
 
 MIN_LATERAL = 64
-FEWEST_CELLS = 8
+FEWEST_SLICES = 8
 NOISE_PLANES = 8
 
 
 def min_lateral(acquisition: Acquisition) -> int:
-    """Return the smallest lateral side that can be trained on, px.
+    """Return the smallest lateral side for training, px.
 
-    It holds 8 slices of a stack whose axial axis it plays, with the support of their slice profile (3 sigma a
-    side), and at least 64 px.
+    It is at least 64 px. As the axial axis of a stack, it has room for 8 slices and the support of their slice profile
+    (3 sigma on each side).
     """
     support = 6 * acquisition.blur_px / FWHM_PER_SIGMA
-    return max(MIN_LATERAL, math.ceil(FEWEST_CELLS * acquisition.factor + support))
+    return max(MIN_LATERAL, math.ceil(FEWEST_SLICES * acquisition.factor + support))
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingBatch:
-    """A batch: what a network sees and what it should make of it, normalised float32."""
+    """A batch of input images and their targets, normalised float32."""
 
-    image: Tensor  # (N, 1, cells and halo, columns and halo), on the network's input grid
+    image: Tensor  # (N, 1, input samples and halo, columns and halo), on the network's input grid
     target: Tensor  # (N, 1, rows, columns), on the SR grid
-    base: Tensor | None = None  # (N, 1, rows, columns), the interpolation, where the network gives the residual only
-    carry: Tensor | None = None  # (N, rows, outputs), from the network's outputs to the SR grid where they differ
+    base: Tensor | None = None  # (N, 1, rows, columns), the interpolation, if the network predicts the residual only
+    carry: Tensor | None = None  # (N, rows, outputs), from the network's outputs to the SR grid if they differ
 
     def __len__(self) -> int:
         return len(self.image)
 
     def output(self, network: Network) -> Tensor:
-        """Return what ``network`` makes of the images, (N, 1, rows, columns) on the SR grid."""
+        """Return the result of ``network`` for the images, (N, 1, rows, columns) on the SR grid."""
         output: Tensor = network(self.image)
         if self.carry is not None:
             output = (self.carry @ output[:, 0])[:, None]
@@ -70,27 +70,27 @@ class TrainingBatch:
 class PatchSampler:
     """Draws (LR, HR) pairs from lateral slices of the volumes.
 
-    A slice is turned at random, so that any lateral direction serves as the axial one; that direction is blurred by
+    A slice is rotated at random, so any lateral direction can serve as the axial one; that direction is blurred by
     the slice profile and sampled at the axial step, by the code that interpolates at inference. Patches and the
-    support of their blur lie inside it wherever it is large enough; beyond its border it is mirrored, as at
+    support of their blur lie inside the slice if it is large enough; beyond its border it is mirrored, as at
     inference.
 
     Parameters
     ----------
     volumes : sequence of Volume
-        Channels and time points to train on; their slices are read when needed, and some kept.
+        Channels and time points to train on; their slices are read when needed, and some are cached.
     acquisition : Acquisition
-        Step and slice profile to imitate.
+        Step and slice profile to simulate.
     network : Network
-        States what it needs: its grid, halo and sub-positions.
+        Its grid, halo and sub-positions determine the patches.
     config : TrainingConfig
         Patch size, rotations, noise, seed; with a patch budget every draw depends on the seed alone.
     start : int
-        Patches drawn before, when a training goes on: the draws are then others.
+        Patches drawn earlier, when a training continues: the draws are then different.
 
     Raises
     ------
-    ValueError
+    ImageError
         If a volume is too thin, too small laterally, or holds NaN or infinite voxels.
     """
 
@@ -113,19 +113,19 @@ class PatchSampler:
         offset = math.ceil(acquisition.factor) if self.axial_grid.on_source_grid else 0
         # The padded network is trained on patches as large as the valid one's targets (paper: 32 px).
         self.columns = min(config.patch - network.shrink if network.shrink else config.patch // 2, smallest)
-        self.cells = min(self.columns, math.floor((smallest - offset) / self.axial_grid.step))
-        room = math.ceil((self.cells + 2 * self.axial_halo) * self.axial_grid.step) + 2 * self.support + offset
+        self.inputs = min(self.columns, math.floor((smallest - offset) / self.axial_grid.step))
+        room = math.ceil((self.inputs + 2 * self.axial_halo) * self.axial_grid.step) + 2 * self.support + offset
         space = (room, self.columns + 2 * self.halo)
         self.noise: dict[int, NoiseModel] = {}
         self._held_out: list[Plane] = []
-        # Not continued from ``start``: what is validated on stays the same when a training goes on.
+        # Does not depend on ``start``: the validation patches stay the same when a training continues.
         reader = PlaneReader(volumes, acquisition, False, space, (config.seed, 0, 2))
         for channel in sorted({volume.channel for volume in volumes}):
             slices = reader.spread(channel, NOISE_PLANES)
             self.noise[channel] = NoiseModel.estimate(slices) if config.match_noise else NoiseModel(0.0, 0.0)
-            self._held_out += [reader.turned(plane, channel, HELD_OUT) for plane in slices]
+            self._held_out += [reader.oriented(plane, channel, HELD_OUT) for plane in slices]
         reader = PlaneReader(volumes, acquisition, config.rotations == "any", space, (config.seed, start, 1))
-        self._planes = PlanePool(reader, patient=config.patches is not None)
+        self._planes = PlanePool(reader, wait=config.patches is not None)
 
     def draw(self, count: int) -> TrainingBatch:
         """Return ``count`` pairs."""
@@ -133,12 +133,12 @@ class PatchSampler:
         return self._pairs((self._planes.draw(self.rng) for _ in range(count)), self.rng)
 
     def held_out(self, count: int) -> TrainingBatch:
-        """Return ``count`` pairs of the rotation that :meth:`draw` never gives, for validation."""
+        """Return ``count`` pairs of the rotation that :meth:`draw` never uses, for validation."""
         planes = (self._held_out[n % len(self._held_out)] for n in range(count))
         return self._pairs(planes, np.random.default_rng((self.config.seed, 0, 3)))
 
     def close(self) -> None:
-        """End the reading ahead."""
+        """Stop reading ahead."""
         self._planes.close()
 
     def _pairs(self, planes: Iterator[Plane], rng: np.random.Generator) -> TrainingBatch:
@@ -150,14 +150,14 @@ class PatchSampler:
     def _draw_one(self, plane: Plane, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32] | None, ...]:
         axial_grid, halo, deep = self.axial_grid, self.halo, self.axial_halo
         samples = len(plane.coarse)
-        cell, column = self._place(plane, rng)
-        start, stop = axial_grid.inside(cell, self.cells)
+        first, column = self._place(plane, rng)
+        start, stop = axial_grid.inside(first, self.inputs)
         columns = mirror(np.arange(column - halo, column + self.columns + halo), plane.sharp.shape[1])
         left, right = int(columns.min()), int(columns.max()) + 1
         up = upwards(samples, deep, axial_grid.factor)  # row deep + j is SR px j
         if axial_grid.on_source_grid:
             rows = up[deep + start : deep + stop]
-            taken = mirror(np.arange(cell - deep, cell + self.cells + deep), samples)
+            taken = mirror(np.arange(first - deep, first + self.inputs + deep), samples)
         else:
             rows = up[start : stop + 2 * deep]
             taken = np.zeros(0, np.int64)
@@ -173,20 +173,20 @@ class PatchSampler:
         if not axial_grid.on_source_grid:
             return rows[:, low:high] @ coarse, target, None, None
         base = rows[:, low:high] @ coarse[:, halo : halo + self.columns]
-        return coarse[taken - low], target, base, axial_grid.matrix(cell, self.cells, start, stop)
+        return coarse[taken - low], target, base, axial_grid.matrix(first, self.inputs, start, stop)
 
     def _place(self, plane: Plane, rng: np.random.Generator) -> tuple[int, int]:
-        """Return the first cell and column of what a patch gives."""
+        """Return the first input sample and the first column of a patch, without its halo."""
         step = self.axial_grid.step
         row, column = plane.place(rng, self.config.gradient)
-        # The halo, and the support of the blur, stay inside where there is room for them.
+        # The halo, and the support of the blur, stay inside if there is room for them.
         end = math.floor((plane.sharp.shape[0] + 1e-6) / step)
-        margin = max(0, min(self.axial_halo + math.ceil(self.support / step), (end - self.cells) // 2))
-        cell = int(np.clip(round(row / step - self.cells / 2), margin, max(margin, end - self.cells - margin)))
+        margin = max(0, min(self.axial_halo + math.ceil(self.support / step), (end - self.inputs) // 2))
+        first = int(np.clip(round(row / step - self.inputs / 2), margin, max(margin, end - self.inputs - margin)))
         end = plane.sharp.shape[1]
         margin = max(0, min(self.halo, (end - self.columns) // 2))
-        first = int(np.clip(round(column - self.columns / 2), margin, max(margin, end - self.columns - margin)))
-        return cell, first
+        left = int(np.clip(round(column - self.columns / 2), margin, max(margin, end - self.columns - margin)))
+        return first, left
 
     def _more_noise(self, coarse: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """Add Poisson and uniform noise of random strength to a low-resolution window (paper, section 4)."""

@@ -1,4 +1,4 @@
-"""Lateral planes of a source, turned at random and degraded as the axial direction is: what patches are cut from."""
+"""Lateral planes of a source, rotated at random and degraded like the axial direction; patches are cut from them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from napari_cropeq.core.spline import ArrayLike, degradation, interpolation_weig
 __all__ = ["HELD_OUT", "Orientation", "Plane", "PlanePool", "PlaneReader", "Volume"]
 
 WINDOW = 1024
-"""Largest side of a plane, px: of wider slices, windows are read."""
+"""Largest side of a plane, px: only windows of wider slices are read."""
 
 BLOCK_SLICES = 8
 POOL_BYTES = 2**27
 MOST_PLANES = 32
-GRADIENT_BLOCK = 16  # side of the squares whose mean gradient decides where patches are drawn, px
-# Share of white noise that cubic interpolation at random offsets leaves along one axis (the mean of its squared
-# weights); along the other axis the blur that follows leaves little of it anyway.
+GRADIENT_BLOCK = 16  # patches are drawn by the mean gradient of squares with this side, px
+# Share of white noise that remains along one axis after cubic interpolation at random offsets (the mean of its squared
+# weights); along the other axis the subsequent blur leaves little of it anyway.
 INTERPOLATED_NOISE = 0.874
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A source volume (z, y, x) and what it shares with the other time points of its channel."""
+    """A source volume (z, y, x), with the scale and number of its channel."""
 
     voxels: ArrayLike
     normalisation: Normalisation
@@ -43,18 +43,18 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How a plane is turned: by ``angle`` degrees, and flipped before that."""
+    """Orientation of a plane: flipped first, then rotated by ``angle`` degrees."""
 
     angle: float
     flip: bool
 
     @property
     def right(self) -> bool:
-        """Whether no interpolation is needed."""
+        """Whether the angle is a multiple of 90 degrees, which needs no interpolation."""
         return self.angle % 90 == 0
 
     def apply(self, plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the plane turned; by an oblique angle, the largest upright rectangle inside: no rim comes in."""
+        """Return the rotated plane; for an oblique angle, the largest upright rectangle inside it, without borders."""
         plane = plane[:, ::-1] if self.flip else plane
         if self.right:
             return np.rot90(plane, round(self.angle / 90))
@@ -63,51 +63,51 @@ class Orientation:
         shape = inscribed(plane.shape, self.angle)
         matrix = np.array([[cos, sin], [-sin, cos]])
         centre, middle = (np.array(plane.shape) - 1) / 2, (np.array(shape) - 1) / 2
-        turned: npt.NDArray[Any] = ndimage.affine_transform(
+        rotated: npt.NDArray[Any] = ndimage.affine_transform(
             plane, matrix, centre - matrix @ middle, output_shape=shape, order=3, mode="mirror"
         )
-        return turned
+        return rotated
 
 
 HELD_OUT = Orientation(180.0, False)
-"""The rotation that only validation patches come from; training keeps ``HELD_OUT_MARGIN`` degrees off it."""
+"""The orientation of validation patches; training angles differ from it by more than ``HELD_OUT_MARGIN`` degrees."""
 
 HELD_OUT_MARGIN = 7.5
 
 
 def inscribed(shape: Sequence[int], angle: float) -> tuple[int, int]:
-    """Return the largest upright rectangle (rows, columns) inside one of ``shape`` that is turned by ``angle`` degrees.
+    """Return the largest upright rectangle (rows, columns) in one of ``shape`` that is rotated by ``angle`` degrees.
 
-    It keeps two px off the border, so that interpolation needs nothing from beyond it.
+    It is two px away from the border, so interpolation needs nothing beyond it.
     """
     height, width = (float(n - 4) for n in shape)
     sin, cos = (abs(f(math.radians(angle))) for f in (math.sin, math.cos))
     short, long = min(height, width), max(height, width)
     if short <= 2 * sin * cos * long or abs(sin - cos) < 1e-9:  # two corners touch the longer sides
         half = short / 2
-        turned = (half / sin, half / cos) if height > width else (half / cos, half / sin)
+        inside = (half / sin, half / cos) if height > width else (half / cos, half / sin)
     else:
         double = cos * cos - sin * sin
-        turned = ((height * cos - width * sin) / double, (width * cos - height * sin) / double)
-    # Few different sizes: what degrades a plane is prepared once a size.
-    rows, columns = (max(0, int(n)) // 16 * 16 for n in turned)
+        inside = ((height * cos - width * sin) / double, (width * cos - height * sin) / double)
+    # Few different sizes, since the matrices that degrade a plane are cached for each size.
+    rows, columns = (max(0, int(n)) // 16 * 16 for n in inside)
     return rows, columns
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """A lateral plane in training: axis 0 is degraded as the axial axis is, axis 1 is lateral."""
+    """A lateral plane for training: axis 0 is degraded like the axial axis, axis 1 is lateral."""
 
-    sharp: npt.NDArray[np.float32]  # (rows, columns), SR px, normalised: what should come out
-    coarse: npt.NDArray[np.float32]  # (samples, columns): what a stack of that direction would hold
-    kept: npt.NDArray[np.float32]  # (samples,) share of a voxel's noise variance that is left
+    sharp: npt.NDArray[np.float32]  # (rows, columns), SR px, normalised: the target
+    coarse: npt.NDArray[np.float32]  # (samples, columns): the samples of a stack along axis 0
+    kept: npt.NDArray[np.float32]  # (samples,) share of a voxel's noise variance that remains
     channel: int
     structure: npt.NDArray[np.float64]  # cumulative mean gradient of squares, row by row
     squares: int  # along a row
 
     @property
     def nbytes(self) -> int:
-        """Memory it takes."""
+        """Memory of its arrays."""
         return self.sharp.nbytes + self.coarse.nbytes + self.structure.nbytes
 
     @classmethod
@@ -116,7 +116,7 @@ class Plane:
     ) -> Plane:
         """Degrade ``sharp`` (rows, columns) along axis 0 by the slice profile (``sigma`` px) and the step.
 
-        ``noise_left`` is the share of its noise variance that was left by what was done to it before.
+        ``noise_left`` is the share of its noise variance that earlier processing has left.
         """
         samples = math.floor((sharp.shape[0] + 1e-6) / factor)
         sharp = np.ascontiguousarray(sharp[: sr_length(samples, factor)], np.float32)
@@ -129,7 +129,7 @@ class Plane:
         return cls(sharp, down @ sharp, kept * np.float32(noise_left), channel, structure, wide)
 
     def place(self, rng: np.random.Generator, share: float) -> tuple[float, float]:
-        """Return a wanted centre (row, column), SR px; the ``share`` given of them where the gradient is high."""
+        """Return a random centre (row, column), SR px; a ``share`` of them lies where the gradient is high."""
         if rng.random() < share:
             square = min(int(np.searchsorted(self.structure, rng.random())), len(self.structure) - 1)
             row, column = divmod(square, self.squares)
@@ -141,13 +141,13 @@ class Plane:
 
 @functools.lru_cache(maxsize=64)
 def downwards(samples: int, factor: float, sigma: float) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the matrix (samples, rows) that blurs and samples a line of SR px, and the noise it leaves each sample.
+    """Return the matrix (samples, rows) that blurs and samples a line of SR px, and the noise left in each sample.
 
-    Beyond the line's ends it is mirrored.
+    Beyond its ends the line is mirrored.
     """
     rows = sr_length(samples, factor)
     _, down, first = degradation(0, rows, factor, sigma)
-    before = -source_range(0, rows, factor)[0]  # degradation begins with samples before the line
+    before = -source_range(0, rows, factor)[0]  # degradation starts with samples before the line
     inside = down[before : before + samples]
     columns = mirror(np.arange(first, first + down.shape[1], dtype=np.int64), rows)
     matrix = np.zeros((samples, rows))
@@ -157,7 +157,7 @@ def downwards(samples: int, factor: float, sigma: float) -> tuple[npt.NDArray[np
 
 @functools.lru_cache(maxsize=64)
 def upwards(samples: int, halo: int, factor: float) -> npt.NDArray[np.float32]:
-    """Return the matrix that interpolates a line of ``samples``, ``halo`` SR px beyond its ends too, mirrored there.
+    """Return the matrix that interpolates a line of ``samples``, and ``halo`` mirrored SR px beyond its ends.
 
     Row ``halo + j`` gives SR px j.
     """
@@ -170,20 +170,20 @@ def upwards(samples: int, halo: int, factor: float) -> npt.NDArray[np.float32]:
 
 @dataclass
 class PlaneReader:
-    """Reads lateral slices, a box of neighbouring ones at a time, and makes planes of them; endless.
+    """Reads lateral slices, neighbouring ones as one box, and makes planes from them, without end.
 
     Parameters
     ----------
     volumes : sequence of Volume
-        Channels and time points, drawn alike.
+        Channels and time points, drawn with equal probability.
     acquisition : Acquisition
-        Says which axis is axial, and its step and slice profile.
+        The axial axis, its step and its slice profile.
     oblique : bool
-        Turn by any angle where the turned plane still holds ``room``, else by right angles.
+        Rotate by any angle if the rotated plane still has ``room``, or by right angles.
     room : (rows, columns)
-        What a patch needs of a plane, SR px.
+        Size of a plane that a patch needs, SR px.
     seed : sequence of int
-        Fixes every draw.
+        Determines every draw.
     """
 
     volumes: Sequence[Volume]
@@ -197,17 +197,17 @@ class PlaneReader:
         self.rng = np.random.default_rng(self.seed)
         self.sigma = self.acquisition.blur_px / FWHM_PER_SIGMA
 
-    def turned(self, sharp: npt.NDArray[np.float32], channel: int, turn: Orientation) -> Plane:
+    def oriented(self, sharp: npt.NDArray[np.float32], channel: int, orientation: Orientation) -> Plane:
         """Return a plane from normalised voxels (rows, columns)."""
-        plane = turn.apply(sharp)
-        offset = int(self.rng.integers(math.ceil(self.acquisition.factor)))  # where the first slice would begin
+        plane = orientation.apply(sharp)
+        offset = int(self.rng.integers(math.ceil(self.acquisition.factor)))  # start of the first slice
         if plane.shape[0] - offset >= min(plane.shape[0], self.room[0]):
             plane = plane[offset:]
-        left = 1.0 if turn.right else INTERPOLATED_NOISE
+        left = 1.0 if orientation.right else INTERPOLATED_NOISE
         return Plane.make(plane, self.acquisition.factor, self.sigma, left, channel)
 
-    def draw_turn(self, shape: Sequence[int]) -> Orientation:
-        """Return a random turn for a plane of ``shape``, never the held-out one."""
+    def draw_orientation(self, shape: Sequence[int]) -> Orientation:
+        """Return a random orientation for a plane of ``shape``, never the held-out one."""
         rng = self.rng
         while True:
             flip = bool(rng.random() < 0.5)
@@ -223,16 +223,16 @@ class PlaneReader:
 
         Raises
         ------
-        ValueError
+        ImageError
             If a voxel is NaN or infinite.
         """
         while True:
             volume = self.volumes[int(self.rng.integers(len(self.volumes)))]
             for sharp in self._read(volume, self._slices(volume.voxels)):
-                yield self.turned(sharp, volume.channel, self.draw_turn(sharp.shape))
+                yield self.oriented(sharp, volume.channel, self.draw_orientation(sharp.shape))
 
     def spread(self, channel: int, count: int) -> list[npt.NDArray[np.float32]]:
-        """Return normalised slices of a channel, spread over its time points and its depth, each read alone."""
+        """Return normalised slices of a channel, spread over its time points and its depth, each read separately."""
         volumes = [volume for volume in self.volumes if volume.channel == channel]
         found = []
         for number in range(count):
@@ -242,7 +242,7 @@ class PlaneReader:
         return found
 
     def _read(self, volume: Volume, slices: slice) -> list[npt.NDArray[np.float32]]:
-        """Return ``slices`` along the axial axis, normalised, in random order; windows of them where they are wide."""
+        """Return ``slices`` along the axial axis, normalised, in random order; only windows of wide ones."""
         axial, box = self.acquisition.axial, []
         for axis, length in enumerate(volume.voxels.shape):
             start = 0 if axis == axial else int(self.rng.integers(max(length - WINDOW, 0) + 1))
@@ -253,7 +253,7 @@ class PlaneReader:
         return [volume.normalisation.apply(raw[n]) for n in self.rng.permutation(len(raw))]
 
     def _slices(self, voxels: ArrayLike) -> slice:
-        """Return random neighbouring slices: of one stored chunk, not more than ``BLOCK_SLICES``."""
+        """Return random neighbouring slices from one stored chunk, at most ``BLOCK_SLICES``."""
         axial = self.acquisition.axial
         start, stop = chunk_around(voxels, axial, int(self.rng.integers(voxels.shape[axial])))
         if stop - start > BLOCK_SLICES:
@@ -263,7 +263,7 @@ class PlaneReader:
 
 
 def chunk_around(voxels: ArrayLike, axis: int, index: int) -> tuple[int, int]:
-    """Return the range of the stored chunk that holds ``index``; the index alone where chunks are not known."""
+    """Return the range of the stored chunk that contains ``index``; the index alone if chunks are not known."""
     chunks = getattr(voxels, "chunks", None)
     if chunks is None:
         return index, index + 1
@@ -277,43 +277,45 @@ def chunk_around(voxels: ArrayLike, axis: int, index: int) -> tuple[int, int]:
 
 
 class PlanePool:
-    """A bounded pool of planes that a thread renews, ahead of who draws from it.
+    """A bounded pool of planes that a thread renews in advance.
 
     Parameters
     ----------
     reader : PlaneReader
-        Where planes come from; used by the thread alone from now on.
-    patient : bool
-        Wait for the thread where a new plane is due: then draws depend on seeds alone, never on timing.
+        Source of the planes; from now on only the thread uses it.
+    wait : bool
+        Wait for the thread when a new plane is due: then draws depend on seeds alone, not on timing.
     """
 
-    def __init__(self, reader: PlaneReader, patient: bool) -> None:
-        self._patient, self._pool = patient, list[Plane]()
+    def __init__(self, reader: PlaneReader, wait: bool) -> None:
+        self._wait, self._pool = wait, list[Plane]()
         self._queue: queue.Queue[Plane | BaseException] = queue.Queue(maxsize=2)
         self._closed = threading.Event()
-        self._turn = 0
+        self._calls = 0
         self._full = False
         self._thread = threading.Thread(target=self._read, args=(reader,), name="cropeq-planes", daemon=True)
         self._thread.start()
 
     def draw(self, rng: np.random.Generator) -> Plane:
-        """Return a plane of the pool."""
+        """Return a random plane of the pool."""
         if not self._pool:
             self._take()
         return self._pool[int(rng.integers(len(self._pool)))]
 
     def renew(self, rng: np.random.Generator) -> None:
-        """Take in a new plane: at every call until the pool is full, then at every fourth.
+        """Add a new plane: at every call until the pool is full, then at every fourth call.
 
         Raises
         ------
-        ValueError
-            If the reader met voxels that are NaN or infinite, or OSError if it could not read.
+        ImageError
+            If the reader has found voxels that are NaN or infinite.
+        OSError
+            If the source cannot be read.
         """
-        self._turn += 1
-        if self._full and self._turn % 4:
+        self._calls += 1
+        if self._full and self._calls % 4:
             return
-        if not self._patient and self._queue.empty():
+        if not self._wait and self._queue.empty():
             return
         if self._full:
             del self._pool[int(rng.integers(len(self._pool)))]
@@ -322,7 +324,7 @@ class PlanePool:
         self._full = self._full or len(self._pool) >= MOST_PLANES or used * (1 + 1 / len(self._pool)) > POOL_BYTES
 
     def close(self) -> None:
-        """End the thread after the read under way, and let go of the planes."""
+        """End the thread after its current read, and release the planes."""
         self._closed.set()
         while True:
             try:
@@ -344,7 +346,7 @@ class PlanePool:
                 self._put(plane)
                 if self._closed.is_set():
                     return
-        except BaseException as error:  # noqa: BLE001 (told to whoever draws)
+        except BaseException as error:  # noqa: BLE001 (raised again in the thread that draws)
             self._put(error)
 
     def _put(self, item: Plane | BaseException) -> None:

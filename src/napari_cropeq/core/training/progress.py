@@ -1,4 +1,4 @@
-"""What a training tells of itself between two steps: frozen, so that it can cross threads."""
+"""Progress of a training between two steps: frozen, so it can be passed between threads."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["Progress", "Thumbnail"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a training stands."""
+    """Progress of a training."""
 
     patches: int
     seconds: float
     fraction: float  # of the budget
     loss: float
-    validation: float | None  # only where just measured
+    validation: float | None  # only after a validation
     rate: float = math.nan  # patches/s
-    note: str = ""  # what the user should know: out of memory, converged
+    note: str = ""  # message for the user: out of memory, converged
     seconds_left: float = math.inf  # estimated, to the end of the budget
 
 

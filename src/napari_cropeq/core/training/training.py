@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -26,22 +28,25 @@ from napari_cropeq.core.training.patches import PatchSampler, TrainingBatch
 from napari_cropeq.core.training.plane_pool import Volume
 from napari_cropeq.core.training.progress import Progress, Thumbnail
 from napari_cropeq.core.training.weights import LearntWeights
+from napari_cropeq.errors import ArgumentError, DivergedError, MismatchError, OutOfMemoryError
 
 __all__ = ["Progress", "Thumbnail", "Training", "TrainingConfig", "edge_loss"]
 
+logger = logging.getLogger(__name__)
+
 MIN_TARGET = 3
-"""Smallest target that has an edge, px."""
+"""Smallest target with an edge, px."""
 
 SOBEL = torch.tensor([[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]) / 8
 
 
 class Training:
-    """Trains a network on a source; iterate :meth:`run`, then (or at any time) take :attr:`network`.
+    """Trains a network on a source; iterate :meth:`run`, and get :attr:`network` afterwards or at any time.
 
     Parameters
     ----------
     source : array-like (z, y, x), or a sequence of channels, each a sequence of such volumes
-        The acquired volume, or the time points of each channel to train on.
+        The acquired volume, or the time points of each channel.
     acquisition : Acquisition
         Its grid and slice profile.
     config : TrainingConfig
@@ -51,14 +56,18 @@ class Training:
     normalisations : sequence of Normalisation, optional
         Intensity scale of each channel; measured on its first time point by default.
     start : Model, optional
-        Go on from its weights and, where it has one, the state of its optimiser.
+        Continue from its weights and, if it has one, the state of its optimiser.
     resume : bool
-        Whether what ``start`` has spent counts towards the budget: an interrupted training is then completed.
+        Complete the interrupted training of ``start``: the budget that it has used counts.
 
     Raises
     ------
-    ValueError
-        If the source cannot be trained on, or ``start`` has another network or factor.
+    ImageError
+        If the source cannot be trained on.
+    ArgumentError
+        If a setting is not possible.
+    MismatchError
+        If ``start`` has another network or factor.
     """
 
     def __init__(
@@ -75,13 +84,15 @@ class Training:
         self.device = choose_device(device)
         channels = source if isinstance(source, Sequence) else [[source]]
         subpositions = subpositions_for(config.network, acquisition.factor)
-        with torch.random.fork_rng(devices=[]):  # the user's random numbers stay theirs
+        with torch.random.fork_rng(devices=[]):  # do not change the user's random numbers
             torch.manual_seed(config.seed)
             network = build_network(config.network, config.filters, config.depth, config.kernel, subpositions)
         if network.shrink and config.patch - network.shrink < MIN_TARGET:
-            raise ValueError(
-                f"Got a patch of {config.patch} px and a network that crops {network.shrink}, expected at least "
-                f"{network.shrink + MIN_TARGET}: choose a larger patch or fewer blocks."
+            raise ArgumentError(
+                f"A patch of {config.patch} px is too small for a network that crops {network.shrink} px; it needs "
+                f"{network.shrink + MIN_TARGET} px.",
+                "Choose a larger patch or fewer blocks.",
+                setting="patch",
             )
         state = None if start is None else _check_start(start, network, acquisition)
         resume = resume and state is not None
@@ -100,7 +111,7 @@ class Training:
 
     @property
     def network(self) -> Network:
-        """The weights of the lowest validation loss so far, on the CPU."""
+        """The network with the lowest validation loss so far, on the CPU."""
         return self._weights.frozen(self._weights.best)
 
     def run(self) -> Generator[Progress, None, None]:
@@ -108,26 +119,35 @@ class Training:
 
         Raises
         ------
-        ArithmeticError
+        DivergedError
             If the loss becomes NaN or infinite; the best weights so far are kept.
-        MemoryError
+        OutOfMemoryError
             If memory does not suffice for a single patch.
         """
         try:
             with freed_memory_kept():
                 yield from self._run()
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise MemoryError("a single patch does not fit") from error
-            raise
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.info("Out of memory: %s", error)
         finally:
             self._sampler.close()
             give_freed_memory_back()
+        # Not raised from the first error, whose traceback would keep the tensors in memory.
+        raise OutOfMemoryError(
+            "There is too little memory to train, even with a single patch at a time.",
+            "Close other programs, or choose a smaller patch or fewer filters.",
+            setting="memory",
+        )
 
     def _run(self) -> Iterator[Progress]:
         config, weights, budget = self.config, self._weights, self._budget
+        started = time.monotonic()
+        self._log_start()
         weights.network.train()
-        # The untrained network is the interpolation: what is kept is never worse, nor than what is gone on from.
+        # Validate before the first step: the result is never worse than the interpolation or the model to continue.
         if weights.steps:
             self._validate(weights.best)
         self._validate(weights.current)
@@ -137,9 +157,10 @@ class Training:
             weights.set_rate(config.rate * schedule(config.schedule, budget.fraction, budget.steps, config.warm_up))
             loss = self._step(self._sampler.draw(config.batch).to(self.device))
             if not math.isfinite(loss):
-                raise ArithmeticError(
-                    f"Got a loss of {loss} after {budget.patches} patches, expected a finite one: lower the learning "
-                    "rate or check the volume for extreme voxels; the best weights so far are kept."
+                raise DivergedError(
+                    f"The loss is {loss} after {budget.patches} patches; the best weights so far are kept.",
+                    "Lower the learning rate or check the volume for extreme voxels.",
+                    setting="rate",
                 )
             smooth = loss if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss
             budget.spend(config.batch)
@@ -159,13 +180,32 @@ class Training:
                 yield progress
             except GeneratorExit:
                 if progress.validation is None:
-                    self._check(progress)  # what was learnt since the last check is not lost by stopping
+                    self._check(progress)  # do not lose the progress since the last validation
                 raise
+        logger.info(
+            "Training ended after %d patches and %.1f s: validation loss %.5f",
+            budget.patches,
+            time.monotonic() - started,
+            weights.best_loss,
+        )
+
+    def _log_start(self) -> None:
+        config, network, spent = self.config, self._weights.network, self._budget.patches
+        budget = f"{config.minutes:g} minutes" if config.patches is None else f"{config.patches} patches"
+        logger.info(
+            "Training network %s (%d filters, %d blocks) on %s for %s, %d patches done",
+            network.kind,
+            network.filters,
+            network.blocks,
+            self.device,
+            budget,
+            spent,
+        )
 
     def model(self, source: Mapping[str, Any]) -> Model:
         """Return the model so far, with a record of the source (a mapping of JSON values) and of this training.
 
-        It can be gone on from: see ``start``.
+        A training can continue from it: see ``start``.
         """
         return Model(
             self.network,
@@ -177,12 +217,12 @@ class Training:
         )
 
     def snapshot(self, source: Mapping[str, Any]) -> Model:
-        """Return a model with the weights of this moment, to be looked at; it cannot be gone on from."""
+        """Return a model with the current weights, for a preview; a training cannot continue from it."""
         network = self._weights.frozen(self._weights.current)
         return Model(network, self.acquisition, self.normalisations, self.summary(), provenance(source))
 
     def summary(self) -> dict[str, Any]:
-        """Return recipe, noise and losses as plain values, for the model file."""
+        """Return settings, noise and losses as plain values, for the model file."""
         return {
             "recipe": asdict(self.config),
             "device": self.device.type,
@@ -193,9 +233,9 @@ class Training:
         }
 
     def thumbnail(self) -> Thumbnail:
-        """Return a validation patch as the weights of this moment see it; to be called between two steps.
+        """Return a validation patch with the output of the current weights; call it between two steps.
 
-        It is always the same: the one of most contrast, since many others show nothing but background.
+        It is always the patch with the most contrast, since many others show only background.
         """
         network, contrast = self._weights.network, self._held_out.target.flatten(1).var(dim=1)
         part = list(self._held_out.split(1))[int(contrast.argmax())]
@@ -224,6 +264,7 @@ class Training:
     def _check(self, progress: Progress) -> Progress:
         """Validate, add the result to the history, and end a training that does not improve any more."""
         loss = self._validate(self._weights.current)
+        logger.debug("Validation loss %.5f after %d patches, %.1f s", loss, progress.patches, progress.seconds)
         checked = replace(progress, validation=loss)
         if self._budget.converges(loss):
             note = f"Converged: no improvement over {self._budget.validations_waited} validations."
@@ -232,7 +273,7 @@ class Training:
         return checked
 
     def _validate(self, weights: Mapping[str, Tensor]) -> float:
-        """Return the loss of the held-out patches; weights better than all before are kept."""
+        """Return the loss of the held-out patches; keep the weights if they are the best so far."""
         network = self._weights.network_with(weights)
         with torch.no_grad():
             loss = self._parts.sum(
@@ -246,13 +287,14 @@ class Training:
 
 
 def _check_start(start: Model, network: Network, acquisition: Acquisition) -> State | None:
-    """Return the state of ``start`` if its training can go on with ``network``."""
+    """Return the state of ``start`` if its training can continue with ``network``."""
     start.check_fits(acquisition)
     own, other = ((n.kind, n.filters, n.blocks, n.kernel) for n in (start.network, network))
     if own != other:
-        raise ValueError(
-            f"Got a model of {_in_words(own)}, expected {_in_words(other)} as the recipe says: "
-            "choose the model's, or start anew."
+        raise MismatchError(
+            f"The model to continue has {_in_words(own)}, but the settings are {_in_words(other)}.",
+            "Use the model's settings, or train from scratch.",
+            setting="start",
         )
     return start.state
 
@@ -263,7 +305,7 @@ def _in_words(architecture: tuple[str, int, int, int]) -> str:
 
 
 def _history(start: Model) -> list[Progress]:
-    """Return what a model tells of its training before."""
+    """Return the progress that is recorded in a model."""
     losses = start.training.get("losses", [])
     return [Progress(int(p), float(s), 0.0, float(loss), float(v)) for p, s, loss, v in losses]
 

@@ -1,4 +1,4 @@
-"""The weights that a training changes, with all that is known of them."""
+"""The weights of a training: current, averaged and best, with their optimiser."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class LearntWeights:
-    """A network under training: its weights, their running average, the best so far, and the optimiser.
+    """A network in training: its weights, their running average, the best so far, and the optimiser.
 
     Parameters
     ----------
     network : Network
-        Untrained, on the device that computes.
+        Untrained, on the device of the training.
     config : TrainingConfig
         Optimiser, learning rate and share of the running average.
     start : Model, optional
-        Take its weights and, where it has one, the state of its optimiser.
+        Start with its weights and, if it has one, the state of its optimiser.
 
     Attributes
     ----------
     network : Network
         With the weights of the last step.
     average : dict
-        Their running average; empty where there is none.
+        Their running average; empty if there is none.
     best : dict
         The weights of the lowest validation loss, and that loss: ``best_loss``.
     steps : int
@@ -58,17 +58,17 @@ class LearntWeights:
 
     @property
     def current(self) -> dict[str, Tensor]:
-        """The weights of this moment: their average where there is one."""
+        """The current weights: their average if there is one."""
         return self.average or self.network.state_dict()
 
     def network_with(self, weights: Mapping[str, Tensor]) -> Network:
-        """Return a copy of the network with some weights, on its device."""
+        """Return a copy of the network with these weights, on its device."""
         network = copy.deepcopy(self.network)
         network.load_state_dict(weights)
         return network
 
     def frozen(self, weights: Mapping[str, Tensor]) -> Network:
-        """Return a copy of the network with some weights, on the CPU, that is not trained."""
+        """Return a copy of the network with these weights, on the CPU, in evaluation mode and without gradients."""
         return self.network_with(weights).cpu().eval().requires_grad_(False)
 
     def set_rate(self, rate: float) -> None:
@@ -81,20 +81,20 @@ class LearntWeights:
         self._optimiser.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """Make one step along the gradients that were accumulated."""
+        """Make one step along the accumulated gradients."""
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self._optimiser.step()
         self.steps += 1
         self._update_average()
 
     def keep_if_best(self, weights: Mapping[str, Tensor], loss: float) -> None:
-        """Keep weights whose validation loss is lower than all before."""
+        """Keep the weights if their validation loss is the lowest so far."""
         if loss < self.best_loss:
             self.best_loss = loss
             self.best = {k: v.detach().cpu().clone() for k, v in weights.items()}
 
     def state(self, patches: int, seconds: float) -> State | None:
-        """Return what a training is resumed from; None if a weight is no number, since it cannot be."""
+        """Return the state to resume the training from, or None if a weight is NaN or infinite."""
         tensors = {f"last/{k}": v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
         tensors |= {f"average/{k}": v.detach().cpu().clone() for k, v in self.average.items()}
         for name, weight in self.network.named_parameters():
@@ -106,7 +106,7 @@ class LearntWeights:
         return State(tensors, self.steps, patches, seconds)
 
     def _update_average(self) -> None:
-        """Update the running average; its first steps count as a plain mean."""
+        """Update the running average; it starts as a plain mean."""
         if not self._share_kept:
             return
         weights = self.network.state_dict()

@@ -470,7 +470,7 @@ EXPORTING = [
     ),
     pytest.param(["--tile", "0"], "Got tiles of 0 voxels, expected at least 8", id="tile-0"),
     pytest.param(["--tile", "-64"], "Got tiles of -64 voxels, expected at least 8", id="tile-negative"),
-    pytest.param(["--voxel-size", "5", "1", "1"], "trained for factor 4 and a volume of factor 5", id="voxel-size"),
+    pytest.param(["--voxel-size", "5", "1", "1"], "trained for factor 4, but the volume has factor 5", id="voxel-size"),
     pytest.param(["--voxel-size", "0", "0", "0"], "is not three positive numbers", id="voxel-size-zero"),
 ]
 

@@ -138,7 +138,7 @@ def test_float64_tiles_to_1e_12(kind, factor, axial, planes):
 
 @pytest.mark.parametrize("axial", [0, 1, 2], ids="zyx")
 @pytest.mark.parametrize("factor", FACTORS)
-def test_a_volume_cropped_beforehand_agrees_beyond_the_border(factor, axial):
+def test_a_cropped_volume_agrees_far_from_its_border(factor, axial):
     """The crop's new border affects 16 / factor + 23 slices axially and 16 px laterally, and nothing beyond."""
     whole = textured_volume(thin(axial, 64, (5, 70)))
     first = 8  # slices cut off: a multiple that keeps the sampling phase for every factor below

@@ -51,7 +51,7 @@ def test_acquisition(axial, step, lateral, factor):
     assert acquisition.sr_offset == pytest.approx(along(axial, (1 / factor - 1) / 2, 0))
 
 
-def test_a_slice_profile_of_its_own():
+def test_a_given_slice_profile():
     acquisition = Acquisition((1.0, 0.411, 0.411), fwhm=2.2)
     assert acquisition.fwhm == 2.2
     assert acquisition.fwhm_px == pytest.approx(2.2 / 0.411)
@@ -243,7 +243,7 @@ def test_hull_and_pick():
 
 @pytest.mark.parametrize("axial", [0, 1, 2], ids="zyx")
 @pytest.mark.parametrize("factor", [2, 2.433, 7.333])
-def test_what_is_read_for_a_box(axial, factor):
+def test_the_box_to_read(axial, factor):
     """Axially from the first tap of the first SR sample to the last tap of the last one; laterally the box itself."""
     acquisition = Acquisition(along(axial, factor, 1), axial)
     box = Box((10, 20, 30), (50, 41, 70))

@@ -50,7 +50,7 @@ def test_freed_memory_is_kept_while_we_work(thresholds, work):
     assert host._memory._users == 0
 
 
-def test_the_last_piece_of_work_ends_it(thresholds):
+def test_the_last_work_to_end_restores_the_thresholds(thresholds):
     with freed_memory_kept(), freed_memory_kept():
         pass
     assert thresholds == [DURING, AFTER]

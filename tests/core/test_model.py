@@ -45,7 +45,7 @@ def a_state(groups=STATE_GROUPS, **numbers) -> State:
 
 
 @pytest.mark.parametrize("groups", [STATE_GROUPS, ("last",), ("last", "exp_avg", "exp_avg_sq")], ids="-".join)
-def test_the_state_of_the_training_is_kept(tmp_path, groups):
+def test_the_state_of_the_training_is_saved(tmp_path, groups):
     model = a_model(state=a_state(groups))
     model.save(tmp_path / "m.safetensors")
     state = Model.load(tmp_path / "m.safetensors").state
@@ -76,7 +76,7 @@ def test_saved_and_loaded(tmp_path, kind):
     assert np.array_equal(one, other)
 
 
-def test_fingerprints_tell_models_apart():
+def test_different_models_have_different_fingerprints():
     model = a_model()
     same, other = a_model(), a_model()
     other.network.tail.bias.data += 1e-6
@@ -85,7 +85,7 @@ def test_fingerprints_tell_models_apart():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
-def test_others_may_read_it_as_the_umask_says(tmp_path):
+def test_the_file_mode_follows_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
         a_model().save(tmp_path / "m.safetensors")
@@ -183,7 +183,7 @@ def poisoned() -> torch.Tensor:
 
 
 class Trap:
-    """Leaves a trace if it is ever unpickled."""
+    """Leaves a trace when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -296,8 +296,8 @@ def test_hostile_weights(tmp_path, weights, message):
     refused(path, message)
 
 
-def test_the_good_header_is_good(tmp_path):
-    """The cases above differ from a file that loads by one thing each."""
+def test_the_unchanged_header_loads(tmp_path):
+    """Each case above differs from this file in one value."""
     write(tmp_path / "m.safetensors", json.dumps(header()))
     assert Model.load(tmp_path / "m.safetensors").acquisition == ACQUISITION
 
@@ -347,7 +347,7 @@ def test_a_pickle_is_never_run(tmp_path):
     assert trace.exists(), "it would have left a trace"
 
 
-def test_a_file_beyond_any_model_is_not_even_read(tmp_path):
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
     path = tmp_path / "m.safetensors"
     with open(path, "wb") as file:
         file.truncate(2**31 + 1)  # holes: takes no space
@@ -364,7 +364,7 @@ def test_paths_that_are_not_files(tmp_path, kind):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="resource limits are POSIX's")
-def test_a_header_cannot_make_it_allocate(tmp_path):
+def test_a_header_cannot_cause_a_large_allocation(tmp_path):
     """1024 filters in 64 blocks of 7 x 7 would take 26 GB."""
     path = tmp_path / "m.safetensors"
     write(path, json.dumps(header(network={"kind": "valid", "filters": 1024, "blocks": 64, "kernel": 7})))

@@ -64,7 +64,7 @@ def test_clipped_voxels_have_no_noise(rng):
         pytest.param([np.full((50, 50), 0.3, np.float32)], id="constant"),
     ],
 )
-def test_nothing_to_estimate_from_is_no_noise(slices):
+def test_slices_that_show_no_noise(slices):
     assert NoiseModel.estimate(slices) == NoiseModel(0.0, 0.0)
 
 

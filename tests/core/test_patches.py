@@ -37,7 +37,7 @@ def sampler(source, acquisition: Acquisition = Z4, kind: str = "subpixel", scale
 
 @pytest.fixture
 def opened():
-    """Give a function that makes samplers, and close them all."""
+    """Return a function that makes samplers, and close them all at the end."""
     made = []
 
     def make(*arguments, **options):
@@ -223,7 +223,7 @@ CHUNKS = [
 
 
 @pytest.mark.parametrize(("chunks", "thick"), CHUNKS)
-def test_neighbouring_slices_are_read_at_once(chunks, thick, opened):
+def test_neighbouring_slices_are_read_together(chunks, thick, opened):
     voxels = textured_volume((30, 100, 110))
     source = Recorded(voxels)
     source.chunks = da.from_array(voxels, chunks=chunks).chunks
@@ -247,7 +247,7 @@ def test_only_windows_of_wide_slices_are_read_and_some_are_cached(monkeypatch, o
     assert len({key[0].start for key in source.keys}) > 25, "over time the whole volume is used"
 
 
-def test_a_huge_lazy_source_costs_little_and_is_read_ahead(opened):
+def test_a_huge_lazy_source_takes_little_memory(opened):
     """In a volume of 200 GB only windows are computed, and no chunk twice at the same time."""
     reading, twice = set(), []
 
@@ -294,7 +294,7 @@ def test_draws_depend_on_the_seed_alone(opened):
     assert np.array_equal(held, same), "validation patches stay the same when a training continues"
 
 
-def test_channels_have_a_scale_and_a_noise_of_their_own(opened, rng):
+def test_each_channel_has_its_own_scale_and_noise(opened, rng):
     dark = rng.normal(100, 5, (8, 100, 110)).astype(np.float32)
     bright = rng.normal(5000, 50, (8, 100, 110)).astype(np.float32)
     volumes = [

@@ -74,7 +74,7 @@ def test_the_largest_integers_do_not_wrap(dtype):
 
 
 @pytest.mark.parametrize("room", [pytest.param(2**19, id="smaller-calls-same-bits"), pytest.param(0, id="too-little")])
-def test_out_of_memory_makes_calls_smaller(room, monkeypatch):
+def test_out_of_memory_makes_calls_smaller(room, monkeypatch, caplog):
     """torch itself raises the error, for an allocation that fails on every machine."""
     predictor = make_predictor(textured_volume((16, 100, 288)), 2.0, filters=8)
     box = Box((0, 0, 0), (20, 64, 288))
@@ -89,7 +89,9 @@ def test_out_of_memory_makes_calls_smaller(room, monkeypatch):
 
     monkeypatch.setattr(predictor.network, "predict", scarce)
     if room:
-        assert np.array_equal(predictor(box), expected)
+        with caplog.at_level("INFO", logger="napari_cropeq"):
+            assert np.array_equal(predictor(box), expected)
+        assert "Out of memory: calls of the network now have 2097152 feature-map elements" in caplog.messages
         assert sizes[0] > room and max(sizes[-5:]) <= room, "smaller until they fit, and then no more large ones"
         calls = len(sizes)
         assert np.array_equal(predictor.over(predictor.source, predictor.normalisation)(box), expected)

@@ -131,7 +131,7 @@ def test_slices_of_different_brightness_or_stripes_change_little(shape):
 
 
 @pytest.mark.parametrize("axial", [1, 2])
-def test_the_axial_axis_may_be_any(axial):
+def test_any_axial_axis(axial):
     volume, voxel = acquired("cells", 3, 3), [1.0, 1.0, 1.0]
     voxel[axial] = 3.0
     found = suggest_fwhm(np.moveaxis(volume, 0, axial), Acquisition((voxel[0], voxel[1], voxel[2]), axial))
@@ -156,7 +156,7 @@ def test_brightness_and_offset_do_not_matter():
     assert found.fwhm == pytest.approx(suggested("cells", 3, 3, 50).fwhm, rel=1e-3)
 
 
-def test_the_fwhm_given_is_not_used_and_the_lateral_one_is_added_in_squares():
+def test_the_given_fwhm_is_not_used_and_the_lateral_one_is_added_in_squares():
     volume = acquired("cells", 3, 3)
     plain = suggested("cells", 3, 3)
     assert suggest_fwhm(volume, Acquisition((3.0, 1.0, 1.0), fwhm=9.0)).fwhm == plain.fwhm
@@ -165,7 +165,7 @@ def test_the_fwhm_given_is_not_used_and_the_lateral_one_is_added_in_squares():
     assert blur_fwhm(wider.fwhm, 2.0) == pytest.approx(plain.fwhm)
 
 
-def test_a_lazy_array_is_read_by_boxes_and_the_seed_decides():
+def test_a_lazy_array_is_read_in_boxes_that_depend_on_the_seed():
     volume = acquired("cells", 3, 3)
     lazy = da.from_array(volume, chunks=(4, 50, 60), name=False)
     assert suggest_fwhm(lazy, Acquisition((3.0, 1.0, 1.0))).fwhm == suggested("cells", 3, 3).fwhm

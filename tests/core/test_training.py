@@ -50,7 +50,7 @@ def test_equal_seeds_give_equal_bits(spots):
     assert not np.array_equal(weights(one), weights(other))
 
 
-def test_it_learns_and_beats_the_interpolation(spots):
+def test_a_trained_network_is_better_than_the_interpolation(spots):
     truth, source = spots
     training = Training(source, Z4, small(patches=800, batch=4, filters=8, validation=16), "cpu")
     steps = list(training.run())
@@ -61,6 +61,14 @@ def test_it_learns_and_beats_the_interpolation(spots):
     box = Box.whole(predictor.sr_shape)
     refined, interpolated = (np.square(v - truth).mean() for v in (predictor(box), predictor.interpolated(box)))
     assert refined < 0.85 * interpolated
+
+
+def test_the_log_has_start_and_end_of_a_training(spots, caplog):
+    with caplog.at_level("INFO", logger="napari_cropeq"):
+        trained(spots[1], small())
+    first, *_, last = (record.message for record in caplog.records if record.name.endswith("training.training"))
+    assert first == "Training network subpixel (4 filters, 7 blocks) on cpu for 32 patches, 0 patches done"
+    assert last.startswith("Training ended after 32 patches and ")
 
 
 def test_progress(spots):
@@ -167,7 +175,7 @@ def test_stopping_midway_leaves_a_usable_network(spots):
     assert np.isfinite(voxels).all()
 
 
-def test_a_network_taken_before_training_is_the_interpolation(spots):
+def test_an_untrained_network_is_the_interpolation(spots):
     training = Training(spots[1], Z4, small(), "cpu")
     predictor = Predictor(training.network, Z4, spots[1], training.normalisations[0], device="cpu")
     box = Box.whole((8, 20, 40))
@@ -199,7 +207,7 @@ def test_the_best_weights_are_kept_not_the_last(spots):
 
 @pytest.mark.parametrize("axial", [0, 1, 2], ids="zyx")
 @pytest.mark.parametrize("kind", ["subpixel", "valid", "padded"])
-def test_any_axial_axis_and_both_networks(axial, kind):
+def test_any_axial_axis_and_network(axial, kind):
     size = [1.0, 1.0, 1.0]
     size[axial] = 2.5
     source = np.moveaxis(textured_volume((8, 70, 90)), 0, axial)
@@ -229,7 +237,7 @@ def test_the_edge_loss_depends_on_edges_only():
     assert edge_loss(step, torch.zeros(1, 1, 9, 9)) == pytest.approx(float(edge_loss(step.mT, torch.zeros(1, 1, 9, 9))))
 
 
-def test_the_patch_shown_is_the_one_of_most_contrast(spots):
+def test_the_thumbnail_is_the_patch_with_the_most_contrast(spots):
     """In a volume that is mostly background."""
     _, source = spots
     dark = source * 0.01

@@ -191,7 +191,9 @@ BAD = [
     pytest.param(lambda p: p, "There is no file", id="missing"),
     pytest.param(damaged, "cut short", id="damaged"),
     pytest.param(lambda p: a_stack(p, textured_volume((8, 20, 40))[0], axes="YX"), "got a 2D image", id="2d"),
-    pytest.param(lambda p: a_stack(p, size=(5, 1, 1)), "trained for factor 4 and a volume of factor 5", id="factor"),
+    pytest.param(
+        lambda p: a_stack(p, size=(5, 1, 1)), "trained for factor 4, but the volume has factor 5", id="factor"
+    ),
     pytest.param(lambda p: a_stack(p, size=(1, 1, 1)), "The volume is isotropic", id="isotropic"),
     pytest.param(lambda p: a_stack(p, textured_volume((3, 20, 40))), "The volume has 3 slices along z", id="thin"),
     pytest.param(with_nan, "1 voxel in the volume is NaN or infinite", id="nan"),

@@ -25,6 +25,12 @@ def test_an_error_keeps_problem_and_remedy(kind):
         assert same.message({"other": "Use --other."}) == str(same)
 
 
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
+def test_tblib_can_create_an_error(kind):
+    """Dask's processes exchange errors through tblib, which calls ``__new__`` without the message."""
+    assert isinstance(kind.__new__(kind), kind)
+
+
 @pytest.mark.parametrize("kind", [kind for kind in TYPES if kind is not errors.CropeqError], ids=lambda k: k.__name__)
 def test_an_error_is_a_built_in_one_too(kind):
     assert issubclass(kind, errors.CropeqError)

@@ -115,6 +115,10 @@ class MissingPackageError(CropeqError, ImportError):
 class OutOfMemoryError(CropeqError, MemoryError):
     """Memory does not suffice even for the smallest piece of the work."""
 
+    def __new__(cls, *args: object, **_: object) -> OutOfMemoryError:
+        """Return an error that tblib, which sends errors between Dask's processes, can create: MemoryError cannot."""
+        return Exception.__new__(cls, *args)
+
 
 class DivergedError(CropeqError, ArithmeticError):
     """The loss of a training became NaN or infinite."""

@@ -202,7 +202,7 @@ def test_an_unfinished_training_is_not_replaced_silently(tmp_path, capsys):
     words = ["train", str(stack), "-o", str(output), "--patches", "16", "--filters", "4", "--device", "cpu"]
     (tmp_path / "m.checkpoint.safetensors").write_bytes(b"anything")
     assert main(words) == 1
-    assert "interrupted: add --resume to complete it, or --overwrite to start anew" in capsys.readouterr().err
+    assert "interrupted. Complete it with --resume, or start again with --overwrite." in capsys.readouterr().err
     assert main([*words, "--resume"]) == 1
     assert "is not a readable napari-cropeq model" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0

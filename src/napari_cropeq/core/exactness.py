@@ -66,7 +66,7 @@ def _check_exactness(build: _Build, device: torch.device, dtype: torch.dtype) ->
             crop = whole[:rows, :, top * each : (top + height) * each, left : left + width]
             epsilon = max(epsilon, float((tile - crop).abs().max()))
     found = Exactness(device.type, epsilon)
-    logger.info("Tiles of network %s with %d filters: %s (%.2f s)", *build[:2], found, time.perf_counter() - started)
+    logger.debug("Tiles of network %s with %d filters: %s (%.2f s)", *build[:2], found, time.perf_counter() - started)
     return found
 
 
@@ -84,7 +84,7 @@ def _same_bits(build: _Build, device: torch.device, dtype: torch.dtype, size: in
         same = all(torch.equal(whole, found.result()) for _, found in workers.map(network.predict, [image] * size))
     finally:
         workers.dismiss()
-    logger.info("%d boxes at the same time on %d threads: %s bits", size, threads, "same" if same else "other")
+    logger.debug("%d boxes at the same time on %d threads: %s bits", size, threads, "same" if same else "other")
     return same
 
 

@@ -140,7 +140,7 @@ class Predictor:
         self.exactness = check_exactness(self.network, self.device)
         self._calls = _Calls(CallSize())
         self._at_once = False
-        logger.info("Network %s with %d filters on %s: %s", network.kind, network.filters, self.device, self.exactness)
+        logger.info("Network %s with %d filters: %s", network.kind, network.filters, self.exactness)
 
     @property
     def side_by_side(self) -> int:

@@ -123,10 +123,10 @@ def measure(group: str, name: str, volume: np.ndarray, step: float, fwhm: float)
         "shape": list(volume.shape),
         "step_px": round(step, 4),
         "fwhm_px": round(fwhm, 4),
-        "suggested_px": round(found.fwhm, 3) if found.honest else None,
-        "low_px": round(found.low, 3) if found.honest else None,
-        "high_px": round(found.high, 3) if found.honest else None,
-        "error": round(found.fwhm / fwhm - 1, 4) if found.honest else None,
+        "suggested_px": round(found.fwhm, 3) if found.reliable else None,
+        "low_px": round(found.low, 3) if found.reliable else None,
+        "high_px": round(found.high, 3) if found.reliable else None,
+        "error": round(found.fwhm / fwhm - 1, 4) if found.reliable else None,
         "reason": found.reason,
         "best_candidate_px": round(float(found.candidates[np.argmin(found.mismatch)]), 3),
         "spectrum_match_error": round(naive / fwhm - 1, 4),
@@ -135,7 +135,7 @@ def measure(group: str, name: str, volume: np.ndarray, step: float, fwhm: float)
     }
     text = f"{found.fwhm:5.2f} [{found.low:5.2f}, {found.high:5.2f}] {found.fwhm / fwhm - 1:+6.0%}"
     print(
-        f"{group:10s} {name:36s} step {step:5.2f}  FWHM {fwhm:5.2f}  {text if found.honest else 'no number':29s}",
+        f"{group:10s} {name:36s} step {step:5.2f}  FWHM {fwhm:5.2f}  {text if found.reliable else 'no number':29s}",
         f"spectrum match {naive / fwhm - 1:+6.0%}  {seconds:4.1f} s ({worked:.1f} of the processor)",
         flush=True,
     )

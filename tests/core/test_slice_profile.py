@@ -67,7 +67,7 @@ KNOWN = [  # volume, step, FWHM, photons of the brightest voxel (0: free of nois
 @pytest.mark.parametrize(("kind", "step", "fwhm", "photons", "tolerance"), KNOWN)
 def test_a_known_fwhm_is_found(kind, step, fwhm, photons, tolerance):
     found = suggested(kind, step, fwhm, photons)
-    assert found.honest, found.reason
+    assert found.reliable, found.reason
     assert found.fwhm == pytest.approx(fwhm, rel=tolerance)
     assert found.low < found.fwhm < found.high
     assert found.low <= fwhm <= found.high
@@ -102,7 +102,7 @@ def test_more_noise_is_less_certain():
 )
 def test_a_volume_that_suggests_no_fwhm_has_a_plot_and_no_number(make, words, rng):
     found = suggest_fwhm(make(rng), Acquisition((3.0, 1.0, 1.0)))
-    assert not found.honest
+    assert not found.reliable
     assert words in found.reason
     assert found.reason.endswith(".")
     assert np.isnan([found.fwhm, found.low, found.high]).all()
@@ -114,7 +114,7 @@ def test_a_volume_that_suggests_no_fwhm_has_a_plot_and_no_number(make, words, rn
 
 def test_a_constant_image_has_nothing_to_plot():
     found = suggest_fwhm(np.full((30, 80, 80), 7, np.uint8), Acquisition((3.0, 1.0, 1.0)))
-    assert not found.honest
+    assert not found.reliable
     assert "constant" in found.reason
     assert math.isnan(found.fwhm)
     assert len(found.candidates) == len(found.axial) == 0

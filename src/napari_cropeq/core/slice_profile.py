@@ -85,7 +85,7 @@ class Suggestion:
     ``axial``."""
 
     @property
-    def honest(self) -> bool:
+    def reliable(self) -> bool:
         """Whether the estimate is good enough to show a number."""
         return not self.reason
 

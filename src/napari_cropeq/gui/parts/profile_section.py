@@ -92,7 +92,7 @@ class ProfileSection(Section):
     def show_suggestion(self, suggestion: Suggestion, unit: str) -> None:
         """Show what was found, lengths in ``unit``: a number only where there is an honest one, the spectra always."""
         self.suggestion = suggestion
-        if suggestion.honest:
+        if suggestion.reliable:
             self.found.setText(
                 f"Suggested FWHM: <b>{suggestion.fwhm:.3g} {unit}</b>, expected between {suggestion.low:.3g} and "
                 f"{suggestion.high:.3g} {unit}. Judge it by the plot."
@@ -103,7 +103,7 @@ class ProfileSection(Section):
         self._draw(suggestion, unit)
         self.found.setVisible(True)
         self.plot.setVisible(True)
-        self.apply.setVisible(suggestion.honest)
+        self.apply.setVisible(suggestion.reliable)
         self.expand(animate=False)
 
     def _draw(self, suggestion: Suggestion, unit: str) -> None:
@@ -122,5 +122,5 @@ class ProfileSection(Section):
         self.plot.plot(frequency[seen], suggestion.axial[seen], name="axial, measured", **dots)
 
     def _apply(self) -> None:
-        if self.suggestion is not None and self.suggestion.honest:
+        if self.suggestion is not None and self.suggestion.reliable:
             self._fwhm.value = self.suggestion.fwhm

@@ -698,7 +698,9 @@ UNUSABLE = [
     pytest.param(flat, "The truth bad is constant: every voxel is 7", id="constant"),
     pytest.param(not_a_number, "NaN or infinite voxels in bad", id="nan"),
     pytest.param(thin, "The truth has 14 voxels along z. Factor 4 leaves 3 slices", id="too-small"),
-    pytest.param(lambda p: write(p, blobs((40, 60, 68)), CUBES), "lateral side of the volume has 60 voxels", id="too-narrow"),
+    pytest.param(
+        lambda p: write(p, blobs((40, 60, 68)), CUBES), "lateral side of the volume has 60 voxels", id="too-narrow"
+    ),
     pytest.param(lambda p: cut(write(p, blobs((40, 66, 68)), CUBES), 0.5), "bad.ome.tif", id="cut-short"),
     pytest.param(garbage, "bad.ome.tif", id="garbage"),
     pytest.param(lambda p: p, "There is no file", id="missing"),

@@ -465,7 +465,9 @@ OPTIONS = [
         ["--methods", "quintic,magic"], "There is no method 'magic'. Choose one of cubic, quintic, ", id="method"
     ),
     pytest.param(["--rim", "-1"], "The border of -1 voxels is negative", id="border"),
-    pytest.param(["--planes", "z"], "The planes cannot be 'z' if the axial axis is z. Choose y, x or both", id="planes"),
+    pytest.param(
+        ["--planes", "z"], "The planes cannot be 'z' if the axial axis is z. Choose y, x or both", id="planes"
+    ),
     pytest.param(["--set", "filters"], "The setting 'filters' is not NAME=VALUE", id="setting-without-value"),
     pytest.param(["--set", "filters=many"], "The setting filters is 'many', not a whole number", id="value"),
     pytest.param(["--set", "match_noise=2"], "The setting match_noise is '2', not true or false", id="no-bool"),
@@ -485,7 +487,7 @@ OPTIONS = [
     ),
     pytest.param(["--set", "kernel=7"], "crops 96 px; it needs 99 px", id="network-too-large"),
     pytest.param(["--set", "filters=0"], "1 to 1024 filters, not 0", id="no-filters"),
-    pytest.param(["--set", "patch=32"], "a patch below 33 px", id="patch"),
+    pytest.param(["--set", "patch=32"], "The setting patch is 32, less than 33", id="patch"),
     pytest.param(["--channel", "1"], "has no channel 1", id="channel"),
     pytest.param(["--patches", "0"], "(0 patches) is not", id="no-budget"),
 ]

@@ -1,4 +1,4 @@
-# The usual errands. Every target that needs the environment makes it first, which takes no time once it is there.
+# Common tasks. Targets that need the environment make it first, which takes no time once it exists.
 
 venv := .venv/bin/python
 
@@ -16,12 +16,12 @@ lint: setup
 	$(venv) -m ruff format --check
 	$(venv) -m mypy
 
-# Two processes share the tests, with a thread each: threads of two that meet on one core wait for each other.
+# Two processes share the tests, with one thread each: more threads than cores would wait for each other.
 # make test ARGS="-k spline -x" passes arguments on to pytest, ARGS="-n 0" runs it in one process.
 test: lint
 	OMP_NUM_THREADS=1 scripts/with-display $(venv) -m pytest -n 2 --dist worksteal $(ARGS)
 
-# For work in progress, in a minute: what computes, stores and shows a result, and one window from Train to Save.
+# Fast tests, in a minute: computing, storing and showing a result, and one window from Train to Save.
 fast := core formats store compute view run/test_export.py
 fast += gui/test_widgets.py::test_train_preview_volume_save
 test-fast: setup
@@ -29,12 +29,12 @@ test-fast: setup
 	OMP_NUM_THREADS=1 scripts/with-display $(venv) -m pytest -n 2 --dist worksteal -m "not soak and not slow" \
 	    $(addprefix tests/,$(fast)) $(ARGS)
 
-# Draws the packages into CONTRIBUTING.md, with the way of an export and of a viewport through them.
+# Draws the packages into CONTRIBUTING.md, with the files that an export and a viewport pass.
 house: setup
 	scripts/with-display $(venv) scripts/house.py
 
-# make bench-training FULL=1 adds the other factors and training times; OUT=folder keeps cells and models elsewhere.
-# Stopped, the same command goes on. The report is benchmarks/results/training.md, and training.json beside it.
+# make bench-training FULL=1 adds the other factors and training times; OUT=folder stores results and models elsewhere.
+# If it is stopped, the same command resumes. The report is benchmarks/results/training.md, and training.json beside it.
 bench-training: setup
 	$(venv) benchmarks/training.py $(if $(FULL),--full) --out "$(or $(OUT),benchmark-output/training)"
 
@@ -45,27 +45,27 @@ bench-recipes: setup
 bench-fwhm: setup
 	$(venv) benchmarks/fwhm.py
 
-# How late the window is while training, against idle napari; make bench-heartbeat SECONDS=10 for a quick look.
+# How late the window responds while training, compared to idle napari; make bench-heartbeat SECONDS=10 for a quick look.
 bench-heartbeat: setup
 	scripts/with-display $(venv) benchmarks/heartbeat.py $(if $(SECONDS),--seconds $(SECONDS))
 
-# How soon tiles are on the screen after a pan, what that costs the window, and memory over many pans.
+# How soon tiles are on the screen after a pan, how late the window responds meanwhile, and memory over many pans.
 bench-preview: setup
 	scripts/with-display $(venv) benchmarks/preview.py
 
-# What whole volumes take: memory, throughput, what a kill costs, how a huge layer opens; make bench-volume ONLY="kill open".
+# Whole volumes: memory, throughput, the cost of a kill, opening a huge layer; make bench-volume ONLY="kill open".
 bench-volume: setup
 	scripts/with-display $(venv) benchmarks/volume.py $(if $(ONLY),--only $(ONLY))
 
-# Two workers with a thread each against one process with two threads.
+# Two workers with one thread each, compared to one process with two threads.
 bench-cluster: setup
 	$(venv) benchmarks/cluster.py
 
-# The tables and pictures of docs/evidence.md, and whatever of their commands has not been run yet.
+# The tables and pictures of docs/evidence.md; commands that have not been run yet are run first.
 evidence: setup
 	$(venv) benchmarks/evidence.py
 
-# Whatever may befall an export, again and again: killed, damaged, out of room ... Every store must end equal, to the byte.
+# Fault-injection tests for export: kills, damage, full disks ... Every store must end equal, to the byte.
 soak: setup
 	OMP_NUM_THREADS=1 scripts/with-display $(venv) benchmarks/soak.py $(ARGS)
 

@@ -1,4 +1,4 @@
-"""Make the picture of docs/batch.md: the Batch widget in a real window, at work on a folder of stacks.
+"""Make the picture of docs/batch.md: the Batch widget in a real window, processing a folder of stacks.
 
 scripts/with-display python scripts/batch_picture.py [--minutes 0.3]
 """
@@ -23,7 +23,7 @@ STACKS = ("embryo_01", "embryo_02", "embryo_03", "embryo_04")
 
 
 def spin(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-    """Let the window live for some time, or until something is done."""
+    """Process events of the window for some time, or until a condition holds."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end and not until():
         QApplication.processEvents()
@@ -39,7 +39,7 @@ def write(path: Path, stack: np.ndarray, scale: Any) -> None:
 
 
 def main() -> None:
-    """Cut the sample into stacks, run the widget over their folder, and save what is seen."""
+    """Cut the sample into stacks, run the widget on their folder, and save a screenshot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=0.3, help="of training on each")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images" / "batch-widget.png")

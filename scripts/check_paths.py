@@ -1,7 +1,7 @@
-"""Check every dotted path, and every path of a file, that stands in a string or a page.
+"""Check every dotted path and every file path in strings and pages.
 
-Linters follow imports. A manifest, an entry point, a monkeypatch, a preloaded module or a page names code in plain
-text, and a wrong name is found only when it is used. Usage: python scripts/check_paths.py
+Linters check imports, but manifests, entry points, monkeypatches, preloaded modules and pages name code in plain text,
+where a wrong name shows only when it is used. Usage: python scripts/check_paths.py
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXT = {".py", ".md", ".yaml", ".toml", ".cfg", ".sh", ""}
 DOTTED = re.compile(r"\bnapari_cropeq((?:\.[A-Za-z_]\w*)+)(?::([A-Za-z_][\w.]*))?")
 FILE = re.compile(r"(?<![\w/.-])((?:src|tests|scripts|benchmarks|docs)/[\w/.-]+\.(?:py|md|yaml|toml|png|json))\b")
-MADE = ("benchmarks/results/",)  # reports, which say what was true when they were made
+MADE = ("benchmarks/results/",)  # reports describe the state at the time they were made
 
 
 def tracked() -> Iterator[Path]:
@@ -31,7 +31,7 @@ def tracked() -> Iterator[Path]:
 
 
 def resolves(dotted: str, attribute: str | None) -> bool:
-    """Return whether a dotted path names a module, or something in one."""
+    """Return whether a dotted path is a module, or an attribute of one."""
     words = dotted.strip(".").split(".")
     for count in range(len(words), -1, -1):
         module = ".".join(["napari_cropeq", *words[:count]])
@@ -45,24 +45,24 @@ def resolves(dotted: str, attribute: str | None) -> bool:
 
 
 def problems(path: Path) -> Iterator[str]:
-    """Yield what is wrong in a file, a line each."""
+    """Yield a line for each problem in a file."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         for found in DOTTED.finditer(line):
             before = line[: found.start()]
-            # "napari_cropeq.{name}" is completed as the program runs; "napari_cropeq.egg-info" names no module.
+            # "napari_cropeq.{name}" is completed at run time; "napari_cropeq.egg-info" is not a module.
             if line[found.end() : found.end() + 1] in ("{", "-") or "://" in before[-8:]:
                 continue
             if not resolves(found[1], found[2]):
-                yield f"{path.relative_to(ROOT)}:{number}: {found[0]} names nothing"
+                yield f"{path.relative_to(ROOT)}:{number}: {found[0]} does not exist"
         for found in FILE.finditer(line):
             if not (ROOT / found[1]).exists():
-                yield f"{path.relative_to(ROOT)}:{number}: there is no {found[1]}"
+                yield f"{path.relative_to(ROOT)}:{number}: {found[1]} does not exist"
 
 
 def main() -> int:
-    """Print what is wrong and return the exit code."""
+    """Print all problems and return the exit code."""
     wrong = [problem for path in tracked() for problem in problems(path)]
-    print("\n".join(wrong) or "Every path names something.")
+    print("\n".join(wrong) or "All paths exist.")
     return bool(wrong)
 
 

@@ -28,11 +28,11 @@ from napari_cropeq.evidence.verify.tile_check import TileCheck
 from napari_cropeq.formats.image import open_source
 
 PLUGIN = "napari-cropeq"
-RIM = 8
+BORDER = 8
 
 
 class Demo:
-    """One run of the main job; :attr:`summary` grows as it goes."""
+    """One run of the main job; each stage adds to :attr:`summary`."""
 
     def __init__(self, output: Path, minutes: float) -> None:
         self.output, self.minutes = output, minutes
@@ -43,7 +43,7 @@ class Demo:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage and take its picture."""
+        """Time a stage and take a screenshot at its end."""
         print(f"{name} ...", flush=True)
         start = time.perf_counter()
         yield
@@ -58,14 +58,14 @@ class Demo:
 
     @staticmethod
     def spin(seconds: float) -> None:
-        """Let the window live."""
+        """Process events of the window for some time."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             QApplication.processEvents()
             time.sleep(0.005)
 
     def wait(self, done: Callable[[], bool], panel: Any, timeout: float) -> None:
-        """Let the window live until ``done``; an error in the panel's message ends the demo."""
+        """Process events until ``done``; an error in the panel's message ends the demo."""
         end = time.monotonic() + timeout
         while not done():
             self.spin(0.05)
@@ -149,7 +149,7 @@ class Demo:
         self.saved = open_source(self.output / "result.ome.zarr")
 
     def compare(self) -> None:
-        """Show one axial view of source, result and truth, zoomed in, and put them side by side."""
+        """Show the same axial view of source, result and truth, and save them side by side."""
         shown = {"source": self.layer, "result": self.volume_panel.result.layer}
         if self.is_sample:
             self.viewer.open_sample(PLUGIN, "light_sheet_truth")
@@ -192,13 +192,13 @@ class Demo:
         """Add PSNR against the sample's truth."""
         truth = np.asarray(self.viewer.layers[-2].data)
         quintic = predictor.interpolated(Box.whole(predictor.sr_shape))
-        scores = {"SR": psnr(stored, truth, RIM), "quintic": psnr(quintic, truth, RIM)}
+        scores = {"SR": psnr(stored, truth, BORDER), "quintic": psnr(quintic, truth, BORDER)}
         self.summary["PSNR, dB"] = {k: round(v, 2) for k, v in scores.items()}
         self.summary["PSNR, dB"]["gain"] = round(scores["SR"] - scores["quintic"], 2)
 
 
 def side_by_side(canvases: list[np.ndarray]) -> np.ndarray:
-    """Return canvases (rows, columns, RGBA) in a row, without empty rows above and below, a white line between."""
+    """Return canvases (rows, columns, RGBA) in a row, cropped to rows that are not empty, with white lines between."""
     rows = np.flatnonzero(np.any([c[..., :3].max(axis=(1, 2)) > 8 for c in canvases], axis=0))
     line = np.full((rows[-1] + 1 - rows[0], 6, 4), 255, np.uint8)
     parts = [part for c in canvases for part in (c[rows[0] : rows[-1] + 1], line)]

@@ -1,6 +1,6 @@
-"""Draw the packages of this project, floor above floor, with the way of an export and of a viewport through them.
+"""Draw the packages of this project by floors, with the files that an export and a viewport pass.
 
-The picture stands in CONTRIBUTING.md. Usage: python scripts/house.py [--check]
+The picture is in CONTRIBUTING.md. Usage: python scripts/house.py [--check]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "napari_cropeq"
 PAGE = ROOT / "CONTRIBUTING.md"
 BEGIN, END = "<!-- made by scripts/house.py -->\n", "<!-- end -->\n"
 FLOORS = ("gui", "cli", "api", "evidence", "run", "view", "compute", "store", "formats", "core")
-"""From the top to the ground: a package imports from those below it, but for gui and cli, which stand side by side."""
+"""From the top down: a package imports only from those below it; gui and cli do not import each other."""
 
 WIDTH = 118
 NAMES = 58
@@ -32,7 +32,7 @@ def imports_of(path: Path) -> set[str]:
 
 
 def wrapped(words: list[str], width: int) -> list[str]:
-    """Return words in lines of at most ``width`` characters."""
+    """Wrap words to lines of at most ``width`` characters."""
     lines = [""]
     for word in words:
         if len(lines[-1]) + len(word) + 1 > width:
@@ -41,8 +41,8 @@ def wrapped(words: list[str], width: int) -> list[str]:
     return lines
 
 
-def rooms_of(package: str) -> list[str]:
-    """Return the files of a package, those of its packages behind their names."""
+def files_of(package: str) -> list[str]:
+    """Return the files of a package, those of its subpackages after their names."""
     folder = PACKAGE / package
     inside = sorted(path.parent for path in folder.glob("*/__init__.py"))
     out = [path.stem for path in sorted(folder.glob("*.py")) if not path.stem.startswith("__")]
@@ -66,11 +66,11 @@ def trips() -> dict[str, list[str]]:
 
 
 def picture(ways: dict[str, list[str]]) -> str:
-    """Return the picture: a block for each floor, with the numbered stops of each way at its right."""
+    """Return the picture: a block for each floor, with the numbered files of each way beside it."""
     rule = "-" * WIDTH
     lines = [f"{'':9} {'files':{NAMES}} {'an export':24} a viewport".rstrip(), rule]
     for package in FLOORS:
-        names = wrapped(rooms_of(package), NAMES)
+        names = wrapped(files_of(package), NAMES)
         stops = [
             [
                 f"{n} {file.partition('/')[2].removesuffix('.py')}"
@@ -90,12 +90,12 @@ def picture(ways: dict[str, list[str]]) -> str:
 
 
 def names_in(text: str) -> list[str]:
-    """Return the names in a picture, sorted: threads may meet two stops in another order."""
+    """Return the names in a picture, sorted, since threads may change the order of two files."""
     return sorted(re.findall(r"[a-z_][a-z_/]*", text))
 
 
 def drawn(page: str) -> str:
-    """Return the picture that stands in a page."""
+    """Return the picture in a page."""
     return page[page.index(BEGIN) + len(BEGIN) : page.index(END)]
 
 
@@ -110,7 +110,7 @@ def upwards() -> list[str]:
 
 
 def main(words: list[str]) -> int:
-    """Draw the picture into the page, or check that it is the one that stands there."""
+    """Write the picture into the page, or check that it is up to date."""
     page = PAGE.read_text(encoding="utf-8")
     wrong, new = upwards(), picture(trips())
     print("\n".join(wrong) or "Every import points downwards.")

@@ -20,7 +20,7 @@ PLUGIN = "napari-cropeq"
 
 
 def spin(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-    """Let the window live for some time, or until something is done."""
+    """Process events of the window for some time, or until a condition holds."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end and not until():
         QApplication.processEvents()
@@ -28,12 +28,12 @@ def spin(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
 
 
 def dock(viewer: napari.Viewer, name: str) -> Any:
-    """Open a widget as the menu does."""
+    """Open a dock widget as the menu does."""
     return viewer.window.add_plugin_dock_widget(PLUGIN, name)[1]
 
 
 def main() -> None:
-    """Train on the sample, look at it in every way, and save what is seen."""
+    """Train on the sample, show every kind of view, and save screenshots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")

@@ -1,9 +1,9 @@
 """Follow a source through an export, or a viewport to its first tile, and print the files of the package on the way.
 
-A real run is traced. A file is on the way when one of its functions takes or returns what is followed, or an
-object that was made of it: for an export the image and the super-resolution of it, for a viewport the view, the
-requests for its tiles and their boxes. Left out are the arithmetic of boxes in ``core``, on which everything stands,
-and the lazy layer, which napari reads at each drawing whatever is on the way.
+A real run is traced. A file is on the way if one of its functions takes or returns a followed object, or an object made
+from one: for an export the image and its super-resolution, for a viewport the view, its tile requests and their boxes.
+The arithmetic of boxes in ``core``, which everything uses, and the lazy layer, which napari reads at each redraw, are
+left out.
 Usage: python scripts/trip.py [export|viewport]
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "napari_cropeq"
-sys.path.insert(0, str(PACKAGE.parent))  # whichever checkout is installed, this one is traced
+sys.path.insert(0, str(PACKAGE.parent))  # trace this checkout, even if another one is installed
 GROUND = ("core/geometry.py", "core/network_grid.py", "core/spline.py", "core/tiles.py", "view/lazy.py")
 FOLLOWED = {
     "export": ("Source", "Image", "SuperResolution"),
@@ -34,17 +34,17 @@ LIMIT = {"export": 10, "viewport": 8}
 
 
 class Trip:
-    """The files in which something was handed to a function, in order of the first time."""
+    """The files whose functions took or returned a followed object, in order of the first time."""
 
     def __init__(self, kinds: tuple[str, ...]) -> None:
         self._kinds = kinds
         self._known: dict[CodeType, str | None] = {}
-        self._carriers: dict[int, object] = {}  # kept, so that no other object gets their number
+        self._carriers: dict[int, object] = {}  # keeps them alive, so that their ids are not reused
         self.stops: dict[str, str] = {}  # file: the function that was called first
         self.on = False
 
     def __call__(self, frame: FrameType, event: str, returned: Any) -> None:
-        """Note a call or a return; to be set as a profile function."""
+        """Record a call or a return; this is the profile function."""
         if event not in ("call", "return") or not self.on:
             return
         code = frame.f_code
@@ -61,7 +61,7 @@ class Trip:
             self.stops[file] = code.co_qualname
 
     def _file(self, code: CodeType) -> str | None:
-        """Return the file of the package in which code stands, None where it stands elsewhere."""
+        """Return the file of the package that contains the code, or None if it is elsewhere."""
         if code not in self._known:
             path = Path(code.co_filename)
             file = path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else None
@@ -73,13 +73,13 @@ class Trip:
 
 
 def is_ours(value: object) -> bool:
-    """Return whether an object is of a class of the package."""
+    """Return whether the class of an object is defined in the package."""
     return type(value).__module__.startswith("napari_cropeq.")
 
 
 @contextmanager
 def traced(trip: Trip) -> Iterator[None]:
-    """Trace this thread, and those that are started meanwhile, once the trip is switched on."""
+    """Trace this thread and those started meanwhile, once the trip is switched on."""
     threading.setprofile(trip)
     sys.setprofile(trip)
     try:
@@ -126,7 +126,7 @@ def export(folder: Path, trip: Trip) -> None:
 
 
 def viewport(folder: Path, trip: Trip) -> None:
-    """Preview in a real window, step to another slice, and wait for its first tile."""
+    """Preview in a real window, move to another slice, and wait for its first tile."""
     import napari
     from qtpy.QtWidgets import QApplication
 
@@ -140,7 +140,7 @@ def viewport(folder: Path, trip: Trip) -> None:
         while not true():
             QApplication.processEvents()
             if time.monotonic() > end:
-                raise TimeoutError("the preview does not come to its end")
+                raise TimeoutError("the preview does not end")
 
     with traced(trip):
         preview.buttons["preview"].native.click()
@@ -156,14 +156,14 @@ TRIPS: dict[str, Callable[[Path, Trip], None]] = {"export": export, "viewport": 
 
 
 def main(names: list[str]) -> int:
-    """Print the trips and return 1 if one enters more files than it should."""
+    """Print the trips and return 1 if one has too many files."""
     code = 0
     for name in names or list(TRIPS):
         trip = Trip(FOLLOWED[name])
         with tempfile.TemporaryDirectory() as folder:
             TRIPS[name](Path(folder), trip)
         if not trip.stops:
-            raise RuntimeError(f"nothing of the {name} was traced")
+            raise RuntimeError(f"the trace of the {name} is empty")
         print(f"{name}: {len(trip.stops)} files (at most {LIMIT[name]})")
         for file, function in trip.stops.items():
             print(f"  {file:34} {function}")

@@ -18,7 +18,7 @@ from napari_cropeq.gui.layers.source import source_of
 
 
 def main() -> None:
-    """Train on the sample, check its tiles and those of a zero-padded network, and save what is seen."""
+    """Train on the sample, check its tiles and those of a zero-padded network, and save a screenshot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=0.3, help="of each training")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images" / "verify-widget.png")

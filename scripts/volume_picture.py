@@ -20,12 +20,12 @@ from napari_cropeq.store import disk as store
 
 
 def main() -> None:
-    """Train on the sample, run the whole of it to disk, and save what is seen in the midst of it."""
+    """Train on the sample, export all of it, and save a screenshot during the run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=0.5, help="of training")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images" / "volume-widget.png")
     options = parser.parse_args()
-    store.BULK = (64, 64, 64)  # so that several tiles of the small sample are seen to come
+    store.BULK = (64, 64, 64)  # so that the small sample has several tiles
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1500, 950)
     viewer.open_sample(PLUGIN, "light_sheet")

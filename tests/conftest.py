@@ -27,15 +27,15 @@ from napari_cropeq.formats.image import Source, acquisition_of
 
 TESTS = Path(__file__).parent
 DATA = TESTS.parents[1] / "shared" / "data"
-"""Real volumes, which lie beside a checkout where there are some."""
+"""Real volumes, if there are any beside the checkout."""
 
-# A shell has jobs in its background ignore Ctrl-C, and whatever they start as well: tests send it to what they start.
+# A shell makes background jobs and their children ignore Ctrl-C, but tests send it to processes that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def random_network(kind: str = "valid", filters: int = 8, blocks: int | None = None, factor: float = 2.5) -> Network:
-    """Return a network with random weights everywhere, the tail included: an untrained one adds nothing."""
+    """Return a network with random weights everywhere, including the tail, which is 0 in an untrained network."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(filters)
         depth = blocks or (4 if kind == "padded" else 7)
@@ -52,7 +52,7 @@ def textured_volume(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
 
 
 def blobs(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
-    """Return isotropic float32 spots (z, y, x) from 0 to 1 on a dark ground: something to learn from."""
+    """Return isotropic float32 spots (z, y, x) from 0 to 1 on a dark background, for training."""
     rng = np.random.default_rng(seed)
     volume = np.zeros(shape)
     places = (rng.uniform(0, 1, (volume.size // 900, 3)) * shape).astype(int)
@@ -93,7 +93,7 @@ def make_predictor(
 
 
 class Recorded:
-    """An array (z, y, x) that remembers which boxes were read of it."""
+    """An array (z, y, x) that records which boxes are read."""
 
     def __init__(self, voxels: np.ndarray) -> None:
         self._voxels = voxels
@@ -109,7 +109,7 @@ class Recorded:
 
 
 def a_source(data, axes: str = "zyx", voxel_size=(2.5, 1.0, 1.0), **options) -> Source:
-    """Return a lazy source of ``data``, in chunks that no tile fits."""
+    """Return a lazy source of ``data``, in chunks that match no tile."""
     if not isinstance(data, da.Array):
         data = da.from_array(data, chunks=(*(1,) * (data.ndim - 3), 4, 23, 31), name=False, asarray=True, fancy=False)
     named = {"unit": "micrometer", "translate": (0.0, 0.0, 0.0), "name": "stack"} | options
@@ -136,7 +136,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session", autouse=True)
 def manifests_are_read_once():
-    """Have napari look for plugins once: it reads the manifests of all of them for each window."""
+    """Let napari discover plugins once: otherwise it reads all manifests for each window."""
     look = PluginManifest.discover
     discover = functools.cache(lambda paths=(): list(look(paths)))
     with pytest.MonkeyPatch.context() as patch:
@@ -146,7 +146,7 @@ def manifests_are_read_once():
 
 @pytest.fixture
 def no_thread_is_left():
-    """Check that every thread of ours has ended."""
+    """Check that every thread of the plugin has ended."""
     yield
     end = time.monotonic() + 5
     while work_threads() and time.monotonic() < end:
@@ -155,23 +155,23 @@ def no_thread_is_left():
 
 
 def work_threads() -> list[threading.Thread]:
-    """Return the threads that run a job of ours."""
+    """Return the threads that run a job of the plugin."""
     return [t for t in our_threads() if t.name == "cropeq"]
 
 
 def pool_threads() -> list[threading.Thread]:
-    """Return the threads that compute side by side."""
+    """Return the threads of thread pools."""
     return [t for t in our_threads() if t.name.startswith("cropeq pool")]
 
 
 def our_threads() -> list[threading.Thread]:
-    """Return every thread of ours: libraries that earlier tests have used may begin and end some at any time."""
+    """Return the threads of the plugin: libraries may start and end others at any time."""
     return [t for t in threading.enumerate() if t.name.startswith("cropeq")]
 
 
 @pytest.fixture
 def preferences_file(monkeypatch, tmp_path_factory):
-    """Return where napari keeps our preferences: in a folder of the test's own, not the user's."""
+    """Return the file of the plugin's preferences, in a folder of the test instead of the user's."""
     folder = tmp_path_factory.mktemp("preferences")
     monkeypatch.setattr(napari.settings, "_CFG_PATH", str(folder / "settings.yaml"))
     napari.settings._clear_plugin_settings_cache()
@@ -181,7 +181,7 @@ def preferences_file(monkeypatch, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shared_window(qapp):
-    """Return the window of a module's tests; what earlier ones have left behind is not looked through by each gc."""
+    """Return the window of a module's tests; objects of earlier modules are frozen, so that each gc is fast."""
     from shared_window import SharedWindow, viewers_left  # Qt and all of napari: not for tests without a window
 
     gc.collect()
@@ -196,9 +196,9 @@ def shared_window(qapp):
 
 @pytest.fixture
 def viewer(request, no_thread_is_left, shared_window, qtbot, preferences_file, monkeypatch, tmp_path_factory):
-    """Return a napari in a real window, with preferences and cache of its own; cleared before threads are counted."""
+    """Return napari in a real window, with its own preferences and cache; cleared before threads are counted."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    # Beside other tests that fill the machine, work of idle priority would hardly be done.
+    # With idle priority, work would hardly proceed beside other tests.
     monkeypatch.setattr("napari_cropeq.gui.jobs.lower_priority", lambda: None)
     yield shared_window.viewer(qtbot)
     shared_window.clean(request.node.rep_call.failed)

@@ -1,7 +1,7 @@
-"""Use every contribution of the manifest in a real window; run by test_packaging, in an environment of the wheel's own.
+"""Use every contribution of the manifest in a real window; test_packaging runs this with the installed wheel.
 
-Usage: every_contribution.py FOLDER. What there is to use is read from the manifest that napari found: a kind, a file
-name pattern or a preference that nothing here uses ends in an error, as does a command that no use has called.
+Usage: every_contribution.py FOLDER. The contributions are read from the manifest that napari has found. It is an error
+if a kind, file name pattern, preference or command is not used.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ FILES = {
     "*.zarr": ome_zarr,
     **dict.fromkeys(("*.nii", "*.nii.gz"), nifti),
 }
-PREFERENCES: dict[str, tuple[Any, str, Any]] = {  # what to choose, and which field has what value then
+PREFERENCES: dict[str, tuple[Any, str, Any]] = {  # the value to set, and the field with its value then
     "device": ("cpu", "device", "cpu"),
     "cache_memory": (0.5, "cache_bytes", 500_000_000),
     "cache_folder": (str(FOLDER / "chosen"), "cache_folder", FOLDER / "chosen"),
@@ -72,7 +72,7 @@ def made_once() -> Any:
 
 
 class Tour:
-    """A viewer, and which commands have been used in it."""
+    """A viewer, and the commands used in it."""
 
     def __init__(self) -> None:
         self.viewer = napari.Viewer()
@@ -92,9 +92,9 @@ class Tour:
     def menus(self, item: tuple[str, list[Any]]) -> None:
         menu, entries = item
         app = Application.get_app("napari")
-        there = {entry.command.id for entry in app.menus.get_menu(menu) if hasattr(entry, "command")}
+        found = {entry.command.id for entry in app.menus.get_menu(menu) if hasattr(entry, "command")}
         for entry in entries:
-            assert entry.command in there, (menu, entry.command)
+            assert entry.command in found, (menu, entry.command)
             before = set(self.viewer.window.dock_widgets)
             app.commands.execute_command(entry.command).result()
             QApplication.processEvents()
@@ -129,7 +129,7 @@ class Tour:
     def sample_data(self, sample: Any) -> None:
         from napari_cropeq.gui.layers import sample_data
 
-        # Source and truth are two halves of one volume, which takes seconds to make: once is enough.
+        # Source and truth are made together, which takes seconds: once is enough.
         sample_data.light_sheet_sample = made_once
         self.viewer.layers.clear()
         layers = self.viewer.open_sample(PLUGIN, sample.key)
@@ -154,7 +154,7 @@ class Tour:
             for item in found.items() if isinstance(found, dict) else found:
                 getattr(self, kind)(item)
         unused = {command.id for command in contributions.commands} - set(self.used)
-        assert not unused, f"no use calls {unused}"
+        assert not unused, f"{unused} are not used"
         self.viewer.close()
 
 

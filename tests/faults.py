@@ -1,7 +1,7 @@
-"""An export in a process of its own, and what befalls it there.
+"""Exports in separate processes, and the faults to inject there.
 
-Processes are forked from one that has imported everything, so that hundreds of them take little time. What a process
-computed and how it ended it writes to its report, line by line, so that a killed one has said all it did.
+Processes are forked from one that has imported everything, so that hundreds of them take little time. Each writes what
+it computed and how it ended to a report, line by line, so that the report of a killed process is complete.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ PART = (24, 24, 12)  # a tile is computed in two parts, as a large one is
 SMALLEST = 20
 SHAPE = (2, 20, 40, 24)  # c, z, y, x of the source; 2 x 50 x 40 x 24 of the result
 TILES, SHARDS = 2 * 3 * 2 * 1, 2 * (6 + 2 + 1)
-IN_FLIGHT = 3  # tiles: one computed, one written, one waiting
+IN_FLIGHT = 3  # tiles: one is computed, one is written, one waits
 DAY = 86_400.0
-LIMIT = 120  # seconds after which a process hangs
+LIMIT = 120  # seconds after which a process counts as hanging
 
-# Where a process is killed: before and after each of these. The name of a step, and the function that takes it.
+# Steps before and after which a process is killed: the name of a step, and its function.
 CREATE = {
     "group": "napari_cropeq.store.disk:zarr.open_group",
     "array": "napari_cropeq.store.disk:create_array",
@@ -81,7 +81,7 @@ STEPS = CREATE | SHARD | END | END_TIFF
 
 @dataclass(frozen=True)
 class Job:
-    """An export, and the faults that are made before it begins."""
+    """An export, and the faults that are set up before it starts."""
 
     output: Path
     source: Path
@@ -90,16 +90,16 @@ class Job:
     options: dict[str, Any] = field(default_factory=dict)  # of the result
     tile: int = TILE
     faults: tuple[Callable[[Job], None], ...] = ()
-    close_at: int | None = None  # number of the step after which the run is cancelled
-    words: tuple[str, ...] = ()  # the command line instead
+    close_at: int | None = None  # number of the progress after which the run is cancelled
+    words: tuple[str, ...] = ()  # arguments of the command line, which runs instead of the engine
 
     @property
     def report(self) -> Path:
-        """Where the process tells what it did."""
+        """The file to which the process writes what it did."""
         return self.output.parent.with_name(self.output.parent.name + ".report")
 
-    def tell(self, **what: Any) -> None:
-        """Add a line to the report; it is there whatever happens next."""
+    def report_line(self, **what: Any) -> None:
+        """Append a line to the report at once, so that it is kept if the process is killed."""
         handle = os.open(self.report, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(handle, (json.dumps(what) + "\n").encode())
         os.close(handle)
@@ -117,32 +117,32 @@ class Ran:
 
     @property
     def killed(self) -> bool:
-        """Whether it was killed, and did not come to its end."""
+        """Whether it was killed before its end."""
         return self.code == -signal.SIGKILL
 
     @property
     def computed(self) -> list[Any]:
-        """Channel and first voxel of every part that the network was called for."""
+        """Channel and first voxel of every part that was computed."""
         return self._all("computed")
 
     @property
     def unread(self) -> list[Any]:
-        """ChunkCache of the source that could not be read, once for each try."""
+        """Chunks of the source that could not be read, once per attempt."""
         return self._all("unread")
 
     @property
     def refused(self) -> list[Any]:
-        """Calls of the network for which memory was too little."""
+        """Calls of the network for which there was not enough memory."""
         return self._all("refused")
 
     @property
     def error(self) -> str:
-        """What it said."""
+        """The error message."""
         return "; ".join(self._all("error"))
 
     @property
     def traced(self) -> list[Any]:
-        """The operations on files of the output."""
+        """The operations on the files of the output."""
         return self._all("operation")
 
     @property
@@ -152,12 +152,12 @@ class Ran:
 
     @property
     def started(self) -> int:
-        """Tiles that were there already."""
-        return int(self._all("begun")[0])
+        """Tiles that were finished at the start."""
+        return int(self._all("started")[0])
 
     @property
     def stages(self) -> list[str]:
-        """What it went through."""
+        """The stages it went through."""
         return list(dict.fromkeys(self._all("stage")))
 
 
@@ -165,7 +165,7 @@ class Ran:
 
 
 def run(job: Job) -> None:
-    """Do a job: the export's engine, with small tiles and three levels."""
+    """Run a job, with small tiles and three levels."""
     import torch
 
     from napari_cropeq.compute.super_resolution import SuperResolution
@@ -177,21 +177,21 @@ def run(job: Job) -> None:
     TileShapes.bulk = property(lambda _: PART)
     compute = SuperResolution.compute
 
-    def told(self, leading, box, *rest):
-        job.tell(computed=[*leading, *box.start])
+    def reported(self, leading, box, *rest):
+        job.report_line(computed=[*leading, *box.start])
         return compute(self, leading, box, *rest)
 
-    SuperResolution.compute = told
+    SuperResolution.compute = reported
     start = time.monotonic()
-    job.tell(pid=os.getpid())
+    job.report_line(pid=os.getpid())
     for fault in job.faults:
         fault(job)
     try:
         code = command_line(job) if job.words else engine(job)
     except (OSError, ValueError, MemoryError) as error:
-        job.tell(error=f"{type(error).__name__}: {error}")
+        job.report_line(error=f"{type(error).__name__}: {error}")
         code = 1
-    job.tell(ended=time.monotonic() - start)
+    job.report_line(ended=time.monotonic() - start)
     sys.exit(code)
 
 
@@ -211,8 +211,8 @@ def engine(job: Job) -> int:
     steps = export(result_of(job), job.output, job.tile, job.existing)
     for number, step in enumerate(steps):
         if number == 0:
-            job.tell(started=step.started)
-        job.tell(stage=step.stage)
+            job.report_line(started=step.started)
+        job.report_line(stage=step.stage)
         if number == job.close_at:
             steps.close()
             return 130
@@ -229,14 +229,14 @@ def command_line(job: Job) -> int:
 
 
 def die() -> None:
-    """End this process as the kernel does."""
+    """Kill this process."""
     os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(LIMIT)
 
 
 @dataclass(frozen=True)
 class KillAt:
-    """Kill the process before or after the n-th time a step is taken."""
+    """Kill the process before or after the n-th call of a step."""
 
     step: str
     when: str
@@ -261,7 +261,7 @@ class KillAt:
 
 
 class Operations:
-    """Counts what is done to files of the output: opened to be written, named, made, removed, synced."""
+    """Counts operations on files of the output: open for writing, rename, create, remove, sync."""
 
     EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate")
 
@@ -282,7 +282,7 @@ class Operations:
         elif event not in self.EVENTS:
             return
         path = os.fspath(arguments[0]) if isinstance(arguments[0], str | os.PathLike) else ""
-        # What is removed with its folder is named within it.
+        # Paths removed with their folder are relative to it.
         if path.startswith(self._folder + os.sep) or (event != "open" and not os.path.isabs(path)):
             self._count(f"{event} {os.path.basename(path)}")
 
@@ -296,7 +296,7 @@ class Operations:
 
 @dataclass(frozen=True)
 class KillBeforeOperation:
-    """Kill the process before the n-th thing that it does to the files of its output."""
+    """Kill the process before its n-th operation on the files of the output."""
 
     number: int
 
@@ -306,15 +306,15 @@ class KillBeforeOperation:
 
 @dataclass(frozen=True)
 class Trace:
-    """Tell of all that is done to the files of the output."""
+    """Report all operations on the files of the output."""
 
     def __call__(self, job: Job) -> None:
-        Operations(job, lambda _, what: job.tell(operation=what))
+        Operations(job, lambda _, what: job.report_line(operation=what))
 
 
 @dataclass(frozen=True)
 class TearLine:
-    """Kill the process when half of a journal's line is on the disk."""
+    """Kill the process when half of a line of the journal is written."""
 
     number: int
 
@@ -337,7 +337,7 @@ class TearLine:
 
 @dataclass(frozen=True)
 class TearShard:
-    """Kill the process when half of a shard is in the file beside its place."""
+    """Kill the process when half of a shard is in its temporary file."""
 
     number: int
 
@@ -354,7 +354,7 @@ class TearShard:
 
 @dataclass(frozen=True)
 class SlowDisk:
-    """Let writing a shard take longer than computing some."""
+    """Make writing a shard slower than computing several."""
 
     def __call__(self, job: Job) -> None:
         from napari_cropeq.store.shards import Shards
@@ -370,7 +370,7 @@ class SlowDisk:
 
 @dataclass(frozen=True)
 class ClockJumps:
-    """Let the clock on the wall jump by days, to and fro, and the times of files with it."""
+    """Make the system clock jump forwards and backwards by up to 1000 days, and the times of files with it."""
 
     seed: int
 
@@ -387,7 +387,7 @@ class ClockJumps:
 
 @dataclass(frozen=True)
 class FileLimit:
-    """Let no file be larger than this, as a quota does."""
+    """Limit the size of files, as a quota does."""
 
     size: int
 
@@ -399,35 +399,35 @@ class FileLimit:
 
 @dataclass(frozen=True)
 class BreakSource:
-    """Have a chunk of the source unreadable once work has begun: a link to itself, which no system can open."""
+    """Make a chunk of the source unreadable once work has started: a link to itself, which no system can open."""
 
     chunk: str  # of the source's first level
-    times: int | None = None  # reads after which it is whole again; never by default
+    times: int | None = None  # reads after which it is repaired; never by default
 
     def __call__(self, job: Job) -> None:
-        from napari_cropeq.compute import fill as filling
-        from napari_cropeq.formats import chunk_cache as bricks
+        from napari_cropeq.compute import fill
+        from napari_cropeq.formats import chunk_cache
 
-        bricks.ChunkCache.__init__.__defaults__ = (1,)  # what has been read is read again
-        filling.RETRIES = (0.01, 0.02)
+        chunk_cache.ChunkCache.__init__.__defaults__ = (1,)  # cache almost nothing
+        fill.RETRIES = (0.01, 0.02)
         path, reads = job.source / self.chunk, itertools.count(1)
-        held = bricks.ChunkCache._held
-        when_work_begins(lambda: break_chunk(path))
+        held = chunk_cache.ChunkCache._held
+        when_work_starts(lambda: break_chunk(path))
 
         def read(self_, numbers):
             try:
                 return held(self_, numbers)
             except OSError:
-                job.tell(unread=str(numbers))
+                job.report_line(unread=str(numbers))
                 if next(reads) == self.times:
-                    mend_chunk(path)
+                    repair_chunk(path)
                 raise
 
-        bricks.ChunkCache._held = read
+        chunk_cache.ChunkCache._held = read
 
 
-def when_work_begins(act: Callable[[], None]) -> None:
-    """Do something once source and model are open and the first tile is wanted."""
+def when_work_starts(act: Callable[[], None]) -> None:
+    """Call a function once source and model are open and the first tile is requested."""
     from napari_cropeq.compute.scheduler import Scheduler
 
     run = Scheduler.run
@@ -440,20 +440,20 @@ def when_work_begins(act: Callable[[], None]) -> None:
 
 
 def break_chunk(path: Path) -> None:
-    """Put a link to itself in the place of a file."""
+    """Replace a file by a link to itself."""
     if not path.is_symlink():
         os.replace(path, f"{path}.whole")
         path.symlink_to(path.name)
 
 
-def mend_chunk(path: Path) -> None:
+def repair_chunk(path: Path) -> None:
     """Put the file back."""
     os.replace(f"{path}.whole", path)
 
 
 @dataclass(frozen=True)
 class ScarceMemory:
-    """Let a call of the network have no more than this much memory; the error is torch's own."""
+    """Limit the memory of a call of the network; torch itself raises the error."""
 
     room: int  # bytes
 
@@ -466,18 +466,18 @@ class ScarceMemory:
 
         def scarce(self_, batch):
             if batch.numel() * 8 > self.room:
-                job.tell(refused=batch.numel() * 8)
+                job.report_line(refused=batch.numel() * 8)
                 torch.empty(2**55)
             return predict(self_, batch)
 
-        when_work_begins(lambda: setattr(ValidNetwork, "predict", scarce))
+        when_work_starts(lambda: setattr(ValidNetwork, "predict", scarce))
 
 
 # -- outside -------------------------------------------------------------------------------------------
 
 
 class Running:
-    """A job under way in a process of its own."""
+    """A job that runs in its own process."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -495,7 +495,7 @@ class Running:
         """Wait until it has computed some parts, or has ended."""
         deadline = time.monotonic() + LIMIT
         while self._process.is_alive() and len(Ran(0, self.lines).computed) < number:
-            assert time.monotonic() < deadline, "it does not begin"
+            assert time.monotonic() < deadline, "it does not start"
             time.sleep(0.002)
         return self
 

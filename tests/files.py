@@ -1,4 +1,4 @@
-"""Small files that tests of whole runs share: stacks, and a model for them."""
+"""Small files for tests of whole runs: stacks, and a model for them."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def a_model(factor: float = 4.0, filters: int = 4) -> Model:
 
 
 def everything(folder: Path) -> list[str]:
-    """Return the names of what lies in a folder, without what is in OME-Zarr folders."""
+    """Return the names of the files and folders in a folder, not recursively."""
     return sorted(path.name for path in folder.iterdir())

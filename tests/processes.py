@@ -1,6 +1,6 @@
-"""Processes forked from one that has imported everything: a start takes no time, and they can be killed.
+"""Processes forked from one that has imported everything: they start at once, and can be killed.
 
-What only a fresh interpreter shows (imports, the program's own start) is tested with :mod:`subprocess`.
+Tests that need a fresh interpreter (imports, the start of the program) use :mod:`subprocess`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ PRELOADED = ["torch._dynamo", "napari_cropeq.run.export", "napari_cropeq.formats
 
 
 def forking() -> multiprocessing.context.ForkServerContext:
-    """Return what makes such processes."""
+    """Return the context that forks processes."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context
 
 
 class Forked:
-    """A function that runs in a process of its own; used as :class:`subprocess.Popen` is, with pipes for what it says.
+    """A function that runs in its own process; used like :class:`subprocess.Popen` with pipes for its output.
 
     ``prepare`` is called there first, and ``terminal`` is the name of a terminal to write to instead.
     """
@@ -38,21 +38,21 @@ class Forked:
     ) -> None:
         folder = Path(tempfile.mkdtemp())
         weakref.finalize(self, shutil.rmtree, folder)
-        self._said = [folder / "out", folder / "err"]
-        for path in self._said:
+        self._outputs = [folder / "out", folder / "err"]
+        for path in self._outputs:
             path.touch()
-        names = [terminal or str(path) for path in self._said]
+        names = [terminal or str(path) for path in self._outputs]
         self._process = forking().Process(target=_run, args=(names, prepare, function, arguments))
         self._process.start()
         self.pid = self._process.pid
 
     @property
     def returncode(self) -> int | None:
-        """As :class:`subprocess.Popen` has it."""
+        """As in :class:`subprocess.Popen`."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """Return the exit status, None while it runs."""
+        """Return the exit status, or None while it runs."""
         return self._process.exitcode
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -74,7 +74,7 @@ class Forked:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait for its end and return what it wrote to standard output and standard error."""
         self.wait(timeout)
-        out, err = (path.read_text() for path in self._said)
+        out, err = (path.read_text() for path in self._outputs)
         return out, err
 
 

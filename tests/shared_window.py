@@ -1,6 +1,6 @@
-"""One napari window for the tests of a module: opening one takes longer than most of them.
+"""One napari window for all tests of a module: opening it takes longer than most tests.
 
-It is made like ``make_napari_viewer`` of napari makes one, and checked for leaks like it, once the module has ended.
+It is made, and checked for leaks at the end of the module, like napari's ``make_napari_viewer`` fixture.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SIZE = (1200, 800)
 
 
 class SharedWindow:
-    """A napari window that is brought back to its beginning after each test; closed by one, it is opened again."""
+    """A napari window that is reset after each test; if a test closes it, it is opened again."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._patch = patch
@@ -35,7 +35,7 @@ class SharedWindow:
         patch.setattr("napari._qt.qt_viewer.QtViewer._get_console", lambda _: QWidget())
 
     def viewer(self, qtbot: Any) -> Viewer:
-        """Return the viewer, with nothing in it."""
+        """Return the viewer, without layers or docks."""
         get_settings().reset()
         if self._viewer is None:
             app = NapariApplication("tests")
@@ -49,7 +49,7 @@ class SharedWindow:
         return self._viewer
 
     def clean(self, failed: bool) -> None:
-        """Bring the window back to its beginning, or close it after a test that has failed."""
+        """Reset the window, or close it after a failed test."""
         if self._viewer is None:
             return
         if failed or not hasattr(self._viewer.window, "_qt_window"):  # closed by the test
@@ -65,7 +65,7 @@ class SharedWindow:
         viewer.scene.camera.update(fresh.scene.camera.model_dump())
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         QApplication.processEvents()
-        assert callbacks_of(viewer) == self._callbacks, "no callback is left behind"
+        assert callbacks_of(viewer) == self._callbacks, "no callback is left"
 
     def close(self) -> None:
         """Close the window."""
@@ -82,7 +82,7 @@ class SharedWindow:
 
 
 def viewers_left() -> int:
-    """Return how many viewers are left behind, and forget them."""
+    """Return how many viewers are left, and forget them."""
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     gc.collect()
     left = len(QtViewer._instances)
@@ -91,6 +91,6 @@ def viewers_left() -> int:
 
 
 def callbacks_of(viewer: Viewer) -> dict[str, list[Any]]:
-    """Return what is called when the mouse or a key is used."""
+    """Return the callbacks of the mouse and the keys."""
     kinds = ("move", "drag", "wheel", "double_click")
     return {kind: list(getattr(viewer, f"mouse_{kind}_callbacks")) for kind in kinds} | {"keys": list(viewer.keymap)}

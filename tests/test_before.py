@@ -1,7 +1,7 @@
-"""Files that version 0.1.0 has written are read, completed and written alike by every later one.
+"""Every later version reads, completes and writes files of version 0.1.0 in the same way.
 
-``data/before`` holds them, and ``make.py`` there tells how they were made. Words in files are their format: where a
-test here fails, it is the code that is to be put right, never the files.
+The files are in ``data/before``, with ``make.py``, which made them. Words in files belong to the format: if a test
+here fails, correct the code, never the files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from napari_cropeq.store.unfinished import Unfinished
 
 
 def processor() -> str:
-    """Return the processor's name, nothing where the system does not say it."""
+    """Return the processor's name, empty if the system does not provide it."""
     path = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", path.read_text()) if path.exists() else []
     return names[0] if names else ""
@@ -46,12 +46,12 @@ EXPECTED = json.loads((BEFORE / "expected.json").read_text(encoding="utf-8"))
 MADE = EXPECTED["made with"]
 HERE = {"torch": str(torch.__version__), "instruction set": torch.backends.cpu.get_cpu_capability()}
 SAME_BITS = all(MADE[name] == found for name, found in HERE.items())
-"""Whether this machine computes the bits of the one that made the files; if not, voxels are nearly the same."""
+"""Whether this machine computes the same bits as the one that made the files; if not, voxels differ slightly."""
 SAME_TRAINING = SAME_BITS and MADE["numpy"] == version("numpy") and EXPECTED["completed"]["processor"] == processor()
-"""Whether it trains to the same bits: those depend on numpy's linear algebra, and on the number of threads, too."""
+"""Whether it trains to the same bits, which also depend on numpy's linear algebra and the number of threads."""
 SAME_BYTES = SAME_BITS and all(MADE[name] == version(name) for name in ("numpy", "zarr", "numcodecs"))
 """Whether it compresses them into the same bytes, too."""
-NEAR = 0.01  # counts of about 100: how far machines may lie apart
+NEAR = 0.01  # tolerated difference between machines, of counts of about 100
 CROP = (slice(None), slice(4, 10), slice(28, 36), slice(60, 72))
 TILE = 32
 CHECKPOINT = "unfinished.checkpoint.safetensors"
@@ -59,7 +59,7 @@ TRAIN = "--channel 0,1 --time 0 --patches 96 --filters 8 --set blocks=4 --set va
 
 
 def the_source() -> Source:
-    """Return the source under the path that the files say."""
+    """Return the source, with the path that the files contain."""
     return replace(open_source(BEFORE / "source.ome.tif"), path="source.ome.tif")
 
 
@@ -78,7 +78,7 @@ def digest(voxels: np.ndarray) -> str:
 
 
 def check_voxels(voxels: np.ndarray, case: str) -> None:
-    """Compare all voxels with those made before, or a part of them where another machine made those."""
+    """Compare a part of the voxels with those made before, and all of them if this machine computes the same bits."""
     network, dtype, planes = case.split("-")
     with np.load(BEFORE / "crops.npz") as crops:
         crop = crops[f"{network}-{planes}"]
@@ -93,16 +93,16 @@ def read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def of_any_machine(told: dict) -> dict:
-    """Return what is told of a result without what belongs to the machine, whose form alone is looked at."""
-    told = dict(told)
-    if "exactness" in told:
-        assert re.fullmatch(r"bit-exact on cpu|≤ \de-\d\d on cpu", told["exactness"])
+def of_any_machine(described: dict) -> dict:
+    """Return the description of a result without the entries that depend on the machine; check their format."""
+    described = dict(described)
+    if "exactness" in described:
+        assert re.fullmatch(r"bit-exact on cpu|≤ \de-\d\d on cpu", described["exactness"])
     if not SAME_BITS:
-        del told["exactness"]
+        del described["exactness"]
     for name, found in HERE.items():
-        assert told.pop(name, found) in (found, MADE[name])
-    return told
+        assert described.pop(name, found) in (found, MADE[name])
+    return described
 
 
 # -- results ---------------------------------------------------------------------------------------------------------
@@ -151,21 +151,21 @@ def test_an_ome_zarr_made_now_is_the_one_made_before(tmp_path):
     before, now = BEFORE / "finished.ome.zarr", tmp_path / "finished.ome.zarr"
     list(export(a_result("fast", "both"), now))
     assert files_in(now) == files_in(before)
-    told = [read_json(folder / "zarr.json")["attributes"] for folder in (before, now)]
-    assert told[1]["ome"] == told[0]["ome"]
-    ours = [attributes["napari-cropeq"] for attributes in told]
-    assert list(ours[1]) == list(ours[0]) and of_any_machine(ours[1]) == of_any_machine(ours[0])
+    one, other = (read_json(folder / "zarr.json")["attributes"] for folder in (before, now))
+    assert other["ome"] == one["ome"]
+    one, other = one["napari-cropeq"], other["napari-cropeq"]
+    assert list(other) == list(one) and of_any_machine(other) == of_any_machine(one)
     if SAME_BYTES:
         assert [name for name in files_in(before) if (now / name).read_bytes() != (before / name).read_bytes()] == []
 
 
 def xml_of(path: Path) -> str:
-    """Return the OME-XML of a TIFF without what names the file and tifffile's version."""
+    """Return the OME-XML of a TIFF without the file's UUID and the version of tifffile."""
     with tifffile.TiffFile(path) as file:
         return re.sub(r'urn:uuid:[0-9a-f-]{36}|Creator="[^"]*"', "", file.ome_metadata)
 
 
-@pytest.mark.skipif(not SAME_BITS, reason="what is told of the exactness is another machine's")
+@pytest.mark.skipif(not SAME_BITS, reason="the exactness in the file is that of another machine")
 def test_an_ome_tiff_made_now_is_the_one_made_before(tmp_path):
     list(export(a_result("paper", "y"), tmp_path / "finished.ome.tif"))
     assert xml_of(tmp_path / "finished.ome.tif") == xml_of(BEFORE / "finished.ome.tif")
@@ -176,7 +176,7 @@ def test_an_ome_tiff_made_now_is_the_one_made_before(tmp_path):
 
 
 def copied(name: str, folder: Path) -> Path:
-    """Copy an unfinished store, as if begun on this machine, and return the output that it will be."""
+    """Copy an unfinished store, as if started on this machine, and return the path of its output."""
     partial = folder / f"{name}.partial.ome.zarr"
     shutil.copytree(BEFORE / partial.name, partial)
     if not SAME_BITS:
@@ -192,17 +192,17 @@ def claimed(store: Path) -> dict[tuple, list]:
     """Return size and digest of all shards that the journals of a store claim."""
     lines = [line for path in store.glob(".cropeq/journal-*-of-*.jsonl") for line in path.read_text().splitlines()]
     records = [json.loads(line) for line in lines if line]
-    return {(level, *leading, *index): told for level, leading, index, *told in records}
+    return {(level, *leading, *index): claim for level, leading, index, *claim in records}
 
 
 def shards_of(folder: Path, claims: dict[tuple, list]) -> dict[tuple, tuple | None]:
-    """Return what changes when the file of a shard is written again; None where there is no file."""
+    """Return inode and time of the file of each shard; None if there is no file."""
     paths = {shard: folder.joinpath(str(shard[0]), "c", *map(str, shard[1:])) for shard in claims}
     return {s: (p.stat().st_ino, p.stat().st_mtime_ns) if p.exists() else None for s, p in paths.items()}
 
 
 def cropeq(*words: object) -> dict:
-    """Run the command line in a process of its own, with one thread, and return what it reports."""
+    """Run the command line in its own process, with one thread, and return its report."""
     command = [sys.executable, "-m", "napari_cropeq.cli", *map(str, words), "--device", "cpu", "--json"]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads)
@@ -211,7 +211,7 @@ def cropeq(*words: object) -> dict:
 
 
 def by_library(output: Path, network: str, planes: str, part: tuple[int, int]) -> None:
-    """Go on with a store, of which no tile is damaged, nor any that is claimed counted as missing."""
+    """Resume a store by the library; no tile may count as damaged, and no recorded one as missing."""
     claims = claimed(output.with_name(f"{output.name.removesuffix('.ome.zarr')}.partial.ome.zarr"))
     steps = list(export(a_result(network, planes), output, TILE, "resume", part_of=part))
     done = sum(shard[0] == 0 for shard in claims)
@@ -221,13 +221,13 @@ def by_library(output: Path, network: str, planes: str, part: tuple[int, int]) -
 
 
 def by_command(output: Path, network: str, planes: str, part: tuple[int, int]) -> None:
-    """Go on with a store as a user does, in a process of its own."""
+    """Resume a store by the command line, in its own process."""
     shared = ["--shard-id", str(part[0]), "--num-shards", str(part[1])] if part[1] > 1 else []
     words = ["export", BEFORE / "source.ome.tif", "-m", BEFORE / f"{network}.safetensors", "-o", output, "--resume"]
     words += ["--planes", planes, "--tile", TILE, *shared]
-    (told,) = cropeq(*words)["exports"]
+    (report,) = cropeq(*words)["exports"]
     expected = {"input", "output", "status", "shape", "voxel_size", "unit", "dtype", "exactness", "seconds"}
-    assert set(told) == expected and told["status"] == "done", "and nothing is told of damaged parts"
+    assert set(report) == expected and report["status"] == "done", "no damaged parts are reported"
 
 
 RESUMED = [
@@ -239,16 +239,16 @@ RESUMED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "case", "go_on", "parts"), RESUMED)
-def test_an_unfinished_store_is_completed_and_nothing_is_computed_again(tmp_path, name, case, go_on, parts):
+@pytest.mark.parametrize(("name", "case", "resume", "parts"), RESUMED)
+def test_an_unfinished_store_is_completed_and_nothing_is_computed_again(tmp_path, name, case, resume, parts):
     output = copied(name, tmp_path)
     partial = tmp_path / f"{name}.partial.ome.zarr"
     claims = claimed(partial)
     before = shards_of(partial, claims)
-    assert all((told[0] is None) == (before[shard] is None) for shard, told in claims.items())
+    assert all((claim[0] is None) == (before[shard] is None) for shard, claim in claims.items())
     network, _, planes = case.split("-")
     for part in parts:
-        go_on(output, network, planes, part)
+        resume(output, network, planes, part)
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
     assert shards_of(output, claims) == before
     check_voxels(stored(output), case)
@@ -262,7 +262,7 @@ STORES = [
 
 
 @pytest.mark.parametrize(("name", "network", "planes", "tiles"), STORES)
-def test_what_is_unfinished_says_what_it_was_begun_with(tmp_path, name, network, planes, tiles):
+def test_an_unfinished_store_describes_its_settings(tmp_path, name, network, planes, tiles):
     output = copied(name, tmp_path)
     found = Unfinished.open(tmp_path / f"{name}.partial.ome.zarr")
     assert (found.output, found.planes, found.dtype, found.channels) == (output, planes, "source", 2)
@@ -273,19 +273,19 @@ def test_what_is_unfinished_says_what_it_was_begun_with(tmp_path, name, network,
 
 
 @pytest.mark.parametrize(("name", "network", "planes", "tiles"), STORES)
-def test_a_store_begun_now_is_the_one_begun_before(tmp_path, name, network, planes, tiles):
+def test_an_unfinished_store_made_now_is_the_one_made_before(tmp_path, name, network, planes, tiles):
     part = (0, 2) if name == "shared" else (0, 1)
     with closing(export(a_result(network, planes), tmp_path / f"{name}.ome.zarr", TILE, part_of=part)) as steps:
         for step in steps:
             if part == (0, 1) and step.done >= 12:
                 break
     before, now = (folder / f"{name}.partial.ome.zarr" for folder in (BEFORE, tmp_path))
-    told = [read_json(folder / ".cropeq" / "header.json") for folder in (before, now)]
+    one, other = (read_json(folder / ".cropeq" / "header.json") for folder in (before, now))
     for key in ("result", "fingerprint"):
-        assert list(told[1][key]) == list(told[0][key])
-        assert of_any_machine(told[1].pop(key)) == of_any_machine(told[0].pop(key))
-    assert told[1].pop("replaces") is False, "the one key that has been added since"
-    assert told[1] == told[0]
+        assert list(other[key]) == list(one[key])
+        assert of_any_machine(other.pop(key)) == of_any_machine(one.pop(key))
+    assert other.pop("replaces") is False, "the only key added since"
+    assert other == one
     assert files_in(now / ".cropeq") == files_in(before / ".cropeq")
     assert header_of(now / ".cropeq" / "model.safetensors") == header_of(BEFORE / f"{network}.safetensors")
     claims = [claimed(folder) for folder in (before, now)]
@@ -296,7 +296,7 @@ def test_a_store_begun_now_is_the_one_begun_before(tmp_path, name, network, plan
 
 
 @pytest.mark.parametrize("lock", ["lock-0-of-1", "lock-1-of-2"])
-def test_a_process_of_the_version_before_keeps_others_out(tmp_path, lock):
+def test_a_lock_of_version_0_1_0_is_respected(tmp_path, lock):
     output = copied("begun", tmp_path)
     with FileLock(tmp_path / f".begun.partial.ome.zarr.{lock}"), pytest.raises(BlockingIOError, match="is writing"):
         next(export(a_result("fast", "x"), output, TILE, "resume"))
@@ -306,7 +306,7 @@ def test_a_process_of_the_version_before_keeps_others_out(tmp_path, lock):
 
 
 def header_of(path: Path) -> tuple[dict, dict, bytes]:
-    """Return a model's header, what its file says of tensors, and their bytes."""
+    """Return a model's header, the description of its tensors, and their bytes."""
     content = path.read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
     tensors = json.loads(content[8:end])
@@ -321,14 +321,14 @@ def write_header(path: Path, header: dict) -> None:
 
 
 def words_of(value: object) -> object:
-    """Return the keys of JSON values, in their order, and the types of what they stand for."""
+    """Return the keys of JSON values, in order, and the types of the values."""
     if isinstance(value, dict):
         return [(key, words_of(inner)) for key, inner in value.items()]
     return [words_of(inner) for inner in value[:1]] if isinstance(value, list) else type(value).__name__
 
 
 @pytest.mark.parametrize("name", ["fast", "paper", "unfinished.checkpoint"])
-def test_a_model_that_is_read_and_written_is_the_same_file(tmp_path, name):
+def test_a_model_read_and_written_is_the_same_file(tmp_path, name):
     path = BEFORE / f"{name}.safetensors"
     Model.load(path).save(tmp_path / path.name)
     assert header_of(tmp_path / path.name) == header_of(path)
@@ -341,7 +341,7 @@ def the_training(start: Model) -> Training:
 
 
 def check_completed(path: Path) -> Model:
-    """Check a completed training: what was learnt before counts, and the file is as the one before."""
+    """Check a completed training: it includes the earlier patches, and its file has the format of before."""
     model = Model.load(path)
     assert model.state.patches == EXPECTED["completed"]["patches"] == 96
     assert model.training["losses"][0] == Model.load(BEFORE / CHECKPOINT).training["losses"][0]
@@ -359,7 +359,7 @@ def test_a_checkpoint_is_completed_by_the_library(tmp_path):
     assert checkpoint.exists
     training = the_training(checkpoint.load())
     steps = list(training.run())
-    assert [step.patches for step in steps] == list(range(48, 97, 8)), "gone on with, not begun anew"
+    assert [step.patches for step in steps] == list(range(48, 97, 8)), "it resumes"
     training.model(described).save(tmp_path / "m.safetensors")
     check_completed(tmp_path / "m.safetensors")
 
@@ -372,9 +372,9 @@ def test_a_checkpoint_is_completed_by_the_command_line(tmp_path):
     checksum = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
     header["provenance"] |= {"source": described, "source_checksum": checksum}
     write_header(path, header)
-    told = cropeq("train", source, "-o", tmp_path / "unfinished.safetensors", *TRAIN.split(), "--resume")
-    assert set(told) == {"model", "factor", "patches", "seconds", "validation", "fingerprint"}
+    report = cropeq("train", source, "-o", tmp_path / "unfinished.safetensors", *TRAIN.split(), "--resume")
+    assert set(report) == {"model", "factor", "patches", "seconds", "validation", "fingerprint"}
     model = check_completed(tmp_path / "unfinished.safetensors")
     if SAME_TRAINING:
-        assert model.fingerprint == told["fingerprint"] == EXPECTED["completed"]["model"]
+        assert model.fingerprint == report["fingerprint"] == EXPECTED["completed"]["model"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source.ome.tif", "unfinished.safetensors"]

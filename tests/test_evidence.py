@@ -1,4 +1,4 @@
-"""The page of evidence says what its results say, and nothing else."""
+"""The page of evidence agrees with the stored results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
 
 @pytest.fixture(scope="module")
 def evidence():
-    sys.path.insert(0, str(BENCHMARKS))  # it stands on the benchmark of trainings
+    sys.path.insert(0, str(BENCHMARKS))  # it imports the benchmark of trainings
     try:
         specification = importlib.util.spec_from_file_location("evidence", BENCHMARKS / "evidence.py")
         module = importlib.util.module_from_spec(specification)
@@ -26,27 +26,27 @@ def evidence():
     return module
 
 
-def test_every_table_is_made_of_the_results_that_are_kept(evidence):
+def test_every_table_agrees_with_the_stored_results(evidence):
     text = PAGE.read_text(encoding="utf-8")
     assert evidence.filled(text) == text, "make evidence"
     names = re.findall(r"<!-- (\w+) -->\n\|", text)
     assert set(names) == set(evidence.tables()), "each is on the page, and none is empty"
 
 
-def test_a_number_that_no_result_has_is_found(evidence):
+def test_a_wrong_number_is_replaced(evidence):
     text = PAGE.read_text(encoding="utf-8")
     (line,) = re.findall(r"<!-- verify_x4_valid -->\n.*\n.*\n(\|.*)\n", text)
     assert evidence.filled(text.replace(line, line.replace(" 0 ", " 1 "))) == text
 
 
-def test_every_picture_is_there():
+def test_every_picture_exists():
     names = re.findall(r"!\[[^]]*\]\(([^)]*)\)", PAGE.read_text(encoding="utf-8"))
     assert len(names) >= 6
     assert [name for name in names if not (PAGE.parent / name).is_file()] == []
 
 
-def test_tiles_of_crop_equivariant_networks_are_the_whole(evidence):
-    """What the page is there to show."""
+def test_tiles_of_crop_equivariant_networks_equal_the_whole(evidence):
+    """The main statement of the page."""
     for step in evidence.steps():
         if not step.name.startswith("verify"):
             continue

@@ -20,7 +20,7 @@ MAKES = {
 
 
 def small_sample() -> tuple[Source, Source]:
-    """Return a stack of one channel and its truth, instead of the sample that takes seconds to make."""
+    """Return a stack of one channel and its truth, instead of the sample, which takes seconds to make."""
     truth = blobs((48, 96, 96))
     stack = a_source((4000 * acquired(truth, 3)).clip(0).astype("uint16")[None], "czyx", (3.0, 1.0, 1.0))
     return stack, replace(stack, data=a_source(4000 * truth[None], "czyx").data, voxel_size=(1.0, 1.0, 1.0))

@@ -1,4 +1,4 @@
-"""Imports point downwards only: read from sys.modules, which also knows the imports of imports."""
+"""Imports point downwards only; sys.modules also shows indirect imports."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ ROOT_MODULES = {
     "napari_cropeq.short_repr": [*WINDOW, *CLUSTER, *PICTURES, *FILES, *METHOD, "numpy", "scipy"],
 }
 
-# Imports each module in a child of its own, floor by floor; what none of a floor may be blamed for is imported before
-# it in their parent. What has been found to be light is then imported there as well, for the floors above.
+# Imports each module in its own child process, floor by floor. To save time, allowed libraries are imported first, in
+# the parent, and modules that have passed are imported there for the floors above.
 LOADER = """
 import importlib, json, os, sys
 for common, modules, keep in json.loads(sys.argv[1]):
@@ -108,7 +108,7 @@ def test_imports_nothing_above_its_floor(floor: str, loaded: dict[str, set[str]]
     above = ["cli"] if floor == "gui" else floors[floors.index(floor) + 1 :]
     forbidden = {*FLOORS[floor], *(f"napari_cropeq.{name}" for name in above)}
     modules = modules_of(floor)
-    assert modules, "no floor is missed"
+    assert modules, "the floor has modules"
     assert {name: found for name in modules if (found := sorted(forbidden & loaded[name]))} == {}
 
 

@@ -1,4 +1,4 @@
-"""What users install: the wheel, its metadata, and the manifest that napari finds in it."""
+"""The wheel, its metadata, and its manifest."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ TOUR = Path(__file__).with_name("every_contribution.py")
 
 
 def run(*command: object, **options: object) -> str:
-    """Run a command, return what it prints, and fail with what it says."""
-    # The environment made below must not be led back to this one.
+    """Run a command and return its output; fail with the output if it fails."""
+    # The environment made below must not use packages of this one by such variables.
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env, **options)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -32,7 +32,7 @@ def run(*command: object, **options: object) -> str:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel with what is installed here, so that no network is needed."""
+    """Build the wheel with the installed packages, so that no network is needed."""
     folder = tmp_path_factory.mktemp("wheel")
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
     (built,) = folder.glob("*.whl")
@@ -72,14 +72,14 @@ def test_metadata_lets_the_hub_list_it(metadata: email.message.Message) -> None:
     assert "Framework :: napari" in metadata.get_all("Classifier", [])
 
 
-def test_base_requirements_leave_the_choice_of_qt(metadata: email.message.Message) -> None:
+def test_base_requirements_include_no_qt(metadata: email.message.Message) -> None:
     base = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert any(line.startswith("napari>") for line in base)
     assert not [line for line in base if re.match(r"(pyqt[56]?\b|pyside|napari\[)", line, re.IGNORECASE)]
 
 
-# Runs in the empty environment. npe2 is borrowed from the one that runs the tests, whose packages then leave the path
-# again, together with the editable install among them: what discovery sees is what the wheel brought.
+# Runs in the empty environment. npe2 is imported from the environment of the tests, whose packages, with the editable
+# install among them, are then removed from the path: discovery sees only the wheel.
 DISCOVER = """
 import importlib.util, json, sys
 borrowed, own = sys.argv[1:], list(sys.path)
@@ -109,39 +109,39 @@ def test_manifest_is_discovered_in_an_empty_environment(wheel: Path, tmp_path: P
 
 
 def test_every_contribution_works_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
-    """In an environment with the wheel and, beside it, the packages of this one, but not the checkout."""
+    """In an environment with the wheel and the packages of this one, but without the checkout."""
     environment, folder = tmp_path / "environment", tmp_path / "files"
     folder.mkdir()
     run(sys.executable, "-m", "venv", "--without-pip", environment)
     python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
     run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
     site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
-    # A folder that a .pth file names comes after the wheel, and its own .pth files, an editable install's, do nothing.
+    # A folder in a .pth file comes after the wheel, and its own .pth files, such as an editable install's, are ignored.
     borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (Path(site) / "borrowed.pth").write_text("\n".join(borrowed))
 
-    told = json.loads(run(python, TOUR, folder, cwd=folder).splitlines()[-1])
-    assert Path(told["package"]).is_relative_to(environment)
+    report = json.loads(run(python, TOUR, folder, cwd=folder).splitlines()[-1])
+    assert Path(report["package"]).is_relative_to(environment)
     manifest = yaml.safe_load((ROOT / MANIFEST).read_text(encoding="utf-8"))
-    assert set(told["used"]) == {command["id"] for command in manifest["contributions"]["commands"]}
+    assert set(report["used"]) == {command["id"] for command in manifest["contributions"]["commands"]}
 
 
 def test_every_command_of_the_manifest_can_be_imported() -> None:
     run(sys.executable, "-m", "npe2", "validate", "--imports", "napari_cropeq")
 
 
-def test_manifest_at_the_top_is_a_link() -> None:
+def test_manifest_at_the_root_is_a_link() -> None:
     link = ROOT / "napari.yaml"
     assert link.is_symlink()
     assert link.resolve() == ROOT / MANIFEST
     assert link.is_file()
 
 
-def test_pictures_of_the_readme_are_seen_from_elsewhere() -> None:
+def test_pictures_of_the_readme_have_public_urls() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     markdown = re.findall(r"!\[[^\]]*\]\(\s*<?([^)\s>]+)", text)
     html = re.findall(r"<img\b[^>]*\bsrc\s*=\s*[\"']?([^\"'\s>]+)", text, re.IGNORECASE)
     assert [url for url in markdown + html if not url.startswith("https://")] == []
-    ours = [url.partition("/main/")[2] for url in markdown + html if "/napari-cropeq/" in url]
-    assert ours
-    assert [path for path in ours if not (ROOT / path).is_file()] == []
+    paths = [url.partition("/main/")[2] for url in markdown + html if "/napari-cropeq/" in url]
+    assert paths
+    assert [path for path in paths if not (ROOT / path).is_file()] == []

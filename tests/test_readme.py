@@ -1,4 +1,4 @@
-"""What the README tells to run, runs."""
+"""The commands and the script of the README run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the stack that the README speaks of, small."""
+    """A folder with a small stack of the name in the README."""
     folder = tmp_path_factory.mktemp("readme")
     metadata = {"axes": "ZYX"}
     for letter, size in zip("ZYX", (5.0, 2.0, 2.0), strict=True):
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 
 
 def shorter(text: str) -> str:
-    """Train on a few patches instead of for minutes; nothing else is changed."""
+    """Return the text with a training on a few patches instead of minutes."""
     text = text.replace("--against padded --minutes 2", "--against padded --patches 8")
     text = text.replace("--minutes 2", "--patches 32 --filters 4")
     return text.replace("minutes=2", "patches=32, filters=4")
@@ -44,7 +44,7 @@ COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if lin
 
 
 def test_commands(folder, monkeypatch, capsys):
-    """In this process, as ``cropeq`` calls it; test_cli runs the program itself."""
+    """In this process; test_cli runs the program itself."""
     monkeypatch.chdir(folder)
     assert len(COMMANDS) >= 5
     for command in COMMANDS:

@@ -1,4 +1,4 @@
-"""What tests of the window share: a small volume, a model, the docks."""
+"""Helpers for tests of the window: a small volume, a model, the docks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMEOUT = 60_000
 
 
 def cells(shape=(12, 72, 80), seed: int = 1) -> np.ndarray:
-    """Return bright boxes (z, y, x) on a textured ground, uint16."""
+    """Return bright boxes (z, y, x) on a textured background, uint16."""
     rng = np.random.default_rng(seed)
     volume = textured_volume(shape) // 20
     for z, y, x in zip(*(rng.integers(4, n - 4, 40) for n in shape), strict=True):
@@ -28,18 +28,18 @@ def model_for(factor: float = 2.5, filters: int = 8) -> Model:
 
 
 def dock(viewer, name: str):
-    """Open a widget as the menu does."""
+    """Open a dock widget as the menu does."""
     return viewer.window.add_plugin_dock_widget(PLUGIN, name)[1]
 
 
 def press(qtbot, panel, name: str) -> None:
-    """Press a button as soon as it can be."""
+    """Press a button as soon as it is enabled."""
     qtbot.waitUntil(lambda: panel.buttons[name].enabled, timeout=TIMEOUT)
     panel.buttons[name].native.click()
 
 
 def started(viewer, qtbot, path, filters: int = 8, shape=(40, 128, 160)):
-    """Start a run over a volume to ``path``, or into memory, and return the widget once a tile is there."""
+    """Start a run over a volume to ``path``, or into memory, and return the widget once a tile is finished."""
     if "cells" not in viewer.layers:
         viewer.add_image(cells(shape), scale=(2.5, 1, 1), name="cells")
     volume = dock(viewer, "Volume")
@@ -51,7 +51,7 @@ def started(viewer, qtbot, path, filters: int = 8, shape=(40, 128, 160)):
 
 
 def stopped(volume, qtbot) -> None:
-    """Stop a run, and wait until nothing is under way."""
+    """Stop a run, and wait until all work has ended."""
     volume.buttons["stop"].native.click()
     qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
 

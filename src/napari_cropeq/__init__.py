@@ -1,9 +1,10 @@
 """Self-supervised axial super-resolution for napari whose preview is the export, bit for bit.
 
 The public functions are imported when they are first used: napari reads the manifest of every installed plugin at
-start-up, and must not wait for torch or Qt because this one is installed.
+start-up, and must not wait for torch or Qt. Messages go to the logger ``napari_cropeq``, which is quiet by default.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
 _HOMES = {
     "CropeqError": ("errors", "CropeqError"),
     "FwhmEstimate": ("api.fwhm", "FwhmEstimate"),
@@ -49,7 +52,7 @@ _HOMES = {
 """Where each public name is defined."""
 
 
-if not TYPE_CHECKING:  # a type checker is to find a wrong name
+if not TYPE_CHECKING:  # so that a type checker finds a wrong name
 
     def __getattr__(name: str) -> Any:
         if name not in _HOMES:

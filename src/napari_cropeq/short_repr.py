@@ -1,4 +1,4 @@
-"""Objects that show themselves in a few lines, and as a table in a notebook."""
+"""A short ``repr`` of a few lines, and a table in notebooks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def card(title: str, facts: Mapping[str, str]) -> str:
 
 
 class ShortRepr:
-    """Gives a class its ``repr`` and its table in notebooks, both made from a title and a few facts."""
+    """Adds a ``repr`` and a table for notebooks, both from a title and a few facts."""
 
     def _title(self) -> str:
         return type(self).__name__
 
     def _facts(self) -> Mapping[str, str]:
-        """Return what the object is, in about four lines: the name of each fact, and the fact."""
+        """Return about four facts about the object, by name."""
         raise NotImplementedError
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The public functions give the bits of an export: in memory, lazily, and as files."""
+"""The public functions give the bits of an export, in memory, lazily and in files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def model() -> Model:
 
 @pytest.fixture
 def stack(tmp_path):
-    """Return the path of a stack with two channels that says its voxel size."""
+    """Return the path of a stack with two channels and a voxel size."""
     metadata = {"axes": "CZYX"}
     for letter, size in zip("ZYX", SIZE, strict=True):
         metadata |= {f"PhysicalSize{letter}": size, f"PhysicalSize{letter}Unit": "µm"}
@@ -59,16 +59,16 @@ OPTIONS = {
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_same_bits_as_an_export(stack, model, tmp_path, options):
-    wanted = exported(tmp_path / "wanted.ome.zarr", open_source(stack), model, **options)
-    assert wanted.shape == (2, 25, 40, 52)
+    expected = exported(tmp_path / "expected.ome.zarr", open_source(stack), model, **options)
+    assert expected.shape == (2, 25, 40, 52)
     whole = cq.super_resolve(stack, model, **options)
     lazy = cq.super_resolve_lazy(stack, model, **options)
     path = cq.export(stack, model, tmp_path / "got.ome.zarr", **options)
-    assert whole.dtype == wanted.dtype == lazy.dtype and lazy.shape == wanted.shape
-    np.testing.assert_array_equal(whole, wanted)
-    np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), wanted)
+    assert whole.dtype == expected.dtype == lazy.dtype and lazy.shape == expected.shape
+    np.testing.assert_array_equal(whole, expected)
+    np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), expected)
     assert path == tmp_path / "got.ome.zarr"
-    np.testing.assert_array_equal(zarr.open_group(path, mode="r")["0"][:], wanted)
+    np.testing.assert_array_equal(zarr.open_group(path, mode="r")["0"][:], expected)
 
 
 def test_an_export_has_the_bytes_of_the_command_line(stack, model, tmp_path):
@@ -83,7 +83,7 @@ def test_an_export_has_the_bytes_of_the_command_line(stack, model, tmp_path):
 
 
 class Sliceable:
-    """What has a shape, a dtype and slicing, and nothing else."""
+    """An array with a shape, a dtype and slicing only."""
 
     def __init__(self, voxels: np.ndarray) -> None:
         self._voxels = voxels
@@ -109,13 +109,13 @@ ARRAYS = {
 
 @pytest.mark.parametrize("make", ARRAYS.values(), ids=ARRAYS)
 def test_arrays_of_any_kind(stack, model, make):
-    wanted = cq.super_resolve(stack, model)[1]
+    expected = cq.super_resolve(stack, model)[1]
     data = make(textured_volume(SHAPE, 1))
-    np.testing.assert_array_equal(cq.super_resolve(data, model, SIZE), wanted)
-    np.testing.assert_array_equal(cq.super_resolve_lazy(data, model, SIZE)[7:9].compute(), wanted[7:9])
+    np.testing.assert_array_equal(cq.super_resolve(data, model, SIZE), expected)
+    np.testing.assert_array_equal(cq.super_resolve_lazy(data, model, SIZE)[7:9].compute(), expected[7:9])
 
 
-def test_the_voxel_size_is_the_models_where_the_data_do_not_say_theirs(model, tmp_path):
+def test_the_voxel_size_is_the_models_if_the_data_have_none(model, tmp_path):
     data = textured_volume(SHAPE)
     np.testing.assert_array_equal(cq.super_resolve(data, model), cq.super_resolve(data, model, SIZE))
     with pytest.raises(ValueError, match="factor"):
@@ -129,7 +129,7 @@ def test_leading_axes_are_kept(model):
     assert cq.super_resolve(data, model).shape == (2, 2, 25, 40, 52)
 
 
-CUTS = [
+SLICES = [
     np.s_[3:22:4, 5:39, 7],
     np.s_[::-3, 11, 2:9],
     np.s_[-1, ..., ::2],
@@ -140,22 +140,22 @@ CUTS = [
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
-def test_a_lazy_array_cut_in_odd_boxes(model, scheduler, monkeypatch):
+def test_slices_of_a_lazy_array(model, scheduler, monkeypatch):
     monkeypatch.setattr(voxels, "CHUNK", (8, 16, 16))
     data = textured_volume((10, 70, 90))
-    wanted = cq.super_resolve(data, model)
+    expected = cq.super_resolve(data, model)
     lazy = cq.super_resolve_lazy(data, model)
     assert lazy.numblocks > (1, 1, 1)
     with dask.config.set(scheduler=scheduler):
-        np.testing.assert_array_equal(lazy.compute(), wanted)
-        for cut in CUTS:
-            np.testing.assert_array_equal(lazy[cut].compute(), wanted[cut])
-        np.testing.assert_array_equal(lazy.rechunk((7, 19, 83)).compute(), wanted)
+        np.testing.assert_array_equal(lazy.compute(), expected)
+        for part in SLICES:
+            np.testing.assert_array_equal(lazy[part].compute(), expected[part])
+        np.testing.assert_array_equal(lazy.rechunk((7, 19, 83)).compute(), expected)
         doubled = lazy.map_blocks(lambda block: block.astype(np.uint32) * 2, dtype=np.uint32)
-        np.testing.assert_array_equal(doubled[2:20, 30:33].compute(), wanted[2:20, 30:33].astype(np.uint32) * 2)
+        np.testing.assert_array_equal(doubled[2:20, 30:33].compute(), expected[2:20, 30:33].astype(np.uint32) * 2)
 
 
-def test_a_cut_computes_no_more_than_it_needs(model, monkeypatch):
+def test_a_slice_computes_only_its_box(model, monkeypatch):
     boxes = []
     prefetch = SuperResolution.prefetch
     monkeypatch.setattr(SuperResolution, "prefetch", lambda *args: boxes.append(args[1:]) or prefetch(*args))
@@ -166,11 +166,11 @@ def test_a_cut_computes_no_more_than_it_needs(model, monkeypatch):
 
 def test_a_lazy_array_is_written_and_pickled(model, tmp_path):
     data = textured_volume(SHAPE)
-    wanted = cq.super_resolve(data, model)
+    expected = cq.super_resolve(data, model)
     lazy = cq.super_resolve_lazy(data, model)
     lazy.to_zarr(str(tmp_path / "lazy.zarr"))
-    np.testing.assert_array_equal(zarr.open_array(tmp_path / "lazy.zarr", mode="r")[:], wanted)
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(lazy)).compute(), wanted)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "lazy.zarr", mode="r")[:], expected)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(lazy)).compute(), expected)
 
 
 @pytest.mark.parametrize("kind", ["ome-tiff", "ome-zarr"])
@@ -184,7 +184,7 @@ def test_a_lazy_array_of_a_file_is_pickled(stack, model, tmp_path, kind):
 def test_another_process_refuses_to_compute_other_bits(model):
     lazy = voxels._LazyVoxels(voxels.result_of(textured_volume(SHAPE), model, SIZE, None, "source", "cpu"))
     lazy._fingerprint = lazy._fingerprint.replace('"torch": "', '"torch": "0.')
-    assert lazy[0].shape == (40, 52), "this process has made its own already"
+    assert lazy[0].shape == (40, 52), "this process computes with its own result"
     with pytest.raises(ValueError, match="torch"):
         pickle.loads(pickle.dumps(lazy))[0]
 
@@ -193,16 +193,16 @@ def test_another_process_refuses_to_compute_other_bits(model):
 def test_on_a_cluster(model):
     distributed = pytest.importorskip("distributed")
     data = textured_volume((10, 70, 90))
-    wanted = cq.super_resolve(data, model)
+    expected = cq.super_resolve(data, model)
     lazy = cq.super_resolve_lazy(data, model)
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
         distributed.Client(cluster),
     ):
-        np.testing.assert_array_equal(lazy.compute(), wanted)
+        np.testing.assert_array_equal(lazy.compute(), expected)
 
 
-def test_callbacks_see_the_progress_and_stop(model, tmp_path):
+def test_callbacks_get_the_progress_and_stop_the_work(model, tmp_path):
     data = textured_volume(SHAPE)
     seen = []
     cq.super_resolve(data, model, callback=seen.append)
@@ -230,8 +230,8 @@ def test_processes_share_an_export(model, tmp_path):
 def test_a_model_may_be_a_path(model, tmp_path):
     model.save(tmp_path / "model.safetensors")
     data = textured_volume(SHAPE)
-    wanted = cq.super_resolve(data, model)
-    np.testing.assert_array_equal(cq.super_resolve(data, tmp_path / "model.safetensors"), wanted)
+    expected = cq.super_resolve(data, model)
+    np.testing.assert_array_equal(cq.super_resolve(data, tmp_path / "model.safetensors"), expected)
 
 
 def test_a_failure_ends_the_work(model, monkeypatch):

@@ -139,7 +139,7 @@ def test_several_inputs_into_a_folder(tmp_path, capsys):
         assert np.array_equal(np.asarray(found), result.compute((), Box.whole(result.sr_shape)))
     capsys.readouterr()
     assert main(words) == 1
-    assert "Got 2 outputs that exist already" in capsys.readouterr().err
+    assert "2 outputs exist already" in capsys.readouterr().err
     assert main([*words, "--overwrite", "--json"]) == 0
     reports = json.loads(capsys.readouterr().out)["exports"]
     assert [report["input"] for report in reports] == list(map(str, stacks))
@@ -170,7 +170,7 @@ def test_damaged_parts_are_reported(tmp_path, capsys, names):
     shard.write_bytes(shard.read_bytes()[:100])
     words = ["export", str(tmp_path / "data"), "-m", str(model), "-o", f"{tmp_path}/", "--tile", "32", "--resume"]
     assert main([*words, "--device", "cpu"]) == 0
-    assert capsys.readouterr().out.count("1 damaged part made anew") == 1
+    assert capsys.readouterr().out.count("1 damaged part computed again") == 1
     assert np.array_equal(
         np.asarray(open_source(tmp_path / "a_SR.ome.zarr").data), result.compute((), Box.whole(result.sr_shape))
     )
@@ -437,7 +437,7 @@ def test_two_inputs_need_a_folder(tmp_path, capsys):
     one, two = write(tmp_path / "a.ome.tif"), write(tmp_path / "b" / "a.ome.tif")
     message = "2 images cannot be saved as one file"
     refused(capsys, tmp_path, ["export", one, two, "-m", model, "-o", tmp_path / "o.ome.zarr"], message)
-    message = "which would both be written to"
+    message = "would both be written to"
     refused(capsys, tmp_path, ["export", one, two, "-m", model, "-o", f"{tmp_path}/new/"], message)
 
 
@@ -468,8 +468,8 @@ EXPORTING = [
     pytest.param(
         ["--planes", "z"], "The planes cannot be 'z' if the axial axis is z. Choose y, x or both", id="planes"
     ),
-    pytest.param(["--tile", "0"], "Got tiles of 0 voxels, expected at least 8", id="tile-0"),
-    pytest.param(["--tile", "-64"], "Got tiles of -64 voxels, expected at least 8", id="tile-negative"),
+    pytest.param(["--tile", "0"], "Tiles of 0 voxels are too small", id="tile-0"),
+    pytest.param(["--tile", "-64"], "Tiles of -64 voxels are too small", id="tile-negative"),
     pytest.param(["--voxel-size", "5", "1", "1"], "trained for factor 4, but the volume has factor 5", id="voxel-size"),
     pytest.param(["--voxel-size", "0", "0", "0"], "is not three positive numbers", id="voxel-size-zero"),
 ]

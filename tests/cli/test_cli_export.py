@@ -96,7 +96,7 @@ def test_a_table_at_the_end(folder, tmp_path, capsys):
     assert main([*words, "--resume"]) == 0, "results in the folder are no inputs"
     assert capsys.readouterr().out.splitlines()[-1] == "1 done, 3 skipped"
     assert main(words) == 1
-    assert "Got 4 outputs that exist already" in capsys.readouterr().err
+    assert "4 outputs exist already" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "4 done"
 
@@ -168,8 +168,8 @@ def test_a_model_for_each(tmp_path, capsys):
 
 REFUSED = [
     pytest.param(["-o", "OUT.ome.zarr"], "3 images cannot be saved as one file", id="one-output"),
-    pytest.param(["-o", "new/", "--name", "{stem}"], "with the unknown field {stem}, expected some of", id="field"),
-    pytest.param(["-o", "new/", "--name", "SR"], "which would both be written to", id="one-name"),
+    pytest.param(["-o", "new/", "--name", "{stem}"], "has the unknown field {stem}", id="field"),
+    pytest.param(["-o", "new/", "--name", "SR"], "would both be written to", id="one-name"),
     pytest.param(["-o", "data/", "--name", "{name}", "--overwrite"], "and as an input, expected another", id="onto"),
     pytest.param(
         ["-o", "new/", "--minutes", "2"], "--minutes has no effect on a model that is trained already", id="minutes"
@@ -177,7 +177,7 @@ REFUSED = [
     pytest.param(
         ["-o", "new/", "--set", "batch=2"], "--set has no effect on a model that is trained already", id="set"
     ),
-    pytest.param(["-o", "new/", "--tile", "4"], "Got tiles of 4 voxels, expected at least 8", id="tile"),
+    pytest.param(["-o", "new/", "--tile", "4"], "Tiles of 4 voxels are too small", id="tile"),
 ]
 
 

@@ -249,7 +249,7 @@ BAD_USE = [
     ),
     pytest.param({"images": "layers"}, an_image, False, "Got no model, expected one", id="no-model"),
     pytest.param({"images": "layers", "destination": None}, an_image, True, "Got no destination", id="no-destination"),
-    pytest.param({"images": "layers", "pattern": "{x}"}, an_image, True, "with the unknown field {x}", id="pattern"),
+    pytest.param({"images": "layers", "pattern": "{x}"}, an_image, True, "has the unknown field {x}", id="pattern"),
     pytest.param({"folder": Path("/none/*.tif")}, None, True, "which fits no image", id="pattern-of-nothing"),
 ]
 

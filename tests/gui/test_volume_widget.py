@@ -124,7 +124,7 @@ def test_what_was_damaged_is_told_of(viewer, qtbot, tmp_path):
         return told[-1].startswith("Saved")
 
     qtbot.waitUntil(saved, timeout=TIMEOUT)
-    assert any("; 1 damaged part made anew" in text for text in told)
+    assert any("; 1 damaged part computed again" in text for text in told)
     assert is_the_result(tmp_path / "out.ome.zarr", volume.result.result)
 
 

@@ -1,4 +1,4 @@
-"""Many images in one run: which they are, what their results are called, and what becomes of each."""
+"""Batches: which images are found, the names of the results, and the status of each image."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import TrainingConfig
+from napari_cropeq.errors import ArgumentError, OutputExistsError
 from napari_cropeq.formats.find import find_images, is_result
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.run.batch import Batch, BatchSettings, summary
@@ -26,18 +27,18 @@ from napari_cropeq.run.export import export
 from napari_cropeq.run.naming import FIELDS, Naming
 from napari_cropeq.run.train_to_file import OwnTraining
 
-RECIPE = TrainingConfig(minutes=None, patches=32, filters=4)
+CONFIG = TrainingConfig(minutes=None, patches=32, filters=4)
 LARGE = textured_volume((10, 70, 72))
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory) -> Path:
-    """A folder as it lies about: images of every kind, results, what is unfinished, and other things."""
+    """A folder as users have it: images of every kind, results, unfinished results, and other files."""
     folder = tmp_path_factory.mktemp("collection")
     for name in ("b.ome.tif", "a.tif", ".hidden.tif", "s10.tif", "s2.tif"):
         a_stack(folder / name)
     a_zarr(folder / "c.ome.zarr")
-    a_zarr(folder / "c.ome.zarr" / "labels.zarr")  # no image of its own
+    a_zarr(folder / "c.ome.zarr" / "labels.zarr")  # not an image
     for name in ("a_SR.ome.zarr", "old.ome.tif"):
         for _ in export(a_result(textured_volume((8, 20, 40)), voxel_size=(4.0, 1.0, 1.0)), folder / name):
             pass
@@ -59,16 +60,16 @@ FOUND = [
     pytest.param(["s?.tif"], ["s2.tif"], id="question-mark"),
     pytest.param(["**/*"], [*IMAGES, "d.tif"], id="recursive"),
     pytest.param(["*.zarr"], ["c.ome.zarr"], id="pattern-of-folders"),
-    pytest.param(["c.ome.zarr"], ["c.ome.zarr"], id="an-ome-zarr-is-no-folder"),
-    pytest.param(["c.ome.zarr/"], ["c.ome.zarr"], id="nor-with-a-slash"),
+    pytest.param(["c.ome.zarr"], ["c.ome.zarr"], id="ome-zarr"),
+    pytest.param(["c.ome.zarr/"], ["c.ome.zarr"], id="ome-zarr-with-a-slash"),
     pytest.param(["s2.tif", "*.tif", "s2.tif"], ["s2.tif", "a.tif", "b.ome.tif", "s10.tif"], id="each-once"),
-    pytest.param(["none.tif", "a.tif"], ["none.tif", "a.tif"], id="what-is-missing-is-told-later"),
-    pytest.param(["a_SR.ome.zarr"], ["a_SR.ome.zarr"], id="named-itself"),
+    pytest.param(["none.tif", "a.tif"], ["none.tif", "a.tif"], id="missing-file"),
+    pytest.param(["a_SR.ome.zarr"], ["a_SR.ome.zarr"], id="result-named-explicitly"),
 ]
 
 
 @pytest.mark.parametrize(("words", "expected"), FOUND)
-def test_which_images_are_meant(collection, words, expected):
+def test_images_found_for_patterns(collection, words, expected):
     assert [path.name for path in find_images(f"{collection}/{word}" for word in words)] == expected
 
 
@@ -79,14 +80,14 @@ def test_which_images_are_meant(collection, words, expected):
         pytest.param("*.btf", "which fits no image: check its name and folder", id="pattern"),
     ],
 )
-def test_where_there_is_no_image(collection, name, message):
+def test_no_image_found(collection, name, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         find_images([collection / name])
     with pytest.raises(FileNotFoundError, match="Got no images, expected at least one"):
         find_images([])
 
 
-def test_results_say_that_they_are(collection):
+def test_results_are_recognised(collection):
     names = [path.name for path in sorted(collection.iterdir()) if is_result(path)]
     assert names == ["a_SR.ome.zarr", "old.ome.tif"]
 
@@ -109,25 +110,26 @@ def test_patterns(tmp_path, pattern, expected):
 
 
 BAD_PATTERNS = [
-    pytest.param("{nmae}_SR", "with the unknown field {nmae}, expected some of {name}, {factor}", id="unknown"),
-    pytest.param("{name.__class__}", "with the unknown field {name.__class__}", id="attribute"),
-    pytest.param("{}", "with the unknown field {}", id="empty-field"),
-    pytest.param("{name", "whose braces do not close", id="open"),
-    pytest.param("{name:03d}", "with a format that does not fit its field", id="format"),
-    pytest.param("{folder}/{name}", "expected the name of a file without folder and suffix", id="folder"),
-    pytest.param("{name}_SR.ome.tif", "expected the name of a file without folder and suffix", id="suffix"),
-    pytest.param("", "expected the name of a file", id="empty"),
-    pytest.param("..", "expected the name of a file", id="dots"),
+    pytest.param("{nmae}_SR", "has the unknown field {nmae}. The fields are {name}, {factor}", id="unknown"),
+    pytest.param("{name.__class__}", "has the unknown field {name.__class__}", id="attribute"),
+    pytest.param("{}", "has the unknown field {}", id="empty-field"),
+    pytest.param("{name", "has unbalanced braces", id="open"),
+    pytest.param("{name:03d}", "has a format that does not fit its field", id="format"),
+    pytest.param("{folder}/{name}", "is not a file name without folder and suffix", id="folder"),
+    pytest.param("{name}_SR.ome.tif", "is not a file name without folder and suffix", id="suffix"),
+    pytest.param("", "is not a file name", id="empty"),
+    pytest.param("..", "is not a file name", id="dots"),
 ]
 
 
 @pytest.mark.parametrize(("pattern", "message"), BAD_PATTERNS)
-def test_patterns_that_are_refused(tmp_path, pattern, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_invalid_patterns(tmp_path, pattern, message):
+    with pytest.raises(ArgumentError, match=re.escape(message)) as raised:
         Naming(tmp_path, pattern)
+    assert raised.value.setting == "pattern"
 
 
-def test_every_field_can_be_named(tmp_path):
+def test_every_field_can_be_used(tmp_path):
     assert Naming(tmp_path, "-".join(f"{{{name}}}" for name in FIELDS)).example() == "stack-2.5-1-data-uint16"
     assert Naming.single(tmp_path / "A{1}.OME.TIF").suffix == ".OME.TIF"
     assert Naming.single(tmp_path / "A{1}.OME.TIF").example() == "A{1}"
@@ -201,27 +203,27 @@ BAD = [
 
 
 @pytest.mark.parametrize(("make", "message"), BAD)
-def test_a_bad_file_is_told_and_the_rest_goes_on(tmp_path, make, message):
+def test_a_bad_file_fails_and_the_batch_continues(tmp_path, make, message):
     inputs = [a_stack(tmp_path / "a.ome.tif"), make(tmp_path / "b.ome.tif"), a_stack(tmp_path / "c.ome.tif")]
     batch = Batch(inputs, Naming(tmp_path), settings_of())
     seen = [(p.current, p.item.status) for p in batch.run()]
     assert [item.status for item in batch.items] == ["done", "failed", "done"]
     assert message in str(batch.items[1].error) and batch.items[0].error is None
     if make is not with_nan:
-        assert seen.index((1, "failed")) < seen.index((0, "computing")), "told before any work"
+        assert seen.index((1, "failed")) < seen.index((0, "computing")), "found before any work"
     assert summary(batch.items) == "2 done, 1 failed"
     assert {"a_SR.ome.zarr", "c_SR.ome.zarr"} < set(everything(tmp_path))
     assert not (tmp_path / "b_SR.ome.zarr").exists()
 
 
-def test_a_defect_of_ours_does_not_stop_the_rest_either(tmp_path, monkeypatch):
+def test_an_unexpected_error_does_not_stop_the_batch(tmp_path, monkeypatch):
     inputs = [a_stack(tmp_path / f"{name}.ome.tif") for name in "ab"]
     compute, calls = SuperResolution.compute, []
 
     def broken(self, *rest):
         calls.append(rest)
         if len(calls) == 1:
-            raise KeyError("a defect")
+            raise KeyError("a bug")
         return compute(self, *rest)
 
     monkeypatch.setattr(SuperResolution, "compute", broken)
@@ -235,7 +237,7 @@ WRITING = [
 
 
 @pytest.mark.parametrize(("where", "suffix", "name"), WRITING)
-def test_a_full_disk_ends_that_image_with_a_sentence(tmp_path, monkeypatch, where, suffix, name):
+def test_a_full_disk_fails_one_image(tmp_path, monkeypatch, where, suffix, name):
     inputs = [a_stack(tmp_path / f"{name}.ome.tif") for name in "ab"]
     module, _, function = where.rpartition(".")
     write, calls = getattr(importlib.import_module(f"napari_cropeq.{module}"), function), []
@@ -254,7 +256,7 @@ def test_a_full_disk_ends_that_image_with_a_sentence(tmp_path, monkeypatch, wher
 
 
 def refused(folder: Path, error: type[Exception], message: str, batch: Batch) -> None:
-    """Check that a batch is refused before any work."""
+    """Check that a batch raises before any work."""
     before = everything(folder)
     with pytest.raises(error, match=re.escape(message)):
         end(batch)
@@ -262,13 +264,13 @@ def refused(folder: Path, error: type[Exception], message: str, batch: Batch) ->
     assert {item.status for item in batch.items} == {"waiting"}
 
 
-def test_what_is_refused_before_any_work(tmp_path):
+def test_errors_before_any_work(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     one, two = a_stack(tmp_path / "a" / "s.ome.tif"), a_stack(tmp_path / "b" / "s.ome.tif", seed=1)
     naming = Naming(tmp_path)
-    message = f"Got {one} and {two}, which would both be written to {tmp_path / 's_SR.ome.zarr'}"
-    refused(tmp_path, ValueError, message, Batch([one, two], naming, settings_of()))
+    message = f"{one} and {two} would both be written to {tmp_path / 's_SR.ome.zarr'}"
+    refused(tmp_path, ArgumentError, message, Batch([one, two], naming, settings_of()))
     assert end(Batch([one, two], Naming(tmp_path, "{name}_{folder}"), settings_of())) == ["done", "done"]
     onto = Naming(tmp_path / "a", "{name}", ".ome.tif")
     for existing in ("resume", "overwrite"):
@@ -287,7 +289,7 @@ EXISTING = [
 
 
 @pytest.mark.parametrize(("existing", "expected"), EXISTING)
-def test_outputs_that_are_there(tmp_path, existing, expected):
+def test_existing_outputs(tmp_path, existing, expected):
     inputs = [a_stack(tmp_path / f"{name}.ome.tif", seed=seed) for seed, name in enumerate("abc")]
     old, new = a_model(filters=8), a_model()
     assert end(Batch(inputs[:1], Naming(tmp_path), settings_of(old))) == ["done"]
@@ -299,12 +301,12 @@ def test_outputs_that_are_there(tmp_path, existing, expected):
     used = old if existing == "resume" else new
     assert np.array_equal(stored(tmp_path / "a_SR.ome.zarr"), expected_of(inputs[0], used))
     again = Batch(inputs, Naming(tmp_path), settings_of(new))
-    refused(tmp_path, FileExistsError, "Got 3 outputs that exist already, such as", again)
+    refused(tmp_path, OutputExistsError, "3 outputs exist already, such as", again)
 
 
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif"])
-def test_what_is_unfinished_is_gone_on_from(tmp_path, suffix):
-    """Closed in the middle of the second of three, the next run skips the first and completes the others."""
+def test_unfinished_outputs_are_resumed(tmp_path, suffix):
+    """Closed during the second of three images; the next run skips the first and completes the others."""
     inputs = [a_stack(tmp_path / f"{name}.ome.tif", LARGE, seed=seed) for seed, name in enumerate("abc")]
     model, naming = a_model(), Naming(tmp_path, suffix=suffix)
     batch = Batch(inputs, naming, settings_of(model, tile=32))
@@ -314,13 +316,13 @@ def test_what_is_unfinished_is_gone_on_from(tmp_path, suffix):
                 break
     assert [item.status for item in batch.items] == ["done", "stopped", "waiting"]
     assert "b_SR.partial.ome.zarr" in everything(tmp_path)
-    assert not (tmp_path / f"b_SR{suffix}").exists(), "nothing half-done bears the name"
+    assert not (tmp_path / f"b_SR{suffix}").exists(), "no unfinished output has the final name"
     kept = Batch(inputs[1:2], naming, settings_of(model, tile=32))
     refused(tmp_path, FileExistsError, "of which an unfinished run left b_SR.partial.ome.zarr", kept)
     batch = Batch(inputs, naming, settings_of(model, tile=32, existing="resume"))
     at = [p.item.fraction for p in batch.run() if (p.current, p.item.status) == (1, "computing") and p.item.detail]
     assert [item.status for item in batch.items] == ["skipped", "done", "done"]
-    assert at[0] > 0.4, "gone on from what was done"
+    assert at[0] > 0.4, "it resumes"
     for item, path in zip(batch.items, inputs, strict=True):
         assert np.array_equal(stored(item.output), expected_of(path, model))
     assert everything(tmp_path) == sorted([p.name for p in inputs] + [f"{n}_SR{suffix}" for n in "abc"])
@@ -328,7 +330,7 @@ def test_what_is_unfinished_is_gone_on_from(tmp_path, suffix):
 
 def test_a_model_for_each_image(tmp_path):
     inputs = [a_stack(tmp_path / f"{name}.ome.tif", textured_volume((10, 70, 72), n)) for n, name in enumerate("ab")]
-    batch = Batch(inputs, Naming(tmp_path), settings_of(OwnTraining(RECIPE, fwhm=6.0)))
+    batch = Batch(inputs, Naming(tmp_path), settings_of(OwnTraining(CONFIG, fwhm=6.0)))
     assert list(dict.fromkeys(p.item.status for p in batch.run())) == [
         "waiting",
         "training",
@@ -345,10 +347,10 @@ def test_a_model_for_each_image(tmp_path):
     assert not list(tmp_path.glob("*checkpoint*"))
 
 
-def test_a_model_of_its_own_is_used_again(tmp_path):
-    """By resume alone, if it is of that image and those settings; a training that was stopped is completed."""
+def test_a_trained_model_is_used_again(tmp_path):
+    """Only by resume, and only for the same image and settings; a stopped training is completed."""
     path = a_stack(tmp_path / "a.ome.tif", LARGE)
-    model_file, own = tmp_path / "a_SR.safetensors", OwnTraining(RECIPE)
+    model_file, own = tmp_path / "a_SR.safetensors", OwnTraining(CONFIG)
 
     def batch(existing: str, own: OwnTraining = own) -> Batch:
         return Batch([path], Naming(tmp_path), settings_of(own, existing=existing))
@@ -361,7 +363,7 @@ def test_a_model_of_its_own_is_used_again(tmp_path):
     assert everything(tmp_path) == ["a.ome.tif", "a_SR.checkpoint.safetensors"]
     kept = Model.load(tmp_path / "a_SR.checkpoint.safetensors").state.patches
     assert 0 < kept < 32
-    refused(tmp_path, FileExistsError, "a_SR.checkpoint.safetensors, which exists already", batch("refuse"))
+    refused(tmp_path, OutputExistsError, "a_SR.checkpoint.safetensors holds an unfinished training", batch("refuse"))
     patches = [int(p.item.detail.split()[0]) for p in batch("resume").run() if "loss" in p.item.detail]
     assert min(patches) > kept and max(patches) == 32
     assert not list(tmp_path.glob("*checkpoint*"))
@@ -371,17 +373,17 @@ def test_a_model_of_its_own_is_used_again(tmp_path):
     assert Model.load(model_file).fingerprint == model.fingerprint
     assert np.array_equal(stored(output), expected_of(path, model))
     output.rename(tmp_path / "away2.ome.zarr")
-    refused(tmp_path, FileExistsError, "a_SR.safetensors, which exists already", batch("refuse"))
-    for other in (OwnTraining(dataclasses.replace(RECIPE, seed=3)), OwnTraining(RECIPE, fwhm=5.0)):
+    refused(tmp_path, OutputExistsError, "a_SR.safetensors exists already", batch("refuse"))
+    for other in (OwnTraining(dataclasses.replace(CONFIG, seed=3)), OwnTraining(CONFIG, fwhm=5.0)):
         changed = batch("resume", other)
         assert end(changed) == ["failed"]
-        assert "differ from those of the unfinished training in a_SR" in str(changed.items[0].error)
-    assert end(batch("overwrite", OwnTraining(dataclasses.replace(RECIPE, seed=3)))) == ["done"]
+        assert "training in a_SR.safetensors" in str(changed.items[0].error)
+    assert end(batch("overwrite", OwnTraining(dataclasses.replace(CONFIG, seed=3)))) == ["done"]
     assert Model.load(model_file).fingerprint != model.fingerprint
 
 
-def test_what_cannot_be_trained_on_is_told_and_the_rest_goes_on(tmp_path):
+def test_an_image_too_small_to_train_on_fails_and_the_batch_continues(tmp_path):
     inputs = [a_stack(tmp_path / "a.ome.tif"), a_stack(tmp_path / "b.ome.tif", LARGE)]
-    batch = Batch(inputs, Naming(tmp_path), settings_of(OwnTraining(RECIPE)))
+    batch = Batch(inputs, Naming(tmp_path), settings_of(OwnTraining(CONFIG)))
     assert end(batch) == ["failed", "done"]
     assert "voxels, fewer than 64" in str(batch.items[0].error)

@@ -1,4 +1,4 @@
-"""Work shared by processes: workers of a cluster and job arrays, the same bits, and what is left when one dies."""
+"""Work shared by processes, as workers of a cluster or a job array: the same bits, also after one is killed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from napari_cropeq.compute.fill import groups
 from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.training.config import TrainingConfig
-from napari_cropeq.errors import StoppedError
+from napari_cropeq.errors import AccessError, ArgumentError, ClusterError, MismatchError, StoppedError
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.formats.paths import partial_of
@@ -97,12 +97,12 @@ def undisturbed(result, folder) -> dict[str, bytes]:
 
 
 def until_started(steps, tiles: int = 1) -> None:
-    """Go on until a few tiles are done, and not all."""
+    """Advance until some tiles are done, but not all."""
     for progress in steps:
         if progress.done - progress.started >= tiles:
             assert progress.done < progress.total
             return
-    raise AssertionError("it has ended")
+    raise AssertionError("the export ended early")
 
 
 # -- the same bits -----------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_an_ome_tiff(cluster, tmp_path):
     assert everything(tmp_path) == ["a.ome.tif", "one.ome.tif", "out.ome.tif"]
 
 
-def test_closed_it_is_gone_on_with(cluster, stack, expected, tmp_path):
+def test_a_closed_export_is_resumed(cluster, stack, expected, tmp_path):
     """By workers, by this process, and by workers again."""
     result, out = result_of(stack), tmp_path / "out.ome.zarr"
     for options in ({"cluster": cluster}, {}, {"cluster": cluster}):
@@ -148,10 +148,10 @@ def test_closed_it_is_gone_on_with(cluster, stack, expected, tmp_path):
     run(result, out, existing="resume", cluster=cluster)
     assert contents(out) == expected
     kept = {out / name for name, when in before.items() if (out / name).stat().st_mtime_ns == when}
-    assert kept, "what was done is not done again"
+    assert kept, "finished tiles are not computed again"
 
 
-# -- what dies ---------------------------------------------------------------------------------------
+# -- killed processes --------------------------------------------------------------------------------
 
 
 @posix
@@ -201,7 +201,7 @@ def readable(path: Path) -> str:
 
 
 def wait_for(what):
-    """Return what a function gives once it gives something."""
+    """Return the first true value that a function returns."""
     deadline = time.monotonic() + WAIT
     while not (found := what()):
         assert time.monotonic() < deadline
@@ -209,13 +209,13 @@ def wait_for(what):
     return found
 
 
-def test_a_killed_scheduler_leaves_a_store_that_is_gone_on_with(stack, expected, tmp_path):
+def test_a_store_is_resumed_after_the_scheduler_was_killed(stack, expected, tmp_path):
     result, out = result_of(stack), tmp_path / "out.ome.zarr"
     with processes(tmp_path, {}) as (address, scheduler), Cluster(scheduler=address) as cluster:
         with closing(export(result, out, TILE, cluster=cluster)) as steps:
             until_started(steps)
             scheduler.kill()
-            with pytest.raises(OSError, match=rf"Got no answer from the scheduler at {address} any more"):
+            with pytest.raises(ClusterError, match=rf"The scheduler at {address} no longer answers"):
                 for _ in steps:
                     pass
         started = len(shards(out))
@@ -226,12 +226,12 @@ def test_a_killed_scheduler_leaves_a_store_that_is_gone_on_with(stack, expected,
     assert contents(out) == expected
 
 
-def test_a_worker_that_would_give_other_bits_writes_none(stack, tmp_path):
+def test_a_worker_that_would_compute_other_bits_writes_nothing(stack, tmp_path):
     result, out = result_of(stack), tmp_path / "out.ome.zarr"
     other = {"ATEN_CPU_CAPABILITY": "default"}
     with processes(tmp_path, other) as (address, _), Cluster(scheduler=address) as cluster:
-        words = r"Got the worker w0 at tcp://.*, which has another instruction set \(.*, now .*\), expected what gives"
-        with pytest.raises(ValueError, match=words):
+        words = r"The worker w0 at tcp://.* would compute other bits: it has another instruction set \(.*, now .*\)\."
+        with pytest.raises(MismatchError, match=words):
             run(result, out, cluster=cluster)
     assert not out.exists() and not partial_of(out).exists()
 
@@ -240,14 +240,14 @@ def test_no_scheduler(stack, tmp_path, monkeypatch):
     monkeypatch.setattr("napari_cropeq.run.distributed.client.WAIT_SECONDS", 0.5)
     with (
         Cluster(scheduler="tcp://127.0.0.1:9") as cluster,
-        pytest.raises(OSError, match="Got no scheduler at tcp://12"),
+        pytest.raises(ClusterError, match="There is no scheduler at tcp://12"),
     ):
         run(result_of(stack), tmp_path / "out.ome.zarr", cluster=cluster)
     assert everything(tmp_path) == []
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_is_done(cluster, tmp_path):
-    """A chunk that is damaged after it was first read, in workers that keep next to nothing of what they read."""
+def test_an_unreadable_chunk_is_reported_and_the_rest_is_computed(cluster, tmp_path):
+    """The chunk is damaged after it was first read, in workers that cache almost nothing."""
     path, data = tmp_path / "a.ome.zarr", textured_volume((8, 160, 40))
     group = zarr.open_group(path, mode="w", zarr_format=3)
     group.create_array("0", shape=data.shape, dtype=data.dtype, chunks=(8, 20, 40))[:] = data
@@ -275,11 +275,11 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_done(cluster, tmp_path):
             until_started(steps)
             wait_for(lambda: all(cluster.client.run(is_at, str(partial_of(out))).values()))
             chunk.write_bytes(whole[: len(whole) // 2])
-            with pytest.raises(OSError, match=r"Got \d boxes that could not be .* first at z 0 to 32, y .*are kept"):
+            with pytest.raises(AccessError, match=r"^\d boxes could not be .* first at z 0 to 32, y .*are kept"):
                 for _ in steps:
                     pass
         done = len(shards(out))
-        assert done >= 2 * 3 * 6, "the rest went on"
+        assert done >= 2 * 3 * 6, "the other tiles were computed"
         chunk.write_bytes(whole)
         run(result, out, existing="resume", cluster=cluster)
     finally:
@@ -287,7 +287,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_done(cluster, tmp_path):
     assert contents(out) == expected
 
 
-# -- nobody writes who must not ----------------------------------------------------------------------
+# -- late writers are stopped ------------------------------------------------------------------------
 
 
 def test_a_late_task_writes_nothing(cluster, stack, tmp_path):
@@ -313,17 +313,17 @@ def test_a_late_task_writes_nothing(cluster, stack, tmp_path):
     assert contents(store.folder.partial) == before and not list(tmp_path.glob(".*lock-writer-*"))
 
 
-def test_who_writes_is_waited_for(tmp_path):
-    """The word may be taken away while a worker writes: the next run waits for its end, and refuses if it has none."""
+def test_a_worker_that_is_writing_is_waited_for(tmp_path):
+    """If the token is revoked while a worker writes, the next run waits for it, and raises if it does not end."""
     store = tmp_path / "a.partial.ome.zarr"
     (store / ".cropeq").mkdir(parents=True)
-    permit, next_run = WriteToken(store), WriteToken(store)
-    worker, inside, goes_on = WriteToken(store, permit.grant()), threading.Event(), threading.Event()
+    token, next_run = WriteToken(store), WriteToken(store)
+    worker, inside, continues = WriteToken(store, token.grant()), threading.Event(), threading.Event()
 
     def write() -> None:
         with worker.writing():
             inside.set()
-            goes_on.wait(WAIT)
+            continues.wait(WAIT)
 
     thread = threading.Thread(target=write)
     thread.start()
@@ -331,7 +331,7 @@ def test_who_writes_is_waited_for(tmp_path):
     with pytest.raises(BlockingIOError, match=r"A worker of an earlier run is writing to a.partial.ome.zarr now"):
         next_run.revoke(0.1)
     assert not worker.valid
-    goes_on.set()
+    continues.set()
     next_run.revoke()
     thread.join()
     with pytest.raises(StoppedError), worker.writing():
@@ -363,7 +363,7 @@ def expected_of(words: list[str], tmp_path) -> np.ndarray:
 
 @posix
 def test_workers_of_the_command_line_end_with_it(words, tmp_path, capsys):
-    """Ctrl-C, which reaches every process at the terminal, leaves none behind, and a store that is gone on with."""
+    """Ctrl-C, which reaches every process of the terminal, ends all of them, and the store is resumed."""
     process = cropeq(*words, "--workers", "2")
     out, children = tmp_path / "out.ome.zarr", []
     try:
@@ -376,8 +376,8 @@ def test_workers_of_the_command_line_end_with_it(words, tmp_path, capsys):
     finally:
         process.kill()
     assert process.returncode == 130
-    told = "Interrupted: what is unfinished is kept, and the same command with --resume goes on from it."
-    assert err.splitlines() == [told]
+    message = "Interrupted. Unfinished results are kept; run the same command with --resume to complete them."
+    assert err.splitlines() == [message]
     psutil.wait_procs(children, timeout=10)
     assert [child for child in children if child.is_running()] == []
     assert shards(out) and not out.exists()
@@ -388,21 +388,21 @@ def test_workers_of_the_command_line_end_with_it(words, tmp_path, capsys):
 
 @posix
 def test_a_job_array(words, tmp_path):
-    """Three processes share the work; one is killed, the others end, and started again it completes the output."""
+    """Three processes share the work; one is killed, the others end; started again, it completes the output."""
     each = [[*words, "--shard-id", str(number), "--num-shards", "3"] for number in range(3)]
     out, jobs = tmp_path / "out.ome.zarr", [cropeq(*words) for words in each]
     try:
         wait_for(lambda: jobs[1].poll() is not None or "\n[" in readable(journal_of(out, 1, 3)))
         jobs[1].kill()
-        told = [job.communicate(timeout=WAIT) for job in jobs]
-        assert [job.returncode for job in jobs] == [0, -signal.SIGKILL, 0], told
+        printed = [job.communicate(timeout=WAIT) for job in jobs]
+        assert [job.returncode for job in jobs] == [0, -signal.SIGKILL, 0], printed
         assert (
-            all("this part is done; the last part to be done completes the output" in told[n][0] for n in (0, 2))
+            all("this part is done; the last part to finish completes the output" in printed[n][0] for n in (0, 2))
             and not out.exists()
         )
         jobs.append(cropeq(*each[1]))
-        told = jobs[-1].communicate(timeout=WAIT)
-        assert jobs[-1].returncode == 0, told
+        printed = jobs[-1].communicate(timeout=WAIT)
+        assert jobs[-1].returncode == 0, printed
     finally:
         for job in jobs:
             job.kill()
@@ -414,22 +414,38 @@ def journal_of(out, number: int, count: int) -> Path:
     return partial_of(out) / ".cropeq" / f"journal-{number}-of-{count}.jsonl"
 
 
-REFUSED = [
-    pytest.param(["--shard-id", "0"], "Got --shard-id without --num-shards, expected both", id="count"),
-    pytest.param(["--num-shards", "2"], "Got --num-shards without --shard-id, expected both", id="number"),
-    pytest.param(["--shard-id", "2", "--num-shards", "2"], "Got part 2 of 2, expected one of 0 to 1", id="no-such"),
-    pytest.param(["--shard-id", "0", "--num-shards", "2", "--workers", "2"], "Got --shard-id and --work", id="workers"),
+WRONG = [
+    pytest.param(["--shard-id", "0"], "--shard-id is given without --num-shards", id="count"),
+    pytest.param(["--num-shards", "2"], "--num-shards is given without --shard-id", id="number"),
     pytest.param(
-        ["--shard-id", "0", "--num-shards", "2", "--scheduler", "a:1"], "Got --shard-id and --s", id="address"
+        ["--shard-id", "2", "--num-shards", "2"],
+        "There is no part 2 of 2: parts are numbered from 0 to 1",
+        id="no-such",
     ),
-    pytest.param(["--shard-id", "0", "--num-shards", "2", "--overwrite"], "Got --overwrite for work", id="overwrite"),
-    pytest.param(["--workers", "2", "--scheduler", "tcp://a:1"], "Got --workers and --scheduler, expected", id="both"),
-    pytest.param(["--workers", "0"], "Got 0 workers, expected at least 1", id="none"),
+    pytest.param(
+        ["--shard-id", "0", "--num-shards", "2", "--workers", "2"],
+        "--shard-id and --workers cannot be combined",
+        id="workers",
+    ),
+    pytest.param(
+        ["--shard-id", "0", "--num-shards", "2", "--scheduler", "a:1"],
+        "--shard-id and --scheduler cannot be combined",
+        id="address",
+    ),
+    pytest.param(
+        ["--shard-id", "0", "--num-shards", "2", "--overwrite"],
+        "--overwrite cannot be combined with --shard-id",
+        id="overwrite",
+    ),
+    pytest.param(
+        ["--workers", "2", "--scheduler", "tcp://a:1"], "--workers and --scheduler cannot be combined", id="both"
+    ),
+    pytest.param(["--workers", "0"], "0 workers cannot compute anything", id="none"),
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), REFUSED)
-def test_what_is_refused_before_any_work(words, tmp_path, capsys, options, message):
+@pytest.mark.parametrize(("options", "message"), WRONG)
+def test_errors_before_any_work(words, tmp_path, capsys, options, message):
     assert main([*words, *options]) == 1
     assert message in capsys.readouterr().err
     assert everything(tmp_path) == ["a.ome.tif", "m.safetensors"]
@@ -438,8 +454,8 @@ def test_what_is_refused_before_any_work(words, tmp_path, capsys, options, messa
 def test_a_job_array_does_not_train(tmp_path, capsys):
     words = ["export", str(a_stack(tmp_path / "a.ome.tif")), "--train", "-o", str(tmp_path / "out.ome.zarr")]
     assert main([*words, "--shard-id", "0", "--num-shards", "2"]) == 1
-    assert "Got --train for work that is shared, expected one model" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="Got --train"):
+    assert "2 processes that share the work need the same model" in capsys.readouterr().err
+    with pytest.raises(ArgumentError, match="would train its own"):
         BatchSettings(OwnTraining(TrainingConfig()), part_of=(0, 2))
 
 
@@ -449,12 +465,12 @@ def test_without_distributed(words, capsys, monkeypatch):
     assert 'pip install "napari-cropeq[cluster]"' in capsys.readouterr().err
 
 
-def test_what_workers_cannot_open_is_refused(cluster, tmp_path):
-    with pytest.raises(ValueError, match="Got stack, which is in this process's memory, expected a file"):
+def test_a_source_in_memory_is_refused(cluster, tmp_path):
+    with pytest.raises(ArgumentError, match="stack is in the memory of this process"):
         run(a_result(textured_volume((8, 20, 40))), tmp_path / "out.ome.zarr", cluster=cluster)
     assert os.listdir(tmp_path) == []
 
 
 def test_a_cluster_and_a_job_array_exclude_each_other(cluster, stack, tmp_path):
-    with pytest.raises(ValueError, match="Got a cluster and --shard-id"):
+    with pytest.raises(ArgumentError, match="shared by 2 processes and by a cluster"):
         run(result_of(stack), tmp_path / "out.ome.zarr", cluster=cluster, part_of=(0, 2))

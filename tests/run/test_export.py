@@ -1,4 +1,4 @@
-"""Whole volumes into files: the bits, the place of every voxel, and what is left when it fails."""
+"""Export of whole volumes: bits, positions of voxels, and the files after a failure."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core import normalisation
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import convert
+from napari_cropeq.errors import ArgumentError, ImageError
 from napari_cropeq.formats import ome_tiff, pyramid
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.formats.paths import output_kind
@@ -143,7 +144,7 @@ PLACES = [
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(("voxel_size", "translate", "unit"), PLACES)
-def test_every_voxel_lies_where_it_belongs(tmp_path, voxel_size, translate, unit, name):
+def test_positions_of_voxels(tmp_path, voxel_size, translate, unit, name):
     """World coordinates of SR voxel centres, from the faces of the source's first voxel outwards."""
     axial = int(np.argmax(voxel_size))
     volume = np.moveaxis(textured_volume((9, 24, 40)), 0, axial)
@@ -171,7 +172,7 @@ def halved(fine: np.ndarray) -> np.ndarray:
     return out
 
 
-def test_ome_zarr_is_valid_and_its_levels_lie_on_each_other(tmp_path, monkeypatch):
+def test_ome_zarr_is_valid_and_its_levels_are_aligned(tmp_path, monkeypatch):
     monkeypatch.setattr(pyramid, "SMALLEST", 24)
     data = np.stack([textured_volume((20, 51, 70), seed) for seed in (0, 1)])
     options = {"channel_names": ("a", "b"), "channel_colors": ("#ff0000", "#00ff00"), "translate": (5.0, 6.0, 7.0)}
@@ -199,8 +200,8 @@ def test_ome_zarr_is_valid_and_its_levels_lie_on_each_other(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "unfinished"])
 @pytest.mark.parametrize("axes", ["zyx", "tczyx"])
-def test_other_programs_find_an_ome_zarr_in_it(tmp_path, monkeypatch, axes, finished):
-    """Two validators, and a reader that has none of our code, nor zarr's, in it."""
+def test_other_programs_read_the_ome_zarr(tmp_path, monkeypatch, axes, finished):
+    """Two validators, and a reader that shares no code with this package or zarr."""
     monkeypatch.setattr(pyramid, "SMALLEST", 24)
     leading = (2, 3) if axes == "tczyx" else ()
     data = np.stack([textured_volume((8, 31, 40), seed) for seed in range(int(np.prod(leading)))]).reshape(
@@ -216,16 +217,16 @@ def test_other_programs_find_an_ome_zarr_in_it(tmp_path, monkeypatch, axes, fini
     yaozarrs.validate_zarr_store(str(path))
     multiscale = Image.from_zarr(zarr.open_group(path, mode="r")).attributes.ome.multiscales[0]
     assert "".join(axis.name for axis in multiscale.axes) == axes and len(multiscale.datasets) == 2
-    ours = zarr.open_group(path, mode="r")
+    group = zarr.open_group(path, mode="r")
     for dataset in multiscale.datasets:
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / dataset.path)}}
         read = tensorstore.open(spec, read=True, open=True).result().read().result()
-        assert np.array_equal(read, ours[dataset.path]) and (not finished or read.any())
+        assert np.array_equal(read, group[dataset.path]) and (not finished or read.any())
     if finished:
-        assert np.array_equal(ours["0"][(-1,) * len(leading)], whole(result, tuple(n - 1 for n in leading)))
+        assert np.array_equal(group["0"][(-1,) * len(leading)], whole(result, tuple(n - 1 for n in leading)))
 
 
-def test_another_reader_finds_a_flipped_bit(tmp_path):
+def test_another_reader_detects_a_flipped_bit(tmp_path):
     run(a_result(textured_volume((8, 31, 40))), tmp_path / "out.ome.zarr")
     path = tmp_path / "out.ome.zarr" / "0" / "c" / "0" / "0" / "0"
     content = bytearray(path.read_bytes())
@@ -263,15 +264,15 @@ def test_ome_tiff_for_other_programs(tmp_path, monkeypatch):
     assert [channel["Name"] for channel in pixels["Channel"]] == ["a", "b"]
     assert [channel["Color"] & 0xFFFFFFFF for channel in pixels["Channel"]] == [0xFF0000FF, 0x00FF80FF]
     (annotation,) = [ome["StructuredAnnotations"]["MapAnnotation"]]
-    told = {entry["K"]: entry["value"] for entry in annotation["Value"]["M"]}
-    assert annotation["Namespace"] == "napari-cropeq" and told["model"] == result.model.fingerprint
+    described = {entry["K"]: entry["value"] for entry in annotation["Value"]["M"]}
+    assert annotation["Namespace"] == "napari-cropeq" and described["model"] == result.model.fingerprint
     for plane in pixels["Plane"]:
         assert plane["PositionZ"] == pytest.approx(5.0 - 0.5 + 0.4 * (plane["TheZ"] + 0.5))
         assert (plane["PositionY"], plane["PositionX"]) == (6.0, 7.0)
 
 
 def test_ome_tiffs_of_one_result_have_the_same_bytes(tmp_path):
-    """Nothing in it tells of the machine or the time it was written at."""
+    """The file depends neither on the machine nor on the time."""
     volumes = [textured_volume((8, 20, 40)), textured_volume((8, 20, 40)), textured_volume((8, 20, 44))]
     for number, volume in enumerate(volumes):
         run(a_result(volume), tmp_path / f"{number}.ome.tif")
@@ -291,7 +292,7 @@ POSITIONS = [
 
 
 @pytest.mark.parametrize(("positions", "units", "expected"), POSITIONS)
-def test_where_an_ome_tiff_says_it_lies(tmp_path, positions, units, expected):
+def test_position_in_an_ome_tiff(tmp_path, positions, units, expected):
     size = {f"PhysicalSize{a}": s for a, s in zip("ZYX", (4.0, 1.0, 1.0), strict=True)}
     plane = positions | {f"Position{axis}Unit": [unit] * 8 for axis, unit in units.items()}
     metadata = {"axes": "ZYX", "Plane": plane} | size | {f"PhysicalSize{a}Unit": "µm" for a in "ZYX"}
@@ -319,7 +320,7 @@ def test_an_old_output_is_replaced_only_by_a_complete_one(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_failure_in_mid_run_leaves_the_old_output(tmp_path, name, monkeypatch):
+def test_a_failure_during_the_run_keeps_the_old_output(tmp_path, name, monkeypatch):
     good = a_result(textured_volume((8, 20, 40)))
     volume = textured_volume((30, 40, 50)).astype(np.float32)
     monkeypatch.setattr(normalisation, "SAMPLE_VOXELS", 20_000)
@@ -327,19 +328,16 @@ def test_a_failure_in_mid_run_leaves_the_old_output(tmp_path, name, monkeypatch)
     volume[max(set(range(30)) - set(sampled)), 39, 49] = np.nan
     broken = a_result(volume)
     run(good, tmp_path / name)
-    with pytest.raises(
-        ValueError,
-        match=r"Got 1 box that .* at z 0 to 75, y 32 to 40, x 0 to 50 .*: Voxels in the volume are NaN or inf",
-    ):
+    with pytest.raises(ImageError, match=r"^1 box could .* at z 0 to 75, y 32 to 40, x 0 to 50 .*: .*NaN or inf"):
         run(broken, tmp_path / name, tile=32, existing="overwrite")
     with closing(export(broken, tmp_path / name, tile=32, existing="resume")) as again:
-        assert next(again).done == 6, "the rest went on, and is kept"
+        assert next(again).done == 6, "the other tiles are computed and kept"
     assert names(tmp_path) == [name, "out.partial.ome.zarr"]
     assert np.array_equal(stored(tmp_path / name), whole(good))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_failure_while_saving_leaves_the_old_output(tmp_path, name, monkeypatch):
+def test_a_failure_while_saving_keeps_the_old_output(tmp_path, name, monkeypatch):
     def full(*_):
         raise OSError("No space left on device")
 
@@ -362,10 +360,10 @@ def test_progress_counts_tiles_and_ends_with_all(tmp_path):
     assert steps[-1].done == steps[-1].total and steps[-1].stage == "saving"
     assert steps[0].seconds_left == float("inf") and steps[-2].seconds_left == 0
     left = ExportProgress("tiles", 6, 8, 4.0, 2)
-    assert (left.seconds_left, left.rate) == (2.0, 1.0), "of what this run has done"
+    assert (left.seconds_left, left.rate) == (2.0, 1.0), "only tiles of this run count"
 
 
-def test_what_the_preview_computed_is_taken_over(tmp_path, monkeypatch):
+def test_tiles_of_the_preview_are_used(tmp_path, monkeypatch):
     result = a_result(textured_volume((20, 50, 70)))
     expected = whole(result)
     memory = MemoryStore(result.sr_shape)
@@ -407,9 +405,9 @@ def test_unknown_outputs_are_refused(tmp_path, name):
     assert names(tmp_path) == []
 
 
-def test_refused_options(tmp_path):
+def test_wrong_options(tmp_path):
     result = a_result(textured_volume((8, 20, 40)))
-    with pytest.raises(ValueError, match="Got tiles of 7 voxels, expected at least 8"):
+    with pytest.raises(ArgumentError, match="Tiles of 7 voxels are too small"):
         run(result, tmp_path / "a.ome.zarr", tile=7)
     with pytest.raises(OSError, match="does not exist or is not writable"):
         run(result, tmp_path / "missing" / "a.ome.zarr")

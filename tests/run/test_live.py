@@ -1,4 +1,4 @@
-"""The worker that fills a lazy view, without a window."""
+"""The live worker, without a window."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from napari_cropeq.core import predict
 from napari_cropeq.core.exactness import Exactness
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.tiles import divide
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.run.live import LiveWorker
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import TileCache
@@ -34,7 +35,7 @@ def view(across: int | None = 0, at: int = 7, leading: tuple[int, ...] = ()) -> 
 
 
 def work(worker: LiveWorker, steps=None):
-    """Let the worker go on until it has nothing to do, and return where it stands."""
+    """Run the worker until it has nothing to do, and return its steps."""
     steps = worker.steps() if steps is None else steps
     for event in steps:
         if event is None:
@@ -54,7 +55,7 @@ ACROSS = [pytest.param(a, id="zyx"[a] if a is not None else "3d") for a in (0, 1
 @pytest.mark.parametrize("across", ACROSS)
 @pytest.mark.parametrize(("axial", "planes"), [(0, "x"), (0, "both"), (2, "z")])
 @pytest.mark.parametrize("exact", [True, False], ids=["free shapes", "canonical tiles"])
-def test_what_is_looked_at_has_the_bits_of_the_whole(monkeypatch, across, axial, planes, exact):
+def test_tiles_in_view_have_the_bits_of_the_whole(monkeypatch, across, axial, planes, exact):
     if not exact:  # a device whose bits depend on the shape of a tile
         monkeypatch.setattr(predict, "check_exactness", lambda network, device: Exactness("cpu", 1e-7))
     size = [1.0, 1.0, 1.0]
@@ -65,18 +66,18 @@ def test_what_is_looked_at_has_the_bits_of_the_whole(monkeypatch, across, axial,
     start, stop = [5, 5, 5], [28, 40, 28]
     if across is not None:
         stop[across] = 6
-    looked = View((), Box(tuple(start), tuple(stop)), (6.0, 20.0, 6.0), across)
-    worker.look(looked)
+    seen_view = View((), Box(tuple(start), tuple(stop)), (6.0, 20.0, 6.0), across)
+    worker.look(seen_view)
     work(worker)
     done, total = worker.state.in_view
     assert done == total > 0 and result.exactness.bit_exact == exact
-    seen = np.asarray(worker.in_view.lazy.levels[0])[looked.box.slices]
-    assert np.array_equal(seen, result.compute((), Box.whole(result.sr_shape))[looked.box.slices])
+    seen = np.asarray(worker.in_view.lazy.levels[0])[seen_view.box.slices]
+    assert np.array_equal(seen, result.compute((), Box.whole(result.sr_shape))[seen_view.box.slices])
     if not exact:
         assert worker.in_view.store.grid.tile == result.shapes.oriented(160, 64, 16)
 
 
-def test_the_whole_volume_takes_over_what_was_looked_at():
+def test_the_whole_volume_uses_tiles_of_the_view():
     result = a_result(textured_volume(SHAPE))
     worker = a_worker(result)
     worker.look(view())
@@ -90,17 +91,17 @@ def test_the_whole_volume_takes_over_what_was_looked_at():
         worker.look(view(across, 20))
         work(worker, steps)
         assert worker.state.in_view[0] == worker.state.in_view[1] > 0
-    assert worker.state.computed == computed, "all of it was there"
+    assert worker.state.computed == computed, "nothing is computed again"
 
 
-def test_a_volume_beyond_the_cap_is_refused():
+def test_a_volume_larger_than_the_memory_limit_is_refused():
     worker = a_worker(a_result(textured_volume(SHAPE)), cap=1000)
     work(worker)
-    with pytest.raises(ValueError, match=r"Got a result of .* GB and a memory cap of .* GB: choose a destination"):
+    with pytest.raises(ArgumentError, match=r"The result \(.* GB\) is larger than the memory limit \(.* GB\)"):
         worker.run_all()
 
 
-def test_old_weights_are_seen_until_the_new_tiles_are_there():
+def test_old_tiles_are_shown_until_the_new_ones_are_computed():
     old, new = (a_result(textured_volume(SHAPE), filters=f) for f in (4, 8))
     worker = a_worker(old, key="old")
     worker.look(view())
@@ -115,7 +116,7 @@ def test_old_weights_are_seen_until_the_new_tiles_are_there():
     assert not worker.in_view._outdated
 
 
-def test_a_model_that_comes_back_finds_its_tiles():
+def test_a_model_used_again_finds_its_tiles():
     one, two = (a_result(textured_volume(SHAPE), filters=f) for f in (4, 8))
     worker = a_worker(one, key="one")
     worker.look(view())
@@ -124,7 +125,7 @@ def test_a_model_that_comes_back_finds_its_tiles():
     work(worker, steps)
     computed = worker.state.computed
     worker.use(lambda: two, "two")
-    assert next(steps).ready and worker.result is two  # no tile of it yet
+    assert next(steps).ready and worker.result is two  # none of its tiles is computed yet
     worker.use(lambda: one, "one")
     work(worker, steps)
     assert worker.state.in_view[0] == worker.state.in_view[1] > 0 and worker.state.computed == computed
@@ -133,7 +134,7 @@ def test_a_model_that_comes_back_finds_its_tiles():
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_store_on_disk_is_another_models(tmp_path, finished):
+def test_another_model_does_not_use_the_store_on_disk(tmp_path, finished):
     one, two = (a_result(textured_volume(SHAPE), filters=f) for f in (4, 8))
     worker = a_worker(one, key="one")
     steps = work(worker)
@@ -152,19 +153,19 @@ def test_a_store_on_disk_is_another_models(tmp_path, finished):
     assert np.array_equal(np.asarray(worker.in_view.lazy.levels[0])[box.slices], two.compute((), box))
     kept = [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")]
     assert kept == (["one.ome.zarr"] if finished else ["one.partial.ome.zarr"])
-    if not finished:  # another may go on with it at once
+    if not finished:  # others can resume it at once
         again = DiskStore(tmp_path / "one.ome.zarr", store_spec(one), 16, "resume")
         assert 0 < len(again) < again.grid.count
         again.release()
 
 
-def test_another_model_goes_on_with_the_overview(monkeypatch):
+def test_another_model_continues_the_overview(monkeypatch):
     monkeypatch.setattr(overview, "VOXELS", 1000)
     old, new = (a_result(textured_volume(SHAPE), filters=f) for f in (4, 8))
     worker = a_worker(old, key="old")
     steps = worker.steps()
     for _ in range(3):
-        next(steps)  # the overview has been begun
+        next(steps)  # the overview has started
     worker.use(lambda: new, "new")
     work(worker, steps)
     full = LiveWorker(TileCache(), "source")
@@ -200,7 +201,7 @@ def test_closing_while_it_is_prepared_ends_it():
     assert list(worker.steps()) == []
 
 
-def test_a_large_volume_is_interpolated_where_it_is_looked_at(monkeypatch):
+def test_a_large_volume_is_interpolated_in_view(monkeypatch):
     monkeypatch.setattr(overview, "VOXELS", 1000)
     result = a_result(textured_volume(SHAPE))
     worker = a_worker(result)
@@ -214,10 +215,10 @@ def test_a_large_volume_is_interpolated_where_it_is_looked_at(monkeypatch):
             assert len(worker.in_view.store) == 0
         if event is None:
             break
-    assert np.array_equal(seen[0], expected), "all of the plane, before the first tile"
+    assert np.array_equal(seen[0], expected), "the whole plane, before the first tile"
 
 
-def test_panning_drops_what_is_no_longer_in_view():
+def test_panning_drops_tiles_that_leave_the_view():
     result = a_result(textured_volume((12, 200, 300)), filters=4)
     worker = a_worker(result)
     left = View((), Box((7, 0, 0), (8, 200, 100)), (7.0, 100.0, 50.0), 0)
@@ -243,9 +244,9 @@ def test_the_source_of_a_group_is_read_once_for_all_its_parts(planes, chunks, mo
     stack = da.from_array(volume, chunks=chunks, name=False, asarray=True, fancy=False)
     result = a_result(stack, planes=planes, dtype="float32")
     whole = result.compute((), Box.whole(result.sr_shape))
-    bricks = result.volume(())  # nothing is kept but what is held
-    bricks._cap = bricks._nbytes = 0
-    bricks._bricks.clear()
+    cache = result.volume(())  # only the prefetched region stays in memory
+    cache._cap = cache._nbytes = 0
+    cache._bricks.clear()
     source = TileSource(result)
     group = Box((0, 16, 0), (30, 60, 64))
     source.prefetch((), group)
@@ -253,7 +254,7 @@ def test_the_source_of_a_group_is_read_once_for_all_its_parts(planes, chunks, mo
     first = source((), parts[0])
     volume.keys.clear()
     found = [first, *(source((), part) for part in parts[1:])]
-    assert volume.keys == [], "all of it is held"
+    assert volume.keys == [], "everything is prefetched"
     for part, voxels in zip(parts, found, strict=True):
         assert np.array_equal(voxels, whole[part.slices])
     outside = Box((0, 0, 0), (30, 20, 64))
@@ -262,14 +263,14 @@ def test_the_source_of_a_group_is_read_once_for_all_its_parts(planes, chunks, mo
 
 
 def test_tiles_within_one_tick_of_the_clock_have_no_rate(monkeypatch):
-    monkeypatch.setattr("time.monotonic", lambda: 7.0)  # as on systems whose clock is coarse
+    monkeypatch.setattr("time.monotonic", lambda: 7.0)  # as on systems with a coarse clock
     worker = a_worker(a_result(textured_volume((12, 200, 300))))
     worker.look(view())
     work(worker)
     assert worker.state.computed > 1 and worker.state.rate == 0
 
 
-def test_looking_away_begins_no_overview():
+def test_looking_away_starts_no_overview():
     volume = np.stack([textured_volume(SHAPE, seed) for seed in (0, 1)])
     worker = a_worker(a_result(volume, "czyx"))
     worker.look(view(leading=(1,)))

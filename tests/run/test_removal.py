@@ -1,4 +1,4 @@
-"""Nothing that is not ours is removed or replaced, whatever it is called; an input never is."""
+"""Files of others are never removed or replaced, whatever their names; nor is an input."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from window import TIMEOUT, dock, model_for
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Return every file of a folder that is neither a lock nor in a link."""
+    """Return every file of a folder, except locks and files behind links."""
     files = (path for path in folder.rglob("*") if path.is_file() and ".lock-" not in path.name)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """A folder, the current one, of a stack and a model."""
+    """A stack and a model in the current folder."""
     monkeypatch.chdir(tmp_path)
     a_stack(tmp_path / "a.ome.tif")
     a_model().save(tmp_path / "m.safetensors")
@@ -38,7 +38,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def a_folder(path: Path) -> Path:
-    """Make somebody's folder."""
+    """Make a folder of the user's."""
     (path / "deep").mkdir(parents=True)
     (path / "deep" / "notes.txt").write_text("a year of work")
     return path
@@ -97,23 +97,23 @@ def test_an_input_of_a_batch_is_never_removed(folder, capsys):
     assert files_of(folder) == before and "expected another name" in capsys.readouterr().err
 
 
-def test_an_output_is_no_unfinished_store_of_another(folder, capsys):
+def test_an_output_must_not_be_the_unfinished_store_of_another(folder, capsys):
     shutil.copy("a.ome.tif", "a.partial.ome.tif")
     words = ["export", "a.ome.tif", "a.partial.ome.tif", "-m", "m.safetensors", "-o", "out/", "--name", "{name}"]
     assert main(words) == 1
-    assert "expected different names" in capsys.readouterr().err and not (folder / "out").exists()
+    assert "would both be written to" in capsys.readouterr().err and not (folder / "out").exists()
 
 
 @pytest.mark.parametrize("existing", ["refuse", "resume", "overwrite"])
 def test_an_input_of_the_library_is_never_removed(folder, existing):
     result = SuperResolution(open_source(a_zarr(folder / "y.partial.ome.zarr")), a_model(), device="cpu")
     before = files_of(folder)
-    for begin in (
+    for start in (
         lambda: next(export(result, "y.ome.zarr", existing=existing)),
         lambda: DiskStore(Path("y.ome.zarr"), store_spec(result), existing=existing),
     ):
         with pytest.raises(ValueError, match=r"as an input, .*expected another name"):
-            begin()
+            start()
         assert files_of(folder) == before
 
 
@@ -128,13 +128,13 @@ FOREIGN = [
 @pytest.mark.parametrize("existing", EXISTING)
 @pytest.mark.parametrize("make", FOREIGN)
 @pytest.mark.parametrize("output", ["y.ome.zarr", "y.ome.tif"])
-def test_what_only_has_the_name_of_an_unfinished_store_stays(folder, capsys, output, make, existing):
+def test_files_with_the_name_of_an_unfinished_store_stay(folder, capsys, output, make, existing):
     make(folder / "y.partial.ome.zarr")
     before = files_of(folder)
     code = main(["export", "a.ome.tif", "-m", "m.safetensors", "-o", output, "--device", "cpu", *existing])
     assert files_of(folder) == before and code == 1
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "Got y.partial.ome.zarr" in told and "move or remove it" in told
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "Got y.partial.ome.zarr" in err and "move or remove it" in err
 
 
 BESIDE = ["y.ome.tif.partial", "y.ome.tif.cropeq-old", "y.ome.zarr.cropeq-old", "y.ome.zarr.partial"]
@@ -142,8 +142,8 @@ BESIDE = ["y.ome.tif.partial", "y.ome.tif.cropeq-old", "y.ome.zarr.cropeq-old", 
 
 @pytest.mark.parametrize("make", FOREIGN[:1] + FOREIGN[2:3])
 @pytest.mark.parametrize("output", ["y.ome.zarr", "y.ome.tif"])
-def test_what_lies_beside_an_output_stays(folder, output, make):
-    """The output itself, which the user allows to be replaced, is; whatever it is."""
+def test_files_beside_an_output_stay(folder, output, make):
+    """Only the output itself, which the user allows to overwrite, is replaced."""
     for name in BESIDE:
         make.values[0](folder / name) if hasattr(make, "values") else make(folder / name)
     a_folder(folder / output)
@@ -163,12 +163,12 @@ def test_a_complete_output_needs_no_store(folder, capsys):
     a_folder(folder / "y.partial.ome.zarr")
     before = files_of(folder)
     assert main([*words, "--resume"]) == 0
-    assert files_of(folder) == before and "done already" in capsys.readouterr().out
+    assert files_of(folder) == before and "was complete already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("existing", ["resume", "overwrite"])
-def test_half_a_store_of_ours_is_made_anew(tmp_path, existing):
-    """As a kill leaves it: the mark comes first and goes last."""
+def test_a_half_made_store_is_made_again(tmp_path, existing):
+    """As it is left after a kill: the mark is written first and removed last."""
     result = a_result(textured_volume((12, 50, 70)))
     partial = partial_of(tmp_path / "y.ome.zarr")
     for made in ((), (".cropeq",), (".cropeq", "0", "zarr.json")):
@@ -183,8 +183,8 @@ def test_half_a_store_of_ours_is_made_anew(tmp_path, existing):
 
 @pytest.mark.parametrize("name", ["y.ome.zarr", "y.ome.tif"])
 @pytest.mark.parametrize("when", ["before-it-is-resumed", "while-it-runs"])
-def test_what_has_come_into_being_at_the_output_stays(tmp_path, name, when):
-    """A run that was not told to overwrite replaces nothing, however late it ends."""
+def test_a_file_that_appears_at_the_output_stays(tmp_path, name, when):
+    """A run that may not overwrite replaces nothing, even at its end."""
     result, path = a_result(textured_volume((12, 50, 70))), tmp_path / name
     steps = export(result, path, 32)
     while next(steps).done == 0:
@@ -209,7 +209,7 @@ DEGRADED = [
 
 @pytest.mark.parametrize(("output", "foreign"), DEGRADED)
 @pytest.mark.parametrize("make", FOREIGN)
-def test_what_only_has_the_name_of_an_unfinished_image_stays(folder, capsys, output, foreign, make):
+def test_files_with_the_name_of_an_unfinished_image_stay(folder, capsys, output, foreign, make):
     make(folder / foreign)
     before = files_of(folder)
     assert main(["degrade", "a.ome.tif", "-o", output, "--factor", "2", "--overwrite"]) == 1
@@ -218,7 +218,7 @@ def test_what_only_has_the_name_of_an_unfinished_image_stays(folder, capsys, out
 
 
 @pytest.mark.parametrize("output", ["y.ome.zarr", "y.ome.tif"])
-def test_half_an_image_of_ours_is_made_anew(folder, output):
+def test_a_half_made_image_is_made_again(folder, output):
     (folder / f"{output}.partial" / ".cropeq").mkdir(parents=True)
     (folder / f"{output}.partial" / "0").mkdir()
     source = open_source("a.ome.tif")
@@ -235,13 +235,15 @@ def test_a_truth_is_not_degraded_onto_itself(folder, capsys, name):
     assert files_of(folder) == before and "as an input, expected another name" in capsys.readouterr().err
 
 
-def test_a_model_gone_on_from_is_no_checkpoint(folder, capsys):
+def test_a_model_to_continue_must_not_be_the_checkpoint(folder, capsys):
     """The checkpoint of a training is removed at its end."""
     shutil.copy("m.safetensors", "n.checkpoint.safetensors")
     before = files_of(folder)
     words = ["train", "a.ome.tif", "-o", "n.safetensors", "--overwrite", "--patches", "8", "--device", "cpu"]
     assert main([*words, "--continue", "n.checkpoint.safetensors"]) == 1
-    assert files_of(folder) == before and "expected another name" in capsys.readouterr().err
+    assert (
+        files_of(folder) == before and "is the interrupted training of n.safetensors itself" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("overwrite", [False, True], ids=["refuse", "overwrite"])
@@ -270,8 +272,8 @@ def test_an_input_of_the_batch_widget_is_never_removed(viewer, qtbot, folder):
     assert files_of(folder) == before
 
 
-def test_a_part_of_a_job_array_does_not_take_what_is_not_ours_for_the_result(folder, capsys):
-    """Something comes to bear the output's name between two parts: the second says so, and computes nothing less."""
+def test_a_job_array_does_not_take_a_file_of_the_user_for_the_result(folder, capsys):
+    """A folder with the output's name appears between two parts: the second part raises an error."""
     words = ["export", "a.ome.tif", "-m", "m.safetensors", "-o", "y.ome.zarr", "--tile", "32", "--device", "cpu"]
     assert main([*words, "--shard-id", "0", "--num-shards", "2"]) == 0
     a_folder(folder / "y.ome.zarr")

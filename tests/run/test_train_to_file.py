@@ -1,4 +1,4 @@
-"""Training to a model file: whatever ends it, what was learnt is kept, and nothing else is left behind."""
+"""Training to a model file: if it ends early, a checkpoint keeps it, and no other file is left."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from napari_cropeq.core.training import checkpoint
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
+from napari_cropeq.errors import MismatchError, OutputExistsError
 from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.run.train_to_file import OwnTraining, is_training_unfinished, train_and_keep, train_to_file
 
@@ -48,13 +49,13 @@ def path(tmp_path) -> Path:
     return tmp_path / "m.safetensors"
 
 
-def test_it_returns_the_model_that_it_saved(path):
+def test_the_saved_model_is_returned(path):
     model = finished(steps_of(path))
     assert model.fingerprint == Model.load(path).fingerprint and model.training["patches"] == 32
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_a_stopped_one_is_completed(path):
+def test_a_stopped_training_is_completed(path):
     stopped(path)
     assert is_training_unfinished(path) and not path.exists()
     model = finished(steps_of(path, "resume"))
@@ -66,7 +67,7 @@ def test_a_stopped_one_is_completed(path):
 @pytest.mark.parametrize(
     "error", [ArithmeticError("diverged"), MemoryError(), KeyboardInterrupt(), OSError("network drive"), KeyError("us")]
 )
-def test_whatever_ends_it_what_was_learnt_is_kept(path, monkeypatch, error):
+def test_an_error_keeps_the_training(path, monkeypatch, error):
     step, calls = Training._step, []
 
     def failing(self, batch):
@@ -81,7 +82,7 @@ def test_whatever_ends_it_what_was_learnt_is_kept(path, monkeypatch, error):
     assert Model.load(Checkpoint.beside(path, {}).path).state.patches == 16
 
 
-def test_a_full_disk_does_not_hide_what_ended_it(path, monkeypatch):
+def test_a_full_disk_does_not_hide_the_first_error(path, monkeypatch):
     monkeypatch.setattr(Checkpoint, "keep", lambda *_, now=False: (_ for _ in ()).throw(FULL) if now else None)
     steps = steps_of(path)
     next(steps)
@@ -90,7 +91,7 @@ def test_a_full_disk_does_not_hide_what_ended_it(path, monkeypatch):
     assert os.listdir(path.parent) == []
 
 
-def test_a_full_disk_ends_it_or_is_reported(path, monkeypatch):
+def test_a_full_disk_ends_a_training_or_is_reported(path, monkeypatch):
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     monkeypatch.setattr(Model, "save", lambda *_: (_ for _ in ()).throw(FULL))
     with pytest.raises(OSError, match="No space left"):
@@ -115,7 +116,7 @@ def test_a_model_that_cannot_be_saved_is_kept_as_a_checkpoint(path, monkeypatch)
     assert Model.load(Checkpoint.beside(path, {}).path).state.patches == 32
 
 
-def test_one_that_learnt_nothing_leaves_nothing(path, monkeypatch):
+def test_a_training_without_a_step_leaves_no_file(path, monkeypatch):
     monkeypatch.setattr(Training, "_step", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         finished(steps_of(path))
@@ -123,16 +124,16 @@ def test_one_that_learnt_nothing_leaves_nothing(path, monkeypatch):
 
 
 REFUSED = [
-    pytest.param("refuse", {}, FileExistsError, "exists already", id="exists"),
-    pytest.param("resume", {"rate": 0.1}, ValueError, r"The settings differ from .* \(rate\)", id="settings"),
+    pytest.param("refuse", {}, OutputExistsError, "holds an unfinished training", id="exists"),
+    pytest.param("resume", {"rate": 0.1}, MismatchError, r"The settings differ from .* \(rate\)", id="settings"),
     pytest.param(
-        "resume", {"acquisition": Acquisition((2.5, 1.0, 1.0), fwhm=4.0)}, ValueError, "Got another voxel", id="fwhm"
+        "resume", {"acquisition": Acquisition((2.5, 1.0, 1.0), fwhm=4.0)}, MismatchError, "FWHM differs", id="fwhm"
     ),
 ]
 
 
 @pytest.mark.parametrize(("existing", "options", "error", "message"), REFUSED)
-def test_what_is_there_is_refused_untouched(path, existing, options, error, message):
+def test_a_checkpoint_that_does_not_fit_is_kept(path, existing, options, error, message):
     stopped(path)
     before = Checkpoint.beside(path, {}).path.read_bytes()
     with pytest.raises(error, match=message):

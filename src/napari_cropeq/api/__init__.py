@@ -1,5 +1,6 @@
-"""The public functions: whole jobs on anything that is a volume, for scripts and notebooks.
+"""The public functions: whole jobs on arrays, images and files, for scripts and notebooks.
 
-``import napari_cropeq`` exports them. Read ``train`` first, then ``result`` (data and a model, checked) and ``voxels``
-(a result in memory, or lazily). ``image`` makes an image of whatever a user has. What computes does not belong here.
+``import napari_cropeq`` exports them. Read ``train`` first, then ``result`` (checks data and model) and ``voxels`` (a
+result in memory, or as a lazy array). ``image`` converts the data of a user to an image. Code that computes does not
+belong here.
 """

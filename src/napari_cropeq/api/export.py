@@ -1,4 +1,4 @@
-"""A super-resolved volume as a file."""
+"""Export a super-resolved volume to a file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
-from napari_cropeq.api.arguments import check_callback, check_choice
+from napari_cropeq.api.arguments import check_callback, path_of
 from napari_cropeq.api.progress import Callback, reporting
 from napari_cropeq.api.result import result_of
 from napari_cropeq.core.model import Model
-from napari_cropeq.errors import StoppedError
-from napari_cropeq.formats.paths import EXISTING, check_output
+from napari_cropeq.errors import ArgumentError, StoppedError
+from napari_cropeq.formats.paths import check_output
 from napari_cropeq.run import export as whole_volumes
-from napari_cropeq.run.export import ExportProgress
+from napari_cropeq.run.export import ExportProgress, check_options
 from napari_cropeq.run.partition import Partition
 
 __all__ = ["export"]
@@ -27,8 +27,8 @@ def export(
 ) -> Path:  # fmt: skip
     """Super-resolve a volume of any size into an OME-Zarr or OME-TIFF, as ``cropeq export`` does, with the same bits.
 
-    The file has its name only once it is complete. Until then ``NAME.partial.ome.zarr`` lies beside it, also after a
-    run that was stopped or killed; ``existing="resume"`` continues from there.
+    The file gets its name only once it is complete. Until then there is ``NAME.partial.ome.zarr`` beside it, even if
+    the run is stopped or killed; ``existing="resume"`` continues from there.
 
     Parameters
     ----------
@@ -37,25 +37,25 @@ def export(
     path : path
         Ends in ``.ome.zarr`` or ``.ome.tif``.
     existing : {'refuse', 'resume', 'overwrite'}
-        What to do where the file, or an unfinished one, is there already.
+        What to do if the file, or an unfinished one, exists already.
     partition : (int, int)
-        Which of how many processes that share the work this one is, from 0. All name the same ``path``; the last one
-        to end completes it.
+        Number of this process, from 0, and how many processes share the work. All have the same ``path``; the last
+        one to end completes the file.
     callback : callable, optional
-        Takes the progress (``stage``, ``done``, ``total``, ``seconds_left``, ...) after every tile. The work stops if
-        it returns False. By default there is a progress bar in terminals and notebooks.
+        Called with the progress (``stage``, ``done``, ``total``, ``seconds_left``, ...) after every tile. The work
+        stops if it returns False. By default, terminals and notebooks show a progress bar.
 
     Returns
     -------
     pathlib.Path
-        The file; of a process that is not the last of several it is not there yet.
+        The file. If processes share the work, it exists only after the last one has ended.
 
     Raises
     ------
     TypeError, ValueError, OSError
-        If an argument is wrong, data and model do not fit each other, or a file cannot be read or written.
-    FileExistsError
-        If the file, or an unfinished one, is there and ``existing`` is "refuse".
+        If an argument is wrong, data and model do not match, or a file cannot be read or written.
+    OutputExistsError
+        If the file, or an unfinished one, exists and ``existing`` is "refuse".
     StoppedError
         If the callback returned False.
     """
@@ -63,35 +63,33 @@ def export(
     part = _partition(partition)
     path = _output(path, existing, part)
     result = result_of(data, model, voxel_size, planes, dtype, device)
-    steps: Iterator[ExportProgress] = whole_volumes.export(result, path, existing=existing, part_of=part)
-    with reporting(callback, "exporting") as goes_on, closing(cast(Any, steps)):
+    steps: Iterator[ExportProgress] = whole_volumes.export(
+        result, path, existing=existing, part_of=(part.number, part.count)
+    )
+    with reporting(callback, "exporting") as continues, closing(cast(Any, steps)):
         for progress in steps:
-            if not goes_on(progress):
+            if not continues(progress):
                 done = f"{progress.done} of {progress.total} tiles"
-                raise StoppedError(f"Stopped by the callback after {done}; existing='resume' continues from there.")
+                raise StoppedError(f"The callback stopped the work after {done}. existing='resume' continues it.")
     return path
 
 
-def _output(path: object, existing: str, partition: tuple[int, int]) -> Path:
-    """Return where the result goes, if it may go there."""
-    check_choice("existing", existing, EXISTING)
-    if not isinstance(path, (str, Path)):
-        raise TypeError(f"path: got {type(path).__name__}. Give a name ending in .ome.zarr or .ome.tif.")
-    shared = partition[1] > 1
-    if shared and existing == "overwrite":
-        raise ValueError("existing: processes that share the work cannot overwrite. Remove the old file first.")
-    output = Path(path).expanduser()
-    check_output(output, "resume" if shared else existing)
+def _output(path: object, existing: str, partition: Partition) -> Path:
+    """Return the path of the result, if it can be written there."""
+    check_options(None, existing, partition, None)
+    output = path_of("path", path, ".ome.zarr or .ome.tif")
+    check_output(output, partition.existing(existing))
     return output
 
 
-def _partition(partition: Any) -> tuple[int, int]:
-    """Return which of how many processes this one is."""
+def _partition(partition: Any) -> Partition:
+    """Return a partition given as a pair of numbers."""
     try:
-        number, count = partition
-        Partition(number, count)
+        number, count = map(int, partition)
     except (TypeError, ValueError):
-        raise ValueError(
-            f"partition: got {partition!r}. Give which of how many processes this one is, such as (0, 4)."
+        raise ArgumentError(
+            f"The partition {partition!r} is not a pair of numbers.",
+            "Give the number of this process and how many there are, such as (0, 4).",
+            setting="partition",
         ) from None
-    return int(number), int(count)
+    return Partition(number, count)

@@ -1,4 +1,4 @@
-"""The width of the slice profile that a volume itself suggests."""
+"""Estimate the width of the slice profile from a volume itself."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 __all__ = ["FwhmEstimate", "estimate_fwhm"]
 
 SMALLEST = 1e-4
-"""Relative power below which noise is all there is to see."""
+"""Relative power below which there is only noise."""
 
 
 @dataclass(frozen=True, repr=False)
 class FwhmEstimate(ShortRepr):
-    """What a volume says about the FWHM of its slice profile; ``float`` gives the value."""
+    """Estimate of the FWHM of the slice profile of a volume; ``float`` gives the value."""
 
     value: float
-    """In ``unit``; NaN where the volume cannot tell."""
+    """In ``unit``; NaN if the FWHM cannot be estimated."""
 
     interval: tuple[float, float]
-    """Where the FWHM is expected, in ``unit``."""
+    """Range in which the FWHM is expected, in ``unit``."""
 
     unit: str
     reason: str
-    """Why there is no value; empty where there is one."""
+    """Why there is no value; empty if there is one."""
 
     spectra: Suggestion
-    """What it was found from."""
+    """The measured spectra."""
 
     def __float__(self) -> float:
         return self.value
@@ -53,16 +53,16 @@ class FwhmEstimate(ShortRepr):
         return {
             "value": f"{self.value:.3g} {self.unit}",
             "interval": f"{low:.3g} to {high:.3g} {self.unit}",
-            "plot": "plot() shows what it was found from",
+            "plot": "plot() shows the measured spectra",
         }
 
     def plot(self, axes: Axes | None = None) -> Axes:
-        """Draw the measured axial power over the lateral power that is degraded by the estimate.
+        """Plot the measured axial power over the lateral power degraded by the estimate.
 
         Parameters
         ----------
         axes : matplotlib.axes.Axes, optional
-            Where to draw; a new figure by default.
+            Axes to draw into; a new figure by default.
         """
         if axes is None:
             from matplotlib import pyplot
@@ -92,21 +92,21 @@ def estimate_fwhm(
     Parameters
     ----------
     data : array, Image, xarray.DataArray or path
-        An array is (z, y, x), (c, z, y, x) or (t, c, z, y, x); of several time points the first is used.
+        An array is (z, y, x), (c, z, y, x) or (t, c, z, y, x); the first of several time points is used.
     voxel_size : (z, y, x), optional
-        Steps between voxels, in the unit of the data, or in µm where they have none; the data's own by default.
+        Steps between voxels, in the unit of the data, or in µm if they have none; the data's own by default.
     axial : {'z', 'y', 'x'} or int, optional
         The axis of low resolution; that of the largest step by default.
     lateral_fwhm : float
-        Width of the lateral point spread, in the same unit; 0 where it is not known.
+        Width of the lateral point spread, in the same unit; 0 if it is not known.
     channel : int
-        Which channel to look at, from 0.
+        Channel to measure, from 0.
 
     Returns
     -------
     FwhmEstimate
-        ``value`` and ``interval`` in the unit of the voxel size, and ``plot()`` to judge them by. Where the volume
-        cannot tell, the value is NaN and ``reason`` says why.
+        ``value`` and ``interval`` in the unit of the voxel size, and ``plot()`` to judge them. If the FWHM cannot be
+        estimated, the value is NaN and ``reason`` gives the reason.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Whatever a user has as an image: an array of any kind, an opened image, an xarray.DataArray, or a path."""
+"""Convert the data of a user to an image: an array of any kind, an opened image, an xarray.DataArray, or a path."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_cropeq.api.arguments import axial_index, length, triple
 from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.errors import ImageError, VoxelSizeError, WrongTypeError
 from napari_cropeq.formats.image import Source, acquisition_of, check_volume, lazy_array, open_source
 from napari_cropeq.formats.metadata import PIXEL, calibrated, full_unit, timing
 
@@ -19,13 +20,14 @@ __all__ = ["image_of", "sampled"]
 
 AXES = {3: "zyx", 4: "czyx", 5: "tczyx"}
 NAMES = {"time": "t", "channel": "c", "ch": "c"} | {axis: axis for axis in "tczyx"}
-"""How dimensions are called, in small letters."""
+"""Known names of dimensions, in lower case."""
 
-UNEVEN = 1e-3  # what steps along a coordinate may differ by, in steps: some programs write 32-bit numbers
+NAME_THEM = "Name the dimensions t, c, z, y and x."
+UNEVEN = 1e-3  # tolerated deviation of the steps of a coordinate, in steps: some programs write 32-bit numbers
 
 
 def image_of(data: Any) -> Source:
-    """Return anything that is a volume as an image with named axes; no voxel is read.
+    """Return a volume of any kind as an image with named axes; no voxel is read.
 
     Parameters
     ----------
@@ -34,10 +36,10 @@ def image_of(data: Any) -> Source:
 
     Raises
     ------
-    TypeError
+    WrongTypeError
         If it is none of these.
     ValueError, OSError
-        If it is no volume, or the file cannot be read.
+        If it is not a volume, or the file cannot be read.
     """
     if isinstance(data, Source):
         return data
@@ -46,25 +48,29 @@ def image_of(data: Any) -> Source:
     if hasattr(data, "dims") and hasattr(data, "coords"):
         return _from_xarray(data)
     if not (hasattr(data, "shape") and hasattr(data, "dtype") and hasattr(data, "__getitem__")):
-        raise TypeError(
-            f"data: got {type(data).__name__}. Give an array, an Image, an xarray.DataArray, or the path of a file."
+        raise WrongTypeError(
+            f"The argument data is of type {type(data).__name__}.",
+            "Give an array, an Image, an xarray.DataArray, or the path of a file.",
+            setting="data",
         )
     check_volume(data, "data")
     ndim = len(data.shape)
     if ndim not in AXES:
-        raise ValueError(f"data: got {ndim} axes. Give (z, y, x), (c, z, y, x) or (t, c, z, y, x).")
+        raise ImageError(
+            f"The data have {ndim} axes.", "Give (z, y, x), (c, z, y, x) or (t, c, z, y, x).", setting="data"
+        )
     return Source(_lazy(data), AXES[ndim], None, PIXEL, (0.0, 0.0, 0.0), "array")
 
 
 def sampled(
     data: Any, voxel_size: Any, axial: str | int | None, fwhm: Any = None, lateral_fwhm: Any = 0.0
 ) -> tuple[Source, Acquisition]:
-    """Return data as an image, and how it was sampled; the arguments are those of :func:`~.train.train`.
+    """Return data as an image, and its acquisition; the arguments are those of :func:`~.train.train`.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is wrong, or the acquisition is none this method can improve.
+        If an argument is wrong, or this method cannot improve the acquisition.
     OSError
         If the file cannot be read.
     """
@@ -72,12 +78,16 @@ def sampled(
     width = None if fwhm is None else length("fwhm", fwhm, positive=True)
     image = image_of(data)
     if size is None and image.voxel_size is None:
-        raise ValueError("voxel_size: the data do not say it. Give the steps between voxels along (z, y, x).")
+        raise VoxelSizeError(
+            "The data do not contain the voxel size.",
+            "Give the steps between voxels along (z, y, x).",
+            setting="voxel_size",
+        )
     return image, acquisition_of(image, size, axis, width, lateral)
 
 
 def _lazy(data: Any) -> da.Array:
-    """Return an array as a Dask array, in chunks that are best read together: its own, else planes."""
+    """Return an array as a Dask array, in its own chunks, or in planes if it has none."""
     if isinstance(data, da.Array):
         return data
     shape = tuple(int(length) for length in data.shape)
@@ -86,17 +96,17 @@ def _lazy(data: Any) -> da.Array:
 
 
 def _from_xarray(array: Any) -> Source:
-    """Return an xarray.DataArray, or what looks like one, with its axes in order and its coordinates as voxel sizes."""
-    dims = {}  # our name of each axis: its name there
+    """Return an image of an xarray.DataArray, or an object like it; the voxel size is that of its coordinates."""
+    dims = {}  # our name of each axis: its name in the array
     for dim, count in zip(array.dims, array.shape, strict=True):
         axis = NAMES.get(str(dim).lower())
         if axis is not None and axis not in dims:
             dims[axis] = dim
         elif count != 1:
-            raise ValueError(f"data: the dimension {dim!r} is not known. Name the dimensions t, c, z, y and x.")
+            raise ImageError(f"The dimension {dim!r} of the data is not known.", NAME_THEM, setting="data")
     missing = [axis for axis in "zyx" if axis not in dims]
     if missing:
-        raise ValueError(f"data: there is no dimension {missing[0]}. Name the dimensions t, c, z, y and x.")
+        raise ImageError(f"The data have no dimension {missing[0]}.", NAME_THEM, setting="data")
     axes = "".join(axis for axis in "tczyx" if axis in dims)
     kept = [array.dims.index(dims[axis]) for axis in axes]
     lazy = _lazy(array.data)
@@ -128,14 +138,14 @@ def _from_xarray(array: Any) -> Source:
 
 
 class _Coordinate:
-    """Where the samples along one dimension lie, and in which unit."""
+    """Positions of the samples along one dimension, and their unit."""
 
     def __init__(self, values: npt.NDArray[Any] | None, unit: object) -> None:
         self.values, self.unit = values, unit
 
     @classmethod
     def of(cls, coords: Mapping[Any, Any], dim: object) -> _Coordinate:
-        """Return the coordinate of a dimension; one without values where there is none."""
+        """Return the coordinate of a dimension; if there is none, one without values."""
         if dim not in coords:
             return cls(None, "")
         coordinate = coords[dim]
@@ -145,17 +155,17 @@ class _Coordinate:
 
     @property
     def first(self) -> float:
-        """Where the first sample lies; only where there is a step."""
+        """Position of the first sample; only if there is a step."""
         assert self.values is not None
         return float(self.values[0])
 
     def step(self, axis: str) -> float | None:
-        """Return the distance between samples; None where they have no numbers.
+        """Return the distance between samples; None if the coordinate is not numeric.
 
         Raises
         ------
-        ValueError
-            If they are not evenly spaced, or run backwards.
+        ImageError
+            If they are not evenly spaced, or decrease.
         """
         values = self.values
         if values is None or values.ndim != 1 or len(values) < 2 or values.dtype.kind not in "iuf":
@@ -163,9 +173,15 @@ class _Coordinate:
         steps = np.diff(values.astype(np.float64))
         step = float(steps.mean())
         if not step > 0:
-            raise ValueError(f"data: the coordinates along {axis} do not rise. Sort the array along {axis}.")
+            raise ImageError(
+                f"The coordinates of the data along {axis} do not increase.",
+                f"Sort the array along {axis}.",
+                setting="data",
+            )
         if np.abs(steps - step).max() > UNEVEN * step:
-            raise ValueError(
-                f"data: the coordinates along {axis} are not evenly spaced. Resample the array along {axis}."
+            raise ImageError(
+                f"The coordinates of the data along {axis} are not evenly spaced.",
+                f"Resample the array along {axis}.",
+                setting="data",
             )
         return step

@@ -1,4 +1,4 @@
-"""How far a job is: told to a callback, else shown by a bar where there is a terminal or a notebook."""
+"""Report the progress of a job to a callback, or else show a progress bar in terminals and notebooks."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ __all__ = ["Callback", "reporting"]
 P = TypeVar("P", Progress, ExportProgress)
 
 Callback = Callable[[P], object]
-"""Takes the progress after every step; the job stops if it returns False."""
+"""Called with the progress after every step; the job stops if it returns False."""
 
 
 @contextmanager
 def reporting(callback: Callback[P] | None, what: str) -> Iterator[Callable[[P], bool]]:
-    """Give a function that takes each progress of a job and returns whether the job goes on.
+    """Yield a function that takes each progress of a job and returns whether the job continues.
 
     Parameters
     ----------
     callback : callable, optional
-        The user's; a progress bar by default.
+        The user's callback; a progress bar by default.
     what : str
-        What the bar calls the job.
+        Name of the job beside the bar.
     """
     if callback is not None:
         yield lambda progress: not _is_false(callback(progress))
@@ -47,11 +47,11 @@ def reporting(callback: Callback[P] | None, what: str) -> Iterator[Callable[[P],
         TextColumn("{task.fields[detail]}"),
     )
     console = Console(stderr=True)
-    with Bar(*columns, console=console, disable=not _is_seen(console)) as bar:
+    with Bar(*columns, console=console, disable=not _is_visible(console)) as bar:
         task = bar.add_task(what, total=1.0, detail="")
 
         def show(progress: P) -> bool:
-            fraction, detail = _in_words(progress)
+            fraction, detail = _fraction_and_detail(progress)
             bar.update(task, completed=fraction, detail=detail)
             return True
 
@@ -62,12 +62,12 @@ def _is_false(answer: object) -> bool:
     return isinstance(answer, (bool, np.bool_)) and not answer
 
 
-def _is_seen(console: Console) -> bool:
-    """Return whether somebody sees a bar; in a notebook rich draws it by ipywidgets."""
+def _is_visible(console: Console) -> bool:
+    """Return whether a bar can be shown; in a notebook rich draws it with ipywidgets."""
     return find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
 
 
-def _in_words(progress: Progress | ExportProgress) -> tuple[float, str]:
+def _fraction_and_detail(progress: Progress | ExportProgress) -> tuple[float, str]:
     if isinstance(progress, Progress):
         return progress.fraction, f"{progress.patches:,} patches, loss {progress.loss:.4f}"
     return progress.done / max(progress.total, 1), f"{progress.done} of {progress.total} tiles"

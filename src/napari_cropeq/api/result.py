@@ -1,4 +1,4 @@
-"""Data and a model that fit each other: what every function that super-resolves begins with."""
+"""Check data and model, the first step of every function that super-resolves."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from napari_cropeq.api.arguments import check_choice, check_device, model_of, triple
+from napari_cropeq.api.arguments import model_of, triple
 from napari_cropeq.api.image import image_of
-from napari_cropeq.compute.super_resolution import DTYPES, SuperResolution, axial_of
+from napari_cropeq.compute.super_resolution import SuperResolution, axial_of
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.predict import plane_axes
+from napari_cropeq.core.predict import choose_device, plane_axes
 from napari_cropeq.formats.image import Source, acquisition_of
 
 __all__ = ["result_of"]
@@ -25,18 +25,16 @@ def result_of(
     dtype: str,
     device: str,
 ) -> SuperResolution:
-    """Return what computes the SR boxes of data; the arguments are those of :func:`~.voxels.super_resolve`.
+    """Return the super-resolution of data; the arguments are those of :func:`~.voxels.super_resolve`.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is wrong, or data and model do not fit each other.
+        If an argument is wrong, or data and model do not match.
     OSError
         If the data cannot be read.
     """
-    check_choice("dtype", dtype, DTYPES)
-    check_choice("planes", planes, (None, "z", "y", "x", "both"))
-    check_device(device)
+    choose_device(device)  # fails for a device that is not known or not available
     size = triple("voxel_size", voxel_size)
     model = model_of("model", model)
     image = image_of(data)
@@ -46,7 +44,7 @@ def result_of(
 
 
 def _acquisition(image: Source, model: Model, size: tuple[float, float, float] | None) -> Acquisition:
-    """Return the grid of an image: of the voxel size that is given, else its own, else that of the model's volume."""
+    """Return the acquisition of an image, by the given voxel size, else its own, else that of the model's volume."""
     own = model.acquisition
     if size is None and image.voxel_size is None:
         image = replace(image, voxel_size=own.voxel_size, unit=own.unit)

@@ -1,4 +1,4 @@
-"""A model from a volume itself."""
+"""Train a model on a volume itself."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from napari_cropeq.api.arguments import check_callback, check_choice, check_device, model_of
+from napari_cropeq.api.arguments import check_callback, model_of, path_of
 from napari_cropeq.api.image import sampled
 from napari_cropeq.api.progress import Callback, reporting
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import SUFFIX, Model, check_model_path
+from napari_cropeq.core.predict import choose_device
 from napari_cropeq.core.training.checkpoint import Checkpoint
-from napari_cropeq.core.training.config import PRESETS, TrainingConfig, fits
+from napari_cropeq.core.training.config import TrainingConfig, fits
 from napari_cropeq.core.training.progress import Progress
 from napari_cropeq.core.training.training import Training
+from napari_cropeq.errors import ArgumentError, WrongTypeError
 from napari_cropeq.formats.image import Source, training_volumes
-from napari_cropeq.run.train_to_file import load_checkpoint, train_and_keep
+from napari_cropeq.run.train_to_file import config_of, load_checkpoint, train_and_keep
 
 __all__ = ["train"]
 
@@ -34,34 +36,35 @@ def train(
     checkpoint: str | Path | None = None, device: str = "auto", callback: Callback[Progress] | None = None,
     **settings: Any,
 ) -> Model:  # fmt: skip
-    """Train a model on a volume, for that volume and its siblings, and return the best weights.
+    """Train a model on a volume, for that volume and similar ones, and return the best weights.
 
     Parameters
     ----------
     data : array, Image, xarray.DataArray or path
-        An array is (z, y, x), (c, z, y, x) or (t, c, z, y, x); of several time points the first is used.
+        An array is (z, y, x), (c, z, y, x) or (t, c, z, y, x); the first of several time points is used.
     voxel_size : (z, y, x), optional
-        Steps between voxels, in the unit of the data, or in µm where they have none; the data's own by default.
+        Steps between voxels, in the unit of the data, or in µm if they have none; the data's own by default.
     axial : {'z', 'y', 'x'} or int, optional
         The axis of low resolution; that of the largest step by default.
     fwhm, lateral_fwhm : float or FwhmEstimate, optional
         Widths of the slice profile (the axial step by default) and of the lateral point spread (0 if not known).
     preset : {'fast', 'paper', 'light-sheet'}
-        Which settings to start from.
+        Settings to start from.
     minutes, patches : float, int, optional
-        One budget; the preset's by default. With patches the same seed gives the same bits on the CPU.
+        The budget, one of the two; the preset's by default. With patches, the same seed gives the same bits on the
+        CPU.
     channels : int, sequence of int or 'all', optional
-        What to train on, from 0; the first channel by default.
+        Channels to train on, from 0; the first one by default.
     start : Model or path, optional
-        A model whose training is continued with its own settings, for the budget given.
+        A model to continue with its own settings, for a new budget.
     checkpoint : path, optional
-        A ``.safetensors`` file that keeps the training while it runs, and from which it is completed if it is there
-        already. It is removed at the end, but stays if the training was stopped or failed.
+        A ``.safetensors`` file that keeps the training while it runs. If it exists already, that training is
+        completed. It is removed at the end, but stays if the training is stopped or fails.
     device : {'auto', 'cpu', 'cuda'}
         Where to compute.
     callback : callable, optional
-        Takes the progress (``patches``, ``fraction``, ``loss``, ``validation``, ...) after every step. The training
-        stops if it returns False. By default there is a progress bar in terminals and notebooks.
+        Called with the progress (``patches``, ``fraction``, ``loss``, ``validation``, ...) after every step. The
+        training stops if it returns False. By default, terminals and notebooks show a progress bar.
     **settings
         Any other setting, such as ``filters=64`` or ``seed=1``; ``cropeq train --settings`` lists them.
 
@@ -71,7 +74,7 @@ def train(
         If an argument is wrong, or the volume cannot be read or trained on.
     """
     check_callback(callback)
-    check_device(device)
+    choose_device(device)  # fails for a device that is not known or not available
     started = None if start is None else model_of("start", start)
     config = _config(preset, started, {"minutes": minutes, "patches": patches} | settings)
     kept = None if checkpoint is None else _checkpoint(checkpoint)
@@ -82,7 +85,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Job:
-    """A training whose arguments are right."""
+    """A training whose arguments have been checked."""
 
     image: Source
     acquisition: Acquisition
@@ -103,58 +106,66 @@ class _Job:
         volumes = training_volumes(self.image, chosen)
         training = Training(volumes, self.acquisition, self.config, self.device, start=start, resume=resume)
         steps = training.run() if checkpoint is None else train_and_keep(training, checkpoint)
-        with reporting(callback, "training") as goes_on, closing(steps):
-            stopped = any(not goes_on(step) for step in steps)
+        with reporting(callback, "training") as continues, closing(steps):
+            stopped = any(not continues(step) for step in steps)
         if checkpoint is not None and not stopped:
             checkpoint.remove()
         return training.model(described)
 
 
 def _checkpoint(path: object) -> Path:
-    """Return where a training is kept, if that can be."""
-    if not isinstance(path, (str, Path)):
-        raise TypeError(f"checkpoint: got {type(path).__name__}. Give a name ending in {SUFFIX}.")
-    path = Path(path).expanduser()
-    if path.suffix != SUFFIX:
-        raise ValueError(f"checkpoint: {path.name!r} is not a name for a model. Give one ending in {SUFFIX}.")
-    return check_model_path(path)
+    """Return the path of the checkpoint, if it can be written there."""
+    checked = path_of("checkpoint", path, SUFFIX)
+    if checked.suffix != SUFFIX:
+        raise ArgumentError(
+            f"The checkpoint {checked.name!r} does not have the suffix of a model.",
+            f"Give a name ending in {SUFFIX}.",
+            setting="checkpoint",
+        )
+    return check_model_path(checked)
 
 
 def _config(preset: str, start: Model | None, given: dict[str, Any]) -> TrainingConfig:
-    """Return the settings: the preset's, or those of the model that is continued, with those given instead."""
-    check_choice("preset", preset, tuple(PRESETS))
+    """Return the settings of the training, if the given ones are known and of the right type."""
     kinds = {field.name: str(field.type) for field in dataclasses.fields(TrainingConfig)}
     unknown = [name for name in given if name not in kinds]
     if unknown:
-        raise TypeError(f"{unknown[0]}: train() has no such argument or setting. Settings are {', '.join(kinds)}.")
+        raise WrongTypeError(
+            f"train() has no argument or setting {unknown[0]}.",
+            f"The settings are {', '.join(kinds)}.",
+            setting=unknown[0],
+        )
     given = {name: _plain(name, value, kinds[name]) for name, value in given.items() if value is not None}
-    if "minutes" in given and "patches" in given:
-        raise ValueError("minutes, patches: got both. Give one budget.")
-    if start is None:
-        return TrainingConfig.preset(preset, **given)
-    if preset != "fast":
-        raise ValueError("preset: a training that is continued keeps the settings of `start`. Leave the preset out.")
-    if "minutes" in given or "patches" in given:
-        given = {"minutes": None, "patches": None} | given
-    return dataclasses.replace(TrainingConfig.read(start.training.get("recipe")), **given)
+    if start is not None and preset != "fast":
+        raise ArgumentError(
+            "A model that is continued keeps its own settings, not those of a preset.",
+            "Give either a preset or a model to start from.",
+            setting="preset",
+        )
+    return config_of(given, preset, start)
 
 
 def _plain(name: str, value: Any, kind: str) -> Any:
     """Return a setting as a plain value of its type."""
     value = value.item() if isinstance(value, np.generic) else value
     if not any(fits(value, word.strip()) for word in kind.split("|")):
-        raise TypeError(f"{name}: got {value!r}. Give {kind.removesuffix(' | None')}.")
+        raise WrongTypeError(
+            f"The setting {name} has the value {value!r}, of type {type(value).__name__}.",
+            f"Give a value of type {kind.removesuffix(' | None')}.",
+            setting=name,
+        )
     return value
 
 
 def _channels(channels: int | Sequence[int] | str | None, image: Source) -> Sequence[int] | None:
-    """Return which channels to train on; None for all."""
-    if isinstance(channels, str):
-        check_choice("channels", channels, ("all",))
+    """Return the numbers of the channels to train on; None for all."""
+    if isinstance(channels, str) and channels == "all":
         return None
     chosen = np.atleast_1d(np.asarray(0 if channels is None else channels))
     if chosen.ndim > 1 or chosen.dtype.kind not in "iu" or not ((0 <= chosen) & (chosen < image.n_channels)).all():
-        raise ValueError(
-            f"channels: got {channels!r}. Give numbers from 0 to {image.n_channels - 1}, or 'all' for all of them."
+        raise ArgumentError(
+            f"The channels {channels!r} are not in the data.",
+            f"Give numbers from 0 to {image.n_channels - 1}, or 'all' for all of them.",
+            setting="channels",
         )
     return [int(number) for number in chosen]

@@ -1,4 +1,4 @@
-"""A super-resolved volume as an array: in memory, or lazily."""
+"""Super-resolve a volume to an array, in memory or lazily."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from napari_cropeq.core.geometry import Box, IntTriple, int_triple
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import never
 from napari_cropeq.core.tiles import TileGrid, divide
-from napari_cropeq.errors import StoppedError
+from napari_cropeq.errors import MismatchError, StoppedError
 from napari_cropeq.run.export import ExportProgress
 from napari_cropeq.store.journal import differences
 from napari_cropeq.store.protocol import Tile
@@ -36,7 +36,7 @@ from napari_cropeq.store.protocol import Tile
 __all__ = ["super_resolve", "super_resolve_lazy"]
 
 CHUNK: IntTriple = (128, 256, 256)
-"""About what is read of the source at once, SR voxels; a multiple of what is computed at once is taken."""
+"""Approximate chunk of the lazy array, SR voxels; it is rounded to a multiple of the box computed at once."""
 
 
 def super_resolve(
@@ -56,18 +56,18 @@ def super_resolve(
     data : array, Image, xarray.DataArray or path
         An array is (z, y, x), (c, z, y, x) or (t, c, z, y, x).
     model : Model or path
-        Trained on these data or on siblings of the same factor.
+        Trained on these data, or on similar data of the same factor.
     voxel_size : (z, y, x), optional
-        Steps between voxels; the data's own by default or, where they have none, those the model was trained with.
+        Steps between voxels; by default the data's own or, if they have none, those the model was trained with.
     planes : {'z', 'y', 'x', 'both'}, optional
         The lateral axis that shares planes with the axial one, or the mean of both; the last one by default.
     dtype : {'source', 'float32'}
-        That of the data, rounded and clipped, or float32.
+        The voxel type of the data, rounded and clipped, or float32.
     device : {'auto', 'cpu', 'cuda'}
         Where to compute.
     callback : callable, optional
-        Takes the progress (``done``, ``total``, ``seconds_left``, ...) after every tile. The work stops if it returns
-        False. By default there is a progress bar in terminals and notebooks.
+        Called with the progress (``done``, ``total``, ``seconds_left``, ...) after every tile. The work stops if it
+        returns False. By default, terminals and notebooks show a progress bar.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def super_resolve(
     Raises
     ------
     TypeError, ValueError
-        If an argument is wrong, or data and model do not fit each other.
+        If an argument is wrong, or data and model do not match.
     OSError
         If the data cannot be read.
     StoppedError
@@ -86,10 +86,10 @@ def super_resolve(
     check_callback(callback)
     result = result_of(data, model, voxel_size, planes, dtype, device)
     store = _ArrayStore(result)
-    with reporting(callback, "super-resolving") as goes_on, closing(_filled(store, result)) as steps:
+    with reporting(callback, "super-resolving") as continues, closing(_filled(store, result)) as steps:
         for progress in steps:
-            if not goes_on(progress):
-                raise StoppedError(f"Stopped by the callback after {progress.done} of {progress.total} tiles.")
+            if not continues(progress):
+                raise StoppedError(f"The callback stopped the work after {progress.done} of {progress.total} tiles.")
     return store.voxels
 
 
@@ -102,7 +102,7 @@ def super_resolve_lazy(
     dtype: str = "source",
     device: str = "auto",
 ) -> da.Array:
-    """Super-resolve a volume lazily: what is asked for is computed, box by box, with the bits of the whole.
+    """Super-resolve a volume lazily: only requested boxes are computed, with the same bits as the whole.
 
     Parameters
     ----------
@@ -112,13 +112,13 @@ def super_resolve_lazy(
     Returns
     -------
     dask.array.Array
-        With the leading axes of the data, then (z, y, x) on the isotropic grid. In one process one box is computed at
-        a time, by all threads of torch; on a cluster the data must be within reach of all workers.
+        With the leading axes of the data, then (z, y, x) on the isotropic grid. A process computes one box at a time,
+        with all threads of torch; on a cluster all workers need access to the data.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is wrong, or data and model do not fit each other.
+        If an argument is wrong, or data and model do not match.
     OSError
         If the data cannot be read.
     """
@@ -130,7 +130,7 @@ def super_resolve_lazy(
 
 
 def _chunk(part: IntTriple) -> IntTriple:
-    """Return a box of whole parts, so that parts of a chunk are those of the volume."""
+    """Return a shape of whole parts, so that the parts of a chunk are parts of the volume."""
     return int_triple([max(1, size // n) * n for size, n in zip(CHUNK, part, strict=True)])
 
 
@@ -149,7 +149,7 @@ def _filled(store: _ArrayStore, result: SuperResolution) -> Generator[ExportProg
 
 
 class _ArrayStore:
-    """The tiles of a result in one array, which is filled once."""
+    """A tile store in one array, which is filled once."""
 
     def __init__(self, result: SuperResolution) -> None:
         self.grid = TileGrid(result.sr_shape, _chunk(result.shapes.bulk))
@@ -177,10 +177,10 @@ class _ArrayStore:
 
 
 class _LazyVoxels:
-    """What Dask slices: a box that is asked for is computed.
+    """An array for Dask, which computes each requested box.
 
     It is pickled as data and model. Another process makes its own super-resolution when it computes its first box, and
-    refuses to compute other bits.
+    raises an error if it would compute other bits.
     """
 
     def __init__(self, result: SuperResolution) -> None:
@@ -203,7 +203,7 @@ class _LazyVoxels:
         self.__dict__ |= state | {"_lock": threading.Lock()}
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        """Return the voxels of slices, integers and, along one axis, a list: no more than their box is computed."""
+        """Return the voxels of slices, integers and, along one axis, a list; only their bounding box is computed."""
         key = key if isinstance(key, tuple) else (key,)
         key = (*key, *(slice(None),) * (self.ndim - len(key)))
         indices = [np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape, key, strict=True)]
@@ -234,8 +234,8 @@ class _LazyVoxels:
         now = json.loads(json.dumps(fingerprint_of(result)))
         found = list(differences(json.loads(self._fingerprint), now))
         if found:
-            raise ValueError(
-                f"This process would compute other bits: another {'; another '.join(found)}. Use the same versions "
-                "and the same kind of processor in all processes."
+            raise MismatchError(
+                f"This process would compute other bits: it has another {'; another '.join(found)}.",
+                "Use the same versions and the same kind of processor in all processes.",
             )
         return result

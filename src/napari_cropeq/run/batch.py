@@ -1,8 +1,8 @@
-"""Many images, one after another: what is wrong with one is told of it, and the rest goes on."""
+"""Process images in sequence; a failure is recorded and the batch continues."""
 
 from __future__ import annotations
 
-import errno
+import logging
 import time
 import traceback
 from collections import Counter
@@ -17,16 +17,20 @@ from napari_cropeq.core.geometry import Acquisition, check_shape
 from napari_cropeq.core.host import give_freed_memory_back
 from napari_cropeq.core.model import SUFFIX, Model
 from napari_cropeq.core.predict import plane_axes
+from napari_cropeq.errors import ArgumentError, OutputExistsError
 from napari_cropeq.formats.image import Source, acquisition_of, open_source
-from napari_cropeq.formats.paths import EXISTING, check_output
+from napari_cropeq.formats.paths import check_output
 from napari_cropeq.run.distributed.client import Cluster
-from napari_cropeq.run.export import export
+from napari_cropeq.run.export import check_options, export
 from napari_cropeq.run.naming import Naming, check_different
 from napari_cropeq.run.partition import Partition
 from napari_cropeq.run.train_to_file import OwnTraining, check_model_free, is_training_unfinished, train_to_file
+from napari_cropeq.store.disk_errors import disk_errors
 from napari_cropeq.store.folder import unfinished
 
 __all__ = ["STATUSES", "Batch", "BatchProgress", "BatchSettings", "Item", "summary"]
+
+logger = logging.getLogger(__name__)
 
 STATUSES = ("waiting", "training", "computing", "saving", "done", "shared", "skipped", "failed", "stopped")
 ENDED = ("done", "shared", "skipped", "failed")
@@ -34,41 +38,41 @@ ENDED = ("done", "shared", "skipped", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image of a batch, and where it stands."""
+    """One image of a batch, and its status."""
 
     input: str  # path of the file, or name of the layer
     name: str  # of the file or the layer
-    output: Path | None = None  # None where it cannot be named
+    output: Path | None = None  # None if no name could be made for it
     status: str = "waiting"
-    fraction: float = 0.0  # of the status, 0 to 1
+    fraction: float = 0.0  # of the current status, 0 to 1
     detail: str = ""  # tiles, patches
-    error: Exception | None = None  # what is wrong, a sentence
+    error: Exception | None = None  # why it failed
     seconds: float = 0.0
     shape: tuple[int, ...] = ()  # of the result: (t, c) z, y, x
-    # voxel_size (z, y, x), unit, dtype, exactness; damaged: shards of an earlier run that had to be made anew
+    # voxel_size (z, y, x), unit, dtype, exactness; damaged: shards of an earlier run that are computed again
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether work on it is over."""
         return self.status in ENDED
 
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """Where a batch stands."""
+    """State of a batch."""
 
     items: tuple[Item, ...]
-    current: int  # index of the one that something has happened to
+    current: int  # index of the image that has changed
 
     @property
     def item(self) -> Item:
-        """The one that something has happened to."""
+        """The image that has changed."""
         return self.items[self.current]
 
     @property
     def fraction(self) -> float:
-        """Share of the batch that is done, each image counted alike."""
+        """Share of the batch that is done; every image has the same weight."""
         item = self.item
         part = 0.0 if item.ended or item.status == "training" else item.fraction
         return (sum(item.ended for item in self.items) + part) / len(self.items)
@@ -76,33 +80,33 @@ class BatchProgress:
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What holds for all images of a batch.
+    """Settings shared by all images of a batch.
 
     Parameters
     ----------
     model : Model or OwnTraining
-        One model for all, or how each is trained on: its model is then kept beside its output, under the
+        One model for all, or how to train one on each image; that model is saved beside the output, under the
         output's name.
     existing : str
-        ``refuse`` outputs that are there, before any work; ``resume``: skip what is done and go on with what is not;
-        ``overwrite``.
+        ``refuse``: raise an error before any work if an output exists; ``resume``: skip complete outputs and resume
+        unfinished ones; ``overwrite``.
     planes, device, dtype : str
         See :class:`napari_cropeq.compute.super_resolution.SuperResolution`.
     tile : int, optional
         Side of a tile in SR voxels.
     voxel_size : (z, y, x), optional
-        Instead of the images' own, in their unit.
+        Replaces the images' own, in their unit.
     part_of : (int, int)
-        Which of how many processes that share the work on each image this one is, from 0.
+        Number of this process, from 0, and how many processes share the work on each image.
     cluster : Cluster, optional
-        Whose workers compute.
+        Its workers compute the tiles.
     parallel : bool
         See :class:`napari_cropeq.compute.super_resolution.SuperResolution`.
 
     Raises
     ------
-    ValueError
-        If one of them cannot be.
+    ArgumentError
+        If a setting has a value that cannot be used.
     """
 
     model: Model | OwnTraining
@@ -117,24 +121,26 @@ class BatchSettings:
     parallel: bool = True
 
     def __post_init__(self) -> None:
-        if self.tile is not None and self.tile < 8:  # before minutes are spent on a training
-            raise ValueError(f"Got tiles of {self.tile} voxels, expected at least 8: choose larger ones.")
-        for name, value, known in (("existing", self.existing, EXISTING), ("dtype", self.dtype, DTYPES)):
-            if value not in known:
-                raise ValueError(f"Got {name} {value!r}, expected one of {', '.join(known)}: choose one of these.")
-        if Partition(*self.part_of).count > 1 and isinstance(self.model, OwnTraining):
-            raise ValueError(
-                "Got --train for work that is shared, expected one model for all processes: train first (cropeq "
-                "train), and give the model (-m)."
+        # Checked now, not when the first tile is computed: a training may take minutes before that.
+        check_options(self.tile, self.existing, Partition(*self.part_of), self.cluster)
+        if self.dtype not in DTYPES:
+            raise ArgumentError(
+                f"The voxel type {self.dtype!r} is not known.", f"Choose {' or '.join(DTYPES)}.", setting="dtype"
+            )
+        if self.part_of[1] > 1 and isinstance(self.model, OwnTraining):
+            raise ArgumentError(
+                f"{self.part_of[1]} processes that share the work need the same model, but each would train its own.",
+                "Train a model first, and give it to all of them.",
+                setting="model",
             )
 
     def acquisition(self, source: Source) -> Acquisition:
-        """Return how a source was sampled.
+        """Return the acquisition of a source.
 
         Raises
         ------
         ValueError
-            If it is no volume that can be worked on with these settings.
+            If the source cannot be super-resolved with these settings.
         """
         own = self.model if isinstance(self.model, OwnTraining) else None
         fwhm, lateral = (None, 0.0) if own is None else (own.fwhm, own.lateral_fwhm)
@@ -152,16 +158,16 @@ class Batch:
     Parameters
     ----------
     inputs : sequence of path or Source
-        What to work on: files, or sources that are open already.
+        Images to process: files, or sources that are open already.
     naming : Naming
-        What results are called; it must give each its own name.
+        Names the results; each needs its own name.
     settings : BatchSettings
-        What holds for all.
+        Settings for all images.
 
     Attributes
     ----------
     items : list of Item
-        Where each input stands, in the order of ``inputs``.
+        State of each input, in the order of ``inputs``.
     """
 
     def __init__(self, inputs: Sequence[Path | Source], naming: Naming, settings: BatchSettings) -> None:
@@ -169,18 +175,18 @@ class Batch:
         self.items = [Item(str(i) if isinstance(i, Path) else i.name, i.name) for i in inputs]
 
     def run(self) -> Generator[BatchProgress, None, None]:
-        """Plan, then work, yielding whenever something has happened to an image.
+        """Plan, then work, yielding whenever the state of an image changes.
 
-        Closed before its end, or interrupted, what is unfinished is kept: a run with ``resume`` goes on.
+        If the generator is closed early, or interrupted, unfinished work is kept, and a run with ``resume`` continues.
 
         Raises
         ------
-        ValueError
-            Before any work, if two images would have one output, or an output is an input.
-        FileExistsError
-            Before any work, if outputs are there and ``existing`` is "refuse".
+        ArgumentError
+            Before any work, if two images have the same output, or an output is an input.
+        OutputExistsError
+            Before any work, if outputs exist and ``existing`` is "refuse".
         OSError
-            Before any work, if the folder cannot be written.
+            Before any work, if the folder is not writable.
         """
         for number, given in enumerate(self._inputs):
             self.items[number] = self._plan(number, given)
@@ -191,7 +197,7 @@ class Batch:
                 yield from self._run(number, given)
 
     def _plan(self, number: int, given: Path | Source) -> Item:
-        """Open an image, name its output, and find what is wrong with it as far as no voxel tells."""
+        """Open an image, name its output, and find every problem that shows without reading voxels."""
         item, settings = self.items[number], self._settings
         try:
             source = _opened(given)
@@ -202,12 +208,12 @@ class Batch:
             item = replace(item, output=output, shape=tuple(map(int, shape)))
             if settings.existing == "resume" and self._is_done(output):
                 return replace(item, status="skipped", fraction=1.0)
-        except Exception as error:  # noqa: BLE001 (whatever it is, the rest goes on)
-            return replace(item, status="failed", error=_told(error, item))
+        except Exception as error:  # noqa: BLE001 (whatever it is, the batch continues)
+            return _failed(item, error)
         return item
 
     def _is_done(self, output: Path) -> bool:
-        """Return whether an output is complete, and no run has begun to replace it."""
+        """Return whether an output is complete, and no run has started to replace it."""
         started = unfinished(output) is not None or is_training_unfinished(self._model_path(output))
         return output.exists() and not started
 
@@ -215,50 +221,55 @@ class Batch:
         return output.with_name(self._naming.stem(output) + SUFFIX)
 
     def _check_outputs(self) -> None:
-        """Refuse outputs that cannot be, before any work."""
+        """Check all outputs before any work."""
         named = [(item.input, item.output) for item in self.items if item.output is not None]
         paths = [given if isinstance(given, Path) else given.path for given in self._inputs]
         check_different(named, [Path(path) for path in paths if path is not None])
-        there: dict[Path, FileExistsError] = {}
+        existing: dict[Path, FileExistsError] = {}
         for _, output in named:
             try:
                 check_output(output, self._settings.existing)
                 if isinstance(self._settings.model, OwnTraining):
                     check_model_free(self._model_path(output), self._settings.existing)
             except FileExistsError as error:
-                there[output] = error
-        if len(there) > 1:
-            raise FileExistsError(
-                f"Got {len(there)} outputs that exist already, such as {next(iter(there))}, expected none: skip what "
-                "is done and go on with the rest (--resume), or replace them (--overwrite)."
+                existing[output] = error
+        if len(existing) > 1:
+            raise OutputExistsError(
+                f"{len(existing)} outputs exist already, such as {next(iter(existing))}.",
+                "Resume, which skips complete outputs, or allow overwriting.",
+                setting="outputs",
             )
-        if there:
-            raise next(iter(there.values()))
+        if existing:
+            raise next(iter(existing.values()))
 
     def _run(self, number: int, given: Path | Source) -> Iterator[BatchProgress]:
-        """Work on one image; whatever is wrong is told of it."""
+        """Work on one image; an error is recorded in its item."""
         started = time.monotonic()
         planned = self.items[number]
+        logger.info("%s: starting, image %d of %d", planned.name, number + 1, len(self.items))
 
-        def is_now(**changes: Any) -> BatchProgress:
+        def changed(**changes: Any) -> BatchProgress:
             self.items[number] = replace(self.items[number], seconds=time.monotonic() - started, **changes)
-            return BatchProgress(tuple(self.items), number)
+            return self._progress(number)
 
         try:
-            with closing(self._work(given, planned)) as steps:
+            with disk_errors(planned.name), closing(self._work(given, planned)) as steps:
                 for changes in steps:
-                    yield is_now(**changes)
+                    yield changed(**changes)
             status = "shared" if self.items[number].status == "shared" else "done"
-            yield is_now(status=status, fraction=1.0, detail="")
-        except Exception as error:  # noqa: BLE001 (whatever it is, the rest goes on)
-            yield is_now(status="failed", detail="", error=_told(error, planned))
+            yield changed(status=status, fraction=1.0, detail="")
+        except Exception as error:  # noqa: BLE001 (whatever it is, the batch continues)
+            failed = _failed(planned, error)
+            yield changed(status=failed.status, detail="", error=failed.error)
         finally:
             if not self.items[number].ended:
-                is_now(status="stopped")
+                changed(status="stopped")
+            item = self.items[number]
+            logger.info("%s: %s after %.1f s", item.name, item.status, item.seconds)
             give_freed_memory_back()
 
     def _work(self, given: Path | Source, item: Item) -> Generator[dict[str, Any], None, None]:
-        """Train where wanted, then compute, yielding what changes of the item."""
+        """Train if requested, then compute, yielding the fields of the item that change."""
         assert item.output is not None
         settings, model = self._settings, self._settings.model
         source = _opened(given)
@@ -275,13 +286,13 @@ class Batch:
         part, cluster = settings.part_of, settings.cluster
         tiles = export(result, item.output, settings.tile, settings.existing, part_of=part, cluster=cluster)
         with closing(tiles):  # type: ignore[type-var]
-            for at in tiles:
-                if at.damaged:
-                    facts = facts | {"damaged": at.damaged}
+            for progress in tiles:
+                if progress.damaged:
+                    facts = facts | {"damaged": progress.damaged}
                 yield {
-                    "status": {"tiles": "computing"}.get(at.stage, at.stage),
-                    "fraction": at.done / max(at.total, 1),
-                    "detail": f"{at.done} of {at.total} tiles",
+                    "status": {"tiles": "computing"}.get(progress.stage, progress.stage),
+                    "fraction": progress.done / max(progress.total, 1),
+                    "detail": f"{progress.done} of {progress.total} tiles",
                     "facts": facts,
                 }
 
@@ -290,7 +301,7 @@ class Batch:
 
 
 def summary(items: Sequence[Item]) -> str:
-    """Return how many images ended how, in a few words."""
+    """Return how many images have each status, such as ``2 done, 1 failed``."""
     counts = Counter(item.status for item in items)
     return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
 
@@ -302,7 +313,7 @@ def _opened(given: Path | Source) -> Source:
 def _train(
     path: Path, source: Source, acquisition: Acquisition, how: OwnTraining, settings: BatchSettings
 ) -> Generator[dict[str, Any], None, Model]:
-    """Train on an image, yielding what changes of its item, and return the model."""
+    """Train on an image, yielding the fields of its item that change, and return the model."""
     with closing(train_to_file(path, source, acquisition, how, settings.device, settings.existing)) as steps:
         while True:
             try:
@@ -313,7 +324,7 @@ def _train(
 
 
 def _facts(result: SuperResolution) -> dict[str, Any]:
-    """Return what is told of a result, as JSON values."""
+    """Return what is reported about a result, as JSON values."""
     return {
         "voxel_size": list(result.acquisition.sr_voxel_size),
         "unit": result.acquisition.unit,
@@ -322,14 +333,11 @@ def _facts(result: SuperResolution) -> dict[str, Any]:
     }
 
 
-def _told(error: Exception, item: Item) -> Exception:
-    """Return the error as it is told, without the images that it holds on to."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        full = OSError(f"Got a full disk while writing {item.name}, expected more room: make space and resume.")
-        full.__cause__ = error
-        error = full
+def _failed(item: Item, error: Exception) -> Item:
+    """Return an item that has failed, with an error whose traceback keeps no image in memory."""
+    logger.warning("%s: failed: %s", item.name, error)
     part: BaseException | None = error
     while part is not None:
         traceback.clear_frames(part.__traceback__)
         part = part.__cause__ or part.__context__
-    return error
+    return replace(item, status="failed", error=error)

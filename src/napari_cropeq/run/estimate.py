@@ -1,4 +1,4 @@
-"""What a whole volume will take: time, room on the disk, memory; measured on a small part of it."""
+"""Estimate of the time, disk space and memory for a whole volume, measured on a small part of it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from napari_cropeq.store.write_queue import WAITING
 __all__ = ["Estimate"]
 
 PART = 64  # side of the part that is measured, SR voxels
-TEMPORARIES = 6  # arrays of the network's largest layer that are held at once, copies and padding among them
+TEMPORARIES = 6  # arrays of the network's largest layer in memory at once, including copies and padding
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run over a whole volume takes."""
+    """Time, disk space and memory of a run over a whole volume."""
 
     seconds: float  # of computing
     nbytes: int  # of the result, uncompressed, without coarser levels
     disk: int  # bytes of the compressed store, coarser levels included
-    memory: int  # bytes beyond those of the idle process, at the most
+    memory: int  # peak bytes, beyond those of the idle process
 
     @classmethod
     def of(cls, result: SuperResolution) -> Estimate:
@@ -43,12 +43,12 @@ class Estimate:
         Parameters
         ----------
         result : SuperResolution
-            Computes a few hundred thousand voxels for it.
+            It computes a few hundred thousand voxels for the measurement.
 
         Raises
         ------
         OSError, ValueError
-            If the source cannot be read there.
+            If that part of the source cannot be read.
         """
         size = [
             min(n, s)
@@ -57,7 +57,7 @@ class Estimate:
         start = [(n - s) // 2 for n, s in zip(result.sr_shape, size, strict=True)]
         box = Box(int_triple(start), int_triple([a + s for a, s in zip(start, size, strict=True)]))
         leading = result.leading_indices[0]
-        result.compute(leading, box)  # what is done but once
+        result.compute(leading, box)  # the first call includes work that is done only once
         each, voxels = _measured(result, leading, box)
         packed = len(blosc.compress(voxels.reshape(-1), b"zstd", 5, blosc.SHUFFLE)) / voxels.nbytes
         return cls(
@@ -69,7 +69,7 @@ class Estimate:
 
 
 def _measured(result: SuperResolution, leading: LeadingIndex, box: Box) -> tuple[float, npt.NDArray[Any]]:
-    """Return the seconds for a voxel of ``box`` computed as a run over the volume does, and the voxels (z, y, x)."""
+    """Return the seconds per voxel of ``box``, computed as in a run over the volume, and the voxels (z, y, x)."""
     boxes, threads = [box] * result.side_by_side, ThreadMap(result.side_by_side)
     try:
         started = time.perf_counter()
@@ -85,9 +85,9 @@ def _with_levels(result: SuperResolution) -> float:
 
 
 def _memory(result: SuperResolution) -> int:
-    """Return what is held at most: decoded source, shards under way and waiting, the network, what is shown."""
+    """Return the peak memory: decoded source, shards being computed and written, the network, and displayed shards."""
     source = result.source.data
-    bricks = min(CAP, math.prod(int(n) for n in source.shape[-3:]) * int(source.dtype.itemsize))
+    chunks = min(CAP, math.prod(int(n) for n in source.shape[-3:]) * int(source.dtype.itemsize))
     shard = min(math.prod(BULK), math.prod(result.sr_shape)) * int(result.dtype.itemsize)
     network = TEMPORARIES * MAX_ELEMENTS * 4 * result.side_by_side
-    return bricks + (2 + WAITING) * shard + network + min(DECODED, result.nbytes)
+    return chunks + (2 + WAITING) * shard + network + min(DECODED, result.nbytes)

@@ -1,7 +1,8 @@
-"""Whole volumes into files: the same tiles as the preview, run to the end, and gone on with after whatever happened."""
+"""Export whole volumes to files: the tiles of the preview, all of them, resumable after any interruption."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -14,7 +15,14 @@ from napari_cropeq.compute.scheduler import Scheduler
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import AXIS_NAMES
-from napari_cropeq.errors import CompletedMeanwhileError
+from napari_cropeq.errors import (
+    AccessError,
+    ArgumentError,
+    CompletedMeanwhileError,
+    CropeqError,
+    ImageError,
+    OutOfMemoryError,
+)
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
 from napari_cropeq.formats.paths import FOLDER, check_output, old_of, output_kind, remove, replace_folder
 from napari_cropeq.run.distributed.client import Cluster
@@ -26,19 +34,23 @@ from napari_cropeq.store.disk_errors import disk_errors
 from napari_cropeq.store.folder import sweep, unfinished
 from napari_cropeq.store.protocol import TileStore
 
-__all__ = ["ExportProgress", "complete", "export", "failure_of", "mended"]
+__all__ = ["ExportProgress", "check_options", "complete", "export", "failure_of", "mended"]
+
+MIN_TILE = 8  # SR voxels
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ExportProgress:
-    """Where an export stands."""
+    """State of an export."""
 
-    stage: str  # "tiles", "saving", or "shared": this process's part is done, and others are at work
+    stage: str  # "tiles", "saving", or "shared": this process's part is done, those of others are not
     done: int  # tiles
     total: int  # tiles
     seconds: float
-    started: int = 0  # tiles that an earlier run had done
-    damaged: int = 0  # shards of an earlier run that were damaged since, and are made anew
+    started: int = 0  # tiles that an earlier run has done
+    damaged: int = 0  # shards of an earlier run that are damaged and computed again
 
     @property
     def seconds_left(self) -> float:
@@ -48,7 +60,7 @@ class ExportProgress:
 
     @property
     def rate(self) -> float:
-        """Tiles a second, of this run."""
+        """Tiles per second of this run."""
         return (self.done - self.started) / self.seconds if self.seconds > 0 else 0.0
 
 
@@ -63,8 +75,8 @@ def export(
 ) -> Iterator[ExportProgress]:
     """Compute a whole volume into an OME-Zarr or OME-TIFF, yielding after every part.
 
-    Nothing bears the final name before it is complete. What was begun stays beside it, as ``NAME.partial.ome.zarr``,
-    when the generator is closed or fails or the process is killed, and ``existing="resume"`` goes on from it.
+    The file gets its final name only once it is complete. If the generator is closed or fails, or the process is
+    killed, the finished tiles stay in ``NAME.partial.ome.zarr`` beside it, and ``existing="resume"`` continues.
 
     Parameters
     ----------
@@ -73,24 +85,24 @@ def export(
     path : path
         Ends in ``.ome.zarr`` or ``.ome.tif``.
     tile : int, optional
-        Side of a tile in SR voxels, instead of 128 x 256 x 256.
+        Side of a tile in SR voxels; 128 x 256 x 256 by default.
     existing : str
-        What to do about an output, or an unfinished one, that stands there: ``refuse``, ``resume`` (a complete one is
-        left as it is) or ``overwrite`` (replaced once the new one is complete).
+        What to do if the output, or an unfinished one, exists: ``refuse``, ``resume`` (a complete output is kept) or
+        ``overwrite`` (the old output is replaced once the new one is complete).
     computed : sequence of TileStore
-        Where tiles are finished already and need no network.
+        Stores with finished tiles, which are copied instead of computed.
     part_of : (int, int)
-        Which of how many processes that share the work this one is, from 0; the last one completes the output.
+        Number of this process, from 0, and how many processes share the work; the last to end completes the output.
     cluster : Cluster, optional
-        Whose workers compute; they must see source and output under the same paths. ``computed`` is not asked then.
+        Its workers compute the tiles; they must see source and output under the same paths. ``computed`` is not used.
 
     Raises
     ------
     FileExistsError, OSError
-        If the output cannot be written, or tiles of the source not read.
+        If the output cannot be written, or tiles of the source cannot be read.
     ValueError
-        If the name's suffix is unknown, the source holds NaN or lies where it would be removed, or an unfinished store
-        was begun with something else.
+        If the name's suffix is unknown, the source contains NaN or would be removed, or an unfinished store was
+        started with other settings.
     """
     path, partition = Path(path), Partition(*part_of)
     check_options(tile, existing, partition, cluster)
@@ -102,7 +114,7 @@ def export(
         return
     try:
         with closing(_events(store, result, computed, partition, cluster)) as events:
-            yield from _tiles(store, partition, events, result.source.axes)
+            yield from _tiles(store, partition, events, result)
         total = partition.number_of(store)
         if not store.has_all():
             yield ExportProgress("shared", total, total, 0.0)
@@ -116,10 +128,11 @@ def export(
 def _store(
     path: Path, result: SuperResolution, tile: int | None, existing: str, partition: Partition
 ) -> DiskStore | None:
-    """Return the store to fill, None where the output is complete already, or is so now."""
-    check_output(path, "resume" if partition.count > 1 else existing, result.source.files)
+    """Return the store to fill; None if the output is complete, or another process has just completed it."""
+    check_output(path, partition.existing(existing), result.source.files)
     if existing != "overwrite" and path.exists() and unfinished(path) is None:
         sweep(path)
+        logger.info("%s is complete already", path)
         return None
     try:
         return DiskStore(path, store_spec(result), tile, existing, (partition.number, partition.count))
@@ -128,15 +141,12 @@ def _store(
 
 
 def check_options(tile: int | None, existing: str, partition: Partition, cluster: Cluster | None) -> None:
-    """Raise ValueError for options of :func:`export` that do not go together."""
-    if tile is not None and tile < 8:
-        raise ValueError(f"Got tiles of {tile} voxels, expected at least 8: choose larger ones.")
-    if existing == "overwrite" and partition.count > 1:
-        raise ValueError(
-            "Got --overwrite for work that is shared, expected --resume or nothing: remove the old output."
+    """Raise ArgumentError if an option of :func:`export` cannot be used, or two do not go together."""
+    if tile is not None and tile < MIN_TILE:
+        raise ArgumentError(
+            f"Tiles of {tile} voxels are too small.", f"Choose tiles of at least {MIN_TILE} voxels.", setting="tile"
         )
-    if cluster is not None and partition.count > 1:
-        raise ValueError("Got a cluster and --shard-id, expected one of the two: a scheduler shares the work.")
+    partition.check(existing, cluster is not None)
 
 
 def _events(
@@ -146,7 +156,7 @@ def _events(
     partition: Partition,
     cluster: Cluster | None,
 ) -> Generator[Event | None, None, None]:
-    """Have the missing tiles computed here or by a cluster, and yield what happens."""
+    """Compute the missing tiles here or on a cluster, and yield the events."""
     if cluster is not None:
         yield from spread(store, result, cluster)
         return
@@ -156,37 +166,47 @@ def _events(
 
 
 def _tiles(
-    store: DiskStore, partition: Partition, events: Iterator[Event | None], axes: str
+    store: DiskStore, partition: Partition, events: Iterator[Event | None], result: SuperResolution
 ) -> Iterator[ExportProgress]:
     start, total, started = time.monotonic(), partition.number_of(store), partition.done_of(store)
     damaged = len(store.damaged)
+    logger.info("%s: %d of %d tiles are done, %s", store.folder.path, started, total, result.exactness)
+    if damaged:
+        logger.warning("%s: %d damaged shards are computed again", store.folder.path, damaged)
     yield ExportProgress("tiles", started, total, 0.0, started, damaged)
     for event in events:
         if isinstance(event, Failed) and event.bulk:
             raise event.error
         if isinstance(event, Filled) and event.failures:
-            raise failure_of(event.failures, axes) from event.failures[0].error
+            raise failure_of(event.failures, result.source.axes) from event.failures[0].error
         yield ExportProgress("tiles", partition.done_of(store), total, time.monotonic() - start, started, damaged)
+    logger.info("%s: all %d tiles are done after %.1f s", store.folder.path, total, time.monotonic() - start)
 
 
 def complete(store: DiskStore, result: SuperResolution) -> None:
-    """Make the output of a store whose tiles are all there.
+    """Make the output from a store whose tiles are all finished.
 
     Raises
     ------
     ValueError
         If tiles are missing.
     FileExistsError
-        If something stands there that was not to be replaced.
+        If a file with its name exists that may not be replaced.
     OSError
         If the output cannot be written.
     """
+    start = time.monotonic()
     if output_kind(store.folder.path) == ".ome.zarr":
         store.finish()
-        return
+    else:
+        _complete_tiff(store, result)
+    logger.info("%s: saved in %.1f s", store.folder.path, time.monotonic() - start)
+
+
+def _complete_tiff(store: DiskStore, result: SuperResolution) -> None:
     store.complete_levels()
     folder = store.folder
-    partial = folder.partial / FOLDER / folder.path.name  # what is in there is ours
+    partial = folder.partial / FOLDER / folder.path.name  # everything in this folder was written by this package
     try:
         with disk_errors(folder.partial.name):
             write_ome_tiff(store.levels[0].array, partial, result.image)
@@ -198,17 +218,17 @@ def complete(store: DiskStore, result: SuperResolution) -> None:
 
 
 def mended(damaged: int) -> str:
-    """Return what is told of so many shards of an earlier run that were damaged since; nothing where there are none."""
-    return f"{damaged} damaged {'part' if damaged == 1 else 'parts'} made anew" if damaged else ""
+    """Return a message about damaged shards of an earlier run that were computed again; empty if there are none."""
+    return f"{damaged} damaged {'part' if damaged == 1 else 'parts'} computed again" if damaged else ""
 
 
 def failure_of(failures: Sequence[Failed], axes: str = "zyx") -> Exception:
-    """Return one error for what could not be computed: how much, where the first is, and why.
+    """Return one error for all boxes that could not be computed: how many, where the first is, and why.
 
     Parameters
     ----------
     failures : sequence of Failed
-        With their boxes.
+        One or more, each with its box.
     axes : str
         Names of all axes of the source.
     """
@@ -217,9 +237,16 @@ def failure_of(failures: Sequence[Failed], axes: str = "zyx") -> Exception:
     place = [f"{name} {index}" for name, index in zip(axes, first.leading, strict=False)]
     place += [f"{name} {a} to {b}" for name, a, b in zip(AXIS_NAMES, first.box.start, first.box.stop, strict=True)]
     what = "1 box" if len(failures) == 1 else f"{len(failures)} boxes"
-    kind = next((kind for kind in (ValueError, MemoryError) if isinstance(first.error, kind)), OSError)
-    mend = "make memory free" if kind is MemoryError else "mend the source"
+    kinds = {ValueError: ImageError, MemoryError: OutOfMemoryError}
+    kind = next((ours for built_in, ours in kinds.items() if isinstance(first.error, built_in)), AccessError)
+    remedy, setting = ("Free memory", "memory") if kind is OutOfMemoryError else ("Repair the source", "")
+    reason = str(first.error).rstrip(".")
+    if isinstance(first.error, CropeqError):
+        reason, setting = first.error.problem.rstrip("."), first.error.setting or setting
+        remedy = first.error.remedy.rstrip(".") or remedy
     return kind(
-        f"Got {what} that could not be computed, the first at {', '.join(place)} (voxels of the result): "
-        f"{str(first.error).rstrip('.')}. The others are kept: {mend} and resume."
+        f"{what} could not be computed, the first at {', '.join(place)} (voxels of the result): {reason}. All others "
+        "are kept.",
+        f"{remedy}, then resume.",
+        setting=setting,
     )

@@ -1,7 +1,8 @@
-"""The worker behind a window: the tiles looked at first, then, if asked to, the whole volume."""
+"""The worker behind a window: it computes the tiles in view first, then, on request, the whole volume."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
@@ -14,6 +15,7 @@ from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.host import give_freed_memory_back
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.run.export import failure_of
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.memory import MemoryStore, TileCache
@@ -25,23 +27,25 @@ __all__ = ["LiveWorker", "RunState", "WholeVolume"]
 
 IDLE_STEPS = 8  # of half a second
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """Where a worker stands at one moment: all that a window reads of it."""
+    """State of a worker at one moment: everything that a window reads from it."""
 
-    exactness: str = ""  # what the check of the device found; empty until the worker is ready
-    changes: int = 0  # number of the last change of what can be read
-    shown: bool = False  # whether something is seen everywhere in the view, or no more will come
-    looking: bool = False  # whether tiles in view are still to come
-    busy: bool = True  # whether anything is wanted
+    exactness: str = ""  # result of the check of the device; empty until the worker is ready
+    changes: int = 0  # number of changes to readable tiles so far
+    shown: bool = False  # whether the view is covered, at least coarsely, or nothing more will be computed
+    looking: bool = False  # whether tiles in view are still missing
+    busy: bool = True  # whether there is work to do
     in_view: tuple[int, int] = (0, 0)  # finished and all tiles in view
-    computed: int = 0  # tiles in view that were computed, since the beginning
-    rate: float = 0.0  # tiles a second, of those in view
+    computed: int = 0  # tiles in view computed since the start
+    rate: float = 0.0  # tiles in view per second
     running: bool = False  # whether a run over the whole volume is under way
     paused: bool = False
     tiles: tuple[int, int] = (0, 0)  # finished and all tiles of the last run over the volume
-    fraction: float = 0.0  # of the whole volume, parts of a tile under way counted
+    fraction: float = 0.0  # of the whole volume, including parts of unfinished tiles
     damaged: int = 0  # shards of an earlier run that are computed again
 
     @property
@@ -51,20 +55,20 @@ class RunState:
 
     @property
     def complete(self) -> bool:
-        """Whether every tile of the last run over the volume is there."""
+        """Whether every tile of the last run over the volume is finished."""
         done, total = self.tiles
         return total > 0 and done == total
 
 
 class WholeVolume:
-    """Where the tiles of the whole volume are: in memory and, if it was asked for, in a store on disk.
+    """The stores of the tiles of the whole volume: in memory and, if requested, on disk.
 
     Parameters
     ----------
     result : SuperResolution
         Computes tiles.
     memory : MemoryStore
-        Holds what goes into no file.
+        Holds tiles that are not saved to a file.
 
     Attributes
     ----------
@@ -75,24 +79,24 @@ class WholeVolume:
     def __init__(self, result: SuperResolution, memory: MemoryStore) -> None:
         self._result, self.memory = result, memory
         self.disk: DiskStore | None = None
-        self._filled: TileStore | None = None  # now, or the last time
-        self._part = 0.0  # of a tile, that is done of those under way
+        self._filled: TileStore | None = None  # the store of the current run, or of the last one
+        self._part = 0.0  # finished parts of unfinished tiles, in tiles
 
     @property
     def stores(self) -> list[TileStore]:
-        """Where its tiles are."""
-        disk = self.disk  # another thread may close it meanwhile
+        """The stores that hold tiles."""
+        disk = self.disk  # read once: another thread may close it
         return [self.memory] if disk is None else [disk, self.memory]
 
     @property
     def tiles(self) -> tuple[int, int]:
         """Finished and all tiles."""
-        filled = self._filled  # as above
+        filled = self._filled  # read once, as above
         return (0, 0) if filled is None else (len(filled), filled.grid.count * len(self._result.leading_indices))
 
     @property
     def fraction(self) -> float:
-        """Share that is done, parts of a tile under way counted."""
+        """Share that is done, including parts of unfinished tiles."""
         done, total = self.tiles
         return min(1.0, (done + self._part) / total) if total else 0.0
 
@@ -107,7 +111,7 @@ class WholeVolume:
             self._part = 0.0 if done.tiles else self._part + done.box.size / size
 
     def end(self, filled: Filled) -> Path | Failed | None:
-        """Complete the store on disk, if it was filled, and return its path, or why it is not complete."""
+        """Complete the store on disk, if it was filled, and return its path, or the failure."""
         store = filled.store
         if filled.failures:
             return Failed(failure_of(filled.failures, self._result.source.axes), bulk=True)
@@ -115,47 +119,47 @@ class WholeVolume:
             return None
         try:
             store.finish()
-        except Exception as error:  # noqa: BLE001 (the user is told, and the view goes on)
+        except Exception as error:  # noqa: BLE001 (the error is shown, and the view stays usable)
             return Failed(error, bulk=True)
         return store.folder.path
 
     def release(self, forget: bool = False) -> None:
-        """Let others resume an unfinished store on disk, and write no more to it; ``forget`` it altogether if asked."""
+        """Stop writing to an unfinished store on disk, so that others can resume it; ``forget`` drops it altogether."""
         if self.disk is not None and not self.disk.folder.finished:
             self.disk.release()
         if forget:
             self.disk = self._filled = None
 
     def release_steps(self) -> Iterator[None]:
-        """Release the store in the thread that writes to it."""
+        """Release the store; to be run by the thread that writes to it."""
         self.release()
         yield
 
 
 class LiveWorker:
-    """Computes what is wanted of a result; :meth:`steps` belongs to one thread, everything else to any.
+    """Computes requested tiles of a result; :meth:`steps` belongs to one thread, any thread may call the rest.
 
-    Preview and volume only differ in which tiles they ask for; what is computed for one is there for the other.
+    Preview and volume differ only in the tiles that they request; each uses the tiles computed for the other.
 
     Parameters
     ----------
     cache : TileCache
-        Where tiles are held.
+        Holds the tiles in memory.
     source : hashable
-        Names the source and its geometry.
+        Identifies the source and its geometry.
 
     Attributes
     ----------
     in_view : InView
-        The tiles that are looked at, and the lazy layers that show them.
+        The tiles in view, and the lazy layers that show them.
     result : SuperResolution, optional
-        What computes tiles; None until the worker is ready.
+        Computes tiles; None until the worker is ready.
     whole : WholeVolume, optional
-        Where the tiles of the whole volume are; None until the worker is ready.
+        The stores of the whole volume; None until the worker is ready.
     failures : deque of Failed
-        Boxes that could not be computed; whoever shows them takes them out.
+        Boxes that could not be computed; the caller removes those that it has shown.
     saved : deque of path
-        Stores that are complete; whoever shows them takes them out.
+        Stores that are complete; the caller removes those that it has shown.
     """
 
     def __init__(self, cache: TileCache, source: Hashable) -> None:
@@ -165,8 +169,8 @@ class LiveWorker:
         self._closed = self._preparing = False
         self._scheduler: Scheduler | None = None
         self.whole: WholeVolume | None = None
-        self._run = 0  # number of the last request for every tile, or to stop
-        self._opening: int | None = None  # for which of them a store is being opened
+        self._run = 0  # number of the last call of run_all or stop_all
+        self._opening: int | None = None  # number of the call for which a store is being opened
         self._changes = 0
         self.in_view = InView(cache, source)
         self.result: SuperResolution | None = None
@@ -176,23 +180,23 @@ class LiveWorker:
     # -- requests, from any thread ---------------------------------------------------------------
 
     def look(self, view: View | None) -> None:
-        """Ask for the tiles of a view, nearest its centre first; for none any more with None."""
+        """Request the tiles of a view, starting at its centre; None requests no tiles."""
         with self._lock:
             self.in_view.look(view)
             if self._scheduler is not None:
                 self._look(self._scheduler)
 
     def run_all(self, open_disk: Callable[[], DiskStore] | None = None) -> None:
-        """Ask for every tile, into memory or a store on disk; the worker must be ready.
+        """Request every tile, into memory or a store on disk; the worker must be ready.
 
         Parameters
         ----------
         open_disk : callable, optional
-            Opens the store, in the worker's thread: an unfinished one is read, which may take a while.
+            Opens the store. It is called in the worker's thread, since reading an unfinished store may take a while.
 
         Raises
         ------
-        ValueError
+        ArgumentError
             If the result does not fit into memory.
         """
         with self._lock:
@@ -206,12 +210,12 @@ class LiveWorker:
                 self._scheduler.add_background(self._open(open_disk, self._run))
 
     def pause_all(self, paused: bool = True) -> None:
-        """Pause the run over the volume after the box under way, or resume it."""
+        """Pause the run over the volume after the current box, or resume it."""
         if self._scheduler is not None:
             self._scheduler.bulk.pause(paused)
 
     def stop_all(self) -> None:
-        """Stop asking for every tile; what is finished stays, and others can resume an unfinished store."""
+        """Stop requesting every tile; finished tiles stay, and others can resume an unfinished store."""
         with self._lock:
             self._run += 1
             if self._scheduler is not None:
@@ -220,14 +224,14 @@ class LiveWorker:
                     self._scheduler.add_background(self.whole.release_steps())
 
     def use(self, prepare: Callable[[], SuperResolution], key: Hashable) -> None:
-        """Use a model, or another one from now on; the old one's tiles are shown until the new ones are there.
+        """Use a model, or switch to another one; the old tiles are shown until the new ones are computed.
 
         Parameters
         ----------
         prepare : callable
-            Opens source and model, the same grid each time; called in the worker's thread.
+            Opens source and model, on the same grid each time; called in the worker's thread.
         key : hashable
-            Names everything that decides the bits of a tile.
+            Identifies everything that determines the bits of a tile.
         """
         with self._lock:
             self._next = (prepare, key)
@@ -235,7 +239,7 @@ class LiveWorker:
                 self._scheduler.close()
 
     def close(self) -> None:
-        """End the work at the next call of the network."""
+        """End the work before the next call of the network."""
         with self._lock:
             self._closed = True
             if self._scheduler is not None:
@@ -243,10 +247,10 @@ class LiveWorker:
 
     @property
     def state(self) -> RunState:
-        """Where the worker stands now.
+        """The current state.
 
-        It is made when it is read, since tiles in memory go without a step of the worker when the cache is full: a
-        result that is told complete can be saved.
+        It is determined at each access, since a full cache drops tiles without a step of the worker: a result that is
+        reported as complete can be saved.
         """
         with self._lock:
             scheduler, whole, in_view = self._scheduler, self.whole, self.in_view
@@ -271,23 +275,23 @@ class LiveWorker:
 
     @property
     def finished_stores(self) -> list[TileStore]:
-        """The stores that hold tiles of the model in use."""
+        """The stores with tiles of the current model."""
         return [*([] if self.whole is None else self.whole.stores), *self.in_view.stores]
 
     # -- the worker's thread ---------------------------------------------------------------------
 
     def steps(self) -> Iterator[RunState | None]:
-        """Compute what is wanted until :meth:`close`; yield the state at each change, None while there is nothing."""
+        """Compute requested tiles until :meth:`close`; yield the state at each change, None while there is no work."""
         while True:
             with self._lock:
-                wanted, self._next = self._next, None
-                self._preparing = wanted is not None
-            if wanted is None or self._closed:
+                following, self._next = self._next, None
+                self._preparing = following is not None
+            if following is None or self._closed:
                 return
-            prepare, key = wanted
+            prepare, key = following
             started = self._begin(prepare(), key)
             self._preparing = False
-            if started is None:  # closed, or another model wanted meanwhile
+            if started is None:  # closed, or another model was requested meanwhile
                 continue
             yield self.state
             try:
@@ -303,6 +307,7 @@ class LiveWorker:
             memory = MemoryStore(result.sr_shape, result.shapes.bulk, self._cache, (key, "whole"))
             self.in_view.use(result, key)
             self.result, self._scheduler, self.whole = result, Scheduler(), WholeVolume(result, memory)
+            logger.info("%s is ready, %s", result.source.name, result.exactness)
             self.in_view.show(self.whole.stores)
             self._look(self._scheduler, begins=True)
             return self._scheduler, self.whole
@@ -311,7 +316,7 @@ class LiveWorker:
         idle = 0
         for event in scheduler.run(wait=True):
             idle = 0 if event is not None else idle + 1
-            if idle == IDLE_STEPS:  # the window's own large images are in it as well
+            if idle == IDLE_STEPS:  # this frees memory of the window's large images, too
                 give_freed_memory_back()
             if event is not None and not (isinstance(event, Done) and not event.tiles):
                 self._changes += 1
@@ -336,7 +341,7 @@ class LiveWorker:
             scheduler.add_background(steps)
 
     def _open(self, open_disk: Callable[[], DiskStore], run: int) -> Iterator[None]:
-        """Open a store and fill it, unless that is not wanted any more."""
+        """Open a store and fill it, unless the run has been stopped meanwhile."""
         assert self.whole is not None
         try:
             self.whole.release(forget=True)
@@ -361,9 +366,10 @@ class LiveWorker:
 
 
 def check_memory(result: SuperResolution, cache: TileCache) -> None:
-    """Raise ValueError if a result does not fit into memory."""
+    """Raise ArgumentError if a result does not fit into memory."""
     if result.nbytes > cache.cap:
-        raise ValueError(
-            f"Got a result of {result.nbytes / 1e9:.1f} GB and a memory cap of {cache.cap / 1e9:.1f} GB: "
-            "choose a destination on disk, or raise the cap in the Preferences."
+        raise ArgumentError(
+            f"The result ({result.nbytes / 1e9:.1f} GB) is larger than the memory limit ({cache.cap / 1e9:.1f} GB).",
+            "Choose a destination on disk, or raise the limit.",
+            setting="memory_limit",
         )

@@ -1,4 +1,4 @@
-"""What the results of a batch are called: a folder, a pattern, a suffix."""
+"""Names for the results of a batch: a folder, a pattern and a suffix."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.formats.image import SUFFIXES, Source
 from napari_cropeq.formats.paths import check_not_input, key_of, partial_of
 
@@ -21,10 +22,10 @@ FIELDS = {
     "name": "name of the file without its image suffix, or of the layer",
     "factor": "axial step / lateral step, four digits",
     "number": "place in the batch, from 1",
-    "folder": "name of the folder that the file lies in",
-    "dtype": "type of the voxels of the result",
+    "folder": "name of the folder that contains the file",
+    "dtype": "voxel type of the result",
 }
-"""What a pattern can hold in braces, each with a format of Python's where wanted: ``{number:03}``."""
+"""Fields of a pattern, in braces, each with an optional Python format such as ``{number:03}``."""
 
 OUTPUTS = (".ome.zarr", ".ome.tiff", ".ome.tif", ".zarr")
 EXAMPLE: dict[str, Any] = {"name": "stack", "factor": 2.5, "number": 1, "folder": "data", "dtype": "uint16"}
@@ -33,18 +34,18 @@ EXAMPLE: dict[str, Any] = {"name": "stack", "factor": 2.5, "number": 1, "folder"
 class _Formatter(string.Formatter):
     def format_field(self, value: Any, spec: str) -> str:
         text = str(format(value, ".4g" if isinstance(value, float) and not spec else spec))
-        # A layer may be called what no file can be.
+        # The name of a layer may contain characters that a file name cannot.
         return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", text)
 
 
 @dataclass(frozen=True)
 class Naming:
-    """Gives each image of a batch the name of its result.
+    """Names the result of each image of a batch.
 
     Parameters
     ----------
     folder : Path
-        Where results go.
+        Folder of the results.
     pattern : str
         Name without suffix; see :data:`FIELDS`.
     suffix : str
@@ -52,8 +53,8 @@ class Naming:
 
     Raises
     ------
-    ValueError
-        If the pattern has an unknown field, or is no name of a file.
+    ArgumentError
+        If the pattern has an unknown field, or does not give a file name.
     """
 
     folder: Path
@@ -65,38 +66,29 @@ class Naming:
         try:
             fields = [field for _, field, _, _ in string.Formatter().parse(self.pattern) if field is not None]
         except ValueError as error:
-            raise ValueError(
-                f"Got naming pattern {self.pattern!r}, whose braces do not close ({error}): write, for instance, "
-                f"{PATTERN}."
-            ) from error
+            raise self._error(f"has unbalanced braces ({error})", f"Write, for instance, {PATTERN}.") from error
         unknown = [field for field in fields if field not in FIELDS]
         if unknown:
-            raise ValueError(
-                f"Got naming pattern {self.pattern!r} with the unknown field {{{unknown[0]}}}, expected some of "
-                f"{known}: correct it."
-            )
+            raise self._error(f"has the unknown field {{{unknown[0]}}}", f"The fields are {known}.")
         name = self.example()
         if not name.strip(" .") or re.search(r"[/\\]", self.pattern) or name.lower().endswith(OUTPUTS):
-            raise ValueError(
-                f"Got naming pattern {self.pattern!r}, expected the name of a file without folder and suffix: "
-                f"write, for instance, {PATTERN}."
-            )
+            raise self._error("is not a file name without folder and suffix", f"Write, for instance, {PATTERN}.")
 
     @classmethod
     def single(cls, path: Path) -> Naming:
-        """Return what calls the result ``path``, whatever the image."""
+        """Return a naming that gives the result the name ``path``, whatever the image."""
         suffix = next((s for s in OUTPUTS if path.name.lower().endswith(s)), "")
         stem = path.name[: len(path.name) - len(suffix)]
         return cls(path.parent, stem.replace("{", "{{").replace("}", "}}"), path.name[len(stem) :])
 
     def output(self, number: int, source: Source, acquisition: Acquisition, dtype: str) -> Path:
-        """Return where the result of a source goes."""
+        """Return the path of the result of a source."""
         folder = Path(source.path).parent.name if source.path else ""
         values = {"name": source.name, "factor": acquisition.factor, "number": number}
         return self.folder / (self._fill(values | {"folder": folder, "dtype": dtype}) + self.suffix)
 
     def example(self, **known: Any) -> str:
-        """Return a name as the pattern makes it; what is not ``known`` of the image is made up."""
+        """Return an example name: values that are not ``known`` are invented."""
         return self._fill(EXAMPLE | known)
 
     def stem(self, output: Path) -> str:
@@ -107,10 +99,12 @@ class Naming:
         try:
             return _Formatter().vformat(self.pattern, (), values)
         except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"Got naming pattern {self.pattern!r} with a format that does not fit its field ({error}): "
-                "write, for instance, {number:03}."
+            raise self._error(
+                f"has a format that does not fit its field ({error})", "Write, for instance, {number:03}."
             ) from error
+
+    def _error(self, what: str, remedy: str) -> ArgumentError:
+        return ArgumentError(f"The naming pattern {self.pattern!r} {what}.", remedy, setting="pattern")
 
 
 def stem_of(name: str) -> str:
@@ -120,14 +114,14 @@ def stem_of(name: str) -> str:
 
 
 def check_different(outputs: Sequence[tuple[str, Path]], inputs: Sequence[Path]) -> None:
-    """Raise ValueError if two inputs have one output, or an output would replace or remove one of the ``inputs``.
+    """Raise ArgumentError if two inputs have the same output, or an output would replace or remove an input.
 
-    What an output is kept in until it is complete counts as well.
+    The folder that holds an output until it is complete counts as well.
 
     Parameters
     ----------
     outputs : sequence of (str, path)
-        What each input is called, and its output.
+        Name and output of each input.
     inputs : sequence of path
         The files that are read.
     """
@@ -137,8 +131,9 @@ def check_different(outputs: Sequence[tuple[str, Path]], inputs: Sequence[Path])
         for place in (path, partial_of(path)):
             key = key_of(place)
             if key in seen:
-                raise ValueError(
-                    f"Got {seen[key]} and {name}, which would both be written to {place}, expected different names: "
-                    "put {number} or {folder} into the naming pattern, or export them to different folders."
+                raise ArgumentError(
+                    f"{seen[key]} and {name} would both be written to {place}.",
+                    "Add {number} or {folder} to the naming pattern, or export them to different folders.",
+                    setting="names",
                 )
             seen[key] = name

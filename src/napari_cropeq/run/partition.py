@@ -1,4 +1,4 @@
-"""A part of the work on a volume, where several processes share it without talking to each other."""
+"""One process's part of the tiles of a volume, for processes that share the work without communicating."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from napari_cropeq.core.geometry import IntTriple, LeadingIndex
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.store.disk import DiskStore
 
 __all__ = ["Partition"]
@@ -14,12 +15,12 @@ __all__ = ["Partition"]
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """The tiles of one of ``count`` processes: a run of them in storage order, which share what they read.
+    """The tiles of one of ``count`` processes: consecutive ones in storage order, so that most reads are shared.
 
     Raises
     ------
-    ValueError
-        If there is no such part.
+    ArgumentError
+        If ``number`` is not one of 0 to ``count`` - 1.
     """
 
     number: int = 0
@@ -27,13 +28,45 @@ class Partition:
 
     def __post_init__(self) -> None:
         if self.count < 1 or not 0 <= self.number < self.count:
-            raise ValueError(
-                f"Got part {self.number} of {self.count}, expected one of 0 to {max(self.count, 1) - 1}: "
-                "correct --shard-id or --num-shards."
+            raise ArgumentError(
+                f"There is no part {self.number} of {self.count}: parts are numbered from 0 to "
+                f"{max(self.count, 1) - 1}.",
+                "Correct the number of the part, or the number of parts.",
+                setting="partition",
             )
 
+    def check(self, existing: str, cluster: bool) -> None:
+        """Raise ArgumentError if these settings of an export do not go with shared work.
+
+        Parameters
+        ----------
+        existing : str
+            What to do about an output that exists.
+        cluster : bool
+            Whether a cluster computes the tiles.
+        """
+        if self.count == 1:
+            return
+        if existing == "overwrite":
+            raise ArgumentError(
+                f"{self.count} processes that share the work cannot overwrite: each would remove what the others have "
+                "done.",
+                "Remove the old output first.",
+                setting="partition",
+            )
+        if cluster:
+            raise ArgumentError(
+                f"The work is shared by {self.count} processes and by a cluster.",
+                "Choose one of the two: the scheduler of a cluster already shares the work.",
+                setting="partition",
+            )
+
+    def existing(self, existing: str) -> str:
+        """Return what to do about an output that exists: if the work is shared, other processes may have made it."""
+        return "resume" if self.count > 1 and existing == "refuse" else existing
+
     def holds(self, store: DiskStore) -> Callable[[LeadingIndex, IntTriple], bool]:
-        """Return a function that says whether a tile, by lead and number (z, y, x), belongs to this part."""
+        """Return a function that tells whether a tile, by leading index and number (z, y, x), belongs to this part."""
         counts, each = store.grid.counts, store.grid.count
         leading_number = {leading: number for number, leading in enumerate(store.leading_indices)}
         total = each * len(store.leading_indices)
@@ -52,7 +85,7 @@ class Partition:
         return after - first
 
     def done_of(self, store: DiskStore) -> int:
-        """Return how many of them are there."""
+        """Return how many of them are finished."""
         if self.count == 1:
             return len(store)
         mine = self.holds(store)

@@ -1,11 +1,13 @@
-"""Training to a model file: kept in a checkpoint while it runs, resumed from there, and cleaned up at its end."""
+"""Train to a model file: a checkpoint keeps the training while it runs, and is removed at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
@@ -13,21 +15,25 @@ from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.progress import Progress
 from napari_cropeq.core.training.training import Training
+from napari_cropeq.errors import MismatchError, OutputExistsError
 from napari_cropeq.formats.image import Source, training_volumes
 
 __all__ = [
     "OwnTraining",
     "check_model_free",
+    "config_of",
     "is_training_unfinished",
     "load_checkpoint",
     "train_and_keep",
     "train_to_file",
 ]
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class OwnTraining:
-    """How a model is trained on an image.
+    """Settings to train a model on an image.
 
     Parameters
     ----------
@@ -38,7 +44,7 @@ class OwnTraining:
     lateral_fwhm : float
         Width of the lateral point spread in the image's unit; 0 where it is not known.
     channels, times : sequence of int, optional
-        What is trained on; None for all.
+        Which to train on; None for all.
     """
 
     config: TrainingConfig
@@ -48,21 +54,52 @@ class OwnTraining:
     times: Sequence[int] | None = (0,)
 
 
+def config_of(given: Mapping[str, Any], preset: str = "fast", start: Model | None = None) -> TrainingConfig:
+    """Return the settings of a training: those of a preset, or of a model to continue, with some replaced.
+
+    Parameters
+    ----------
+    given : mapping
+        Settings to replace, by name. A budget replaces the other kind of budget as well.
+    preset : str
+        Name of the preset; not used if there is a model to continue.
+    start : Model, optional
+        The model to continue.
+
+    Raises
+    ------
+    ValueError
+        If a setting is unknown or out of range, or ``start`` does not store its settings.
+    """
+    if start is None:
+        return TrainingConfig.preset(preset, **given)
+    if "minutes" in given or "patches" in given:
+        given = {"minutes": None, "patches": None, **given}
+    return replace(TrainingConfig.read(start.training.get("recipe")), **given)
+
+
 def is_training_unfinished(path: Path) -> bool:
     """Return whether a training of the model ``path`` was interrupted."""
     return Checkpoint.beside(path, {}).exists
 
 
 def check_model_free(path: Path, existing: str) -> None:
-    """Raise FileExistsError if a model or an unfinished training stands at ``path`` and is to be refused."""
+    """Raise OutputExistsError if a model or an unfinished training exists at ``path`` and ``existing`` is "refuse"."""
     if existing != "refuse":
         return
-    for there in (path, Checkpoint.beside(path, {}).path):
-        if there.exists():
-            raise FileExistsError(
-                f"Got {there}, which exists already: choose another name, go on from it (--resume), or allow "
-                "overwriting (--overwrite)."
-            )
+    if path.exists():
+        raise OutputExistsError(
+            f"The model {path} exists already.",
+            "Choose another name, resume to use it, or allow overwriting.",
+            setting="existing_model",
+        )
+    checkpoint = Checkpoint.beside(path, {}).path
+    if checkpoint.exists():
+        raise OutputExistsError(
+            f"{checkpoint} holds an unfinished training.",
+            "Resume it, or start again by overwriting.",
+            setting="unfinished",
+        )
 
 
 def train_to_file(
@@ -76,7 +113,7 @@ def train_to_file(
 ) -> Generator[Progress, None, Model]:
     """Train on an image and save the model, yielding after every step; the generator returns the model.
 
-    Whatever ends it early, what was learnt is kept in a checkpoint beside ``path``.
+    If it ends early, for any reason, a checkpoint beside ``path`` keeps the training.
 
     Parameters
     ----------
@@ -87,21 +124,21 @@ def train_to_file(
     acquisition : Acquisition
         Its grid and slice profile.
     how : OwnTraining
-        What to train on, and with which settings.
+        Channels, time points and settings.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     existing : str
-        ``refuse`` a model or checkpoint that is there; ``resume``: complete the checkpoint, or return the model if
-        there is no checkpoint; ``overwrite``.
+        ``refuse``: raise an error if a model or checkpoint exists; ``resume``: complete the checkpoint, or return the
+        model if there is no checkpoint; ``overwrite``.
     start : Model, optional
         A model whose training is continued, with a new budget.
 
     Raises
     ------
-    FileExistsError
+    OutputExistsError
         If there is a model or a checkpoint, and ``existing`` is "refuse".
     ValueError
-        If the image cannot be trained on, or what is there is of another image or of other settings.
+        If the image cannot be trained on, or the model or checkpoint is of another image or has other settings.
     OSError
         If the model or its checkpoint cannot be written.
     """
@@ -111,6 +148,7 @@ def train_to_file(
     checkpoint = Checkpoint.beside(path, described)
     resume = existing == "resume" and checkpoint.exists
     if resume:
+        logger.info("%s: resuming the training in %s", path, checkpoint.path.name)
         start = load_checkpoint(checkpoint, how.config, acquisition)
     elif existing == "resume" and path.is_file():
         return load_checkpoint(Checkpoint(path, described), how.config, acquisition)
@@ -130,25 +168,26 @@ def train_to_file(
 def train_and_keep(
     training: Training, checkpoint: Checkpoint, on_disk_error: Callable[[OSError], None] | None = None
 ) -> Generator[Progress, None, None]:
-    """Run a training, yielding after every step; what was learnt is kept while it runs, and if it ends early.
+    """Run a training, yielding after every step; a checkpoint keeps it while it runs, and if it ends early.
 
     Parameters
     ----------
     training : Training
-        What to run.
+        The training to run.
     checkpoint : Checkpoint
-        Where it is kept. It is not removed here: only the caller knows when the model is safe.
+        Keeps the training. It is not removed here: only the caller knows when the model is saved.
     on_disk_error : callable, optional
-        Called with the error if the checkpoint cannot be written; the training then goes on. By default it ends.
+        Called with the error if the checkpoint cannot be written; the training then continues. Without it, the
+        error ends the training.
 
     Raises
     ------
     OSError
         If the checkpoint cannot be written, without ``on_disk_error``.
     """
-    whole = False
+    complete = False
     try:
-        with closing(training.run()) as steps:  # closing validates what was learnt since the last time
+        with closing(training.run()) as steps:  # closing validates the weights learnt since the last validation
             for step in steps:
                 try:
                     checkpoint.keep(training)
@@ -157,31 +196,34 @@ def train_and_keep(
                         raise
                     on_disk_error(error)
                 yield step
-        whole = True
+        complete = True
+        done = training.summary()
+        logger.info("%s: trained on %d patches in %.1f s", checkpoint.path.name, done["patches"], done["seconds"])
     finally:
-        if not whole:
+        if not complete:
             _keep_last(training, checkpoint)
 
 
 def _keep_last(training: Training, checkpoint: Checkpoint) -> None:
-    """Keep a training that has ended early; a full disk or memory does not hide what ended it."""
+    """Keep a training that has ended early; an error here must not hide the one that ended it."""
     if training.summary()["patches"]:
         with suppress(OSError, MemoryError, RuntimeError):
             checkpoint.keep(training, now=True)
 
 
 def load_checkpoint(checkpoint: Checkpoint, config: TrainingConfig, acquisition: Acquisition) -> Model:
-    """Return what a checkpoint holds, to be completed.
+    """Return the model of a checkpoint, whose training is to be completed.
 
     Raises
     ------
     ValueError
-        If it is of another image, acquisition or recipe.
+        If it is of another image, acquisition or training config.
     """
     model = checkpoint.load(config)
     if model.acquisition != acquisition:
-        raise ValueError(
-            f"Got another voxel size or FWHM than the training in {checkpoint.path.name} had, expected the same: give "
-            "the same, or start anew."
+        raise MismatchError(
+            f"The voxel size or FWHM differs from that of the training in {checkpoint.path.name}.",
+            "Give the same values, or start again by overwriting.",
+            setting="restart",
         )
     return model

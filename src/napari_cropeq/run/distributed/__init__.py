@@ -1,5 +1,5 @@
-"""One volume by several processes or machines, with dask.distributed.
+"""Compute one volume with several processes or machines, by dask.distributed.
 
 Read ``run`` first (tiles as tasks), then ``worker`` (what a task does), then ``client`` (where workers come from).
-The library is imported only when a job asks for it.
+dask.distributed is imported only when a job needs it.
 """

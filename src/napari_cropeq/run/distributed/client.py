@@ -1,4 +1,4 @@
-"""Workers of dask.distributed: processes of this machine, or those that a scheduler has."""
+"""Workers of dask.distributed: processes on this machine, or those of a running scheduler."""
 
 from __future__ import annotations
 
@@ -9,40 +9,51 @@ from typing import Any
 
 from dask.system import CPU_COUNT
 
+from napari_cropeq.errors import ArgumentError, ClusterError, MissingPackageError
+
 __all__ = ["Cluster"]
 
-AHEAD = 2  # groups of tiles at a worker: one is computed, one waits or is written
+AHEAD = 2  # groups of tiles per worker: one is computed, one waits or is written
 COUNT_SECONDS = 1.0
 WAIT_SECONDS = 60
 
+logger = logging.getLogger(__name__)
+
 
 class Cluster:
-    """Where tiles are computed; nothing is started or connected to before it is needed.
+    """The workers that compute tiles; they are started or connected to when they are first needed.
 
     Parameters
     ----------
     workers : int, optional
-        Start so many processes on this machine; they share its cores.
+        How many processes to start on this machine; they share its cores.
     scheduler : str, optional
-        Connect to the scheduler at this address, such as ``tcp://10.0.0.1:8786``, instead.
+        Address of a running scheduler to connect to instead, such as ``tcp://10.0.0.1:8786``.
 
     Raises
     ------
-    ImportError
+    MissingPackageError
         If distributed is not installed.
-    ValueError
-        If it is neither or both, or no worker at all.
+    ArgumentError
+        If neither or both are given, or there would be no worker.
     """
 
     def __init__(self, workers: int | None = None, scheduler: str | None = None) -> None:
         if (workers is None) == (scheduler is None):
-            raise ValueError(f"Got {workers} workers and the scheduler {scheduler}, expected one of them: choose one.")
+            raise ArgumentError(
+                "Neither a number of workers nor a scheduler is given."
+                if workers is None
+                else f"Both {workers} workers and the scheduler {scheduler} are given.",
+                "Give one of the two.",
+                setting="scheduler",
+            )
         if workers is not None and workers < 1:
-            raise ValueError(f"Got {workers} workers, expected at least 1: give how many processes to start.")
+            raise ArgumentError(f"{workers} workers cannot compute anything.", "Start at least 1.", setting="workers")
         if importlib.util.find_spec("distributed") is None:
-            raise ImportError(
-                "Got work for a cluster, but distributed is not installed: install it with "
-                'pip install "napari-cropeq[cluster]".'
+            raise MissingPackageError(
+                "Workers need the package distributed, which is not installed.",
+                'Install it with: pip install "napari-cropeq[cluster]"',
+                setting="distributed",
             )
         self._workers, self._scheduler = workers, scheduler
         self._local: Any = None
@@ -57,11 +68,11 @@ class Cluster:
 
     @property
     def client(self) -> Any:
-        """The client of distributed, connected to at least one worker.
+        """The client of dask.distributed, connected to at least one worker.
 
         Raises
         ------
-        OSError
+        ClusterError
             If there is no scheduler, or it has no worker.
         """
         if self._client is None:
@@ -70,12 +81,12 @@ class Cluster:
 
     @property
     def room(self) -> int:
-        """How many groups of tiles to have at the workers at once, so that none waits and few are held.
+        """How many groups of tiles to submit at once, so that no worker is idle and few groups wait in memory.
 
         Raises
         ------
-        OSError
-            If the scheduler is gone.
+        ClusterError
+            If the scheduler does not answer.
         """
         if time.monotonic() - self._counted > COUNT_SECONDS or not self._room:
             self.check()
@@ -87,20 +98,21 @@ class Cluster:
         return self._room
 
     def check(self) -> None:
-        """Raise OSError if the scheduler is gone."""
+        """Raise ClusterError if the scheduler does not answer."""
         if self.client.status != "running":
             raise self.lost()
 
-    def lost(self) -> OSError:
-        """Return what to say of a scheduler that is gone."""
+    def lost(self) -> ClusterError:
+        """Return the error for a scheduler that no longer answers."""
         where = "of the local cluster" if self._scheduler is None else f"at {self._scheduler}"
-        return ConnectionError(
-            f"Got no answer from the scheduler {where} any more, expected one until all tiles are done: see to it and "
-            "resume, what is done is kept."
+        return ClusterError(
+            f"The scheduler {where} no longer answers. Finished tiles are kept.",
+            "Check or restart the scheduler, then resume.",
+            setting="scheduler",
         )
 
     def close(self) -> None:
-        """Let go of the scheduler, and end the processes that were started here."""
+        """Disconnect from the scheduler, and end the processes that were started here."""
         client, local, self._client, self._local = self._client, self._local, None, None
         if client is not None:
             client.close(timeout=5)
@@ -116,7 +128,7 @@ class Cluster:
                 n_workers=self._workers,
                 threads_per_worker=max(1, CPU_COUNT // self._workers),
                 processes=True,
-                memory_limit=0,  # what takes memory is the network, which distributed cannot move elsewhere
+                memory_limit=0,  # the network takes the memory, and distributed cannot move that elsewhere
                 dashboard_address=None,
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # else port 8787 is taken
                 preload=["napari_cropeq.run.distributed.worker"],
@@ -125,16 +137,19 @@ class Cluster:
         try:
             client = Client(self._local or self._scheduler, set_as_default=False, timeout=WAIT_SECONDS)
         except (OSError, ValueError) as error:
-            raise ConnectionError(
-                f"Got no scheduler at {self._scheduler} ({' '.join(str(error).split())}), expected an address such as "
-                "tcp://10.0.0.1:8786: start one (dask scheduler), or correct the address."
+            raise ClusterError(
+                f"There is no scheduler at {self._scheduler} ({' '.join(str(error).split())}).",
+                "Start one (dask scheduler), or correct the address, which looks like tcp://10.0.0.1:8786.",
+                setting="scheduler",
             ) from error
         try:
             client.wait_for_workers(1, timeout=WAIT_SECONDS)
         except TimeoutError as error:
             client.close(timeout=5)
-            raise ConnectionError(
-                f"Got a scheduler at {self._scheduler} without workers, expected at least one: start some (dask worker "
-                f"{self._scheduler})."
+            raise ClusterError(
+                f"The scheduler at {self._scheduler} has no workers.",
+                f"Start at least one (dask worker {self._scheduler}).",
+                setting="scheduler",
             ) from error
+        logger.info("connected to %s with %d workers", self._scheduler or "a local cluster", len(client.nthreads()))
         return client

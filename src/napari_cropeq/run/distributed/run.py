@@ -1,15 +1,16 @@
-"""A run over a whole volume by the workers of a cluster: tiles as tasks, few of them at once, in storage order."""
+"""Compute a whole volume with the workers of a cluster: tiles as tasks, few of them at once, in storage order."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from napari_cropeq.compute.fill import Done, Failed, Failures, Filled, Group, groups
 from napari_cropeq.compute.super_resolution import SuperResolution
-from napari_cropeq.errors import StoppedError
+from napari_cropeq.errors import ClusterError, InUseError, StoppedError
 from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.distributed.worker import Outcome, Work, compute
 from napari_cropeq.store.disk import DiskStore
@@ -19,28 +20,30 @@ __all__ = ["spread"]
 
 WAIT_SECONDS = 0.5
 
+logger = logging.getLogger(__name__)
+
 
 def spread(store: DiskStore, result: SuperResolution, cluster: Cluster) -> Iterator[Done | Failed | Filled | None]:
-    """Have what is missing in a store computed and written by workers, and claim it; yield what happens, or None.
+    """Let workers compute and write the missing tiles of a store, and record them; yield each event, or None.
 
-    A worker that dies costs what it was at: that is done again by another. Closed before its end, it calls the tasks
-    off; no worker writes any more once the store has been released.
+    If a worker dies, another one computes its current tiles again. If the generator is closed early, it cancels the
+    tasks; no worker writes any more once the store has been released.
 
     Parameters
     ----------
     store : DiskStore
-        Held by this process; workers must see its folder under the same path.
+        Open in this process; workers must see its folder under the same path.
     result : SuperResolution
-        Of a source that is a file, which workers must see as well.
+        Its source must be a file that workers see under the same path.
     cluster : Cluster
-        Whose workers compute.
+        Its workers compute the tiles.
 
     Raises
     ------
     ValueError
         If the source is not a file, or a worker would compute other bits.
     OSError
-        If the scheduler is gone, a task has killed several workers, or the store cannot be written.
+        If the scheduler does not answer, the same task has killed several workers, or the store cannot be written.
     """
     work = Work.of(store, result)
     client, failures = cluster.client, Failures()
@@ -62,7 +65,7 @@ def spread(store: DiskStore, result: SuperResolution, cluster: Cluster) -> Itera
                 yield None
                 continue
             group = running.pop(future)
-            event = _claimed(_outcome(future, store, cluster), store, group)
+            event = _recorded(_outcome(future, store, cluster), store, group)
             failures.note(event)
             yield event
     finally:
@@ -72,7 +75,7 @@ def spread(store: DiskStore, result: SuperResolution, cluster: Cluster) -> Itera
 
 
 def _outcome(future: Any, store: DiskStore, cluster: Cluster) -> Outcome:
-    """Return what a task gave, or raise what went wrong as a sentence."""
+    """Return the outcome of a task, or raise an error that a user can act on."""
     from distributed import CancelledError, KilledWorker
 
     if future.status not in ("finished", "error"):
@@ -80,15 +83,18 @@ def _outcome(future: Any, store: DiskStore, cluster: Cluster) -> Outcome:
     try:
         outcome = future.result()
     except KilledWorker as error:
-        raise OSError(
-            f"Got {error.allowed_failures + 1} workers that died over the same tiles, the last at "
-            f"{error.last_worker.address}, expected them to live: give workers more memory or use smaller tiles, and "
-            "resume."
+        raise ClusterError(
+            f"{error.allowed_failures + 1} workers died while computing the same tiles, the last one at "
+            f"{error.last_worker.address}.",
+            "Give the workers more memory or use smaller tiles, then resume.",
+            setting="worker_memory",
         ) from error
     except StoppedError as error:
-        raise OSError(
-            f"Got {store.folder.partial.name}, which workers may not write to any more, expected this process to be "
-            "the only one at work on it: resume when no other is."
+        raise InUseError(
+            f"Another process has taken over {store.folder.partial.name}, so the workers of this one may not write to "
+            "it.",
+            "Wait until the other process has ended, then resume.",
+            setting="in_use",
         ) from error
     except CancelledError as error:
         raise cluster.lost() from error
@@ -99,8 +105,8 @@ def _outcome(future: Any, store: DiskStore, cluster: Cluster) -> Outcome:
     return outcome
 
 
-def _claimed(outcome: Outcome, store: DiskStore, group: Group) -> Done | Failed:
-    """Claim what a worker has written."""
+def _recorded(outcome: Outcome, store: DiskStore, group: Group) -> Done | Failed:
+    """Record the tiles that a worker has written, and return the event."""
     if outcome.failure is not None:
         return Failed(outcome.failure, False, group.leading, group.box)
     for record in outcome.records:

@@ -1,8 +1,9 @@
-"""What a worker of a cluster does: it computes tiles with one model that it keeps, and writes them itself."""
+"""The task of a worker of a cluster: compute tiles with a model that stays in memory, and write them."""
 
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import threading
 import time
@@ -22,7 +23,7 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.host import torch_threads
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.tiles import TileGrid
-from napari_cropeq.errors import StoppedError
+from napari_cropeq.errors import ArgumentError, CropeqError, ImageError, MismatchError, StoppedError
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.formats.paths import FOLDER
 from napari_cropeq.store.disk import DiskStore
@@ -35,12 +36,14 @@ from napari_cropeq.store.shards import Shards
 
 __all__ = ["Outcome", "Work", "check_source", "compute"]
 
-ASK_SECONDS = 0.5  # how often the network asks whether the run is still on
+ASK_SECONDS = 0.5  # between checks whether the run has been stopped
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a group of tiles."""
+    """Result of a task: what was written, or why not."""
 
     records: tuple[Record, ...] = ()
     failure: Exception | None = None  # the source could not be read
@@ -48,25 +51,25 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """All that a worker needs to compute and write tiles of a store."""
+    """Everything that a worker needs to compute and write tiles of a store."""
 
     source: str  # path
-    folder: str  # of the unfinished store, which holds the model
+    folder: str  # of the unfinished store, which contains the model
     acquisition: Acquisition
     planes: str
     device: str
     dtype: str
     fingerprint: str  # JSON
-    token: str  # under which it may be written
+    token: str  # the write token
 
     @classmethod
     def of(cls, store: DiskStore, result: SuperResolution) -> Work:
-        """Return the work on a store that this process holds, under a token that is granted now.
+        """Return the work on a store that is open in this process, with a new write token.
 
         Raises
         ------
-        ValueError
-            If the source is no file that a worker could open.
+        ArgumentError
+            If the source is not a file, so that workers cannot open it.
         """
         path = check_source(result)
         planes = "both" if len(result.planes) > 1 else "zyx"[result.planes[0]]
@@ -88,13 +91,14 @@ def check_source(result: SuperResolution) -> str:
 
     Raises
     ------
-    ValueError
-        If it is in this process's memory.
+    ArgumentError
+        If it is in the memory of this process.
     """
     if result.source.path is None:
-        raise ValueError(
-            f"Got {result.source.name}, which is in this process's memory, expected a file that the workers of a "
-            "cluster can open: save it first, or compute it without a cluster."
+        raise ArgumentError(
+            f"{result.source.name} is in the memory of this process, where the workers of a cluster cannot read it.",
+            "Save it as a file first, or compute it without a cluster.",
+            setting="cluster",
         )
     return result.source.path
 
@@ -126,7 +130,7 @@ class _Computed:
 
 
 class _Asker:
-    """Says whether work has been called off, looking on the disk now and then."""
+    """Returns whether the run has been stopped; it reads the disk now and then."""
 
     def __init__(self, token: WriteToken) -> None:
         self._token, self._asked, self._stopped = token, time.monotonic(), False
@@ -138,29 +142,29 @@ class _Asker:
 
 
 def dask_setup(worker: Any) -> None:
-    """Leave Ctrl-C to the client, which ends the workers it has started; distributed calls this in each of them."""
+    """Ignore Ctrl-C: the client ends the workers that it has started. distributed calls this in each worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-# One group at a time is computed in a process, by all threads the worker may use, while others are being written.
+# A process computes one group at a time, with all threads of the worker, while others are being written.
 _computing = threading.Lock()
 _kept: tuple[Work, SuperResolution, Shards] | None = None
 
 
 def compute(work: Work, group: Group) -> Outcome:
-    """Compute and write a group of tiles; the client claims them.
+    """Compute and write a group of tiles; the client records them.
 
     Parameters
     ----------
     work : Work
-        The same for all groups of a store: what is made of it is kept in the process.
+        The same for all groups of a store, so that its model is loaded once per process.
     group : Group
-        Tiles of one lead, in SR voxels (z, y, x).
+        Tiles of one leading index, in SR voxels (z, y, x).
 
     Raises
     ------
     StoppedError
-        If the run that asked for it is over.
+        If the run that submitted it is over.
     ValueError
         If this worker would compute other bits, or cannot open the source.
     OSError
@@ -183,24 +187,28 @@ def compute(work: Work, group: Group) -> Outcome:
 
 
 def _prepared(work: Work, stop: _Asker) -> tuple[SuperResolution, Shards]:
-    """Return what computes and what writes, made once for all groups of a store."""
+    """Return the super-resolution and the shards to write to, made once for all groups of a store."""
     global _kept
     if _kept is None or _kept[0] != work:
         _kept = None  # one model a worker
         try:
             result = retried(lambda: _result(work), stop)
         except (OSError, ValueError) as error:
-            raise ValueError(
-                f"Got the worker {_name()}, which cannot work on {work.source} ({error}), expected it to see the same "
-                "files as this process: share their folder, and resume."
+            problem = error.problem if isinstance(error, CropeqError) else str(error)
+            raise ImageError(
+                f"The worker {_name()} cannot open {work.source}: {problem.rstrip('.')}.",
+                "Share the folder of the files, so that workers see them under the same path, then resume.",
+                setting="cluster",
             ) from None
+        logger.info("the worker computes %s, %s", work.source, result.exactness)
         started: Mapping[str, Any] = json.loads(work.fingerprint)
         now = json.loads(json.dumps(fingerprint_of(result))) | {"tile grid": started["tile grid"]}
         found = list(differences(started, now))
         if found:
-            raise ValueError(
-                f"Got the worker {_name()}, which has another {'; another '.join(found)}, expected what gives the same "
-                "bits: take it out of the cluster, and resume."
+            raise MismatchError(
+                f"The worker {_name()} would compute other bits: it has another {'; another '.join(found)}.",
+                "Remove it from the cluster, then resume.",
+                setting="cluster",
             )
         _kept = work, result, Shards(Path(work.folder), 0, TileCache(0))
     return _kept[1], _kept[2]
@@ -226,6 +234,8 @@ def _name() -> str:
 
 
 def _plain(error: Exception) -> Exception:
-    """Return an error as one that can be sent."""
-    kind = ValueError if isinstance(error, ValueError) else OSError
+    """Return a copy of an error that can be pickled: without its cause and traceback."""
+    if isinstance(error, CropeqError):
+        return type(error)(error.problem, error.remedy, setting=error.setting)
+    kind = next((kind for kind in (ValueError, MemoryError) if isinstance(error, kind)), OSError)
     return kind(str(error) or type(error).__name__)

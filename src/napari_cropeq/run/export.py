@@ -237,8 +237,8 @@ def failure_of(failures: Sequence[Failed], axes: str = "zyx") -> Exception:
     place = [f"{name} {index}" for name, index in zip(axes, first.leading, strict=False)]
     place += [f"{name} {a} to {b}" for name, a, b in zip(AXIS_NAMES, first.box.start, first.box.stop, strict=True)]
     what = "1 box" if len(failures) == 1 else f"{len(failures)} boxes"
-    kinds = {ValueError: ImageError, MemoryError: OutOfMemoryError}
-    kind = next((ours for built_in, ours in kinds.items() if isinstance(first.error, built_in)), AccessError)
+    kinds: dict[type[Exception], type[CropeqError]] = {ValueError: ImageError, MemoryError: OutOfMemoryError}
+    kind = next((typed for built_in, typed in kinds.items() if isinstance(first.error, built_in)), AccessError)
     remedy, setting = ("Free memory", "memory") if kind is OutOfMemoryError else ("Repair the source", "")
     reason = str(first.error).rstrip(".")
     if isinstance(first.error, CropeqError):

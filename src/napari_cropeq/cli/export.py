@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cropeq.cli.hints import sentence
 from napari_cropeq.cli.options import add_command, add_device, add_out, add_voxel_size
 from napari_cropeq.cli.progress import progress_bar
-from napari_cropeq.cli.train import add_config, config_of
+from napari_cropeq.cli.train import add_config, training_config
 from napari_cropeq.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -136,8 +136,7 @@ def _settings(arguments: argparse.Namespace) -> BatchSettings:
     size = tuple(arguments.voxel_size) if arguments.voxel_size else None
     planes, dtype, tile, device = arguments.planes, arguments.dtype, arguments.tile, arguments.device
     part, cluster = _part(arguments), _cluster(arguments)
-    resumed = arguments.resume or part[1] > 1  # the other processes may have started
-    existing = "resume" if resumed else "overwrite" if arguments.overwrite else "refuse"
+    existing = "resume" if arguments.resume else "overwrite" if arguments.overwrite else "refuse"
     return BatchSettings(_model(arguments), existing, planes, dtype, tile, size, device, part, cluster)
 
 
@@ -149,17 +148,6 @@ def _part(arguments: argparse.Namespace) -> tuple[int, int]:
     if number is None or count is None:
         given, missing = ("--num-shards", "--shard-id") if number is None else ("--shard-id", "--num-shards")
         raise ArgumentError(f"{given} is given without {missing}.", "Give both.")
-    for option in ("workers", "scheduler"):
-        if getattr(arguments, option) is not None:
-            raise ArgumentError(
-                f"--shard-id and --{option} cannot be combined: a scheduler shares the work itself.",
-                "Give one of them.",
-            )
-    if arguments.overwrite:
-        raise ArgumentError(
-            "--overwrite cannot be combined with --shard-id: another process may be writing the result already.",
-            "Remove the old result first, then leave --overwrite out.",
-        )
     return number, count
 
 
@@ -169,8 +157,6 @@ def _cluster(arguments: argparse.Namespace) -> Cluster | None:
         return None
     from napari_cropeq.run.distributed.client import Cluster
 
-    if arguments.workers is not None and arguments.scheduler is not None:
-        raise ArgumentError("--workers and --scheduler cannot be combined.", "Give one of them.")
     return Cluster(arguments.workers, arguments.scheduler)
 
 
@@ -180,7 +166,7 @@ def _model(arguments: argparse.Namespace) -> Model | OwnTraining:
     from napari_cropeq.run.train_to_file import OwnTraining
 
     if arguments.train:
-        config = config_of(arguments, None)
+        config = training_config(arguments, None)
         return OwnTraining(config, arguments.fwhm, arguments.lateral_fwhm, arguments.channel, arguments.time)
     given = [name for name in ("minutes", "patches", "filters", "seed", "fwhm") if getattr(arguments, name) is not None]
     if given or arguments.set:

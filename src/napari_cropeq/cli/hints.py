@@ -11,6 +11,12 @@ HINTS = {
     "existing": "Choose another name, or replace it with --overwrite.",
     "unfinished": "Complete it with --resume, or start again with --overwrite.",
     "restart": "Choose another name, or start again with --overwrite.",
+    "outputs": "Skip complete results with --resume, or replace them with --overwrite.",
+    "existing_model": "Choose another name, use it with --resume, or replace it with --overwrite.",
+    "model": "Give a model file that cropeq train has saved, ending in .safetensors.",
+    "baseline": "Give the model file of a zero-padded network, or train one with --against padded.",
+    "names": "Add {number} or {folder} to --name, or export to different folders.",
+    "partition": "Correct --shard-id or --num-shards.",
     "memory": "Close other programs, or use smaller tiles (--tile), fewer filters (--filters) or another --device.",
 }
 """What to do about a setting, in the place of the library's remedy."""

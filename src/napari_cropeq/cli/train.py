@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_cropeq.core.training.config import TrainingConfig
     from napari_cropeq.core.training.progress import Progress
 
-__all__ = ["add_config", "add_train", "config_of"]
+__all__ = ["add_config", "add_train", "training_config"]
 
 
 def add_train(commands: Any) -> None:
@@ -53,7 +53,7 @@ def add_train(commands: Any) -> None:
 
 
 def add_config(parser: Any) -> None:
-    """Add the options of the training data and of the training; see :func:`config_of`."""
+    """Add the options of the training data and of the training; see :func:`training_config`."""
     parser.add_argument(
         "--channel", type=_indices, default=[0], metavar="N,N|all", help="channels, counted from 0 (default 0)"
     )
@@ -128,7 +128,7 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
             "Complete it with --resume, or choose another output.",
         )
     start = None if arguments.start is None else Model.load(arguments.start)
-    config = config_of(arguments, start)
+    config = training_config(arguments, start)
     source = open_source(arguments.input)
     axial = "zyx".index(arguments.axial) if arguments.axial else None
     size = tuple(arguments.voxel_size) if arguments.voxel_size else None
@@ -150,18 +150,14 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def config_of(arguments: argparse.Namespace, start: Model | None) -> TrainingConfig:
+def training_config(arguments: argparse.Namespace, start: Model | None) -> TrainingConfig:
     """Return the settings of the preset or of the model to start from, changed by the options that are given."""
     from napari_cropeq.core.training.config import TrainingConfig
+    from napari_cropeq.run.train_to_file import config_of
 
     names = ("minutes", "patches", "filters", "seed")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    given |= TrainingConfig.parse(arguments.set)
-    if start is None:
-        return TrainingConfig.preset(arguments.preset, **given)
-    if "patches" in given or "minutes" in given:
-        given = {"minutes": None, "patches": None} | given
-    return dataclasses.replace(TrainingConfig.read(start.training.get("recipe")), **given)
+    return config_of(given | TrainingConfig.parse(arguments.set), arguments.preset, start)
 
 
 def _existing(arguments: argparse.Namespace, checkpoint: Checkpoint) -> str:

@@ -52,13 +52,11 @@ class Partition:
                 f"{self.count} processes that share the work cannot overwrite: each would remove what the others have "
                 "done.",
                 "Remove the old output first.",
-                setting="partition",
             )
         if cluster:
             raise ArgumentError(
                 f"The work is shared by {self.count} processes and by a cluster.",
                 "Choose one of the two: the scheduler of a cluster already shares the work.",
-                setting="partition",
             )
 
     def existing(self, existing: str) -> str:

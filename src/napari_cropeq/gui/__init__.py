@@ -1,5 +1,5 @@
-"""The window: dock widgets in napari. The one place for napari and Qt.
+"""Dock widgets in napari. Only this package imports napari and Qt.
 
 Read ``session`` first (what the widgets of a viewer share), then ``result`` (one SR layer and its worker), then
-``widgets/``. Computing does not belong here, and nothing here knows the command line.
+``widgets/``. Computations and the command line do not belong here.
 """

@@ -1,29 +1,31 @@
-"""The one way heavy work leaves the GUI thread."""
+"""Work in background threads, so that the window stays responsive, and errors as sentences."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import functools
+import logging
 import os
-import re
 import sys
 import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from qtpy.QtCore import QCoreApplication, QObject, Signal
 
 from napari_cropeq.core.host import give_freed_memory_back, short_turns
-from napari_cropeq.errors import StoppedError
+from napari_cropeq.errors import CropeqError, StoppedError
+from napari_cropeq.gui.hints import HINTS
 
-__all__ = ["Job", "stop_all_jobs"]
+__all__ = ["Job", "sentence", "stop_all_jobs"]
+
+logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.05
-OPTION = re.compile(r" \((command line: )?--[^)]*\)")  # of the command line, which a window has not
 JOIN_SECONDS = 20.0
 
 _running: weakref.WeakSet[Job] = weakref.WeakSet()
@@ -32,25 +34,32 @@ _running: weakref.WeakSet[Job] = weakref.WeakSet()
 class Job(QObject):
     """Runs a generator in a thread of lower priority and reports on the GUI thread.
 
-    Whatever the generator raises, RuntimeError and out of memory included, ends in exactly one
-    :attr:`ended` signal, so that no bar spins forever.
+    :attr:`ended` is emitted exactly once, whatever the generator raises (RuntimeError and MemoryError included), so
+    that no progress bar stays busy.
 
     Parameters
     ----------
     steps : callable
-        Makes the generator; it is called, run and closed in the thread. Yielded values are progress, None
-        that there is nothing to do for now.
+        Makes the generator; it is called, run and closed in the thread. It yields progress, or None when there is
+        nothing to do for now.
     interrupt : callable, optional
-        Called by :meth:`stop` from the GUI thread, to wake or shorten what is under way.
+        Called by :meth:`stop` from the GUI thread, to wake the generator or to shorten its current step.
+    hints : mapping, optional
+        See :func:`sentence`.
     """
 
     progressed = Signal(object)  # the latest value yielded, at most 20 times a second
     failed = Signal(str)  # one sentence
     ended = Signal()  # always, and last
 
-    def __init__(self, steps: Callable[[], Iterator[Any]], interrupt: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        steps: Callable[[], Iterator[Any]],
+        interrupt: Callable[[], None] | None = None,
+        hints: Mapping[str, str] = HINTS,
+    ) -> None:
         super().__init__()
-        self._steps, self._interrupt = steps, interrupt
+        self._steps, self._interrupt, self._hints = steps, interrupt, hints
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cropeq", daemon=True)
 
@@ -75,20 +84,22 @@ class Job(QObject):
 
     def _run(self) -> None:
         lower_priority()
-        steps = None
+        steps, started = None, time.monotonic()
         try:
             steps = self._steps()
             self._drive(steps)
         except StoppedError:
             pass
-        except BaseException as error:  # noqa: BLE001 (a thread has nobody above it to tell)
-            self._emit(self.failed, sentence(error))
+        except BaseException as error:  # noqa: BLE001 (nothing above this thread would report it)
+            logger.info("Background work failed with %s", type(error).__name__)
+            self._emit(self.failed, sentence(error, self._hints))
         finally:
             if steps is not None:
                 with contextlib.suppress(Exception):
                     steps.close()  # type: ignore[attr-defined]
             give_freed_memory_back()
             _running.discard(self)
+            logger.info("Background work ended after %.1f s", time.monotonic() - started)
             self._emit(self.ended)
 
     def _drive(self, steps: Iterator[Any]) -> None:
@@ -97,7 +108,7 @@ class Job(QObject):
             working.enter_context(short_turns())
             idle = False
             for value in steps:
-                # None says that nothing is under way: what was held back is due, and the process is left as it is.
+                # None: nothing to do for now. Send the value that was held back, and restore the process's settings.
                 if idle != (value is None):
                     idle = value is None
                     if idle:
@@ -114,7 +125,7 @@ class Job(QObject):
             self._emit(self.progressed, unsent)
 
     def _emit(self, signal: Any, *values: Any) -> None:
-        # The window, and this object's Qt half with it, may be gone by now.
+        # The window, and with it the Qt part of this object, may already be deleted.
         with contextlib.suppress(RuntimeError):
             signal.emit(*values)
 
@@ -129,7 +140,7 @@ def stop_at_exit() -> None:
 
 
 def stop_all_jobs() -> None:
-    """Stop every job and wait for it; nothing computes on while the interpreter goes down."""
+    """Stop every job and wait for it, so that no thread computes while the interpreter shuts down."""
     jobs = list(_running)
     for job in jobs:
         job.stop()
@@ -138,22 +149,34 @@ def stop_all_jobs() -> None:
 
 
 def lower_priority() -> None:
-    """Let the window's thread go first; threads that torch starts from this one inherit the priority.
+    """Give this thread a lower priority than the window's; threads that torch starts from it inherit it.
 
-    A niceness would not do: a thread that wakes, as the window's does many times a slice, waits for a nice one to use
-    up its share of the time. Whatever wakes goes before an idle one at once.
+    A nice value is not enough: a waking thread, such as the window's many times a slice, waits until a nice thread
+    has used its time slice. An idle thread is interrupted at once.
     """
-    if sys.platform == "linux":  # elsewhere the priority is the whole process's
+    if sys.platform == "linux":  # other systems set the priority of the whole process only
         with contextlib.suppress(OSError):
             os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
 
 
-def sentence(error: BaseException) -> str:
-    """Return what a biologist can act on; defects of ours keep their traceback on standard error."""
+def sentence(error: BaseException, hints: Mapping[str, str] = HINTS) -> str:
+    """Return an error as text that a user can act on.
+
+    An unexpected error, which is a bug, also prints its traceback to standard error.
+
+    Parameters
+    ----------
+    error : BaseException
+        The error.
+    hints : mapping
+        What to do, by the error's setting; see :mod:`napari_cropeq.gui.hints`.
+    """
+    if isinstance(error, CropeqError):
+        return " ".join(error.message(hints).split())
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate" in text.lower():
-        return f"Got too little memory ({text[:160]}): close other data, use fewer filters or another device."
+        return f"There is not enough memory ({text[:160]}). Close other images, use fewer filters or another device."
     if not isinstance(error, (ValueError, OSError, ArithmeticError, ImportError)):
         traceback.print_exception(error)
-        return f"Got an unexpected error ({type(error).__name__}: {text[:160]}): please report it."
-    return OPTION.sub("", text)
+        return f"Something unexpected went wrong ({type(error).__name__}: {text[:160]}). Please report it."
+    return text

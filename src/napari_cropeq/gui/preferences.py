@@ -1,4 +1,4 @@
-"""What the user prefers everywhere: the page *cropeq super-resolution* of napari's Preferences."""
+"""The user's preferences: the page *cropeq super-resolution* of napari's Preferences."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
+from napari_cropeq.errors import ArgumentError
+
 __all__ = ["Preferences", "on_change"]
 
 PLUGIN = "napari-cropeq"
@@ -18,62 +20,63 @@ GIGABYTE = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """What was chosen in *File > Preferences*; the manifest declares the same fields and defaults."""
+    """The values chosen in *File > Preferences*; the manifest declares the same fields and defaults."""
 
     device: str = "auto"  # where to compute: auto, cpu or cuda
-    cache_bytes: int = 2 * GIGABYTE  # of computed tiles kept in memory
-    cache_folder: Path = field(default_factory=lambda: user_cache_path(PLUGIN))  # of what outlives a crash
+    cache_bytes: int = 2 * GIGABYTE  # limit of computed tiles kept in memory
+    cache_folder: Path = field(default_factory=lambda: user_cache_path(PLUGIN))  # of files that survive a crash
 
     @classmethod
     def read(cls) -> Preferences:
-        """Return what is preferred now; the default of each that is not set, or set to what cannot be."""
+        """Return the current preferences, with the default for each that is not set or not valid."""
         try:
             chosen = _settings().computing
             folder = chosen.cache_folder.strip()
             values = {"device": chosen.device, "cache_bytes": round(chosen.cache_memory * GIGABYTE)}
         except Exception:  # noqa: BLE001 (a napari without such settings, or a file that it cannot read)
             return cls()
-        # A relative path counts from the home folder: from where napari was started is chance.
+        # A relative path starts at the home folder, because the folder that napari was started from is arbitrary.
         return cls(**values, **({"cache_folder": Path.home() / os.path.expanduser(folder)} if folder else {}))
 
     def make_cache_folder(self) -> Path:
-        """Make the cache folder where there is none yet, and return it.
+        """Create the cache folder if it does not exist, and return it.
 
         Raises
         ------
-        ValueError
-            If it cannot be made.
+        ArgumentError
+            If it cannot be created.
         """
         try:
             self.cache_folder.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise ValueError(
-                f"Got {str(self.cache_folder)!r} as cache folder, which cannot be made ({reason}): "
-                "choose another in File > Preferences > cropeq super-resolution."
+            raise ArgumentError(
+                f"The cache folder {str(self.cache_folder)!r} cannot be created ({reason}).",
+                "Choose another one in File > Preferences > cropeq super-resolution.",
+                setting="cache_folder",
             ) from error
         return self.cache_folder
 
 
 def on_change(callback: Callable[[Preferences], None]) -> Callable[[], None]:
-    """Call ``callback`` with the new preferences whenever one is changed, and return what ends that.
+    """Call ``callback`` with the new preferences whenever one changes; return a function that disconnects it.
 
-    The Preferences window changes them as the user types, and back when it is cancelled.
+    The Preferences window changes them while the user types, and restores them when it is cancelled.
     """
 
-    def tell(_: Any = None) -> None:
+    def notify(_: Any = None) -> None:
         callback(Preferences.read())
 
     try:
         changed = _settings().events.changed
-    except Exception:  # noqa: BLE001 (where there are no settings, none changes)
+    except Exception:  # noqa: BLE001 (without settings, nothing changes)
         return lambda: None
-    changed.connect(tell)
-    return lambda: changed.disconnect(tell)
+    changed.connect(notify)
+    return lambda: changed.disconnect(notify)
 
 
 def _settings() -> Any:
-    """Return napari's settings of this plugin."""
+    """Return this plugin's settings in napari."""
     from napari.settings import get_plugin_settings
 
     return get_plugin_settings(PLUGIN)

@@ -1,8 +1,9 @@
-"""One source layer, one model, and the work that super-resolves the layer."""
+"""The super-resolution of one source layer by one model."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.model import Model
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.formats.paths import check_output, output_kind
 from napari_cropeq.gui.jobs import Job, sentence
@@ -24,16 +26,19 @@ from napari_cropeq.store.memory import TileCache
 
 __all__ = ["Result", "result_key"]
 
+logger = logging.getLogger(__name__)
+
 
 def result_key(layer: Image, model: Model, planes: str | None, dtype: str) -> tuple[Any, ...]:
-    """Return what must be equal for a result to be the one asked for."""
+    """Return a key that is equal for two requests of the same result."""
     return *source_key(layer), model.fingerprint, planes, dtype
 
 
 class Result(QObject):
-    """One worker for a source layer and a model, and the lazy layer that it fills.
+    """A worker for a source layer and a model, and the lazy layer that it fills.
 
-    Preview and volume only ask the worker for tiles, in view or all. What is computed for one is there for the other.
+    Preview and Volume request tiles from the worker, those in view or all of them. Each uses what was computed for the
+    other.
 
     Parameters
     ----------
@@ -50,20 +55,20 @@ class Result(QObject):
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     cache : TileCache, optional
-        Where tiles are held, shared with other results.
+        Keeps the tiles in memory, shared with other results.
 
     Attributes
     ----------
     layer : Image, optional
         The SR layer, which appears with its first tile or overview; None until the worker is ready.
     shown : SRLayer
-        Shows it.
+        Shows the layer.
     follower : ViewFollower
-        What of it is looked at.
+        Requests the tiles in view.
     inputs : tuple of str
         The files that are read.
     live : bool
-        Whether the model is one of a training under way.
+        Whether the model is still being trained.
 
     Raises
     ------
@@ -71,7 +76,7 @@ class Result(QObject):
         If layer and model do not fit each other.
     """
 
-    changed = Signal()  # tiles, the layer, or the whole volume finished
+    changed = Signal()  # new tiles, the layer was added, or the whole volume is complete
     failed = Signal(str)  # one sentence
     saved = Signal(str)  # path of a finished store
 
@@ -92,7 +97,7 @@ class Result(QObject):
         self._settings = (acquisition_of(self._source), planes, device, dtype)
         self.layer: Image | None = None
         self.live = self._closed = False
-        self._waiting: tuple[Path | None, str] | None = None  # a run that was asked for before the worker was ready
+        self._waiting: tuple[Path | None, str] | None = None  # a run requested before the worker was ready
         self.worker = LiveWorker(TileCache() if cache is None else cache, source_key(layer))
         self.shown = SRLayer(viewer, layer, result_transform(layer, self._settings[0]))
         self.follower = ViewFollower(viewer, self.shown, self.worker)
@@ -104,10 +109,11 @@ class Result(QObject):
         self._job.progressed.connect(self._on_progress)
         self._job.failed.connect(self.failed)
         self._job.ended.connect(self.changed)
+        logger.info("Super-resolving layer %r on device %s", layer.name, device)
         self._job.start()
 
     def use(self, model: Model) -> None:
-        """Use another model from now on, in the same layer; its old tiles are shown until the new ones are there.
+        """Use another model from now on, in the same layer; old tiles are shown until the new ones are computed.
 
         Raises
         ------
@@ -121,85 +127,85 @@ class Result(QObject):
 
     @property
     def result(self) -> SuperResolution | None:
-        """What computes tiles; None until the worker is ready."""
+        """The object that computes tiles; None until the worker is ready."""
         return self.worker.result
 
     @property
     def state(self) -> RunState:
-        """Where the worker stands now."""
+        """The current state of the worker."""
         return self.worker.state
 
     @property
     def alive(self) -> bool:
-        """Whether tiles can still be asked for."""
+        """Whether tiles can still be requested."""
         return not self._closed and self._job.running
 
     @property
     def running_all(self) -> bool:
-        """Whether a run over the whole volume is under way or about to begin."""
+        """Whether a run over the whole volume is in progress or about to start."""
         return self.alive and (self._waiting is not None or self.state.running)
 
     @property
     def busy(self) -> bool:
-        """Whether anything that was asked for is not done yet."""
+        """Whether anything requested is not done yet."""
         return self.alive and (self.follower.due or self._waiting is not None or self.state.busy)
 
     @property
     def looking(self) -> bool:
-        """Whether tiles in view are still to come."""
+        """Whether tiles in view are still missing."""
         return self.alive and (self.follower.due or self.state.looking)
 
     def run_all(self, destination: Path | None = None, existing: str = "refuse") -> None:
-        """Ask for every tile, into memory or an OME-Zarr at ``destination``.
+        """Request every tile, into memory or into an OME-Zarr at ``destination``.
 
         Parameters
         ----------
         destination : path, optional
             Ends in ``.ome.zarr``.
         existing : str
-            What to do about an output, or an unfinished one, that is there: ``refuse``, ``resume`` or ``overwrite``.
+            What to do about an existing or an unfinished output: ``refuse``, ``resume`` or ``overwrite``.
 
         Raises
         ------
-        ValueError
-            If the name ends in something else than ``.ome.zarr``.
+        ArgumentError
+            If the name does not end in ``.ome.zarr``.
         OSError
             If the destination cannot be written.
         """
         if destination is not None:
             if output_kind(destination) != ".ome.zarr":
-                raise ValueError(
-                    f"Got destination {destination.name!r}, expected a name ending in .ome.zarr: rename it, "
-                    "or press Save, which computes what is missing and writes it."
+                raise ArgumentError(
+                    f"Start writes OME-Zarr only, but the destination {destination.name!r} does not end in .ome.zarr.",
+                    "Rename it, or press Save, which computes the missing tiles and writes the file.",
                 )
             check_output(destination, existing, self.inputs)
         self._waiting = (destination, existing)
         if self.result is not None:
-            self._begin_run(self.result)
+            self._start_run(self.result)
 
     def stop_all(self) -> None:
-        """Stop asking for every tile; what is finished stays."""
+        """Request only the tiles in view from now on; finished tiles stay."""
         self.worker.stop_all()
         self._waiting = None
-        self._tell()
+        self._emit_changed()
 
     def close(self) -> None:
-        """Stop the work and let go of the viewer; the layer, if it stays, keeps what it shows."""
+        """Stop the work and disconnect from the viewer; the layer, if it stays, keeps what it shows."""
         if self._closed:
             return
         self._closed = True
         self.follower.close()
         self.shown.close()
         self._job.stop(wait=True)
-        self._tell()
+        self._emit_changed()
 
-    def _tell(self) -> None:
-        """Say that something has changed, unless the window has gone before its viewer."""
+    def _emit_changed(self) -> None:
+        """Emit the signal, unless the window was deleted before its viewer."""
         with contextlib.suppress(RuntimeError):
             self.changed.emit()
 
     def _on_progress(self, state: RunState) -> None:
-        """Show where the worker stands."""
+        """Show the progress of the worker."""
         if self._closed:
             return
         result, lazy = self.worker.result, self.worker.in_view.lazy
@@ -207,16 +213,16 @@ class Result(QObject):
             self.layer = self.shown.make(lazy, result.describe())
             if self.follower.following or self.follower.due:
                 self.follower.look_now()
-            self._begin_run(result)
+            self._start_run(result)
         self.shown.show(state)
         while self.worker.failures:
             self.failed.emit(sentence(self.worker.failures.popleft().error))
         while self.worker.saved:
             self.saved.emit(str(self.worker.saved.popleft()))
-        self._tell()
+        self._emit_changed()
 
-    def _begin_run(self, result: SuperResolution) -> None:
-        """Begin the run over the volume that was asked for, if any."""
+    def _start_run(self, result: SuperResolution) -> None:
+        """Start the run over the volume that was requested, if any."""
         waiting, self._waiting = self._waiting, None
         if waiting is None:
             return

@@ -1,4 +1,4 @@
-"""A whole result on its way to a file."""
+"""Saving a whole result to a file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.model import Model
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.formats.paths import check_output
 from napari_cropeq.gui.layers.unfinished_layer import source_in_place
 from napari_cropeq.gui.preferences import Preferences
@@ -19,14 +20,14 @@ __all__ = ["Saving"]
 
 
 class Saving:
-    """One file that is written; :meth:`steps` is for a :class:`~napari_cropeq.gui.jobs.Job`.
+    """Writes one file; :meth:`steps` is for a :class:`~napari_cropeq.gui.jobs.Job`.
 
     Parameters
     ----------
     path : path
         The file.
     export_steps : callable
-        Begins the export; called in the thread.
+        Starts the export; called in the thread.
     opens : bool
         Whether the file is opened once it is complete.
     """
@@ -38,28 +39,30 @@ class Saving:
 
     @classmethod
     def of_result(cls, result: Result, target: Target) -> Saving:
-        """Return what writes a result; tiles that are finished are not computed again.
+        """Return a saving of a result; finished tiles are not computed again.
 
         Raises
         ------
         ValueError, OSError
-            If something is in the way, or the result is not ready yet.
+            If the file exists, cannot be written, or the result is not ready yet.
         """
         check_output(target.path, target.existing, result.inputs)
         whole = result.result
         if whole is None:
-            raise ValueError("Got a result that is still being prepared: wait a moment and press Save again.")
+            raise ArgumentError("The result is still being prepared.", "Wait a moment, then press Save again.")
         computed, existing = result.worker.finished_stores, target.existing
         return cls(target.path, lambda: export(whole, target.path, existing=existing, computed=computed))
 
     @classmethod
     def rest_of(cls, store: Unfinished) -> Saving:
-        """Return what completes a store of several channels, which no layer holds together, from its source's file.
+        """Return a saving that completes an unfinished store of several channels from its source's file.
+
+        In napari each channel is a layer, so no single layer is its source.
 
         Raises
         ------
         ValueError, OSError
-            If the source is not there any more, or cannot be read.
+            If the source no longer exists or cannot be read.
         """
         source, device = source_in_place(store), Preferences.read().device
 

@@ -1,4 +1,4 @@
-"""What the dock widgets of one viewer share: the model in use, the results, and the tiles in memory."""
+"""State shared by the dock widgets of one viewer: the model in use, the results, and the tiles in memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from napari.layers import Image
 from qtpy.QtCore import QObject, Signal
 
 from napari_cropeq.core.model import Model
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers.source import finest
 from napari_cropeq.gui.preferences import Preferences, on_change
@@ -24,7 +25,7 @@ class Session(QObject):
     """The model in use, one result for each source layer, and the cache of all their tiles."""
 
     model_changed = Signal()
-    live_model = Signal(object, object)  # the layer that is trained on, and the weights of this moment
+    live_model = Signal(object, object)  # the layer that is trained on, and a model with its current weights
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
@@ -34,13 +35,13 @@ class Session(QObject):
         self.model: Model | None = None
         self.model_name = ""
         self.results: list[Result] = []
-        self.live_wanted = 0  # widgets that show the weights of a training while it goes on
+        self.live_wanted = 0  # number of widgets that show a training while it runs
         self._users: list[list[Job]] = []
 
     @classmethod
     def of(cls, viewer: Any) -> Session:
         """Return the session of a viewer, the same for all its widgets."""
-        # napari hands plugins a proxy, a new one each time; what it wraps is the viewer.
+        # napari gives plugins a new proxy each time; the object that it wraps is the viewer.
         viewer = getattr(viewer, "__wrapped__", viewer)
         key = id(viewer)
         if key not in _sessions:
@@ -53,6 +54,18 @@ class Session(QObject):
         self.model, self.model_name = model, name
         self.model_changed.emit()
 
+    def model_in_use(self) -> Model:
+        """Return the model in use.
+
+        Raises
+        ------
+        ArgumentError
+            If there is none.
+        """
+        if self.model is None:
+            raise ArgumentError("There is no model yet.", "Train on this layer, or load a model, in the Train widget.")
+        return self.model
+
     def result_for(
         self,
         layer: Image,
@@ -61,7 +74,7 @@ class Session(QObject):
         device: str | None = None,
         model: Model | None = None,
     ) -> Result:
-        """Return the result for a layer and the model in use, the one there is or a new one.
+        """Return the result for a layer and the model in use: the existing one, or a new one.
 
         Another result for the layer is closed; its layer stays.
 
@@ -72,9 +85,9 @@ class Session(QObject):
         planes : str, optional
             See :class:`Result`.
         device : str, optional
-            ``auto``, ``cpu`` or ``cuda``; the preferred one by default.
+            ``auto``, ``cpu`` or ``cuda``; by default the one chosen in the Preferences.
         dtype : str, optional
-            ``source`` or ``float32``; that of the result there is, by default.
+            ``source`` or ``float32``; by default that of the existing result.
         model : Model, optional
             Instead of the model in use.
 
@@ -82,20 +95,18 @@ class Session(QObject):
         ------
         ValueError
             If there is no model, it does not fit the layer, or a run over the whole layer with other settings
-            is under way.
+            is in progress.
         """
-        model = model or self.model
-        if model is None:
-            raise ValueError("Got no model, expected one: train on this layer, or load a model in the Train widget.")
+        model = model or self.model_in_use()
         self.results = [r for r in self.results if r.alive]
         own = [r for r in self.results if r.source_layer is layer]
         for result in own:
             if result.key == result_key(layer, model, planes, dtype or result.dtype):
                 return result
         if any(r.running_all for r in own):
-            raise ValueError(
-                f"Got a run over the whole of '{layer.name}' under way with another model or other settings, expected "
-                "none: wait for its end, or press Stop in the Volume widget."
+            raise ArgumentError(
+                f"The whole of '{layer.name}' is being computed with another model or other settings.",
+                "Wait until it is complete, or press Stop in the Volume widget.",
             )
         device = device or Preferences.read().device
         new = Result(self.viewer, layer, model, planes, dtype or "source", device, self.cache)
@@ -107,7 +118,7 @@ class Session(QObject):
         return new
 
     def enter(self) -> list[Job]:
-        """Register a widget; return the list for jobs that end with it."""
+        """Register a widget; return the list for jobs that are stopped with it."""
         jobs: list[Job] = []
         self._users.append(jobs)
         return jobs
@@ -133,14 +144,14 @@ class Session(QObject):
 
 
 def is_complete(level: Any) -> bool:
-    """Return whether ``level`` is the finest one of an SR layer, or of a copy of it, of which every tile is there."""
+    """Return whether ``level`` is the finest level of an SR layer, or of a copy of it, with every tile computed."""
     results = [r for session in _sessions.values() for r in session.results if r.state.complete and r.layer is not None]
-    # Dask names an array, and its copies, as no other.
+    # An array and its copies share a Dask name, which no other array has.
     return any(finest(r.layer).name == getattr(level, "name", None) for r in results)
 
 
 def _end(key: int) -> None:
-    """Forget the session of a viewer that is gone."""
+    """Remove the session of a deleted viewer."""
     session = _sessions.pop(key, None)
     if session is not None:
         session.stop_listening()

@@ -1,4 +1,4 @@
-"""Where a result is written."""
+"""The file that a result is written to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Target"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A file, and whether what is there is replaced."""
+    """A file, and whether an existing one is replaced."""
 
     path: Path
     overwrite: bool
@@ -25,5 +25,5 @@ class Target:
 
     @property
     def existing(self) -> str:
-        """What is done about an output, or an unfinished one, that is there."""
+        """What is done about an existing or an unfinished output."""
         return "overwrite" if self.overwrite else "resume" if self.partial else "refuse"

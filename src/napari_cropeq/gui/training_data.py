@@ -1,4 +1,4 @@
-"""Which channels and time points of which layers a training sees."""
+"""The layers, channels and time points that a training uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["TrainingData", "channel_layers", "shown_of", "source_checksum"]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Volumes to train on, and what the model is told of them."""
+    """Volumes to train on, and their description for the model file."""
 
     source: Source  # of the chosen layer
     channels: list[list[ChunkCache]]  # the time points, (z, y, x) each, of each channel
@@ -27,12 +27,12 @@ class TrainingData:
 
     @classmethod
     def of(cls, layers: Sequence[Image], channels: Sequence[int], times: Sequence[int]) -> TrainingData:
-        """Take some channels and time points of the chosen layer and of others that hold channels of the same volume.
+        """Return some channels and time points of the chosen layer and of layers that are other channels of it.
 
         Raises
         ------
         ValueError
-            If a layer is no volume.
+            If a layer is not a volume.
         """
         sources = [source_of(layer) for layer in layers]
         volumes = [volumes for source in sources for volumes in training_volumes(source, channels, times)]
@@ -41,28 +41,28 @@ class TrainingData:
 
 
 def source_checksum(layer: Image) -> str:
-    """Return what a source is known by from one session to the next, whatever voxel size it is given in between."""
+    """Return a checksum of a source that is the same in every session, also if its voxel size is corrected."""
     described = source_of(layer).describe()
     known = {key: described[key] for key in ("name", "axes", "shape", "dtype", "path")}
     return str(provenance(known)["source_checksum"])
 
 
 def channel_layers(layer: Image, layers: Sequence[Any]) -> list[Image]:
-    """Return ``layer`` and those of ``layers`` that may hold other channels of it: of the same shape and voxels."""
+    """Return ``layer`` and those of ``layers`` that may be other channels of it: same shape and voxel size."""
     size, shape = voxel_size_of(layer), layer.data.shape
     others = [la for la in layers if isinstance(la, Image) and la is not layer and la.data.shape == shape]
     return [layer, *(la for la in others if not la.rgb and np.allclose(voxel_size_of(la), size))]
 
 
 def shown_of(layer: Image, point: Sequence[float]) -> dict[str, int]:
-    """Return the channel ``c`` and the time point ``t`` of a layer that is shown.
+    """Return the channel ``c`` and the time point ``t`` that a layer shows.
 
     Parameters
     ----------
     layer : Image
-        Axes that it does not have are at 0.
+        Returns 0 for an axis that it does not have.
     point : sequence of float
-        Where the viewer's sliders stand, in world coordinates; outside of the layer its nearest end counts.
+        Positions of the viewer's sliders, in world coordinates; clipped to the layer.
     """
     source = source_of(check_layer(layer))
     at = layer.world_to_data(point[-layer.ndim :])

@@ -1,4 +1,4 @@
-"""What one press of Start, Continue or Resume trains."""
+"""Data and settings of the training that Start, Continue or Resume starts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
+from napari_cropeq.errors import MismatchError
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.training_data import TrainingData, source_checksum
 
@@ -21,20 +22,20 @@ __all__ = ["TrainingPlan", "checkpoint_path", "config_of", "interrupted_layers",
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """Volumes, settings, and the model to go on from, if any."""
+    """Volumes, settings, and the model to continue from, if any."""
 
     data: TrainingData
     acquisition: Acquisition
     config: TrainingConfig
     device: str
     model: Model | None = None
-    interrupted: bool = False  # whether the model is the checkpoint of a training that this one completes
+    interrupted: bool = False  # whether the model is the checkpoint of an interrupted training to complete
 
     @classmethod
     def completing(cls, model: Model, layers: Sequence[Image], device: str) -> TrainingPlan:
-        """Return what completes an interrupted training, whose checkpoint is a model, on the layers it was on."""
-        told = model.provenance.get("source", {})
-        data = TrainingData.of(layers, told.get("channels", [0]), told.get("times", [0]))
+        """Return the plan that completes an interrupted training, from its checkpoint, on the same layers."""
+        described = model.provenance.get("source", {})
+        data = TrainingData.of(layers, described.get("channels", [0]), described.get("times", [0]))
         return cls(data, model.acquisition, config_of(model), device, model, interrupted=True)
 
     def training(self) -> Training:
@@ -42,8 +43,8 @@ class TrainingPlan:
 
         Raises
         ------
-        ValueError
-            If the volumes are not those of the training that was interrupted.
+        MismatchError
+            If the volumes are not those of the interrupted training.
         """
         training = Training(
             self.data.channels,
@@ -55,19 +56,20 @@ class TrainingPlan:
         )
         if self.interrupted and self.model is not None:
             if training.normalisations != list(self.model.normalisations):
-                raise ValueError(
-                    "Got an interrupted training of a volume with other voxels, expected one of this layer: start anew."
+                raise MismatchError(
+                    "The interrupted training was on other voxels than this layer has now.",
+                    "Press Start to train from the beginning.",
                 )
         return training
 
 
 def checkpoint_path(layer: Any) -> Path:
-    """Return where a training of ``layer`` is kept while it runs."""
+    """Return the path of the checkpoint of a training of ``layer``."""
     return Preferences.read().cache_folder / f"{source_checksum(layer)}.safetensors"
 
 
 def is_interrupted(layer: Any) -> bool:
-    """Return whether a training of ``layer`` is kept; False for what is no volume."""
+    """Return whether a training of ``layer`` has a checkpoint; False if it is not a volume."""
     try:
         return checkpoint_path(layer).is_file()
     except ValueError:
@@ -75,29 +77,32 @@ def is_interrupted(layer: Any) -> bool:
 
 
 def interrupted_layers(model: Model, layer: Image, layers: Sequence[Any]) -> list[Image]:
-    """Return the layers that an interrupted training was on.
+    """Return the layers that an interrupted training used.
 
     Parameters
     ----------
     model : Model
         Its checkpoint.
     layer : Image
-        The one that was chosen.
+        The chosen layer.
     layers : sequence of layers
-        Where those that held its other channels are found.
+        Layers among which its other channels are looked up.
 
     Raises
     ------
-    ValueError
-        If one of them is not there.
+    MismatchError
+        If one of them is not open.
     """
     names = [name for name in model.provenance.get("source", {}).get("layers", []) if name != layer.name]
     others = [la for la in layers if la.name in names]
     if len(others) < len(names):
-        raise ValueError(f"Got a training of {', '.join(names)} as well, expected these layers: open them.")
+        raise MismatchError(
+            f"The interrupted training also used {', '.join(names)}, and not all of these layers are open.",
+            "Open them, then press Resume again.",
+        )
     return [layer, *others]
 
 
 def config_of(model: Model) -> TrainingConfig:
-    """Return how a model was trained."""
+    """Return the training settings of a model."""
     return TrainingConfig.read(model.training.get("recipe"))

@@ -1,7 +1,8 @@
-"""A training as the worker thread runs it: reports out, a checkpoint beside it, a model at its end."""
+"""A training in a worker thread: it yields reports, keeps a checkpoint, and ends with a model."""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +12,12 @@ from typing import Any
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.training import Progress, Thumbnail, Training
+from napari_cropeq.gui.jobs import sentence
 from napari_cropeq.run.train_to_file import train_and_keep
 
 __all__ = ["Report", "TrainingRun"]
+
+logger = logging.getLogger(__name__)
 
 THUMBNAIL_SECONDS = 2.0
 SNAPSHOT_SECONDS = 4.0
@@ -21,13 +25,13 @@ SNAPSHOT_SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the window shows of a training."""
+    """The state of a training that the window shows."""
 
     progress: Progress
     validations: tuple[tuple[int, float], ...]  # patches and loss
     thumbnail: Thumbnail | None
-    note: str  # what the user should know
-    snapshot: Model | None = None  # the weights of this moment, where they are wanted
+    note: str  # for the user
+    snapshot: Model | None = None  # a model with the current weights, if requested
 
 
 class TrainingRun:
@@ -38,11 +42,11 @@ class TrainingRun:
     make : callable
         Makes the training; called in the thread, since it reads the volumes.
     description : mapping
-        What the model is told of its source.
+        Description of the source for the model file.
     checkpoint : Checkpoint
-        Where the training is kept while it runs; removed once it has ended or the user has ended it.
+        Keeps the training while it runs; removed once it is complete or the user has stopped it.
     wants_snapshot : callable
-        Whether the weights are shown while they are trained.
+        Whether to report snapshots of the weights.
     """
 
     def __init__(
@@ -89,4 +93,5 @@ class TrainingRun:
             yield Report(progress, validations, thumbnail, progress.note or self._note, snapshot)
 
     def _on_disk_error(self, error: OSError) -> None:
-        self._note = f"A crash would lose this training, since no checkpoint can be kept ({error})."
+        logger.warning("The checkpoint cannot be written: %s", error)
+        self._note = f"No checkpoint can be saved, so a crash would lose this training: {sentence(error)}"

@@ -1,4 +1,4 @@
-"""A batch in the window: what its form chooses, the images it would take, a run, and the table of what becomes of them.
+"""A batch in the window: its form, the list of images, a run, and the table of images.
 
-Read ``form`` first, then ``run``. The dock widget that holds them is in ``widgets``, the batch itself in ``run/batch``.
+Read ``form`` first, then ``run``. The dock widget is in ``widgets``, the batch itself in ``run/batch``.
 """

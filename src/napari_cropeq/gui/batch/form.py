@@ -1,4 +1,4 @@
-"""The fields of a batch, and what they choose."""
+"""The fields of the Batch widget, and the settings that they choose."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from magicgui.widgets import ComboBox, FileEdit, FloatSpinBox, LineEdit
 from napari_cropeq.compute.super_resolution import DTYPES
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import TrainingConfig
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.formats.find import find_images
 from napari_cropeq.formats.image import Source
 from napari_cropeq.formats.paths import EXISTING
+from napari_cropeq.gui.hints import BATCH_HINTS
+from napari_cropeq.gui.jobs import sentence
 from napari_cropeq.gui.layers.source import source_of
-from napari_cropeq.gui.parts.planes_choice import PLANES
+from napari_cropeq.gui.parts.planes_choice import PLANES, PLANES_TOOLTIP, TYPE_TOOLTIP
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.session import Session
 from napari_cropeq.run.batch import Batch, BatchSettings
@@ -28,137 +31,148 @@ __all__ = ["LAYERS", "BatchChoice", "BatchForm"]
 FOLDER, FILES, LAYERS = "folder", "files", "layers"
 IN_USE, EACH = "in use", "each"
 FORMATS = (("OME-Zarr", ".ome.zarr"), ("OME-TIFF", ".ome.tif"))
+EXISTING_TOOLTIP = (
+    "If outputs exist already: refuse stops with a message, resume skips complete outputs and completes unfinished "
+    "ones, overwrite replaces them"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchChoice:
-    """What the fields of a batch choose, checked as far as it can be without reading a file."""
+    """The settings of a batch, checked as far as possible without reading a file."""
 
-    words: tuple[Path, ...]  # a folder, a pattern or files
-    sources: tuple[Source, ...] | None  # the selected layers, instead
+    paths: tuple[Path, ...]  # a folder, a pattern or files
+    sources: tuple[Source, ...] | None  # the selected layers, if these are chosen instead
     naming: Naming
     settings: BatchSettings
 
     def batch(self) -> Batch:
-        """Find the images and check their names; slow where a folder is.
+        """Find the images and check the names of the outputs; may be slow on a network drive.
 
         Raises
         ------
         ValueError, OSError
             See :class:`Batch`.
         """
-        images = find_images(self.words) if self.sources is None else self.sources
+        images = find_images(self.paths) if self.sources is None else self.sources
         return Batch(images, self.naming, self.settings)
 
 
 class BatchForm:
-    """Which images, what they become, and where the results go.
+    """Fields for the images, the results and their destination.
 
     Parameters
     ----------
     session : Session
-        Knows the selected layers and the model in use.
+        Gives the selected layers and the model in use.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        told = "\n".join(f"{{{name}}}: {text}" for name, text in FIELDS.items())
+        placeholders = "\n".join(f"{{{name}}}: {text}" for name, text in FIELDS.items())
         choices = [("a folder, or a pattern", FOLDER), ("files", FILES), ("the selected layers", LAYERS)]
-        self.images = ComboBox(label="Images", choices=choices, tooltip="What is super-resolved")
+        self.images = ComboBox(label="Images", choices=choices, tooltip="The images to super-resolve")
         self.folder = FileEdit(
-            label="Folder", mode="d", nullable=True, value=None, tooltip="or a pattern, such as data/*_raw.ome.zarr"
+            label="Folder",
+            mode="d",
+            nullable=True,
+            value=None,
+            tooltip="A folder, or a pattern such as data/*_raw.ome.zarr",
         )
-        self.files = FileEdit(label="Files", mode="rm", nullable=True, value=None)
-        self.which = ComboBox(label="Model", choices=[("none yet", IN_USE), ("train on each", EACH)])
+        self.files = FileEdit(label="Files", mode="rm", nullable=True, value=None, tooltip="The image files")
+        self.which = ComboBox(
+            label="Model",
+            choices=[("none yet", IN_USE), ("train on each", EACH)],
+            tooltip="Use the same model for all images, or train a model on each image",
+        )
         self.minutes = FloatSpinBox(
-            label="Minutes", value=2.0, min=0.01, max=1e6, step=0.5, tooltip="Time to train on each image"
+            label="Minutes", value=2.0, min=0.01, max=1e6, step=0.5, tooltip="Training time for each image, in minutes"
         )
-        self.format = ComboBox(label="Format", choices=FORMATS)
+        self.format = ComboBox(label="Format", choices=FORMATS, tooltip="File format of the results")
         self.destination = FileEdit(
-            label="Destination", mode="d", nullable=True, value=None, tooltip="The folder of the results"
+            label="Destination", mode="d", nullable=True, value=None, tooltip="The folder to save the results in"
         )
-        self.pattern = LineEdit(label="Names", value=PATTERN, tooltip=told)
-        self.dtype = ComboBox(label="Type", choices=list(DTYPES), tooltip="source: rounded and clipped to its range")
-        self.planes = ComboBox(
-            label="Planes", choices=PLANES, tooltip="Lateral axis that shares the planes with the axial one"
-        )
-        told = "What is done about outputs that are there; resume skips what is done and completes what is not"
-        self.existing = ComboBox(label="Existing", choices=list(EXISTING), tooltip=told)
+        self.pattern = LineEdit(label="Names", value=PATTERN, tooltip=f"Names of the results\n{placeholders}")
+        self.dtype = ComboBox(label="Type", choices=list(DTYPES), tooltip=TYPE_TOOLTIP)
+        self.planes = ComboBox(label="Planes", choices=PLANES, tooltip=PLANES_TOOLTIP)
+        self.existing = ComboBox(label="Existing", choices=list(EXISTING), tooltip=EXISTING_TOOLTIP)
         self.widgets = [self.images, self.folder, self.files, self.which, self.minutes, self.format]
         self.widgets += [self.destination, self.pattern, self.dtype, self.planes, self.existing]
         self.images.changed.connect(self.show_relevant)
         self.which.changed.connect(self.show_relevant)
 
     def choice(self) -> BatchChoice:
-        """Return what is chosen.
+        """Return the chosen settings.
 
         Raises
         ------
         ValueError
-            If something is missing, or a layer is no volume.
+            If something is missing, or a layer is not a volume.
         """
         value = self.destination.value
         if value is None or str(value).strip() in ("", "."):
-            raise ValueError("Got no destination, expected the folder of the results: choose one.")
+            raise ArgumentError("There is no destination.", "Choose the folder to save the results in.")
         naming = Naming(Path(value), self.pattern.value, self.format.value)
         device, planes, dtype = Preferences.read().device, self.planes.value, self.dtype.value
         settings = BatchSettings(self._model(), self.existing.value, planes, dtype, device=device, parallel=False)
-        words = self.words()
-        if not words and self.images.value != LAYERS:
-            raise ValueError(f"Got no {self.images.value} to work on, expected some: choose images above.")
-        return BatchChoice(words, self._sources() if self.images.value == LAYERS else None, naming, settings)
+        paths = self.paths()
+        if not paths and self.images.value != LAYERS:
+            chosen = "No folder is" if self.images.value == FOLDER else "No files are"
+            raise ArgumentError(f"{chosen} chosen.", "Choose the images above.")
+        return BatchChoice(paths, self._sources() if self.images.value == LAYERS else None, naming, settings)
 
-    def words(self) -> tuple[Path, ...]:
-        """Return the folder, the pattern or the files that are named; nothing where layers are chosen."""
+    def paths(self) -> tuple[Path, ...]:
+        """Return the chosen folder, pattern or files; nothing if layers are chosen."""
         if self.images.value == LAYERS:
             return ()
         value = self.folder.value if self.images.value == FOLDER else self.files.value
-        words = [Path(word) for word in (value if isinstance(value, Sequence) else [value] if value else [])]
-        return tuple(word for word in words if str(word) not in ("", "."))
+        paths = [Path(path) for path in (value if isinstance(value, Sequence) else [value] if value else [])]
+        return tuple(path for path in paths if str(path) not in ("", "."))
 
     def layers(self) -> list[Any]:
-        """Return the selected layers in the order of the list; nothing where files are chosen."""
+        """Return the selected layers in the order of the layer list; nothing if files are chosen."""
         viewer = self._session.viewer
         if self.images.value != LAYERS:
             return []
         return [layer for layer in viewer.layers if layer in viewer.layers.selection]
 
     def example(self, known: dict[str, Any]) -> str:
-        """Return what the result of an image would be called, or what is wrong with the pattern of the names."""
+        """Return an example of the name of a result, or what is wrong with the pattern."""
         known = known | ({} if self.dtype.value == "source" else {"dtype": self.dtype.value})
         try:
             name = Naming(Path(), self.pattern.value, self.format.value).example(**known)
         except ValueError as error:
-            return str(error)
+            return sentence(error, BATCH_HINTS)
         return f"Example: {name}{self.format.value}"
 
     def show_relevant(self) -> None:
-        """Show the fields that the choices need."""
+        """Show only the fields that apply to the choices."""
         self.folder.visible = self.images.value == FOLDER
         self.files.visible = self.images.value == FILES
         self.minutes.visible = self.which.value == EACH
 
     def show_model(self) -> None:
         """Name the model in use."""
-        # Choices that are set anew change their order.
+        # Setting the choices again would change their order.
         self.which.native.setItemText(0, self._session.model_name or "none yet: train or load one")
 
     def _model(self) -> Model | OwnTraining:
         if self.which.value == EACH:
             return OwnTraining(TrainingConfig.preset("fast", minutes=self.minutes.value))
         if self._session.model is None:
-            raise ValueError(
-                "Got no model, expected one: train or load one in the Train widget, or choose to train on each image."
+            raise ArgumentError(
+                "There is no model yet.",
+                "Train or load one in the Train widget, or choose to train on each image.",
             )
         return self._session.model
 
     def _sources(self) -> tuple[Source, ...]:
         layers = self.layers()
         if not layers:
-            raise ValueError("Got no selected layer, expected at least one: select layers in the layer list.")
+            raise ArgumentError("No layer is selected.", "Select at least one in the layer list.")
         for layer in layers:
             if "napari-cropeq" in layer.metadata:
-                raise ValueError(
-                    f"Got the layer '{layer.name}', which is a result, expected acquired volumes: select its source."
+                raise ArgumentError(
+                    f"The layer '{layer.name}' is already a result of super-resolution.", "Select its source instead."
                 )
         return tuple(source_of(layer) for layer in layers)

@@ -1,4 +1,4 @@
-"""The images that a batch would take."""
+"""The list of images of a batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ImageList"]
 
 @dataclass(frozen=True, slots=True)
 class ImageList:
-    """Images, and what is known of the first for the example of a name."""
+    """Images, and fields of the first one for the example of a name."""
 
     items: tuple[Item, ...] = ()
     known: dict[str, Any] = field(default_factory=dict)
@@ -30,29 +30,29 @@ class ImageList:
         return cls(tuple(Item(layer.name, layer.name) for layer in layers), known)
 
     @classmethod
-    def of_files(cls, words: Sequence[Path]) -> ImageList:
-        """List what a folder, a pattern or files stand for; slow where a folder is.
+    def of_files(cls, chosen: Sequence[Path]) -> ImageList:
+        """List the files of a folder, a pattern or a list; may be slow on a network drive.
 
         Raises
         ------
         ValueError
-            If there is nothing.
+            If there is no image.
         """
-        paths = find_images(words)
+        paths = find_images(chosen)
         known = {"name": stem_of(paths[0].name), "folder": paths[0].parent.name}
         known |= _factor(lambda: open_source(paths[0]))
         return cls(tuple(Item(str(path), path.name) for path in paths), known)
 
     @property
     def text(self) -> str:
-        """How many there are, in words."""
+        """The number of images, as text."""
         return "1 image." if len(self.items) == 1 else f"{len(self.items)} images." if self.items else ""
 
 
 def _factor(opened: Callable[[], Source]) -> dict[str, Any]:
-    """Return the factor and type of an image; nothing of what cannot be read."""
+    """Return the factor and the type of an image; nothing if it cannot be read."""
     try:
         source = opened()
         return {"factor": acquisition_of(source).factor, "dtype": str(source.data.dtype)}
-    except Exception:  # noqa: BLE001 (what is wrong with it is told once the batch is run)
+    except Exception:  # noqa: BLE001 (the error is shown when the batch runs)
         return {}

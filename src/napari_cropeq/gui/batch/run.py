@@ -1,4 +1,4 @@
-"""One press of a batch's Start, in the thread of a job and in words."""
+"""One run of a batch in a worker thread, and its progress as text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from napari_cropeq.gui.batch.form import BatchChoice
+from napari_cropeq.gui.hints import BATCH_HINTS
 from napari_cropeq.gui.jobs import sentence
 from napari_cropeq.gui.parts.duration import duration
 from napari_cropeq.run.batch import Batch, BatchProgress, Item, summary
@@ -14,45 +15,45 @@ __all__ = ["BatchRun"]
 
 
 class BatchRun:
-    """Works on what was chosen; :meth:`steps` is for a :class:`~napari_cropeq.gui.jobs.Job`.
+    """Processes the chosen images; :meth:`steps` is for a :class:`~napari_cropeq.gui.jobs.Job`.
 
     Parameters
     ----------
     choice : BatchChoice
-        What the form said when Start was pressed.
+        The settings of the form when Start was pressed.
     """
 
     def __init__(self, choice: BatchChoice) -> None:
         self._choice, self._started = choice, time.monotonic()
         self._batch: Batch | None = None
-        self.progress: BatchProgress | None = None  # the last that the window was sent
+        self.progress: BatchProgress | None = None  # the last one sent to the window
         self.stopped = False
 
     def steps(self) -> Iterator[BatchProgress]:
-        """Work on all images."""
+        """Process all images."""
         self._batch = self._choice.batch()
         yield from self._batch.run()
 
     @property
     def items(self) -> list[Item]:
-        """The images, and where each stands; none before they were found."""
+        """The images with their status; empty until they are found."""
         return [] if self._batch is None else self._batch.items
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether all images are processed."""
         return all(item.ended for item in self.items)
 
     def text(self) -> str:
-        """Return which image is worked on."""
+        """Return the current image and its status, as text."""
         assert self.progress is not None
         item, place = self.progress.item, f"{self.progress.current + 1} of {len(self.progress.items)}"
         return f"{place}: {item.name}, {item.status}{', ' if item.detail else ''}{item.detail}."
 
     def summary(self) -> str:
-        """Return what has become of the images, and what is wrong with the first that failed."""
-        told = summary(self.items)
+        """Return how many images ended how, and the error of the first that failed."""
+        text = summary(self.items)
         if not self.complete:
-            return f"Stopped: {told}. What is unfinished is kept: choose Existing: resume to go on from it."
-        wrong = [f" {item.name}: {sentence(item.error)}" for item in self.items if item.error is not None]
-        return f"{told}, in {duration(time.monotonic() - self._started)}.{wrong[0] if wrong else ''}"
+            return f"Stopped: {text}. Unfinished outputs are kept. To complete them, choose resume under Existing."
+        wrong = [f" {item.name}: {sentence(item.error, BATCH_HINTS)}" for item in self.items if item.error is not None]
+        return f"{text}, in {duration(time.monotonic() - self._started)}.{wrong[0] if wrong else ''}"

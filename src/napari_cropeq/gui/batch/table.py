@@ -1,4 +1,4 @@
-"""The table of a batch: a row for each image, and where it stands."""
+"""The table of a batch: one row for each image, with its status."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QBrush, QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
+from napari_cropeq.gui.hints import BATCH_HINTS
 from napari_cropeq.gui.jobs import sentence
 from napari_cropeq.run.batch import Item
 
@@ -16,13 +17,13 @@ __all__ = ["BatchTable"]
 
 COLUMNS = ("Image", "Status", "Output", "Message")
 WIDTHS = (130, 105, 155)
-ROWS = 8  # that are seen at once
+ROWS = 8  # visible at once
 COLOURS = {"failed": QColor("#ff6b5e"), "done": QColor("#7fd67f")}
 AT_WORK = ("training", "computing", "saving")
 
 
 class BatchTable(QTableWidget):
-    """Shows items; only cells that have changed are touched."""
+    """Shows the items of a batch; only cells that changed are updated."""
 
     def __init__(self) -> None:
         super().__init__(0, len(COLUMNS))
@@ -41,10 +42,10 @@ class BatchTable(QTableWidget):
         self.setMinimumHeight(ROWS * height)
 
     def show_items(self, items: Sequence[Item]) -> None:
-        """Show where each image stands."""
+        """Show the status of each image."""
         self.setRowCount(len(items))
         for row, item in enumerate(items):
-            message = "" if item.error is None else sentence(item.error)
+            message = "" if item.error is None else sentence(item.error, BATCH_HINTS)
             output = "" if item.output is None else str(item.output)
             self._write(row, 0, item.name, item.input, item.status)
             self._write(row, 1, status_of(item), item.detail, item.status)
@@ -52,7 +53,7 @@ class BatchTable(QTableWidget):
             self._write(row, 3, message or item.detail, message, item.status)
 
     def texts(self, column: str) -> list[str]:
-        """Return what a column shows."""
+        """Return the texts of a column."""
         number = COLUMNS.index(column)
         return [self.item(row, number).text() for row in range(self.rowCount())]
 
@@ -72,5 +73,5 @@ class BatchTable(QTableWidget):
 
 
 def status_of(item: Item) -> str:
-    """Return the status in words, with its progress where it is at work."""
+    """Return the status, with the progress while the image is processed."""
     return f"{item.status} {100 * item.fraction:.0f} %" if item.status in AT_WORK else item.status

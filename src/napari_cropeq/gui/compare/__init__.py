@@ -1,4 +1,4 @@
-"""A result beside its source: flip and curtain.
+"""Comparison of a result with its source: flip and curtain.
 
-Read ``compare`` first, then ``curtain``. ``canvas`` is the one place that needs private parts of napari.
+Read ``compare`` first, then ``curtain``. Only ``canvas`` uses private parts of napari.
 """

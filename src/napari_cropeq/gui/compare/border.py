@@ -1,4 +1,4 @@
-"""A line from top to bottom over another widget, with a handle to drag it."""
+"""A vertical line over another widget, with a handle to drag it."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from qtpy.QtWidgets import QLabel, QWidget
 
 __all__ = ["Border"]
 
-GRIP = 15  # width that takes the mouse; the handle fills it
-GAP = 6  # from the handle's and the canvas's edge to a caption
+GRIP = 15  # width of the handle, which receives the mouse
+GAP = 6  # between a caption and the edges of handle and canvas
 LIGHT, DARK = QColor(255, 255, 255, 230), QColor(0, 0, 0, 150)
 CAPTION = "color: white; background: rgba(0, 0, 0, 150); border-radius: 3px; padding: 2px 5px;"
 
 
 class Border(QWidget):
-    """The border between the two sides of ``over``, which stays at the same fraction of its width.
+    """The border between the two sides of ``over``; it stays at the same fraction of its width.
 
-    Only its grip takes the left mouse button; everything else goes on to ``over``.
+    Only its handle receives the left mouse button; all other mouse events go to ``over``.
 
     Parameters
     ----------
     over : QWidget
-        What is split; it becomes the parent.
+        The widget that is split; it becomes the parent.
     position : float
         Fraction of the width, 0 to 1.
     """
 
-    moved = Signal(float)  # by the mouse; the position
+    moved = Signal(float)  # the position, after the mouse moved it
 
     def __init__(self, over: QWidget, position: float) -> None:
         super().__init__(over)
         self._over, self._position = over, position
-        self._grabbed: float | None = None  # where the grip is held, from the border
+        self._grabbed: float | None = None  # where the handle was grabbed, relative to the border
         self.captions = (QLabel(over), QLabel(over))
         for caption in self.captions:
             caption.setStyleSheet(CAPTION)
@@ -64,7 +64,7 @@ class Border(QWidget):
         self.place()
 
     def place(self) -> None:
-        """Lie over the border; the whole grip stays within, so that it can be taken hold of at either end."""
+        """Move over the border; the whole handle stays inside ``over``, so that it can be grabbed at either end."""
         width, height = self._over.width(), self._over.height()
         start = min(max(self.edge - GRIP // 2, 0), max(width - GRIP, 0))
         self.setGeometry(start, 0, GRIP, height)
@@ -81,20 +81,20 @@ class Border(QWidget):
             widget.setVisible(on)
 
     def discard(self) -> None:
-        """Leave the widget that was split."""
+        """Remove border and captions from the widget that is split."""
         self._over.removeEventFilter(self)
         for widget in (self, *self.captions):
             widget.hide()
             widget.deleteLater()
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Follow the size of the widget that is split."""
+        """Move with the widget that is split when it is resized."""
         if event.type() == QEvent.Type.Resize:
             self.place()
         return False
 
     def mousePressEvent(self, event: QMouseEvent | None) -> None:
-        """Take hold of the border."""
+        """Grab the border."""
         if event.button() == Qt.MouseButton.LeftButton:
             self._grabbed = self._x(event) - self.edge
         else:
@@ -110,14 +110,14 @@ class Border(QWidget):
         self.moved.emit(self.position)
 
     def mouseReleaseEvent(self, event: QMouseEvent | None) -> None:
-        """Let go of the border."""
+        """Release the border."""
         if self._grabbed is None or event.button() != Qt.MouseButton.LeftButton:
             event.ignore()
         else:
             self._grabbed = None
 
     def paintEvent(self, event: QPaintEvent | None) -> None:
-        """Draw the line and the handle, light on a dark rim, to be seen on any image."""
+        """Draw the line and the handle, light with a dark outline, so that they are visible on any image."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(Qt.PenStyle.NoPen)
@@ -137,5 +137,5 @@ class Border(QWidget):
             painter.drawPolygon(QPolygonF(corners))
 
     def _x(self, event: QMouseEvent) -> float:
-        """Return where the mouse is, in pixels from the left of the widget that is split."""
+        """Return the position of the mouse, in pixels from the left of the widget that is split."""
         return self.mapTo(self._over, event.position().toPoint()).x()

@@ -1,6 +1,6 @@
-"""What a viewer's canvas draws: the one place that reaches into napari's private parts.
+"""The canvas of a viewer and its visuals. Only this file uses private parts of napari.
 
-napari has no public way from a layer to what is drawn of it; ``tests/gui/test_compare.py`` checks that this one works.
+napari has no public way from a layer to its visuals; ``tests/gui/test_compare.py`` checks that this one works.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from qtpy.compat import isalive
 from qtpy.QtWidgets import QWidget
 from vispy.scene import SceneCanvas
 from vispy.visuals import CompoundVisual, Visual
+
+from napari_cropeq.errors import MismatchError
 
 __all__ = ["Canvas"]
 
@@ -26,33 +28,33 @@ class Canvas:
 
     Raises
     ------
-    ValueError
-        If this napari keeps its canvas elsewhere.
+    MismatchError
+        If this version of napari keeps its canvas elsewhere.
     """
 
     def __init__(self, viewer: Any) -> None:
-        # A proxy of napari's warns at each private name; what it wraps is the viewer.
+        # napari's proxy warns about each private name; the object that it wraps is the viewer.
         viewer = getattr(viewer, "__wrapped__", viewer)
         try:
             self._canvas = viewer.window._qt_viewer.canvas
             self.scene: SceneCanvas = self._canvas._scene_canvas
             self.widget: QWidget = self._canvas.native
         except AttributeError as error:
-            raise ValueError(
-                f"Got a napari that does not show where its canvas is ({error}), expected one that a curtain can be "
-                "drawn over: compare by Flip, or use another version of napari."
+            raise MismatchError(
+                f"The curtain does not work with this version of napari ({error}).",
+                "Compare with Flip, or use another version of napari.",
             ) from error
 
     @property
     def alive(self) -> bool:
-        """Whether the window is still there."""
+        """Whether the window still exists."""
         return isalive(self.widget)
 
     def visuals(self, layer: Layer) -> list[Visual]:
-        """Return what is drawn of ``layer`` now, several for an image larger than a texture.
+        """Return the current visuals of ``layer``: several for an image that is larger than a texture.
 
-        napari exchanges them when it goes from 2D to 3D and when the shape of the slice changes, so ask anew before
-        each draw.
+        napari replaces them when it switches between 2D and 3D and when the shape of the slice changes, so call this
+        before each draw.
         """
         drawn = self._canvas.layer_to_visual.get(layer)
         if drawn is None:
@@ -60,9 +62,9 @@ class Canvas:
         return list(drawn.node._subvisuals) if isinstance(drawn.node, CompoundVisual) else [drawn.node]
 
     def blend_as_lowest(self, layer: Layer) -> None:
-        """Blend ``layer`` with black, not with the background, as napari does with the lowest visible layer.
+        """Blend ``layer`` with black, not with the background, as napari does for the lowest visible layer.
 
-        It lasts until the visibility or the order of any layer changes.
+        napari resets this when the visibility or the order of any layer changes.
         """
         drawn = self._canvas.layer_to_visual[layer]
         if not drawn.first_visible:
@@ -70,5 +72,5 @@ class Canvas:
             drawn._on_blending_change()
 
     def blend_as_usual(self) -> None:
-        """Blend each layer as its place in the list tells."""
+        """Blend each layer according to its place in the layer list."""
         self._canvas._reorder_layers()

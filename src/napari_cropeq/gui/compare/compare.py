@@ -1,4 +1,4 @@
-"""A result and its source in turn, by one key, or side by side, behind a curtain."""
+"""Comparison of a result and its source: in turn with a key (flip), or side by side (curtain)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from napari.layers import Image, Layer
 from napari.utils.key_bindings import coerce_keybinding
 from qtpy.QtCore import QObject, Signal
 
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.gui.compare.curtain import Curtain
 
 __all__ = ["FLIP_KEY", "Compare"]
 
-FLIP_KEY = coerce_keybinding("K")  # free in all of napari's own bindings, those of labels and shapes included
+FLIP_KEY = coerce_keybinding("K")  # not used by napari, nor by its labels and shapes layers
 
 
 class Compare(QObject):
-    """Comparison of two layers of the same place.
+    """Comparison of two layers in the same place.
 
-    It closes by itself when one of the layers is removed. Layers that the user shows or hides meanwhile stay so.
+    It closes itself when one of the layers is removed. Layers that the user shows or hides meanwhile stay shown or
+    hidden.
 
     Parameters
     ----------
@@ -30,7 +32,7 @@ class Compare(QObject):
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If one of the layers is not in the viewer.
     """
 
@@ -40,17 +42,14 @@ class Compare(QObject):
         super().__init__()
         for layer in (source, sr):
             if layer not in viewer.layers:
-                raise ValueError(
-                    f"Got the layer '{layer.name}', which is not in the viewer, expected the preview and its source: "
-                    "add the layer again."
-                )
+                raise ArgumentError(f"The layer '{layer.name}' is not in the viewer.", "Add the layer again.")
         self.source, self.sr = source, sr
         self._viewer = viewer
         self._flipped, self._opened = Visibility(), Visibility()
         self._curtain: Curtain | None = None
         self._position = 0.5
         self._closed = False
-        viewer.keymap.setdefault(FLIP_KEY, self._on_key)  # a binding of the user's stays
+        viewer.keymap.setdefault(FLIP_KEY, self._on_key)  # keep the user's own binding
         viewer.layers.events.removed.connect(self._on_removed)
 
     @property
@@ -59,7 +58,7 @@ class Compare(QObject):
         return self._closed
 
     def flip(self) -> None:
-        """Show the source alone where the SR is seen, else the SR alone; takes the curtain away."""
+        """Show only the source if the SR is visible, else only the SR; removes the curtain."""
         if self._closed:
             return
         self._set_curtain(False)
@@ -69,9 +68,10 @@ class Compare(QObject):
 
     @property
     def curtain(self) -> bool:
-        """Whether the view is split: left of the border the source, right of it the SR.
+        """Whether the view is split: the source left of the border, the SR right of it.
 
-        Setting it raises ValueError where this napari's canvas, which nothing else needs, cannot be reached.
+        Setting it raises MismatchError if the canvas of this version of napari cannot be accessed. Nothing else needs
+        the canvas.
         """
         return self._curtain is not None
 
@@ -83,7 +83,7 @@ class Compare(QObject):
 
     @property
     def position(self) -> float:
-        """Where the curtain's border is: the fraction of the canvas's width left of it, 0 to 1."""
+        """Position of the border: the fraction of the canvas's width left of it, 0 to 1."""
         return self._position
 
     @position.setter
@@ -93,18 +93,18 @@ class Compare(QObject):
             self._curtain.position = self._position
 
     def close(self) -> None:
-        """Undo everything. Harmless when called again, and once the window is gone."""
+        """Undo everything. Does nothing when called again, or after the window was closed."""
         if self._closed:
             return
         self._closed = True
-        with contextlib.suppress(ReferenceError):  # the viewer has gone, and all that was changed with it
+        with contextlib.suppress(ReferenceError):  # the viewer was deleted, and all changes with it
             self._viewer.layers.events.removed.disconnect(self._on_removed)
             if self._viewer.keymap.get(FLIP_KEY) == self._on_key:
                 del self._viewer.keymap[FLIP_KEY]
             if self._curtain is None or self._curtain.alive:
                 self._set_curtain(False)
                 self._flipped.restore()
-        self._curtain = None  # gone with the window, if it was not taken away
+        self._curtain = None  # deleted with the window, if not already removed
         self.changed.emit()
 
     def _set_curtain(self, on: bool) -> None:
@@ -131,23 +131,23 @@ class Compare(QObject):
 
 
 class Visibility:
-    """What layers were shown before they were shown or hidden here."""
+    """The visibility of layers before they were shown or hidden here."""
 
     def __init__(self) -> None:
-        self._changed: dict[Layer, tuple[bool, bool]] = {}  # before, and as it was set here
+        self._changed: dict[Layer, tuple[bool, bool]] = {}  # before, and as set here
 
     def show(self, wanted: dict[Layer, bool]) -> None:
         """Show or hide layers."""
         for layer, visible in wanted.items():
             before, ours = self._changed.get(layer, (layer.visible, layer.visible))
             self._changed[layer] = (before if layer.visible == ours else layer.visible, visible)
-            if layer.visible != visible:  # showing slices anew
+            if layer.visible != visible:  # setting it slices the layer again
                 layer.visible = visible
 
     def restore(self) -> None:
-        """Show again what was shown, but for layers that the user has shown or hidden since."""
+        """Restore the visibility, except for layers that the user has shown or hidden since."""
         for layer, (before, ours) in self._changed.items():
             if layer.visible == ours != before:
-                with contextlib.suppress(RuntimeError):  # a viewer that is closing slices no more in the background
+                with contextlib.suppress(RuntimeError):  # a viewer that is closing cannot slice in the background
                     layer.visible = before
         self._changed.clear()

@@ -1,4 +1,4 @@
-"""Two layers in one canvas: left of a border the one, right of it the other."""
+"""Two layers in one canvas: one left of a border, the other right of it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FAR = 1e6  # pixels: beyond any canvas
 
 
 class Curtain(QObject):
-    """A split view, from its making to its closing; other layers are left alone.
+    """A split view, until it is closed; other layers are not changed.
 
-    What is drawn of the two layers is clipped at the border in the graphics card, so nothing is sliced when the border
-    moves, and the border stays where it is when the image moves. In grid mode, where the layers lie apart, the
+    The two layers are clipped at the border on the graphics card. Nothing is sliced when the border moves, and the
+    border stays where it is when the image moves. In grid mode, where the layers are not on top of each other, the
     curtain is open. In 3D display the border cuts the picture, not the volume.
 
     Parameters
@@ -29,17 +29,17 @@ class Curtain(QObject):
     viewer : napari viewer
         With a window.
     left, right : Layer
-        What is seen on either side.
+        The layers shown on either side.
     position : float
-        Of the border: the fraction of the canvas's width left of it, 0 to 1.
+        Position of the border: the fraction of the canvas's width left of it, 0 to 1.
 
     Raises
     ------
-    ValueError
-        If this napari's canvas cannot be reached.
+    MismatchError
+        If the canvas of this version of napari cannot be accessed.
     """
 
-    moved = Signal(float)  # by the mouse; the position
+    moved = Signal(float)  # the position, after the mouse moved it
 
     def __init__(self, viewer: Any, left: Layer, right: Layer, position: float) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Curtain(QObject):
 
     @property
     def alive(self) -> bool:
-        """Whether the window is still there."""
+        """Whether the window still exists."""
         return self._canvas.alive
 
     @property
@@ -72,7 +72,7 @@ class Curtain(QObject):
         self._canvas.scene.update()
 
     def close(self) -> None:
-        """Clip nothing any more, while the window is still there."""
+        """Stop clipping; call this while the window still exists."""
         for layer in self._sides:
             layer.events.name.disconnect(self._on_name)
         self._grid.events.enabled.disconnect(self._on_grid)
@@ -82,7 +82,7 @@ class Curtain(QObject):
         self._canvas.blend_as_usual()
 
     def _before_draw(self, event: Any = None) -> None:
-        """Clip what is about to be drawn, which may be other visuals in a canvas of another size than the last time."""
+        """Clip the visuals that are about to be drawn; they and the size of the canvas may have changed."""
         wanted = {}
         if not self._grid.enabled:
             edge = round(self._border.edge * self._canvas.scene.pixel_scale)  # in the screen's own pixels
@@ -93,7 +93,7 @@ class Curtain(QObject):
         self._clip(wanted)
 
     def _clip(self, wanted: dict[Visual, tuple[float, float, float, float]]) -> None:
-        """Clip these visuals to their bounds (x, y, width, height), and no others."""
+        """Clip only these visuals, to their bounds (x, y, width, height)."""
         for visual in self._clippers.keys() - wanted.keys():
             visual.detach(self._clippers.pop(visual))
         for visual, bounds in wanted.items():
@@ -103,7 +103,7 @@ class Curtain(QObject):
             self._clippers[visual].bounds = bounds
 
     def _blend(self) -> None:
-        """Blend either layer as if the other were hidden: both may be the lowest of those visible on their side."""
+        """Blend each layer as if the other were hidden: each may be the lowest visible layer on its side."""
         lowest = [layer for layer in self._layers if layer.visible][:2]
         if set(lowest) == set(self._sides):
             self._canvas.blend_as_lowest(lowest[1])

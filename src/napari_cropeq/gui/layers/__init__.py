@@ -1,5 +1,5 @@
-"""napari layers: from a layer to a source and back, files as layers and layers as files, what is in view.
+"""napari layers: layers as sources and results as layers, reader and writer, and the part in view.
 
-Read ``source`` first (a layer as a source), then ``place`` (axes, scale and units). From the camera to what is computed
-and shown lead ``viewport``, ``view_follower`` and ``sr_layer``.
+Read ``source`` first (a layer as a source), then ``place`` (axes, scale and units). ``viewport``, ``view_follower`` and
+``sr_layer`` lead from the camera to the tiles that are computed and shown.
 """

@@ -1,4 +1,4 @@
-"""What the preview shows in a 3D display: a box of the SR volume as a small layer of its own."""
+"""The preview in a 3D display: a box of the SR volume as a separate small layer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["BoxLayer"]
 
 
 class BoxLayer:
-    """A single-scale layer over a part of a lazy view; a multiscale one shows its coarsest level in 3D.
+    """A single-scale layer of a part of a lazy view, because a multiscale layer shows its coarsest level in 3D.
 
-    While it is there the SR layer itself is hidden.
+    The SR layer itself is hidden meanwhile.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class BoxLayer:
     whole : Image
         The SR layer.
     lazy : LazyView
-        What both show.
+        The data of both.
     """
 
     def __init__(self, viewer: Any, whole: Image, lazy: LazyView) -> None:
@@ -36,7 +36,7 @@ class BoxLayer:
         self.layer: Image | None = None
 
     def show(self, view: View) -> None:
-        """Show the box of ``view``, moving the layer there is."""
+        """Show the box of ``view``; an existing layer is moved."""
         if self._view is not None and (view.leading, view.box) == (self._view.leading, self._view.box):
             return
         self._view = view
@@ -48,7 +48,7 @@ class BoxLayer:
             self.layer.data = data
 
     def hide(self) -> None:
-        """Remove the box; the SR layer is shown again if it was before."""
+        """Remove the box; the SR layer is shown again if it was visible before."""
         layer, self.layer, self._view = self.layer, None, None
         if layer is None:
             return
@@ -71,7 +71,7 @@ class BoxLayer:
         )
 
     def _affine(self, view: View) -> np.ndarray:
-        """Return the matrix (4, 4) that puts the box's voxels where those of the SR layer are."""
+        """Return the matrix (4, 4) that places the voxels of the box on those of the SR layer."""
         out = np.eye(4)
         out[:3, :3] = linear_map(self._whole)
         out[:3, 3] = np.array(self._whole.data_to_world((*view.leading, *view.box.start)))[-3:]

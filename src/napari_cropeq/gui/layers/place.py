@@ -1,4 +1,4 @@
-"""Axes and place of a layer as OME files say them."""
+"""Axes, scale and position of a layer, as OME files store them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 from napari.utils.transforms import Affine
 
+from napari_cropeq.errors import ImageError, VoxelSizeError
 from napari_cropeq.formats.metadata import PIXEL, full_unit, in_one_unit, timing
 
 __all__ = ["AxesOf", "Place", "axes_of", "place_of"]
 
-POSITIONS = {3: "zyx", 4: "tzyx", 5: "tczyx"}  # what axes are that have no known label
+POSITIONS = {3: "zyx", 4: "tzyx", 5: "tczyx"}  # axes without known labels
 LABELS = {"time": "t", "channel": "c", "channels": "c", "ch": "c"}
 
 
 @dataclass(frozen=True)
 class AxesOf:
-    """What the axes of an array are, and the order in which OME wants them."""
+    """The axes of an array, and their order in OME files."""
 
-    letters: str  # as in the array
+    letters: str  # in the order of the array
     order: tuple[int, ...]  # axes of the array, in OME's order
 
     @property
@@ -32,7 +33,7 @@ class AxesOf:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image lies in space and time."""
+    """Scale and position of an image in space and time."""
 
     voxel_size: tuple[float, float, float]  # (z, y, x) in `unit`
     translate: tuple[float, float, float]  # (z, y, x) of the first voxel's centre, in `unit`
@@ -42,7 +43,7 @@ class Place:
 
 
 def axes_of(meta: Mapping[str, Any], ndim: int, name: str) -> AxesOf:
-    """Return what the axes of a layer are: what its axis labels say, else by position.
+    """Return the axes of a layer: from its axis labels, or else by position.
 
     Parameters
     ----------
@@ -55,27 +56,28 @@ def axes_of(meta: Mapping[str, Any], ndim: int, name: str) -> AxesOf:
 
     Raises
     ------
-    ValueError
+    ImageError
         If two axes are the same, or one of z, y, x is missing.
     """
-    said = [str(label).lower() for label in meta.get("axis_labels") or ()]
-    said = [LABELS.get(label, label) for label in said]
-    letters = said if len(said) == ndim and all(label in "tczyx" and label for label in said) else None
+    labels = [str(label).lower() for label in meta.get("axis_labels") or ()]
+    labels = [LABELS.get(label, label) for label in labels]
+    letters = labels if len(labels) == ndim and all(label in "tczyx" and label for label in labels) else None
     if letters is None:
         letters = list(POSITIONS[ndim])
-        if ndim == 4 and said[:1] == ["c"]:
+        if ndim == 4 and labels[:1] == ["c"]:
             letters[0] = "c"
     if len(set(letters)) != ndim or not set("zyx") <= set(letters):
-        raise ValueError(
-            f"Got the axis labels {', '.join(letters)} of '{name}', expected z, y, x and at most t and c, each once: "
-            "correct the layer's axis labels."
+        raise ImageError(
+            f"The axis labels of '{name}' are {', '.join(letters)}, but a file needs z, y, x and at most t and c, each "
+            "once.",
+            "Correct the layer's axis labels.",
         )
     order = sorted(range(ndim), key=lambda axis: "tczyx".index(letters[axis]))
     return AxesOf("".join(letters), tuple(order))
 
 
 def place_of(meta: Mapping[str, Any], axes: AxesOf, name: str) -> Place:
-    """Return where a layer lies.
+    """Return scale and position of a layer.
 
     Parameters
     ----------
@@ -88,8 +90,8 @@ def place_of(meta: Mapping[str, Any], axes: AxesOf, name: str) -> Place:
 
     Raises
     ------
-    ValueError
-        If it is turned, sheared, mirrored, moved in time, or in units that no OME file can say.
+    ImageError
+        If it is rotated, sheared, mirrored, moved in time, or in units that OME files cannot store.
     """
     scale, translate = _scale_and_translate(meta, len(axes.letters), name)
     units = [str(unit) for unit in meta.get("units") or [PIXEL] * len(axes.letters)]
@@ -98,9 +100,10 @@ def place_of(meta: Mapping[str, Any], axes: AxesOf, name: str) -> Place:
     sizes, places = (in_one_unit([values[axis] for axis in spatial], names) for values in (scale, translate))
     unknown = any(full == PIXEL != units[axis] for axis, full in zip(spatial, names, strict=True))
     if sizes is None or places is None or unknown:
-        raise ValueError(
-            f"Got the units {', '.join(units[axis] for axis in spatial)} along z, y, x of '{name}', expected one unit "
-            "of length (such as micrometer), or pixel for all: correct the layer's units."
+        raise VoxelSizeError(
+            f"The units of '{name}' along z, y, x are {', '.join(units[axis] for axis in spatial)}, but a file needs "
+            "units of length (such as micrometer), or pixel for all.",
+            "Correct the layer's units.",
         )
     time = axes.letters.find("t")
     time_step, time_unit = (1.0, PIXEL) if time < 0 else _timing(scale[time], translate[time], units[time], name)
@@ -110,7 +113,7 @@ def place_of(meta: Mapping[str, Any], axes: AxesOf, name: str) -> Place:
 
 
 def _scale_and_translate(meta: Mapping[str, Any], ndim: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the layer's map to the world as a scale and a translation along each axis."""
+    """Return the layer's transform to world coordinates as scale and translation along each axis."""
     own = Affine(**{key: meta[key] for key in ("scale", "translate", "rotate", "shear") if key in meta}, ndim=ndim)
     whole = (
         own if meta.get("affine") is None else Affine(affine_matrix=np.asarray(meta["affine"]), ndim=ndim).compose(own)
@@ -118,14 +121,14 @@ def _scale_and_translate(meta: Mapping[str, Any], ndim: int, name: str) -> tuple
     matrix = np.asarray(whole.linear_matrix, float)
     scale = np.diag(matrix)
     if not np.allclose(matrix, np.diag(scale), rtol=0, atol=1e-9 * np.abs(matrix).max()):
-        raise ValueError(
-            f"Got the layer '{name}', which is rotated or sheared, expected one that lies along the axes, since "
-            "OME files know scale and translate alone: resample it, or set its rotate, shear and affine to none."
+        raise ImageError(
+            f"The layer '{name}' is rotated or sheared, but OME files store only scale and translate.",
+            "Resample it, or reset its rotate, shear and affine.",
         )
     if not (scale > 0).all():
-        raise ValueError(
-            f"Got the scales {', '.join(f'{s:g}' for s in scale)} of '{name}', expected positive ones, since OME files "
-            "know no others: flip the layer's data instead."
+        raise VoxelSizeError(
+            f"The scales of '{name}' are {', '.join(f'{s:g}' for s in scale)}, but OME files store only positive ones.",
+            "Flip the layer's data instead.",
         )
     return scale, np.asarray(whole.translate, float)
 
@@ -133,9 +136,9 @@ def _scale_and_translate(meta: Mapping[str, Any], ndim: int, name: str) -> tuple
 def _timing(step: float, start: float, unit: str, name: str) -> tuple[float, str]:
     time_step, time_unit = timing(step, unit)
     if start != 0 or (time_step, time_unit) != (step, unit):
-        raise ValueError(
-            f"Got a time axis of '{name}' that starts at {start:g} in steps of {step:g} {unit}, expected one that "
-            "starts at 0, in steps of 1 pixel or of any length in seconds, minutes or hours: correct the layer's "
-            "scale, translate and units."
+        raise ImageError(
+            f"The time axis of '{name}' starts at {start:g} in steps of {step:g} {unit}, but in a file it starts at 0, "
+            "in steps of 1 pixel, or of any length in seconds, minutes or hours.",
+            "Correct the layer's scale, translate and units.",
         )
     return time_step, time_unit

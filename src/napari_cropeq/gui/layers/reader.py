@@ -1,4 +1,4 @@
-"""Opens OME-TIFF, ImageJ TIFF, OME-Zarr and NIfTI lazily, with scale, translate, units and channels."""
+"""Reader for OME-TIFF, ImageJ TIFF, OME-Zarr and NIfTI: lazy, with scale, translate, units and channels."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from napari_cropeq.store.unfinished import Unfinished
 
 __all__ = ["get_reader", "layer_data"]
 
-PEEK = 2048  # largest side of what is read to say how bright a volume is shown, voxels
+PEEK = 2048  # largest side of the part that is read to choose contrast limits, voxels
 LayerData = tuple[Any, dict[str, Any], str]
 
 
 def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
-    """Return a reader if every path has a suffix of ours."""
+    """Return a reader if every path has a suffix that it can read."""
     paths = [path] if isinstance(path, str) else path
     return read if all(p.rstrip("/\\").lower().endswith(SUFFIXES) for p in paths) else None
 
 
 def read(path: str | list[str]) -> list[LayerData]:
-    """Return one layer for each channel of each file; voxels are read when they are looked at."""
+    """Return one layer for each channel of each file; voxels are read when they are shown."""
     paths = [path] if isinstance(path, str) else path
     return [data for p in paths for data in _opened(Path(p))]
 
 
 def _opened(path: Path) -> list[LayerData]:
-    """Return the layers of a file; those of an unfinished result say so, and can be gone on with."""
+    """Return the layers of a file; those of an unfinished result are named so, and the result can be resumed."""
     layers = layer_data(open_source(path))
     unfinished = Unfinished.open(path) if path.is_dir() else None
     if unfinished is not None:
@@ -46,8 +46,8 @@ def _opened(path: Path) -> list[LayerData]:
 def layer_data(source: Source) -> list[LayerData]:
     """Return napari layers of a source: channels split, (t, z, y, x) or (z, y, x) each.
 
-    A volume that does not say its voxel size lies in pixels. Levels that are coarser than memory asks for are left
-    out: a 3D display shows no other than the last.
+    A volume without a voxel size is shown in pixels. Levels that are coarser than memory requires are left out,
+    because a 3D display shows only the last level.
     """
     image, leading = source.image, source.axes[:-3]
     scale = [image.time_step if letter == "t" else 1.0 for letter in leading] + list(image.voxel_size)
@@ -79,20 +79,23 @@ def layer_data(source: Source) -> list[LayerData]:
         data = [level[index] for level in levels]
         if len(data) > 1:
             options["multiscale"] = True
-        seen = _limits(levels[-1][index]) if any(translate) else None
-        if seen is not None:
-            options["contrast_limits"] = seen
+        limits = _limits(levels[-1][index]) if any(translate) else None
+        if limits is not None:
+            options["contrast_limits"] = limits
         layers.append((data if len(data) > 1 else data[0], options, "image"))
     return layers
 
 
 def _limits(level: Any) -> tuple[float, float] | None:
-    """Return smallest and largest intensity in the middle plane ((t,) z, y, x); None where nothing is to be seen."""
+    """Return smallest and largest intensity of the middle plane; None if it is constant or unreadable.
+
+    The axes of ``level`` are ((t,) z, y, x).
+    """
     middle = level[(*(0,) * (level.ndim - 3), level.shape[-3] // 2)]
     first = [max(0, (n - PEEK) // 2) for n in middle.shape]
     try:
         plane = np.asarray(middle[tuple(slice(a, a + PEEK) for a in first)])
-    except (OSError, ValueError):  # what cannot be read is told when it is looked at
+    except (OSError, ValueError):  # the error is shown when the plane is displayed
         return None
     known = plane[np.isfinite(plane)]
     if not known.size or known.min() == known.max():

@@ -1,4 +1,4 @@
-"""File > Open Sample: a light-sheet volume with known truth."""
+"""File > Open Sample: a light-sheet volume and its isotropic truth."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["light_sheet", "light_sheet_truth"]
 
 
 def light_sheet() -> list[LayerData]:
-    """Return the anisotropic volume, a layer for each channel."""
+    """Return the anisotropic volume, one layer for each channel."""
     layers = layer_data(light_sheet_sample()[0])
     for _, options, _ in layers:
-        options["metadata"]["fwhm"] = AXIAL_FWHM  # a slice profile wider than the step; the Train widget shows it
+        options["metadata"]["fwhm"] = AXIAL_FWHM  # wider than the step; shown in the Train widget
     return layers
 
 
 def light_sheet_truth() -> list[LayerData]:
-    """Return its isotropic truth, a layer for each channel."""
+    """Return its isotropic truth, one layer for each channel."""
     return layer_data(light_sheet_sample()[1])

@@ -1,4 +1,4 @@
-"""napari layers as sources, and where a result lies: the one adapter between the two worlds."""
+"""napari layers as sources, and the transform of a result. Only this file converts between the two."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from napari.layers import Image, Layer
 from napari.utils.transforms import Affine
 
 from napari_cropeq.core.geometry import Acquisition, check_voxel_size
+from napari_cropeq.errors import ArgumentError, ImageError, VoxelSizeError
 from napari_cropeq.formats.image import Source, check_volume
 
 __all__ = [
@@ -25,12 +26,13 @@ __all__ = [
 ]
 
 LEADING = {0: "", 1: "t", 2: "tc"}
+SPLIT = "Split its channels first: right-click the layer and choose Split RGB."
 
 _seen: weakref.WeakKeyDictionary[Image, tuple[Any, object]] = weakref.WeakKeyDictionary()
 
 
 def check_layer(layer: Layer | None) -> Image:
-    """Return ``layer`` if it is a volume that can be worked on.
+    """Return ``layer`` if it is a volume that can be super-resolved.
 
     Raises
     ------
@@ -39,23 +41,24 @@ def check_layer(layer: Layer | None) -> Image:
         units that differ among z, y and x.
     """
     if layer is None:
-        raise ValueError("Got no layer, expected a 3D image layer: open a volume and choose it.")
+        raise ArgumentError("No layer is chosen.", "Open a 3D image and choose it.")
     if not isinstance(layer, Image):
         kind = type(layer).__name__.lower()
-        raise ValueError(f"Got the {kind} layer '{layer.name}', expected a 3D image layer: choose another layer.")
+        raise ArgumentError(f"'{layer.name}' is a {kind} layer, not an image layer.", "Choose a 3D image layer.")
     if layer.rgb:
-        raise ValueError(f"Got the RGB layer '{layer.name}', expected one intensity a voxel: split its channels first.")
+        raise ImageError(f"'{layer.name}' is an RGB layer, which has several intensities per voxel.", SPLIT)
     if not 3 <= layer.ndim <= 5:
-        raise ValueError(
-            f"Got the {layer.ndim}D layer '{layer.name}', expected z, y, x and at most two leading axes: "
-            "choose another layer."
+        raise ImageError(
+            f"'{layer.name}' is a {layer.ndim}D layer, but an image needs the axes z, y, x and at most two more before "
+            "them.",
+            "Choose another layer.",
         )
     check_volume(finest(layer), layer.name)
     units = [str(u) for u in layer.units[-3:]]
     if len(set(units)) > 1:
-        raise ValueError(
-            f"Got the units {', '.join(units)} along z, y, x of '{layer.name}', expected one: "
-            "set the layer's units to be the same."
+        raise VoxelSizeError(
+            f"'{layer.name}' has different units along z, y, x ({', '.join(units)}).",
+            "Give the layer one unit for all.",
         )
     return layer
 
@@ -66,19 +69,19 @@ def finest(layer: Image) -> Any:
 
 
 def source_key(layer: Image) -> tuple[Any, ...]:
-    """Return what names a layer's voxels and where they lie: other data, or a layer that was moved, has another."""
+    """Return a key of a layer's voxels and transform, which changes with new data or when the layer is moved."""
     maps = (layer.scale, layer.translate, layer.rotate, layer.shear, layer.affine.affine_matrix)
     place = np.concatenate([np.ravel(m) for m in maps]).tobytes()
     data = finest(layer)
     known, token = _seen.get(layer, (lambda: None, None))
-    if known() is not data:  # the id of data that are gone may be given to others
+    if known() is not data:  # the id of deleted data may be reused
         token = object()
         _seen[layer] = weakref.ref(data), token
     return layer.unique_id, token, place, str(layer.units), layer.axis_labels
 
 
 def linear_map(layer: Layer) -> np.ndarray:
-    """Return the matrix (3, 3) from steps along z, y, x of the data to world, affine included."""
+    """Return the matrix (3, 3) from steps along z, y, x in data to world coordinates, affine included."""
     data = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear, ndim=layer.ndim).linear_matrix
     return (layer.affine.linear_matrix @ data)[-3:, -3:]
 
@@ -95,7 +98,7 @@ def set_voxel_size(layer: Layer, voxel_size: tuple[float, float, float]) -> None
     Raises
     ------
     ValueError
-        If the sizes are not positive, finite numbers; the layer is left as it was.
+        If the sizes are not positive, finite numbers; the layer is not changed.
     """
     check_voxel_size(voxel_size)
     scale = np.array(layer.scale, float)
@@ -105,7 +108,7 @@ def set_voxel_size(layer: Layer, voxel_size: tuple[float, float, float]) -> None
 
 
 def source_of(layer: Layer | None) -> Source:
-    """Return the layer's data as a lazy source; with all the levels it has.
+    """Return the layer's data as a lazy source, with all of its levels.
 
     Raises
     ------
@@ -131,7 +134,7 @@ def source_of(layer: Layer | None) -> Source:
 
 
 def lazy_array(data: Any) -> da.Array:
-    """Return an array as a Dask array, in chunks that are best read together."""
+    """Return an array as a Dask array with suitable chunks."""
     if isinstance(data, da.Array):
         return data
     chunks = getattr(data, "chunks", None) or (*(1,) * (data.ndim - 2), *data.shape[-2:])
@@ -139,13 +142,13 @@ def lazy_array(data: Any) -> da.Array:
 
 
 def _leading(layer: Image) -> str:
-    """Return what the leading axes are: of one alone its label tells whether it holds channels."""
+    """Return the leading axes; the label of a single one decides between channels and time."""
     label = str(layer.axis_labels[0]).lower()
     return "c" if layer.ndim == 4 and label in ("c", "ch", "channel", "channels") else LEADING[layer.ndim - 3]
 
 
 def appearance(layer: Image) -> dict[str, Any]:
-    """Return how a layer is shown: what another of the same intensities takes over."""
+    """Return the display settings of a layer, for another layer with the same intensities."""
     return {
         "contrast_limits": tuple(layer.contrast_limits),
         "colormap": layer.colormap,
@@ -157,8 +160,8 @@ def appearance(layer: Image) -> dict[str, Any]:
 def result_transform(layer: Image, acquisition: Acquisition) -> dict[str, Any]:
     """Return scale, translate, rotate, shear, affine, units and axis labels of an SR layer over ``layer``.
 
-    The axial scale is divided by the factor; the translation moves by the half-voxel difference of the two
-    grids through the layer's rotation and shear, since both cover the same extent.
+    The axial scale is divided by the factor. Both grids cover the same extent, so the translation moves by their
+    half-voxel difference, rotated and sheared as the layer.
     """
     axial = layer.ndim - 3 + acquisition.axial
     scale = np.array(layer.scale, float)

@@ -1,4 +1,4 @@
-"""The SR grid over a layer, before anything has been computed on it."""
+"""The SR grid of a layer, before anything is computed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from napari_cropeq.view.view import View
 
 __all__ = ["SRFrame"]
 
-BOX = 128  # side of what is taken in a 3D display, SR voxels
-DEEP = 32  # SR voxels on either side of a lateral plane: slices are seen across it
+BOX = 128  # side of the box in a 3D display, SR voxels
+DEPTH = 32  # SR voxels on either side of a lateral plane
 
 
 class SRFrame:
-    """Where the SR voxels of a layer lie in the window.
+    """The position of the SR voxels of a layer in the viewer.
 
     Parameters
     ----------
@@ -33,26 +33,26 @@ class SRFrame:
         shape = finest(layer).shape
         self.shape = acquisition.sr_shape(shape[-3:])
         self._axial = acquisition.axial
-        # Nothing but its geometry is used.
-        nothing = np.broadcast_to(np.uint8(0), (*shape[:-3], *self.shape))
-        self._image = Image(nothing, contrast_limits=(0, 1), **result_transform(layer, acquisition))
+        # Only the geometry of this image is used.
+        empty = np.broadcast_to(np.uint8(0), (*shape[:-3], *self.shape))
+        self._image = Image(empty, contrast_limits=(0, 1), **result_transform(layer, acquisition))
 
     def view(self, viewer: Any) -> View | None:
-        """Return what of the SR grid is in view, None where nothing is."""
+        """Return the part of the SR grid that is in view, or None."""
         if viewer.dims.ndisplay == 3:
             return box_view(viewer, self._image, BOX)
         return view_of(viewer, self._image)
 
-    def seen(self, view: View, most: int) -> Box:
-        """Return the SR voxels of a view, at most so many, around its centre.
+    def visible_box(self, view: View, most: int) -> Box:
+        """Return a box of at most ``most`` SR voxels of a view, around its centre.
 
-        A plane across the axial axis is one line of each plane that goes through the network: it gets some depth.
+        A lateral plane contains only one line of each plane that the network processes, so the box gets some depth.
         """
         start, stop = list(view.box.start), list(view.box.stop)
         if view.across == self._axial:
             middle = start[self._axial]
-            start[self._axial] = max(0, middle - DEEP)
-            stop[self._axial] = min(self.shape[self._axial], middle + DEEP)
+            start[self._axial] = max(0, middle - DEPTH)
+            stop[self._axial] = min(self.shape[self._axial], middle + DEPTH)
         sizes = [b - a for a, b in zip(start, stop, strict=True)]
         while np.prod(sizes, dtype=np.float64) > most:
             widest = int(np.argmax(sizes))
@@ -64,7 +64,7 @@ class SRFrame:
         return Box(int_triple(start), int_triple(stop))
 
     def placed(self, box: Box) -> dict[str, Any]:
-        """Return where a layer (z, y, x) of the voxels of ``box`` lies: affine, units and axis labels."""
+        """Return affine, units and axis labels of a layer (z, y, x) with the voxels of ``box``."""
         affine = np.eye(4)
         affine[:3, :3] = linear_map(self._image)
         leading = (0,) * (self._image.ndim - 3)

@@ -1,4 +1,4 @@
-"""The layer that shows a result, and the box that stands in for it in a 3D display."""
+"""The layer that shows a result, and the box that replaces it in a 3D display."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from napari_cropeq.view.view import View
 
 __all__ = ["SRLayer"]
 
-FIRST_MS, REFRESH_MS = 15, 250  # the first tile of a view at once, the others a few times a second
+FIRST_MS, REFRESH_MS = 15, 250  # refresh at once for the first tile of a view, then a few times a second
 COVERING = ("opaque", "translucent", "translucent_no_depth")
 
 
 class SRLayer(QObject):
-    """Made once the result is ready, added with the first thing to see, and read again as tiles come.
+    """Creates the layer when the result is ready, adds it with its first data, and refreshes it as tiles arrive.
 
     Parameters
     ----------
     viewer : napari viewer
         Where the layer appears.
     source : Image
-        The layer that it lies over.
+        The layer that it is shown on top of.
     transform : dict
-        Where its voxels lie: keywords of :class:`napari.layers.Image`.
+        Its transform: keywords of :class:`napari.layers.Image`.
 
     Attributes
     ----------
     image : Image, optional
-        The layer; None until it is made.
+        The layer; None until it is created.
     box : BoxLayer, optional
-        What is shown instead in 3D; None until it is needed.
+        Shown instead in 3D; None until it is needed.
     superseded : list of Image
-        Layers that are hidden once this one is shown.
+        Layers that are hidden when this one is shown.
     hid_source : bool
-        Whether the source was hidden, since it would shine through.
+        Whether the source was hidden because it would shine through.
     """
 
-    removed = Signal()  # the layer or its source, from the viewer
+    removed = Signal()  # the layer or its source was removed from the viewer
     box_removed = Signal()
 
     def __init__(self, viewer: Any, source: Image, transform: dict[str, Any]) -> None:
@@ -57,21 +57,21 @@ class SRLayer(QObject):
         self.box: BoxLayer | None = None
         self.superseded: list[Image] = []
         self.hid_source = False
-        self._changes = self._read = 0  # number of the last change, and of the last that was read
+        self._changes = self._read = 0  # number of the last change, and of the last one shown
         self._refresh_soon = QSignalThrottler(QSignalThrottler.EmissionPolicy.Trailing, parent=self)
         self._refresh_soon.setTimeout(FIRST_MS)
         self._refresh_soon.triggered.connect(self._refresh)
         viewer.layers.events.removed.connect(self._on_removed)
 
     def make(self, lazy: LazyView, description: dict[str, Any]) -> Image:
-        """Make and return the layer, which is added once there is something to see.
+        """Create and return the layer; it is added to the viewer with its first data.
 
         Parameters
         ----------
         lazy : LazyView
-            What it shows.
+            Its data.
         description : dict
-            How it was computed, for its metadata.
+            How it is computed, for its metadata.
         """
         self._lazy, levels = lazy, lazy.levels
         self.image = Image(
@@ -86,7 +86,7 @@ class SRLayer(QObject):
         return self.image
 
     def show(self, state: RunState) -> None:
-        """Show what there is to see; what comes in quick succession is read once."""
+        """Show the current data; changes in quick succession cause one refresh."""
         self._changes = state.changes
         if self.image is None:
             return
@@ -95,12 +95,12 @@ class SRLayer(QObject):
         elif self._changes != self._read:
             self._refresh_soon.throttle()
 
-    def expect(self) -> None:
-        """Show what comes next at once: it is of a new view."""
+    def refresh_promptly(self) -> None:
+        """Show the next tile at once, because the view has changed."""
         self._refresh_soon.setTimeout(FIRST_MS)
 
     def show_box(self, view: View | None) -> None:
-        """Show the box of a 3D view instead of the layer; the layer itself with None."""
+        """Show the box of a 3D view instead of the layer; None shows the layer itself."""
         if view is not None:
             assert self.image is not None and self._lazy is not None
             self.box = self.box or BoxLayer(self._viewer, self.image, self._lazy)
@@ -109,15 +109,15 @@ class SRLayer(QObject):
             self.box.hide()
 
     def close(self) -> None:
-        """Read nothing any more; the layer, if it stays, keeps what it shows."""
+        """Stop refreshing; the layer, if it stays, keeps what it shows."""
         self._viewer.layers.events.removed.disconnect(self._on_removed)
-        with contextlib.suppress(RuntimeError):  # Qt may have been torn down before Python
+        with contextlib.suppress(RuntimeError):  # Qt may be shut down before Python
             self._refresh_soon.cancel()
         if self.box is not None:
             self.box.hide()
 
     def _add(self, image: Image) -> None:
-        """Add the layer; a source that would shine through it, and double its intensities, is hidden."""
+        """Add the layer; hide a source that would shine through it, since the intensities would add up."""
         self._viewer.add_layer(image)
         for other in self.superseded:
             other.visible = False
@@ -126,7 +126,7 @@ class SRLayer(QObject):
             self.hid_source = True
 
     def _refresh(self) -> None:
-        """Read the layers again; a display that takes long is left more time in between."""
+        """Refresh the layers; the slower this is, the longer until the next refresh."""
         started, self._read = time.perf_counter(), self._changes
         for layer in (self.image, None if self.box is None else self.box.layer):
             if layer is not None and layer.visible:

@@ -1,4 +1,4 @@
-"""Unfinished stores that were opened as layers, and what they are gone on with."""
+"""Unfinished stores that were opened as layers, and the source and model to resume them with."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from napari.layers import Image
 
 from napari_cropeq.core.model import Model
+from napari_cropeq.errors import MissingFileError
 from napari_cropeq.formats.image import Source, open_source
 from napari_cropeq.gui.layers.source import source_of
 from napari_cropeq.store.unfinished import Unfinished
@@ -15,11 +16,11 @@ from napari_cropeq.store.unfinished import Unfinished
 __all__ = ["UNFINISHED", "remove_stale", "resume_from", "source_in_place", "unfinished_in", "unfinished_layers"]
 
 UNFINISHED = "unfinished"
-"""Where a layer's metadata say which folder it shows."""
+"""Key in a layer's metadata for the folder that it shows."""
 
 
 def unfinished_in(viewer: Any) -> Unfinished | None:
-    """Return the unfinished store that is open as a layer, the one that is selected if there are several."""
+    """Return the unfinished store that is open as a layer, a selected one if there are several."""
     layers = unfinished_layers(viewer)
     layers.sort(key=lambda layer: layer not in viewer.layers.selection)
     for layer in layers:
@@ -33,12 +34,12 @@ def unfinished_in(viewer: Any) -> Unfinished | None:
 
 
 def resume_from(viewer: Any, store: Unfinished) -> tuple[Image, Model]:
-    """Return the source layer and the model that a store was begun with, opening the source where it is not.
+    """Return the source layer and the model of an unfinished store; open the source if needed.
 
     Raises
     ------
     ValueError, OSError
-        If the source cannot be found, or the model not be read.
+        If the source cannot be found, or the model cannot be read.
     """
     model = Model.load(store.model_path)
     return _find(viewer, store) or _open(viewer, store), model
@@ -50,7 +51,7 @@ def unfinished_layers(viewer: Any) -> list[Image]:
 
 
 def remove_stale(viewer: Any) -> None:
-    """Remove layers of stores that are unfinished no more: they have other names now."""
+    """Remove layers of stores that are now complete, and therefore have other names."""
     for layer in unfinished_layers(viewer):
         if not Path(str(_folder(layer))).exists():
             viewer.layers.remove(layer)
@@ -62,7 +63,7 @@ def _folder(layer: Any) -> str | None:
 
 
 def _find(viewer: Any, store: Unfinished) -> Image | None:
-    """Return the layer of the source's name and shape."""
+    """Return the layer that has the name and shape of the source."""
     for layer in viewer.layers:
         if not isinstance(layer, Image) or "napari-cropeq" in layer.metadata:
             continue
@@ -73,22 +74,22 @@ def _find(viewer: Any, store: Unfinished) -> Image | None:
 
 
 def source_in_place(store: Unfinished) -> Source:
-    """Return the source that a store was begun from, all channels, from where it was.
+    """Return the source of an unfinished store, with all channels, from its original location.
 
     Raises
     ------
     ValueError, OSError
-        If it is not there any more, or cannot be read.
+        If it no longer exists or cannot be read.
     """
     path = store.source.get("path")
     if not path or not Path(path).exists():
-        raise _missing(store, "in its place: put it there")
+        raise _missing(store, "Put the image back there")
     return open_source(path)
 
 
 def _open(viewer: Any, store: Unfinished) -> Image:
     path, before = store.source.get("path"), set(viewer.layers)
-    missing = _missing(store, "to be open or in its place: open it")
+    missing = _missing(store, "Open the image, or put it back there,")
     if not path or not Path(path).exists():
         raise missing
     viewer.open(path, plugin="napari-cropeq")
@@ -101,11 +102,10 @@ def _open(viewer: Any, store: Unfinished) -> Image:
     return layer
 
 
-def _missing(store: Unfinished, wanted: str) -> ValueError:
-    """Return what is told where the source that a store was begun from is not as ``wanted``."""
+def _missing(store: Unfinished, remedy: str) -> MissingFileError:
+    """Return the error for a source that cannot be found."""
     path, name = store.source.get("path"), store.source.get("name")
-    where = f" of {path}" if path else ""
-    return ValueError(
-        f"Got {store.folder.name}, which was begun from '{name}'{where}, expected that image {wanted} and press Resume "
-        "again."
+    where = f", expected at {path}, is not there" if path else " is not open"
+    return MissingFileError(
+        f"The source of {store.folder.name}, the image '{name}'{where}.", f"{remedy} and press Resume again."
     )

@@ -1,4 +1,4 @@
-"""What of a result's layer is looked at, asked for once the view has come to rest."""
+"""Requests the tiles of a result that are in view, after the view has stopped changing."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ BOX = 128
 
 
 class ViewFollower(QObject):
-    """Asks a worker for the tiles in view, nearest the centre first.
+    """Requests the tiles in view from a worker, nearest the centre first.
 
     Parameters
     ----------
     viewer : napari viewer
-        Whose view it is.
+        The viewer that is followed.
     shown : SRLayer
-        The layer that is looked at; looking waits until it is made.
+        The SR layer; requests wait until it is created.
     worker : LiveWorker
         Computes the tiles.
 
     Attributes
     ----------
     view : View, optional
-        What was looked at last; None where nothing of the layer was in view.
+        The last view; None if nothing of the layer was in view.
     following : bool
-        Whether the tiles are asked for whenever the view changes.
+        Whether tiles are requested whenever the view changes.
     due : bool
-        Whether the view is about to be looked at.
+        Whether a request is about to be made.
     box_size : int
-        Side of what is looked at in 3D, SR voxels.
+        Side of the box in 3D, SR voxels.
     box_region : callable
-        Returns the corners of where it lies, see :func:`box_view`; None for the camera's centre.
+        Returns the corners of the box's region, see :func:`box_view`; None for the camera's centre.
     """
 
     looked = Signal()
@@ -55,13 +55,13 @@ class ViewFollower(QObject):
         self.view: View | None = None
         self.following = self.due = False
         self.box_size = BOX
-        self.box_region: Callable[[], np.ndarray | None] = _nowhere
+        self.box_region: Callable[[], np.ndarray | None] = _no_region
         self._look_soon = QSignalDebouncer(parent=self)
         self._look_soon.setTimeout(REST_MS)
         self._look_soon.triggered.connect(self.look_now)
 
     def follow(self, on: bool = True) -> None:
-        """Ask for what is in view, now and (while on) whenever the view changes."""
+        """Request the tiles in view, now and (while on) whenever the view changes."""
         if on != self.following:
             for signal in view_signals(self._viewer):
                 (signal.connect if on else signal.disconnect)(self.look)
@@ -70,14 +70,14 @@ class ViewFollower(QObject):
             self.look()
 
     def look(self) -> None:
-        """Ask for what is in view once it has come to rest."""
+        """Request the tiles in view once the view has stopped changing."""
         self.due = True
         self._look_soon.throttle()
 
     def look_now(self) -> None:
-        """Ask for what is in view."""
+        """Request the tiles in view now."""
         image = self._shown.image
-        if image is None:  # it will be looked at as soon as it is made
+        if image is None:  # this is called again when it is created
             return
         self.due = False
         if self._viewer.dims.ndisplay == 3:
@@ -86,22 +86,22 @@ class ViewFollower(QObject):
         else:
             self.view = view_of(self._viewer, image)
             self._shown.show_box(None)
-        self._shown.expect()
+        self._shown.refresh_promptly()
         self._worker.look(self.view)
         self.looked.emit()
 
     def stop(self) -> None:
-        """Follow the view no longer, and drop what is not computed yet."""
+        """Stop following the view, and cancel tiles that are not computed yet."""
         self.close()
         self._worker.look(None)
 
     def close(self) -> None:
-        """Let go of the viewer."""
+        """Disconnect from the viewer."""
         self.follow(False)
         self.due = False
-        with contextlib.suppress(RuntimeError):  # Qt may have been torn down before Python
+        with contextlib.suppress(RuntimeError):  # Qt may be shut down before Python
             self._look_soon.cancel()
 
 
-def _nowhere() -> None:
-    """Return that no region is chosen."""
+def _no_region() -> None:
+    """Return None: no region is chosen."""

@@ -1,4 +1,4 @@
-"""What of a layer is in view: a pure function of camera, canvas, dims and layer."""
+"""The part of a layer that is in view: a pure function of camera, canvas, dims and layer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["box_view", "canvas_size", "corners_of", "view_of", "view_signals"]
 
 
 def view_of(viewer: Any, layer: Layer) -> View | None:
-    """Return what of ``layer`` the canvas shows in 2D, or None where it shows nothing of it.
+    """Return the part of ``layer`` that the canvas shows in 2D, or None.
 
-    The public camera and canvas are used: corner pixels of multiscale layers are widened to whole chunks. Where more
-    than one voxel falls on a screen pixel, only as many as there are pixels are taken, around the centre.
+    This uses the public camera and canvas, because ``corner_pixels`` of multiscale layers are extended to whole chunks.
+    If several voxels fall on a screen pixel, the view has only as many voxels as pixels, around the centre.
     """
     scene = scene_of(viewer)
     camera, dims = scene.camera, viewer.dims
@@ -37,7 +37,7 @@ def view_of(viewer: Any, layer: Layer) -> View | None:
 
 
 def box_view(viewer: Any, layer: Layer, size: int, region: np.ndarray | None = None) -> View | None:
-    """Return a box of ``layer`` around the camera's centre in 3D, or None where none of it is there.
+    """Return a box of ``layer`` around the camera's centre in 3D, or None if the layer is not there.
 
     Parameters
     ----------
@@ -46,10 +46,10 @@ def box_view(viewer: Any, layer: Layer, size: int, region: np.ndarray | None = N
     layer : Layer
         The SR layer.
     size : int
-        Voxels along each side of the box; less where the volume is thinner.
+        Side of the box, voxels; less along an axis where the volume is thinner.
     region : array (n, ndim), optional
-        World coordinates of the corners of a rectangle, which the box then covers instead; along an axis in which
-        it has no extent ``size`` counts.
+        World coordinates of the corners of a rectangle that the box covers instead. Along an axis where it has no
+        extent, the box has the side ``size``.
     """
     dims = viewer.dims
     if dims.ndisplay != 3:
@@ -81,7 +81,7 @@ def box_view(viewer: Any, layer: Layer, size: int, region: np.ndarray | None = N
 
 
 def view_signals(viewer: Any) -> list[Any]:
-    """Return the events after which something else may be in view."""
+    """Return the events that may change the view."""
     camera, dims = scene_of(viewer).camera.events, viewer.dims.events
     signals = [camera.center, camera.zoom, dims.point, dims.order, dims.ndisplay]
     canvas = getattr(viewer, "canvas", None)
@@ -90,9 +90,9 @@ def view_signals(viewer: Any) -> list[Any]:
 
 
 def in_units_of(layer: Layer, viewer: Any, world: np.ndarray) -> np.ndarray:
-    """Return world coordinates (..., ndim) in the units of ``layer``, and no more of them than it has axes.
+    """Return world coordinates (..., ndim) in the units of ``layer``, only for the axes that it has.
 
-    The world is in units that all layers can be converted to; layers convert to and from their own only.
+    World coordinates are in units that fit all layers; a layer converts only to and from its own units.
     """
     world = world[..., -layer.ndim :]
     return world * units_in_world(layer, viewer)[-world.shape[-1] :]
@@ -104,7 +104,7 @@ def corners_of(viewer: Any, shape: np.ndarray, layer: Layer) -> np.ndarray:
 
 
 def units_in_world(layer: Layer, viewer: Any) -> np.ndarray:
-    """Return how many of the layer's units are one of the world's, for each axis of the layer."""
+    """Return the size of one world unit in the layer's units, for each axis of the layer."""
     units = getattr(viewer.layers, "units", None)
     if units is None or len(units) < layer.ndim:
         return np.ones(layer.ndim)
@@ -113,7 +113,7 @@ def units_in_world(layer: Layer, viewer: Any) -> np.ndarray:
 
 
 def scene_of(viewer: Any) -> Any:
-    """Return what holds the camera; it is named so since napari 0.9."""
+    """Return the object with the camera: ``viewer.scene`` since napari 0.9."""
     return getattr(viewer, "scene", viewer)
 
 
@@ -133,7 +133,7 @@ def canvas_size(viewer: Any) -> tuple[int, int]:
 def box_of_corners(
     corners: np.ndarray, shape: tuple[int, ...], displayed: Sequence[int], size: tuple[int, int]
 ) -> View | None:
-    """Return the box of voxels whose centres' cells touch the hull of ``corners`` (n, ndim; data coordinates).
+    """Return the box of voxels that touch the bounding box of ``corners`` (n, ndim; data coordinates).
 
     Parameters
     ----------
@@ -142,9 +142,9 @@ def box_of_corners(
     shape : tuple of int
         Of the layer.
     displayed : (vertical, horizontal)
-        The layer's axes along the canvas; negative where it has none.
+        The layer's axes along the canvas; negative if it has none.
     size : (height, width)
-        Of the canvas in pixels: along a displayed axis no more voxels are taken.
+        Of the canvas, in pixels: the most voxels along the displayed axes.
     """
     low, high = corners.min(axis=0), corners.max(axis=0)
     start = np.clip(np.floor(low + 0.5), 0, shape).astype(int)
@@ -153,7 +153,7 @@ def box_of_corners(
         return None
     limited = False
     for axis, pixels in zip(displayed, size, strict=True):
-        # A voxel more on either side is only touched.
+        # One more voxel on either side is only touched.
         if axis >= 0 and high[axis] - low[axis] > pixels + 1 and stop[axis] - start[axis] > pixels:
             limited, middle = True, (low[axis] + high[axis]) / 2
             start[axis] = np.clip(round(middle - pixels / 2), start[axis], stop[axis] - pixels)

@@ -1,4 +1,4 @@
-"""File > Save: image and labels layers as OME-TIFF or OME-Zarr, with all that napari knows of them."""
+"""File > Save: image and labels layers as OME-TIFF or OME-Zarr, with all metadata that napari has."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import dask.array as da
 import numpy as np
 from napari.utils.colormaps import ensure_colormap
 
+from napari_cropeq.errors import AccessError, ImageError, OutputExistsError
 from napari_cropeq.formats.image import check_volume
 from napari_cropeq.formats.metadata import ImageInfo
 from napari_cropeq.formats.write import write_image
+from napari_cropeq.gui.jobs import sentence
 from napari_cropeq.gui.layers.place import AxesOf, axes_of, place_of
-from napari_cropeq.gui.layers.source import lazy_array
+from napari_cropeq.gui.layers.source import SPLIT, lazy_array
 from napari_cropeq.gui.session import is_complete
 
 __all__ = ["write_ome_tiff", "write_ome_zarr"]
@@ -26,12 +28,12 @@ LayerData = tuple[Any, Mapping[str, Any], str]
 
 @dataclass(frozen=True)
 class _Image:
-    """A layer as what is written of it."""
+    """A layer, prepared for writing."""
 
     data: da.Array  # the finest level, in the order of `info.axes`
     info: ImageInfo
     finest: Any  # the layer's own array
-    ours: bool  # whether we made the layer
+    ours: bool  # whether the layer was made by this plugin
 
 
 def write_ome_tiff(path: str, layer_data: Sequence[LayerData]) -> list[str]:
@@ -47,7 +49,7 @@ def write_ome_tiff(path: str, layer_data: Sequence[LayerData]) -> list[str]:
     Raises
     ------
     OSError
-        If there is something that the file cannot hold, or that cannot be written.
+        If the file cannot store the layers, or cannot be written.
     """
     return _save(Path(path), layer_data, ".ome.tif")
 
@@ -65,13 +67,13 @@ def write_ome_zarr(path: str, layer_data: Sequence[LayerData]) -> list[str]:
     Raises
     ------
     OSError
-        If there is something that the file cannot hold, or that cannot be written.
+        If the file cannot store the layers, or cannot be written.
     """
     return _save(Path(path), layer_data, ".ome.zarr")
 
 
 def _save(path: Path, layer_data: Sequence[LayerData], suffix: str) -> list[str]:
-    # napari takes a ValueError to mean that there is no writer, and drops what it says.
+    # napari takes a ValueError to mean that there is no writer, and discards its message.
     try:
         images = [_image_of(*layer) for layer in layer_data]
         path = _named(path, suffix)
@@ -81,18 +83,20 @@ def _save(path: Path, layer_data: Sequence[LayerData], suffix: str) -> list[str]
             _check_tiff(data, info)
         write_image(data, path, info, lambda: _check_complete(images))
     except ValueError as error:
-        raise OSError(str(error)) from error
+        raise AccessError(sentence(error)) from error
     return [str(path)]
 
 
 def _named(path: Path, suffix: str) -> Path:
-    """Return where to write: what napari's dialog gives may lack the suffix of the type that was chosen."""
+    """Return the path to write to; a path from napari's dialog may lack the suffix of the chosen type."""
     if path.name.lower().endswith((".ome.tif", ".ome.tiff", ".zarr")):
         return path
     stem = path.stem if path.suffix.lower() in (".tif", ".tiff") else path.name
     named = path.with_name(stem + suffix)
-    if named.exists():  # nobody has been asked whether it may be replaced
-        raise ValueError(f"Got {path.name}, of which {named.name} is made, which exists: choose another name.")
+    if named.exists():  # the dialog did not ask whether to replace it
+        raise OutputExistsError(
+            f"{path.name} would be saved as {named.name}, which exists already.", "Choose another name."
+        )
     return named
 
 
@@ -101,17 +105,18 @@ def _image_of(data: Any, meta: Mapping[str, Any], kind: str) -> _Image:
 
     Raises
     ------
-    ValueError
-        If it is no volume, or lies in the world as no OME file can say.
+    ImageError
+        If it is not a volume, or OME files cannot store its transform.
     """
     name = str(meta.get("name", kind))
     if meta.get("rgb"):
-        raise ValueError(f"Got the RGB layer '{name}', expected one intensity a voxel: split its channels first.")
+        raise ImageError(f"'{name}' is an RGB layer, which has several intensities per voxel.", SPLIT)
     finest = data[0] if meta.get("multiscale") else data
     check_volume(finest, name)
     if finest.ndim > 5:
-        raise ValueError(
-            f"Got the {finest.ndim}D layer '{name}', expected z, y, x and at most time and channel: save parts of it."
+        raise ImageError(
+            f"'{name}' is a {finest.ndim}D layer, but a file has only z, y, x and at most time and channel.",
+            "Save parts of it.",
         )
     axes = axes_of(meta, finest.ndim, name)
     place = place_of(meta, axes, name)
@@ -140,7 +145,7 @@ def _transposed(data: da.Array, axes: AxesOf) -> da.Array:
 
 
 def _color(colormap: Any) -> str | None:
-    """Return the colour of a map that goes from black to it, the only ones that OME knows."""
+    """Return the end colour of a colormap that starts at black; OME stores no other colormaps."""
     if colormap is None:
         return None
     found = colormap["colors"] if isinstance(colormap, Mapping) else ensure_colormap(colormap).colors
@@ -151,21 +156,21 @@ def _color(colormap: Any) -> str | None:
 
 
 def _check_complete(images: Sequence[_Image]) -> None:
-    """Refuse SR layers that show interpolation where a tile is missing."""
+    """Raise an error for SR layers with missing tiles, which show interpolation instead."""
     for image in images:
         if image.ours and not is_complete(image.finest):
-            raise ValueError(
-                f"Got the layer '{image.info.name}', of which not every tile is known to be computed, expected a whole "
-                "result: press Start in the Volume widget and wait for its end, or press Save there."
+            raise ImageError(
+                f"'{image.info.name}' is a result that is not complete, or its tiles were dropped from memory.",
+                "Press Start in the Volume widget and wait until it is complete, or press Save there.",
             )
 
 
 def _check_tiff(data: da.Array, info: ImageInfo) -> None:
     kinds = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
     if data.dtype.name not in kinds:
-        raise ValueError(
-            f"Got {data.dtype} voxels in '{info.name}', expected one of {', '.join(kinds)}, which OME-TIFF can hold: "
-            "convert the layer, or save it as .ome.zarr."
+        raise ImageError(
+            f"'{info.name}' has voxels of the type {data.dtype}, but OME-TIFF stores only {', '.join(kinds)}.",
+            "Convert the layer, or save it as .ome.zarr.",
         )
 
 
@@ -174,23 +179,25 @@ def _joined(images: Sequence[_Image]) -> tuple[da.Array, ImageInfo]:
 
     Raises
     ------
-    ValueError
-        If they are not of one shape and place.
+    ImageError
+        If they differ in shape or position.
     """
     first = images[0]
     if len(images) == 1:
         return first.data, first.info
     for image in images[1:]:
-        for what, say in _COMPARED.items():
-            one, other = say(first), say(image)
+        for what, property_of in _COMPARED.items():
+            one, other = property_of(first), property_of(image)
             if one != other:
-                raise ValueError(
-                    f"Got '{first.info.name}' and '{image.info.name}', which differ in {what} ({one} and {other}), "
-                    "expected layers alike, which become the channels of one file: save them one by one."
+                raise ImageError(
+                    f"Several layers become the channels of one file, but '{first.info.name}' and '{image.info.name}' "
+                    f"differ in {what} ({one} and {other}).",
+                    "Save them one by one.",
                 )
     if "c" in first.info.axes:
-        raise ValueError(
-            f"Got {len(images)} layers with channels of their own, expected one such layer: save them one by one."
+        raise ImageError(
+            f"Several layers become the channels of one file, but these {len(images)} layers already have channels.",
+            "Save them one by one.",
         )
     leading = first.info.axes[:-3]
     info = replace(
@@ -204,8 +211,8 @@ def _joined(images: Sequence[_Image]) -> tuple[da.Array, ImageInfo]:
 
 
 def _provenance(images: Sequence[_Image]) -> dict[str, Any]:
-    told = [dict(image.info.provenance) for image in images]
-    return {"channels": told} if any(told) else {}
+    provenances = [dict(image.info.provenance) for image in images]
+    return {"channels": provenances} if any(provenances) else {}
 
 
 _COMPARED: dict[str, Callable[[_Image], Any]] = {
@@ -215,7 +222,7 @@ _COMPARED: dict[str, Callable[[_Image], Any]] = {
     "axes": lambda image: image.info.axes,
     "unit": lambda image: image.info.unit,
     "voxel size": lambda image: _rounded(image.info.voxel_size),
-    "place": lambda image: _rounded(image.info.translate),
+    "position": lambda image: _rounded(image.info.translate),
     "time step": lambda image: _rounded((image.info.time_step,)) + f" {image.info.time_unit}",
 }
 

@@ -1,4 +1,4 @@
-"""What the dock widgets are made of: columns, choices, forms, curves, labels.
+"""Parts of the dock widgets: columns, choices, forms, curves, labels.
 
-Each part shows something or asks for something. One that takes time is given its panel, which works in the background.
+Each part shows something or asks for something. A part with slow work gets its panel, which runs it in the background.
 """

@@ -1,4 +1,4 @@
-"""Long work in napari's activity bar."""
+"""Progress in napari's activity dock."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ STEPS = 1000
 
 
 class Activity:
-    """One bar that is there while work goes on; for the window's own thread.
+    """A progress bar that is shown while work runs; for the GUI thread.
 
     Parameters
     ----------
     name : str
-        What is worked on.
+        Description of the work.
     """
 
     def __init__(self, name: str) -> None:
@@ -23,7 +23,7 @@ class Activity:
         self._done, self._text = 0, name
 
     def show(self, fraction: float, text: str) -> None:
-        """Show how far the work is, 0 to 1; napari draws the window anew each time, so only where something changed."""
+        """Show progress, 0 to 1; only changes are sent to napari, because it redraws the window each time."""
         done = round(STEPS * min(max(fraction, 0.0), 1.0))
         if text != self._text:
             self._bar.set_description(text)
@@ -32,5 +32,5 @@ class Activity:
         self._done, self._text = done, text
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.close()

@@ -1,4 +1,4 @@
-"""The column of a dock widget: scrolled where the window is too low, and careful with what is being typed."""
+"""The column of a dock widget: it scrolls if the window is too low, and protects numbers while they are typed."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class Column(QScrollArea):
         return QSize(self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width(), 120)
 
     def guard_fields(self) -> None:
-        """Protect the numbers and choices added so far from a wheel that passes over them, and from half a number."""
+        """Protect the fields added so far from the mouse wheel, and from numbers that are not completely typed."""
         for kind in FIELDS:
             for field in self.findChildren(kind):
                 field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
                 field.installEventFilter(self)
                 if isinstance(field, QAbstractSpinBox):
-                    # A number counts once it is complete: what follows it may rewrite the field, and digits are lost.
+                    # Use a number only when it is complete: reacting to each digit may rewrite the field.
                     field.setKeyboardTracking(False)
 
-    def take_typed(self) -> None:
-        """Take the number that is being typed: not every system's buttons take the focus from a field."""
+    def commit_typed(self) -> None:
+        """Accept the number that is being typed: on some systems a button does not take the focus."""
         for field in self.findChildren(QAbstractSpinBox):
             if field.hasFocus():
                 field.interpretText()
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Let a wheel turned over a field scroll the column: only the field being edited takes it."""
+        """Let the wheel over a field scroll the column; only the field that is being edited receives it."""
         if isinstance(watched, FIELDS):
             if event.type() == QEvent.Type.Wheel and not watched.hasFocus():
                 event.ignore()

@@ -1,4 +1,4 @@
-"""The options of a training as widgets, made from the fields of the recipe."""
+"""The settings of a training as widgets, made from the fields of the training config."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from magicgui.widgets.bases import ValueWidget
 from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QWidget
 
 from napari_cropeq.core.training.config import PRESETS, TrainingConfig
+from napari_cropeq.gui.hints import in_words
 from napari_cropeq.gui.parts.section import Section
 
 __all__ = ["TrainingConfigForm"]
 
 BUDGETS = {"minutes": 2.0, "patches": 10_000}
-"""What a budget can be counted in, and how much of it is offered where the preset counts in the other."""
+"""The units of a budget, and the amount that is offered if the preset uses the other unit."""
 
 CHANGED = "font-weight: bold; color: #f0a35e"
 
 
 class TrainingConfigForm(Section):
-    """All fields of a :class:`TrainingConfig`, folded away; a preset fills them, and what is set otherwise stands out.
+    """All fields of a :class:`TrainingConfig`, folded; a preset fills them, and changed fields are highlighted.
 
-    :attr:`preset` and :attr:`spending` (the budget's number and unit) are for the owner to place where they are
-    always visible.
+    The owner places :attr:`preset` and :attr:`spending` (number and unit of the budget) where they are always visible.
     """
 
     def __init__(self) -> None:
         super().__init__("Advanced options")
-        told = "Where the options below come from: quick on a CPU, as in the paper, or for fluorescence"
-        self.preset = ComboBox(label="Preset", choices=list(PRESETS), tooltip=told)
-        self.budget = FloatSpinBox(min=0.0, max=1e9, tooltip="Training ends when this is spent, or once it converged")
-        self.unit = ComboBox(choices=list(BUDGETS), tooltip="What the budget is counted in")
+        tooltip = "Fills the advanced options. fast: quick on a CPU; paper: as published; light-sheet: for fluorescence"
+        self.preset = ComboBox(label="Preset", choices=list(PRESETS), tooltip=tooltip)
+        self.budget = FloatSpinBox(min=0.0, max=1e9, tooltip="Training stops after this budget, or when it converges")
+        self.unit = ComboBox(choices=list(BUDGETS), tooltip="Unit of the budget: minutes, or number of patches")
         self.spending = Container(widgets=[self.budget, self.unit], layout="horizontal", labels=False, label="Budget")
         self.spending.margins = (0, 0, 0, 0)
         self.fields = {f.name: _widget(f) for f in dataclasses.fields(TrainingConfig) if f.name not in BUDGETS}
-        self._labels = {name: QLabel(_in_words(name)) for name in self.fields}
+        self._labels = {name: QLabel(in_words(name)) for name in self.fields}
         body = QWidget()
         rows = QFormLayout(body)
         for name, field in self.fields.items():
@@ -56,7 +56,7 @@ class TrainingConfigForm(Section):
         self._fill()
 
     def config(self) -> TrainingConfig:
-        """Return the recipe that the form shows.
+        """Return the config that the form shows.
 
         Raises
         ------
@@ -67,11 +67,11 @@ class TrainingConfigForm(Section):
         return TrainingConfig.preset(self.preset.value, **{self.unit.value: budget}, **self.overrides())
 
     def overrides(self) -> dict[str, Any]:
-        """Return the fields that differ from the preset, the budget aside."""
+        """Return the fields that differ from the preset, except for the budget."""
         return {name: value for name, value in self._values().items() if not _same(value, self._of_preset(name))}
 
     def show_config(self, config: TrainingConfig, budget: bool = True) -> None:
-        """Fill the form with a recipe, its budget too if asked to; what differs from the preset stands out."""
+        """Fill the form with a config, and optionally its budget; highlight fields that differ from the preset."""
         for name, field in self.fields.items():
             value = getattr(config, name)
             field.value = 0 if value is None else value
@@ -95,7 +95,7 @@ class TrainingConfigForm(Section):
         self._mark()
 
     def _show_budget(self, unit: str) -> None:
-        """Show the preset's budget where it counts in ``unit``, else a usual one."""
+        """Show the preset's budget if its unit is ``unit``, else a typical one."""
         of_preset = self._of_preset(unit)
         self.budget.native.setDecimals(2 if unit == "minutes" else 0)
         self.budget.step = 0.5 if unit == "minutes" else 1000
@@ -112,12 +112,12 @@ class TrainingConfigForm(Section):
 
 
 def _widget(field: dataclasses.Field[Any]) -> ValueWidget:
-    """Return a widget for a field of the recipe, from its type, its choices and its help."""
+    """Return a widget for a field of the config, from its type, its choices and its help."""
     kind = typing.get_type_hints(TrainingConfig)[field.name]
     optional = type(None) in typing.get_args(kind)
     kind = next((k for k in typing.get_args(kind) if k is not type(None)), kind)
-    told = field.metadata["help"] + (" (0)" if optional else "")
-    common = {"name": field.name, "tooltip": told[:1].upper() + told[1:]}
+    tooltip = field.metadata["help"] + (" (0)" if optional else "")
+    common = {"name": field.name, "tooltip": tooltip[:1].upper() + tooltip[1:]}
     if "choices" in field.metadata:
         return ComboBox(choices=list(field.metadata["choices"]), value=field.default, **common)
     if kind is bool:
@@ -126,7 +126,7 @@ def _widget(field: dataclasses.Field[Any]) -> ValueWidget:
         return SpinBox(value=field.default or 0, min=0, max=10**9, **common)
     box = FloatSpinBox(value=0.0, min=0.0, max=1e6, **common)
     known = [field.default, *(p[field.name] for p in PRESETS.values() if field.name in p)]
-    # Two digits finer than the finest value that a preset has.
+    # Two more digits than the smallest value of the presets needs.
     box.native.setDecimals(2 + max(0, *(-math.floor(math.log10(v)) if v else 0 for v in known)))
     box.value = field.default
     return box
@@ -136,7 +136,3 @@ def _same(value: Any, other: Any) -> bool:
     if isinstance(value, float) and other is not None:
         return math.isclose(value, other, rel_tol=1e-9)
     return bool(value == other)
-
-
-def _in_words(name: str) -> str:
-    return name.replace("_", " ").capitalize()

@@ -1,4 +1,4 @@
-"""The loss over patches, as a plot that costs little however long a training is."""
+"""A plot of the loss over patches; its cost does not grow with the length of a training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Curves(QWidget):
         self.plot.sizeHint = lambda: QSize(320, 170)
         self.plot.setMinimumSize(200, 130)
         self.plot.setToolTip(
-            "Loss of the patches trained on (line) and of those held out (points): stop when the points are flat"
+            "Loss on training patches (line) and on validation patches (points). Stop when the points become flat"
         )
         self.plot.addLegend(offset=(-5, 5), labelTextColor=foreground)
         self._training = self.plot.plot(pen=pyqtgraph.mkPen("#5ac8fa"), name="training")
@@ -47,25 +47,25 @@ class Curves(QWidget):
         self.clear()
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Remove all points."""
         self.points: list[tuple[int, float]] = []
         self.validations: Sequence[tuple[int, float]] = ()
         self._every, self._seen, self._drawn = 1, 0, 0.0
         self.draw()
 
     def add(self, patches: int, loss: float, validations: Sequence[tuple[int, float]]) -> None:
-        """Add a point of the training loss, take over all validations, and redraw a few times a second."""
+        """Add a point of the training loss, replace the validations, and redraw a few times a second."""
         self._seen += 1
         if self._seen % self._every == 0:
             self.points.append((patches, loss))
-        if len(self.points) > MOST_POINTS:  # half of them show the same curve
+        if len(self.points) > MOST_POINTS:  # half of them are enough for the curve
             self.points, self._every = self.points[::2], 2 * self._every
         self.validations = validations
         if time.monotonic() - self._drawn >= REDRAW_SECONDS:
             self.draw()
 
     def draw(self) -> None:
-        """Show all points there are."""
+        """Draw all points."""
         self._drawn = time.monotonic()
         for line, points in ((self._training, self.points), (self._validation, self.validations)):
             patches, loss = np.array(points, float).reshape(-1, 2).T
@@ -73,11 +73,11 @@ class Curves(QWidget):
 
 
 def themed_plot(foreground: str, bottom: str, left: str) -> pyqtgraph.PlotWidget:
-    """Return an empty plot without ground, in the colours of the window, with its axes named."""
+    """Return an empty plot with a transparent background, in the colours of the window, with axis labels."""
     plot = pyqtgraph.PlotWidget(enableMenu=False, background=None)
     plot.hideButtons()
-    plot.getPlotItem().setContentsMargins(2, 8, 8, 5)  # numbers and names reach beyond their axes
-    plot.setMouseEnabled(x=False, y=False)  # a wheel turned over it scrolls the panel
+    plot.getPlotItem().setContentsMargins(2, 8, 8, 5)  # labels extend beyond the axes
+    plot.setMouseEnabled(x=False, y=False)  # the wheel over it scrolls the panel
     for side, text in (("bottom", bottom), ("left", left)):
         axis = plot.getAxis(side)
         axis.enableAutoSIPrefix(False)

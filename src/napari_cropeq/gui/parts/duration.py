@@ -1,4 +1,4 @@
-"""Times in words."""
+"""Durations as text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["duration"]
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a user reads it, in the largest unit that leaves two digits or so."""
+    """Return a duration as text, in the largest unit that keeps about two digits."""
     if not math.isfinite(seconds):
         return "?"
     if seconds < 90:

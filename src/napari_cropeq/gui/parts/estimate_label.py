@@ -1,4 +1,4 @@
-"""What a run over a volume would take, said before it starts."""
+"""Estimate of time, disk space and memory for a run over a volume, before it starts."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from napari_cropeq.run.estimate import Estimate
 
 __all__ = ["EstimateLabel"]
 
-WAIT_MS = 300  # choices that follow each other are measured once
+WAIT_MS = 300  # quick changes of the choices cause one measurement
 
 
 class EstimateLabel(QLabel):
-    """Measures a small part of the volume in the background, and tells time, disk and memory.
+    """Measures a small part of the volume in the background, and shows time, disk space and memory.
 
     Parameters
     ----------
     panel : Panel
-        Runs the measurement and ends it with itself.
+        Runs the measurement, and stops it when it is closed.
     """
 
     def __init__(self, panel: Any) -> None:
@@ -48,7 +48,7 @@ class EstimateLabel(QLabel):
     def show_for(
         self, layer: Image | None, model: Model | None, planes: str | None, dtype: str, path: Path | None
     ) -> None:
-        """Tell what the volume of ``layer`` takes; nothing where layer and model do not fit."""
+        """Show the estimate for the volume of ``layer``; nothing if layer and model do not fit."""
         self._path = path
         self._wanted = None
         try:
@@ -58,13 +58,13 @@ class EstimateLabel(QLabel):
                 model.check_fits(acquisition)
                 self._wanted = (source_key(layer), source, acquisition, model, planes, dtype)
         except ValueError:
-            pass  # told when it is started
+            pass  # the error is shown when the run is started
         self._show()
         if self._wanted is not None and self._key() not in self._known:
             self._soon.throttle()
 
     def stop(self) -> None:
-        """Measure nothing more."""
+        """Stop measuring."""
         self._soon.cancel()
         self._wanted = None
 
@@ -90,7 +90,7 @@ class EstimateLabel(QLabel):
             self._busy = False
             if found:
                 self._known[key] = found[0]
-            if self._wanted is None:  # the window may be gone by now
+            if self._wanted is None:  # the window may be closed by now
                 return
             self._show()
             if self._key() != key:
@@ -104,23 +104,23 @@ class EstimateLabel(QLabel):
         if self._wanted is None:
             self.setText("")
         elif estimate is None:
-            self.setText("Measuring what the volume takes …")
+            self.setText("Estimating time and size …")
         else:
             _, source, acquisition, *_ = self._wanted
-            self.setText(_in_words(estimate, acquisition.sr_shape(source.data.shape[-3:]), self._path))
+            self.setText(_text(estimate, acquisition.sr_shape(source.data.shape[-3:]), self._path))
         self.setVisible(bool(self.text()))
 
 
-def _in_words(estimate: Estimate, shape: tuple[int, ...], path: Path | None) -> str:
+def _text(estimate: Estimate, shape: tuple[int, ...], path: Path | None) -> str:
     size = f"{' × '.join(map(str, shape))} voxels, {_bytes(estimate.nbytes)}"
-    time = f"About {duration(estimate.seconds)}, up to {_bytes(estimate.memory)} of memory"
+    time = f"Takes about {duration(estimate.seconds)} and up to {_bytes(estimate.memory)} of memory"
     if path is None:
         return f"Result: {size}. {time}."
     folder = path.parent
     free = shutil.disk_usage(folder).free if folder.is_dir() else None
     room = "" if free is None else f" ({_bytes(free)} free)"
-    full = " There is not enough room." if free is not None and free < estimate.disk else ""
-    return f"Result: {size}. {time}. On disk about {_bytes(estimate.disk)}{room}.{full}"
+    full = " There is not enough disk space." if free is not None and free < estimate.disk else ""
+    return f"Result: {size}. {time}. File: about {_bytes(estimate.disk)} on disk{room}.{full}"
 
 
 def _bytes(number: float) -> str:

@@ -1,4 +1,4 @@
-"""The choice of the layer that a dock widget works on."""
+"""The choice of the layer for a dock widget."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["LayerChoice", "layer_events"]
 
 
 class LayerChoice(ComboBox):
-    """Offers the layers that can be a source; follows the viewer until :meth:`let_go`.
+    """Offers the layers that can be a source; follows the viewer until :meth:`stop_following`.
 
     Parameters
     ----------
@@ -21,23 +21,25 @@ class LayerChoice(ComboBox):
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
-        super().__init__(label="Layer", choices=lambda _: self.sources(), nullable=True, tooltip="The acquired volume")
+        super().__init__(
+            label="Layer", choices=lambda _: self.sources(), nullable=True, tooltip="The acquired 3D image"
+        )
         self._choose()
         for event in layer_events(viewer):
             event.connect(self._on_layers)
 
     def sources(self) -> list[Layer]:
-        """Return what can be chosen; results are no sources."""
+        """Return the layers that can be chosen: no results of super-resolution."""
         kinds = (Image, Labels)
         return [la for la in self._viewer.layers if isinstance(la, kinds) and "napari-cropeq" not in la.metadata]
 
-    def let_go(self) -> None:
-        """Follow the viewer no longer."""
+    def stop_following(self) -> None:
+        """Disconnect from the viewer."""
         for event in layer_events(self._viewer):
             event.disconnect(self._on_layers)
 
     def _on_layers(self) -> None:
-        """Offer what there is now; a layer that is chosen stays so."""
+        """Update the choices; the chosen layer stays chosen."""
         had = self.value
         self.reset_choices()
         if had is None:
@@ -52,6 +54,6 @@ class LayerChoice(ComboBox):
 
 
 def layer_events(viewer: Any) -> tuple[Any, ...]:
-    """Return the events after which other layers, or other names, are to be offered."""
+    """Return the events after which the choice of layers has to be updated."""
     events = viewer.layers.events
     return events.inserted, events.removed, events.reordered, events.renamed

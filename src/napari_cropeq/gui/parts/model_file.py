@@ -9,6 +9,7 @@ from typing import Any
 from magicgui.widgets import FileEdit
 
 from napari_cropeq.core.model import Model
+from napari_cropeq.errors import ArgumentError, OutputExistsError
 from napari_cropeq.gui.parts.config_form import TrainingConfigForm
 from napari_cropeq.gui.training_plan import config_of
 
@@ -16,18 +17,24 @@ __all__ = ["ModelFile"]
 
 
 class ModelFile(FileEdit):
-    """Names a file. A file is replaced only if it was saved from here.
+    """Field for the name of a model file. An existing file is replaced only if it was saved from here.
 
     Parameters
     ----------
     panel : Panel
-        Works in the background, and shows what has become of it.
+        Saves and loads in the background, and shows messages.
     config : TrainingConfigForm
-        Shows how a model that is loaded was trained.
+        Shows the training settings of a loaded model.
     """
 
     def __init__(self, panel: Any, config: TrainingConfigForm) -> None:
-        super().__init__(label="Model file", mode="w", filter="*.safetensors", value="model.safetensors")
+        super().__init__(
+            label="Model file",
+            mode="w",
+            filter="*.safetensors",
+            value="model.safetensors",
+            tooltip="The file that Save model writes and Load model reads",
+        )
         self._panel, self._config = panel, config
         self._own: set[Path] = set()
 
@@ -35,19 +42,19 @@ class ModelFile(FileEdit):
         """Write the model in use to the file."""
         model, path = self._panel.session.model, Path(self.value)
         if model is None:
-            raise ValueError("Got no model to save, expected one: train or load one first.")
+            raise ArgumentError("There is no model to save yet.", "Train or load one first.")
         if path.exists() and path not in self._own:
-            raise ValueError(f"Got {path}, which exists already: choose another name.")
+            raise OutputExistsError(f"{path} exists already.", "Choose another name.")
 
         def steps() -> Iterator[Path]:
             model.save(path)
             yield path
 
-        def tell(path: Path) -> None:
+        def show_saved(path: Path) -> None:
             self._own.add(path)
             self._panel.say(f"Saved {path}.")
 
-        self._panel.run(steps, tell, lambda: None)
+        self._panel.run(steps, show_saved, lambda: None)
 
     def load(self) -> None:
         """Use the model of the file."""
@@ -60,6 +67,6 @@ class ModelFile(FileEdit):
             self._panel.session.use_model(model, path.name)
             if model.training:
                 self._config.show_config(config_of(model), budget=False)
-            self._panel.say(f"Using {path.name}, trained for factor {model.acquisition.factor:.4g}.")
+            self._panel.say(f"Using {path.name}, which was trained for factor {model.acquisition.factor:.4g}.")
 
         self._panel.run(steps, use, lambda: None)

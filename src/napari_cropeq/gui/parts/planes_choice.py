@@ -1,7 +1,12 @@
-"""The planes that super-resolution can go through, as they are offered."""
+"""The choices of planes and voxel type that several widgets offer, and their tooltips."""
 
 from __future__ import annotations
 
-__all__ = ["PLANES"]
+__all__ = ["PLANES", "PLANES_TOOLTIP", "TYPE_TOOLTIP"]
 
 PLANES = (("automatic", None), ("z", "z"), ("y", "y"), ("x", "x"), ("mean of both", "both"))
+PLANES_TOOLTIP = (
+    "The network processes planes that contain the axial axis and this lateral axis. Automatic: x, or y if x is the "
+    "axial axis"
+)
+TYPE_TOOLTIP = "Type of the voxels. source: that of the image, rounded and clipped to its range; float32: not rounded"

@@ -1,4 +1,4 @@
-"""The slice profile: the lateral width, and what the image itself suggests for the axial one."""
+"""The slice profile: the lateral width, and a suggestion for the axial width from the image."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from napari_cropeq.gui.parts.section import Section
 __all__ = ["ProfileSection"]
 
 LEGEND = (
-    "The fall of the spectrum along the axial axis, over that of lateral structure of the same size. Measured (points) "
-    "and lateral slices degraded by the width suggested (line) should agree up to the highest frequency; the band "
-    "are the ends of the interval."
+    "Power of the axial spectrum relative to the lateral one. Points: measured. Line: lateral slices blurred by the "
+    "suggested width. Band: the ends of the interval. Points and line should agree up to the highest frequency."
 )
-SMALLEST = 1e-4  # of the lateral power; below is noise
+SMALLEST = 1e-4  # fraction of the lateral power; smaller values are noise
 
 
 class ProfileSection(Section):
-    """What belongs to the slice profile beside its width; folded away.
+    """Settings of the slice profile besides its width; folded.
 
-    A suggestion is shown with its interval and the spectra behind it. Only the button applies it.
+    A suggestion is shown with its interval and the measured spectra. It is applied only by the button.
 
     Parameters
     ----------
     fwhm : FloatSpinBox
-        The field of the width, for a suggestion that is applied.
+        The field of the axial width, which a suggestion is applied to.
     lateral_fwhm : FloatSpinBox
         The field of the lateral width, which is shown here.
     foreground : str
@@ -44,10 +43,13 @@ class ProfileSection(Section):
         self._fwhm = fwhm
         self.suggestion: Suggestion | None = None
         self.suggest = QPushButton("Suggest FWHM from image")
-        self.suggest.setToolTip("Compare axial with lateral spectra; takes some seconds and changes nothing")
+        self.suggest.setToolTip(
+            "Estimate the FWHM by comparing axial and lateral spectra. Takes some seconds; nothing is changed"
+        )
         self.found = QLabel("")
         self.found.setWordWrap(True)
         self.apply = QPushButton("Apply")
+        self.apply.setToolTip("Enter the suggestion as FWHM")
         self.plot = themed_plot(foreground, "axial frequency", "relative power")
         self.plot.sizeHint = lambda: QSize(320, 190)
         self.plot.setMinimumSize(200, 150)
@@ -70,32 +72,32 @@ class ProfileSection(Section):
         self.clear()
 
     def clear(self) -> None:
-        """Forget the suggestion: it belongs to another layer."""
+        """Remove the suggestion, which belongs to another layer."""
         self.suggestion = None
         self.found.setText("")
         for widget in (self.found, self.plot, self.apply):
             widget.setVisible(False)
 
     def wait(self) -> None:
-        """Tell that a suggestion is on its way."""
+        """Show that a suggestion is being computed."""
         self.clear()
         self.suggest.setEnabled(False)
-        self.found.setText("Comparing spectra ...")
+        self.found.setText("Comparing spectra …")
         self.found.setVisible(True)
 
     def done(self) -> None:
-        """Tell that the work has ended, with a suggestion or without."""
+        """Show that the work has ended, with or without a suggestion."""
         self.suggest.setEnabled(True)
         if self.suggestion is None:
             self.clear()
 
     def show_suggestion(self, suggestion: Suggestion, unit: str) -> None:
-        """Show what was found, lengths in ``unit``: a number only where there is an honest one, the spectra always."""
+        """Show the spectra, and the suggestion if it is reliable; lengths are in ``unit``."""
         self.suggestion = suggestion
         if suggestion.reliable:
             self.found.setText(
-                f"Suggested FWHM: <b>{suggestion.fwhm:.3g} {unit}</b>, expected between {suggestion.low:.3g} and "
-                f"{suggestion.high:.3g} {unit}. Judge it by the plot."
+                f"Suggested FWHM: <b>{suggestion.fwhm:.3g} {unit}</b> (between {suggestion.low:.3g} and "
+                f"{suggestion.high:.3g} {unit}). Check it in the plot."
             )
             self.apply.setText(f"Apply {suggestion.fwhm:.3g} {unit}")
         else:
@@ -115,11 +117,10 @@ class ProfileSection(Section):
         narrow, middle, wide = (np.clip(power, SMALLEST, None) for power in suggestion.degraded)
         ends = [self.plot.plot(frequency, power, pen=pyqtgraph.mkPen("#5ac8fa40")) for power in (narrow, wide)]
         self.plot.addItem(pyqtgraph.FillBetweenItem(*ends, brush="#5ac8fa40"))
-        told = "lateral, degraded"
-        self.plot.plot(frequency, middle, pen=pyqtgraph.mkPen("#5ac8fa", width=2), name=told)
-        seen = suggestion.axial > SMALLEST
+        self.plot.plot(frequency, middle, pen=pyqtgraph.mkPen("#5ac8fa", width=2), name="lateral, blurred")
+        shown = suggestion.axial > SMALLEST
         dots = {"pen": None, "symbol": "o", "symbolSize": 5, "symbolBrush": "#f0a35e", "symbolPen": None}
-        self.plot.plot(frequency[seen], suggestion.axial[seen], name="axial, measured", **dots)
+        self.plot.plot(frequency[shown], suggestion.axial[shown], name="axial, measured", **dots)
 
     def _apply(self) -> None:
         if self.suggestion is not None and self.suggestion.reliable:

@@ -1,4 +1,4 @@
-"""The choice of where the box of a 3D preview lies."""
+"""The choice of the region for a 3D preview."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CAMERA = "around the camera's centre"
 
 
 class RegionChoice(ComboBox):
-    """Offers the camera's centre and the shapes layers; follows the viewer until :meth:`let_go`.
+    """Offers the camera's centre and the shapes layers; follows the viewer until :meth:`stop_following`.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class RegionChoice(ComboBox):
         super().__init__(
             label="3D region",
             choices=lambda _: self._regions(),
-            tooltip="Where the box lies: the last shape drawn, or the centre",
+            tooltip="Region of the preview in 3D: around the camera's centre, or the last shape of a shapes layer",
         )
         for event in layer_events(viewer):
             event.connect(self._on_layers)
@@ -40,8 +40,8 @@ class RegionChoice(ComboBox):
         layer = self.value
         return corners_of(self._viewer, layer.data[-1], layer) if layer is not None and len(layer.data) else None
 
-    def let_go(self) -> None:
-        """Follow the viewer no longer."""
+    def stop_following(self) -> None:
+        """Disconnect from the viewer."""
         for event in layer_events(self._viewer):
             event.disconnect(self._on_layers)
 

@@ -1,4 +1,4 @@
-"""How fast a run over a volume is, and when it will be done."""
+"""Speed of a run over a volume, and the time left."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ __all__ = ["RunClock"]
 
 
 class RunClock:
-    """Reckons from the moment tiles begin to come; pauses do not count."""
+    """Measures from the first tile on; pauses do not count."""
 
     def __init__(self) -> None:
-        self._started: tuple[float, float] | None = None  # when, and which fraction
-        self._held: float | None = None
+        self._started: tuple[float, float] | None = None  # time and fraction then
+        self._paused: float | None = None  # since when
 
-    def hold(self, held: bool) -> None:
-        """Stop the clock, or let it go on."""
+    def pause(self, paused: bool) -> None:
+        """Pause the clock, or let it continue."""
         now = time.monotonic()
-        if held:
-            self._held = now
-        elif self._held is not None:
+        if paused:
+            self._paused = now
+        elif self._paused is not None:
             if self._started is not None:
-                self._started = (self._started[0] + now - self._held, self._started[1])
-            self._held = None
+                self._started = (self._started[0] + now - self._paused, self._started[1])
+            self._paused = None
 
     def text(self, state: RunState) -> str:
-        """Return tiles a second and time left, in words."""
-        if self._held is not None:
+        """Return tiles per second and the time left, as text."""
+        if self._paused is not None:
             return "paused"
         fraction, (_, total) = state.fraction, state.tiles
         if self._started is None:
@@ -40,5 +40,5 @@ class RunClock:
         seconds, gained = time.monotonic() - self._started[0], fraction - self._started[1]
         left = seconds * (1 - fraction) / gained if gained > 0 else math.inf
         if not math.isfinite(left) or seconds <= 0:
-            return "measuring the time left"
+            return "estimating the time left"
         return f"{gained * total / seconds:.2g} tiles/s, {duration(left)} left"

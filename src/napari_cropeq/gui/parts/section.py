@@ -1,4 +1,4 @@
-"""A part of a panel that is folded away under its title."""
+"""A part of a panel that can be folded under its title."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = ["Section"]
 class Section(QCollapsible):
     """Widgets under a title that folds and unfolds them.
 
-    The arrow is text: superqt's icon is drawn before the window's style is known, black on dark grey.
+    The arrow is text, because superqt draws its icon before the window's style is known: black on dark grey.
 
     Parameters
     ----------
     title : str
-        What is in it.
+        Describes the content.
     """
 
     def __init__(self, title: str) -> None:
-        # An icon of nothing that is not null: a null one is false under PySide6, and superqt then has none at all.
-        nothing = QPixmap(1, 1)
-        nothing.fill(Qt.GlobalColor.transparent)
-        super().__init__(title, expandedIcon=QIcon(nothing), collapsedIcon=QIcon(nothing))
-        self.toggleButton().setIconSize(nothing.size())
+        # A transparent icon, not a null one: that is false under PySide6, and superqt then uses its own.
+        empty = QPixmap(1, 1)
+        empty.fill(Qt.GlobalColor.transparent)
+        super().__init__(title, expandedIcon=QIcon(empty), collapsedIcon=QIcon(empty))
+        self.toggleButton().setIconSize(empty.size())
         self.layout().setContentsMargins(0, 0, 0, 0)
         self.toggled.connect(lambda _: self.setText(self._title))
         self.setText(title)

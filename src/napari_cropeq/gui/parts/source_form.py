@@ -1,4 +1,4 @@
-"""What is trained on, as widgets that follow the layer: grid, slice profile, channels and time points."""
+"""The training data as widgets that follow the layer: grid, slice profile, channels and time points."""
 
 from __future__ import annotations
 
@@ -22,33 +22,39 @@ SHOWN, ALL = "shown", "all"
 
 
 class SourceForm:
-    """The fields that say how a layer was acquired and which of its volumes are taken.
+    """Fields for the acquisition of a layer and for the volumes to train on.
 
     Correcting the voxel size sets the layer's scale.
 
     Parameters
     ----------
     others : callable
-        Gives the layers that there are, for those that hold other channels of the chosen one.
+        Returns all layers, among them those with other channels of the chosen one.
     attempt : callable
-        Runs a function and tells the user its error.
+        Runs a function and shows its error to the user.
     """
 
     def __init__(self, others: Callable[[], list[Any]], attempt: Callable[[Callable[[], None]], None]) -> None:
         self._others = others
         one = [("the one shown", SHOWN)]
         self.channels = ComboBox(label="Channels", choices=one)
-        self.times = ComboBox(label="Time points", choices=one, tooltip="All share the normalisation of the first")
-        self.axial = ComboBox(label="Axial axis", choices=list(AXIS_NAMES), tooltip="The axis of low resolution")
+        self.times = ComboBox(
+            label="Time points", choices=one, tooltip="Time points to train on; all use the normalisation of the first"
+        )
+        self.axial = ComboBox(
+            label="Axial axis", choices=list(AXIS_NAMES), tooltip="The axis with the lowest resolution"
+        )
         self.voxel_size = [_length(name, f"Distance between voxel centres along {name}") for name in AXIS_NAMES]
         sizes = Container(widgets=self.voxel_size, layout="horizontal", labels=False, label="Voxel size")
         sizes.margins = (0, 0, 0, 0)
-        self.fwhm = _length("FWHM", "Width of the slice profile along the axial axis; the step by default")
-        told = "Width of the blur that lateral slices have already: only the difference is then added. 0: not known"
-        self.lateral_fwhm = _length("Lateral FWHM", told, 0.0)
+        self.fwhm = _length(
+            "FWHM", "Full width at half maximum of the axial blur (slice profile); by default the axial step"
+        )
+        tooltip = "Width of the blur that lateral slices already have; training adds only the difference. 0: not known"
+        self.lateral_fwhm = _length("Lateral FWHM", tooltip, 0.0)
         self.widgets = [self.channels, self.times, self.axial, sizes, self.fwhm]
-        self._layer: Any = None  # the one whose scale the fields follow
-        self._followed: float | None = None  # the step that the FWHM follows until it is set to something else
+        self._layer: Any = None  # the layer whose scale the fields follow
+        self._followed: float | None = None  # the step that the FWHM follows until the user changes it
         self._showing = False
 
         def correct(axis: int) -> None:
@@ -64,18 +70,18 @@ class SourceForm:
         Raises
         ------
         ValueError
-            If it is no volume that this method can improve.
+            If the layer is not a volume that can be super-resolved.
         """
         axial = AXIS_NAMES.index(self.axial.value)
         return acquisition_of(source_of(self._layer), None, axial, self.fwhm.value, self.lateral_fwhm.value)
 
     def data(self, point: Any, every: bool = True) -> TrainingData:
-        """Return the volumes chosen, where the viewer's sliders stand at ``point``; the one shown unless ``every``.
+        """Return the chosen volumes, with the viewer's sliders at ``point``; only the shown one unless ``every``.
 
         Raises
         ------
         ValueError
-            If the layer is no volume.
+            If the layer is not a volume.
         """
         layer = check_layer(self._layer)
         source, shown = source_of(layer), shown_of(layer, point)
@@ -97,7 +103,7 @@ class SourceForm:
         if layer is None or layer.ndim < 3:
             return
         size = voxel_size_of(layer)
-        # Four significant digits of the smallest step, whatever the unit.
+        # Four significant digits of the smallest step, in any unit.
         decimals = int(np.clip(4 - math.floor(math.log10(min(size))), 2, 15)) if min(size) > 0 else 5
         follows = self._followed is not None and math.isclose(self.fwhm.value, self._followed, rel_tol=1e-3)
         self._showing = True
@@ -118,13 +124,13 @@ class SourceForm:
             self._showing = False
 
     def show_acquisition(self, layer: Image, acquisition: Acquisition) -> None:
-        """Show another acquisition of the layer, and set its scale to it."""
+        """Show another acquisition of the layer, and set the layer's scale accordingly."""
         set_voxel_size(layer, acquisition.voxel_size)
         self.axial.value = AXIS_NAMES[acquisition.axial]
         self.fwhm.value, self.lateral_fwhm.value = acquisition.fwhm, acquisition.lateral_fwhm
 
     def offer(self) -> None:
-        """Offer all channels and all time points where there are several."""
+        """Offer all channels and all time points if there are several."""
         channels = times = 1
         names: list[str] = []
         try:
@@ -132,13 +138,13 @@ class SourceForm:
             names = [la.name for la in channel_layers(self._layer, self._others())]
             channels, times = source.n_channels, source.n_times
         except ValueError:
-            pass  # what is no volume offers nothing; pressing Start says why
+            pass  # no choices for a layer that is not a volume; Start shows the error
         are_layers = channels == 1 and len(names) > 1
-        self.channels.tooltip = "Channels to train on, each with a normalisation of its own" + (
+        self.channels.tooltip = "Channels to train on; each has its own normalisation" + (
             f": {', '.join(names)}" if are_layers else ""
         )
         if are_layers:
-            _offer(self.channels, "this layer", f"this and {len(names) - 1} more of its shape", True)
+            _offer(self.channels, "this layer", f"this and {len(names) - 1} more of the same shape", True)
         else:
             _offer(self.channels, "the one shown", f"all {channels}", channels > 1)
         _offer(self.times, "the one shown", f"all {times}", times > 1)
@@ -155,7 +161,7 @@ class SourceForm:
 
 
 def _offer(box: ComboBox, one: str, every: str, several: bool) -> None:
-    """Let one or all be chosen; a choice that is still there stays."""
+    """Offer one or all; the current choice is kept if it still exists."""
     before = box.value
     box.choices = [(one, SHOWN), (every, ALL)] if several else [(one, SHOWN)]
     box.value = before if several else SHOWN
@@ -163,9 +169,9 @@ def _offer(box: ComboBox, one: str, every: str, several: bool) -> None:
 
 
 def _length(label: str, tooltip: str, value: float = 1.0) -> FloatSpinBox:
-    """Return a narrow field for a length; what it cannot be is told when it is used."""
+    """Return a narrow field for a length; invalid lengths are reported when they are used."""
     box = FloatSpinBox(label=label, value=value, min=-1e6, max=1e6, step=0.01, tooltip=tooltip)
     box.native.setDecimals(5)
-    box.native.setStyleSheet("min-width: 56px")  # the style of the window has its own
+    box.native.setStyleSheet("min-width: 56px")  # overrides the window's style
     box.native.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
     return box

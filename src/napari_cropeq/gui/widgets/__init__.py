@@ -1,4 +1,4 @@
-"""The dock widgets, one file each, and the panels they are made from.
+"""The dock widgets, one file each, and their base classes.
 
-Read ``panel`` first (what every dock has), then ``train``. What a widget is made of lies in ``parts``.
+Read ``panel`` first (the base class of all), then ``train``. The parts of the widgets are in ``parts``.
 """

@@ -1,4 +1,4 @@
-"""The Batch dock widget: many images, one after another, into files."""
+"""The Batch dock widget: super-resolve many images into files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from napari_cropeq.gui.batch.form import LAYERS, BatchForm
 from napari_cropeq.gui.batch.images import ImageList
 from napari_cropeq.gui.batch.run import BatchRun
 from napari_cropeq.gui.batch.table import BatchTable
+from napari_cropeq.gui.hints import BATCH_HINTS
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.widgets.panel import Panel
 from napari_cropeq.run.batch import BatchProgress
@@ -20,11 +21,15 @@ from napari_cropeq.run.batch import BatchProgress
 __all__ = ["BatchWidget"]
 
 LISTING_MS = 300
-SHOWING_MS = 250  # napari composes its whole window for each new text: 20 ms on two cores without a GPU
+SHOWING_MS = 250  # napari redraws its whole window for each new text: 20 ms on two cores without a GPU
+TOOLTIPS = {
+    "start": "Super-resolve the images, one after another",
+    "stop": "Stop and keep unfinished outputs. To complete them, choose resume under Existing and press Start",
+}
 
 
 class BatchWidget(Panel):
-    """Super-resolves a folder, files or the selected layers, and shows what becomes of each.
+    """Super-resolves a folder, files or the selected layers, and shows the status of each.
 
     Parameters
     ----------
@@ -32,13 +37,15 @@ class BatchWidget(Panel):
         Given by napari.
     """
 
+    hints = BATCH_HINTS
+
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
-        self.form.remove(self.layer)  # layers are those selected in the list
+        self.form.remove(self.layer)  # the selected layers are used instead
         self._job: Job | None = None
         self._run: BatchRun | None = None
         self._images = ImageList()
-        self._listing = 0  # number of the last wish to list the images
+        self._listing = 0  # number of the last request to list the images
         self.fields = BatchForm(self.session)
         self.form.extend(self.fields.widgets)
         self.example = QLabel("")
@@ -46,8 +53,7 @@ class BatchWidget(Panel):
         self.table = BatchTable()
         for widget in (self.example, self.table):
             self.column.rows.addWidget(widget)
-        self.buttons = self.add_buttons(start=self.start, stop=self.stop)
-        self.buttons["stop"].tooltip = "What is unfinished is kept: Start with Existing: resume goes on from it"
+        self.buttons = self.add_buttons(TOOLTIPS, start=self.start, stop=self.stop)
         self.add_status()
         self._show_soon = QSignalThrottler(parent=self)
         self._show_soon.setTimeout(SHOWING_MS)
@@ -67,11 +73,11 @@ class BatchWidget(Panel):
         self._enable()
 
     def sizeHint(self) -> QSize:
-        """Ask for room for the table."""
+        """Return a size with room for the table."""
         return QSize(540, 760)
 
     def start(self) -> None:
-        """Check what can be checked at once, then work in the background."""
+        """Check the settings, then process the images in the background."""
         if self._job is not None:
             return
         choice = self.fields.choice()
@@ -79,41 +85,41 @@ class BatchWidget(Panel):
         if folder.parent.is_dir() and not folder.exists():
             folder.mkdir()
         self._list_soon.cancel()
-        self._listing += 1  # what is still being listed is of no interest any more
+        self._listing += 1  # ignore a listing that is still in progress
         self._run = BatchRun(choice)
         self.bar.setValue(0)
-        self.say("Looking at the images.")
+        self.say("Reading the images.")
         self._job = self.run(self._run.steps, self._on_progress, self._on_ended)
         self._enable()
 
     def stop(self) -> None:
-        """Stop at the next tile or training step; what is unfinished is kept."""
+        """Stop at the next tile or training step; unfinished outputs are kept."""
         if self._job is not None and self._run is not None:
             self._run.stopped = True
             self.say("Stopping.")
             self._job.stop()
 
     def list_images(self) -> None:
-        """Show which images are meant, found in the background."""
+        """Find the chosen images in the background, and show them."""
         if self._job is not None:
             return
         self._listing += 1
-        wish, words = self._listing, self.fields.words()
+        request, paths = self._listing, self.fields.paths()
         self._show_images(ImageList.of_layers(self.fields.layers()))
-        if not words:
+        if not paths:
             return
 
         def steps() -> Iterator[ImageList]:
-            yield ImageList.of_files(words)
+            yield ImageList.of_files(paths)
 
         def show(images: ImageList) -> None:
-            if wish == self._listing and not self.left:
+            if request == self._listing and not self.left:
                 self._show_images(images)
 
         self.run(steps, show, lambda: None)
 
     def stop_work(self) -> None:
-        """Stop listening when the dock is closed; the job is stopped by the session."""
+        """Disconnect from the viewer when the dock is closed; the session stops the job."""
         self.viewer.layers.selection.events.changed.disconnect(self._on_selection)
 
     def _show_model(self) -> None:
@@ -127,7 +133,7 @@ class BatchWidget(Panel):
         self._show_example()
 
     def _show_example(self) -> None:
-        """Show what the first image's result would be called."""
+        """Show the name of the first image's result."""
         self.example.setText(self.fields.example(self._images.known))
 
     def _on_selection(self) -> None:

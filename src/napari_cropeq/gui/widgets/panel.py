@@ -1,10 +1,10 @@
-"""What every dock widget has: a layer to choose, a message, a progress bar, buttons."""
+"""The base class of the dock widgets: a choice of layer, a message, a progress bar, buttons."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
 
 from magicgui.widgets import Container, PushButton
 from qtpy.compat import isalive
@@ -12,6 +12,7 @@ from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 from superqt.utils import QSignalDebouncer, QSignalThrottler
 
+from napari_cropeq.gui.hints import HINTS
 from napari_cropeq.gui.jobs import Job, sentence
 from napari_cropeq.gui.parts.column import Column
 from napari_cropeq.gui.parts.layer_choice import LayerChoice
@@ -28,6 +29,8 @@ class Panel(QWidget):
     viewer : napari viewer
         Given by napari.
     """
+
+    hints: ClassVar[Mapping[str, str]] = HINTS  # what to do about an error, in terms of this widget
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
@@ -50,23 +53,23 @@ class Panel(QWidget):
         self.left = False  # whether its dock has been closed
         session, jobs = self.session, self.jobs
 
-        def leave() -> None:  # called once the widget is gone, so that it must not belong to it
+        def leave() -> None:  # not a method, because it is called after the widget is deleted
             for job in jobs:
-                with contextlib.suppress(RuntimeError):  # at the end of the application it may be gone as well
+                with contextlib.suppress(RuntimeError):  # at exit the job may be deleted as well
                     job.blockSignals(True)
             session.leave(jobs)
 
         self.destroyed.connect(leave)
 
     def sizeHint(self) -> QSize:
-        """Ask for a column: the image keeps the room."""
+        """Return the size of a narrow column, so that the image keeps most of the window."""
         return QSize(340, 620)
 
-    def add_buttons(self, **actions: Callable[[], None]) -> dict[str, PushButton]:
-        """Add a row of buttons named as the keywords; their errors end up in the message."""
+    def add_buttons(self, tooltips: Mapping[str, str], /, **actions: Callable[[], None]) -> dict[str, PushButton]:
+        """Add a row of buttons named like the keywords; their errors are shown in the message."""
         row, buttons = QHBoxLayout(), {}
         for name, action in actions.items():
-            button = PushButton(text=name.replace("_", " ").capitalize())
+            button = PushButton(text=name.replace("_", " ").capitalize(), tooltip=tooltips[name])
             button.clicked.connect(lambda _=None, action=action: self.pressed(action))
             row.addWidget(button.native)
             buttons[name] = button
@@ -74,7 +77,7 @@ class Panel(QWidget):
         return buttons
 
     def add_status(self) -> None:
-        """Add progress bar and message below what is there; numbers and choices are complete by now."""
+        """Add progress bar and message; call this after all numbers and choices were added."""
         self.column.rows.addWidget(self.bar)
         self.column.rows.addWidget(self.message)
         self.column.guard_fields()
@@ -82,17 +85,17 @@ class Panel(QWidget):
     def run(
         self, steps: Callable[[], Iterator[Any]], progressed: Callable[[Any], None], ended: Callable[[], None]
     ) -> Job:
-        """Do work in the background that ends with this widget; an error is told in the message."""
+        """Run work in the background, which is stopped with this widget; an error is shown in the message."""
 
         def deliver(value: Any) -> None:
-            if not isalive(self.message):  # the window has gone, and the work is about to end
+            if not isalive(self.message):  # the window is closed, and the work is about to end
                 return
             try:
                 progressed(value)
-            except Exception as error:  # noqa: BLE001 (whatever it is, the user is told)
-                self.complain(sentence(error))
+            except Exception as error:  # noqa: BLE001 (every error is shown to the user)
+                self.complain(sentence(error, self.hints))
 
-        job = Job(steps)
+        job = Job(steps, hints=self.hints)
         job.progressed.connect(deliver)
         job.failed.connect(self.complain)
         job.ended.connect(ended)
@@ -101,26 +104,26 @@ class Panel(QWidget):
         return job
 
     def pressed(self, action: Callable[[], None]) -> None:
-        """Run the ``action`` of a button, with the number that is being typed."""
-        self.column.take_typed()
+        """Run the ``action`` of a button; a number that is being typed is accepted first."""
+        self.column.commit_typed()
         self.attempt(action)
 
     def attempt(self, action: Callable[[], None]) -> None:
-        """Run ``action``; an error is told in the message, and nothing is lost."""
+        """Run ``action``; an error is shown in the message."""
         self.say("")
         try:
             action()
-        except Exception as error:  # noqa: BLE001 (whatever it is, the user is told)
-            self.complain(sentence(error))
+        except Exception as error:  # noqa: BLE001 (every error is shown to the user)
+            self.complain(sentence(error, self.hints))
 
     def event(self, event: Any) -> bool:
-        """Stop the widget's work when its dock is closed: napari then takes its parent away."""
+        """Stop the widget's work when its dock is closed: napari then removes its parent."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self._leave()
         return bool(super().event(event))
 
     def stop_work(self) -> None:
-        """Stop what this widget alone has asked for, before its dock goes."""
+        """Stop the work that only this widget requested, before its dock is closed."""
 
     def _leave(self) -> None:
         if self.left:
@@ -130,7 +133,7 @@ class Panel(QWidget):
         for kind in (QSignalDebouncer, QSignalThrottler):
             for waiting in self.findChildren(kind):
                 waiting.cancel()
-        self.layer.let_go()
+        self.layer.stop_following()
         self.session.leave(self.jobs)
 
     @property
@@ -139,7 +142,7 @@ class Panel(QWidget):
         return bool(self.message.styleSheet())
 
     def _forget_complaint(self) -> None:
-        """Clear an error that was about another layer."""
+        """Clear an error about another layer."""
         if self.complaining:
             self.say("")
 
@@ -149,6 +152,6 @@ class Panel(QWidget):
         self.message.setText(text)
 
     def complain(self, text: str) -> None:
-        """Show an error: one sentence that says got, expected, what to do."""
+        """Show an error: what is wrong, and what to do."""
         self.message.setStyleSheet("color: #ff6b5e")
         self.message.setText(text)

@@ -1,4 +1,4 @@
-"""The Preview dock widget: super-resolution where the user looks."""
+"""The Preview dock widget: super-resolution of the current view."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from magicgui.widgets import CheckBox, SpinBox
 from napari.layers import Image
 
 from napari_cropeq.core.model import Model
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.gui.compare.compare import FLIP_KEY, Compare
 from napari_cropeq.gui.layers.source import check_layer
 from napari_cropeq.gui.layers.view_follower import BOX
@@ -18,9 +19,15 @@ from napari_cropeq.run.live import RunState
 
 __all__ = ["PreviewWidget"]
 
+TOOLTIPS = {
+    "preview": "Super-resolve the current view. It appears in tiles: blocks of voxels that are computed one by one",
+    "stop": "Stop computing; the tiles that are shown stay",
+    "flip": f"Switch between the source alone and the SR alone (key {FLIP_KEY})",
+}
+
 
 class PreviewWidget(ResultPanel):
-    """Shows the SR of the current view in a layer that lies exactly over its source.
+    """Shows the SR of the current view in a layer exactly on top of its source.
 
     Parameters
     ----------
@@ -30,20 +37,26 @@ class PreviewWidget(ResultPanel):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
-        self.follow = CheckBox(label="Follow view", value=True, tooltip="Go on as the view pans, zooms and steps")
+        self.follow = CheckBox(label="Follow view", value=True, tooltip="Continue when you pan, zoom or move a slider")
         self.live = CheckBox(
-            label="Live while training", value=False, tooltip="Show what a training in progress makes of the view"
+            label="Live while training", value=False, tooltip="During a training, show the view with the network so far"
         )
         self.box_size = SpinBox(
-            label="3D box", min=16, max=512, step=16, value=BOX, tooltip="Side of what is shown in 3D, SR voxels"
+            label="3D box",
+            min=16,
+            max=512,
+            step=16,
+            value=BOX,
+            tooltip="Side of the box that is shown in 3D, in SR voxels",
         )
         self.region = RegionChoice(self.viewer)
         self.curtain = CheckBox(
-            label="Curtain", value=False, tooltip="Source on the left of a border that can be dragged, SR on the right"
+            label="Curtain",
+            value=False,
+            tooltip="Show the source on the left and the SR on the right of a border that you can drag",
         )
         self.form.extend([self.follow, self.live, self.curtain, self.box_size, self.region])
-        self.buttons = self.add_buttons(preview=self.preview, stop=self.stop, flip=self.flip)
-        self.buttons["flip"].tooltip = f"Show the source, or the SR, alone (key {FLIP_KEY})"
+        self.buttons = self.add_buttons(TOOLTIPS, preview=self.preview, stop=self.stop, flip=self.flip)
         self.compare: Compare | None = None
         self.add_status()
         self.follow.changed.connect(self._on_follow)
@@ -55,34 +68,34 @@ class PreviewWidget(ResultPanel):
         self.session.live_model.connect(self._on_live_model)
 
     def preview(self) -> None:
-        """Compute what is in view."""
+        """Compute the current view."""
         check_layer(self.layer.value)
         if self.compare is not None:
-            self.compare.close()  # the SR is to be seen
+            self.compare.close()  # so that the SR is visible
         self._look(self.open_result())
 
     def stop(self) -> None:
-        """Stop following the view and drop what is not computed yet; what is shown stays."""
+        """Stop following the view, and cancel tiles that are not computed yet; finished tiles stay."""
         if self.result is not None and self.result.alive:
             self.result.follower.stop()
         self.show_state()
 
     def flip(self) -> None:
-        """Show the source where the SR is seen, else the SR."""
+        """Show the source if the SR is visible, else the SR."""
         self._comparison().flip()
         self.show_state()
 
     def stop_work(self) -> None:
-        """Let go of the view and of the training when the dock is closed."""
+        """Stop following the view and the training when the dock is closed."""
         self.live.value = False
-        self.region.let_go()
+        self.region.stop_following()
         if self.compare is not None:
             self.compare.close()
         if self.result is not None and self.result.alive:
             self.result.follower.stop()
 
     def show_state(self) -> None:
-        """Show what the device's check found and how far the tiles in view are."""
+        """Show the result of the device's check and how many tiles in view are done."""
         result = self.result
         if result is None or not result.state.ready or self.left:
             return
@@ -92,7 +105,7 @@ class PreviewWidget(ResultPanel):
             return
         if not result.alive:
             self.bar.setValue(0)
-            self.say("The preview has ended; Preview begins anew.")
+            self.say("Preview stopped. Press Preview to restart.")
             return
         done, total = result.state.in_view
         self.bar.setValue(int(1000 * done / max(total, 1)))
@@ -110,13 +123,13 @@ class PreviewWidget(ResultPanel):
 
         Raises
         ------
-        ValueError
+        ArgumentError
             If there is no result yet.
         """
         result = self.result
         layers = (None,) if result is None else (result.layer, result.source_layer)
         if result is None or result.layer is None or not all(layer in self.viewer.layers for layer in layers):
-            raise ValueError("Got no SR layer, expected one to compare with: press Preview first.")
+            raise ArgumentError("There is no SR layer to compare with.", "Press Preview first.")
         if self.compare is None or self.compare.closed or self.compare.sr is not result.layer:
             if self.compare is not None:
                 self.compare.close()
@@ -136,7 +149,7 @@ class PreviewWidget(ResultPanel):
         self.show_state()
 
     def _on_compare(self) -> None:
-        """Show whether the curtain is there: a flip takes it away."""
+        """Update the checkbox: a flip removes the curtain."""
         with self.curtain.changed.blocked():
             self.curtain.value = self.compare is not None and self.compare.curtain
 
@@ -149,14 +162,14 @@ class PreviewWidget(ResultPanel):
             self._look(self.result)
 
     def _on_model(self) -> None:
-        """Show another model at once where the view is followed; the end of a training that is shown live anyway."""
+        """Show another model at once if the view is followed, and always the end of a training that is shown live."""
         result, model = self.result, self.session.model
         if result is None or model is None or not result.alive or result.running_all:
             return
         if result.source_layer is not self.layer.value:
             return
         if result.live:
-            result.live = False  # this model's from now on: another training makes another layer
+            result.live = False  # shows this model from now on; another training gets another layer
             self.attempt(lambda: result.use(model))
         elif result.follower.following:
             self.attempt(self.preview)
@@ -165,7 +178,7 @@ class PreviewWidget(ResultPanel):
         self.session.live_wanted += 1 if on else -1
 
     def _on_live_model(self, layer: Image, model: Model) -> None:
-        """Show the weights of this moment, in the layer that shows those of the moment before."""
+        """Show the current weights, in the layer that showed the previous ones."""
         if not self.live.value or layer is not self.layer.value:
             return
         result = self.result
@@ -174,30 +187,30 @@ class PreviewWidget(ResultPanel):
                 self.attempt(lambda: result.use(model))
                 return
 
-        def begin() -> None:
+        def start() -> None:
             result = self.open_result(model=model)
             result.live = True
             self._look(result)
 
-        self.attempt(begin)
+        self.attempt(start)
 
 
 def progress_text(state: RunState, limited: bool | None) -> str:
-    """Return what the device's check found and how far the tiles in view are.
+    """Return the result of the device's check and how many tiles in view are done, as text.
 
     Parameters
     ----------
     state : RunState
-        Of the result's worker.
+        State of the result's worker.
     limited : bool or None
-        Whether more is visible than one voxel a screen pixel; None where nothing of the layer is in view.
+        Whether there is more than one voxel per screen pixel; None if the layer is not in view.
     """
     done, total = state.in_view
     texts = [state.exactness, f"{done} of {total} tiles {'at the centre' if limited else 'in view'}"]
     if state.rate:
         texts.append(f"{state.rate:.1f} tiles/s")
     if limited is None:
-        texts.append("nothing of the layer is in view")
+        texts.append("the layer is not in view")
     elif limited:
-        texts.append("zoomed out beyond one voxel a pixel: working at the centre")
+        texts.append("zoomed out, so only the centre is computed")
     return "; ".join(texts) + "."

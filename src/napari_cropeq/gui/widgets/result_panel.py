@@ -1,4 +1,4 @@
-"""What the Preview and Volume widgets share: the model, the planes, the result they work on."""
+"""The base class of the Preview, Volume and Verify widgets: the model, the planes, the result."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from superqt.utils import QSignalThrottler
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.gui.layers.source import check_layer
-from napari_cropeq.gui.parts.planes_choice import PLANES
+from napari_cropeq.gui.parts.planes_choice import PLANES, PLANES_TOOLTIP
 from napari_cropeq.gui.result import Result
 from napari_cropeq.gui.widgets.panel import Panel
 
 __all__ = ["ResultPanel"]
 
-STATE_MS = 250  # napari composes its whole window for each new text: 20 ms on two cores without a GPU
+STATE_MS = 250  # napari redraws its whole window for each new text: 20 ms on two cores without a GPU
+TERMS = (
+    "A tile is a block of voxels that is computed at once. Bit-exact: every voxel of the tiles is identical to the "
+    "same voxel of the volume computed as a whole. ≤ ε: they differ by at most this number."
+)
 
 
 class ResultPanel(Panel):
-    """A dock widget that asks for tiles of a result.
+    """A dock widget that requests tiles of a result.
 
     Parameters
     ----------
@@ -33,18 +37,15 @@ class ResultPanel(Panel):
         self._show_soon = QSignalThrottler(parent=self)
         self._show_soon.setTimeout(STATE_MS)
         self._show_soon.triggered.connect(self.show_state)
-        self.model = LineEdit(label="Model", enabled=False)
-        self.planes = ComboBox(
-            label="Planes",
-            choices=PLANES,
-            tooltip="Lateral axis that shares the planes with the axial one: x where it is lateral, else y",
-        )
+        self.model = LineEdit(label="Model", enabled=False, tooltip="The model in use, from the Train widget")
+        self.planes = ComboBox(label="Planes", choices=PLANES, tooltip=PLANES_TOOLTIP)
+        self.message.setToolTip(TERMS)
         self.form.extend([self.model, self.planes])
         self.session.model_changed.connect(self._show_model)
         self._show_model()
 
     def show_state(self) -> None:
-        """Show how far the result is."""
+        """Show the progress of the result."""
 
     def open_result(self, dtype: str | None = None, model: Model | None = None) -> Result:
         """Return the result for the chosen layer and a model, and show its state from now on.
@@ -52,9 +53,9 @@ class ResultPanel(Panel):
         Parameters
         ----------
         dtype : str, optional
-            ``source`` or ``float32``; that of the result there is, by default.
+            ``source`` or ``float32``; by default that of the existing result.
         model : Model, optional
-            The one in use by default.
+            By default the one in use.
 
         Raises
         ------
@@ -74,7 +75,7 @@ class ResultPanel(Panel):
         return result
 
     def say_saved(self, path: str) -> None:
-        """Tell that a file is complete."""
+        """Show that a file is complete."""
         self.say(f"Saved {path}.")
 
     def _show_model(self) -> None:

@@ -1,4 +1,4 @@
-"""The Train dock widget: a model from the loaded layer itself."""
+"""The Train dock widget: train a model on a layer itself."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import choose_device
 from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
 from napari_cropeq.core.training.checkpoint import Checkpoint
+from napari_cropeq.errors import ArgumentError
+from napari_cropeq.gui.hints import TRAIN_HINTS
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers.source import check_layer
 from napari_cropeq.gui.parts.config_form import TrainingConfigForm
@@ -36,9 +38,18 @@ from napari_cropeq.gui.widgets.panel import Panel
 
 __all__ = ["TrainWidget"]
 
+TOOLTIPS = {
+    "start": "Train a new model on this layer",
+    "continue": "Train the model in use further, with the budget above",
+    "resume": "Complete the interrupted training of this layer",
+    "stop": "Stop the training and keep the best model so far",
+    "save_model": "Save the model in use to Model file",
+    "load_model": "Use the model in Model file",
+}
+
 
 class TrainWidget(Panel):
-    """Trains on the chosen layer and hands the model to the other widgets.
+    """Trains a model on the chosen layer, for use in the other widgets.
 
     Parameters
     ----------
@@ -46,27 +57,33 @@ class TrainWidget(Panel):
         Given by napari.
     """
 
+    hints = TRAIN_HINTS
+
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self._job: Job | None = None
         self._run: TrainingRun | None = None
-        self._trained: Layer | None = None  # what the last training was started on
-        self._snapshot: Model | None = None  # its weights that were shown last
+        self._trained: Layer | None = None  # the layer of the last training
+        self._snapshot: Model | None = None  # the last one that was shown
         self._add_fields()
         self._add_views()
         self.layer.changed.connect(self._show_layer)
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
-            event.connect(self.source.offer)  # others may hold further channels
+            event.connect(self.source.offer)  # other layers may be further channels
         self.profile.asked.connect(lambda: self.pressed(self.suggest))
         for box in (*self.source.voxel_size, self.source.axial, self.source.lateral_fwhm):
-            box.changed.connect(lambda: self.profile.clear())  # what was suggested is of another acquisition
+            box.changed.connect(lambda: self.profile.clear())  # the suggestion was for another acquisition
         self.session.model_changed.connect(self._enable)
         self._show_layer()
 
     def _add_fields(self) -> None:
         foreground = get_theme(self.viewer.theme).text.as_hex()
         self.source = SourceForm(self.layer.sources, self.attempt)
-        self.device = ComboBox(label="Device", choices=_devices(), tooltip="Where to compute; auto: the GPU if any")
+        self.device = ComboBox(
+            label="Device",
+            choices=_devices(),
+            tooltip="Where to compute. auto: the GPU if there is one, else the CPU (processor)",
+        )
         if Preferences.read().device in self.device.choices:
             self.device.value = Preferences.read().device
         self.config = TrainingConfigForm()
@@ -78,34 +95,30 @@ class TrainWidget(Panel):
         self.thumbnails = Thumbnails()
         for section in (self.profile, self.config):
             self.column.rows.addWidget(section)
-        actions = {"start": self.start, "continue": self.go_on, "resume": self.resume, "stop": self.stop}
-        self.buttons = self.add_buttons(**actions)
-        self.buttons["start"].tooltip = "Train a new model"
-        self.buttons["continue"].tooltip = "Train the model in use further, with the budget above"
-        self.buttons["resume"].tooltip = "Complete the training of this layer that was interrupted"
-        self.buttons["stop"].tooltip = "End the training and keep the best weights so far"
+        actions = {"start": self.start, "continue": self.continue_training, "resume": self.resume, "stop": self.stop}
+        self.buttons = self.add_buttons(TOOLTIPS, **actions)
         self.column.rows.addWidget(self.curves)
         self.column.rows.addWidget(self.thumbnails)
         self.file = ModelFile(self, self.config)
         form = Container(widgets=[self.file])
         self.add_status()
         self.column.rows.addWidget(form.native)
-        self.buttons |= self.add_buttons(save_model=self.file.save, load_model=self.file.load)
+        self.buttons |= self.add_buttons(TOOLTIPS, save_model=self.file.save, load_model=self.file.load)
 
     def start(self) -> None:
-        """Check everything, then train a new model in the background."""
+        """Check the settings, then train a new model in the background."""
         self._train(self._plan())
 
-    def go_on(self) -> None:
+    def continue_training(self) -> None:
         """Train the model in use further, with its optimiser's state and the budget in the form."""
         model = self.session.model
         if model is None:
-            raise ValueError("Got no model to go on from, expected one: train or load one first.")
+            raise ArgumentError("There is no model to continue from.", "Train or load one first.")
         model.check_fits(self.source.acquisition())
         self._train(self._plan(model))
 
     def resume(self) -> None:
-        """Complete the training of the layer that was interrupted, with the settings it had."""
+        """Complete the interrupted training of the layer, with its own settings."""
         layer = check_layer(self.layer.value)
         path = checkpoint_path(layer)
 
@@ -120,7 +133,7 @@ class TrainWidget(Panel):
             self.config.show_config(config_of(model))
             self._train(TrainingPlan.completing(model, layers, self.device.value))
 
-        self.say("Reading what was interrupted.")
+        self.say("Reading the interrupted training.")
         self.run(steps, complete, self._enable)
 
     def stop(self) -> None:
@@ -130,7 +143,7 @@ class TrainWidget(Panel):
             self._job.stop()
 
     def suggest(self) -> None:
-        """Have the image suggest the FWHM; nothing is changed by it."""
+        """Estimate the FWHM from the image; nothing is changed."""
         layer, acquisition = self.layer.value, self.source.acquisition()
         [[volume]] = self.source.data(self.viewer.dims.point, every=False).channels
 
@@ -145,12 +158,12 @@ class TrainWidget(Panel):
         self.run(steps, show, self.profile.done)
 
     def stop_work(self) -> None:
-        """Stop listening when the dock is closed; the job is stopped by the session."""
+        """Disconnect from the viewer when the dock is closed; the session stops the job."""
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
             event.disconnect(self.source.offer)
 
     def _plan(self, model: Model | None = None) -> TrainingPlan:
-        """Return what the form chooses, to be trained from the start or from a model."""
+        """Return the plan that the form describes, for a training from scratch or from a model."""
         data = self.source.data(self.viewer.dims.point)
         return TrainingPlan(data, self.source.acquisition(), self.config.config(), self.device.value, model)
 
@@ -169,12 +182,12 @@ class TrainWidget(Panel):
         self._enable()
 
     def _show_layer(self) -> None:
-        """Fill the fields from the layer, and tell if a training of it was interrupted."""
+        """Fill the fields from the layer, and show whether a training of it was interrupted."""
         self.source.follow(self.layer.value)
         self.profile.clear()
         if self._job is None:
             found = is_interrupted(self.layer.value)
-            self.say("A training of this layer was interrupted: Resume completes it." if found else "")
+            self.say("A training of this layer was interrupted. Press Resume to complete it." if found else "")
         self._enable()
 
     def _on_report(self, report: Report) -> None:
@@ -188,8 +201,8 @@ class TrainWidget(Panel):
             self._snapshot = report.snapshot
             self.session.live_model.emit(self._trained, report.snapshot)
         best = min((loss for _, loss in report.validations), default=math.nan)
-        told = f"{progress.patches:,} patches, loss {progress.loss:.4f}, best validation {best:.4f}."
-        self.say(f"{told} {report.note}")
+        text = f"{progress.patches:,} patches, loss {progress.loss:.4f}, best validation loss {best:.4f}."
+        self.say(f"{text} {report.note}")
 
     def _on_ended(self) -> None:
         run, self._job = self._run, None
@@ -198,10 +211,8 @@ class TrainWidget(Panel):
         if run is not None and run.model is not None and run.last is not None:
             self.session.use_model(run.model, "the model just trained")
             if not self.complaining:
-                told = (
-                    f"Trained on {run.last.patches:,} patches in {duration(run.last.seconds)}: preview it, or save it."
-                )
-                self.say(f"{told} {run.last.note}")
+                text = f"Trained on {run.last.patches:,} patches in {duration(run.last.seconds)}."
+                self.say(f"{text} Try the model in the Preview widget, or press Save model. {run.last.note}")
         self._enable()
 
     def _enable(self) -> None:
@@ -213,7 +224,7 @@ class TrainWidget(Panel):
 
 
 def _devices() -> list[str]:
-    """Return the names of the devices there are."""
+    """Return the names of the available devices."""
     found = []
     for name in ("auto", "cpu", "cuda"):
         try:

@@ -1,4 +1,4 @@
-"""The Verify dock widget: whether tiles are the whole, where the user looks."""
+"""The Verify dock widget: check that tiles equal the volume computed as a whole, in the current view."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from napari.layers import Image
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import plane_axes
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.evidence.verify.baseline import Baseline, load_baseline
 from napari_cropeq.evidence.verify.slices import Slices
 from napari_cropeq.evidence.verify.tile_check import TileCheck, TilesFound
 from napari_cropeq.formats.image import Source, acquisition_of
+from napari_cropeq.gui.hints import VERIFY_HINTS
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers.source import check_layer, source_of
 from napari_cropeq.gui.layers.sr_frame import SRFrame
@@ -24,15 +26,20 @@ from napari_cropeq.gui.widgets.result_panel import ResultPanel
 
 __all__ = ["VerifyWidget"]
 
-MOST = 2**23  # SR voxels that are checked at once
+MOST = 2**23  # largest number of SR voxels that are checked
 TILE = 64
 KEY = "napari-cropeq"
 
 Step = tuple[float, str] | TilesFound
+TOOLTIPS = {
+    "verify": "Compute the current view in tiles and as a whole, and compare every voxel. Bit-exact: all are identical",
+    "against_padded": "The same check of a common zero-padded network, whose tiles differ at their borders (seams)",
+    "stop": "Stop the check; a training can be resumed",
+}
 
 
 class VerifyWidget(ResultPanel):
-    """Compares what is in view tile by tile with the same computed all at once, and shows the difference.
+    """Computes the current view in tiles and as a whole, and shows the difference.
 
     Parameters
     ----------
@@ -40,24 +47,32 @@ class VerifyWidget(ResultPanel):
         Given by napari.
     """
 
+    hints = VERIFY_HINTS
+
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
-        self.tile = SpinBox(label="Tile", min=1, max=4096, value=TILE, tooltip="Side of the tiles, SR voxels")
+        tooltip = "Side of the tiles (blocks of voxels that are computed one by one), in SR voxels"
+        self.tile = SpinBox(label="Tile size", min=1, max=4096, value=TILE, tooltip=tooltip)
         self.padded = FileEdit(
             label="Padded model",
             mode="r",
             filter="*.safetensors",
             nullable=True,
             value=None,
-            tooltip="A zero-padded network of this layer; where none is given, one is trained and kept",
+            tooltip="A model of this layer with a zero-padded network. Empty: train one, and save it for later",
         )
         self.minutes = FloatSpinBox(
-            label="Training (min)", min=0.05, max=600, step=0.5, value=1.0, tooltip="Of the zero-padded network"
+            label="Training (min)",
+            min=0.05,
+            max=600,
+            step=0.5,
+            value=1.0,
+            tooltip="Training time of the zero-padded network, in minutes",
         )
         self.form.extend([self.tile, self.padded, self.minutes])
-        self.buttons = self.add_buttons(verify=self.verify, against_padded=self.against_padded, stop=self.stop)
-        self.buttons["verify"].tooltip = "Compare the model's tiles with the whole, in the current view"
-        self.buttons["against_padded"].tooltip = "The same with a zero-padded network, whose tiles show seams"
+        self.buttons = self.add_buttons(
+            TOOLTIPS, verify=self.verify, against_padded=self.against_padded, stop=self.stop
+        )
         self.found: TilesFound | None = None
         self._job: Job | None = None
         self._frame: SRFrame | None = None
@@ -65,43 +80,42 @@ class VerifyWidget(ResultPanel):
 
     def verify(self) -> None:
         """Check the model in use."""
-        self._begin(padded=False)
+        self._start(padded=False)
 
     def against_padded(self) -> None:
-        """Check a zero-padded network: the one chosen, or one trained on the layer."""
-        self._begin(padded=True)
+        """Check a zero-padded network: the chosen one, or one trained on the layer."""
+        self._start(padded=True)
 
     def stop(self) -> None:
-        """Stop what is under way; a training can be gone on with."""
+        """Stop the check; a training can be resumed."""
         if self._job is not None:
             self._job.stop()
 
     @property
     def busy(self) -> bool:
-        """Whether a check is under way."""
+        """Whether a check is in progress."""
         return self._job is not None and self._job.running
 
-    def _begin(self, padded: bool) -> None:
+    def _start(self, padded: bool) -> None:
         if self.busy:
-            raise ValueError("Got a check under way, expected none: wait for its end, or press Stop.")
-        layer, model = check_layer(self.layer.value), self.session.model
-        if model is None:
-            raise ValueError("Got no model, expected one: train on this layer, or load a model in the Train widget.")
+            raise ArgumentError("A check is already running.", "Wait until it ends, or press Stop.")
+        layer, model = check_layer(self.layer.value), self.session.model_in_use()
         if self.planes.value == "both":
-            raise ValueError("Got the mean of both planes, expected those of one axis: choose x, y or z to check.")
+            raise ArgumentError("The mean of both planes cannot be checked.", "Choose x, y or z as Planes.")
         source = source_of(layer)
         acquisition = acquisition_of(source)
         model.check_fits(acquisition)
         self._frame = SRFrame(layer, acquisition)
         view = self._frame.view(self.viewer)
         if view is None:
-            raise ValueError(f"Got a view without '{layer.name}', expected some of it: move it into view.")
-        box, folder = self._frame.seen(view, MOST), Preferences.read().make_cache_folder()
+            raise ArgumentError(f"'{layer.name}' is not in view.", "Move it into view.")
+        box, folder = self._frame.visible_box(view, MOST), Preferences.read().make_cache_folder()
         sides = [box.shape[a] for a in (acquisition.axial, *plane_axes(self.planes.value, acquisition.axial))]
         if max(sides) <= self.tile.value:
-            raise ValueError(
-                f"Got tiles of {self.tile.value} for a view of {' x '.join(map(str, sides))} SR voxels, in which no "
-                f"two of them meet: choose tiles of {max(8, max(sides) // 2)} or less, or zoom out."
+            raise ArgumentError(
+                f"One tile of {self.tile.value} voxels covers the whole view of {' x '.join(map(str, sides))} SR "
+                "voxels, so there is nothing to compare.",
+                f"Choose a Tile size of {max(8, max(sides) // 2)} or less, or zoom out.",
             )
         where = dict(zip(source.axes[:-3], view.leading, strict=True))
         check = _Check(model, source, where.get("c", 0), where.get("t", 0), self.planes.value, box, self.tile.value)
@@ -133,7 +147,7 @@ class VerifyWidget(ResultPanel):
             self.say("Stopped.")
 
     def _show(self, found: TilesFound, layer: Image) -> None:
-        """Draw the difference over the layer, with limits of its own; the layer of the last check is replaced."""
+        """Show the difference as a layer with its own contrast limits; it replaces that of the last check."""
         assert self._frame is not None
         name = f"{found.slices.kind}: tiles - whole, {layer.name}"
         largest = found.agreement.largest
@@ -151,7 +165,7 @@ class VerifyWidget(ResultPanel):
 
 
 class _Check:
-    """A check of one view, in the thread of a job."""
+    """A check of one view, in a worker thread."""
 
     def __init__(
         self, model: Model, source: Source, channel: int, time: int, planes: str | None, box: Box, tile: int
@@ -161,13 +175,13 @@ class _Check:
         self._device = Preferences.read().device
 
     def run(self, model: Model) -> Iterator[Step]:
-        """Compare tiles with the whole."""
+        """Compare the tiles with the view computed as a whole."""
         slices = Slices(model, self._source, *self._where, self._planes, self._device)
         for step in TileCheck(slices, self._box, self._tile).run():
-            yield (step, "Computing what is in view twice.") if isinstance(step, float) else step
+            yield (step, "Computing the view twice: in tiles, and as a whole.") if isinstance(step, float) else step
 
     def against(self, path: Path | None, minutes: float, folder: Path) -> Iterator[Step]:
-        """Train a zero-padded network, unless there is one, and compare its tiles with the whole."""
+        """Train a zero-padded network if none is given, and compare its tiles with the whole."""
         if path is not None:
             model = load_baseline(path)
         else:

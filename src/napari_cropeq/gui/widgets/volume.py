@@ -1,4 +1,4 @@
-"""The Volume dock widget: the whole volume into a lazy layer, and into a file."""
+"""The Volume dock widget: super-resolve a whole volume into a lazy layer or a file."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from magicgui.widgets import CheckBox, ComboBox, FileEdit
 from qtpy.QtWidgets import QLabel
 
 from napari_cropeq.compute.super_resolution import DTYPES
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.formats.paths import output_kind
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers.unfinished_layer import remove_stale, resume_from, unfinished_in, unfinished_layers
 from napari_cropeq.gui.parts.activity import Activity
 from napari_cropeq.gui.parts.estimate_label import EstimateLabel
 from napari_cropeq.gui.parts.layer_choice import layer_events
+from napari_cropeq.gui.parts.planes_choice import TYPE_TOOLTIP
 from napari_cropeq.gui.parts.run_clock import RunClock
 from napari_cropeq.gui.saving import Saving
 from napari_cropeq.gui.target import Target
@@ -23,9 +25,16 @@ from napari_cropeq.run.export import ExportProgress, mended
 
 __all__ = ["VolumeWidget"]
 
+TOOLTIPS = {
+    "start": "Super-resolve the volume in tiles (blocks of voxels that are computed one by one), those in view first",
+    "pause": "Pause the run; tiles in view are still computed",
+    "stop": "Stop the run and keep finished tiles",
+    "save": "Compute missing tiles and save the result to Destination",
+}
+
 
 class VolumeWidget(ResultPanel):
-    """Fills the lazy SR layer tile by tile, in memory or straight into an OME-Zarr, and saves it.
+    """Fills the lazy SR layer tile by tile, in memory or in an OME-Zarr, and saves it.
 
     Parameters
     ----------
@@ -35,23 +44,29 @@ class VolumeWidget(ResultPanel):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
-        self.dtype = ComboBox(label="Type", choices=list(DTYPES), tooltip="source: rounded and clipped to its range")
+        self.dtype = ComboBox(label="Type", choices=list(DTYPES), tooltip=TYPE_TOOLTIP)
         self.destination = FileEdit(
-            label="Destination", mode="w", nullable=True, value=None, tooltip=".ome.zarr or .ome.tif; empty: memory"
+            label="Destination",
+            mode="w",
+            nullable=True,
+            value=None,
+            tooltip="The file to save to, .ome.zarr or .ome.tif. Empty: keep the result in memory",
         )
-        self.overwrite = CheckBox(label="Overwrite", value=False, tooltip="Replace what is there once this is complete")
+        self.overwrite = CheckBox(
+            label="Overwrite", value=False, tooltip="Replace an existing file once the new result is complete"
+        )
         self.form.extend([self.dtype, self.destination, self.overwrite])
         self.estimate = EstimateLabel(self)
         self.column.rows.addWidget(self.estimate)
         self.started = QLabel("")
         self.started.setWordWrap(True)
         self.column.rows.addWidget(self.started)
-        self.buttons = self.add_buttons(start=self.start, pause=self.pause, stop=self.stop, save=self.save)
+        self.buttons = self.add_buttons(TOOLTIPS, start=self.start, pause=self.pause, stop=self.stop, save=self.save)
         self.add_status()
-        self.saving: Saving | None = None  # the file that is being written
-        self._job: Job | None = None  # which writes it
+        self.saving: Saving | None = None  # in progress
+        self._job: Job | None = None  # runs the saving
         self._activity: Activity | None = None
-        self._clock: RunClock | None = None  # while a run is under way
+        self._clock: RunClock | None = None  # while a run is in progress
         for field in (self.layer, self.planes, self.dtype, self.destination, self.overwrite):
             field.changed.connect(self._on_choice)
         for event in layer_events(self.viewer):
@@ -62,12 +77,12 @@ class VolumeWidget(ResultPanel):
     # -- actions -----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Compute every tile, those in view first; an unfinished store is gone on with."""
+        """Compute every tile, those in view first; an unfinished store is resumed."""
         opened = unfinished_in(self.viewer)
         if opened is not None and opened.channels > 1:
             self._save(Saving.rest_of(opened))
             return
-        if opened is not None:  # with model, source and settings that it was begun with
+        if opened is not None:  # use its own model, source and settings
             layer, model = resume_from(self.viewer, opened)
             self.session.use_model(model, f"of {opened.folder.name}")
             self.layer.value = layer
@@ -86,26 +101,26 @@ class VolumeWidget(ResultPanel):
         self.show_state()
 
     def pause(self) -> None:
-        """Hold the run, or let it go on."""
+        """Pause the run, or continue it."""
         if self.result is None or self._clock is None:
             return
         paused = not self.result.state.paused
         self.result.worker.pause_all(paused)
-        self._clock.hold(paused)
+        self._clock.pause(paused)
         self.show_state()
 
     def stop(self) -> None:
-        """Stop the run and the saving; finished tiles stay."""
+        """Stop the run and the saving; finished tiles are kept."""
         if self.result is not None and self._clock is not None:
             self.result.stop_all()
             some = self.result.state.tiles[0] > 0
             self._end_run()
             target = self._target()
             if some:
-                kept = f" in {target.partial}" if target is not None and target.partial else ""
-                self.say(f"Stopped: finished tiles stay{kept}, and {self.buttons['start'].text} goes on from there.")
+                kept = target.partial if target is not None and target.partial else "memory"
+                self.say(f"Stopped. Finished tiles are kept in {kept}. Press {self.buttons['start'].text} to continue.")
             else:
-                self.say("Stopped before the first tile was finished: nothing is kept.")
+                self.say("Stopped before the first tile was finished. Nothing is kept.")
         if self._job is not None:
             self._job.stop()
 
@@ -119,17 +134,17 @@ class VolumeWidget(ResultPanel):
             self.result.stop_all()
 
     def save(self) -> None:
-        """Write the whole result to the destination; tiles that are finished are not computed again."""
+        """Save the whole result to the destination; finished tiles are not computed again."""
         target = self._target()
         if target is None:
-            raise ValueError("Got no destination, expected a name ending in .ome.zarr or .ome.tif: choose one.")
-        output_kind(target.path)  # before a result is opened for it
+            raise ArgumentError("There is no destination.", "Choose a file name that ends in .ome.zarr or .ome.tif.")
+        output_kind(target.path)  # check the name before a result is opened
         self._save(Saving.of_result(self.open_result(self.dtype.value), target))
 
     def _save(self, saving: Saving) -> None:
-        """Write a file in the background."""
+        """Save a file in the background."""
         if self.saving is not None:
-            raise ValueError("Got a second wish to save while one is under way: wait for it or press Stop.")
+            raise ArgumentError("A file is already being saved.", "Wait until it is complete, or press Stop.")
         self.saving = saving
         self._activity = self._activity or Activity(f"Saving {saving.path.name}")
         self._job = self.run(saving.steps, self._on_saving, self._on_saved)
@@ -138,7 +153,7 @@ class VolumeWidget(ResultPanel):
     # -- state -------------------------------------------------------------------------------------
 
     def say_saved(self, path: str) -> None:
-        """Tell that a file is complete."""
+        """Show that a file is complete."""
         self._end_run()
         self.bar.setValue(self.bar.maximum())
         super().say_saved(path)
@@ -146,7 +161,7 @@ class VolumeWidget(ResultPanel):
         self._on_choice()
 
     def show_state(self) -> None:
-        """Show how far the run is, and when it will be done."""
+        """Show the progress of the run and the time left."""
         result = self.result
         if result is None or self.saving is not None:
             return
@@ -161,13 +176,13 @@ class VolumeWidget(ResultPanel):
         if clock is None or self.complaining:
             return
         if result.running_all:
-            text = f"{done} of {total} tiles, {clock.text(state)}" if total else "Reading what is there"
+            text = f"{done} of {total} tiles, {clock.text(state)}" if total else "Checking finished tiles"
             self.say("; ".join(filter(None, (text, mended(state.damaged), state.exactness))) + ".")
             if self._activity is not None:
                 self._activity.show(state.fraction, f"{result.source_layer.name}: {done} of {total} tiles")
-            self.buttons["pause"].text = "Go on" if state.paused else "Pause"
+            self.buttons["pause"].text = "Continue" if state.paused else "Pause"
         elif not result.alive:
-            self.say("Stopped: the result was closed.")
+            self.say("Stopped, because the result was closed. Press Start to compute it again.")
         elif state.complete:
             self.say(f"All {total} tiles are done; {state.exactness}.")
 
@@ -197,12 +212,12 @@ class VolumeWidget(ResultPanel):
                 self.viewer.open(str(saving.path), plugin="napari-cropeq")
         else:
             kept = Target(saving.path, overwrite=False).partial
-            self.say(f"Saving stopped: what was done stays in {kept}, and Save goes on from there.")
+            self.say(f"Saving stopped. Finished tiles are kept in {kept}. Press Save to continue.")
 
     # -- choices -----------------------------------------------------------------------------------
 
     def _on_choice(self) -> None:
-        """Say what the run would take, and whether there is something to go on with."""
+        """Show the estimate for the run, and whether an unfinished store can be resumed."""
         if self.left:
             return
         self._show_possible()
@@ -211,7 +226,7 @@ class VolumeWidget(ResultPanel):
         self.estimate.show_for(self.layer.value, self.session.model, self.planes.value, self.dtype.value, path)
 
     def _show_possible(self) -> None:
-        """Let only what can be done be pressed, and say what can be gone on with."""
+        """Enable the buttons that can be used, and show which unfinished store can be resumed."""
         running, saving = self._clock is not None, self.saving is not None
         able = {"start": not running and not saving, "pause": running, "stop": running or saving, "save": not saving}
         for name, button in self.buttons.items():
@@ -219,18 +234,18 @@ class VolumeWidget(ResultPanel):
         target, opened = self._target(), None if running else unfinished_in(self.viewer)
         if opened is not None:
             self.started.setText(
-                f"{opened.folder.name} is unfinished ({opened.fraction:.0%}): Resume computes the rest from "
+                f"{opened.folder.name} is unfinished ({opened.fraction:.0%}). Press Resume to compute the rest from "
                 f"'{opened.source.get('name')}'."
             )
         elif target is not None and target.partial and not target.overwrite and not running:
-            self.started.setText(f"{target.partial} is unfinished: Resume goes on from there.")
+            self.started.setText(f"{target.partial} is unfinished. Press Resume to complete it.")
         else:
             self.started.setText("")
         self.started.setVisible(bool(self.started.text()))
         self.buttons["start"].text = "Resume" if self.started.text() else "Start"
 
     def _target(self) -> Target | None:
-        """Return where the result goes; None for memory."""
+        """Return the destination of the result; None for memory."""
         value = self.destination.value
         if value is None or not str(value).strip() or str(value) == ".":
             return None

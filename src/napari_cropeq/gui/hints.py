@@ -1,0 +1,62 @@
+"""What to do about an error, in terms of the window's own controls."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from napari_cropeq.core.training.config import TrainingConfig
+
+__all__ = ["BATCH_HINTS", "HINTS", "TRAIN_HINTS", "VERIFY_HINTS", "in_words"]
+
+PREFERENCES = "File > Preferences > cropeq super-resolution"
+
+
+def in_words(name: str) -> str:
+    """Return the name of a setting as its label shows it."""
+    return name.replace("_", " ").capitalize()
+
+
+def _of_training(name: str) -> str:
+    return f"Change {in_words(name)} under Advanced options in the Train widget."
+
+
+HINTS: dict[str, str] = {field.name: _of_training(field.name) for field in dataclasses.fields(TrainingConfig)} | {
+    "voxel_size": "Set Voxel size in the Train widget.",
+    "axial": "Choose another Axial axis, or correct Voxel size, in the Train widget.",
+    "fwhm": "Correct FWHM in the Train widget.",
+    "lateral_fwhm": "Correct Lateral FWHM under Slice profile in the Train widget.",
+    "channels": "Choose other Channels in the Train widget.",
+    "time": "Choose other Time points in the Train widget.",
+    "preset": "Choose another Preset in the Train widget.",
+    "minutes": "Change Budget in the Train widget.",
+    "patches": "Change Budget in the Train widget.",
+    "filters": "Change Filters under Advanced options in the Train widget; fewer filters need less memory.",
+    "device": f"Choose another Device in the Train widget or in {PREFERENCES}.",
+    "model": "Train a model, or load another one, in the Train widget.",
+    "planes": "Choose other Planes.",
+    "dtype": "Choose another Type.",
+    "tile": "Choose another Tile size.",
+    "memory": f"Close other images and programs, or lower Memory for tiles in {PREFERENCES}.",
+    "existing": "Choose another Destination, or check Overwrite.",
+    "unfinished": "Press Resume to complete it, or check Overwrite to start again.",
+    "restart": "Check Overwrite to start again.",
+}
+"""The sentence that replaces an error's remedy, by the error's setting."""
+
+TRAIN_HINTS = HINTS | {
+    "existing": "Choose another Model file.",
+    "unfinished": "Press Resume to complete it, or Start to train from the beginning.",
+    "restart": "Press Start to train from the beginning.",
+}
+
+BATCH_HINTS = HINTS | {
+    "voxel_size": "Open the image, set Voxel size in the Train widget, and choose the selected layers as Images.",
+    "minutes": "Change Minutes.",
+    "filters": "Train a model with fewer Filters in the Train widget.",
+    "model": "Train or load another model in the Train widget, or choose to train on each image.",
+    "existing": "Choose another Destination, or under Existing choose resume to skip it or overwrite to replace it.",
+    "unfinished": "Under Existing, choose resume to complete it or overwrite to start again.",
+    "restart": "Under Existing, choose overwrite to start again.",
+}
+
+VERIFY_HINTS = HINTS | {"minutes": "Change Training (min)."}

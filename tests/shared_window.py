@@ -1,6 +1,6 @@
-"""One napari window for all tests of a module: opening it takes longer than most tests.
+"""One napari window for the tests of a module, because opening one takes longer than most tests.
 
-It is made, and checked for leaks at the end of the module, like napari's ``make_napari_viewer`` fixture.
+It is created like that of napari's ``make_napari_viewer``, and checked for leaks in the same way after the module.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SharedWindow:
         patch.setattr("napari._qt.qt_viewer.QtViewer._get_console", lambda _: QWidget())
 
     def viewer(self, qtbot: Any) -> Viewer:
-        """Return the viewer, without layers or docks."""
+        """Return the viewer, which is empty."""
         get_settings().reset()
         if self._viewer is None:
             app = NapariApplication("tests")
@@ -82,7 +82,7 @@ class SharedWindow:
 
 
 def viewers_left() -> int:
-    """Return how many viewers are left, and forget them."""
+    """Return how many viewers are left behind, and remove them."""
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     gc.collect()
     left = len(QtViewer._instances)
@@ -91,6 +91,6 @@ def viewers_left() -> int:
 
 
 def callbacks_of(viewer: Viewer) -> dict[str, list[Any]]:
-    """Return the callbacks of the mouse and the keys."""
+    """Return the callbacks for the mouse and the keys."""
     kinds = ("move", "drag", "wheel", "double_click")
     return {kind: list(getattr(viewer, f"mouse_{kind}_callbacks")) for kind in kinds} | {"keys": list(viewer.keymap)}

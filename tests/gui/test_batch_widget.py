@@ -31,7 +31,7 @@ def stored(path: Path) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of a stack, an OME-Zarr and a damaged file, and an empty one for the results beside it."""
+    """A folder with a stack, an OME-Zarr and a damaged file, and beside it an empty folder for the results."""
     (tmp_path / "out").mkdir()
     folder = tmp_path / "data"
     folder.mkdir()
@@ -96,7 +96,7 @@ def test_files_and_patterns(viewer, qtbot, folder):
     assert everything(folder.parent / "out") == ["c_SR.ome.zarr"]
 
 
-def test_a_destination_that_is_not_there_is_made(viewer, qtbot, folder):
+def test_a_missing_destination_is_created(viewer, qtbot, folder):
     batch = opened(viewer, folder / "c.*", a_model())
     batch.fields.destination.value = folder.parent / "new"
     qtbot.waitUntil(lambda: batch.table.texts("Image") == ["c.ome.zarr"], timeout=TIMEOUT)
@@ -105,7 +105,7 @@ def test_a_destination_that_is_not_there_is_made(viewer, qtbot, folder):
 
 
 def test_selected_layers(viewer, qtbot, tmp_path):
-    """Where they lie in the world is kept; only those selected are taken."""
+    """Positions are kept; only the selected layers are used."""
     scale, units = (4.0, 1.0, 1.0), ["um"] * 3
     layers = [
         viewer.add_image(
@@ -129,7 +129,7 @@ def test_selected_layers(viewer, qtbot, tmp_path):
         assert source.translate == (number - 1.5, 2, 3)
 
 
-def test_a_model_for_each(viewer, qtbot, tmp_path, monkeypatch):
+def test_a_model_is_trained_on_each_image(viewer, qtbot, tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS["fast"], "filters", 4)
     (tmp_path / "out").mkdir()
     path = a_stack(tmp_path / "a.ome.tif", LARGE)
@@ -153,42 +153,43 @@ def test_a_model_for_each(viewer, qtbot, tmp_path, monkeypatch):
 
 
 EXISTING = [
-    pytest.param("refuse", "a_SR.ome.zarr, which exists already", id="refuse"),
+    pytest.param("refuse", "exists already", id="refuse"),
     pytest.param("resume", "1 done, 1 skipped, 1 failed, in ", id="resume"),
     pytest.param("overwrite", "2 done, 1 failed, in ", id="overwrite"),
 ]
 
 
-@pytest.mark.parametrize(("existing", "told"), EXISTING)
-def test_outputs_that_are_there(viewer, qtbot, folder, existing, told):
+@pytest.mark.parametrize(("existing", "expected"), EXISTING)
+def test_existing_outputs(viewer, qtbot, folder, existing, expected):
     batch = opened(viewer, folder / "a.*", a_model())
     batch.fields.destination.value = folder.parent / "out"
     run(qtbot, batch)
     batch.fields.folder.value, batch.fields.existing.value = folder, existing
-    assert told in run(qtbot, batch)
+    assert expected in run(qtbot, batch)
+    assert existing != "refuse" or "a_SR.ome.zarr" in batch.message.text()
     assert batch.complaining == (existing == "refuse")
     assert len(everything(folder.parent / "out")) == (1 if existing == "refuse" else 2)
 
 
-def test_a_listing_does_not_wipe_the_summary(viewer, qtbot, folder):
+def test_a_listing_does_not_replace_the_summary(viewer, qtbot, folder):
     batch = opened(viewer, folder / "a.*", a_model())
     batch._list_soon.setTimeout(1000)  # longer than the work takes
     batch.fields.folder.value = folder / "c.*"
-    told = run(qtbot, batch)
-    assert told.startswith("1 done, in ")
+    text = run(qtbot, batch)
+    assert text.startswith("1 done, in ")
     qtbot.wait(1500)
-    assert batch.message.text() == told and batch.table.texts("Status") == ["done"]
+    assert batch.message.text() == text and batch.table.texts("Status") == ["done"]
 
 
 def many(tmp_path) -> None:
-    """Write stacks that take long enough to be stopped at."""
+    """Write stacks that take long enough to stop the batch."""
     (tmp_path / "data").mkdir()
     (tmp_path / "out").mkdir()
     for name in "abc":
         a_stack(tmp_path / "data" / f"{name}.ome.tif", textured_volume((16, 96, 200)))
 
 
-def test_stop_and_go_on(viewer, qtbot, tmp_path):
+def test_stop_and_resume(viewer, qtbot, tmp_path):
     many(tmp_path)
     batch = opened(viewer, tmp_path / "data", a_model(filters=16))
     batch.buttons["start"].native.click()
@@ -197,7 +198,7 @@ def test_stop_and_go_on(viewer, qtbot, tmp_path):
     )
     batch.buttons["stop"].native.click()
     qtbot.waitUntil(lambda: batch._job is None, timeout=TIMEOUT)
-    assert batch.message.text().startswith("Stopped: ") and "resume" in batch.message.text()
+    assert batch.message.text().startswith("Stopped: ") and "choose resume under Existing" in batch.message.text()
     first, second, third = batch.table.texts("Status")
     assert first == "done" and second in ("stopped", "done") and third in ("stopped", "waiting")
     batch.fields.existing.value = "resume"
@@ -236,10 +237,10 @@ def a_result(viewer) -> None:
 
 
 BAD_USE = [
-    pytest.param({}, None, True, "Got no folder to work on, expected some: choose images above", id="no-folder"),
-    pytest.param({"images": "files"}, None, True, "Got no files to work on", id="no-files"),
-    pytest.param({"images": "layers"}, None, True, "Got no selected layer", id="no-layer"),
-    pytest.param({"images": "layers"}, a_result, True, "'cells SR', which is a result", id="result"),
+    pytest.param({}, None, True, "No folder is chosen. Choose the images above.", id="no-folder"),
+    pytest.param({"images": "files"}, None, True, "No files are chosen.", id="no-files"),
+    pytest.param({"images": "layers"}, None, True, "No layer is selected.", id="no-layer"),
+    pytest.param({"images": "layers"}, a_result, True, "'cells SR' is already a result", id="result"),
     pytest.param(
         {"images": "layers"},
         lambda v: v.add_layer(Labels(np.ones((8, 20, 40), int))),
@@ -247,15 +248,17 @@ BAD_USE = [
         "labels layer",
         id="labels",
     ),
-    pytest.param({"images": "layers"}, an_image, False, "Got no model, expected one", id="no-model"),
-    pytest.param({"images": "layers", "destination": None}, an_image, True, "Got no destination", id="no-destination"),
-    pytest.param({"images": "layers", "pattern": "{x}"}, an_image, True, "has the unknown field {x}", id="pattern"),
-    pytest.param({"folder": Path("/none/*.tif")}, None, True, "which fits no image", id="pattern-of-nothing"),
+    pytest.param({"images": "layers"}, an_image, False, "There is no model yet", id="no-model"),
+    pytest.param(
+        {"images": "layers", "destination": None}, an_image, True, "There is no destination", id="no-destination"
+    ),
+    pytest.param({"images": "layers", "pattern": "{x}"}, an_image, True, "{x}", id="pattern"),
+    pytest.param({"folder": Path("/none/*.tif")}, None, True, "/none/*.tif", id="pattern-of-nothing"),
 ]
 
 
 @pytest.mark.parametrize(("fields", "prepare", "has_model", "message"), BAD_USE)
-def test_what_is_refused_in_a_sentence(viewer, qtbot, tmp_path, fields, prepare, has_model, message):
+def test_missing_or_invalid_choices_show_an_error(viewer, qtbot, tmp_path, fields, prepare, has_model, message):
     if prepare is not None:
         prepare(viewer)
     batch = dock(viewer, "Batch")
@@ -265,7 +268,7 @@ def test_what_is_refused_in_a_sentence(viewer, qtbot, tmp_path, fields, prepare,
     for name, value in fields.items():
         getattr(batch.fields, name).value = value
     if "pattern" in fields:
-        assert message in batch.example.text(), "told while it is typed"
+        assert message in batch.example.text(), "shown while it is typed"
     assert message in run(qtbot, batch)
     assert batch.complaining and everything(tmp_path) == []
     assert batch.buttons["start"].enabled
@@ -278,4 +281,4 @@ def test_the_model_in_use_is_named(viewer):
     assert batch.fields.which.native.currentText() == "m.safetensors"
     batch.fields.which.value = "each"
     batch.session.use_model(a_model(), "other.safetensors")
-    assert batch.fields.which.value == "each", "a choice stays"
+    assert batch.fields.which.value == "each", "the choice stays"

@@ -1,4 +1,4 @@
-"""Comparison of the SR with its source in a real window: what is seen, and that nothing of it stays."""
+"""Comparison of the SR with its source in a real window: what is shown, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from shared_window import viewers_left
 
 @pytest.fixture
 def viewer(viewer, shared_window):
-    """Return a window of each test's own: what is not closed in it shall show."""
+    """Return a separate window for each test, to find what is not closed."""
     yield viewer
     shared_window.close()
     assert viewers_left() == 0
@@ -33,13 +33,13 @@ MIDDLE = (30, 40, 50)
 
 
 def grey(shape, level: int, multiscale: bool = False):
-    """Return an image (z, y, x) of one grey level."""
+    """Return an image (z, y, x) with one grey level."""
     volume = np.full(shape, level, np.uint8)
     return [volume, volume[::2, ::2, ::2]] if multiscale else volume
 
 
 def pair(viewer, multiscale: bool = False, sr_below: bool = False, **options):
-    """Add a source of 24 thick slices and its SR, which lies over it or below."""
+    """Add a source of 24 thick slices and its SR, above or below it."""
     options = {"contrast_limits": (0, 255), "units": ["um"] * 3} | options
     source = viewer.add_image(grey((24, 80, 100), SOURCE), name="cells", scale=(2.5, 1, 1), **options)
     sr = viewer.add_image(
@@ -52,12 +52,12 @@ def pair(viewer, multiscale: bool = False, sr_below: bool = False, **options):
 
 
 def picture(viewer) -> np.ndarray:
-    """Return what the canvas shows (rows, columns), grey levels."""
+    """Return the picture on the canvas (rows, columns), grey levels."""
     return viewer.screenshot(canvas_only=True, flash=False)[..., 0].astype(int)
 
 
 def assert_split(viewer, position: float, left: int = SOURCE, right: int = SR, empty: int = 0) -> None:
-    """Check grey levels up to the very columns at the border, and that neither layer reaches the other side."""
+    """Check grey levels up to the columns at the border, and that no layer extends to the other side."""
     shown = picture(viewer)
     width = Canvas(viewer).widget.width()
     edge = round(round(position * width) * shown.shape[1] / width)  # whole pixels of the window
@@ -88,7 +88,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("options", "views"), PAIRS)
 def test_source_left_of_the_border_sr_right_of_it(viewer, options, views):
-    """Whatever the view becomes once the curtain is up."""
+    """For every view after the curtain was opened."""
     source, sr = pair(viewer, **options)
     compare = Compare(viewer, source, sr)
     compare.curtain = True
@@ -130,7 +130,7 @@ def test_each_side_is_blended_as_if_alone_on_a_white_canvas(viewer):
 
 
 def test_an_image_larger_than_a_texture(viewer):
-    """Is drawn in parts, and only in some planes."""
+    """It is drawn in parts, and only in some planes."""
     source = viewer.add_image(np.full((4, 8, 17_000), SOURCE, np.uint8), name="cells", contrast_limits=(0, 255))
     sr = viewer.add_image(np.full((4, 8, 17_000), SR, np.uint8), name="cells SR", contrast_limits=(0, 255))
     compare = Compare(viewer, source, sr)
@@ -143,7 +143,7 @@ def test_an_image_larger_than_a_texture(viewer):
         assert len(Canvas(viewer).visuals(sr)) == parts
 
 
-def test_other_layers_are_left_alone(viewer):
+def test_other_layers_are_not_changed(viewer):
     source, sr = pair(viewer)
     viewer.add_image(grey((60, 80, 100), OTHER), name="over both", contrast_limits=(0, 255), scale=(1, 0.1, 1))
     under = viewer.add_image(grey((60, 80, 100), OTHER), name="under", contrast_limits=(0, 255), scale=(1, 2, 2))
@@ -194,7 +194,7 @@ def test_the_mouse_drags_the_border_and_pans_elsewhere(viewer, qtbot):
         assert compare.position == moves[-1] == pytest.approx(expected)
         assert_split(viewer, compare.position)
         assert camera.center == centre
-        assert canvas.rect().contains(border.geometry()), "can be taken hold of again"
+        assert canvas.rect().contains(border.geometry()), "can be grabbed again"
     drag(qtbot, canvas, QPoint(border.x() + 90, 100), 40)
     assert camera.center != centre
     assert compare.position == moves[-1]
@@ -270,9 +270,9 @@ def test_a_key_flips(viewer, qtbot):
     viewer.bind_key(str(FLIP_KEY), lambda viewer: None)
     keymap = dict(viewer.keymap)
     Compare(viewer, source, sr).close()
-    assert viewer.keymap == keymap, "a binding of the user's stays"
+    assert viewer.keymap == keymap, "the user's own binding stays"
     viewer.layers.remove(sr)
-    with pytest.raises(ValueError, match="Got the layer 'cells SR', which is not in the viewer"):
+    with pytest.raises(ValueError, match="The layer 'cells SR' is not in the viewer"):
         Compare(viewer, source, sr)
 
 
@@ -324,9 +324,9 @@ def test_visibility(viewer):
         deleted()
 
 
-def test_what_happens_to_the_layers_while_the_curtain_is_up(viewer):
+def test_changes_of_the_layers_while_the_curtain_is_open(viewer):
     source, sr = pair(viewer)
-    compare = Compare(PublicOnlyProxy(viewer), source, sr)  # as plugins get it
+    compare = Compare(PublicOnlyProxy(viewer), source, sr)  # as in a plugin
     compare.curtain = True
     sr.visible = False
     assert_split(viewer, 0.5, right=0)
@@ -370,7 +370,7 @@ def deleted() -> None:
 
 
 @pytest.mark.parametrize("removed", [None, "source", "sr"])
-def test_nothing_is_left(viewer, removed):
+def test_nothing_is_left_behind(viewer, removed):
     source, sr = pair(viewer)
     stays = [layer for layer, name in ((source, "source"), (sr, "sr")) if name != removed]
     picture(viewer)
@@ -379,7 +379,7 @@ def test_nothing_is_left(viewer, removed):
     compare.flip()
     picture(viewer)
     compare.curtain = True
-    held = compare._curtain  # else its callbacks would go with it
+    curtain = compare._curtain  # keeps its callbacks alive
     picture(viewer)
     during = connections(viewer, *stays)
     gained = {name.split(".")[0] for name in during if during[name] > before[name]}
@@ -392,14 +392,14 @@ def test_nothing_is_left(viewer, removed):
     assert not compare.curtain
     deleted()
     picture(viewer)
-    assert held is not None
+    assert curtain is not None
     assert connections(viewer, *stays) == before
     assert all(layer.visible for layer in stays)
     compare.close()
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
-def test_the_viewer_is_closed_meanwhile(viewer, qtbot, asynchronous):
+def test_closing_the_viewer_closes_the_comparison(viewer, qtbot, asynchronous):
     get_settings().experimental.async_ = asynchronous
     source, sr = pair(viewer, multiscale=True)
     compare = Compare(viewer, source, sr)
@@ -416,7 +416,7 @@ def test_the_viewer_is_closed_meanwhile(viewer, qtbot, asynchronous):
     compare.close()
 
 
-def test_the_window_is_closed_meanwhile(viewer):
+def test_closing_the_window_before_the_comparison(viewer):
     source, sr = pair(viewer)
     compare = Compare(viewer, source, sr)
     compare.curtain = True

@@ -1,4 +1,4 @@
-"""Work off the GUI thread ends in exactly one signal, whatever happens."""
+"""Background work ends with exactly one signal, whatever happens."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import time
 import pytest
 import torch
 
-from napari_cropeq.errors import StoppedError
-from napari_cropeq.gui.jobs import Job, stop_all_jobs
+from napari_cropeq.errors import ArgumentError, ImageError, OutOfMemoryError, StoppedError, VoxelSizeError
+from napari_cropeq.gui.hints import BATCH_HINTS
+from napari_cropeq.gui.jobs import Job, sentence, stop_all_jobs
 
 
 def failing(error: BaseException):
@@ -23,43 +24,63 @@ def failing(error: BaseException):
 
 
 ERRORS = [
-    pytest.param(ValueError("Got 1, expected 2: mend it."), "Got 1, expected 2: mend it.", id="ours"),
+    pytest.param(ValueError("1 is not 2. Correct it."), "1 is not 2. Correct it.", id="ValueError"),
+    pytest.param(ImageError("It is 2D.", "Choose another."), "It is 2D. Choose another.", id="no-setting"),
     pytest.param(
-        ValueError("Got a, which exists: choose another (--output), or replace it (command line: --over Z Y)."),
-        "Got a, which exists: choose another, or replace it.",
-        id="options-of-the-command-line",
+        VoxelSizeError("It has no voxel size.", "Give the voxel size.", setting="voxel_size"),
+        "It has no voxel size. Set Voxel size in the Train widget.",
+        id="setting-with-a-control",
     ),
-    pytest.param(RuntimeError("broken"), "Got an unexpected error", id="RuntimeError"),
-    pytest.param(torch.OutOfMemoryError("CUDA out of memory."), "Got too little memory", id="OutOfMemoryError"),
-    pytest.param(RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Got too little memory", id="cpu-memory"),
-    pytest.param(MemoryError(), "Got too little memory", id="MemoryError"),
-    pytest.param(KeyboardInterrupt(), "Got an unexpected error", id="BaseException"),
+    pytest.param(
+        ArgumentError("There are 2 parts.", "Give another number.", setting="partition"),
+        "There are 2 parts. Give another number.",
+        id="setting-without-a-control",
+    ),
+    pytest.param(
+        OutOfMemoryError("A tile needs 5 GB.", "Lower it.", setting="memory"), "5 GB. Close other images", id="memory"
+    ),
+    pytest.param(RuntimeError("broken"), "unexpected went wrong (RuntimeError: broken). Please report", id="a-bug"),
+    pytest.param(torch.OutOfMemoryError("CUDA out of memory."), "There is not enough memory", id="cuda-memory"),
+    pytest.param(RuntimeError("DefaultCPUAllocator: can't allocate memory"), "not enough memory", id="cpu-memory"),
+    pytest.param(MemoryError(), "There is not enough memory", id="MemoryError"),
+    pytest.param(KeyboardInterrupt(), "Something unexpected went wrong", id="BaseException"),
     pytest.param(StoppedError(), None, id="stopped"),
 ]
 
 
 @pytest.mark.parametrize(("error", "words"), ERRORS)
 def test_errors_become_a_sentence_and_an_end(qtbot, capsys, error, words):
-    job, told, seen = Job(failing(error)), [], []
-    job.failed.connect(told.append)
+    job, messages, seen = Job(failing(error)), [], []
+    job.failed.connect(messages.append)
     job.progressed.connect(seen.append)
     with qtbot.waitSignal(job.ended, timeout=5000):
         job.start()
     qtbot.waitUntil(lambda: not job.running)
-    assert len(told) == (words is not None)
-    assert words is None or words in told[0]
+    assert len(messages) == (words is not None)
+    assert words is None or words in messages[0]
     assert seen == [1]
+
+
+def test_hints_are_those_of_the_widget(qtbot):
+    error = ArgumentError("out.ome.zarr exists already.", "Allow overwriting.", setting="existing")
+    job, messages = Job(failing(error), hints=BATCH_HINTS), []
+    job.failed.connect(messages.append)
+    with qtbot.waitSignal(job.ended, timeout=5000):
+        job.start()
+    assert messages == [sentence(error, BATCH_HINTS)]
+    assert messages[0].startswith("out.ome.zarr exists already. Choose another Destination, or under Existing choose")
+    assert sentence(error) == "out.ome.zarr exists already. Choose another Destination, or check Overwrite."
 
 
 def test_an_error_before_the_first_step(qtbot):
     def steps():
-        raise OSError("Got no file: choose another.")
+        raise OSError("There is no file. Choose another.")
 
-    job, told = Job(steps), []
-    job.failed.connect(told.append)
+    job, messages = Job(steps), []
+    job.failed.connect(messages.append)
     with qtbot.waitSignal(job.ended, timeout=5000):
         job.start()
-    assert told == ["Got no file: choose another."]
+    assert messages == ["There is no file. Choose another."]
 
 
 def test_stop_ends_the_work_and_closes_the_generator(qtbot):
@@ -105,7 +126,7 @@ def test_quitting_stops_every_job(qtbot):
     assert not any(job.running for job in jobs)
 
 
-def test_threads_take_turns_more_often_while_jobs_run(qtbot):
+def test_the_switch_interval_is_shorter_while_jobs_run(qtbot):
     before, seen = sys.getswitchinterval(), []
 
     def steps():
@@ -126,8 +147,8 @@ def test_threads_take_turns_more_often_while_jobs_run(qtbot):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the priority is the whole process's")
-def test_the_window_goes_before_jobs_and_their_threads(qtbot):
-    """The threads that torch computes with inherit what the job's thread has."""
+def test_jobs_and_their_threads_have_a_lower_priority_than_the_window(qtbot):
+    """The threads of torch inherit the priority of the job's thread."""
 
     def policies() -> list[int]:
         return sorted(os.sched_getscheduler(int(task)) for task in os.listdir("/proc/self/task"))
@@ -143,23 +164,23 @@ def test_the_window_goes_before_jobs_and_their_threads(qtbot):
         job.start()
     [(own, every)] = seen
     assert own == os.SCHED_IDLE
-    assert every.count(os.SCHED_IDLE) >= torch.get_num_threads(), "those of earlier jobs may still be there"
+    assert every.count(os.SCHED_IDLE) >= torch.get_num_threads(), "threads of earlier jobs may still exist"
     assert os.sched_getscheduler(threading.main_thread().native_id) == os.SCHED_OTHER
 
 
-def test_threads_take_their_usual_turns_while_a_job_waits(qtbot):
-    before, seen, go_on = sys.getswitchinterval(), [], threading.Event()
+def test_the_switch_interval_is_restored_while_a_job_waits(qtbot):
+    before, seen, resume = sys.getswitchinterval(), [], threading.Event()
 
     def steps():
         for value in (1, None, None, 2, None):
             seen.append(sys.getswitchinterval())
             yield value
-        go_on.wait(10)
+        resume.wait(10)
         seen.append(sys.getswitchinterval())
 
     job = Job(steps)
     with qtbot.waitSignal(job.ended, timeout=5000):
         job.start()
-        go_on.set()
+        resume.set()
     assert [interval < before for interval in seen] == [True, True, False, False, True, False]
     assert sys.getswitchinterval() == before

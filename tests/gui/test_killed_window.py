@@ -1,4 +1,4 @@
-"""A training in a window whose process is killed, and the window that is opened after that."""
+"""A training in a window whose process is killed is resumed in another window."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ napari.run()
 
 
 def stack_file(folder: Path) -> Path:
-    """Write a stack that says its voxel size."""
+    """Write a stack with a voxel size."""
     size = {f"PhysicalSize{axis}": step for axis, step in zip("ZYX", (2.5, 1.0, 1.0), strict=True)}
     path = folder / "stack.ome.tif"
     tifffile.imwrite(path, cells(), metadata={"axes": "ZYX", **size}, photometric="minisblack")
@@ -45,7 +45,7 @@ def stack_file(folder: Path) -> Path:
 
 
 def train_and_be_killed(stack: Path, checkpoint: Path, config: Path) -> None:
-    """Press Start in another process' window, and kill it once there is a checkpoint of some of the training."""
+    """Press Start in the window of another process, and kill it after it has written a checkpoint."""
     program = WINDOW.format(tests=str(TESTS), budget=BUDGET)
     environment = os.environ | {"NAPARI_CONFIG": str(config)}
     process = subprocess.Popen([sys.executable, "-c", program, str(stack)], env=environment)
@@ -58,7 +58,7 @@ def train_and_be_killed(stack: Path, checkpoint: Path, config: Path) -> None:
     assert process.wait() == -signal.SIGKILL, "it trained until it was killed"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 def test_a_training_whose_window_was_killed_is_resumed(viewer, qtbot, tmp_path, preferences_file):
     stack = stack_file(tmp_path)
     (layer,) = viewer.open(stack, plugin=PLUGIN)
@@ -71,7 +71,7 @@ def test_a_training_whose_window_was_killed_is_resumed(viewer, qtbot, tmp_path, 
     assert train.buttons["resume"].native.isVisibleTo(train) and "interrupted" in train.message.text()
     model = trained(qtbot, train, "resume")
     assert model.state.patches == BUDGET and model.training["recipe"]["filters"] == 8
-    assert train.curves.points[0][0] > kept.state.patches, "completed, not begun anew"
+    assert train.curves.points[0][0] > kept.state.patches, "completed, not started again"
     assert model.training["losses"][: len(kept.training["losses"])] == kept.training["losses"]
     assert not train.buttons["resume"].native.isVisibleTo(train)
     assert not list(checkpoint.parent.iterdir())

@@ -1,4 +1,4 @@
-"""Layers and results in the world."""
+"""Transforms of layers and results, and layers as sources."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from napari.layers import Image, Labels
 
 from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.errors import ArgumentError, ImageError, VoxelSizeError
 from napari_cropeq.gui.layers.source import check_layer, result_transform, set_voxel_size, source_of, voxel_size_of
 
 TURN = [[1, 0, 0], [0, np.cos(0.4), -np.sin(0.4)], [0, np.sin(0.4), np.cos(0.4)]]
@@ -27,7 +28,7 @@ TRANSFORMS = [
 
 
 def world_matrix(layer: Image) -> np.ndarray:
-    """Compose data -> world anew (4, 4): affine @ (translate . rotate . shear . scale)."""
+    """Compute data -> world from scratch (4, 4): affine @ (translate . rotate . shear . scale)."""
     shear = np.eye(3)
     shear[np.triu_indices(3, 1)] = (
         np.asarray(layer.shear)[np.triu_indices(3, 1)] if np.ndim(layer.shear) == 2 else layer.shear
@@ -40,7 +41,7 @@ def world_matrix(layer: Image) -> np.ndarray:
 
 @pytest.mark.parametrize("axial", [0, 1, 2], ids="zyx")
 @pytest.mark.parametrize("options", TRANSFORMS)
-def test_every_result_voxel_lies_where_it_was_sampled(options, axial):
+def test_every_result_voxel_is_at_its_sampling_position(options, axial):
     shape = [6, 7, 8]
     scale = np.ones(3)
     scale[axial] = options["scale"][0]
@@ -57,7 +58,7 @@ def test_every_result_voxel_lies_where_it_was_sampled(options, axial):
     assert result.axis_labels == layer.axis_labels
 
 
-def test_leading_axes_keep_their_place():
+def test_leading_axes_keep_their_position():
     layer = Image(np.zeros((3, 2, 6, 7, 8)), scale=(9, 4, 2.5, 1, 1), translate=(1, 2, 3, 4, 5))
     acquisition = Acquisition((2.5, 1, 1))
     moved = result_transform(layer, acquisition)
@@ -73,7 +74,7 @@ def test_correcting_the_voxel_size_sets_the_scale(options):
 
 
 @pytest.mark.parametrize("size", [(0, 1, 1), (1, -1, 1), (np.nan, 1, 1), (1, 1, np.inf)], ids=str)
-def test_an_absurd_voxel_size_leaves_the_layer_alone(size):
+def test_an_invalid_voxel_size_does_not_change_the_layer(size):
     layer = Image(np.zeros((6, 7, 8)), scale=(3, 1, 1))
     with pytest.raises(ValueError, match=r"The voxel size .* is not three positive numbers"):
         set_voxel_size(layer, size)
@@ -82,24 +83,29 @@ def test_an_absurd_voxel_size_leaves_the_layer_alone(size):
 
 VOLUME = np.zeros((6, 70, 70), np.uint16)
 BAD_LAYERS = [
-    pytest.param(lambda: None, "Got no layer, expected a 3D image layer", id="none"),
-    pytest.param(lambda: Labels(VOLUME), "Got the labels layer", id="labels"),
-    pytest.param(lambda: Image(np.zeros((70, 70, 3), np.uint8), rgb=True), "Got the RGB layer", id="rgb"),
-    pytest.param(lambda: Image(np.zeros((70, 70))), "Got the 2D layer", id="2d"),
-    pytest.param(lambda: Image(np.zeros((2, 2, 2, 4, 5, 6))), "Got the 6D layer", id="6d"),
-    pytest.param(lambda: Image(VOLUME > 0), "got a mask", id="bool"),
-    pytest.param(lambda: Image(VOLUME, units=["mm", "um", "um"]), "Got the units", id="mixed-units"),
+    pytest.param(lambda: None, ArgumentError, "No layer is chosen", id="none"),
+    pytest.param(lambda: Labels(VOLUME), ArgumentError, "is a labels layer, not an image layer", id="labels"),
+    pytest.param(lambda: Image(np.zeros((70, 70, 3), np.uint8), rgb=True), ImageError, "is an RGB layer", id="rgb"),
+    pytest.param(lambda: Image(np.zeros((70, 70))), ImageError, "is a 2D layer", id="2d"),
+    pytest.param(lambda: Image(np.zeros((2, 2, 2, 4, 5, 6))), ImageError, "is a 6D layer", id="6d"),
+    pytest.param(lambda: Image(VOLUME > 0), ValueError, "mask", id="bool"),
+    pytest.param(
+        lambda: Image(VOLUME, units=["mm", "um", "um"]),
+        VoxelSizeError,
+        "different units along z, y, x",
+        id="mixed-units",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("make", "words"), BAD_LAYERS)
-def test_unsuitable_layers_are_refused_in_a_sentence(make, words):
-    with pytest.raises(ValueError, match=words) as error:
+@pytest.mark.parametrize(("make", "kind", "words"), BAD_LAYERS)
+def test_an_unsuitable_layer_raises_an_error(make, kind, words):
+    with pytest.raises(kind, match=words) as error:
         check_layer(make())
     assert "\n" not in str(error.value)
 
 
-def test_a_source_is_lazy_and_of_the_finest_level():
+def test_a_source_is_lazy_and_has_the_finest_level():
     data = da.zeros((10, 100, 100), chunks=(1, 100, 100))
     layer = Image([data, data[:, ::2, ::2]], multiscale=True, scale=(3, 1, 1), units=["nm"] * 3)
     source = source_of(layer)
@@ -107,5 +113,5 @@ def test_a_source_is_lazy_and_of_the_finest_level():
     assert (source.axes, source.voxel_size, source.unit) == ("zyx", (3, 1, 1), "nanometer")
 
 
-def test_napari_is_the_version_whose_facts_we_rely_on():
+def test_napari_has_the_version_that_this_plugin_relies_on():
     assert tuple(map(int, napari.__version__.split(".")[:2])) >= (0, 9)

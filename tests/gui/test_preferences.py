@@ -1,4 +1,4 @@
-"""The plugin's page in napari's Preferences, and what is made of it."""
+"""The plugin's page in napari's Preferences, and how its values are read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from npe2 import PluginManifest
 from platformdirs import user_cache_path
 
 import napari_cropeq
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.gui.preferences import Preferences, on_change
 from napari_cropeq.gui.training_plan import checkpoint_path
 from window import TIMEOUT, cells, dock, small
@@ -19,7 +20,7 @@ DEFAULT = Preferences("auto", 2_000_000_000, user_cache_path("napari-cropeq"))
 
 @pytest.fixture
 def page(viewer):
-    """Return napari's Preferences, and the fields of our page by name."""
+    """Return napari's Preferences dialog, and the fields of the plugin's page by name."""
     dialog = viewer.window._open_preferences_dialog()
     titles = [dialog._list.item(i).text() for i in range(dialog._list.count())]
     page = dialog._stack.widget(titles.index("cropeq super-resolution")).widget()
@@ -27,7 +28,7 @@ def page(viewer):
     return dialog, form.widget.widgets
 
 
-def test_the_manifest_declares_what_is_read(preferences_file):
+def test_the_manifest_declares_the_preferences(preferences_file):
     manifest = PluginManifest.from_file(Path(napari_cropeq.__file__).with_name("napari.yaml"))
     (computing,) = manifest.contributions.configurations.values()
     assert {name: p.default for name, p in computing.properties.items()} == {
@@ -39,7 +40,7 @@ def test_the_manifest_declares_what_is_read(preferences_file):
     assert Preferences.read() == Preferences() == DEFAULT
 
 
-def test_what_is_chosen_in_the_window_is_read_and_kept(page, preferences_file, tmp_path):
+def test_values_chosen_in_the_window_are_read_and_saved(page, preferences_file, tmp_path):
     dialog, fields = page
     fields["device"].setCurrentText("cpu")
     fields["cache_memory"].setValue(0.5)
@@ -52,19 +53,19 @@ def test_what_is_chosen_in_the_window_is_read_and_kept(page, preferences_file, t
     assert Preferences.read() == expected
 
 
-def test_changes_are_told_until_that_is_ended(page):
+def test_changes_are_reported_until_disconnected(page):
     dialog, fields = page
-    told = []
-    end = on_change(told.append)
+    reported = []
+    disconnect = on_change(reported.append)
     fields["cache_memory"].setValue(8)
     fields["device"].setCurrentText("cpu")
-    assert [(p.device, p.cache_bytes) for p in told] == [("auto", 8_000_000_000), ("cpu", 8_000_000_000)]
+    assert [(p.device, p.cache_bytes) for p in reported] == [("auto", 8_000_000_000), ("cpu", 8_000_000_000)]
     dialog.reject()
-    assert told[-1] == Preferences.read() == Preferences(), "cancelled"
-    told.clear()
-    end()
+    assert reported[-1] == Preferences.read() == Preferences(), "cancelled"
+    reported.clear()
+    disconnect()
     fields["cache_memory"].setValue(4)
-    assert not told
+    assert not reported
 
 
 HOME = Path.home()
@@ -101,7 +102,7 @@ def test_a_file_edited_by_hand(preferences_file, content, expected):
     }
 
 
-def test_a_file_that_is_no_text(preferences_file):
+def test_a_file_that_is_not_text(preferences_file):
     preferences_file.write_bytes(bytes(range(256)))
     assert Preferences.read() == DEFAULT
 
@@ -113,13 +114,13 @@ def test_a_napari_without_such_settings(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a file/cache", "null \0 byte"], ids=["a-file-in-the-way", "no-name-of-a-folder"])
-def test_a_folder_that_cannot_be_made(tmp_path, name):
+def test_a_folder_that_cannot_be_created(tmp_path, name):
     (tmp_path / "a file").touch()
-    with pytest.raises(ValueError, match=r"as cache folder, which cannot be made .*: choose another in File"):
+    with pytest.raises(ArgumentError, match=r"cannot be created .*\. Choose another one in File"):
         Preferences(cache_folder=tmp_path / name).make_cache_folder()
 
 
-def test_training_starts_from_the_preferences(viewer, qtbot, preferences_file, tmp_path):
+def test_training_uses_the_preferences(viewer, qtbot, preferences_file, tmp_path):
     preferences_file.write_text(f"computing:\n  device: cpu\n  cache_folder: {tmp_path / 'new' / 'cache'}\n")
     layer = viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train = dock(viewer, "Train")
@@ -131,18 +132,18 @@ def test_training_starts_from_the_preferences(viewer, qtbot, preferences_file, t
     assert list((tmp_path / "new" / "cache").iterdir()) == [checkpoint_path(layer)]
 
 
-def test_a_preferred_device_that_is_not_there_is_not_offered(viewer, preferences_file, monkeypatch):
+def test_a_preferred_device_that_does_not_exist_is_not_offered(viewer, preferences_file, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     preferences_file.write_text("computing:\n  device: cuda\n")
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     assert dock(viewer, "Train").device.value == "auto"
 
 
-def test_training_refuses_a_cache_folder_that_cannot_be_made(viewer, preferences_file, tmp_path):
+def test_training_reports_a_cache_folder_that_cannot_be_created(viewer, preferences_file, tmp_path):
     (tmp_path / "file").touch()
     preferences_file.write_text(f"computing:\n  cache_folder: {tmp_path / 'file' / 'cache'}\n")
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train = dock(viewer, "Train")
     train.buttons["start"].native.click()
-    assert "choose another in File > Preferences" in train.message.text()
+    assert "Choose another one in File > Preferences" in train.message.text()
     assert train._job is None

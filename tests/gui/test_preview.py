@@ -1,4 +1,4 @@
-"""The preview in a real window: what is looked at, at once, with the export's bits, and nothing left behind."""
+"""The preview in a real window: fast, with the same bits as an export, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from qtpy.QtCore import QTimer
 from conftest import a_source, our_threads, work_threads
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
+from napari_cropeq.errors import AccessError
 from napari_cropeq.formats.image import open_source
 from napari_cropeq.gui.layers.viewport import view_of, view_signals
 from napari_cropeq.gui.session import Session
@@ -29,7 +30,7 @@ AFFINE = np.array([[1, 0, 0, 5], [0, 1, 0.1, -3], [0, 0, 1, 2], [0, 0, 0, 1]], f
 
 
 def begin(viewer, qtbot, model=None, **options):
-    """Open the Preview, press its button, and wait until the view is done."""
+    """Open the Preview, press its button, and wait until the view is complete."""
     panel = dock(viewer, "Preview")
     panel.session.use_model(model or model_for(**options), "a model")
     panel.buttons["preview"].native.click()
@@ -38,8 +39,8 @@ def begin(viewer, qtbot, model=None, **options):
 
 
 def settle(viewer, qtbot, panel) -> None:
-    """Wait until all that is looked at is there, shown, and told."""
-    qtbot.wait(80)  # the view is looked at once it has come to rest
+    """Wait until all tiles in view are computed and shown, and the message is up to date."""
+    qtbot.wait(80)  # tiles are requested once the view has stopped changing
     qtbot.waitUntil(lambda: panel.result.layer in viewer.layers and not panel.result.looking, timeout=TIMEOUT)
     qtbot.wait(120)
     panel.result.shown._refresh_soon.flush()
@@ -115,7 +116,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize("options", PLACES)
-def test_the_preview_lies_over_its_source(viewer, qtbot, options):
+def test_the_preview_is_exactly_on_top_of_its_source(viewer, qtbot, options):
     source = viewer.add_image(cells(SHAPE), name="cells", **options)
     lateral = np.linalg.norm(source.data_to_world((0, 0, 1)) - np.array(source.data_to_world((0, 0, 0))))
     panel = begin(viewer, qtbot, factor=source.scale[0] / np.mean([source.scale[1], lateral]))
@@ -154,7 +155,7 @@ def test_several_layers_are_previewed_side_by_side(viewer, qtbot):
     assert len(viewer.layers) == 4
 
 
-def test_the_view_is_followed_until_told_otherwise(viewer, qtbot):
+def test_the_view_is_followed_until_switched_off(viewer, qtbot):
     viewer.add_image(cells((12, 300, 400)), scale=(2.5, 1, 1), name="cells")
     viewer.scene.camera.zoom = 8
     panel = begin(viewer, qtbot, filters=4)
@@ -175,7 +176,7 @@ def test_the_view_is_followed_until_told_otherwise(viewer, qtbot):
     assert panel.result.follower.view is not second and panel.result.state.computed > computed
 
 
-def test_going_back_costs_nothing(viewer, qtbot):
+def test_going_back_computes_nothing(viewer, qtbot):
     viewer.add_image(cells((12, 300, 400)), scale=(2.5, 1, 1), name="cells")
     viewer.scene.camera.zoom = 8
     panel = begin(viewer, qtbot, filters=4)
@@ -194,10 +195,10 @@ def test_going_back_costs_nothing(viewer, qtbot):
     panel.session.use_model(first, "the first again")
     settle(viewer, qtbot, panel)
     done, total = panel.result.state.in_view
-    assert done == total > 0 and panel.result.state.computed == 0, "held for the model it was computed with"
+    assert done == total > 0 and panel.result.state.computed == 0, "kept for each model"
 
 
-def test_zoomed_out_it_works_at_the_centre_and_says_so(viewer, qtbot):
+def test_only_the_centre_is_computed_when_zoomed_out(viewer, qtbot):
     viewer.add_image(da.zeros((8, 4000, 4000), chunks=(1, 500, 500), dtype=np.uint16) + 1, scale=(2.5, 1, 1), name="a")
     viewer.layers[0].data = da.from_array(np.arange(8, dtype=np.uint16)[:, None, None], chunks=1) + da.zeros(
         (8, 4000, 4000), chunks=(1, 500, 500), dtype=np.uint16
@@ -211,14 +212,14 @@ def test_zoomed_out_it_works_at_the_centre_and_says_so(viewer, qtbot):
     )
     assert panel.result.follower.view.limited
     assert max(panel.result.follower.view.box.shape) <= max(viewer.canvas.size)
-    qtbot.waitUntil(lambda: "working at the centre" in panel.message.text(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: "only the centre is computed" in panel.message.text(), timeout=TIMEOUT)
     viewer.scene.camera.zoom = 2
     qtbot.waitUntil(lambda: not panel.result.follower.view.limited, timeout=TIMEOUT)
     panel.buttons["stop"].native.click()
 
 
 def test_a_large_volume_is_never_empty(viewer, qtbot, monkeypatch):
-    """Where neither tile nor overview has come yet the interpolation of the view does."""
+    """The interpolation of the view is shown until tiles or an overview are ready."""
     monkeypatch.setattr(overview, "VOXELS", 1000)
     viewer.add_image(cells((40, 72, 80)) + 100, scale=(2.5, 1, 1), name="cells")
     panel = dock(viewer, "Preview")
@@ -234,7 +235,7 @@ def test_a_large_volume_is_never_empty(viewer, qtbot, monkeypatch):
     settle(viewer, qtbot, panel)
     view, result = panel.result.follower.view, panel.result.result
     assert np.array_equal(np.asarray(panel.result.layer.data[view.box.slices]), result.compute((), view.box))
-    assert seen[0] > 0 and seen == sorted(seen) and seen[len(seen) // 2] == 1, "full long before the last tile"
+    assert seen[0] > 0 and seen == sorted(seen) and seen[len(seen) // 2] == 1, "filled long before the last tile"
     planes = panel.result.worker.in_view._interpolated[0]
     assert len(planes), "the plane was interpolated meanwhile"
     for tile in planes:
@@ -244,29 +245,29 @@ def test_a_large_volume_is_never_empty(viewer, qtbot, monkeypatch):
 
 
 def broken_source():
-    """Return a volume of which the right half cannot be read."""
+    """Return a volume whose right half cannot be read."""
 
     def block(block_info=None):
         (_, _), (_, _), (x, _) = block_info[None]["array-location"]
         if x >= 200:
-            raise OSError("Got a chunk that cannot be read, expected one that can: check the disk.")
+            raise AccessError("A chunk cannot be read.", "Check the disk.")
         return cells((12, 72, 100), seed=x)
 
     return da.map_blocks(block, chunks=((12,), (72,), (100,) * 4), dtype=np.uint16, meta=np.zeros((0, 0, 0), np.uint16))
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_goes_on(viewer, qtbot, monkeypatch):
+def test_unreadable_parts_are_reported_and_the_rest_is_computed(viewer, qtbot, monkeypatch):
     monkeypatch.setattr("napari_cropeq.compute.super_resolution.sample", lambda source: np.arange(3000.0))
     monkeypatch.setattr(overview, "VOXELS", 1000)
     source = viewer.add_image(da.zeros((12, 72, 400), dtype=np.uint16), scale=(2.5, 1, 1), contrast_limits=(0, 3000))
-    source.visible = False  # napari would stumble over it as well
+    source.visible = False  # napari would raise the error as well
     source.data = broken_source()
     viewer.dims.order = (0, 1, 2)
     viewer.reset_view()
     panel = dock(viewer, "Preview")
     panel.session.use_model(model_for(filters=4), "a model")
     panel.buttons["preview"].native.click()
-    qtbot.waitUntil(lambda: "check the disk" in panel.message.text(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: "Check the disk" in panel.message.text(), timeout=TIMEOUT)
     settle(viewer, qtbot, panel)
     assert panel.result.alive
     done, total = panel.result.state.in_view
@@ -278,7 +279,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(viewer, qtbot, monkeyp
     assert max(store.grid.box(t[1]).stop[2] for t in store) <= 200
 
 
-def test_the_volume_takes_over_what_was_previewed_and_the_other_way_round(viewer, qtbot, monkeypatch, tmp_path):
+def test_preview_and_volume_use_each_others_tiles(viewer, qtbot, monkeypatch, tmp_path):
     boxes = []
     compute = SuperResolution.compute
 
@@ -293,7 +294,7 @@ def test_the_volume_takes_over_what_was_previewed_and_the_other_way_round(viewer
         viewer.dims.set_point(0, z - 0.75)
         settle(viewer, qtbot, panel)
     volume = dock(viewer, "Volume")
-    qtbot.waitUntil(lambda: "Result" in volume.estimate.text(), timeout=TIMEOUT)  # measured on a box of its own
+    qtbot.waitUntil(lambda: "Result" in volume.estimate.text(), timeout=TIMEOUT)  # measured on a separate box
     boxes.clear()
     volume.destination.value = tmp_path / "out.ome.zarr"
     volume.buttons["start"].native.click()
@@ -302,10 +303,10 @@ def test_the_volume_takes_over_what_was_previewed_and_the_other_way_round(viewer
     viewer.dims.order = (1, 0, 2)
     settle(viewer, qtbot, panel)
     done, total = panel.result.state.in_view
-    assert done == total > 0 and boxes == [], "what the volume has is not computed again"
+    assert done == total > 0 and boxes == [], "tiles of the volume are not computed again"
 
 
-def test_another_model_takes_over_where_the_view_is_followed(viewer, qtbot):
+def test_another_model_is_shown_if_the_view_is_followed(viewer, qtbot):
     viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
     panel = begin(viewer, qtbot, filters=8)
     first = panel.result
@@ -316,7 +317,7 @@ def test_another_model_takes_over_where_the_view_is_followed(viewer, qtbot):
     seen = np.asarray(panel.result.layer.data[view.box.slices])
     assert np.array_equal(seen, panel.result.result.compute((), view.box))
     assert len(viewer.layers) == 3, "the first result stays"
-    assert panel.result.layer.visible and not first.layer.visible, "hidden, since it is another model's"
+    assert panel.result.layer.visible and not first.layer.visible, "hidden, because it is of another model"
     panel.buttons["stop"].native.click()
     second = panel.result
     panel.session.use_model(model_for(filters=8), "not followed")
@@ -324,7 +325,7 @@ def test_another_model_takes_over_where_the_view_is_followed(viewer, qtbot):
 
 
 def test_live_while_training(viewer, qtbot, monkeypatch):
-    """The layer shows ever newer weights, and at the end those of the model, without another layer."""
+    """One layer shows the newest weights, and at the end those of the model."""
     monkeypatch.setattr("napari_cropeq.gui.training_run.SNAPSHOT_SECONDS", 0.5)
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train, panel = dock(viewer, "Train"), dock(viewer, "Preview")
@@ -345,8 +346,8 @@ def test_live_while_training(viewer, qtbot, monkeypatch):
     assert [layer.name for layer in viewer.layers] == ["cells", "cells SR"]
     view, whole = panel.result.follower.view, SuperResolution(panel.result.result.source, train.session.model)
     assert np.array_equal(np.asarray(panel.result.layer.data[view.box.slices]), whole.compute((), view.box))
-    assert not panel.result.worker.in_view._outdated, "old weights are not shown any more"
-    assert not panel.result.live, "it is the model's from now on"
+    assert not panel.result.worker.in_view._outdated, "old weights are no longer shown"
+    assert not panel.result.live, "it shows the model from now on"
     panel.live.value = False
     assert panel.session.live_wanted == 0
 
@@ -355,7 +356,7 @@ def test_flip_and_curtain(viewer, qtbot):
     source = viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
     panel = dock(viewer, "Preview")
     panel.buttons["flip"].native.click()
-    assert "press Preview first" in panel.message.text()
+    assert "Press Preview first" in panel.message.text()
     panel.session.use_model(model_for(), "a model")
     panel.buttons["preview"].native.click()
     settle(viewer, qtbot, panel)
@@ -368,12 +369,12 @@ def test_flip_and_curtain(viewer, qtbot):
     assert panel.compare.curtain and source.visible and sr.visible
     panel.buttons["flip"].native.click()
     assert not panel.curtain.value
-    assert "tiles in view" in panel.message.text(), "the state stays in sight"
+    assert "tiles in view" in panel.message.text(), "the state stays visible"
     panel.buttons["flip"].native.click()
     panel.buttons["flip"].native.click()
     assert not sr.visible or not source.visible
     panel.buttons["preview"].native.click()
-    assert sr.visible, "what Preview is pressed for is seen"
+    assert sr.visible, "Preview shows the SR"
     viewer.window.remove_dock_widget(panel)
     assert source.visible and sr.visible
 
@@ -387,7 +388,7 @@ def test_a_source_does_not_shine_through_its_sr(viewer, qtbot, blending):
     assert source.visible, "shown again"
 
 
-def test_an_error_goes_with_its_layer_and_names_are_up_to_date(viewer, qtbot):
+def test_an_error_is_cleared_with_another_layer_and_names_are_up_to_date(viewer, qtbot):
     viewer.add_image(np.zeros((20, 30)), name="flat")
     panel = dock(viewer, "Preview")
     panel.buttons["preview"].native.click()
@@ -439,7 +440,7 @@ def test_a_box_in_3d(viewer, qtbot):
 
 
 def connections(viewer) -> list[int]:
-    """Return how many listeners each event has that the preview listens to."""
+    """Return the number of callbacks of each event that the preview uses."""
     events = [*view_signals(viewer), viewer.layers.events.removed, viewer.layers.events.inserted]
     return [len(event.callbacks) for event in events]
 
@@ -456,7 +457,7 @@ MOMENTS.remove(("preview removed", "preparing"))  # there is no layer yet
 @pytest.mark.parametrize(("end", "when"), MOMENTS)
 def test_nothing_is_left_behind(viewer, qtbot, end, when):
     viewer.add_image(cells((30, 128, 128)), scale=(2.5, 1, 1), name="cells")
-    first = dock(viewer, "Preview")  # what the window itself keeps is there from now on
+    first = dock(viewer, "Preview")  # creates what the window itself keeps
     viewer.window.remove_dock_widget(first)
     del first
     qtbot.wait(50)
@@ -477,15 +478,18 @@ def test_nothing_is_left_behind(viewer, qtbot, end, when):
     assert connections(viewer) == (before if end == "dock closed" else docked)
     assert set(viewer.keymap) == keys
     if end != "dock closed":
-        qtbot.waitUntil(lambda: "The preview has ended" in panel.message.text() or when == "preparing", timeout=5000)
+        qtbot.waitUntil(
+            lambda: "Preview stopped. Press Preview to restart." in panel.message.text() or when == "preparing",
+            timeout=5000,
+        )
         panel.curtain.value = True
-        assert "press Preview first" in panel.message.text() and not panel.curtain.value
+        assert "Press Preview first" in panel.message.text() and not panel.curtain.value
     names = [layer.name for layer in viewer.layers]
     assert names in (["cells"], ["cells SR"], ["cells", "cells SR"]) or (end, when) == ("source removed", "preparing")
 
 
 @pytest.mark.parametrize("ndisplay", [2, 3])
-def test_closing_the_window_while_it_works(viewer, qtbot, ndisplay):
+def test_closing_the_window_during_a_preview(viewer, qtbot, ndisplay):
     viewer.add_image(cells((30, 128, 128)), scale=(2.5, 1, 1), name="cells")
     viewer.dims.ndisplay = ndisplay
     panel = dock(viewer, "Preview")
@@ -497,7 +501,7 @@ def test_closing_the_window_while_it_works(viewer, qtbot, ndisplay):
     qtbot.waitUntil(lambda: not work_threads(), timeout=5000)
 
 
-def test_previews_do_not_pile_up_threads(viewer, qtbot):
+def test_previews_do_not_accumulate_threads(viewer, qtbot):
     viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
     panel = begin(viewer, qtbot, filters=4)
     before = len(our_threads())
@@ -510,19 +514,18 @@ def test_previews_do_not_pile_up_threads(viewer, qtbot):
     assert [r for r in Session.of(viewer).results if r.alive] == [panel.result]
 
 
-def test_the_cap_in_the_preferences_is_the_caches(viewer, qtbot):
+def test_the_memory_limit_in_the_preferences_is_used(viewer, qtbot):
     from napari.settings import get_plugin_settings
 
     viewer.add_image(cells((12, 300, 400)), scale=(2.5, 1, 1), name="cells")
     panel = begin(viewer, qtbot, filters=4)
-    held = panel.session.cache.nbytes
-    assert held > 0 and panel.session.cache.cap == 2 * 10**9
+    assert panel.session.cache.nbytes > 0 and panel.session.cache.cap == 2 * 10**9
     get_plugin_settings("napari-cropeq").computing.cache_memory = 0.25
     assert panel.session.cache.cap == 250_000_000
 
 
-def test_a_box_is_read_only_where_tiles_need_it(viewer, qtbot):
-    """A tile of a corner does not read the other one."""
+def test_only_the_chunks_of_a_box_are_read(viewer, qtbot):
+    """A tile in one corner does not read the opposite corner."""
     read, voxels = [], cells((12, 400, 400))
 
     class Watched:
@@ -539,8 +542,8 @@ def test_a_box_is_read_only_where_tiles_need_it(viewer, qtbot):
     worker = panel.result.worker
     worker.look(None)
     result = worker.result
-    for held in (result.predictor, result._bricks):
-        held.cache_clear()
+    for cached in (result.predictor, result._bricks):
+        cached.cache_clear()
     read.clear()
     box = Box((0, 0, 0), (16, 32, 64))
     threading.Thread(target=lambda: result.compute((), box), name="cropeq").start()
@@ -550,7 +553,7 @@ def test_a_box_is_read_only_where_tiles_need_it(viewer, qtbot):
 
 @pytest.fixture
 def without_private_parts(viewer, monkeypatch):
-    """A napari whose window keeps its canvas to itself: to us, not to napari's own code."""
+    """A napari whose private canvas is hidden from this plugin, but not from napari's own code."""
     kept = type(viewer).window.fget
 
     class Window:
@@ -566,8 +569,8 @@ def without_private_parts(viewer, monkeypatch):
 
 
 @pytest.mark.usefixtures("without_private_parts")
-def test_it_needs_no_private_part_of_napari(viewer, qtbot):
-    """Only the curtain does, which says so; the preview, its flip and its end go on without it."""
+def test_the_preview_needs_no_private_part_of_napari(viewer, qtbot):
+    """Only the curtain does, and shows an error; preview, flip and closing work without it."""
     viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
     panel = begin(viewer, qtbot)
     assert not panel.complaining, panel.message.text()
@@ -576,8 +579,8 @@ def test_it_needs_no_private_part_of_napari(viewer, qtbot):
     assert done == total > 0 and "tiles in view" in panel.message.text()
     panel.curtain.native.click()
     assert panel.complaining and panel.message.text() == (
-        "Got a napari that does not show where its canvas is ('Window' object has no attribute '_qt_viewer'), expected "
-        "one that a curtain can be drawn over: compare by Flip, or use another version of napari."
+        "The curtain does not work with this version of napari ('Window' object has no attribute '_qt_viewer'). "
+        "Compare with Flip, or use another version of napari."
     )
     assert not panel.curtain.value and result.visible
     panel.buttons["flip"].native.click()

@@ -1,4 +1,4 @@
-"""The widgets under PySide6, each a case of its own; one process runs them all, for the other tests have PyQt6."""
+"""The widgets under PySide6, one case each, all in one separate process, because the other tests use PyQt6."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("PySide6") is None, rea
 
 @dataclass(frozen=True)
 class Ran:
-    """What a process of pytest said, and its exit status."""
+    """Output and exit status of a process of pytest."""
 
-    said: str
-    code: int | None  # None where it had to be ended
+    output: str
+    code: int | None  # None if it had to be killed
 
     def outcome(self, name: str) -> str:
-        """Return what became of a test."""
-        told = self.said.partition(f"::{name} ")[2].partition("::test_")[0]  # Qt's own warnings may come in between
-        found = re.search(r"\b(PASSED|FAILED|ERROR|SKIPPED)\b", told)
-        return found[1] if found else "not ended"
+        """Return the outcome of a test."""
+        text = self.output.partition(f"::{name} ")[2].partition("::test_")[0]  # Qt's warnings may be in between
+        found = re.search(r"\b(PASSED|FAILED|ERROR|SKIPPED)\b", text)
+        return found[1] if found else "not finished"
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +39,17 @@ def ran() -> Ran:
     command = [sys.executable, "-X", "faulthandler", "-m", "pytest", *map(str, words)]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
-            said, _ = process.communicate(timeout=LIMIT)
-            return Ran(said, process.returncode)
+            output, _ = process.communicate(timeout=LIMIT)
+            return Ran(output, process.returncode)
         except subprocess.TimeoutExpired:
             process.kill()
             return Ran(process.communicate()[0], None)
 
 
 @pytest.mark.parametrize("widget", ["train", "preview", "volume", "batch", "verify"])
-def test_a_widget_does_its_work(ran, widget):
-    assert ran.outcome(f"test_{widget}") == "PASSED", ran.said
+def test_a_widget_works(ran, widget):
+    assert ran.outcome(f"test_{widget}") == "PASSED", ran.output
 
 
 def test_the_process_ends_cleanly(ran):
-    assert ran.code == 0, ran.said
+    assert ran.code == 0, ran.output

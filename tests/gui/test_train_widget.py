@@ -24,12 +24,12 @@ from window import TIMEOUT, cells, dock, model_for, small, trained
 
 
 def offered(train) -> tuple[bool, bool]:
-    """Return whether channels and time points can be chosen."""
+    """Return whether the choices of channels and of time points are shown."""
     return train.source.channels.native.isVisibleTo(train), train.source.times.native.isVisibleTo(train)
 
 
 def held_out_loss(train, model) -> float:
-    """Return the validation loss of a model's weights as a training that goes on from them would."""
+    """Return the validation loss of a model's weights, as a training that continues from them computes it."""
     data = train.source.data(train.viewer.dims.point)
     start = dataclasses.replace(model, state=None)
     config = TrainingConfig.read({**model.training["recipe"], "minutes": None, "patches": 1})
@@ -49,8 +49,8 @@ def test_a_preset_fills_the_form(qtbot, name):
 
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(TrainingConfig)])
-def test_every_option_of_a_recipe_reaches_it(qtbot, name):
-    """One widget a field: none is forgotten, and each is heard."""
+def test_every_setting_has_a_widget_that_sets_it(qtbot, name):
+    """One widget for each field."""
     form = TrainingConfigForm()
     qtbot.addWidget(form)
     default = getattr(TrainingConfig.preset("fast"), name)
@@ -80,7 +80,7 @@ def test_every_option_of_a_recipe_reaches_it(qtbot, name):
 
 
 def test_the_device_chosen_is_the_one_used(viewer, qtbot):
-    """Only devices that are there are offered; one that is not is refused where it is used."""
+    """Only available devices are offered; another one is refused when it is used."""
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train = dock(viewer, "Train")
     there = torch.cuda.is_available()
@@ -122,9 +122,9 @@ def test_curves_thumbnails_and_time_left_update(viewer, qtbot):
     assert len(x) == len(train.curves.points) > 1
     assert np.all(np.diff(x) > 0) and np.isfinite(y).all()
     patches, losses = train.curves._validation.getData()
-    told = train.session.model.training["losses"]
-    assert list(patches) == [p for p, *_ in told]
-    assert list(losses) == pytest.approx([loss for *_, loss in told])
+    recorded = train.session.model.training["losses"]
+    assert list(patches) == [p for p, *_ in recorded]
+    assert list(losses) == pytest.approx([loss for *_, loss in recorded])
     train.curves.logarithmic.setChecked(True)
     assert np.allclose(train.curves._validation.getData()[1], np.log10(losses))
 
@@ -141,7 +141,7 @@ PATCHES = [
 @pytest.mark.parametrize("at", [0.02, 0.5, 0.98], ids=["top", "middle", "bottom"])
 @pytest.mark.parametrize(("shape", "shown"), PATCHES)
 def test_a_patch_is_shown_large_enough_to_be_seen(qtbot, shape, shown, at):
-    """Of one that is much higher than wide, the part where there is something."""
+    """If it is much higher than wide, the part with contrast is shown."""
     patch = np.zeros(shape, np.float32)
     row = round(at * (shape[0] - 4))
     patch[row : row + 4, ::2] = 1
@@ -153,10 +153,10 @@ def test_a_patch_is_shown_large_enough_to_be_seen(qtbot, shape, shown, at):
         assert (size.width(), size.height()) == shown
         pixels = [image.pixelColor(x, y).value() for x in range(shown[0]) for y in range(shown[1])]
         bright = np.mean(np.array(pixels) > 100)
-        assert 1.5 / shown[1] < bright < 0.5, "the rows where there is something"
+        assert 1.5 / shown[1] < bright < 0.5, "the rows with contrast"
 
 
-def test_continue_goes_on(viewer, qtbot, tmp_path):
+def test_continue_trains_further(viewer, qtbot, tmp_path):
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train = dock(viewer, "Train")
     assert not train.buttons["continue"].enabled
@@ -165,7 +165,7 @@ def test_continue_goes_on(viewer, qtbot, tmp_path):
     assert (first.state.patches, first.state.steps) == (40, 10)
     train.config.set_budget(patches=20)
     second = trained(qtbot, train, "continue")
-    assert (second.state.patches, second.state.steps) == (60, 15), "the budget in the form comes on top"
+    assert (second.state.patches, second.state.steps) == (60, 15), "the budget in the form is added"
     assert second.state.group("exp_avg")
     train.file.value = tmp_path / "model.safetensors"
     train.buttons["save_model"].native.click()
@@ -183,7 +183,7 @@ def test_continue_goes_on(viewer, qtbot, tmp_path):
 
 
 def interrupted(layer, patches: int) -> Checkpoint:
-    """Leave the checkpoint that a killed training of a layer leaves."""
+    """Write the checkpoint that a killed training of a layer leaves behind."""
     data = TrainingData.of([layer], [0], [0])
     config = TrainingConfig.preset("fast", filters=8, patches=80)
     training = Training(data.channels, Acquisition((3.0, 1.0, 1.0), fwhm=4.0), config, "cpu")
@@ -197,7 +197,7 @@ def interrupted(layer, patches: int) -> Checkpoint:
 
 
 def test_an_interrupted_training_is_resumed(viewer, qtbot):
-    """Resume is offered for that layer only, completes with the settings it had, and leaves nothing behind."""
+    """Resume is offered only for that layer, completes with the same settings, and leaves nothing behind."""
     layer = viewer.add_image(cells(), name="cells")
     other = viewer.add_image(cells((14, 72, 80)), scale=(2.5, 1, 1), name="other")
     checkpoint = interrupted(layer, 20)
@@ -208,15 +208,15 @@ def test_an_interrupted_training_is_resumed(viewer, qtbot):
     assert train.buttons["resume"].native.isVisibleTo(train)
     assert "interrupted" in train.message.text()
     model = trained(qtbot, train, "resume")
-    assert model.state.patches == 80, "completed, not begun anew"
+    assert model.state.patches == 80, "completed, not started again"
     assert (model.training["recipe"]["filters"], model.acquisition.fwhm) == (8, 4.0)
-    assert model.training["losses"][0][0] <= 20, "its curve begins where it began"
-    assert np.allclose(layer.scale, (3, 1, 1)), "the voxel size it was given then"
+    assert model.training["losses"][0][0] <= 20, "its curve starts with the first training"
+    assert np.allclose(layer.scale, (3, 1, 1)), "the voxel size of the first training"
     assert not checkpoint.exists
     assert not train.buttons["resume"].native.isVisibleTo(train)
 
 
-def test_what_was_interrupted_on_other_voxels_is_not_resumed(viewer, qtbot):
+def test_a_training_on_other_voxels_is_not_resumed(viewer, qtbot):
     layer = viewer.add_image(cells(), scale=(3, 1, 1), name="cells")
     checkpoint = interrupted(layer, 20)
     layer.data = cells(seed=2) * 2
@@ -239,7 +239,7 @@ def test_closing_the_dock_leaves_a_checkpoint(viewer, qtbot):
 
 
 def texture(shape=(40, 128, 128)) -> np.ndarray:
-    """Return an isotropic texture blurred and sampled along z: FWHM and step of 3 px."""
+    """Return an isotropic texture, blurred and sampled along z with FWHM and step of 3 px."""
     truth = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(3 * shape[0], *shape[1:])), 1.0)
     return ndimage.gaussian_filter1d(truth, 3 / FWHM_PER_SIGMA, axis=0)[1::3].astype(np.float32)
 
@@ -247,13 +247,13 @@ def texture(shape=(40, 128, 128)) -> np.ndarray:
 @pytest.mark.parametrize(
     ("data", "honest"), [pytest.param(texture(), True, id="texture"), pytest.param(texture()[:14], False, id="thin")]
 )
-def test_a_suggestion_is_never_applied_by_itself(viewer, qtbot, data, honest):
+def test_a_suggestion_is_not_applied_automatically(viewer, qtbot, data, honest):
     viewer.add_image(data, scale=(3, 1, 1), metadata={"fwhm": 5.0}, name="texture")
     train = dock(viewer, "Train")
     train.profile.suggest.click()
     qtbot.waitUntil(lambda: train.profile.suggestion is not None, timeout=TIMEOUT)
     assert train.source.fwhm.value == 5.0
-    assert train.profile.plot.isVisibleTo(train), "to be judged"
+    assert train.profile.plot.isVisibleTo(train), "for the user to check"
     assert train.profile.apply.isVisibleTo(train) == honest
     if not honest:
         assert "14 slices" in train.profile.found.text()
@@ -271,7 +271,7 @@ def test_the_lateral_width_reaches_the_model(viewer, qtbot):
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train = dock(viewer, "Train")
     row = train.source.lateral_fwhm.native
-    assert row.visibleRegion().isEmpty(), "folded away"
+    assert row.visibleRegion().isEmpty(), "folded"
     train.profile.expand(animate=False)
     for widget in (row, train.profile.lateral_label):
         qtbot.waitUntil(lambda widget=widget: widget.visibleRegion().boundingRect() == widget.rect())
@@ -306,7 +306,7 @@ def test_channels_and_times_give_their_volumes(viewer, channels, times, expected
 
 
 def test_channels_that_are_layers(viewer, qtbot):
-    """A file's channels open as layers of one shape; each gets a normalisation of its own."""
+    """A file's channels open as layers of one shape; each gets its own normalisation."""
     viewer.add_image(cells() * 3, scale=(2.5, 1, 1), name="bright")
     viewer.add_image(cells((12, 72, 90)), scale=(2.5, 1, 1), name="larger")
     layer = viewer.add_image(cells(seed=2), scale=(2.5, 1, 1), name="dark")
@@ -315,7 +315,7 @@ def test_channels_that_are_layers(viewer, qtbot):
     assert offered(train) == (True, False)
     train.source.channels.value = "all"
     viewer.add_image(cells(seed=3), scale=(2.5, 1, 1), name="third")
-    assert train.source.channels.value == "all", "a choice stays while it is there"
+    assert train.source.channels.value == "all", "the choice is kept while it exists"
     viewer.layers.remove("third")
     small(train, patches=8)
     model = trained(qtbot, train)
@@ -349,7 +349,7 @@ def test_one_leading_axis_is_time_unless_labelled_as_channels(viewer, label, is_
 
 
 def turned_over(widget) -> QWheelEvent:
-    """Return the event of a wheel that is turned over a widget, sent to it."""
+    """Turn the wheel over a widget, and return the event."""
     at = QPointF(5, 5)
     event = QWheelEvent(
         at, at, QPoint(0, 0), QPoint(0, 120), Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier,
@@ -360,18 +360,18 @@ def turned_over(widget) -> QWheelEvent:
 
 
 def test_a_wheel_over_a_field_changes_nothing(viewer, qtbot):
-    """It scrolls the panel; only the field that is being edited takes it."""
+    """It scrolls the panel; only the field that is being edited receives it."""
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train = dock(viewer, "Train")
     train.config.preset.value = "paper"
     train.config.expand(animate=False)
-    told = train.source.acquisition(), train.config.config(), train.config.preset.value, train.device.value
+    before = train.source.acquisition(), train.config.config(), train.config.preset.value, train.device.value
     fields = [f for kind in (QAbstractSpinBox, QComboBox) for f in train.findChildren(kind)]
     assert len(fields) > 20
     for field in fields:
         field.clearFocus()
         assert not turned_over(field).isAccepted()
-    assert told == (train.source.acquisition(), train.config.config(), train.config.preset.value, train.device.value)
+    assert before == (train.source.acquisition(), train.config.config(), train.config.preset.value, train.device.value)
     box = train.source.fwhm.native
     viewer.window._qt_window.activateWindow()
     box.setFocus()
@@ -390,32 +390,32 @@ def test_stop_keeps_the_best_weights(viewer, qtbot):
     train.buttons["stop"].native.click()
     qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
     model = train.session.model
-    assert model.training["patches"] >= train.curves.points[-1][0], "nothing learnt is lost"
+    assert model.training["patches"] >= train.curves.points[-1][0], "no progress is lost"
     best = min(loss for *_, loss in model.training["losses"])
     assert held_out_loss(train, model) <= best * 1.00001, "the best weights, not the last"
     assert train.buttons["start"].enabled
-    assert not list(checkpoint_path(layer).parent.iterdir()), "no checkpoint is left of what the user ended"
+    assert not list(checkpoint_path(layer).parent.iterdir()), "no checkpoint is left after Stop"
 
 
 BAD_TRAINING = [
     pytest.param({"scale": (1, 1, 1)}, "isotropic", id="isotropic"),
     pytest.param({"scale": (0.5, 1, 1), "axial": "z"}, "finer axially|lateral steps", id="inverted"),
     pytest.param({"scale": (3, 1, 1.05)}, "The lateral steps", id="lateral-steps"),
-    pytest.param({"scale": (3, 1, 1), "units": ["mm", "um", "um"]}, "Got the units", id="mixed-units"),
+    pytest.param({"scale": (3, 1, 1), "units": ["mm", "um", "um"]}, "different units along z, y, x", id="mixed-units"),
     pytest.param(
         {"data": np.arange(19_200.0).reshape(3, 80, 80), "scale": (3, 1, 1)}, "The volume has 3 slices", id="thin"
     ),
     pytest.param({"data": cells((12, 40, 80)), "scale": (3, 1, 1)}, "lateral side of the volume has 40", id="small"),
     pytest.param({"data": np.full((8, 80, 80), 7.0), "scale": (3, 1, 1)}, "The image is constant", id="constant"),
     pytest.param({"data": np.full((8, 80, 80), np.nan), "scale": (3, 1, 1)}, "NaN", id="nan"),
-    pytest.param({"data": cells() > 100, "scale": (3, 1, 1)}, "got a mask", id="bool"),
+    pytest.param({"data": cells() > 100, "scale": (3, 1, 1)}, "mask", id="bool"),
     pytest.param({"data": cells()[0]}, "2D", id="2d"),
 ]
 
 
 @pytest.mark.parametrize(("options", "words"), BAD_TRAINING)
 @pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning", "ignore:.*NaN.*:RuntimeWarning")
-def test_training_refuses_in_a_sentence(viewer, qtbot, options, words):
+def test_an_unsuitable_volume_shows_an_error(viewer, qtbot, options, words):
     options = dict(options)
     data, axial = options.pop("data", None), options.pop("axial", None)
     viewer.add_image(cells() if data is None else data, name="cells", contrast_limits=(0, 1), **options)
@@ -432,7 +432,7 @@ def test_training_refuses_in_a_sentence(viewer, qtbot, options, words):
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0], ids=["zero", "negative"])
-def test_an_absurd_voxel_size_is_refused_and_the_layer_kept(viewer, value):
+def test_an_invalid_voxel_size_shows_an_error_and_does_not_change_the_layer(viewer, value):
     layer = viewer.add_image(cells(), scale=(3, 1, 1), name="cells")
     train = dock(viewer, "Train")
     train.source.voxel_size[0].value = value
@@ -469,8 +469,8 @@ def test_a_bad_model_file_is_refused(viewer, qtbot, tmp_path, content):
     assert train.session.model is before
 
 
-def test_the_time_point_shown_is_the_one_trained_on(viewer, qtbot):
-    """Layers of other length and scale along time: the index is the layer's own."""
+def test_the_shown_time_point_is_trained_on(viewer, qtbot):
+    """The index is that of the layer, even if other layers have another length and scale along time."""
     data = np.stack([cells() + 5000 * t for t in range(3)])
     viewer.add_image(np.zeros((9, 4, 5, 6)), name="other")
     layer = viewer.add_image(data, scale=(3, 2.5, 1, 1), name="cells")
@@ -500,7 +500,7 @@ def test_the_fields_follow_the_layer(viewer):
     assert (train.source.voxel_size[0].value, train.source.fwhm.value) == (5, 5)
     train.source.fwhm.value = 7.0
     layer.scale = (4, 1, 1)
-    assert (train.source.voxel_size[0].value, train.source.fwhm.value) == (4, 7), "a width that was set stays"
+    assert (train.source.voxel_size[0].value, train.source.fwhm.value) == (4, 7), "a width that the user set is kept"
 
 
 def test_an_existing_model_is_not_overwritten(viewer, qtbot, tmp_path):
@@ -513,14 +513,14 @@ def test_an_existing_model_is_not_overwritten(viewer, qtbot, tmp_path):
     assert "exists already" in train.message.text()
     assert (tmp_path / "mine.safetensors").read_bytes() == b"precious"
     train.file.value = tmp_path / "new.safetensors"
-    for _ in range(2):  # what it wrote it may write again
+    for _ in range(2):  # a file that was saved from here may be replaced
         train.say("")
         train.buttons["save_model"].native.click()
         qtbot.waitUntil(lambda: train.message.text().startswith("Saved"), timeout=TIMEOUT)
 
 
 def test_a_width_belongs_to_its_layer(viewer):
-    """Another layer's known width is not carried over, and one that was set is not set back."""
+    """The width of another layer is not used, and one that the user set is not reset."""
     known = viewer.add_image(cells(), scale=(2.5, 1, 1), metadata={"fwhm": 6.0}, name="known")
     other = viewer.add_image(cells(), scale=(4, 1, 1), name="other")
     train = dock(viewer, "Train")
@@ -534,4 +534,4 @@ def test_a_width_belongs_to_its_layer(viewer):
     known.scale = (2.6, 1, 1)
     assert (train.source.fwhm.value, train.source.lateral_fwhm.value) == (5.5, 1.5)
     train.layer.value = other
-    assert train.source.lateral_fwhm.value == 0, "not known of this one"
+    assert train.source.lateral_fwhm.value == 0, "not known for this layer"

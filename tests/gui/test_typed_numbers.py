@@ -1,4 +1,4 @@
-"""What is typed into a number's field is what is there afterwards, key by key as a user types it."""
+"""Numbers that a user types key by key are the values of their fields."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from napari_cropeq.gui.parts.section import Section
 from window import TIMEOUT, cells, dock
 
 WIDGETS = {"Train": 17, "Preview": 1, "Volume": 0, "Batch": 1, "Verify": 2}
-"""How many numbers can be typed at least."""
+"""The least number of fields for numbers."""
 
 
 @pytest.fixture
 def opened(viewer, qtbot):
-    """Open a widget over a layer as the menu does, all of its sections unfolded."""
+    """Open a widget on a layer as the menu does, with all sections unfolded."""
     viewer.add_image(cells(), scale=(2.5, 1, 1), units=["um"] * 3, name="cells")
 
     def open_widget(name: str):
@@ -46,19 +46,19 @@ def typed_into(field: QAbstractSpinBox, last: Qt.Key | None = Qt.Key.Key_Tab, te
         if last is not None:
             QTest.keyClick(field, last)
         QApplication.processEvents()
-        if QApplication.activeWindow() is not None:  # else a window of tests beside these took the focus meanwhile
+        if QApplication.activeWindow() is not None:  # else a window of other tests took the focus
             break
     return float(text)
 
 
 def is_active(widget: QWidget) -> bool:
-    """Ask for the keyboard, which windows of tests beside these take away, and return whether it is there."""
+    """Activate the window, because windows of other tests take the keyboard, and return whether it is active."""
     widget.window().activateWindow()
     return QApplication.activeWindow() is not None
 
 
 def focus(field: QAbstractSpinBox) -> None:
-    """Give a field the focus, as a click does."""
+    """Give the focus to a field, as a click does."""
     end = time.monotonic() + TIMEOUT / 1000
     while not (is_active(field) and field.hasFocus()):
         field.setFocus()
@@ -68,14 +68,14 @@ def focus(field: QAbstractSpinBox) -> None:
 
 @pytest.mark.parametrize("last", [Qt.Key.Key_Tab, Qt.Key.Key_Return], ids=["tab", "return"])
 @pytest.mark.parametrize("name", WIDGETS)
-def test_what_is_typed_is_what_is_there(opened, name, last):
+def test_a_typed_number_is_the_value(opened, name, last):
     fields = [field for field in opened(name).findChildren(QAbstractSpinBox) if field.isEnabled()]
     assert len(fields) >= WIDGETS[name] and all(field.isVisible() for field in fields)
     found = {}
     for number, field in enumerate(fields):
         typed = typed_into(field, last)
         if field.value() != typed:
-            found[f"{number}: {field.toolTip()}"] = f"typed {typed}, got {field.value()}"
+            found[f"{number}: {field.toolTip()}"] = f"typed {typed}, value {field.value()}"
     assert not found
 
 
@@ -86,23 +86,23 @@ def test_a_typed_voxel_size_is_the_scale(viewer, opened):
         assert layer.scale[axis] == 2.31 and box.value == 2.31
     QTest.keyClick(train.source.voxel_size[0].native, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
     QTest.keyClicks(train.source.voxel_size[0].native, "5.5")
-    assert np.allclose(layer.scale, 2.31), "not before it is complete"
+    assert np.allclose(layer.scale, 2.31), "not before the number is complete"
     QTest.keyClick(train.source.voxel_size[0].native, Qt.Key.Key_Return)
     assert np.allclose(layer.scale, (5.5, 2.31, 2.31))
 
 
 @pytest.mark.parametrize("takes_focus", [True, False], ids=["button-takes-focus", "as-on-a-mac"])
 @pytest.mark.parametrize("pressed", ["start", "suggest"])
-def test_a_button_takes_what_is_typed(viewer, opened, monkeypatch, pressed, takes_focus):
-    """Pressed by the mouse, with no key after the number; buttons of some systems do not take the focus."""
+def test_a_button_uses_the_typed_number(viewer, opened, monkeypatch, pressed, takes_focus):
+    """Clicked with no key after the number; on some systems buttons do not take the focus."""
     train, layer = opened("Train"), viewer.layers["cells"]
-    seen = []
-    monkeypatch.setattr(train.source, "data", lambda *_, **__: seen.append(train.source.acquisition()) or [[]])
+    used = []
+    monkeypatch.setattr(train.source, "data", lambda *_, **__: used.append(train.source.acquisition()) or [[]])
     button = train.profile.suggest if pressed == "suggest" else train.buttons["start"].native
     if not takes_focus:
         button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
     typed_into(train.source.lateral_fwhm.native, None, "0.31")
     typed_into(train.source.voxel_size[0].native, None)
     QTest.mouseClick(button, Qt.MouseButton.LeftButton)
-    assert layer.scale[0] == 2.31 and seen, train.message.text()
-    assert (seen[0].voxel_size[0], seen[0].lateral_fwhm) == (2.31, 0.31)
+    assert layer.scale[0] == 2.31 and used, train.message.text()
+    assert (used[0].voxel_size[0], used[0].lateral_fwhm) == (2.31, 0.31)

@@ -1,4 +1,4 @@
-"""What of a layer is in view, and in which order its tiles come."""
+"""The part of a layer that is in view, and the order of its tiles."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ORDERS = list(itertools.permutations(range(3)))
 
 @pytest.fixture
 def viewer() -> ViewerModel:
-    """Return what a window is made of without the window: all that a view depends on is here."""
+    """Return a viewer without a window, which has everything that a view depends on."""
     return ViewerModel()
 
 
-def test_the_model_of_a_viewer_knows_the_canvas(make_napari_viewer):
-    """What the tests below rely on: size and place of the canvas are the model's, and the view is found in it."""
+def test_a_viewer_without_a_window_has_the_same_view(make_napari_viewer):
+    """The tests below rely on this: size and camera of the canvas are part of the model."""
     window, model = make_napari_viewer(show=False), ViewerModel()
     views = []
     for viewer in (window, model):
@@ -53,7 +53,7 @@ TURNED = [
 
 
 def on_canvas(viewer, layer) -> np.ndarray:
-    """Return the voxels (n, 3) of the last three axes whose centres are on the canvas, found one by one."""
+    """Return the voxels (n, 3) of the last three axes whose centres are on the canvas, checked one by one."""
     camera, displayed = viewer.scene.camera, list(viewer.dims.displayed)
     height, width = viewer.canvas.size
     shape = layer.data[0].shape if layer.multiscale else layer.data.shape
@@ -86,7 +86,7 @@ def test_the_view_is_what_the_canvas_shows(viewer, order, options, zoom):
 
 @pytest.mark.parametrize("options", TURNED)
 @pytest.mark.parametrize("zoom", [3.0, 40.0])
-def test_the_view_of_a_layer_turned_in_its_plane_holds_what_the_canvas_shows(viewer, options, zoom):
+def test_the_view_of_a_layer_rotated_in_its_plane_contains_what_the_canvas_shows(viewer, options, zoom):
     layer = viewer.add_image(np.zeros(SHAPE), **options)
     viewer.scene.camera.zoom = zoom
     view, seen = view_of(viewer, layer), on_canvas(viewer, layer)
@@ -95,7 +95,7 @@ def test_the_view_of_a_layer_turned_in_its_plane_holds_what_the_canvas_shows(vie
 
 
 @pytest.mark.parametrize("ndisplay", [2, 3])
-def test_layers_in_other_units_lie_where_they_are_shown(viewer, ndisplay):
+def test_layers_in_other_units_have_the_same_view(viewer, ndisplay):
     layers = [
         viewer.add_image(np.zeros(SHAPE), scale=(2.5 * n, n, n), units=[unit] * 3)
         for unit, n in (("um", 1), ("nm", 1000), ("mm", 0.001))
@@ -128,7 +128,7 @@ def test_the_view_through_time_and_channels(viewer, order, multiscale):
     view, seen = view_of(viewer, layer), on_canvas(viewer, layer)
     assert view.leading == (2, 1) and view.across == order[2] - 2
     assert len(seen) and (seen >= view.box.start).all() and (seen < view.box.stop).all()
-    assert view.box.size <= 2.2 * len(seen) + 40, "no more than what is seen, at the finest level"
+    assert view.box.size <= 2.2 * len(seen) + 40, "no more than what is shown, at the finest level"
 
 
 def test_no_view_beside_the_layer(viewer):
@@ -191,7 +191,7 @@ def test_the_box_of_a_3d_display(viewer, centre, size, region, expected):
     assert view is None or view.across is None
 
 
-def test_tiles_come_nearest_first():
+def test_tiles_are_ordered_nearest_first():
     grid = TileGrid((64, 128, 256), (32, 16, 64))
     view = View((), Box((10, 20, 0), (11, 100, 256)), (10.0, 60.0, 130.0))
     indices = nearest_first(grid, view)

@@ -1,4 +1,4 @@
-"""The Volume widget: what it says beforehand, pausing, stopping, and going on with what was begun."""
+"""The Volume widget: the estimate, pausing, stopping, and resuming."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ def is_the_result(path, result) -> bool:
     return np.array_equal(open_source(path).data.compute(), result.compute((), Box.whole(result.sr_shape)))
 
 
-def test_what_it_takes_is_said_before_it_starts(viewer, qtbot, tmp_path):
+def test_an_estimate_is_shown_before_the_start(viewer, qtbot, tmp_path):
     viewer.add_image(cells((40, 128, 160)), scale=(2.5, 1, 1), name="cells")
     volume = dock(viewer, "Volume")
-    assert not volume.estimate.text(), "nothing to say without a model"
+    assert not volume.estimate.text(), "no estimate without a model"
     volume.session.use_model(model_for(), "a model")
     volume.destination.value = tmp_path / "out.ome.zarr"
-    assert volume.estimate.text().startswith("Measuring")
+    assert volume.estimate.text().startswith("Estimating")
     qtbot.waitUntil(lambda: "Result" in volume.estimate.text(), timeout=TIMEOUT)
     text = volume.estimate.text()
-    for words in ("100 × 128 × 160 voxels, 4 MB", "About ", " of memory", "On disk about ", "GB free)"):
+    for words in ("100 × 128 × 160 voxels, 4 MB", "Takes about ", " of memory", "File: about ", "GB free)"):
         assert words in text, text
-    assert volume.result is None, "and nothing is started"
+    assert volume.result is None, "nothing is started"
     volume.session.use_model(model_for(factor=4.0), "another factor")
     assert not volume.estimate.text()
 
 
-def test_pause_and_go_on(viewer, qtbot, tmp_path):
+def test_pause_and_continue(viewer, qtbot, tmp_path):
     volume = started(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16)
     press(qtbot, volume, "pause")
     qtbot.waitUntil(lambda: volume.result.state.paused and not volume.result.busy, timeout=TIMEOUT)
@@ -59,7 +59,7 @@ def test_pause_and_go_on(viewer, qtbot, tmp_path):
     done = volume.result.state.tiles[0]
     qtbot.wait(500)
     assert volume.result.state.tiles[0] == done < volume.result.state.tiles[1]
-    assert volume.buttons["pause"].text == "Go on" and "paused" in volume.message.text()
+    assert volume.buttons["pause"].text == "Continue" and "paused" in volume.message.text()
     press(qtbot, volume, "pause")
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     assert volume.buttons["pause"].text == "Pause" and is_the_result(tmp_path / "out.ome.zarr", volume.result.result)
@@ -69,7 +69,7 @@ def able(volume) -> set[str]:
     return {name for name, button in volume.buttons.items() if button.enabled}
 
 
-def test_only_what_can_be_done_can_be_pressed(viewer, qtbot, tmp_path):
+def test_only_usable_buttons_are_enabled(viewer, qtbot, tmp_path):
     viewer.add_image(cells((40, 128, 160)), scale=(2.5, 1, 1), name="cells")
     volume, idle = dock(viewer, "Volume"), {"start", "save"}
     assert able(volume) == idle
@@ -98,11 +98,11 @@ def test_progress_in_the_dock_and_in_the_activity_bar(viewer, qtbot, tmp_path):
     assert not progress._all_instances
 
 
-def test_stopped_it_says_what_is_kept_and_resumes(viewer, qtbot, tmp_path):
+def test_stop_reports_what_is_kept_and_can_be_resumed(viewer, qtbot, tmp_path):
     path = tmp_path / "out.ome.zarr"
     volume = started(viewer, qtbot, path)
     stopped(volume, qtbot)
-    assert "finished tiles stay in out.partial.ome.zarr, and Resume goes on" in volume.message.text()
+    assert "Finished tiles are kept in out.partial.ome.zarr. Press Resume to continue." in volume.message.text()
     assert volume.buttons["start"].text == "Resume" and "out.partial.ome.zarr is unfinished" in volume.started.text()
     done = volume.result.state.tiles[0]
     press(qtbot, volume, "start")
@@ -112,19 +112,19 @@ def test_stopped_it_says_what_is_kept_and_resumes(viewer, qtbot, tmp_path):
     assert volume.buttons["start"].text == "Start" and not volume.started.text()
 
 
-def test_what_was_damaged_is_told_of(viewer, qtbot, tmp_path):
-    volume, told = started(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16), []
+def test_damaged_parts_are_reported(viewer, qtbot, tmp_path):
+    volume, messages = started(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16), []
     stopped(volume, qtbot)
     shard = next(path for path in (tmp_path / "out.partial.ome.zarr" / "0" / "c").rglob("*") if path.is_file())
     shard.write_bytes(shard.read_bytes()[:100])
     press(qtbot, volume, "start")
 
     def saved() -> bool:
-        told.append(volume.message.text())
-        return told[-1].startswith("Saved")
+        messages.append(volume.message.text())
+        return messages[-1].startswith("Saved")
 
     qtbot.waitUntil(saved, timeout=TIMEOUT)
-    assert any("; 1 damaged part computed again" in text for text in told)
+    assert any("; 1 damaged part " in text for text in messages)
     assert is_the_result(tmp_path / "out.ome.zarr", volume.result.result)
 
 
@@ -133,7 +133,7 @@ def test_an_unfinished_store_is_not_touched_by_another_model(viewer, qtbot, tmp_
     stopped(volume, qtbot)
     volume.session.use_model(model_for(filters=4), "another")
     press(qtbot, volume, "start")
-    qtbot.waitUntil(lambda: "begun with another model" in volume.message.text(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: "another model" in volume.message.text(), timeout=TIMEOUT)
     volume.overwrite.value = True
     assert volume.buttons["start"].text == "Start"
     press(qtbot, volume, "start")
@@ -143,7 +143,7 @@ def test_an_unfinished_store_is_not_touched_by_another_model(viewer, qtbot, tmp_
 
 @pytest.mark.parametrize("source_is", ["open", "to be opened", "gone"])
 def test_resume_from_file_open(viewer, qtbot, tmp_path, source_is):
-    """A store that was begun long ago, with nothing in the window but what File > Open gives."""
+    """A store of an earlier session, with nothing in the window but the layers of File > Open."""
     source, path = tmp_path / "cells.ome.zarr", tmp_path / "out.ome.zarr"
     viewer.add_image(cells((40, 128, 160)), scale=(2.5, 1, 1), name="cells", units=["um"] * 3)
     viewer.layers.save(str(source))
@@ -167,7 +167,7 @@ def test_resume_from_file_open(viewer, qtbot, tmp_path, source_is):
     assert volume.buttons["start"].text == "Resume" and "out.partial.ome.zarr is unfinished (" in volume.started.text()
     press(qtbot, volume, "start")
     if source_is == "gone":
-        assert "which was begun from 'cells' of" in volume.message.text() and layer in viewer.layers
+        assert "the image 'cells', expected at" in volume.message.text() and layer in viewer.layers
         return
     assert volume.session.model.fingerprint == model
     qtbot.waitUntil(lambda: not layer.visible, timeout=TIMEOUT)
@@ -178,7 +178,7 @@ def test_resume_from_file_open(viewer, qtbot, tmp_path, source_is):
 
 @pytest.mark.parametrize("source_is", ["in its place", "gone"])
 def test_a_store_of_several_channels_is_resumed(viewer, qtbot, tmp_path, source_is):
-    """No layer holds its source together: it goes on straight from the file."""
+    """No single layer is its source, so it is resumed from the file."""
     voxels = np.stack([cells((40, 64, 96)), cells((40, 64, 96))[:, ::-1]])
     image = ImageInfo("czyx", (2.5, 1.0, 1.0), "micrometer", name="two", channel_names=("one", "other"))
     write_image(da.from_array(voxels, chunks=(1, 8, 64, 96)), tmp_path / "two.ome.tif", image)
@@ -194,7 +194,7 @@ def test_a_store_of_several_channels_is_resumed(viewer, qtbot, tmp_path, source_
     assert volume.buttons["start"].text == "Resume"
     press(qtbot, volume, "start")
     if source_is == "gone":
-        assert "expected that image in its place" in volume.message.text()
+        assert "Put the image back there and press Resume again." in volume.message.text()
         return
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     assert not set(layers) & set(viewer.layers)
@@ -213,12 +213,12 @@ def test_stopped_before_the_first_tile_nothing_is_kept(viewer, qtbot, tmp_path, 
     press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: volume.result.state.tiles[1] > 0, timeout=TIMEOUT)
     stopped(volume, qtbot)
-    assert volume.message.text() == "Stopped before the first tile was finished: nothing is kept."
+    assert volume.message.text() == "Stopped before the first tile was finished. Nothing is kept."
     qtbot.waitUntil(lambda: volume.buttons["start"].text == "Start", timeout=TIMEOUT)
     assert list(tmp_path.glob("*.partial.*")) == []
 
 
-def test_at_the_end_the_levels_are_the_stores_own(viewer, qtbot, tmp_path, monkeypatch):
+def test_the_levels_of_a_complete_result_are_those_of_the_store(viewer, qtbot, tmp_path, monkeypatch):
     monkeypatch.setattr("napari_cropeq.view.lazy.PLANE", 40)
     volume = started(viewer, qtbot, tmp_path / "out.ome.zarr")
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
@@ -229,7 +229,7 @@ def test_at_the_end_the_levels_are_the_stores_own(viewer, qtbot, tmp_path, monke
         assert np.array_equal(np.asarray(own), stored.compute())
 
 
-def test_a_finished_store_opens_as_a_layer_that_needs_nothing(viewer, tmp_path):
+def test_a_finished_store_opens_as_an_ordinary_layer(viewer, tmp_path):
     source = open_source_of(cells((12, 40, 50)))
     write_image(source.data, tmp_path / "done.ome.zarr", source.image)
     [layer] = viewer.open(tmp_path / "done.ome.zarr", plugin="napari-cropeq")
@@ -246,7 +246,7 @@ TIMES = [(0.4, "0 s"), (89, "89 s"), (100, "2 min"), (5400, "1.5 h"), (48 * 3600
 
 
 @pytest.mark.parametrize(("seconds", "words"), TIMES, ids=str)
-def test_times_in_words(seconds, words):
+def test_durations_as_text(seconds, words):
     assert duration(seconds) == words
 
 
@@ -254,11 +254,11 @@ def test_the_time_left_does_not_count_pauses(monkeypatch):
     now, nothing, quarter = [100.0], RunState(tiles=(0, 8)), RunState(tiles=(2, 8), fraction=0.25)
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     clock = RunClock()
-    assert clock.text(nothing) == "measuring the time left"
+    assert clock.text(nothing) == "estimating the time left"
     now[0] = 110.0
     assert clock.text(quarter) == "0.2 tiles/s, 30 s left"
-    clock.hold(True)
+    clock.pause(True)
     now[0] = 5000.0
     assert clock.text(quarter) == "paused"
-    clock.hold(False)
+    clock.pause(False)
     assert clock.text(quarter) == "0.2 tiles/s, 30 s left"

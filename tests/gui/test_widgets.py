@@ -65,7 +65,7 @@ def test_train_preview_volume_save(viewer, qtbot, tmp_path):
     assert np.array_equal(np.asarray(shown.data), expected)
 
 
-def test_the_layer_shows_tiles_as_they_come(viewer, qtbot):
+def test_the_layer_shows_tiles_as_they_are_finished(viewer, qtbot):
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     preview = dock(viewer, "Preview")
     preview.session.use_model(model_for(), "a model")
@@ -97,7 +97,7 @@ def test_the_whole_volume_straight_to_disk(viewer, qtbot, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out.ome.zarr"]
 
 
-def test_stop_keeps_finished_tiles_and_start_goes_on(viewer, qtbot):
+def test_stop_keeps_finished_tiles_and_start_continues(viewer, qtbot):
     volume = started(viewer, qtbot, None, filters=32, shape=(20, 96, 160))
     stopped(volume, qtbot)
     done, total = volume.result.state.tiles
@@ -121,7 +121,7 @@ def test_closing_the_window_stops_the_work(viewer, qtbot, tmp_path, stage):
     assert work_threads()
     viewer.close()
     qtbot.waitUntil(lambda: not work_threads(), timeout=20_000)
-    assert not (tmp_path / "out.ome.zarr").exists(), "what is not complete has no name"
+    assert not (tmp_path / "out.ome.zarr").exists(), "an incomplete output has no final name"
 
 
 @pytest.mark.parametrize("which", ["source", "result"])
@@ -137,16 +137,16 @@ def test_removing_a_layer_stops_the_work(viewer, qtbot, which):
 
 
 BAD_USE = [
-    pytest.param("Preview", "preview", None, "Got no model", id="preview-no-model"),
-    pytest.param("Volume", "start", None, "Got no model", id="volume-no-model"),
+    pytest.param("Preview", "preview", None, "There is no model yet", id="preview-no-model"),
+    pytest.param("Volume", "start", None, "There is no model yet", id="volume-no-model"),
     pytest.param("Preview", "preview", 4.0, "The model was trained for factor 4", id="preview-other-factor"),
     pytest.param("Volume", "start", 4.0, "The model was trained for factor 4", id="volume-other-factor"),
-    pytest.param("Volume", "save", 2.5, "Got no destination", id="save-nowhere"),
+    pytest.param("Volume", "save", 2.5, "There is no destination", id="save-nowhere"),
 ]
 
 
 @pytest.mark.parametrize(("name", "button", "factor", "words"), BAD_USE)
-def test_preview_and_volume_refuse_in_a_sentence(viewer, name, button, factor, words):
+def test_preview_and_volume_show_an_error(viewer, name, button, factor, words):
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     widget = dock(viewer, name)
     if factor:
@@ -177,7 +177,7 @@ def test_widgets_open_from_the_menus(viewer, menu, name):
         "Preview": "Preview super-res",
         "Volume": "Super-resolve volume",
         "Batch": "Super-resolve many images",
-        "Verify": "Verify tiles against the whole",
+        "Verify": "Verify that tiles equal the whole",
     }
     top = {a.text().replace("&", ""): a.menu() for a in viewer.window._qt_window.menuBar().actions()}[menu]
     found = [a for a in actions_below(top) if titles[name] in a.text() or a.text().startswith(f"{name} (")]
@@ -223,10 +223,10 @@ def test_ome_tiff_opens_lazily_with_scale_units_and_channels(viewer, tmp_path):
         assert np.array_equal(np.asarray(layer.data), data[:, number])
 
 
-def test_a_store_that_is_not_full_never_gets_its_name(viewer, qtbot, tmp_path, monkeypatch):
+def test_an_incomplete_store_never_gets_its_final_name(viewer, qtbot, tmp_path, monkeypatch):
     """A run in memory is complete; a stopped run to disk beside it is not."""
     monkeypatch.setattr(storing, "BULK", (64, 64, 64))
-    line = 4  # tiles that are computed for one another, of 16: no run can be full before it is stopped
+    line = 4  # neighbouring tiles, of 16, that are computed together: no run can be complete before it is stopped
     permits, put = threading.Semaphore(line), storing.DiskStore.put
     monkeypatch.setattr(storing.DiskStore, "put", lambda *tile: permits.acquire(timeout=TIMEOUT / 1000) and put(*tile))
     volume = started(viewer, qtbot, tmp_path / "out.ome.zarr", shape=(20, 224, 224))
@@ -258,7 +258,7 @@ def test_a_store_that_is_not_full_never_gets_its_name(viewer, qtbot, tmp_path, m
     assert volume.bar.value() == 1000
 
 
-def test_a_run_over_the_volume_is_not_ended_by_a_preview(viewer, qtbot, tmp_path):
+def test_a_preview_does_not_stop_a_run_over_the_volume(viewer, qtbot, tmp_path):
     viewer.add_image(cells((30, 128, 160)), scale=(2.5, 1, 1), name="cells")
     volume, preview = dock(viewer, "Volume"), dock(viewer, "Preview")
     volume.session.use_model(model_for(filters=32), "a model")
@@ -266,13 +266,13 @@ def test_a_run_over_the_volume_is_not_ended_by_a_preview(viewer, qtbot, tmp_path
     volume.destination.value = tmp_path / "out.ome.zarr"
     press(qtbot, volume, "start")
     preview.buttons["preview"].native.click()
-    assert preview.result is volume.result, "the type of the result there is will do"
+    assert preview.result is volume.result, "the type of the existing result is used"
     preview.planes.value = "both"
     preview.buttons["preview"].native.click()
-    assert "under way" in preview.message.text()
+    assert "is being computed" in preview.message.text()
     volume.session.use_model(model_for(filters=8), "another model")
     preview.buttons["preview"].native.click()
-    assert "under way" in preview.message.text()
+    assert "is being computed" in preview.message.text()
     assert volume.result.alive
     volume.buttons["stop"].native.click()
     preview.buttons["preview"].native.click()

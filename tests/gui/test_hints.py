@@ -1,0 +1,72 @@
+"""Every hint names controls that exist in the window."""
+
+from __future__ import annotations
+
+import pytest
+from qtpy.QtWidgets import QAbstractButton, QLabel
+
+from napari_cropeq.gui.hints import BATCH_HINTS, HINTS, TRAIN_HINTS, VERIFY_HINTS
+from napari_cropeq.gui.parts.config_form import TrainingConfigForm
+from window import cells, dock
+
+CONTROLS = {
+    "voxel_size": ("Train", "Voxel size"),
+    "axial": ("Train", "Axial axis"),
+    "fwhm": ("Train", "FWHM"),
+    "lateral_fwhm": ("Train", "Lateral FWHM"),
+    "channels": ("Train", "Channels"),
+    "time": ("Train", "Time points"),
+    "preset": ("Train", "Preset"),
+    "minutes": ("Train", "Budget"),
+    "patches": ("Train", "Budget"),
+    "filters": ("Train", "Filters"),
+    "device": ("Train", "Device"),
+    "planes": ("Volume", "Planes"),
+    "dtype": ("Volume", "Type"),
+    "tile": ("Verify", "Tile size"),
+    "existing": ("Volume", "Destination"),
+    "unfinished": ("Volume", "Overwrite"),
+    "restart": ("Volume", "Overwrite"),
+}
+OTHERS = [
+    *((HINTS, setting, *control) for setting, control in CONTROLS.items()),
+    (TRAIN_HINTS, "existing", "Train", "Model file"),
+    (TRAIN_HINTS, "restart", "Train", "Start"),
+    (TRAIN_HINTS, "unfinished", "Train", "Resume"),
+    (BATCH_HINTS, "voxel_size", "Batch", "Images"),
+    (BATCH_HINTS, "minutes", "Batch", "Minutes"),
+    (BATCH_HINTS, "existing", "Batch", "Existing"),
+    (BATCH_HINTS, "unfinished", "Batch", "Existing"),
+    (BATCH_HINTS, "restart", "Batch", "Existing"),
+    (VERIFY_HINTS, "minutes", "Verify", "Training (min)"),
+]
+
+
+def names_in(panel) -> set[str]:
+    """Return the names of all controls of a widget."""
+    kinds = (QLabel, QAbstractButton)
+    return {child.text() for kind in kinds for child in panel.findChildren(kind)}
+
+
+@pytest.mark.parametrize("name", ["Train", "Volume", "Batch", "Verify"])
+def test_hints_name_controls_of_the_window(viewer, name):
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    names = names_in(dock(viewer, name))
+    for hints, setting, widget, control in OTHERS:
+        if widget == name:
+            assert control in hints[setting], setting
+            assert any(text.split(" (")[0] == control or text == control for text in names), (control, names)
+
+
+def test_every_setting_of_a_training_has_a_hint(qtbot):
+    form = TrainingConfigForm()
+    qtbot.addWidget(form)
+    for name, label in form._labels.items():
+        assert label.text() in HINTS[name]
+        assert "Advanced options" in HINTS[name] and form.text().endswith("Advanced options")
+
+
+def test_hints_are_sentences():
+    for hints in (HINTS, TRAIN_HINTS, BATCH_HINTS, VERIFY_HINTS):
+        for setting, hint in hints.items():
+            assert hint[0].isupper() and hint.endswith(".") and "--" not in hint and "\n" not in hint, setting

@@ -99,9 +99,9 @@ def test_real_files_are_the_same_when_saved_and_opened(viewer, tmp_path, file, n
     ]
     viewer.layers.save(str(tmp_path / name))
     back = reopened(viewer, tmp_path / name)
-    for layer, ((corners, *said), voxels) in zip(back, wanted, strict=True):
-        found, *says = place(layer)
-        assert found == pytest.approx(corners) and says == said
+    for layer, ((corners, *expected), voxels) in zip(back, wanted, strict=True):
+        found, *names_and_units = place(layer)
+        assert found == pytest.approx(corners) and names_and_units == expected
         assert np.array_equal(np.asarray(layer.data[:, :50]), voxels)
 
 
@@ -191,9 +191,9 @@ def test_a_lazy_layer_is_streamed(tmp_path, name, chunks, monkeypatch):
     plain = saving.ChunkCache._held
 
     def watched(self, numbers):
-        bricks = plain(self, numbers)
+        chunks = plain(self, numbers)
         held.append(self._nbytes)
-        return bricks
+        return chunks
 
     monkeypatch.setattr(saving.ChunkCache, "_held", watched)
     layer = Image(lazy, contrast_limits=(0, 4000), scale=(2, 1, 1))

@@ -28,7 +28,7 @@ __all__ = [
 LEADING = {0: "", 1: "t", 2: "tc"}
 SPLIT = "Split its channels first: right-click the layer and choose Split RGB."
 
-_seen: weakref.WeakKeyDictionary[Image, tuple[Any, object]] = weakref.WeakKeyDictionary()
+_tokens: weakref.WeakKeyDictionary[Image, tuple[Any, object]] = weakref.WeakKeyDictionary()
 
 
 def check_layer(layer: Layer | None) -> Image:
@@ -73,10 +73,10 @@ def source_key(layer: Image) -> tuple[Any, ...]:
     maps = (layer.scale, layer.translate, layer.rotate, layer.shear, layer.affine.affine_matrix)
     place = np.concatenate([np.ravel(m) for m in maps]).tobytes()
     data = finest(layer)
-    known, token = _seen.get(layer, (lambda: None, None))
+    known, token = _tokens.get(layer, (lambda: None, None))
     if known() is not data:  # the id of deleted data may be reused
         token = object()
-        _seen[layer] = weakref.ref(data), token
+        _tokens[layer] = weakref.ref(data), token
     return layer.unique_id, token, place, str(layer.units), layer.axis_labels
 
 

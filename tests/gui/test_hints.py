@@ -38,6 +38,15 @@ OTHERS = [
     (BATCH_HINTS, "existing", "Batch", "Existing"),
     (BATCH_HINTS, "unfinished", "Batch", "Existing"),
     (BATCH_HINTS, "restart", "Batch", "Existing"),
+    (BATCH_HINTS, "existing_model", "Batch", "Existing"),
+    (BATCH_HINTS, "names", "Batch", "Names"),
+    (HINTS, "memory_limit", "Volume", "Destination"),
+    (HINTS, "rate", "Train", "Rate"),
+    (HINTS, "start", "Train", "Start"),
+    (TRAIN_HINTS, "memory", "Train", "Patch"),
+    (TRAIN_HINTS, "model", "Train", "Model file"),
+    (VERIFY_HINTS, "baseline", "Verify", "Padded model"),
+    (VERIFY_HINTS, "model", "Verify", "Padded model"),
     (VERIFY_HINTS, "minutes", "Verify", "Training (min)"),
 ]
 

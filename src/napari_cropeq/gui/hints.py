@@ -21,8 +21,8 @@ def _of_training(name: str) -> str:
 
 
 HINTS: dict[str, str] = {field.name: _of_training(field.name) for field in dataclasses.fields(TrainingConfig)} | {
-    "voxel_size": "Set Voxel size in the Train widget.",
-    "axial": "Choose another Axial axis, or correct Voxel size, in the Train widget.",
+    "voxel_size": "Set the correct Voxel size in the Train widget.",
+    "axial": "Choose another Axial axis in the Train widget, or another image.",
     "fwhm": "Correct FWHM in the Train widget.",
     "lateral_fwhm": "Correct Lateral FWHM under Slice profile in the Train widget.",
     "channels": "Choose other Channels in the Train widget.",
@@ -31,19 +31,24 @@ HINTS: dict[str, str] = {field.name: _of_training(field.name) for field in datac
     "minutes": "Change Budget in the Train widget.",
     "patches": "Change Budget in the Train widget.",
     "filters": "Change Filters under Advanced options in the Train widget; fewer filters need less memory.",
+    "rate": "Change Rate under Advanced options in the Train widget; training is more stable with a lower one.",
+    "start": "Use the model's own settings under Advanced options in the Train widget, or press Start there.",
     "device": f"Choose another Device in the Train widget or in {PREFERENCES}.",
     "model": "Train a model, or load another one, in the Train widget.",
     "planes": "Choose other Planes.",
     "dtype": "Choose another Type.",
     "tile": "Choose another Tile size.",
-    "memory": f"Close other images and programs, or lower Memory for tiles in {PREFERENCES}.",
+    "memory": f"Close other images and programs, lower Memory for tiles in {PREFERENCES}, or train with fewer Filters.",
+    "memory_limit": f"Choose a Destination in the Volume widget, or raise Memory for tiles in {PREFERENCES}.",
     "existing": "Choose another Destination, or check Overwrite.",
     "unfinished": "Press Resume to complete it, or check Overwrite to start again.",
-    "restart": "Check Overwrite to start again.",
+    "restart": "Check Overwrite to start again, or use the settings that it was started with.",
 }
 """The sentence that replaces an error's remedy, by the error's setting."""
 
 TRAIN_HINTS = HINTS | {
+    "memory": "Close other images and programs, or choose a smaller Patch or fewer Filters under Advanced options.",
+    "model": "Choose another Model file.",
     "existing": "Choose another Model file.",
     "unfinished": "Press Resume to complete it, or Start to train from the beginning.",
     "restart": "Press Start to train from the beginning.",
@@ -54,9 +59,12 @@ BATCH_HINTS = HINTS | {
     "minutes": "Change Minutes.",
     "filters": "Train a model with fewer Filters in the Train widget.",
     "model": "Train or load another model in the Train widget, or choose to train on each image.",
+    "names": "Add {number} or {folder} to Names.",
     "existing": "Choose another Destination, or under Existing choose resume to skip it or overwrite to replace it.",
+    "existing_model": "Under Existing, choose resume to use it or overwrite to train again.",
     "unfinished": "Under Existing, choose resume to complete it or overwrite to start again.",
-    "restart": "Under Existing, choose overwrite to start again.",
+    "restart": "Under Existing, choose overwrite to start again, or use the settings that it was started with.",
 }
 
-VERIFY_HINTS = HINTS | {"minutes": "Change Training (min)."}
+PADDED = "Choose another Padded model, or leave it empty to train one."
+VERIFY_HINTS = HINTS | {"minutes": "Change Training (min).", "model": PADDED, "baseline": PADDED}

@@ -69,7 +69,7 @@ class BatchForm:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        placeholders = "\n".join(f"{{{name}}}: {text}" for name, text in FIELDS.items())
+        placeholders = "<br>".join(f"{{{name}}}: {text}" for name, text in FIELDS.items())  # napari drops line breaks
         choices = [("a folder, or a pattern", FOLDER), ("files", FILES), ("the selected layers", LAYERS)]
         self.images = ComboBox(label="Images", choices=choices, tooltip="The images to super-resolve")
         self.folder = FileEdit(
@@ -92,7 +92,9 @@ class BatchForm:
         self.destination = FileEdit(
             label="Destination", mode="d", nullable=True, value=None, tooltip="The folder to save the results in"
         )
-        self.pattern = LineEdit(label="Names", value=PATTERN, tooltip=f"Names of the results\n{placeholders}")
+        self.pattern = LineEdit(
+            label="Names", value=PATTERN, tooltip=f"<qt>Names of the results<br>{placeholders}</qt>"
+        )
         self.dtype = ComboBox(label="Type", choices=list(DTYPES), tooltip=TYPE_TOOLTIP)
         self.planes = ComboBox(label="Planes", choices=PLANES, tooltip=PLANES_TOOLTIP)
         self.existing = ComboBox(label="Existing", choices=list(EXISTING), tooltip=EXISTING_TOOLTIP)

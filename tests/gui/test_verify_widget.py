@@ -82,7 +82,7 @@ def test_the_seams_of_a_padded_network_are_found_and_shown(viewer, qtbot, tmp_pa
     checked(qtbot, panel)
     panel.padded.value = padded_model(tmp_path / "p.safetensors")
     checked(qtbot, panel, "against_padded")
-    assert "zero-padded network" in panel.message.text()
+    assert "The tiles of a zero-padded network are not exact" in panel.message.text()
     exact, seams = differences(viewer)
     assert not exact.data.any() and seams.data.max() > 1
     assert tuple(seams.contrast_limits) == pytest.approx((0, panel.found.agreement.largest))
@@ -117,7 +117,7 @@ def test_one_wrong_voxel_in_view_is_reported(viewer, qtbot, monkeypatch):
     viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
     panel = open_panel(viewer)
     checked(qtbot, panel)
-    assert ": 1 voxel" in panel.message.text() and "report it" in panel.message.text()
+    assert ": 1 voxel" in panel.message.text() and "please report it" in panel.message.text()
     assert np.count_nonzero(differences(viewer)[0].data) == 1
 
 

@@ -76,7 +76,7 @@ def test_correcting_the_voxel_size_sets_the_scale(options):
 @pytest.mark.parametrize("size", [(0, 1, 1), (1, -1, 1), (np.nan, 1, 1), (1, 1, np.inf)], ids=str)
 def test_an_invalid_voxel_size_does_not_change_the_layer(size):
     layer = Image(np.zeros((6, 7, 8)), scale=(3, 1, 1))
-    with pytest.raises(ValueError, match=r"The voxel size .* is not three positive numbers"):
+    with pytest.raises(VoxelSizeError, match=r"The voxel size .* is not three positive numbers"):
         set_voxel_size(layer, size)
     assert np.allclose(layer.scale, (3, 1, 1))
 

@@ -403,8 +403,8 @@ def test_no_cuda(tmp_path, capsys, name):
 
 
 OUTPUTS = [
-    pytest.param("train", "file/m.safetensors", "does not exist or is not writable: choose", id="train-under-a-file"),
-    pytest.param("train", "no/m.safetensors", "does not exist or is not writable: choose", id="train-no-folder"),
+    pytest.param("train", "file/m.safetensors", "m.safetensors cannot be written", id="train-under-a-file"),
+    pytest.param("train", "no/m.safetensors", "m.safetensors cannot be written", id="train-no-folder"),
     pytest.param(
         "train",
         "m.safetensors",
@@ -451,7 +451,7 @@ MODELS = [
     pytest.param(garbage, "is not a readable napari-cropeq model", id="garbage"),
     pytest.param(lambda p: cut(a_model(p), 0.7), "is not a readable napari-cropeq model", id="truncated"),
     pytest.param(lambda p: write(p.with_name("m.tif")), "is not a readable napari-cropeq model", id="an-image"),
-    pytest.param(lambda p: p, "is not a file. Choose a model file", id="missing"),
+    pytest.param(lambda p: p, "is not a file. Give a model file", id="missing"),
 ]
 
 
@@ -696,11 +696,9 @@ def not_a_number(path: Path) -> Path:
 
 UNUSABLE = [
     pytest.param(flat, "The truth bad is constant: every voxel is 7", id="constant"),
-    pytest.param(not_a_number, "NaN or infinite voxels in bad", id="nan"),
+    pytest.param(not_a_number, "4 voxels in bad are NaN or infinite", id="nan"),
     pytest.param(thin, "The truth has 14 voxels along z. Factor 4 leaves 3 slices", id="too-small"),
-    pytest.param(
-        lambda p: write(p, blobs((40, 60, 68)), CUBES), "lateral side of the volume has 60 voxels", id="too-narrow"
-    ),
+    pytest.param(lambda p: write(p, blobs((40, 60, 68)), CUBES), "side of the volume has 60 voxels", id="too-narrow"),
     pytest.param(lambda p: cut(write(p, blobs((40, 66, 68)), CUBES), 0.5), "bad.ome.tif", id="cut-short"),
     pytest.param(garbage, "bad.ome.tif", id="garbage"),
     pytest.param(lambda p: p, "There is no file", id="missing"),

@@ -424,22 +424,20 @@ WRONG = [
     ),
     pytest.param(
         ["--shard-id", "0", "--num-shards", "2", "--workers", "2"],
-        "--shard-id and --workers cannot be combined",
+        "is shared by 2 processes and by a cluster. Choose one",
         id="workers",
     ),
     pytest.param(
         ["--shard-id", "0", "--num-shards", "2", "--scheduler", "a:1"],
-        "--shard-id and --scheduler cannot be combined",
+        "is shared by 2 processes and by a cluster. Choose one",
         id="address",
     ),
     pytest.param(
         ["--shard-id", "0", "--num-shards", "2", "--overwrite"],
-        "--overwrite cannot be combined with --shard-id",
+        "2 processes that share the work cannot overwrite",
         id="overwrite",
     ),
-    pytest.param(
-        ["--workers", "2", "--scheduler", "tcp://a:1"], "--workers and --scheduler cannot be combined", id="both"
-    ),
+    pytest.param(["--workers", "2", "--scheduler", "tcp://a:1"], "Both 2 workers and the scheduler", id="both"),
     pytest.param(["--workers", "0"], "0 workers cannot compute anything", id="none"),
 ]
 

@@ -122,7 +122,9 @@ class BatchSettings:
 
     def __post_init__(self) -> None:
         # Checked now, not when the first tile is computed: a training may take minutes before that.
-        check_options(self.tile, self.existing, Partition(*self.part_of), self.cluster)
+        partition = Partition(*self.part_of)
+        check_options(self.tile, self.existing, partition, self.cluster)
+        object.__setattr__(self, "existing", partition.existing(self.existing))
         if self.dtype not in DTYPES:
             raise ArgumentError(
                 f"The voxel type {self.dtype!r} is not known.", f"Choose {' or '.join(DTYPES)}.", setting="dtype"

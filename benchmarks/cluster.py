@@ -20,7 +20,7 @@ import torch
 
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.evidence.machine import describe_machine, load_average
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.export import export
 from volume import ROOT, result_of, write_source
@@ -49,7 +49,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as name, Cluster(workers=2) as cluster:
         folder = Path(name)
-        result = result_of(open_source(write_source(folder, options.depth)))
+        result = result_of(open_image(write_source(folder, options.depth)))
         seconds_a_tile(result, folder / "warm.ome.zarr", cluster)  # workers open source and model once
         for _ in range(options.runs):
             load = load_average()

@@ -43,7 +43,7 @@ from napari_cropeq.evidence.evaluate.score import score
 from napari_cropeq.evidence.evaluate.truth import Degraded, degrade
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
 from napari_cropeq.evidence.machine import describe_machine, load_average
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 
 ROOT = Path(__file__).resolve().parents[1]
 VOLUME = "mri_t1_isotropic_1mm.nii.gz"
@@ -81,7 +81,7 @@ def find_volume() -> Path:
 
 def read_truth(path: Path) -> Image:
     """Return the crop (z, y, x) from the centre of a volume."""
-    voxels = np.asarray(open_source(path).volume().compute(), np.float32)
+    voxels = np.asarray(open_image(path).volume().compute(), np.float32)
     return voxels[tuple(slice((n - SIDE) // 2, (n - SIDE) // 2 + SIDE) for n in voxels.shape)]
 
 

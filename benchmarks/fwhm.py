@@ -23,7 +23,7 @@ from scipy import ndimage
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, mirror, sr_length
 from napari_cropeq.core.slice_profile import suggest_fwhm
 from napari_cropeq.core.spline import degradation, source_range
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from napari_cropeq.formats.phantom import draw_background, draw_neurons, draw_vessels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,7 +67,7 @@ def real(folder: Path) -> Iterator[tuple[str, np.ndarray, float]]:
     """Yield real volumes with the axis to degrade first, and the voxel size along it in lateral pixels."""
     for name, file, axis, voxel in REAL:
         if (folder / file).exists():
-            volume = np.asarray(open_source(folder / file).volume(), np.float32)
+            volume = np.asarray(open_image(folder / file).volume(), np.float32)
             yield name, np.moveaxis(volume, axis, 0), voxel
         else:
             print(f"skipped: {name} ({folder / file} does not exist)")

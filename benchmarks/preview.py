@@ -33,7 +33,7 @@ from napari_cropeq.core.network import build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.evidence.machine import describe_machine
-from napari_cropeq.formats.image import Source
+from napari_cropeq.formats.image import Image
 from napari_cropeq.gui.layers.viewport import view_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -228,7 +228,7 @@ SHAPES = {  # SR voxels (z, y, x): several sizes along the line of sight and in 
 def tiles() -> list[dict[str, Any]]:
     """Time tiles of several shapes without a window; medians of 5."""
     volume = np.random.default_rng(0).integers(0, 4000, (120, 400, 500)).astype(np.uint16)
-    source = Source(da.from_array(volume, chunks=(1, 400, 500)), "zyx", (5.0, 2.0, 2.0), "um", (0.0, 0.0, 0.0), "noise")
+    source = Image(da.from_array(volume, chunks=(1, 400, 500)), "zyx", (5.0, 2.0, 2.0), "um", (0.0, 0.0, 0.0), "noise")
     result = SuperResolution(source, model(), device="cpu")
     rows = []
     for view, shapes in SHAPES.items():

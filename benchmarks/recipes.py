@@ -18,7 +18,7 @@ from napari_cropeq.evidence.evaluate.experiment import Experiment
 from napari_cropeq.evidence.evaluate.table import decibels, markdown
 from napari_cropeq.evidence.evaluate.truth import Truth
 from napari_cropeq.evidence.records import write_json
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from training import ROOT, VOLUMES, find_data
 
 VARIANTS: tuple[tuple[str, ...], ...] = (
@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmark-output" / "recipes")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    truths = {n: Truth.of(open_source(p)) for n, f in VOLUMES.items() if (p := arguments.data / f).exists()}
+    truths = {n: Truth.of(open_image(p)) for n, f in VOLUMES.items() if (p := arguments.data / f).exists()}
     minutes = None if arguments.patches else arguments.minutes
     rows, found = [], []
     for volume, factor in PLACES:

@@ -22,7 +22,7 @@ from napari_cropeq.evidence.evaluate.table import NONE, decibels, gain_of, markd
 from napari_cropeq.evidence.evaluate.truth import Truth
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
 from napari_cropeq.evidence.records import CELLS, read_records, write_json
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = "training-cells"
@@ -84,7 +84,7 @@ def run(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
     for volume in dict.fromkeys(experiment.volume for experiment in wanted):
         path = arguments.data / VOLUMES[volume]
         if path.exists():
-            truths[volume] = Truth.of(open_source(path))
+            truths[volume] = Truth.of(open_image(path))
         else:
             print(f"SKIPPED {volume}: there is no {path}", flush=True)
     experiments = [

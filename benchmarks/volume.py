@@ -32,7 +32,7 @@ import zarr
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.evidence.machine import describe_machine, load_average
-from napari_cropeq.formats.image import Source, open_source
+from napari_cropeq.formats.image import Image, open_image
 from napari_cropeq.run.export import export
 from napari_cropeq.store.disk import BULK
 
@@ -63,7 +63,7 @@ def write_source(folder: Path, depth: int) -> Path:
     return path
 
 
-def result_of(source: Source) -> SuperResolution:
+def result_of(source: Image) -> SuperResolution:
     """Return the super-resolution of a source by the default network."""
     from preview import model  # opens no window, but needs napari
 
@@ -81,7 +81,7 @@ def status(name: str) -> int:
 
 def child_memory(source: Path, output: Path) -> None:
     """Export in this process, and print idle and peak memory, seconds, voxels."""
-    opened = open_source(source)
+    opened = open_image(source)
     result = result_of(opened)
     idle, started = status("VmRSS"), time.perf_counter()
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
@@ -128,7 +128,7 @@ def child(*arguments: object) -> str:
 
 def throughput(folder: Path) -> dict[str, Any]:
     """Compare an export with the network alone on inputs of the same shapes, in turns."""
-    result = result_of(open_source(write_source(folder, DEPTH)))
+    result = result_of(open_image(write_source(folder, DEPTH)))
     network = result._predictor.network
     predict, inputs = network.predict, []
 
@@ -169,7 +169,7 @@ def throughput(folder: Path) -> dict[str, Any]:
 
 def child_kill(source: Path, output: Path, log: Path) -> None:
     """Export in this process and log every computed part."""
-    result = result_of(open_source(source))
+    result = result_of(open_image(source))
     compute = result.compute
     with open(log, "a", encoding="utf-8") as file:
 
@@ -332,7 +332,7 @@ def real(folder: Path, data: Path) -> dict[str, Any]:
         seconds.append(round(time.perf_counter() - started, 1))
     [report] = json.loads(ran.stdout)["exports"]
     size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file())
-    source = open_source(output)
+    source = open_image(output)
     leading = (0,) * (source.data.ndim - 3)
     found = {
         "source": BRAIN,

@@ -25,7 +25,7 @@ from napari_cropeq.core.predict import Predictor
 from napari_cropeq.evidence.evaluate.metrics import psnr
 from napari_cropeq.evidence.verify.slices import Slices, middle
 from napari_cropeq.evidence.verify.tile_check import TileCheck
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 
 PLUGIN = "napari-cropeq"
 BORDER = 8
@@ -146,7 +146,7 @@ class Demo:
         panel.destination.value = self.output / "result.ome.zarr"
         panel.buttons["save"].native.click()
         self.wait(lambda: not panel.saving, panel, 3600)
-        self.saved = open_source(self.output / "result.ome.zarr")
+        self.saved = open_image(self.output / "result.ome.zarr")
 
     def compare(self) -> None:
         """Show the same axial view of source, result and truth, and save them side by side."""

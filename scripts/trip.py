@@ -26,7 +26,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "napari_cropeq"
 sys.path.insert(0, str(PACKAGE.parent))  # trace this checkout, even if another one is installed
 GROUND = ("core/geometry.py", "core/network_grid.py", "core/spline.py", "core/tiles.py", "view/lazy.py")
 FOLLOWED = {
-    "export": ("Source", "Image", "SuperResolution"),
+    "export": ("Image", "SuperResolution"),
     "viewport": ("View", "TileRequest", "Box"),
 }
 WAIT_SECONDS = 60

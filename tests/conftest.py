@@ -23,7 +23,7 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import Network, build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.formats.image import Source, acquisition_of
+from napari_cropeq.formats.image import Image, acquisition_of
 
 TESTS = Path(__file__).parent
 DATA = TESTS.parents[1] / "shared" / "data"
@@ -108,12 +108,12 @@ class Recorded:
         return box
 
 
-def a_source(data, axes: str = "zyx", voxel_size=(2.5, 1.0, 1.0), **options) -> Source:
+def a_source(data, axes: str = "zyx", voxel_size=(2.5, 1.0, 1.0), **options) -> Image:
     """Return a lazy source of ``data``, in chunks that match no tile."""
     if not isinstance(data, da.Array):
         data = da.from_array(data, chunks=(*(1,) * (data.ndim - 3), 4, 23, 31), name=False, asarray=True, fancy=False)
     named = {"unit": "micrometer", "translate": (0.0, 0.0, 0.0), "name": "stack"} | options
-    return Source(data=data, axes=axes, voxel_size=voxel_size, **named)
+    return Image(data=data, axes=axes, voxel_size=voxel_size, **named)
 
 
 def a_result(

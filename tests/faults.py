@@ -199,9 +199,9 @@ def result_of(job: Job) -> Any:
     """Open source and model."""
     from napari_cropeq.compute.super_resolution import SuperResolution
     from napari_cropeq.core.model import Model
-    from napari_cropeq.formats.image import open_source
+    from napari_cropeq.formats.image import open_image
 
-    return SuperResolution(open_source(job.source), Model.load(job.model), device="cpu", **job.options)
+    return SuperResolution(open_image(job.source), Model.load(job.model), device="cpu", **job.options)
 
 
 def engine(job: Job) -> int:

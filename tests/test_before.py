@@ -29,7 +29,7 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
-from napari_cropeq.formats.image import Source, acquisition_of, open_source, training_volumes
+from napari_cropeq.formats.image import Image, acquisition_of, open_image, training_volumes
 from napari_cropeq.run.export import export
 from napari_cropeq.store.unfinished import Unfinished
 
@@ -58,9 +58,9 @@ CHECKPOINT = "unfinished.checkpoint.safetensors"
 TRAIN = "--channel 0,1 --time 0 --patches 96 --filters 8 --set blocks=4 --set validation=4 --set epoch=32 --set batch=8"
 
 
-def the_source() -> Source:
+def the_source() -> Image:
     """Return the source, with the path that the files contain."""
-    return replace(open_source(BEFORE / "source.ome.tif"), path="source.ome.tif")
+    return replace(open_image(BEFORE / "source.ome.tif"), path="source.ome.tif")
 
 
 def a_result(name: str, planes: str, dtype: str = "source") -> SuperResolution:
@@ -69,7 +69,7 @@ def a_result(name: str, planes: str, dtype: str = "source") -> SuperResolution:
 
 
 def stored(path: Path) -> np.ndarray:
-    data = np.asarray(open_source(path).data)
+    data = np.asarray(open_image(path).data)
     return np.ascontiguousarray(data, data.dtype.newbyteorder("<"))
 
 
@@ -135,7 +135,7 @@ FINISHED = [
 
 @pytest.mark.parametrize(("name", "case", "levels"), FINISHED)
 def test_a_finished_result_is_read(name, case, levels):
-    source = open_source(BEFORE / name)
+    source = open_image(BEFORE / name)
     assert (source.axes, source.data.shape, len(source.levels)) == ("czyx", (2, 15, 64, 264), levels)
     assert source.voxel_size == pytest.approx((0.4,) * 3) and source.unit == "micrometer"
     assert source.translate == pytest.approx((9.7, -20.0, 5.0))

@@ -9,7 +9,7 @@ from matplotlib import pyplot
 
 from conftest import TESTS, a_source, acquired, blobs
 from napari_cropeq.formats import sample
-from napari_cropeq.formats.image import Source
+from napari_cropeq.formats.image import Image
 from test_readme import shorter
 
 EXAMPLES = sorted((TESTS.parent / "examples").glob("*.py"))
@@ -19,7 +19,7 @@ MAKES = {
 }
 
 
-def small_sample() -> tuple[Source, Source]:
+def small_sample() -> tuple[Image, Image]:
     """Return a stack of one channel and its truth, instead of the sample, which takes seconds to make."""
     truth = blobs((48, 96, 96))
     stack = a_source((4000 * acquired(truth, 3)).clip(0).astype("uint16")[None], "czyx", (3.0, 1.0, 1.0))

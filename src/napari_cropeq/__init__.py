@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from napari_cropeq.api.voxels import super_resolve, super_resolve_lazy
     from napari_cropeq.core.model import Model
     from napari_cropeq.errors import CropeqError, StoppedError
-    from napari_cropeq.formats.image import Image
-    from napari_cropeq.formats.image import open_source as open_image
+    from napari_cropeq.formats.image import Image, open_image
 
 __all__ = [
     "CropeqError",
@@ -44,7 +43,7 @@ _HOMES = {
     "StoppedError": ("errors", "StoppedError"),
     "estimate_fwhm": ("api.fwhm", "estimate_fwhm"),
     "export": ("api.export", "export"),
-    "open_image": ("formats.image", "open_source"),
+    "open_image": ("formats.image", "open_image"),
     "super_resolve": ("api.voxels", "super_resolve"),
     "super_resolve_lazy": ("api.voxels", "super_resolve_lazy"),
     "train": ("api.train", "train"),

@@ -18,7 +18,7 @@ from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.formats.image import acquisition_of, open_source
+from napari_cropeq.formats.image import acquisition_of, open_image
 from napari_cropeq.run import export as run_export
 
 SIZE = (2.5, 1.0, 1.0)
@@ -59,7 +59,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_same_bits_as_an_export(stack, model, tmp_path, options):
-    expected = exported(tmp_path / "expected.ome.zarr", open_source(stack), model, **options)
+    expected = exported(tmp_path / "expected.ome.zarr", open_image(stack), model, **options)
     assert expected.shape == (2, 25, 40, 52)
     whole = cq.super_resolve(stack, model, **options)
     lazy = cq.super_resolve_lazy(stack, model, **options)
@@ -72,7 +72,7 @@ def test_same_bits_as_an_export(stack, model, tmp_path, options):
 
 
 def test_an_export_has_the_bytes_of_the_command_line(stack, model, tmp_path):
-    exported(tmp_path / "one.ome.zarr", open_source(stack), model)
+    exported(tmp_path / "one.ome.zarr", open_image(stack), model)
     cq.export(stack, model, tmp_path / "other.ome.zarr")
     files = sorted(p.relative_to(tmp_path / "one.ome.zarr") for p in (tmp_path / "one.ome.zarr").rglob("*"))
     assert files == sorted(p.relative_to(tmp_path / "other.ome.zarr") for p in (tmp_path / "other.ome.zarr").rglob("*"))

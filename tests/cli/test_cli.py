@@ -27,7 +27,7 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.training.checkpoint import Checkpoint
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from napari_cropeq.run.export import export
 from processes import cropeq
 
@@ -134,8 +134,8 @@ def test_several_inputs_into_a_folder(tmp_path, capsys):
     assert main(words) == 0
     assert sorted(os.listdir(folder)) == ["a_SR.ome.zarr", "b_SR.ome.zarr"]
     for stack in stacks:
-        result = SuperResolution(open_source(stack), Model.load(model), device="cpu")
-        found = open_source(folder / f"{stack.name[0]}_SR.ome.zarr").data
+        result = SuperResolution(open_image(stack), Model.load(model), device="cpu")
+        found = open_image(folder / f"{stack.name[0]}_SR.ome.zarr").data
         assert np.array_equal(np.asarray(found), result.compute((), Box.whole(result.sr_shape)))
     capsys.readouterr()
     assert main(words) == 1
@@ -151,8 +151,8 @@ def test_float32_export_has_the_predictors_bits(tmp_path, planes, name):
     stack, model = write(tmp_path / "a.ome.tif"), a_model(tmp_path / "m.safetensors")
     words = ["export", stack, "-m", model, "-o", tmp_path / name, "--dtype", "float32", "--tile", "48"]
     assert main([*map(str, words), *(["--planes", planes] if planes else []), "--device", "cpu"]) == 0
-    exact = SuperResolution(open_source(stack), Model.load(model), planes=planes, device="cpu", dtype="float32")
-    assert np.array_equal(np.asarray(open_source(tmp_path / name).data), exact.compute((), Box.whole(exact.sr_shape)))
+    exact = SuperResolution(open_image(stack), Model.load(model), planes=planes, device="cpu", dtype="float32")
+    assert np.array_equal(np.asarray(open_image(tmp_path / name).data), exact.compute((), Box.whole(exact.sr_shape)))
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "b"]], ids=["one", "a-table"])
@@ -161,7 +161,7 @@ def test_damaged_parts_are_reported(tmp_path, capsys, names):
     model = a_model(tmp_path / "m.safetensors")
     for name in names:
         stack = write(tmp_path / "data" / f"{name}.ome.tif")
-        result = SuperResolution(open_source(stack), Model.load(model), device="cpu")
+        result = SuperResolution(open_image(stack), Model.load(model), device="cpu")
         steps = export(result, tmp_path / f"{name}_SR.ome.zarr", tile=32)
         while next(steps).done < 3:
             pass
@@ -172,7 +172,7 @@ def test_damaged_parts_are_reported(tmp_path, capsys, names):
     assert main([*words, "--device", "cpu"]) == 0
     assert capsys.readouterr().out.count("1 damaged part computed again") == 1
     assert np.array_equal(
-        np.asarray(open_source(tmp_path / "a_SR.ome.zarr").data), result.compute((), Box.whole(result.sr_shape))
+        np.asarray(open_image(tmp_path / "a_SR.ome.zarr").data), result.compute((), Box.whole(result.sr_shape))
     )
 
 
@@ -244,7 +244,7 @@ def test_channels_and_times_to_train_on(tmp_path, axes, words, expected):
     model = Model.load(path)
     assert len(model.normalisations) == len(expected)
     shown = model.provenance["source"]
-    volumes = training_volumes(open_source(stack), shown["channels"], shown["times"])
+    volumes = training_volumes(open_image(stack), shown["channels"], shown["times"])
     assert [len(times) for times in volumes] == expected
     assert model.normalisations == [Normalisation.measure(times[0]) for times in volumes]
 

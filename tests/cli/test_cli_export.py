@@ -18,7 +18,7 @@ from napari_cropeq.cli.main import main
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from processes import cropeq
 
 LARGE = textured_volume((10, 70, 72))
@@ -26,12 +26,12 @@ TINY = ("--patches", "32", "--filters", "4")
 
 
 def whole(path, model: Model) -> np.ndarray:
-    result = SuperResolution(open_source(path), model, device="cpu")
+    result = SuperResolution(open_image(path), model, device="cpu")
     return result.compute((), Box.whole(result.sr_shape))
 
 
 def stored(path) -> np.ndarray:
-    return np.asarray(open_source(path).data)
+    return np.asarray(open_image(path).data)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from conftest import textured_volume
 from files import a_stack, everything
 from napari_cropeq.cli.main import main
 from napari_cropeq.evidence.evaluate.truth import degrade
-from napari_cropeq.formats.image import acquisition_of, open_source
+from napari_cropeq.formats.image import acquisition_of, open_image
 
 TRUTH = textured_volume((36, 40, 44))
 
@@ -35,7 +35,7 @@ def test_the_samples_lie_on_the_truth(tmp_path, capsys, name, words, axis, facto
     assert main([str(word) for word in command]) == 0
     report = json.loads(capsys.readouterr().out)
     expected = degrade(TRUTH, axis, factor, fwhm)
-    source = open_source(output)
+    source = open_image(output)
     assert np.array_equal(source.volume().compute(), expected.source)
     assert source.unit == "micrometer" and source.voxel_size == pytest.approx(report["voxel_size"])
     acquisition = acquisition_of(source)

@@ -26,20 +26,20 @@ from napari_cropeq.evidence.evaluate.upscaling import cubic, cubic_box
 from napari_cropeq.evidence.mip import projection as projecting
 from napari_cropeq.evidence.mip.figure import bar_length, colored, draw_projection
 from napari_cropeq.evidence.mip.projection import Projection, Zoom, block_size, limits_of
-from napari_cropeq.formats.image import Source, acquisition_of, open_source
+from napari_cropeq.formats.image import Image, acquisition_of, open_image
 from napari_cropeq.run.export import export
 
 SIZES = {0: (2.5, 1.0, 1.0), 1: (1.0, 2.433, 1.0), 2: (1.0, 1.0, 4.0)}
 CHUNKS = {"zarr": (8, 16, 12), "pages": (1, 999, 999), "whole": (999, 999, 999)}
 
 
-def chunked(data: np.ndarray, chunks: tuple[int, ...], size, axes: str = "zyx", **options) -> Source:
+def chunked(data: np.ndarray, chunks: tuple[int, ...], size, axes: str = "zyx", **options) -> Image:
     leading = (1,) * (data.ndim - 3)
     lazy = da.from_array(data, chunks=(*leading, *map(min, chunks, data.shape[-3:])), name=False)
     return a_source(lazy, axes, size, **options)
 
 
-def pair(axial: int = 0, chunks: str = "zarr", channels: int = 0, dtype=np.uint16) -> tuple[Source, Source]:
+def pair(axial: int = 0, chunks: str = "zarr", channels: int = 0, dtype=np.uint16) -> tuple[Image, Image]:
     """Return a volume on the SR grid of a source, used as its result, and the source."""
     size, shape = SIZES[axial], [21, 26, 33]
     source = chunked(stacked(tuple(shape), channels).astype(dtype), CHUNKS[chunks], size, axes_of(channels))
@@ -70,7 +70,7 @@ def lying(volume: np.ndarray, along: int, axial: int) -> np.ndarray:
     return image if lateral < axial else image.T
 
 
-def full_cubic(source: Source, channel: int = 0) -> np.ndarray:
+def full_cubic(source: Image, channel: int = 0) -> np.ndarray:
     acquisition = acquisition_of(source)
     data = source.volume(channel).compute().astype(np.float32)
     return cubic(Degraded(data, acquisition, acquisition.sr_shape(data.shape), 0))
@@ -381,20 +381,20 @@ def test_the_command(made, tmp_path, capsys, result):
     report = json.loads(capsys.readouterr().out)
     assert report.pop("files") == [str(out), str(tmp_path / "out.json")]
     assert json.loads((tmp_path / "out.json").read_text()) == report
-    expected = SuperResolution(open_source(made / "a.ome.tif"), a_model(), device="cpu")
+    expected = SuperResolution(open_image(made / "a.ome.tif"), a_model(), device="cpu")
     assert report["sr_shape"] == list(expected.sr_shape) == [32, 20, 40] and report["shape"] == [40, 32]
     assert report["axes"] == {"horizontal": "z", "vertical": "x", "along": "y"}
     assert report["voxel_size"] == [1, 1, 1] and report["unit"] == "micrometer" and report["factor"] == 4
     assert report["slab"] == [2, 7] and report["zoom"] == {"axial": 3, "lateral": 4, "size": 6}
     (channel,) = report["channels"]
-    image = full_cubic(open_source(made / "a.ome.tif"), 1)[:, 2:7].max(axis=1)
+    image = full_cubic(open_image(made / "a.ome.tif"), 1)[:, 2:7].max(axis=1)
     assert channel["channel"] == 1 and channel["limits"] == pytest.approx(np.percentile(image, (0.5, 99.8)), rel=1e-6)
     assert report["seconds"] > 0 and {"napari-cropeq", "numpy"} <= set(report["machine"]["versions"])
 
 
 def test_projections_of_the_stored_result(made):
-    projection = run(Projection(open_source(made / "SR.ome.zarr"), open_source(made / "a.ome.tif")))
-    expected = SuperResolution(open_source(made / "a.ome.tif"), a_model(), device="cpu")
+    projection = run(Projection(open_image(made / "SR.ome.zarr"), open_image(made / "a.ome.tif")))
+    expected = SuperResolution(open_image(made / "a.ome.tif"), a_model(), device="cpu")
     for channel, image in enumerate(projection.result):
         whole = expected.compute((channel,), Box.whole(expected.sr_shape))
         assert np.array_equal(image, whole.max(axis=2).T)
@@ -485,7 +485,7 @@ UNFINISHED = [
 
 @pytest.mark.parametrize("name", UNFINISHED)
 def test_an_unfinished_store_is_refused(made, tmp_path, capsys, name):
-    result = SuperResolution(open_source(made / "a.ome.tif"), a_model(), device="cpu")
+    result = SuperResolution(open_image(made / "a.ome.tif"), a_model(), device="cpu")
     steps = export(result, tmp_path / "SR.ome.zarr", tile=8)
     next(steps), next(steps)
     steps.close()

@@ -21,7 +21,7 @@ import zarr
 
 from conftest import DATA
 from napari_cropeq.formats import metadata, nifti, tiff
-from napari_cropeq.formats.image import Source, check_volume, open_source
+from napari_cropeq.formats.image import Image, check_volume, open_image
 
 BOX = (slice(2, 5), slice(3, 30), slice(7, 33, 2))
 OME_SIZES = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0}
@@ -72,7 +72,7 @@ def write_ome_zarr(
     return path
 
 
-def check_values(source: Source, expected: np.ndarray) -> None:
+def check_values(source: Image, expected: np.ndarray) -> None:
     """Compare the whole image, and one box of its last channel at its last time."""
     assert source.data.shape == expected.shape
     assert source.data.dtype == expected.dtype
@@ -105,7 +105,7 @@ PLAIN_LAYOUTS = [
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 def test_plain_tiff(tmp_path: Path, options: dict[str, Any], dtype: str) -> None:
     data = stack(dtype)
-    source = open_source(write_tiff(tmp_path / "stack.tif", data, photometric="minisblack", **options))
+    source = open_image(write_tiff(tmp_path / "stack.tif", data, photometric="minisblack", **options))
     check_values(source, data)
     assert (source.axes, source.name, source.voxel_size, source.unit) == ("zyx", "stack", None, "pixel")
     assert source.translate == (0.0, 0.0, 0.0)
@@ -118,12 +118,12 @@ def test_pages_written_one_by_one(tmp_path: Path, compression: str | None) -> No
     with tifffile.TiffWriter(tmp_path / "pages.tif") as writer:
         for page in data:
             writer.write(page, contiguous=False, metadata=None, compression=compression)
-    check_values(open_source(tmp_path / "pages.tif"), data)
+    check_values(open_image(tmp_path / "pages.tif"), data)
 
 
 def test_three_pages_are_three_slices(tmp_path: Path) -> None:
     data = stack()[:3]
-    source = open_source(write_tiff(tmp_path / "three.tif", data, photometric="minisblack"))
+    source = open_image(write_tiff(tmp_path / "three.tif", data, photometric="minisblack"))
     assert source.axes == "zyx"
     np.testing.assert_array_equal(source.data.compute(), data)
 
@@ -131,7 +131,7 @@ def test_three_pages_are_three_slices(tmp_path: Path) -> None:
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 def test_predictor(tmp_path: Path, byteorder: Any) -> None:
     path = write_tiff(tmp_path / "a.tif", stack(), compression="zlib", predictor=True, byteorder=byteorder)
-    check_values(open_source(path), stack())
+    check_values(open_image(path), stack())
 
 
 INDICES = [
@@ -147,7 +147,7 @@ INDICES = [
 @pytest.mark.parametrize("options", [pytest.param({}, id="raw"), pytest.param({"compression": "zlib"}, id="deflate")])
 @pytest.mark.parametrize("index", INDICES)
 def test_every_index_of_dask(tmp_path: Path, index: tuple[Any, ...], options: dict[str, Any]) -> None:
-    source = open_source(write_tiff(tmp_path / "a.tif", stack(), **options))
+    source = open_image(write_tiff(tmp_path / "a.tif", stack(), **options))
     read = source.volume()[index].compute()
     expected = da.from_array(stack())[index].compute()  # per axis, unlike numpy for a number beside a list
     assert np.shape(read) == expected.shape
@@ -156,12 +156,12 @@ def test_every_index_of_dask(tmp_path: Path, index: tuple[Any, ...], options: di
 
 def test_volumetric_tiles(tmp_path: Path) -> None:
     data = values(32, 48, 48, dtype="uint8")
-    check_values(open_source(write_tiff(tmp_path / "v.tif", data, volumetric=True, tile=(16, 16, 16))), data)
+    check_values(open_image(write_tiff(tmp_path / "v.tif", data, volumetric=True, tile=(16, 16, 16))), data)
 
 
 def test_resolution_tags_alone_know_no_z(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", stack(), resolution=(20000, 20000), resolutionunit="CENTIMETER")
-    assert open_source(path).voxel_size is None
+    assert open_image(path).voxel_size is None
 
 
 OME_UNITS = [
@@ -186,7 +186,7 @@ def test_ome_tiff_units(
 ) -> None:
     described = {key: value for key, value in (OME_SIZES | changes).items() if value is not None}
     path = write_tiff(tmp_path / "a.ome.tif", stack(), metadata={"axes": "ZYX", **described})
-    source = open_source(path)
+    source = open_image(path)
     check_values(source, stack())
     assert (source.voxel_size, source.unit, source.name) == (voxel_size, unit, "a")
 
@@ -207,7 +207,7 @@ OME_ORDERS = [
 def test_ome_tiff_axes(tmp_path: Path, order: str, shape: tuple[int, ...], axes: str, options: dict[str, Any]) -> None:
     data = values(*shape)
     path = write_tiff(tmp_path / "a.ome.tif", data, metadata={"axes": order, **OME_SIZES}, **options)
-    source = open_source(path)
+    source = open_image(path)
     ordered = data.transpose([order.lower().index(axis) for axis in "tczyx" if axis in order.lower()])
     check_values(source, ordered.reshape(source.data.shape))
     assert source.axes == axes
@@ -217,7 +217,7 @@ def test_ome_tiff_axes(tmp_path: Path, order: str, shape: tuple[int, ...], axes:
 def test_ome_tiff_channels(tmp_path: Path) -> None:
     red, green_half = -16776961, 16711808  # RGBA ff0000ff as a signed integer, 00ff0080
     described = {"axes": "CZYX", "Channel": {"Name": ["vessels", "nuclei"], "Color": [red, green_half]}, **OME_SIZES}
-    source = open_source(write_tiff(tmp_path / "a.ome.tif", values(2, 6, 40, 50), metadata=described))
+    source = open_image(write_tiff(tmp_path / "a.ome.tif", values(2, 6, 40, 50), metadata=described))
     assert source.channel_names == ("vessels", "nuclei")
     assert source.channel_colors == ("#ff0000", "#00ff00")
 
@@ -227,14 +227,14 @@ def test_ome_tiff_pyramid_gives_the_finest_level(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
         writer.write(data, subifds=1, tile=(16, 16), compression="zlib", metadata={"axes": "ZYX", **OME_SIZES})
         writer.write(data[:, ::2, ::2], subfiletype=1, tile=(16, 16), compression="zlib")
-    check_values(open_source(tmp_path / "a.ome.tif"), data)
+    check_values(open_image(tmp_path / "a.ome.tif"), data)
 
 
 def test_first_of_several_images(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
         writer.write(stack(), metadata={"axes": "ZYX", **OME_SIZES})
         writer.write(values(3, 20, 20), metadata={"axes": "ZYX"})
-    source = open_source(tmp_path / "a.ome.tif")
+    source = open_image(tmp_path / "a.ome.tif")
     check_values(source, stack())
     assert source.voxel_size == (2.0, 0.5, 0.5)
 
@@ -250,7 +250,7 @@ DAMAGED_XML = [
 def test_damaged_ome_xml_falls_back(tmp_path: Path, damage: Any) -> None:
     path = write_tiff(tmp_path / "a.ome.tif", stack(), metadata={"axes": "ZYX", **OME_SIZES})
     tifffile.tiffcomment(path, damage(tifffile.tiffcomment(path)).encode())
-    source = open_source(path)
+    source = open_image(path)
     check_values(source, stack())
     assert (source.voxel_size, source.unit) == (None, "pixel")
 
@@ -270,7 +270,7 @@ IMAGEJ_UNITS = [
 def test_imagej_units(tmp_path: Path, written: str | None, unit: str) -> None:
     described = {"axes": "ZYX", "spacing": 3.0, **({"unit": written} if written else {})}
     path = write_tiff(tmp_path / "a.tif", stack(), imagej=True, resolution=(2.0, 4.0), metadata=described)
-    source = open_source(path)
+    source = open_image(path)
     check_values(source, stack())
     assert source.voxel_size == (3.0, 0.25, 0.5)  # (z, y, x); tifffile takes (x, y) pixels per unit
     assert source.unit == unit
@@ -286,7 +286,7 @@ def test_imagej_units(tmp_path: Path, written: str | None, unit: str) -> None:
 )
 def test_imagej_without_spacing_has_no_voxel_size(tmp_path: Path, described: dict[str, Any]) -> None:
     options = {"imagej": True, "resolution": (2.0, 2.0), "metadata": {"axes": "ZYX", **described}}
-    source = open_source(write_tiff(tmp_path / "a.tif", stack(), **options))
+    source = open_image(write_tiff(tmp_path / "a.tif", stack(), **options))
     assert (source.voxel_size, source.unit) == (None, "pixel")
 
 
@@ -296,7 +296,7 @@ def test_imagej_hyperstack(tmp_path: Path) -> None:
     tables = [np.stack([ramp * on for on in color]) for color in ((1, 0, 0), (0, 1, 0), (1, 0, 1))]
     described = {"axes": "TZCYX", "spacing": 1.5, "unit": "micron", "LUTs": tables}
     path = write_tiff(tmp_path / "a.tif", data, imagej=True, resolution=(4.0, 4.0), metadata=described)
-    source = open_source(path)
+    source = open_image(path)
     check_values(source, data.transpose(0, 2, 1, 3, 4))
     assert (source.axes, source.voxel_size, source.unit) == ("tczyx", (1.5, 0.25, 0.25), "micrometer")
     assert source.channel_colors == ("#ff0000", "#00ff00", "#ff00ff")
@@ -319,7 +319,7 @@ ZARR_VERSIONS = ["0.4", "0.5"]
 )
 def test_ome_zarr(tmp_path: Path, version: str, order: str, shape: tuple[int, ...], axes: str) -> None:
     data = values(*shape)
-    source = open_source(write_ome_zarr(tmp_path / "a.ome.zarr", data, order, version))
+    source = open_image(write_ome_zarr(tmp_path / "a.ome.zarr", data, order, version))
     ordered = data.transpose([order.index(axis) for axis in "tczyx" if axis in order])
     check_values(source, ordered.reshape(source.data.shape))
     assert (source.axes, source.name) == (axes, "a")
@@ -330,7 +330,7 @@ def test_ome_zarr(tmp_path: Path, version: str, order: str, shape: tuple[int, ..
 def test_ome_zarr_placement(tmp_path: Path, version: str) -> None:
     steps = [{"type": "scale", "scale": [2.0, 0.5, 0.5]}, {"type": "translation", "translation": [10.0, 20.0, 30.0]}]
     overall = [{"type": "scale", "scale": [2.0, 3.0, 4.0]}, {"type": "translation", "translation": [1.0, 2.0, 3.0]}]
-    source = open_source(
+    source = open_image(
         write_ome_zarr(
             tmp_path / "a.zarr",
             stack(),
@@ -348,7 +348,7 @@ def test_ome_zarr_placement(tmp_path: Path, version: str) -> None:
 def test_ome_zarr_channels(tmp_path: Path, version: str) -> None:
     channels = [{"label": "vessels", "color": "FF00FF"}, {"color": "00ffff"}]
     path = write_ome_zarr(tmp_path / "a.zarr", values(2, 6, 40, 50), "czyx", version, omero={"channels": channels})
-    source = open_source(path)
+    source = open_image(path)
     assert source.channel_names == ("vessels", "channel 1")
     assert source.channel_colors == ("#ff00ff", "#00ffff")
 
@@ -364,14 +364,14 @@ def test_ome_zarr_channels(tmp_path: Path, version: str) -> None:
 )
 def test_ome_zarr_units(tmp_path: Path, unit: str | None, scale: float, expected: tuple[Any, str]) -> None:
     datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [scale] * 3}]}]
-    source = open_source(write_ome_zarr(tmp_path / "a.zarr", stack(), "zyx", "0.5", unit=unit, datasets=datasets))
+    source = open_image(write_ome_zarr(tmp_path / "a.zarr", stack(), "zyx", "0.5", unit=unit, datasets=datasets))
     assert (source.voxel_size, source.unit) == expected
 
 
 def test_ome_zarr_sharded(tmp_path: Path) -> None:
     data = values(16, 64, 64)
     options = {"chunks": (4, 16, 16), "shards": (8, 32, 32)}
-    source = open_source(write_ome_zarr(tmp_path / "a.zarr", data, "zyx", "0.5", array=options))
+    source = open_image(write_ome_zarr(tmp_path / "a.zarr", data, "zyx", "0.5", array=options))
     check_values(source, data)
     assert source.data.chunksize == (4, 16, 16)
 
@@ -382,7 +382,7 @@ def test_bioformats2raw_layout(tmp_path: Path, version: str) -> None:
     layout = {"bioformats2raw.layout": 3}
     root.attrs.update(layout if version == "0.4" else {"ome": {"version": version, **layout}})
     write_ome_zarr(tmp_path / "a.zarr" / "0", stack(), "zyx", version)
-    check_values(open_source(tmp_path / "a.zarr"), stack())
+    check_values(open_image(tmp_path / "a.zarr"), stack())
 
 
 NIFTI_SUFFIXES = [".nii", ".nii.gz"]
@@ -405,7 +405,7 @@ def test_nifti(tmp_path: Path, suffix: str, axial: int, dtype: str) -> None:
     size = [0.8, 0.8, 0.8]
     size[axial] = 5.5
     data = stack(dtype)
-    source = open_source(write_nifti(tmp_path / f"brain{suffix}", data, np.diag([*reversed(size), 1.0])))
+    source = open_image(write_nifti(tmp_path / f"brain{suffix}", data, np.diag([*reversed(size), 1.0])))
     check_values(source, data)
     assert (source.axes, source.name, source.unit) == ("zyx", "brain", "millimeter")
     assert source.voxel_size == tuple(size)
@@ -414,7 +414,7 @@ def test_nifti(tmp_path: Path, suffix: str, axial: int, dtype: str) -> None:
 @pytest.mark.parametrize("suffix", NIFTI_SUFFIXES)
 def test_nifti_over_time(tmp_path: Path, suffix: str) -> None:
     data = values(3, 6, 40, 50, dtype="int16")
-    source = open_source(write_nifti(tmp_path / f"a{suffix}", data, np.eye(4)))
+    source = open_image(write_nifti(tmp_path / f"a{suffix}", data, np.eye(4)))
     check_values(source, data)
     assert source.axes == "tzyx"
 
@@ -429,7 +429,7 @@ def test_nifti_over_time(tmp_path: Path, suffix: str) -> None:
     ],
 )
 def test_nifti_units(tmp_path: Path, written: str, unit: str) -> None:
-    source = open_source(write_nifti(tmp_path / "a.nii", stack("int16"), np.diag([1, 1, 4, 1]), written))
+    source = open_image(write_nifti(tmp_path / "a.nii", stack("int16"), np.diag([1, 1, 4, 1]), written))
     assert (source.voxel_size, source.unit) == ((4.0, 1.0, 1.0), unit)
 
 
@@ -444,7 +444,7 @@ def test_nifti_slope_and_intercept(tmp_path: Path, suffix: str) -> None:
     loaded = nibabel.load(path)
     assert loaded.dataobj.slope == 0.5
     expected = np.asarray(loaded.dataobj).T
-    source = open_source(path)
+    source = open_image(path)
     assert source.data.dtype == np.float32
     np.testing.assert_allclose(source.data.compute(), expected, rtol=1e-6)
 
@@ -458,7 +458,7 @@ def test_nifti_slope_and_intercept(tmp_path: Path, suffix: str) -> None:
     ],
 )
 def test_nifti_place(tmp_path: Path, affine: list[list[int]], translate: tuple[float, float, float]) -> None:
-    source = open_source(write_nifti(tmp_path / "a.nii", stack("int16"), np.array(affine, float)))
+    source = open_image(write_nifti(tmp_path / "a.nii", stack("int16"), np.array(affine, float)))
     assert source.translate == translate
     assert source.voxel_size == (4.0, 2.0, 2.0)
 
@@ -482,7 +482,7 @@ def test_real_files(file: str, axes: str, shape: tuple[int, ...], voxel_size: An
     path = DATA / file
     if not path.exists():
         pytest.skip(f"{path} is not here")
-    source = open_source(path)
+    source = open_image(path)
     assert (source.axes, source.data.shape, source.unit) == (axes, shape, unit)
     assert source.voxel_size == (None if voxel_size is None else pytest.approx(voxel_size, abs=5e-4))
     if file.endswith(".gz"):
@@ -500,7 +500,7 @@ def test_a_large_raw_file_opens_and_gives_a_box_at_once(tmp_path: Path) -> None:
     path = tmp_path / "large.tif"
     tifffile.imwrite(path, shape=(2048, 1024, 1024), dtype="uint16", bigtiff=True, metadata={"axes": "ZYX"})  # sparse
     start = time.perf_counter()
-    source = open_source(path)
+    source = open_image(path)
     box = source.volume()[1000:1064, 500:532, 500:532].compute()
     assert time.perf_counter() - start < 5  # the 4 GiB themselves would take longer and not fit
     assert box.shape == (64, 32, 32)
@@ -517,7 +517,7 @@ def test_opening_a_zarr_reads_no_chunk(tmp_path: Path, monkeypatch: pytest.Monke
         return await plain(self, key, *args, **kwargs)
 
     monkeypatch.setattr(zarr.storage.LocalStore, "get", counted)
-    source = open_source(path)
+    source = open_image(path)
     assert not [key for key in read if "/c/" in key]
     source.volume()[2:6, 3:9, 40:50].compute()
     assert sorted(key for key in read if "/c/" in key) == [f"0/c/{z}/0/{x}" for z in (0, 1) for x in (2, 3)]
@@ -534,7 +534,7 @@ def test_a_box_of_a_packed_tiff_decodes_its_strips_only(tmp_path: Path, monkeypa
         return plain(self, fh, offset, bytecount, whence)
 
     monkeypatch.setattr(tifffile.tifffile.FileCache, "read", counted)
-    source = open_source(path)
+    source = open_image(path)
     assert not read
     box = source.volume()[2:5, 17:31, 20:30].compute()
     np.testing.assert_array_equal(box, data[2:5, 17:31, 20:30])
@@ -546,7 +546,7 @@ def test_a_packed_nifti_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.Mon
     unpacked: list[int] = []
     plain = nifti.PackedVolume._read
     monkeypatch.setattr(nifti.PackedVolume, "_read", lambda self: (unpacked.append(1), plain(self))[1])
-    source = open_source(path)
+    source = open_image(path)
     assert not unpacked
     for z in range(3):
         source.volume()[z].compute()
@@ -555,14 +555,14 @@ def test_a_packed_nifti_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_many_threads_read_the_same_voxels(tmp_path: Path) -> None:
     data = values(40, 64, 64)
-    source = open_source(write_tiff(tmp_path / "a.tif", data, compression="zlib", rowsperstrip=8))
+    source = open_image(write_tiff(tmp_path / "a.tif", data, compression="zlib", rowsperstrip=8))
     np.testing.assert_array_equal(source.data.compute(scheduler="threads", num_workers=8), data)
 
 
 def test_files_are_closed(tmp_path: Path) -> None:
     """An open file that is forgotten is a ResourceWarning, and so an error here."""
     path = write_tiff(tmp_path / "a.tif", stack(), compression="zlib")
-    source = open_source(path)
+    source = open_image(path)
     source.data.compute()
     del source
     gc.collect()
@@ -578,7 +578,7 @@ def test_files_are_closed(tmp_path: Path) -> None:
     ],
 )
 def test_a_source_travels_to_other_processes(tmp_path: Path, write: Any) -> None:
-    source = open_source(write(tmp_path))
+    source = open_image(write(tmp_path))
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(source.data)).compute(), stack())
 
 
@@ -747,7 +747,7 @@ REFUSED = [
 def test_refused(tmp_path: Path, make: Any, error: type[Exception], sentence: str) -> None:
     path = make(tmp_path)
     with pytest.raises(error, match=sentence) as caught:
-        open_source(path)
+        open_image(path)
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith(".")
 
@@ -756,7 +756,7 @@ def test_damaged_json(tmp_path: Path) -> None:
     path = write_ome_zarr(tmp_path / "a.zarr", stack(), "zyx", "0.5")
     (path / "zarr.json").write_text('{"zarr_format": 3, "nod')
     with pytest.raises(ValueError, match=NO_ZARR):
-        open_source(path)
+        open_image(path)
 
 
 def test_a_damaged_page_is_an_error_when_it_is_read(tmp_path: Path) -> None:
@@ -767,7 +767,7 @@ def test_a_damaged_page_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[start : start + count] = bytes(count)
     path.write_bytes(content)
-    source = open_source(path)
+    source = open_image(path)
     np.testing.assert_array_equal(source.data[3].compute(), stack()[3])
     with pytest.raises(OSError, match=r"^a\.tif cannot be read any further \(.*\): the file is damaged, so copy"):
         source.data[4].compute()
@@ -775,14 +775,14 @@ def test_a_damaged_page_is_an_error_when_it_is_read(tmp_path: Path) -> None:
 
 def test_a_packed_nifti_cut_short_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     path = shortened(write_nifti(tmp_path / "a.nii.gz", stack(), np.eye(4)), 0.6)
-    source = open_source(path)
+    source = open_image(path)
     with pytest.raises(OSError, match=r"^a\.nii\.gz cannot be unpacked \(.*\): it is damaged or cut short"):
         source.data.compute()
 
 
 def test_a_file_that_shrinks_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", stack())
-    source = open_source(path)
+    source = open_image(path)
     shortened(path, 0.5)
     with pytest.raises(OSError, match=SHORT):
         source.data.compute()
@@ -798,14 +798,14 @@ def test_lzw_asks_for_imagecodecs(tmp_path: Path) -> None:
         content[offset : offset + 2] = (5).to_bytes(2, "little")
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"^a\.tif is stored with LZW compression.*: pip install imagecodecs$"):
-        open_source(path)
+        open_image(path)
 
 
 def test_nifti_asks_for_nibabel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_nifti(tmp_path / "a.nii", stack(), np.eye(4))
     monkeypatch.setitem(sys.modules, "nibabel", None)
     with pytest.raises(ImportError, match=re.escape('pip install "napari-cropeq[mri]"')):
-        open_source(path)
+        open_image(path)
 
 
 CHECKED = [
@@ -842,7 +842,7 @@ def test_check_volume_reads_nothing(dtype: str) -> None:
 
 
 def test_volume_out_of_range() -> None:
-    source = Source(da.zeros((2, 3, 4, 5)), "czyx", None, "pixel", (0.0, 0.0, 0.0), "brain")
+    source = Image(da.zeros((2, 3, 4, 5)), "czyx", None, "pixel", (0.0, 0.0, 0.0), "brain")
     assert source.volume(1).shape == (3, 4, 5)
     with pytest.raises(ValueError, match=r"^brain has no channel 2: it has 2, so ask for one of 0 to 1\.$"):
         source.volume(2)
@@ -855,7 +855,7 @@ def test_volume_out_of_range() -> None:
 def test_describe_is_json(tmp_path: Path) -> None:
     described = {"axes": "CZYX", "Channel": {"Name": ["vessels", "nuclei"]}, **OME_SIZES}
     path = write_tiff(tmp_path / "a.ome.tif", values(2, 6, 40, 50), metadata=described)
-    assert json.loads(json.dumps(open_source(path).describe())) == {
+    assert json.loads(json.dumps(open_image(path).describe())) == {
         "name": "a",
         "axes": "czyx",
         "shape": [2, 6, 40, 50],
@@ -872,7 +872,7 @@ def test_opening_takes_text_and_a_home_folder(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     write_tiff(tmp_path / "Stack.TIFF", stack())
-    source = open_source("~/Stack.TIFF")
+    source = open_image("~/Stack.TIFF")
     assert (source.name, source.path) == ("Stack", str(tmp_path / "Stack.TIFF"))
 
 

@@ -17,7 +17,7 @@ import zarr
 from conftest import textured_volume
 from napari_cropeq.formats import image as sources
 from napari_cropeq.formats import tiff
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from napari_cropeq.formats.metadata import ImageInfo
 from napari_cropeq.formats.write import write_image
 from napari_cropeq.gui.layers import reader
@@ -81,7 +81,7 @@ LEADS = [
 @pytest.mark.parametrize("write", KINDS)
 def test_all_levels_are_read(tmp_path, write, axes, leading):
     levels = pyramid(leading=leading)
-    source = open_source(write(tmp_path, levels, axes))
+    source = open_image(write(tmp_path, levels, axes))
     assert (source.axes, source.voxel_size) == (axes, (2.0, 0.5, 0.5))
     assert len(source.levels) == 3 and source.levels[0] is source.data
     for found, expected in zip(source.levels, levels, strict=True):
@@ -91,14 +91,14 @@ def test_all_levels_are_read(tmp_path, write, axes, leading):
 
 def test_axes_of_any_order_are_put_in_order_at_every_level(tmp_path):
     levels = pyramid()
-    source = open_source(zarr_of(tmp_path / "a.zarr", [level.transpose(2, 1, 0) for level in levels], "xyz"))
+    source = open_image(zarr_of(tmp_path / "a.zarr", [level.transpose(2, 1, 0) for level in levels], "xyz"))
     assert [level.shape for level in source.levels] == [level.shape for level in levels]
     assert np.array_equal(source.levels[2].compute(), levels[2])
 
 
 def test_a_level_one_voxel_deep_keeps_its_axes(tmp_path):
     data = textured_volume((2, 40, 40))
-    source = open_source(zarr_of(tmp_path / "a.zarr", [data[None], data[None, :1, ::2, ::2]], "czyx"))
+    source = open_image(zarr_of(tmp_path / "a.zarr", [data[None], data[None, :1, ::2, ::2]], "czyx"))
     assert [level.shape for level in source.levels] == [(2, 40, 40), (1, 20, 20)]
 
 
@@ -131,14 +131,14 @@ def test_a_level_that_is_no_good_is_passed_over(tmp_path, harm):
     levels = pyramid()
     path = zarr_of(tmp_path / "a.ome.zarr", levels)
     harm(path)
-    source = open_source(path)
+    source = open_image(path)
     assert [level.shape for level in source.levels] == [levels[0].shape, levels[2].shape]
     assert np.array_equal(source.data.compute(), levels[0])
 
 
 def test_copies_of_the_finest_are_no_levels(tmp_path):
     data = textured_volume((6, 64, 96))
-    assert open_source(zarr_of(tmp_path / "a.ome.zarr", [data, data])).levels[1:] == ()
+    assert open_image(zarr_of(tmp_path / "a.ome.zarr", [data, data])).levels[1:] == ()
 
 
 @pytest.mark.parametrize("write", KINDS)
@@ -149,7 +149,7 @@ def test_opening_reads_no_pixel(tmp_path, write, monkeypatch):
     monkeypatch.setattr(
         sources.OrderedAxes, "__getitem__", lambda self, key: (read.append(self.shape), plain(self, key))[1]
     )
-    layers = reader.layer_data(open_source(path))
+    layers = reader.layer_data(open_image(path))
     assert not read
     layers[1][0][0, :5, :5].compute()
     assert read == [(2, 6, 64, 96)]
@@ -167,7 +167,7 @@ SMALLER = [
 def test_layers_have_the_levels_that_memory_asks_for(tmp_path, bound, count, coarse, monkeypatch):
     monkeypatch.setattr(reader, "COARSE_VOXELS", bound)
     monkeypatch.setattr(sources, "COARSE_VOXELS", bound)
-    source = open_source(zarr_of(tmp_path / "a.ome.zarr", pyramid(leading=(2,)), "czyx"))
+    source = open_image(zarr_of(tmp_path / "a.ome.zarr", pyramid(leading=(2,)), "czyx"))
     layers = reader.layer_data(source)
     assert len(layers) == 2
     for data, options, _ in layers:

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from napari_cropeq.formats import sample
-from napari_cropeq.formats.image import Source, check_volume
+from napari_cropeq.formats.image import Image, check_volume
 
 pytestmark = pytest.mark.slow  # it is made three times
 
@@ -19,11 +19,11 @@ INSIDE = slice(6, 42)  # source slices whose blur does not reach beyond the trut
 
 
 @pytest.fixture(scope="module")
-def pair() -> tuple[Source, Source]:
+def pair() -> tuple[Image, Image]:
     return sample.light_sheet_sample()
 
 
-def read(source: Source, channel: int) -> np.ndarray:
+def read(source: Image, channel: int) -> np.ndarray:
     """Return a channel (z, y, x) in float64."""
     return source.volume(channel).compute().astype(float)
 
@@ -51,7 +51,7 @@ def interpolated(source: np.ndarray, shift: float = 0.0) -> np.ndarray:
     return resampled(source, (np.arange(116) + shift + 0.5) / FACTOR - 0.5)
 
 
-def test_what_it_is(pair: tuple[Source, Source]) -> None:
+def test_what_it_is(pair: tuple[Image, Image]) -> None:
     source, truth = pair
     assert (source.name, truth.name) == ("light-sheet sample", "light-sheet truth")
     assert (source.data.shape, truth.data.shape) == ((2, 48, 256, 256), (2, 116, 256, 256))
@@ -64,7 +64,7 @@ def test_what_it_is(pair: tuple[Source, Source]) -> None:
         assert each.data.chunksize == (1, 1, 256, 256)
 
 
-def test_both_cover_the_same_extent(pair: tuple[Source, Source]) -> None:
+def test_both_cover_the_same_extent(pair: tuple[Image, Image]) -> None:
     source, truth = pair
     assert source.voxel_size == (1.0, 1 / FACTOR, 1 / FACTOR)
     assert truth.voxel_size == (1 / FACTOR,) * 3
@@ -76,7 +76,7 @@ def test_both_cover_the_same_extent(pair: tuple[Source, Source]) -> None:
     assert truth.translate[1:] == (0.0, 0.0)
 
 
-def test_equal_seeds_give_equal_volumes(pair: tuple[Source, Source]) -> None:
+def test_equal_seeds_give_equal_volumes(pair: tuple[Image, Image]) -> None:
     for first, again in zip(pair, sample.light_sheet_sample(0), strict=True):
         np.testing.assert_array_equal(first.data.compute(), again.data.compute())
     for first, other in zip(pair, sample.light_sheet_sample(1), strict=True):
@@ -84,7 +84,7 @@ def test_equal_seeds_give_equal_volumes(pair: tuple[Source, Source]) -> None:
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-def test_source_is_the_truth_degraded(pair: tuple[Source, Source], channel: int) -> None:
+def test_source_is_the_truth_degraded(pair: tuple[Image, Image], channel: int) -> None:
     rows = slice(100, 140)
     source, truth = (read(each, channel)[:, rows] for each in pair)
     expected = degraded(truth)
@@ -100,7 +100,7 @@ def test_source_is_the_truth_degraded(pair: tuple[Source, Source], channel: int)
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-def test_truth_is_as_sharp_along_every_axis(pair: tuple[Source, Source], channel: int) -> None:
+def test_truth_is_as_sharp_along_every_axis(pair: tuple[Image, Image], channel: int) -> None:
     source, truth = (read(each, channel) for each in pair)
     sharp = [np.mean(np.diff(truth, axis=axis) ** 2) for axis in range(3)]
     assert max(sharp) < 1.5 * min(sharp)
@@ -109,7 +109,7 @@ def test_truth_is_as_sharp_along_every_axis(pair: tuple[Source, Source], channel
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-def test_interpolation_is_in_place_and_leaves_much_to_gain(pair: tuple[Source, Source], channel: int) -> None:
+def test_interpolation_is_in_place_and_leaves_much_to_gain(pair: tuple[Image, Image], channel: int) -> None:
     rows = slice(96, 128)
     source, truth = (read(each, channel)[:, rows] for each in pair)
     inside = slice(12, -12)
@@ -119,7 +119,7 @@ def test_interpolation_is_in_place_and_leaves_much_to_gain(pair: tuple[Source, S
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-def test_it_looks_like_microscopy(pair: tuple[Source, Source], channel: int) -> None:
+def test_it_looks_like_microscopy(pair: tuple[Image, Image], channel: int) -> None:
     """Sparse, with bright and dim structure in every slice, over a background above the camera's offset."""
     source, truth = (read(each, channel) for each in pair)
     signal = (truth - sample.OFFSET) / sample.GAIN  # photons
@@ -131,7 +131,7 @@ def test_it_looks_like_microscopy(pair: tuple[Source, Source], channel: int) -> 
     assert source.max() < 2000
 
 
-def test_slices_beyond_the_border_are_real_too(pair: tuple[Source, Source]) -> None:
+def test_slices_beyond_the_border_are_real_too(pair: tuple[Image, Image]) -> None:
     """The first and last slices are blurred with structure that lies outside, so the truth alone cannot give them."""
     source, truth = (read(each, 0)[:, 100:140] for each in pair)
     expected = degraded(truth)

@@ -14,19 +14,19 @@ from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import PRESETS
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from window import TIMEOUT, dock
 
 LARGE = textured_volume((10, 70, 72))
 
 
 def expected_of(path: Path, model: Model, **options) -> np.ndarray:
-    result = SuperResolution(open_source(path), model, device="cpu", **options)
+    result = SuperResolution(open_image(path), model, device="cpu", **options)
     return result.compute((), Box.whole(result.sr_shape))
 
 
 def stored(path: Path) -> np.ndarray:
-    return np.asarray(open_source(path).data)
+    return np.asarray(open_image(path).data)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_selected_layers(viewer, qtbot, tmp_path):
     assert run(qtbot, batch).startswith("2 done, in ")
     assert everything(tmp_path) == ["cell_1_SR.ome.zarr", "cell_2_SR.ome.zarr"]
     for number in (1, 2):
-        source = open_source(tmp_path / f"cell_{number}_SR.ome.zarr")
+        source = open_image(tmp_path / f"cell_{number}_SR.ome.zarr")
         assert (source.voxel_size, source.unit) == ((1, 1, 1), "micrometer")
         assert source.translate == (number - 1.5, 2, 3)
 

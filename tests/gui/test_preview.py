@@ -16,7 +16,7 @@ from conftest import a_source, our_threads, work_threads
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.errors import AccessError
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from napari_cropeq.gui.layers.viewport import view_of, view_signals
 from napari_cropeq.gui.session import Session
 from napari_cropeq.run.export import export
@@ -75,7 +75,7 @@ def exported(tmp_path_factory):
         result = SuperResolution(a_source(cells(SHAPE)), model_for(), dtype=dtype, device="cpu")
         for _ in export(result, folder / f"{dtype}.ome.zarr"):
             pass
-        out[dtype] = open_source(folder / f"{dtype}.ome.zarr").volume().compute()
+        out[dtype] = open_image(folder / f"{dtype}.ome.zarr").volume().compute()
     return out
 
 

@@ -12,7 +12,7 @@ from napari.utils.progress import progress
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.formats import pyramid
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from napari_cropeq.formats.metadata import ImageInfo
 from napari_cropeq.formats.write import write_image
 from napari_cropeq.gui.layers.unfinished_layer import UNFINISHED
@@ -32,7 +32,7 @@ def small_shards(monkeypatch):
 
 
 def is_the_result(path, result) -> bool:
-    return np.array_equal(open_source(path).data.compute(), result.compute((), Box.whole(result.sr_shape)))
+    return np.array_equal(open_image(path).data.compute(), result.compute((), Box.whole(result.sr_shape)))
 
 
 def test_an_estimate_is_shown_before_the_start(viewer, qtbot, tmp_path):
@@ -182,7 +182,7 @@ def test_a_store_of_several_channels_is_resumed(viewer, qtbot, tmp_path, source_
     voxels = np.stack([cells((40, 64, 96)), cells((40, 64, 96))[:, ::-1]])
     image = ImageInfo("czyx", (2.5, 1.0, 1.0), "micrometer", name="two", channel_names=("one", "other"))
     write_image(da.from_array(voxels, chunks=(1, 8, 64, 96)), tmp_path / "two.ome.tif", image)
-    result = SuperResolution(open_source(tmp_path / "two.ome.tif"), model_for(), device="cpu")
+    result = SuperResolution(open_image(tmp_path / "two.ome.tif"), model_for(), device="cpu")
     steps = export(result, tmp_path / "out.ome.zarr")
     while next(steps).done == 0:
         pass
@@ -199,7 +199,7 @@ def test_a_store_of_several_channels_is_resumed(viewer, qtbot, tmp_path, source_
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     assert not set(layers) & set(viewer.layers)
     assert [layer.name for layer in viewer.layers] == ["out one", "out other"]
-    stored = open_source(tmp_path / "out.ome.zarr").data.compute()
+    stored = open_image(tmp_path / "out.ome.zarr").data.compute()
     for channel in range(2):
         assert np.array_equal(stored[channel], result.compute((channel,), Box.whole(result.sr_shape)))
 
@@ -222,7 +222,7 @@ def test_the_levels_of_a_complete_result_are_those_of_the_store(viewer, qtbot, t
     monkeypatch.setattr("napari_cropeq.view.lazy.PLANE", 40)
     volume = started(viewer, qtbot, tmp_path / "out.ome.zarr")
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
-    levels = open_source(tmp_path / "out.ome.zarr").levels
+    levels = open_image(tmp_path / "out.ome.zarr").levels
     shown = volume.result.layer.data
     assert [level.shape for level in shown] == [level.shape for level in levels[: len(shown)]] and len(shown) == 3
     for own, stored in zip(shown, levels, strict=False):

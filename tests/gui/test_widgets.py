@@ -13,7 +13,7 @@ from conftest import work_threads
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from napari_cropeq.store import disk as storing
 from window import PLUGIN, TIMEOUT, cells, dock, model_for, press, small, started, stopped
 
@@ -55,7 +55,7 @@ def test_train_preview_volume_save(viewer, qtbot, tmp_path):
     volume.buttons["save"].native.click()
     qtbot.waitUntil(lambda: not volume.saving, timeout=TIMEOUT)
     assert volume.message.text() == f"Saved {tmp_path / 'result.ome.zarr'}."
-    stored = open_source(tmp_path / "result.ome.zarr")
+    stored = open_image(tmp_path / "result.ome.zarr")
     assert stored.voxel_size == (1, 1, 1)
     assert stored.translate == (4.25, 6, 7)
     assert stored.unit == "micrometer"
@@ -92,7 +92,7 @@ def test_the_whole_volume_straight_to_disk(viewer, qtbot, tmp_path):
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     result = volume.result.result
     expected = result.compute((), Box.whole(result.sr_shape))
-    assert np.array_equal(open_source(tmp_path / "out.ome.zarr").volume().compute(), expected)
+    assert np.array_equal(open_image(tmp_path / "out.ome.zarr").volume().compute(), expected)
     assert np.array_equal(np.asarray(volume.result.layer.data), expected), "the layer reads the finished store"
     assert [p.name for p in tmp_path.iterdir()] == ["out.ome.zarr"]
 

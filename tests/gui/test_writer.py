@@ -19,7 +19,7 @@ from conftest import DATA, textured_volume
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats import write as image_file
 from napari_cropeq.formats import write as saving
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from napari_cropeq.formats.metadata import ImageInfo
 from napari_cropeq.gui.layers.source import source_of
 from window import TIMEOUT, cells, dock, model_for
@@ -110,7 +110,7 @@ def test_axes_in_another_order_are_put_in_order(tmp_path, name):
     data = np.stack([VOLUME.transpose(2, 1, 0)] * 2, axis=1)  # x, t, y, z
     scale, units = (0.4, 3, 0.5, 2.5), ["um", "s", "um", "um"]
     Image(data, axis_labels=["x", "time", "y", "z"], scale=scale, units=units).save(str(tmp_path / name))
-    source = open_source(tmp_path / name)
+    source = open_image(tmp_path / name)
     assert (source.axes, source.voxel_size, source.time_step) == ("tzyx", (2.5, 0.5, 0.4), 3.0)
     assert np.array_equal(source.data.compute(), np.stack([VOLUME] * 2))
 
@@ -123,7 +123,7 @@ def test_similar_layers_become_channels(viewer, tmp_path, name):
         metadata = {"source": {"name": "stack"}}
         viewer.add_image(times + 10 * number, name=f"stack {label}", colormap=color, metadata=metadata, **options)
     assert viewer.layers.save(str(tmp_path / name)) == [str(tmp_path / name)]
-    source = open_source(tmp_path / name)
+    source = open_image(tmp_path / name)
     assert (source.axes, source.channel_names) == ("tczyx", ("nuclei", "membrane"))
     assert source.channel_colors == ("#ff00ff", "#00ff80")
     back = reopened(viewer, tmp_path / name)
@@ -137,7 +137,7 @@ def test_the_finest_level_of_a_multiscale_layer_is_saved(tmp_path, name, monkeyp
     monkeypatch.setattr(pyramid, "SMALLEST", 16)
     data = textured_volume((8, 300, 400))
     Image([data, data[:, ::4, ::4]], multiscale=True, scale=(2, 1, 1)).save(str(tmp_path / name))
-    source = open_source(tmp_path / name)
+    source = open_image(tmp_path / name)
     assert np.array_equal(source.data.compute(), data)
     assert len(source.levels) > 1 and source.levels[1].shape[-2:] == (150, 200)
 
@@ -150,7 +150,7 @@ def test_labels_are_sampled_not_averaged(tmp_path, name, dtype, monkeypatch):
     data = rng.choice(np.array([0, 3, 100], dtype), (9, 301, 90))
     layer = Labels(data, name="cells", scale=(2, 1, 1), units=["um"] * 3)
     assert layer.save(str(tmp_path / name)) == [str(tmp_path / name)]
-    source = open_source(tmp_path / name)
+    source = open_image(tmp_path / name)
     assert np.array_equal(source.data.compute(), data) and source.data.dtype == dtype
     assert len(source.levels) > 1
     for number, level in enumerate(source.levels[1:], 1):
@@ -201,7 +201,7 @@ def test_a_lazy_layer_is_streamed(tmp_path, name, chunks, monkeypatch):
     layer.save(str(tmp_path / name))
     assert max(read.count(place) for place in set(read)) <= 2 and len(set(read)) == lazy.npartitions
     assert max(held) <= saving.HELD
-    assert np.array_equal(open_source(tmp_path / name).data.compute(), volume)
+    assert np.array_equal(open_image(tmp_path / name).data.compute(), volume)
 
 
 TURN = [[1, 0, 0], [0, np.cos(0.4), -np.sin(0.4)], [0, np.sin(0.4), np.cos(0.4)]]
@@ -252,7 +252,7 @@ def test_an_ome_tiff_cannot_store_64_bit_integers(tmp_path, make):
     with pytest.raises(OSError, match=r"voxels of the type int64.* save it as \.ome\.zarr"):
         make(VOLUME.astype(np.int64)).save(str(tmp_path / "a.ome.tif"))
     make(VOLUME.astype(np.int64)).save(str(tmp_path / "a.ome.zarr"))
-    assert open_source(tmp_path / "a.ome.zarr").data.dtype == np.int64
+    assert open_image(tmp_path / "a.ome.zarr").data.dtype == np.int64
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -267,10 +267,10 @@ def test_a_failure_keeps_the_old_file(tmp_path, name):
     with pytest.raises(OSError, match="disk trouble"):
         Image(lazy, contrast_limits=(0, 9)).save(str(tmp_path / name))
     assert names(tmp_path) == [name]
-    assert np.array_equal(open_source(tmp_path / name).data.compute(), VOLUME)
+    assert np.array_equal(open_image(tmp_path / name).data.compute(), VOLUME)
     Image(VOLUME + 2).save(str(tmp_path / name))
     assert names(tmp_path) == [name]
-    assert np.array_equal(open_source(tmp_path / name).data.compute(), VOLUME + 2)
+    assert np.array_equal(open_image(tmp_path / name).data.compute(), VOLUME + 2)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -285,7 +285,7 @@ def test_an_error_after_writing_keeps_the_old_file(tmp_path, name):
         image_file.write_image(da.from_array(VOLUME + 1), tmp_path / name, ImageInfo("zyx"), check)
     assert name in seen and f"{name}.partial" in seen, "all was written by then"
     assert names(tmp_path) == [name]
-    assert np.array_equal(open_source(tmp_path / name).data.compute(), VOLUME)
+    assert np.array_equal(open_image(tmp_path / name).data.compute(), VOLUME)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -302,7 +302,7 @@ def test_an_sr_layer_is_saved_when_it_is_complete(viewer, qtbot, tmp_path, name)
     volume.buttons["start"].native.click()
     qtbot.waitUntil(lambda: result.state.complete, timeout=TIMEOUT)
     assert layer.save(str(tmp_path / name)) == [str(tmp_path / name)]
-    back = open_source(tmp_path / name)
+    back = open_image(tmp_path / name)
     assert np.array_equal(back.data.compute(), np.asarray(source_of(layer).data))
     assert back.voxel_size == pytest.approx((1, 1, 1)) and back.translate == pytest.approx((-0.75, 0, 0))
     volume.session.cache.cap = 1  # tiles are dropped
@@ -356,7 +356,7 @@ def test_file_save_with_the_type_chosen_in_the_dialog(viewer, qtbot, tmp_path, t
     viewer.window._qt_viewer._save_layers_dialog()
     timer.stop()
     assert names(tmp_path) == [name]
-    assert open_source(tmp_path / name).voxel_size == (2, 1, 1)
+    assert open_image(tmp_path / name).voxel_size == (2, 1, 1)
 
 
 def test_a_completed_name_does_not_replace_a_file(tmp_path):

@@ -12,7 +12,7 @@ from qtpy import API_NAME
 from files import a_model, a_stack
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from window import TIMEOUT, cells, dock, model_for, small, trained
 
 pytestmark = pytest.mark.skipif(API_NAME != "PySide6", reason="run by test_pyside6")
@@ -54,7 +54,7 @@ def test_volume(viewer, qtbot, tmp_path):
     assert not panel.complaining, panel.message.text()
     result = panel.result.result
     whole = result.compute((), Box.whole(result.sr_shape))
-    assert np.array_equal(np.asarray(open_source(tmp_path / "out.ome.zarr").data), whole)
+    assert np.array_equal(np.asarray(open_image(tmp_path / "out.ome.zarr").data), whole)
 
 
 def test_batch(viewer, qtbot, tmp_path):
@@ -66,9 +66,9 @@ def test_batch(viewer, qtbot, tmp_path):
     panel.buttons["start"].native.click()
     qtbot.waitUntil(lambda: panel.message.text().startswith("1 done") or panel.complaining, timeout=TIMEOUT)
     assert not panel.complaining, panel.message.text()
-    result = SuperResolution(open_source(stack), model, device="cpu")
+    result = SuperResolution(open_image(stack), model, device="cpu")
     whole = result.compute((), Box.whole(result.sr_shape))
-    assert np.array_equal(np.asarray(open_source(tmp_path / "out" / "a_SR.ome.zarr").data), whole)
+    assert np.array_equal(np.asarray(open_image(tmp_path / "out" / "a_SR.ome.zarr").data), whole)
 
 
 def test_verify(viewer, qtbot):

@@ -21,7 +21,7 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.errors import ArgumentError, OutputExistsError
 from napari_cropeq.formats.find import find_images, is_result
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from napari_cropeq.run.batch import Batch, BatchSettings, summary
 from napari_cropeq.run.export import export
 from napari_cropeq.run.naming import FIELDS, Naming
@@ -143,12 +143,12 @@ def end(batch: Batch) -> list[str]:
 
 
 def expected_of(path: Path | None, model: Model, **options) -> np.ndarray:
-    result = SuperResolution(open_source(path), model, device="cpu", **options)
+    result = SuperResolution(open_image(path), model, device="cpu", **options)
     return result.compute(result.leading_indices[0], Box.whole(result.sr_shape))
 
 
 def stored(path: Path | None) -> np.ndarray:
-    return np.asarray(open_source(path).data)
+    return np.asarray(open_image(path).data)
 
 
 def settings_of(model: Model | OwnTraining | None = None, **options) -> BatchSettings:
@@ -158,7 +158,7 @@ def settings_of(model: Model | OwnTraining | None = None, **options) -> BatchSet
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif"])
 def test_each_image_is_exported(tmp_path, suffix):
     inputs = [a_stack(tmp_path / "a.ome.tif", seed=1), a_zarr(tmp_path / "b.ome.zarr")]
-    layer = dataclasses.replace(open_source(inputs[0]), name="c: a/layer", translate=(4.0, 2.0, 1.0), path=None)
+    layer = dataclasses.replace(open_image(inputs[0]), name="c: a/layer", translate=(4.0, 2.0, 1.0), path=None)
     model, out = a_model(), tmp_path / "out"
     out.mkdir()
     batch = Batch([*inputs, layer], Naming(out, suffix=suffix), settings_of(model, dtype="float32"))
@@ -174,7 +174,7 @@ def test_each_image_is_exported(tmp_path, suffix):
         assert np.array_equal(stored(item.output), expected_of(path, model, dtype="float32"))
         assert item.shape == stored(item.output).shape and item.seconds > 0
         assert item.facts["dtype"] == "float32" and item.facts["voxel_size"] == [1, 1, 1]
-    assert open_source(batch.items[2].output).translate == (4.0 - 1.5, 2.0, 1.0)
+    assert open_image(batch.items[2].output).translate == (4.0 - 1.5, 2.0, 1.0)
 
 
 def with_nan(path: Path) -> Path:

@@ -26,7 +26,7 @@ from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.errors import AccessError, ArgumentError, ClusterError, MismatchError, StoppedError
 from napari_cropeq.formats import pyramid
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from napari_cropeq.formats.paths import partial_of
 from napari_cropeq.run.batch import BatchSettings
 from napari_cropeq.run.distributed.client import Cluster
@@ -71,7 +71,7 @@ def expected(stack, tmp_path_factory):
 
 
 def result_of(path, **options) -> SuperResolution:
-    return SuperResolution(open_source(path), a_model(filters=16), device="cpu", **options)
+    return SuperResolution(open_image(path), a_model(filters=16), device="cpu", **options)
 
 
 def run(result, path, **options) -> None:
@@ -353,7 +353,7 @@ def words(tmp_path, three_levels, monkeypatch):
 
 
 def stored(path) -> np.ndarray:
-    return np.asarray(open_source(path).data)
+    return np.asarray(open_image(path).data)
 
 
 def expected_of(words: list[str], tmp_path) -> np.ndarray:

@@ -23,7 +23,7 @@ from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import convert
 from napari_cropeq.errors import ArgumentError, ImageError
 from napari_cropeq.formats import ome_tiff, pyramid
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from napari_cropeq.formats.paths import output_kind
 from napari_cropeq.run import export as exporting
 from napari_cropeq.run.export import ExportProgress, export
@@ -39,7 +39,7 @@ def run(result, path, **options) -> None:
 
 
 def stored(path) -> np.ndarray:
-    return np.asarray(open_source(path).data)
+    return np.asarray(open_image(path).data)
 
 
 def whole(result, leading=()) -> np.ndarray:
@@ -81,7 +81,7 @@ def test_any_axial_axis(tmp_path, axial):
     size[axial] = 1.25
     result = a_result(np.moveaxis(textured_volume((12, 40, 50)), 0, axial), voxel_size=tuple(size))
     run(result, tmp_path / "out.ome.zarr", tile=33)
-    source = open_source(tmp_path / "out.ome.zarr")
+    source = open_image(tmp_path / "out.ome.zarr")
     assert source.data.shape[axial] == 30 and source.voxel_size == pytest.approx((0.5,) * 3)
     assert np.array_equal(np.asarray(source.data), whole(result))
 
@@ -124,7 +124,7 @@ def test_channels_and_times(tmp_path, axes, leading, name):
     named = {"channel_names": ("nuclei",), "channel_colors": ("#ff0080",)} if "c" in axes else {}
     result = a_result(data.reshape(*leading, 8, 20, 40), axes, **named)
     run(result, tmp_path / name, tile=33)
-    source = open_source(tmp_path / name)
+    source = open_image(tmp_path / name)
     assert (source.axes, source.data.shape) == (axes, (*leading, 20, 20, 40))
     if "c" in axes:
         assert source.channel_names == ("nuclei", *(f"channel {n}" for n in range(1, leading[-1])))
@@ -150,7 +150,7 @@ def test_positions_of_voxels(tmp_path, voxel_size, translate, unit, name):
     volume = np.moveaxis(textured_volume((9, 24, 40)), 0, axial)
     result = a_result(volume, voxel_size=voxel_size, translate=translate, unit=unit)
     run(result, tmp_path / name)
-    source = open_source(tmp_path / name)
+    source = open_image(tmp_path / name)
     assert source.unit == unit
     lateral = np.mean([v for a, v in enumerate(voxel_size) if a != axial])
     for axis in range(3):
@@ -297,7 +297,7 @@ def test_position_in_an_ome_tiff(tmp_path, positions, units, expected):
     plane = positions | {f"Position{axis}Unit": [unit] * 8 for axis, unit in units.items()}
     metadata = {"axes": "ZYX", "Plane": plane} | size | {f"PhysicalSize{a}Unit": "µm" for a in "ZYX"}
     tifffile.imwrite(tmp_path / "a.ome.tif", textured_volume((8, 20, 30)), metadata=metadata)
-    source = open_source(tmp_path / "a.ome.tif")
+    source = open_image(tmp_path / "a.ome.tif")
     assert source.voxel_size == (4.0, 1.0, 1.0)
     assert source.translate == expected
 

@@ -14,7 +14,7 @@ from files import a_model, a_stack, a_zarr
 from napari_cropeq.cli.main import main
 from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.compute.super_resolution import SuperResolution
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from napari_cropeq.formats.paths import partial_of
 from napari_cropeq.formats.write import write_image
 from napari_cropeq.run.export import export
@@ -106,7 +106,7 @@ def test_an_output_must_not_be_the_unfinished_store_of_another(folder, capsys):
 
 @pytest.mark.parametrize("existing", ["refuse", "resume", "overwrite"])
 def test_an_input_of_the_library_is_never_removed(folder, existing):
-    result = SuperResolution(open_source(a_zarr(folder / "y.partial.ome.zarr")), a_model(), device="cpu")
+    result = SuperResolution(open_image(a_zarr(folder / "y.partial.ome.zarr")), a_model(), device="cpu")
     before = files_of(folder)
     for start in (
         lambda: next(export(result, "y.ome.zarr", existing=existing)),
@@ -154,7 +154,7 @@ def test_files_beside_an_output_stay(folder, output, make):
     after = files_of(folder)
     beside = {name: content for name, content in before.items() if not name.startswith(f"{output}{os.sep}")}
     assert {name: after.get(name) for name in beside} == beside
-    assert not (folder / output / "deep").exists() and open_source(output).data.shape == (32, 20, 40)
+    assert not (folder / output / "deep").exists() and open_image(output).data.shape == (32, 20, 40)
 
 
 def test_a_complete_output_needs_no_store(folder, capsys):
@@ -198,7 +198,7 @@ def test_a_file_that_appears_at_the_output_stays(tmp_path, name, when):
     assert path.read_text() == "another's"
     path.rename(tmp_path / "moved")
     assert [step.stage for step in export(result, path, 32, "resume")][-1] == "saving"
-    assert np.array_equal(np.asarray(open_source(path).data).shape, result.sr_shape)
+    assert np.array_equal(np.asarray(open_image(path).data).shape, result.sr_shape)
 
 
 DEGRADED = [
@@ -221,9 +221,9 @@ def test_files_with_the_name_of_an_unfinished_image_stay(folder, capsys, output,
 def test_a_half_made_image_is_made_again(folder, output):
     (folder / f"{output}.partial" / ".cropeq").mkdir(parents=True)
     (folder / f"{output}.partial" / "0").mkdir()
-    source = open_source("a.ome.tif")
+    source = open_image("a.ome.tif")
     write_image(source.data, Path(output), source.image)
-    assert open_source(output).data.shape == source.data.shape
+    assert open_image(output).data.shape == source.data.shape
     assert sorted(path.name for path in folder.iterdir()) == sorted(["a.ome.tif", "m.safetensors", output])
 
 
@@ -282,4 +282,4 @@ def test_a_job_array_does_not_take_a_file_of_the_user_for_the_result(folder, cap
     assert (folder / "y.ome.zarr" / "deep" / "notes.txt").exists()
     shutil.rmtree(folder / "y.ome.zarr")
     assert main([*words, "--shard-id", "1", "--num-shards", "2"]) == 0
-    assert open_source(folder / "y.ome.zarr").data.shape
+    assert open_image(folder / "y.ome.zarr").data.shape

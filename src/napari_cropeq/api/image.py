@@ -13,7 +13,7 @@ import numpy.typing as npt
 from napari_cropeq.api.arguments import axial_index, length, triple
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.errors import ImageError, VoxelSizeError, WrongTypeError
-from napari_cropeq.formats.image import Source, acquisition_of, check_volume, lazy_array, open_source
+from napari_cropeq.formats.image import Image, acquisition_of, check_volume, lazy_array, open_image
 from napari_cropeq.formats.metadata import PIXEL, calibrated, full_unit, timing
 
 __all__ = ["image_of", "sampled"]
@@ -26,7 +26,7 @@ NAME_THEM = "Name the dimensions t, c, z, y and x."
 UNEVEN = 1e-3  # tolerated deviation of the steps of a coordinate, in steps: some programs write 32-bit numbers
 
 
-def image_of(data: Any) -> Source:
+def image_of(data: Any) -> Image:
     """Return a volume of any kind as an image with named axes; no voxel is read.
 
     Parameters
@@ -41,10 +41,10 @@ def image_of(data: Any) -> Source:
     ValueError, OSError
         If it is not a volume, or the file cannot be read.
     """
-    if isinstance(data, Source):
+    if isinstance(data, Image):
         return data
     if isinstance(data, (str, Path)):
-        return open_source(data)
+        return open_image(data)
     if hasattr(data, "dims") and hasattr(data, "coords"):
         return _from_xarray(data)
     if not (hasattr(data, "shape") and hasattr(data, "dtype") and hasattr(data, "__getitem__")):
@@ -59,12 +59,12 @@ def image_of(data: Any) -> Source:
         raise ImageError(
             f"The data have {ndim} axes.", "Give (z, y, x), (c, z, y, x) or (t, c, z, y, x).", setting="data"
         )
-    return Source(_lazy(data), AXES[ndim], None, PIXEL, (0.0, 0.0, 0.0), "array")
+    return Image(_lazy(data), AXES[ndim], None, PIXEL, (0.0, 0.0, 0.0), "array")
 
 
 def sampled(
     data: Any, voxel_size: Any, axial: str | int | None, fwhm: Any = None, lateral_fwhm: Any = 0.0
-) -> tuple[Source, Acquisition]:
+) -> tuple[Image, Acquisition]:
     """Return data as an image, and its acquisition; the arguments are those of :func:`~.train.train`.
 
     Raises
@@ -95,7 +95,7 @@ def _lazy(data: Any) -> da.Array:
     return lazy_array(data, tuple(chunks))
 
 
-def _from_xarray(array: Any) -> Source:
+def _from_xarray(array: Any) -> Image:
     """Return an image of an xarray.DataArray, or an object like it; the voxel size is that of its coordinates."""
     dims = {}  # our name of each axis: its name in the array
     for dim, count in zip(array.dims, array.shape, strict=True):
@@ -123,7 +123,7 @@ def _from_xarray(array: Any) -> Source:
         first = tuple(s * c.first / c.step(a) for s, a, c in zip(size, "zyx", spatial, strict=True))  # type: ignore[operator]
     time_step, time_unit = timing(along["t"].step("t"), along["t"].unit) if "t" in along else (1.0, PIXEL)
     names = along["c"].values if "c" in along else None
-    source = Source(
+    source = Image(
         lazy,
         axes,
         None,

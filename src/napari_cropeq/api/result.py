@@ -12,7 +12,7 @@ from napari_cropeq.compute.super_resolution import SuperResolution, axial_of
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import choose_device, plane_axes
-from napari_cropeq.formats.image import Source, acquisition_of
+from napari_cropeq.formats.image import Image, acquisition_of
 
 __all__ = ["result_of"]
 
@@ -43,7 +43,7 @@ def result_of(
     return SuperResolution(image, model, acquisition, planes, device, dtype)
 
 
-def _acquisition(image: Source, model: Model, size: tuple[float, float, float] | None) -> Acquisition:
+def _acquisition(image: Image, model: Model, size: tuple[float, float, float] | None) -> Acquisition:
     """Return the acquisition of an image, by the given voxel size, else its own, else that of the model's volume."""
     own = model.acquisition
     if size is None and image.voxel_size is None:

@@ -22,7 +22,7 @@ from napari_cropeq.core.training.config import TrainingConfig, fits
 from napari_cropeq.core.training.progress import Progress
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.errors import ArgumentError, WrongTypeError
-from napari_cropeq.formats.image import Source, training_volumes
+from napari_cropeq.formats.image import Image, training_volumes
 from napari_cropeq.run.train_to_file import config_of, load_checkpoint, train_and_keep
 
 __all__ = ["train"]
@@ -87,7 +87,7 @@ def train(
 class _Job:
     """A training whose arguments have been checked."""
 
-    image: Source
+    image: Image
     acquisition: Acquisition
     channels: Sequence[int] | None
     config: TrainingConfig
@@ -157,7 +157,7 @@ def _plain(name: str, value: Any, kind: str) -> Any:
     return value
 
 
-def _channels(channels: int | Sequence[int] | str | None, image: Source) -> Sequence[int] | None:
+def _channels(channels: int | Sequence[int] | str | None, image: Image) -> Sequence[int] | None:
     """Return the numbers of the channels to train on; None for all."""
     if isinstance(channels, str) and channels == "all":
         return None

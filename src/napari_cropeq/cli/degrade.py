@@ -44,12 +44,12 @@ def _degrade(arguments: argparse.Namespace) -> dict[str, Any]:
     import dask.array as da
 
     from napari_cropeq.evidence.evaluate.truth import Truth, acquisition_for, degrade
-    from napari_cropeq.formats.image import open_source
+    from napari_cropeq.formats.image import open_image
     from napari_cropeq.formats.paths import check_output
     from napari_cropeq.formats.write import write_image
 
     check_output(arguments.out, "overwrite" if arguments.overwrite else "refuse", [arguments.truth])
-    truth = Truth.of(open_source(arguments.truth), arguments.channel, arguments.time)
+    truth = Truth.of(open_image(arguments.truth), arguments.channel, arguments.time)
     axis = "zyx".index(arguments.axis)
     acquisition_for(truth.shape, axis, arguments.factor, arguments.fwhm)  # raises before any work
     if truth.treatment is not None:

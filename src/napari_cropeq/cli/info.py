@@ -18,7 +18,7 @@ from napari_cropeq.short_repr import card
 
 if TYPE_CHECKING:
     from napari_cropeq.core.model import Model
-    from napari_cropeq.formats.image import Source
+    from napari_cropeq.formats.image import Image
 
 __all__ = ["add_info"]
 
@@ -81,14 +81,14 @@ def _networks(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _image(path: Path) -> tuple[dict[str, Any], str]:
     """Return the record and the card of an image: a source, a result of ours, or a result that is not complete."""
-    from napari_cropeq.formats.image import open_source
+    from napari_cropeq.formats.image import open_image
     from napari_cropeq.formats.paths import partial_of
     from napari_cropeq.formats.provenance import read_provenance
     from napari_cropeq.store.unfinished import Unfinished
 
     folder = path if path.exists() else partial_of(path)
     unfinished = Unfinished.open(folder) if folder.is_dir() else None
-    image = open_source(path if unfinished is None else folder)
+    image = open_image(path if unfinished is None else folder)
     report, facts = image.describe(), _facts(image)
     if unfinished is not None:
         source = unfinished.source
@@ -110,7 +110,7 @@ def _image(path: Path) -> tuple[dict[str, Any], str]:
     return report | more, card(f"{path.name}: image", facts | outlook)
 
 
-def _facts(image: Source) -> dict[str, str]:
+def _facts(image: Image) -> dict[str, str]:
     sizes = " × ".join(f"{axis} {length}" for axis, length in zip(image.axes, image.data.shape, strict=True))
     facts = {"shape": f"{sizes}, {image.data.dtype}, {decimal(image.data.nbytes)}"}
     facts["voxel size"] = _size(image.voxel_size, image.unit) if image.voxel_size else "not in the file"
@@ -121,7 +121,7 @@ def _facts(image: Source) -> dict[str, str]:
     return facts
 
 
-def _outlook(image: Source, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def _outlook(image: Image, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what super-resolution would make of an image, as JSON values and as facts."""
     from napari_cropeq.formats.image import acquisition_of
 

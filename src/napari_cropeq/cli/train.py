@@ -115,7 +115,7 @@ def _indices(text: str) -> list[int] | None:
 def _train(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.core.model import Model, check_model_path
     from napari_cropeq.core.training.checkpoint import Checkpoint
-    from napari_cropeq.formats.image import acquisition_of, open_source
+    from napari_cropeq.formats.image import acquisition_of, open_image
     from napari_cropeq.run.train_to_file import OwnTraining, train_to_file
 
     output = check_model_path(arguments.out)
@@ -129,7 +129,7 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     start = None if arguments.start is None else Model.load(arguments.start)
     config = training_config(arguments, start)
-    source = open_source(arguments.input)
+    source = open_image(arguments.input)
     axial = "zyx".index(arguments.axial) if arguments.axial else None
     size = tuple(arguments.voxel_size) if arguments.voxel_size else None
     acquisition = acquisition_of(source, size, axial, arguments.fwhm, arguments.lateral_fwhm)

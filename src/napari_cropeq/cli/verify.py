@@ -22,7 +22,7 @@ from napari_cropeq.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from napari_cropeq.core.model import Model
-    from napari_cropeq.formats.image import Source
+    from napari_cropeq.formats.image import Image
 
 __all__ = ["add_verify"]
 
@@ -69,9 +69,9 @@ def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.evidence.verify.page import HEADER, cells, conclusion, write_page
     from napari_cropeq.evidence.verify.slices import Slices, middle
     from napari_cropeq.evidence.verify.verification import Verification, tiles_for
-    from napari_cropeq.formats.image import open_source
+    from napari_cropeq.formats.image import open_image
 
-    source = open_source(arguments.input)
+    source = open_image(arguments.input)
     if arguments.voxel_size:
         source = source.with_voxel_size(tuple(arguments.voxel_size))
     where = (arguments.channel, arguments.time, arguments.planes, arguments.device)
@@ -112,7 +112,7 @@ def _fitting(tiles: list[int], sides: list[int]) -> list[int]:
     return fitting or tiles
 
 
-def _baseline(arguments: argparse.Namespace, source: Source, model: Model, update: Callable[..., None]) -> Model:
+def _baseline(arguments: argparse.Namespace, source: Image, model: Model, update: Callable[..., None]) -> Model:
     """Return the zero-padded network to compare with: loaded, or trained on the image."""
     from napari_cropeq.evidence.verify.baseline import Baseline, load_baseline
 

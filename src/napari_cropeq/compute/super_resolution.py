@@ -19,7 +19,7 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation, sample
 from napari_cropeq.core.predict import Predictor, convert, never
 from napari_cropeq.formats.chunk_cache import ChunkCache
-from napari_cropeq.formats.image import Source, acquisition_of, check_volume
+from napari_cropeq.formats.image import Image, acquisition_of, check_volume
 from napari_cropeq.formats.metadata import ImageInfo
 
 __all__ = [
@@ -64,7 +64,7 @@ class SuperResolution:
 
     Parameters
     ----------
-    source : Source
+    source : Image
         With any leading axes.
     model : Model
         Trained for the factor of ``acquisition``.
@@ -95,7 +95,7 @@ class SuperResolution:
 
     def __init__(
         self,
-        source: Source,
+        source: Image,
         model: Model,
         acquisition: Acquisition | None = None,
         planes: str | None = None,
@@ -240,7 +240,7 @@ class SuperResolution:
         return leading[self.source.axes.index("c")] if "c" in self.source.axes[:-3] else 0
 
 
-def axial_of(source: Source, model: Model) -> int:
+def axial_of(source: Image, model: Model) -> int:
     """Return the axial axis of a sibling: the one of its largest step, the model's where there is none."""
     size = source.voxel_size
     return model.acquisition.axial if size is None else guess_axial(size)

@@ -37,7 +37,7 @@ COARSE_VOXELS = 2**26
 
 
 @dataclass(frozen=True, repr=False)
-class Source(ShortRepr):
+class Image(ShortRepr):
     """One image as a lazy array: leading axes (t, c) first, the three spatial axes last."""
 
     data: da.Array  # in the order of `axes`
@@ -106,7 +106,7 @@ class Source(ShortRepr):
             time_unit=self.time_unit,
         )
 
-    def with_voxel_size(self, voxel_size: tuple[float, float, float]) -> Source:
+    def with_voxel_size(self, voxel_size: tuple[float, float, float]) -> Image:
         """Return the image with another voxel size (z, y, x), in its unit or, where it has none, in micrometers."""
         return replace(self, voxel_size=voxel_size, unit="micrometer" if self.unit == PIXEL else self.unit)
 
@@ -168,11 +168,7 @@ class Source(ShortRepr):
         }
 
 
-Image = Source
-"""What users call it."""
-
-
-def open_source(path: str | Path) -> Source:
+def open_image(path: str | Path) -> Image:
     """Open an image file as a lazy array; its pixels are read when they are needed.
 
     Parameters
@@ -182,7 +178,7 @@ def open_source(path: str | Path) -> Source:
 
     Returns
     -------
-    Source
+    Image
         Its first image, with its levels.
 
     Raises
@@ -215,7 +211,7 @@ def open_source(path: str | Path) -> Source:
     ]
     check_volume(levels[0], path.name)
     metadata: Metadata = stored.metadata
-    return Source(
+    return Image(
         data=levels[0],
         axes=axes,
         voxel_size=metadata.voxel_size,
@@ -289,7 +285,7 @@ def check_volume(data: Any, name: str) -> None:
 
 
 def acquisition_of(
-    source: Source,
+    source: Image,
     voxel_size: tuple[float, float, float] | None = None,
     axial: int | None = None,
     fwhm: float | None = None,
@@ -299,7 +295,7 @@ def acquisition_of(
 
     Parameters
     ----------
-    source : Source
+    source : Image
         Gives voxel size and unit.
     voxel_size : (z, y, x), optional
         Instead of the source's own, in its unit.
@@ -329,7 +325,7 @@ def acquisition_of(
 
 
 def training_volumes(
-    source: Source, channels: Sequence[int] | None = (0,), times: Sequence[int] | None = (0,)
+    source: Image, channels: Sequence[int] | None = (0,), times: Sequence[int] | None = (0,)
 ) -> list[list[ChunkCache]]:
     """Return the time points (z, y, x) of each channel to train on, lazily; None stands for all.
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_cropeq.formats.image import Source
+from napari_cropeq.formats.image import Image
 from napari_cropeq.formats.phantom import draw_background, draw_neurons, draw_vessels
 
 STEP = 1.0  # µm between slices
@@ -26,7 +26,7 @@ _PHOTONS = (240.0, 260.0)  # of the brightest vessel and cell body
 _GLOW = (7.0, 10.0)  # photons of the tissue's own glow
 
 
-def light_sheet_sample(seed: int = 0) -> tuple[Source, Source]:
+def light_sheet_sample(seed: int = 0) -> tuple[Image, Image]:
     """Make a noisy anisotropic light-sheet volume, and the isotropic noise-free truth behind it.
 
     Both show the same vessels and neurons and cover the same extent. A source slice is the truth, blurred
@@ -40,9 +40,9 @@ def light_sheet_sample(seed: int = 0) -> tuple[Source, Source]:
 
     Returns
     -------
-    source : Source
+    source : Image
         czyx (2, 48, 256, 256), uint16, voxels of 1 × 0.411 × 0.411 µm.
-    truth : Source
+    truth : Image
         czyx (2, 116, 256, 256), float32, voxels of 0.411 µm a side, in the counts of the source.
     """
     planes = math.floor(_SLICES * FACTOR + 1e-6)
@@ -91,9 +91,9 @@ def _photographed(rng: np.random.Generator, photons: NDArray[np.float64]) -> NDA
     return np.clip(np.rint(counts), 0, np.iinfo(np.uint16).max).astype(np.uint16)
 
 
-def _source(name: str, data: NDArray[Any], voxel_size: tuple[float, float, float], shift: float) -> Source:
+def _source(name: str, data: NDArray[Any], voxel_size: tuple[float, float, float], shift: float) -> Image:
     lazy = da.from_array(data, chunks=(1, 1, *data.shape[2:]), name=False)
-    return Source(
+    return Image(
         data=lazy,
         axes="czyx",
         voxel_size=voxel_size,

@@ -11,7 +11,8 @@ from napari.layers import Image
 
 from napari_cropeq.core.model import provenance
 from napari_cropeq.formats.chunk_cache import ChunkCache
-from napari_cropeq.formats.image import Source, training_volumes
+from napari_cropeq.formats.image import Image as Source
+from napari_cropeq.formats.image import training_volumes
 from napari_cropeq.gui.layers.source import check_layer, source_of, voxel_size_of
 
 __all__ = ["TrainingData", "channel_layers", "shown_of", "source_checksum"]

@@ -18,7 +18,7 @@ from napari_cropeq.core.host import give_freed_memory_back
 from napari_cropeq.core.model import SUFFIX, Model
 from napari_cropeq.core.predict import plane_axes
 from napari_cropeq.errors import ArgumentError, OutputExistsError
-from napari_cropeq.formats.image import Source, acquisition_of, open_source
+from napari_cropeq.formats.image import Image, acquisition_of, open_image
 from napari_cropeq.formats.paths import check_output
 from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.export import check_options, export
@@ -136,7 +136,7 @@ class BatchSettings:
                 setting="model",
             )
 
-    def acquisition(self, source: Source) -> Acquisition:
+    def acquisition(self, source: Image) -> Acquisition:
         """Return the acquisition of a source.
 
         Raises
@@ -159,7 +159,7 @@ class Batch:
 
     Parameters
     ----------
-    inputs : sequence of path or Source
+    inputs : sequence of path or Image
         Images to process: files, or sources that are open already.
     naming : Naming
         Names the results; each needs its own name.
@@ -172,7 +172,7 @@ class Batch:
         State of each input, in the order of ``inputs``.
     """
 
-    def __init__(self, inputs: Sequence[Path | Source], naming: Naming, settings: BatchSettings) -> None:
+    def __init__(self, inputs: Sequence[Path | Image], naming: Naming, settings: BatchSettings) -> None:
         self._inputs, self._naming, self._settings = list(inputs), naming, settings
         self.items = [Item(str(i) if isinstance(i, Path) else i.name, i.name) for i in inputs]
 
@@ -198,7 +198,7 @@ class Batch:
             if not self.items[number].ended:
                 yield from self._run(number, given)
 
-    def _plan(self, number: int, given: Path | Source) -> Item:
+    def _plan(self, number: int, given: Path | Image) -> Item:
         """Open an image, name its output, and find every problem that shows without reading voxels."""
         item, settings = self.items[number], self._settings
         try:
@@ -244,7 +244,7 @@ class Batch:
         if existing:
             raise next(iter(existing.values()))
 
-    def _run(self, number: int, given: Path | Source) -> Iterator[BatchProgress]:
+    def _run(self, number: int, given: Path | Image) -> Iterator[BatchProgress]:
         """Work on one image; an error is recorded in its item."""
         started = time.monotonic()
         planned = self.items[number]
@@ -270,7 +270,7 @@ class Batch:
             logger.info("%s: %s after %.1f s", item.name, item.status, item.seconds)
             give_freed_memory_back()
 
-    def _work(self, given: Path | Source, item: Item) -> Generator[dict[str, Any], None, None]:
+    def _work(self, given: Path | Image, item: Item) -> Generator[dict[str, Any], None, None]:
         """Train if requested, then compute, yielding the fields of the item that change."""
         assert item.output is not None
         settings, model = self._settings, self._settings.model
@@ -308,12 +308,12 @@ def summary(items: Sequence[Item]) -> str:
     return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
 
 
-def _opened(given: Path | Source) -> Source:
-    return open_source(given) if isinstance(given, Path) else given
+def _opened(given: Path | Image) -> Image:
+    return open_image(given) if isinstance(given, Path) else given
 
 
 def _train(
-    path: Path, source: Source, acquisition: Acquisition, how: OwnTraining, settings: BatchSettings
+    path: Path, source: Image, acquisition: Acquisition, how: OwnTraining, settings: BatchSettings
 ) -> Generator[dict[str, Any], None, Model]:
     """Train on an image, yielding the fields of its item that change, and return the model."""
     with closing(train_to_file(path, source, acquisition, how, settings.device, settings.existing)) as steps:

@@ -11,7 +11,7 @@ from typing import Any
 
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.errors import ArgumentError
-from napari_cropeq.formats.image import SUFFIXES, Source
+from napari_cropeq.formats.image import SUFFIXES, Image
 from napari_cropeq.formats.paths import check_not_input, key_of, partial_of
 
 __all__ = ["FIELDS", "PATTERN", "Naming", "check_different", "stem_of"]
@@ -81,7 +81,7 @@ class Naming:
         stem = path.name[: len(path.name) - len(suffix)]
         return cls(path.parent, stem.replace("{", "{{").replace("}", "}}"), path.name[len(stem) :])
 
-    def output(self, number: int, source: Source, acquisition: Acquisition, dtype: str) -> Path:
+    def output(self, number: int, source: Image, acquisition: Acquisition, dtype: str) -> Path:
         """Return the path of the result of a source."""
         folder = Path(source.path).parent.name if source.path else ""
         values = {"name": source.name, "factor": acquisition.factor, "number": number}

@@ -16,7 +16,7 @@ from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.progress import Progress
 from napari_cropeq.core.training.training import Training
 from napari_cropeq.errors import MismatchError, OutputExistsError
-from napari_cropeq.formats.image import Source, training_volumes
+from napari_cropeq.formats.image import Image, training_volumes
 
 __all__ = [
     "OwnTraining",
@@ -104,7 +104,7 @@ def check_model_free(path: Path, existing: str) -> None:
 
 def train_to_file(
     path: Path,
-    source: Source,
+    source: Image,
     acquisition: Acquisition,
     how: OwnTraining,
     device: str = "auto",
@@ -119,7 +119,7 @@ def train_to_file(
     ----------
     path : Path
         The model file, ending in ``.safetensors``.
-    source : Source
+    source : Image
         The image.
     acquisition : Acquisition
         Its grid and slice profile.

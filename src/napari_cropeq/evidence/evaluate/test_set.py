@@ -8,7 +8,7 @@ from pathlib import Path
 from napari_cropeq.errors import CropeqError, ImageError
 from napari_cropeq.evidence.evaluate.truth import Truth
 from napari_cropeq.formats.find import find_images
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 
 __all__ = ["TestSet", "joined"]
 
@@ -56,7 +56,7 @@ class TestSet:
         for number, path in enumerate(self.paths):
             yield path.name, number / len(self.paths)
             try:
-                truth = Truth.of(open_source(path), *self._where)
+                truth = Truth.of(open_image(path), *self._where)
             except (OSError, ValueError, ImportError) as error:
                 errors[str(path)] = error
                 continue

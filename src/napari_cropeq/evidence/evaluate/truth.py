@@ -25,7 +25,7 @@ from napari_cropeq.core.geometry import (
 from napari_cropeq.core.normalisation import check_dtype, check_finite
 from napari_cropeq.core.spline import degradation, source_range
 from napari_cropeq.errors import ArgumentError, ImageError
-from napari_cropeq.formats.image import Source, check_volume
+from napari_cropeq.formats.image import Image, check_volume
 
 __all__ = ["Degraded", "Truth", "acquisition_for", "along", "degrade"]
 
@@ -72,7 +72,7 @@ class Truth:
             )
 
     @classmethod
-    def of(cls, source: Source, channel: int = 0, time: int = 0) -> Truth:
+    def of(cls, source: Image, channel: int = 0, time: int = 0) -> Truth:
         """Read one channel at one time point of a source."""
         volume = source.volume(channel, time)
         voxels = np.ascontiguousarray(volume.compute())

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from napari_cropeq.core.geometry import AXIS_NAMES
-from napari_cropeq.evidence.mip.projection import Image, Projection
+from napari_cropeq.evidence.mip.projection import ProjectedImage, Projection
 from napari_cropeq.formats.metadata import PIXEL
 from napari_cropeq.formats.ome_tiff import UNITS
 
@@ -70,7 +70,7 @@ def bar_length(width: int, step: float, unit: str) -> Length:
     return Length(f"{text} {UNITS.get(unit, unit)}", length / step)
 
 
-def colored(images: Sequence[Image], limits: Sequence[tuple[float, float]]) -> npt.NDArray[np.float32]:
+def colored(images: Sequence[ProjectedImage], limits: Sequence[tuple[float, float]]) -> npt.NDArray[np.float32]:
     """Return one projection in gray, or the sum of two in cyan and magenta.
 
     Parameters

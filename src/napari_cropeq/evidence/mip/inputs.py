@@ -10,7 +10,7 @@ from napari_cropeq.core.normalisation import check_dtype, check_finite, sample
 from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.errors import ArgumentError, ImageError, MismatchError
 from napari_cropeq.formats.chunk_cache import ChunkCache
-from napari_cropeq.formats.image import Source, open_source
+from napari_cropeq.formats.image import Image, open_image
 from napari_cropeq.formats.metadata import in_one_unit
 from napari_cropeq.formats.paths import partial_of
 from napari_cropeq.store.journal import Journal
@@ -21,7 +21,7 @@ CHANNELS = 2
 """Most channels in a picture, each in its own colour."""
 
 
-def chosen_channels(source: Source, channels: Sequence[int] | None) -> list[int]:
+def chosen_channels(source: Image, channels: Sequence[int] | None) -> list[int]:
     """Return the channels to show: ``channels``, or the first two.
 
     Raises
@@ -43,12 +43,12 @@ def chosen_channels(source: Source, channels: Sequence[int] | None) -> list[int]
     return list(channels)
 
 
-def channel_name(source: Source, channel: int) -> str:
+def channel_name(source: Image, channel: int) -> str:
     """Return the name of a channel, or its number if the file does not store a name."""
     return source.channel_names[channel] if channel < len(source.channel_names) else f"channel {channel}"
 
 
-def check_grid(result: Source, source: Source, acquisition: Acquisition) -> None:
+def check_grid(result: Image, source: Image, acquisition: Acquisition) -> None:
     """Raise MismatchError unless ``result`` is on the SR grid of ``source`` and has its channels and time points."""
     shape = int_triple(result.data.shape[-3:])
     expected = acquisition.sr_shape(source.data.shape[-3:])
@@ -77,7 +77,7 @@ def check_grid(result: Source, source: Source, acquisition: Acquisition) -> None
             )
 
 
-def _in_unit(result: Source, unit: str) -> tuple[float, ...] | None:
+def _in_unit(result: Image, unit: str) -> tuple[float, ...] | None:
     """Return the voxel size (z, y, x) in ``unit``, None if it is unknown or has another kind of unit."""
     if result.voxel_size is None:
         return None
@@ -110,7 +110,7 @@ def check_voxels(volume: ArrayLike, what: str, constant: bool = True) -> None:
         )
 
 
-def open_complete(path: str | Path) -> Source:
+def open_complete(path: str | Path) -> Image:
     """Open an image file that is not an unfinished output.
 
     Raises
@@ -118,10 +118,10 @@ def open_complete(path: str | Path) -> Source:
     MissingFileError
         If the file does not exist.
     ImageError
-        If it is unfinished, or as :func:`napari_cropeq.formats.image.open_source`.
+        If it is unfinished, or as :func:`napari_cropeq.formats.image.open_image`.
     """
     path = Path(path).expanduser()
     started = path if path.exists() else partial_of(path)
     if started.is_dir() and Journal(started).exists:
         raise ImageError(f"{started.name} is an unfinished output.", "Resume its export first.")
-    return open_source(path)
+    return open_image(path)

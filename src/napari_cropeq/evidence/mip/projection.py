@@ -20,7 +20,7 @@ from napari_cropeq.evidence.evaluate.upscaling import cubic_box
 from napari_cropeq.evidence.machine import describe_machine
 from napari_cropeq.evidence.mip.inputs import channel_name, check_grid, check_voxels, chosen_channels
 from napari_cropeq.formats.chunk_cache import CAP, ChunkCache
-from napari_cropeq.formats.image import Source, acquisition_of
+from napari_cropeq.formats.image import Image, acquisition_of
 
 __all__ = ["Projection", "Zoom"]
 
@@ -36,7 +36,7 @@ PERCENTILES = (0.5, 99.8)
 STRONG = 4
 """Multiple of the mean gradient of a projection; all stronger edges count alike."""
 
-Image = npt.NDArray[Any]
+ProjectedImage = npt.NDArray[Any]
 """A projection (lateral, axial) in the intensities of its volume."""
 
 
@@ -66,9 +66,9 @@ class Projection:
 
     Parameters
     ----------
-    result : Source
+    result : Image
         The super-resolved volume.
-    source : Source
+    source : Image
         The volume from which it was computed.
     voxel_size : (z, y, x), optional
         Voxel size of the source, in its unit, if its file does not store one.
@@ -108,8 +108,8 @@ class Projection:
 
     def __init__(
         self,
-        result: Source,
-        source: Source,
+        result: Image,
+        source: Image,
         voxel_size: tuple[float, float, float] | None = None,
         along: int | None = None,
         channels: Sequence[int] | None = None,
@@ -138,8 +138,8 @@ class Projection:
         for channel, (result_volume, source_volume) in zip(self.channels, self._pairs, strict=True):
             check_voxels(result_volume, f"{result.name}, channel {channel}")
             check_voxels(source_volume, f"{source.name}, channel {channel}", constant=False)
-        self.result: list[Image] = []
-        self.cubic: list[Image] = []
+        self.result: list[ProjectedImage] = []
+        self.cubic: list[ProjectedImage] = []
         self.seconds = 0.0
 
     @property
@@ -246,11 +246,11 @@ class Projection:
         check_finite(voxels, self.names[0])
         return voxels
 
-    def _empty(self, dtype: np.dtype[Any]) -> Image:
+    def _empty(self, dtype: np.dtype[Any]) -> ProjectedImage:
         """Return a projection with the lowest value of ``dtype``, to which maxima are added."""
         return np.full(self.shape, -np.inf if dtype.kind == "f" else np.iinfo(dtype).min, dtype)
 
-    def _add(self, image: Image, voxels: npt.NDArray[Any], box: Box) -> None:
+    def _add(self, image: ProjectedImage, voxels: npt.NDArray[Any], box: Box) -> None:
         part = voxels.max(axis=self.along)
         rows, columns = box.slices[self.lateral], box.slices[self.axial]
         into = image[rows, columns]
@@ -319,7 +319,7 @@ def block_size(region: IntTriple, chunk: IntTriple, order: Sequence[int]) -> Int
     return int_triple(size)
 
 
-def limits_of(image: Image) -> tuple[float, float]:
+def limits_of(image: ProjectedImage) -> tuple[float, float]:
     """Return the intensities that are drawn black and fully bright: percentiles, the first below the second."""
     low, high = (float(p) for p in np.percentile(image, PERCENTILES))
     if low == high:

@@ -14,7 +14,7 @@ from napari_cropeq.core.model import Model, provenance
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.progress import Progress
 from napari_cropeq.errors import MismatchError
-from napari_cropeq.formats.image import Source, acquisition_of
+from napari_cropeq.formats.image import Image, acquisition_of
 from napari_cropeq.run.train_to_file import OwnTraining, is_training_unfinished, train_to_file
 
 __all__ = ["Baseline", "load_baseline"]
@@ -31,7 +31,7 @@ class Baseline:
     ----------
     model : Model
         Gives filters, slice profile and the other training settings.
-    source : Source
+    source : Image
         The volume.
     channel, time : int
         Channel and time point of the volume.
@@ -49,7 +49,7 @@ class Baseline:
     def __init__(
         self,
         model: Model,
-        source: Source,
+        source: Image,
         channel: int = 0,
         time: int = 0,
         minutes: float | None = None,

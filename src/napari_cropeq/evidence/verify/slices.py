@@ -18,7 +18,7 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import sample
 from napari_cropeq.core.tiles import divide, pick
 from napari_cropeq.errors import ArgumentError
-from napari_cropeq.formats.image import Source
+from napari_cropeq.formats.image import Image
 
 __all__ = ["ROWS", "SIDE", "Agreement", "Assembly", "Slices", "Voxels", "agreement", "middle"]
 
@@ -29,7 +29,7 @@ SIDE = 1024
 """Largest side of a compared plane: a whole plane goes through the network in one call."""
 
 Voxels = npt.NDArray[np.float32]
-"""Source intensities (z, y, x), before any rounding."""
+"""Image intensities (z, y, x), before any rounding."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Slices:
     ----------
     model : Model
         Valid or zero-padded.
-    source : Source
+    source : Image
         The volume.
     channel, time : int
         Channel and time point of the volume.
@@ -157,7 +157,7 @@ class Slices:
     def __init__(
         self,
         model: Model,
-        source: Source,
+        source: Image,
         channel: int = 0,
         time: int = 0,
         planes: str | None = None,

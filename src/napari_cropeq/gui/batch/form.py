@@ -14,7 +14,7 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.formats.find import find_images
-from napari_cropeq.formats.image import Source
+from napari_cropeq.formats.image import Image
 from napari_cropeq.formats.paths import EXISTING
 from napari_cropeq.gui.hints import BATCH_HINTS
 from napari_cropeq.gui.jobs import sentence
@@ -42,7 +42,7 @@ class BatchChoice:
     """The settings of a batch, checked as far as possible without reading a file."""
 
     paths: tuple[Path, ...]  # a folder, a pattern or files
-    sources: tuple[Source, ...] | None  # the selected layers, if these are chosen instead
+    sources: tuple[Image, ...] | None  # the selected layers, if these are chosen instead
     naming: Naming
     settings: BatchSettings
 
@@ -168,7 +168,7 @@ class BatchForm:
             )
         return self._session.model
 
-    def _sources(self) -> tuple[Source, ...]:
+    def _sources(self) -> tuple[Image, ...]:
         layers = self.layers()
         if not layers:
             raise ArgumentError("No layer is selected.", "Select at least one in the layer list.")

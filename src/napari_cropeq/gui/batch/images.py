@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.formats.find import find_images
-from napari_cropeq.formats.image import Source, acquisition_of, open_source
+from napari_cropeq.formats.image import Image, acquisition_of, open_image
 from napari_cropeq.gui.layers.source import source_of
 from napari_cropeq.run.batch import Item
 from napari_cropeq.run.naming import stem_of
@@ -40,7 +40,7 @@ class ImageList:
         """
         paths = find_images(chosen)
         known = {"name": stem_of(paths[0].name), "folder": paths[0].parent.name}
-        known |= _factor(lambda: open_source(paths[0]))
+        known |= _factor(lambda: open_image(paths[0]))
         return cls(tuple(Item(str(path), path.name) for path in paths), known)
 
     @property
@@ -49,7 +49,7 @@ class ImageList:
         return "1 image." if len(self.items) == 1 else f"{len(self.items)} images." if self.items else ""
 
 
-def _factor(opened: Callable[[], Source]) -> dict[str, Any]:
+def _factor(opened: Callable[[], Image]) -> dict[str, Any]:
     """Return the factor and the type of an image; nothing if it cannot be read."""
     try:
         source = opened()

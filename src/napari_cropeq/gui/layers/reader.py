@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_cropeq.formats.image import COARSE_VOXELS, SUFFIXES, Source, open_source
+from napari_cropeq.formats.image import COARSE_VOXELS, SUFFIXES, Image, open_image
 from napari_cropeq.gui.layers.unfinished_layer import UNFINISHED
 from napari_cropeq.store.unfinished import Unfinished
 
@@ -34,7 +34,7 @@ def read(path: str | list[str]) -> list[LayerData]:
 
 def _opened(path: Path) -> list[LayerData]:
     """Return the layers of a file; those of an unfinished result are named so, and the result can be resumed."""
-    layers = layer_data(open_source(path))
+    layers = layer_data(open_image(path))
     unfinished = Unfinished.open(path) if path.is_dir() else None
     if unfinished is not None:
         for _, options, _ in layers:
@@ -43,7 +43,7 @@ def _opened(path: Path) -> list[LayerData]:
     return layers
 
 
-def layer_data(source: Source) -> list[LayerData]:
+def layer_data(source: Image) -> list[LayerData]:
     """Return napari layers of a source: channels split, (t, z, y, x) or (z, y, x) each.
 
     A volume without a voxel size is shown in pixels. Levels that are coarser than memory requires are left out,

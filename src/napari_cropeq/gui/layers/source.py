@@ -12,7 +12,8 @@ from napari.utils.transforms import Affine
 
 from napari_cropeq.core.geometry import Acquisition, check_voxel_size
 from napari_cropeq.errors import ArgumentError, ImageError, VoxelSizeError
-from napari_cropeq.formats.image import Source, check_volume
+from napari_cropeq.formats.image import Image as Source
+from napari_cropeq.formats.image import check_volume
 
 __all__ = [
     "appearance",

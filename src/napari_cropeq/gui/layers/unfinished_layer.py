@@ -9,7 +9,8 @@ from napari.layers import Image
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.errors import MissingFileError
-from napari_cropeq.formats.image import Source, open_source
+from napari_cropeq.formats.image import Image as Source
+from napari_cropeq.formats.image import open_image
 from napari_cropeq.gui.layers.source import source_of
 from napari_cropeq.store.unfinished import Unfinished
 
@@ -84,7 +85,7 @@ def source_in_place(store: Unfinished) -> Source:
     path = store.source.get("path")
     if not path or not Path(path).exists():
         raise _missing(store, "Put the image back there")
-    return open_source(path)
+    return open_image(path)
 
 
 def _open(viewer: Any, store: Unfinished) -> Image:

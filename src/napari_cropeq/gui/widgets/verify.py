@@ -16,7 +16,8 @@ from napari_cropeq.errors import ArgumentError
 from napari_cropeq.evidence.verify.baseline import Baseline, load_baseline
 from napari_cropeq.evidence.verify.slices import Slices
 from napari_cropeq.evidence.verify.tile_check import TileCheck, TilesFound
-from napari_cropeq.formats.image import Source, acquisition_of
+from napari_cropeq.formats.image import Image as Source
+from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.gui.hints import VERIFY_HINTS
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers.source import check_layer, source_of

@@ -24,7 +24,7 @@ from napari_cropeq.core.host import torch_threads
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.errors import ArgumentError, CropeqError, ImageError, MismatchError, StoppedError
-from napari_cropeq.formats.image import open_source
+from napari_cropeq.formats.image import open_image
 from napari_cropeq.formats.paths import FOLDER
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.folder import MODEL
@@ -216,7 +216,7 @@ def _prepared(work: Work, stop: _Asker) -> tuple[SuperResolution, Shards]:
 
 def _result(work: Work) -> SuperResolution:
     model = Model.load(Path(work.folder) / FOLDER / MODEL)
-    source = open_source(work.source)
+    source = open_image(work.source)
     return SuperResolution(source, model, work.acquisition, work.planes, work.device, work.dtype)
 
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from napari_cropeq.core.geometry import IntTriple
+from napari_cropeq.errors import ArgumentError
 
-__all__ = ["TileShapes"]
+__all__ = ["SMALLEST_TILE", "TileShapes", "check_tile"]
+
+SMALLEST_TILE = 8  # side, SR voxels
+
+
+def check_tile(tile: int | None) -> None:
+    """Raise ArgumentError if tiles with this side (SR voxels) are too small; None stands for the default size."""
+    if tile is not None and tile < SMALLEST_TILE:
+        raise ArgumentError(
+            f"Tiles of {tile} voxels are too small.", f"Choose {SMALLEST_TILE} or more.", setting="tile"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from napari_cropeq.compute.fill import Event, Failed, Filled, TileFiller
 from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.compute.scheduler import Scheduler
 from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.compute.tile_shapes import check_tile
 from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.errors import (
     AccessError,
-    ArgumentError,
     CompletedMeanwhileError,
     CropeqError,
     ImageError,
@@ -35,8 +35,6 @@ from napari_cropeq.store.folder import sweep, unfinished
 from napari_cropeq.store.protocol import TileStore
 
 __all__ = ["ExportProgress", "check_options", "complete", "export", "failure_of", "mended"]
-
-MIN_TILE = 8  # SR voxels
 
 logger = logging.getLogger(__name__)
 
@@ -142,10 +140,7 @@ def _store(
 
 def check_options(tile: int | None, existing: str, partition: Partition, cluster: Cluster | None) -> None:
     """Raise ArgumentError if an option of :func:`export` cannot be used, or two do not go together."""
-    if tile is not None and tile < MIN_TILE:
-        raise ArgumentError(
-            f"Tiles of {tile} voxels are too small.", f"Choose tiles of at least {MIN_TILE} voxels.", setting="tile"
-        )
+    check_tile(tile)
     partition.check(existing, cluster is not None)
 
 

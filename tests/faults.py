@@ -40,7 +40,7 @@ CREATE = {
     "array": "napari_cropeq.store.disk:create_array",
     "metadata": "napari_cropeq.store.disk:write_metadata",
     "model": "napari_cropeq.store.disk:write_whole",
-    "header": "napari_cropeq.store.journal:Journal.begin",
+    "header": "napari_cropeq.store.journal:Journal.write_header",
     "header-sync": "napari_cropeq.store.journal:sync_file",
     "header-folder-sync": "napari_cropeq.store.journal:sync_folder",
 }
@@ -411,19 +411,19 @@ class BreakSource:
         chunk_cache.ChunkCache.__init__.__defaults__ = (1,)  # cache almost nothing
         fill.RETRIES = (0.01, 0.02)
         path, reads = job.source / self.chunk, itertools.count(1)
-        held = chunk_cache.ChunkCache._held
+        plain = chunk_cache.ChunkCache._read
         when_work_starts(lambda: break_chunk(path))
 
         def read(self_, numbers):
             try:
-                return held(self_, numbers)
+                return plain(self_, numbers)
             except OSError:
                 job.report_line(unread=str(numbers))
                 if next(reads) == self.times:
                     repair_chunk(path)
                 raise
 
-        chunk_cache.ChunkCache._held = read
+        chunk_cache.ChunkCache._read = read
 
 
 def when_work_starts(act: Callable[[], None]) -> None:

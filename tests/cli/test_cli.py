@@ -309,23 +309,23 @@ def flat(path: Path) -> Path:
 
 # How the input is written, and what is said of it. Refused by train and by export alike.
 INPUTS = [
-    pytest.param(flat, "got a 2D image 70×72, expected a 3D stack: open the whole stack", id="2d"),
-    pytest.param(rgb, "is a colour (RGB) image with 3 samples per pixel, expected grey levels: split it", id="rgb"),
+    pytest.param(flat, "is a 2D image (70×72), not a 3D stack. Open the whole stack", id="2d"),
+    pytest.param(rgb, "is a colour (RGB) image with 3 samples per pixel, not grey levels. Split it", id="rgb"),
     pytest.param(lambda p: write(p, size=(2, 2, 2)), "The volume is isotropic", id="isotropic"),
     pytest.param(lambda p: write(p, size=(1, 2, 2)), "The volume is finer axially than laterally", id="inverted"),
     pytest.param(lambda p: write(p, size=(900, 1, 1)), "900 times the lateral step, more than 32 times", id="absurd"),
     pytest.param(lambda p: write(p, size=(4, 1, 1.02)), "differ by more than 1 %", id="lateral-steps"),
-    pytest.param(plain, "does not say its voxel size, expected one along z, y and x: give it", id="no-voxel-size"),
+    pytest.param(plain, "The voxel size of a is not known.", id="no-voxel-size"),
     pytest.param(lambda p: write(p, STACK[:3]), "The volume has 3 slices along z, fewer than 4", id="thin"),
     pytest.param(lambda p: write(p, 0 * STACK + 5), "The image is constant (every voxel is 5)", id="constant"),
     pytest.param(lambda p: write(p, with_voxel(np.nan)), "1 voxel in the volume is NaN or infinite", id="nan"),
     pytest.param(lambda p: write(p, with_voxel(-np.inf)), "1 voxel in the volume is NaN or infinite", id="inf"),
-    pytest.param(mask, "got a mask of true and false, expected grey levels: open the image itself", id="bool"),
-    pytest.param(complex_numbers, "got complex numbers (complex64), expected grey levels", id="complex"),
-    pytest.param(empty, "is empty (0 bytes), expected a TIFF file", id="empty"),
+    pytest.param(mask, "is a mask of true and false, not grey levels. Open the image itself", id="bool"),
+    pytest.param(complex_numbers, "has complex numbers (complex64), not grey levels", id="complex"),
+    pytest.param(empty, "is empty (0 bytes). Copy or save it again", id="empty"),
     pytest.param(lambda p: cut(write(p), 0.5), "cut short", id="truncated"),
     pytest.param(lambda p: p, "There is no file", id="missing"),
-    pytest.param(lambda p: empty(p.with_name("a.png")), "a.png is of an unknown type, expected one of", id="png"),
+    pytest.param(lambda p: empty(p.with_name("a.png")), "a.png is of an unknown type. Known types are", id="png"),
 ]
 
 
@@ -357,9 +357,9 @@ TRAINING = [
     pytest.param(["--voxel-size", "4", "inf", "1"], "The voxel size (4, inf, 1) is not three", id="inf-step"),
     pytest.param(["--voxel-size", "1", "2", "2", "--axial", "z"], "finer axially than laterally", id="inverted"),
     pytest.param(["--axial", "y"], "The lateral steps (4 and 1 micrometer)", id="axial"),
-    pytest.param(["--fwhm", "0"], "Got FWHM 0, expected a positive length", id="fwhm-zero"),
-    pytest.param(["--fwhm", "-2"], "Got FWHM -2, expected a positive length", id="fwhm-negative"),
-    pytest.param(["--fwhm", "nan"], "Got FWHM nan, expected a positive length", id="fwhm-nan"),
+    pytest.param(["--fwhm", "0"], "A FWHM of 0 is not a positive length", id="fwhm-zero"),
+    pytest.param(["--fwhm", "-2"], "A FWHM of -2 is not a positive length", id="fwhm-negative"),
+    pytest.param(["--fwhm", "nan"], "A FWHM of nan is not a positive length", id="fwhm-nan"),
     pytest.param(["--fwhm", "99"], "larger than 8 axial steps", id="fwhm-absurd"),
     pytest.param(["--channel", "1"], "has no channel 1", id="channel"),
     pytest.param(["--channel", "-1"], "has no channel -1", id="channel-negative"),
@@ -412,13 +412,13 @@ OUTPUTS = [
         id="train-exists",
     ),
     pytest.param("train", "m.pt", "The model name 'm.pt' does not end in .safetensors", id="train-suffix"),
-    pytest.param("export", "file/o.ome.zarr", "does not exist or is not writable: choose", id="export-under-a-file"),
-    pytest.param("export", "no/o.ome.zarr", "does not exist or is not writable: choose", id="export-no-folder"),
-    pytest.param("export", "no/folder/", "does not exist or is not writable: choose", id="export-no-folder-for-folder"),
-    pytest.param("export", "old.ome.zarr", "exists already: choose another name", id="export-exists"),
-    pytest.param("export", "old.ome.zarr/", "exists already: choose another name", id="export-exists-slash"),
-    pytest.param("export", "a.ome.tif", "and as an input, expected another name", id="export-onto-its-input"),
-    pytest.param("export", "o.h5", "Got output 'o.h5', expected a name ending in .ome.zarr or .ome.tif", id="suffix"),
+    pytest.param("export", "file/o.ome.zarr", "does not exist or is not writable. Choose", id="export-under-a-file"),
+    pytest.param("export", "no/o.ome.zarr", "does not exist or is not writable. Choose", id="export-no-folder"),
+    pytest.param("export", "no/folder/", "does not exist or is not writable. Choose", id="export-no-folder-for-folder"),
+    pytest.param("export", "old.ome.zarr", "exists already. Choose another name", id="export-exists"),
+    pytest.param("export", "old.ome.zarr/", "exists already. Choose another name", id="export-exists-slash"),
+    pytest.param("export", "a.ome.tif", "and also an input. Choose another", id="export-onto-its-input"),
+    pytest.param("export", "o.h5", "The output name 'o.h5' does not end in .ome.zarr or .ome.tif", id="suffix"),
 ]
 
 
@@ -734,8 +734,8 @@ def test_all_truths_that_cannot_be_used_are_named(tmp_path, capsys, make, messag
 
 
 NOTHING = [
-    pytest.param("none/*.tif", "Got the pattern", id="pattern"),
-    pytest.param("empty", "which holds no image", id="folder"),
+    pytest.param("none/*.tif", "No image matches the pattern", id="pattern"),
+    pytest.param("empty", "has no image to work on", id="folder"),
     pytest.param("a.ome.tif", "There is no method 'magic'. Choose one of cubic, quintic, ", id="method-before-reading"),
 ]
 

@@ -170,7 +170,7 @@ REFUSED = [
     pytest.param(["-o", "OUT.ome.zarr"], "3 images cannot be saved as one file", id="one-output"),
     pytest.param(["-o", "new/", "--name", "{stem}"], "has the unknown field {stem}", id="field"),
     pytest.param(["-o", "new/", "--name", "SR"], "would both be written to", id="one-name"),
-    pytest.param(["-o", "data/", "--name", "{name}", "--overwrite"], "and as an input, expected another", id="onto"),
+    pytest.param(["-o", "data/", "--name", "{name}", "--overwrite"], "and also an input", id="onto"),
     pytest.param(
         ["-o", "new/", "--minutes", "2"], "--minutes has no effect on a model that is trained already", id="minutes"
     ),

@@ -1,4 +1,4 @@
-"""In which order tiles come, and what is taken over from what is finished."""
+"""The order in which tiles are computed, and the reuse of finished tiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import pool_threads
-from napari_cropeq.compute import fill as filling
+from napari_cropeq.compute import fill
 from napari_cropeq.compute.fill import Done, Failed, Filled, Stepped, TileFiller
 from napari_cropeq.compute.scheduler import Scheduler, TileRequest
 from napari_cropeq.compute.tile_source import TileSource
@@ -22,7 +22,7 @@ SHAPE = (37, 50, 70)
 
 
 class Counted:
-    """Computes the coordinates of a box as voxels, remembering every box."""
+    """Computes the coordinates of a box as voxels, and records every box."""
 
     def __init__(self) -> None:
         self.boxes: list[tuple[tuple[int, ...], Box]] = []
@@ -37,15 +37,15 @@ def coordinates(shape) -> np.ndarray:
     return Counted()((), Box.whole(shape))
 
 
-def wishes(store, compute, tiles) -> list[TileRequest]:
+def requests(store, compute, tiles) -> list[TileRequest]:
     return [TileRequest(store, tile, compute) for tile in tiles]
 
 
 PART = (64, 64, 128)
 
 
-class Source:
-    """What a filler asks for boxes, instead of a result: computes them with a function."""
+class FunctionSource:
+    """A tile source that computes boxes with a function instead of a result."""
 
     def __init__(self, leading_indices, part, compute, prefetch=None, side_by_side=1) -> None:
         self.leading_indices, self.part, self.side_by_side, self._compute = leading_indices, part, side_by_side, compute
@@ -59,19 +59,19 @@ class Source:
 
 
 def filler(memory, leading_indices, part, compute, prefetch=None, side_by_side=1) -> TileFiller:
-    return TileFiller(memory, Source(leading_indices, part, compute, prefetch, side_by_side))
+    return TileFiller(memory, FunctionSource(leading_indices, part, compute, prefetch, side_by_side))
 
 
 ODD = [(1, 1, 1), SHAPE, (130, 257, 300), (5, 600, 3)]
 
 
-THREADS = pytest.mark.parametrize("threads", [1, 2], ids=["one by one", "side by side"])
+THREADS = pytest.mark.parametrize("threads", [1, 2], ids=["one thread", "two threads"])
 
 
 @THREADS
 @pytest.mark.parametrize("shape", ODD, ids=str)
 @pytest.mark.parametrize("leading_indices", [[()], [(0, 1), (2, 0)]], ids=["zyx", "tczyx"])
-def test_all_is_every_tile_once(shape, leading_indices, threads):
+def test_bulk_computes_every_tile_once(shape, leading_indices, threads):
     compute, memory = Counted(), MemoryStore(shape)
     scheduler = Scheduler()
     scheduler.fill(filler(memory, leading_indices, PART, compute, side_by_side=threads))
@@ -90,14 +90,14 @@ def test_all_is_every_tile_once(shape, leading_indices, threads):
             assert np.array_equal(memory.read((leading, index), box), expected[box.slices])
 
 
-def test_what_is_looked_at_comes_first_and_in_order():
+def test_tiles_in_view_come_first_and_in_order():
     compute, memory = Counted(), MemoryStore((64, 512, 512))
     scheduler = Scheduler()
     scheduler.fill(filler(memory, [()], PART, compute))
     wanted = [((), (1, 5, 3)), ((), (0, 2, 2)), ((), (1, 0, 0))]
     run = scheduler.run()
-    next(run)  # a bulk box is under way
-    generation = scheduler.look_at(wishes(memory, compute, wanted))
+    next(run)  # a bulk box
+    generation = scheduler.look_at(requests(memory, compute, wanted))
     already = [tile for tile in wanted if tile in memory]
     visible = [tile for tile in wanted if tile not in already]
     first = [next(run) for _ in visible]
@@ -105,35 +105,35 @@ def test_what_is_looked_at_comes_first_and_in_order():
     assert {done.generation for done in first} == {generation}
     assert already and visible
     list(run)
-    assert len(memory) == memory.grid.count, "then all the rest"
+    assert len(memory) == memory.grid.count, "then all others"
 
 
-def test_a_new_wish_drops_the_last():
+def test_a_new_request_replaces_the_last():
     compute, memory = Counted(), MemoryStore((64, 512, 512))
     scheduler = Scheduler()
-    one = scheduler.look_at(wishes(memory, compute, [((), (0, 0, x)) for x in range(5)]))
+    one = scheduler.look_at(requests(memory, compute, [((), (0, 0, x)) for x in range(5)]))
     run = scheduler.run()
     assert next(run).generation == one
-    two = scheduler.look_at(wishes(memory, compute, [((), (1, 1, 1)), ((), (0, 0, 0))]))
+    two = scheduler.look_at(requests(memory, compute, [((), (1, 1, 1)), ((), (0, 0, 0))]))
     assert two == one + 1
     rest = list(run)
     assert [(done.box, done.generation) for done in rest] == [(memory.grid.box((1, 1, 1)), two)]
-    assert len(compute.boxes) == 2, "neither what is outdated nor what is finished already"
+    assert len(compute.boxes) == 2, "neither outdated nor finished tiles"
 
 
-def test_all_can_be_stopped():
+def test_bulk_can_be_stopped():
     compute, memory = Counted(), MemoryStore((64, 512, 512))
     scheduler = Scheduler()
     scheduler.fill(filler(memory, [()], PART, compute))
     run = scheduler.run()
     next(run)
-    scheduler.look_at(wishes(memory, compute, [((), (1, 31, 7))]))
+    scheduler.look_at(requests(memory, compute, [((), (1, 31, 7))]))
     scheduler.bulk.stop()
     assert [done.box for done in run] == [memory.grid.box((1, 31, 7))]
     assert scheduler.idle and len(compute.boxes) == 2
 
 
-def test_all_skips_what_is_finished():
+def test_bulk_skips_finished_tiles():
     compute, memory = Counted(), MemoryStore((64, 256, 512))
     whole = Box.whole((64, 256, 512))
     for index in memory.grid.indices(whole):
@@ -147,17 +147,17 @@ def test_all_skips_what_is_finished():
 
 
 @THREADS
-def test_a_tile_larger_than_a_part_is_computed_in_parts_and_put_whole(threads):
+def test_a_tile_larger_than_a_part_is_computed_in_parts_and_stored_whole(threads):
     shape = (130, 150, 200)
     compute, memory = Counted(), MemoryStore(shape, (128, 128, 128))
     scheduler = Scheduler()
     scheduler.fill(filler(memory, [()], PART, compute, side_by_side=threads))
     run = scheduler.run()
     assert next(run) == Done(memory, (), Box((0, 0, 0), (64, 64, 128)), 0, 0)
-    assert len(memory) == 0, "nothing of a tile before it is whole"
+    assert len(memory) == 0, "no tile before it is complete"
     looked = MemoryStore(shape)
-    scheduler.look_at(wishes(looked, compute, [((), (0, 0, 0))]))
-    assert next(run).box == looked.grid.box((0, 0, 0)), "what is looked at need not wait for a whole tile"
+    scheduler.look_at(requests(looked, compute, [((), (0, 0, 0))]))
+    assert next(run).box == looked.grid.box((0, 0, 0)), "tiles in view need not wait for a whole tile"
     *finished, last = run
     assert last == Filled(memory, ())
     assert sum(done.tiles for done in finished) == memory.grid.count == len(memory)
@@ -167,7 +167,7 @@ def test_a_tile_larger_than_a_part_is_computed_in_parts_and_put_whole(threads):
         assert np.array_equal(memory.read(((), index), box), coordinates(shape)[box.slices])
 
 
-def test_stopping_all_stops_the_box_under_way():
+def test_stopping_bulk_stops_the_current_box():
     asked = []
 
     def slow(leading, box, stop):
@@ -184,7 +184,7 @@ def test_stopping_all_stops_the_box_under_way():
 
 
 def asking(asked: list[int]):
-    """Return a function that works until it is asked to stop, as the network asks before every call."""
+    """Return a function that runs until it must stop, which it checks often, as the network does."""
 
     def compute(leading, box, stop):
         while not stop():
@@ -202,13 +202,13 @@ def until(true) -> None:
     assert true()
 
 
-def test_boxes_side_by_side_wait_for_the_tile_in_view():
-    """However long they take, the tile need not wait for them."""
+def test_boxes_in_parallel_wait_for_the_tile_in_view():
+    """The tile does not wait for them, even if they take long."""
     asked, memory = [], MemoryStore((64, 512, 512))
     scheduler = Scheduler()
 
     def looked(leading, box, stop):
-        time.sleep(0.05)  # each may be at work until it asks
+        time.sleep(0.05)  # each may run until its next check
         before = len(asked)
         time.sleep(0.1)
         assert len(asked) == before > 0
@@ -219,7 +219,7 @@ def test_boxes_side_by_side_wait_for_the_tile_in_view():
     thread = threading.Thread(target=lambda: finished.extend(scheduler.run(wait=True)))
     thread.start()
     until(lambda: len(asked) > 3)
-    scheduler.look_at(wishes(memory, looked, [((), (0, 0, 0))]))
+    scheduler.look_at(requests(memory, looked, [((), (0, 0, 0))]))
     until(lambda: any(isinstance(event, Done) for event in finished))
     scheduler.close()
     thread.join(10)
@@ -227,7 +227,7 @@ def test_boxes_side_by_side_wait_for_the_tile_in_view():
 
 
 @pytest.mark.parametrize("end", ["stop", "close"])
-def test_threads_side_by_side_end_with_the_run(end):
+def test_parallel_threads_end_with_the_run(end):
     before, asked, memory = set(pool_threads()), [], MemoryStore((64, 512, 512))
     scheduler = Scheduler()
     scheduler.fill(filler(memory, [()], PART, asking(asked), side_by_side=2))
@@ -249,11 +249,11 @@ def test_closing_ends_a_waiting_worker():
     finished = []
     thread = threading.Thread(target=lambda: finished.extend(scheduler.run(wait=True)))
     thread.start()
-    scheduler.look_at(wishes(memory, compute, [((), (0, 0, 0))]))
+    scheduler.look_at(requests(memory, compute, [((), (0, 0, 0))]))
     deadline = time.monotonic() + 10
     while not len(memory) and time.monotonic() < deadline:
         time.sleep(0.005)
-    assert thread.is_alive() and len(memory) == 1, "a wish wakes it, and it waits for more"
+    assert thread.is_alive() and len(memory) == 1, "a request wakes it, and it waits for more"
     started = time.monotonic()
     scheduler.close()
     thread.join(10)
@@ -263,7 +263,7 @@ def test_closing_ends_a_waiting_worker():
 
 
 def broken_at(*bad: tuple[int, int, int]):
-    """Return a function that computes coordinates, but no box that begins at ``bad``."""
+    """Return a function that computes coordinates, but fails for boxes that start at ``bad``."""
 
     def compute(leading, box, stop=None):
         compute.asked.append(box.start)
@@ -279,18 +279,18 @@ def test_a_tile_that_cannot_be_computed_does_not_end_the_others():
     memory = MemoryStore((64, 512, 512))
     compute = broken_at(memory.grid.box((0, 1, 0)).start)
     scheduler = Scheduler()
-    scheduler.look_at(wishes(memory, compute, [((), (0, y, 0)) for y in range(3)]))
+    scheduler.look_at(requests(memory, compute, [((), (0, y, 0)) for y in range(3)]))
     events = list(scheduler.run())
     assert [type(event) for event in events] == [Done, Failed, Done]
     assert str(events[1].error).startswith("no data at") and not events[1].bulk
     assert len(memory) == 2
-    scheduler.look_at(wishes(memory, compute, [((), (0, 1, 0))]))
-    assert isinstance(next(scheduler.run()), Failed), "asked for again it is tried again"
+    scheduler.look_at(requests(memory, compute, [((), (0, 1, 0))]))
+    assert isinstance(next(scheduler.run()), Failed), "a new request tries it again"
 
 
 @THREADS
-def test_a_tile_that_cannot_be_computed_is_left_out_of_all(monkeypatch, threads):
-    monkeypatch.setattr(filling, "RETRIES", (0.0, 0.0))
+def test_bulk_skips_a_tile_that_cannot_be_computed(monkeypatch, threads):
+    monkeypatch.setattr(fill, "RETRIES", (0.0, 0.0))
     memory, compute = MemoryStore((64, 512, 512)), broken_at((0, 64, 128))
     scheduler = Scheduler()
     scheduler.fill(filler(memory, [()], PART, compute, side_by_side=threads))
@@ -304,8 +304,8 @@ def test_a_tile_that_cannot_be_computed_is_left_out_of_all(monkeypatch, threads)
 
 @THREADS
 @pytest.mark.parametrize("bad", [(0, 0, 0), (0, 64, 0), (64, 64, 0)], ids=["first", "middle", "last"])
-def test_of_a_tile_with_a_part_that_cannot_be_computed_nothing_is_put(monkeypatch, threads, bad):
-    monkeypatch.setattr(filling, "RETRIES", (0.0, 0.0))
+def test_a_tile_with_a_part_that_cannot_be_computed_is_not_stored(monkeypatch, threads, bad):
+    monkeypatch.setattr(fill, "RETRIES", (0.0, 0.0))
     memory, compute = MemoryStore((128, 256, 128), (128, 128, 128)), broken_at(bad)
     scheduler = Scheduler()
     scheduler.fill(filler(memory, [()], PART, compute, side_by_side=threads))
@@ -316,7 +316,7 @@ def test_of_a_tile_with_a_part_that_cannot_be_computed_nothing_is_put(monkeypatc
     assert np.array_equal(memory.read(((), (0, 1, 0)), box), coordinates((128, 256, 128))[box.slices])
 
 
-def test_a_source_that_comes_back_is_read():
+def test_a_source_that_recovers_is_read():
     asked = []
 
     def compute(leading, box, stop=None):
@@ -332,7 +332,7 @@ def test_a_source_that_comes_back_is_read():
 
 
 @THREADS
-def test_a_source_that_is_gone_ends_the_run_over_all_and_nothing_else(threads):
+def test_a_source_that_is_not_available_ends_only_the_bulk_run(threads):
     def gone(leading, box, stop=None):
         raise ValueError("no such thing")
 
@@ -340,13 +340,13 @@ def test_a_source_that_is_gone_ends_the_run_over_all_and_nothing_else(threads):
     scheduler = Scheduler()
     scheduler.fill(filler(memory, [()], PART, gone, side_by_side=threads))
     *failed, last = scheduler.run()
-    assert len(failed) == filling.GIVE_UP - 1 and last.bulk and not any(event.bulk for event in failed)
+    assert len(failed) == fill.GIVE_UP - 1 and last.bulk and not any(event.bulk for event in failed)
     assert len(memory) == 0 and scheduler.idle
-    scheduler.look_at(wishes(memory, Counted(), [((), (0, 0, 0))]))
+    scheduler.look_at(requests(memory, Counted(), [((), (0, 0, 0))]))
     assert isinstance(next(scheduler.run()), Done)
 
 
-def test_all_can_be_held_and_go_on():
+def test_bulk_can_be_paused_and_resumed():
     compute, memory = Counted(), MemoryStore((64, 512, 512))
     scheduler = Scheduler()
     scheduler.fill(filler(memory, [()], PART, compute))
@@ -354,8 +354,8 @@ def test_all_can_be_held_and_go_on():
     next(run)
     scheduler.bulk.pause()
     assert scheduler.bulk.paused and scheduler.bulk.running and scheduler.idle
-    scheduler.look_at(wishes(memory, compute, [((), (1, 31, 7))]))
-    assert next(run).box == memory.grid.box((1, 31, 7)), "what is looked at comes nevertheless"
+    scheduler.look_at(requests(memory, compute, [((), (1, 31, 7))]))
+    assert next(run).box == memory.grid.box((1, 31, 7)), "tiles in view are still computed"
     assert next(run) is None and len(compute.boxes) == 2
     scheduler.bulk.pause(False)
     assert not scheduler.bulk.paused
@@ -365,8 +365,8 @@ def test_all_can_be_held_and_go_on():
     scheduler.close()
 
 
-def test_the_next_tiles_are_told_before_these_are_computed():
-    told, compute, memory = [], Counted(), MemoryStore((100, 100, 300), (64, 128, 256))
+def test_the_next_tiles_are_prefetched_before_these_are_computed():
+    prefetched, compute, memory = [], Counted(), MemoryStore((100, 100, 300), (64, 128, 256))
     scheduler = Scheduler()
     scheduler.fill(
         filler(
@@ -374,7 +374,7 @@ def test_the_next_tiles_are_told_before_these_are_computed():
             [(0,), (1,)],
             (64, 64, 128),
             compute,
-            lambda leading, box: told.append((len(compute.boxes), leading, box)),
+            lambda leading, box: prefetched.append((len(compute.boxes), leading, box)),
         )
     )
     list(scheduler.run())
@@ -384,39 +384,39 @@ def test_the_next_tiles_are_told_before_these_are_computed():
         for index in memory.grid.indices(Box.whole((100, 100, 300)))
     ]
     expected = [tile for number, _ in enumerate(tiles) for tile in tiles[number : number + 2]]
-    assert [(leading, box) for _, leading, box in told] == expected
-    for count, leading, box in told[::2]:
+    assert [(leading, box) for _, leading, box in prefetched] == expected
+    for count, leading, box in prefetched[::2]:
         assert compute.boxes[count][0] == leading and compute.boxes[count][1].intersect(box) == compute.boxes[count][1]
 
 
 @pytest.mark.parametrize("still_wanted", [True, False], ids=["kept", "dropped"])
-def test_the_tile_under_way_is_stopped_once_it_is_outdated(still_wanted):
+def test_the_current_tile_is_stopped_when_it_is_outdated(still_wanted):
     memory, asked = MemoryStore((64, 512, 512)), []
 
     def slow(leading, box, stop):
         asked.append(stop())
         seen = [((), (0, 0, 0))] if still_wanted else [((), (1, 1, 1))]
-        scheduler.look_at(wishes(memory, Counted(), seen))  # as from another thread
+        scheduler.look_at(requests(memory, Counted(), seen))  # as from another thread
         asked.append(stop())
         if stop():
             raise StoppedError
         return Counted()(leading, box)
 
     scheduler = Scheduler()
-    scheduler.look_at(wishes(memory, slow, [((), (0, 0, 0))]))
+    scheduler.look_at(requests(memory, slow, [((), (0, 0, 0))]))
     list(scheduler.run())
     assert asked == [False, not still_wanted]
     assert set(memory) == {((), (0, 0, 0) if still_wanted else (1, 1, 1))}
 
 
-def test_the_background_waits_for_what_is_looked_at_and_goes_before_all():
+def test_the_background_comes_after_tiles_in_view_and_before_bulk():
     compute, memory, order = Counted(), MemoryStore((64, 512, 512)), []
 
     def steps():
         for number in range(3):
             order.append(number)
             if number == 0:
-                scheduler.look_at(wishes(memory, compute, [((), (0, 0, 0))]))
+                scheduler.look_at(requests(memory, compute, [((), (0, 0, 0))]))
             yield
 
     scheduler = Scheduler()
@@ -429,7 +429,7 @@ def test_the_background_waits_for_what_is_looked_at_and_goes_before_all():
     assert next(run).box.size == np.prod(PART)
 
 
-def test_an_error_in_the_background_ends_the_background():
+def test_an_error_in_the_background_ends_only_the_background():
     def steps():
         yield
         raise OSError("unreadable")
@@ -440,7 +440,7 @@ def test_an_error_in_the_background_ends_the_background():
     assert stepped == Stepped() and str(event.error) == "unreadable" and scheduler.idle
 
 
-def test_a_box_is_taken_from_finished_tiles_and_only_the_rest_is_computed():
+def test_a_box_uses_finished_tiles_and_only_the_rest_is_computed():
     shape = (40, 60, 80)
     expected = coordinates(shape)
     coarse, fine = MemoryStore(shape, (40, 30, 80)), MemoryStore(shape, (40, 60, 20))
@@ -449,11 +449,13 @@ def test_a_box_is_taken_from_finished_tiles_and_only_the_rest_is_computed():
         store.put(((), index), expected[store.grid.box(index).slices])
     compute = Counted()
     result = SimpleNamespace(leading_indices=[()], shapes=SimpleNamespace(bulk=PART), side_by_side=1, compute=compute)
-    reuse = TileSource(result, lambda: [coarse, fine])
-    assert np.array_equal(reuse((), box), expected[box.slices])
-    assert [b for _, b in compute.boxes] == [Box((5, 30, 20), (35, 50, 60))], "the smallest box around what is missing"
+    source = TileSource(result, lambda: [coarse, fine])
+    assert np.array_equal(source((), box), expected[box.slices])
+    assert [b for _, b in compute.boxes] == [Box((5, 30, 20), (35, 50, 60))], (
+        "the smallest box around the missing voxels"
+    )
     coarse.put(((), (0, 1, 0)), expected[coarse.grid.box((0, 1, 0)).slices])
-    assert np.array_equal(reuse((), box), expected[box.slices])
-    assert len(compute.boxes) == 1, "all of it was there"
-    assert np.array_equal(reuse((1,), box), expected[box.slices])
-    assert compute.boxes[-1] == ((1,), box), "tiles of another channel are none of this one"
+    assert np.array_equal(source((), box), expected[box.slices])
+    assert len(compute.boxes) == 1, "all tiles were finished"
+    assert np.array_equal(source((1,), box), expected[box.slices])
+    assert compute.boxes[-1] == ((1,), box), "tiles of another channel are not used"

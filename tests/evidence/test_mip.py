@@ -428,7 +428,7 @@ REFUSED = [
     pytest.param("a.ome.tif SR.ome.zarr", "The volume is isotropic", id="swapped"),
     pytest.param("SR.ome.zarr one.ome.tif", "The number of channels is 2 in the result and 1 in one.", id="channels"),
     pytest.param("SR.ome.zarr isotropic.ome.tif", "The volume is isotropic", id="isotropic"),
-    pytest.param("SR.ome.zarr unknown.ome.tif", "which does not say its voxel size", id="voxel-size"),
+    pytest.param("SR.ome.zarr unknown.ome.tif", "The voxel size of unknown is not known", id="voxel-size"),
     pytest.param(
         "SR.ome.zarr flat.ome.tif", "The source is constant (flat, channel 0): every voxel is 3", id="constant"
     ),
@@ -458,7 +458,7 @@ REFUSED = [
     ),
     pytest.param("--zoom 0 11 10", "Start at 0 to 22 and 0 to 10, or make it smaller.", id="zoom-lateral"),
     pytest.param("-o OUT/out.tif", "The name 'out.tif' does not end in .png", id="no-png"),
-    pytest.param("-o OUT/none/out.png", "none, which does not exist or is not writable", id="no-folder"),
+    pytest.param("-o OUT/none/out.png", "none does not exist or is not writable", id="no-folder"),
     pytest.param("-o OUT/folder.png", "folder.png is a folder. Choose another name for the picture.", id="a-folder"),
 ]
 

@@ -1,4 +1,4 @@
-"""Images of several levels: files as sources, sources as layers."""
+"""Images with several levels: opened from files, and shown as layers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ import tifffile
 import zarr
 
 from conftest import textured_volume
-from napari_cropeq.formats import image as sources
-from napari_cropeq.formats import tiff
+from napari_cropeq.formats import image, tiff
 from napari_cropeq.formats.image import open_image
 from napari_cropeq.formats.metadata import ImageInfo
 from napari_cropeq.formats.write import write_image
@@ -28,7 +27,7 @@ UNITS = {f"PhysicalSize{a}Unit": "µm" for a in "ZYX"}
 
 
 def pyramid(shape=(6, 64, 96), leading: tuple[int, ...] = ()) -> list[np.ndarray]:
-    """Return three levels, of which each voxel of a coarser one is one of the finer."""
+    """Return three levels; each voxel of a coarser one is a voxel of the finer one."""
     data = np.stack([textured_volume(shape, seed) for seed in range(int(np.prod(leading)))]).reshape(*leading, *shape)
     return [data, data[..., ::2, ::2], data[..., ::4, ::4]]
 
@@ -127,7 +126,7 @@ def nameless(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [without, damaged, retyped, reshaped, nameless])
-def test_a_level_that_is_no_good_is_passed_over(tmp_path, harm):
+def test_an_unusable_level_is_skipped(tmp_path, harm):
     levels = pyramid()
     path = zarr_of(tmp_path / "a.ome.zarr", levels)
     harm(path)
@@ -136,7 +135,7 @@ def test_a_level_that_is_no_good_is_passed_over(tmp_path, harm):
     assert np.array_equal(source.data.compute(), levels[0])
 
 
-def test_copies_of_the_finest_are_no_levels(tmp_path):
+def test_copies_of_the_finest_level_are_ignored(tmp_path):
     data = textured_volume((6, 64, 96))
     assert open_image(zarr_of(tmp_path / "a.ome.zarr", [data, data])).levels[1:] == ()
 
@@ -145,9 +144,9 @@ def test_copies_of_the_finest_are_no_levels(tmp_path):
 def test_opening_reads_no_pixel(tmp_path, write, monkeypatch):
     path = write(tmp_path, pyramid(leading=(2,)), "czyx")
     read: list[str] = []
-    plain = sources.OrderedAxes.__getitem__
+    plain = image.OrderedAxes.__getitem__
     monkeypatch.setattr(
-        sources.OrderedAxes, "__getitem__", lambda self, key: (read.append(self.shape), plain(self, key))[1]
+        image.OrderedAxes, "__getitem__", lambda self, key: (read.append(self.shape), plain(self, key))[1]
     )
     layers = reader.layer_data(open_image(path))
     assert not read
@@ -164,9 +163,9 @@ SMALLER = [
 
 
 @pytest.mark.parametrize(("bound", "count", "coarse"), SMALLER)
-def test_layers_have_the_levels_that_memory_asks_for(tmp_path, bound, count, coarse, monkeypatch):
+def test_layers_have_as_many_levels_as_needed(tmp_path, bound, count, coarse, monkeypatch):
     monkeypatch.setattr(reader, "COARSE_VOXELS", bound)
-    monkeypatch.setattr(sources, "COARSE_VOXELS", bound)
+    monkeypatch.setattr(image, "COARSE_VOXELS", bound)
     source = open_image(zarr_of(tmp_path / "a.ome.zarr", pyramid(leading=(2,)), "czyx"))
     layers = reader.layer_data(source)
     assert len(layers) == 2
@@ -188,21 +187,21 @@ def test_a_window_shows_a_coarser_level_and_reads_no_whole_plane(viewer, qtbot, 
         levels.append(levels[-1][:, ::2, ::2])
     path = write(tmp_path, [np.ascontiguousarray(level) for level in levels], "zyx")
     read: list[tuple[int, ...]] = []
-    plain = sources.OrderedAxes.__getitem__
+    plain = image.OrderedAxes.__getitem__
 
     def counted(self: Any, key: Any) -> Any:
         box = plain(self, key)
         read.append((self.shape[-1], box.size))
         return box
 
-    monkeypatch.setattr(sources.OrderedAxes, "__getitem__", counted)
+    monkeypatch.setattr(image.OrderedAxes, "__getitem__", counted)
     (layer,) = viewer.open(str(path), plugin="napari-cropeq")
     assert layer.multiscale and [level.shape for level in layer.data] == [level.shape for level in levels]
     qtbot.waitUntil(lambda: layer.data_level >= 1, timeout=10_000)
     read.clear()
     viewer.dims.set_current_step(0, 0 if viewer.dims.current_step[0] > 1 else 3)
     qtbot.waitUntil(lambda: bool(read), timeout=10_000)
-    assert not [size for width, size in read if width == 2048], "the finest level is not touched"
+    assert not [size for width, size in read if width == 2048], "the finest level is not read"
     read.clear()
     viewer.scene.camera.zoom = 40
     qtbot.waitUntil(lambda: layer.data_level == 0, timeout=10_000)
@@ -212,16 +211,16 @@ def test_a_window_shows_a_coarser_level_and_reads_no_whole_plane(viewer, qtbot, 
 
 
 @pytest.mark.parametrize("suffix", [".ome.tif", ".ome.zarr"])
-def test_a_volume_far_from_the_origin_is_seen(viewer, tmp_path, suffix):
-    """napari guesses contrast limits from the plane at the world's origin, where such a volume has nothing."""
+def test_a_volume_far_from_the_origin_is_visible(viewer, tmp_path, suffix):
+    """napari guesses contrast limits from the plane at the world's origin, where such a volume has no data."""
     voxels = textured_volume((8, 64, 72))
-    image = ImageInfo("zyx", (2.0, 1.0, 1.0), "micrometer", translate=(50.0, 10.0, 20.0), name="far")
-    write_image(da.from_array(voxels, chunks=(4, 64, 64)), tmp_path / f"far{suffix}", image)
+    info = ImageInfo("zyx", (2.0, 1.0, 1.0), "micrometer", translate=(50.0, 10.0, 20.0), name="far")
+    write_image(da.from_array(voxels, chunks=(4, 64, 64)), tmp_path / f"far{suffix}", info)
     (layer,) = viewer.open(str(tmp_path / f"far{suffix}"), plugin="napari-cropeq")
     assert np.allclose(layer.translate, (50, 10, 20))
     assert layer.contrast_limits == [voxels[4].min(), voxels[4].max()]
 
 
 @pytest.mark.parametrize("middle", [np.full((64, 64), 7.0), np.full((64, 64), np.nan)], ids=["constant", "nan"])
-def test_where_nothing_is_to_be_seen_limits_are_left_to_napari(middle):
+def test_limits_of_an_empty_plane_are_left_to_napari(middle):
     assert reader._limits(np.stack([np.zeros((64, 64)), middle])) is None

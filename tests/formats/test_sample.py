@@ -1,4 +1,4 @@
-"""The synthetic light-sheet volume: what it is, and that source and truth are each other's."""
+"""The synthetic light-sheet volume: its properties, and that source and truth belong together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import ndimage
 from napari_cropeq.formats import sample
 from napari_cropeq.formats.image import Image, check_volume
 
-pytestmark = pytest.mark.slow  # it is made three times
+pytestmark = pytest.mark.slow  # the sample is made three times
 
 FACTOR = 2.433
 CHANNELS = [pytest.param(0, id="vessels"), pytest.param(1, id="neurons")]
@@ -36,7 +36,7 @@ def resampled(volume: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def degraded(truth: np.ndarray) -> np.ndarray:
-    """Blur along z to the slice profile, then read at the slices' centres: the sample does both in one step."""
+    """Blur along z to the slice profile, then read at the slice centres; the sample does both in one step."""
     sigma = math.sqrt((2.2 * FACTOR) ** 2 - sample.LATERAL_FWHM**2) / 2.354820045
     blurred = ndimage.gaussian_filter1d(truth, sigma, axis=0, mode="mirror", truncate=6)
     return resampled(blurred, (np.arange(48) + 0.5) * FACTOR - 0.5)
@@ -51,7 +51,7 @@ def interpolated(source: np.ndarray, shift: float = 0.0) -> np.ndarray:
     return resampled(source, (np.arange(116) + shift + 0.5) / FACTOR - 0.5)
 
 
-def test_what_it_is(pair: tuple[Image, Image]) -> None:
+def test_properties(pair: tuple[Image, Image]) -> None:
     source, truth = pair
     assert (source.name, truth.name) == ("light-sheet sample", "light-sheet truth")
     assert (source.data.shape, truth.data.shape) == ((2, 48, 256, 256), (2, 116, 256, 256))
@@ -71,7 +71,7 @@ def test_both_cover_the_same_extent(pair: tuple[Image, Image]) -> None:
     starts = [each.translate[0] - each.voxel_size[0] / 2 for each in pair]
     assert starts[0] == pytest.approx(starts[1], abs=1e-12)
     ends = [start + each.data.shape[1] * each.voxel_size[0] for start, each in zip(starts, pair, strict=True)]
-    assert 0 <= ends[0] - ends[1] < truth.voxel_size[0]  # the last part of a plane is left out
+    assert 0 <= ends[0] - ends[1] < truth.voxel_size[0]  # an incomplete last plane is left out
     assert source.translate == (0.0, 0.0, 0.0)
     assert truth.translate[1:] == (0.0, 0.0)
 
@@ -100,7 +100,7 @@ def test_source_is_the_truth_degraded(pair: tuple[Image, Image], channel: int) -
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-def test_truth_is_as_sharp_along_every_axis(pair: tuple[Image, Image], channel: int) -> None:
+def test_truth_is_equally_sharp_along_all_axes(pair: tuple[Image, Image], channel: int) -> None:
     source, truth = (read(each, channel) for each in pair)
     sharp = [np.mean(np.diff(truth, axis=axis) ** 2) for axis in range(3)]
     assert max(sharp) < 1.5 * min(sharp)
@@ -109,7 +109,7 @@ def test_truth_is_as_sharp_along_every_axis(pair: tuple[Image, Image], channel: 
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-def test_interpolation_is_in_place_and_leaves_much_to_gain(pair: tuple[Image, Image], channel: int) -> None:
+def test_interpolation_is_in_place_and_can_be_improved(pair: tuple[Image, Image], channel: int) -> None:
     rows = slice(96, 128)
     source, truth = (read(each, channel)[:, rows] for each in pair)
     inside = slice(12, -12)
@@ -120,7 +120,7 @@ def test_interpolation_is_in_place_and_leaves_much_to_gain(pair: tuple[Image, Im
 
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_it_looks_like_microscopy(pair: tuple[Image, Image], channel: int) -> None:
-    """Sparse, with bright and dim structure in every slice, over a background above the camera's offset."""
+    """Sparse, with bright and dim structures in every slice, on a background above the camera's offset."""
     source, truth = (read(each, channel) for each in pair)
     signal = (truth - sample.OFFSET) / sample.GAIN  # photons
     assert np.median(signal) < 20
@@ -131,8 +131,8 @@ def test_it_looks_like_microscopy(pair: tuple[Image, Image], channel: int) -> No
     assert source.max() < 2000
 
 
-def test_slices_beyond_the_border_are_real_too(pair: tuple[Image, Image]) -> None:
-    """The first and last slices are blurred with structure that lies outside, so the truth alone cannot give them."""
+def test_structure_outside_the_volume_blurs_into_border_slices(pair: tuple[Image, Image]) -> None:
+    """The first and last slices are blurred with structure outside, so the truth alone does not explain them."""
     source, truth = (read(each, 0)[:, 100:140] for each in pair)
     expected = degraded(truth)
     variance = sample.GAIN * np.maximum(expected - sample.OFFSET, 1) + sample.READ_NOISE**2

@@ -542,7 +542,7 @@ def test_only_the_chunks_of_a_box_are_read(viewer, qtbot):
     worker = panel.result.worker
     worker.look(None)
     result = worker.result
-    for cached in (result.predictor, result._bricks):
+    for cached in (result.predictor, result._volumes):
         cached.cache_clear()
     read.clear()
     box = Box((0, 0, 0), (16, 32, 64))

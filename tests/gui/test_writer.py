@@ -176,7 +176,7 @@ CHUNKS = [
 @pytest.mark.parametrize("chunks", CHUNKS)
 def test_a_lazy_layer_is_streamed(tmp_path, name, chunks, monkeypatch):
     """Chunks are read once or twice each, and few are held at a time."""
-    monkeypatch.setattr(saving, "HELD", 20 * 400 * 300 * 2)
+    monkeypatch.setattr(saving, "CACHED", 20 * 400 * 300 * 2)
     volume = textured_volume((40, 400, 300))
     read: list[tuple[int, ...]] = []
 
@@ -188,19 +188,19 @@ def test_a_lazy_layer_is_streamed(tmp_path, name, chunks, monkeypatch):
         counted, dtype=volume.dtype, meta=volume[:0, :0, :0]
     )
     held: list[int] = []
-    plain = saving.ChunkCache._held
+    plain = saving.ChunkCache._read
 
     def watched(self, numbers):
         chunks = plain(self, numbers)
         held.append(self._nbytes)
         return chunks
 
-    monkeypatch.setattr(saving.ChunkCache, "_held", watched)
+    monkeypatch.setattr(saving.ChunkCache, "_read", watched)
     layer = Image(lazy, contrast_limits=(0, 4000), scale=(2, 1, 1))
     read.clear()
     layer.save(str(tmp_path / name))
     assert max(read.count(place) for place in set(read)) <= 2 and len(set(read)) == lazy.npartitions
-    assert max(held) <= saving.HELD
+    assert max(held) <= saving.CACHED
     assert np.array_equal(open_image(tmp_path / name).data.compute(), volume)
 
 

@@ -76,14 +76,14 @@ def test_images_found_for_patterns(collection, words, expected):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        pytest.param("b_SR.ome.zarr.old", "which holds no image to work on, expected names ending in", id="folder"),
-        pytest.param("*.btf", "which fits no image: check its name and folder", id="pattern"),
+        pytest.param("b_SR.ome.zarr.old", "has no image to work on: a name ending in", id="folder"),
+        pytest.param("*.btf", r"No image matches the pattern .* Check its name and folder", id="pattern"),
     ],
 )
 def test_no_image_found(collection, name, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         find_images([collection / name])
-    with pytest.raises(FileNotFoundError, match="Got no images, expected at least one"):
+    with pytest.raises(FileNotFoundError, match="There are no images to work on"):
         find_images([])
 
 
@@ -192,7 +192,7 @@ def damaged(path: Path) -> Path:
 BAD = [
     pytest.param(lambda p: p, "There is no file", id="missing"),
     pytest.param(damaged, "cut short", id="damaged"),
-    pytest.param(lambda p: a_stack(p, textured_volume((8, 20, 40))[0], axes="YX"), "got a 2D image", id="2d"),
+    pytest.param(lambda p: a_stack(p, textured_volume((8, 20, 40))[0], axes="YX"), "is a 2D image", id="2d"),
     pytest.param(
         lambda p: a_stack(p, size=(5, 1, 1)), "trained for factor 4, but the volume has factor 5", id="factor"
     ),
@@ -251,7 +251,7 @@ def test_a_full_disk_fails_one_image(tmp_path, monkeypatch, where, suffix, name)
     monkeypatch.setattr(f"napari_cropeq.{where}", full)
     batch = Batch(inputs, Naming(tmp_path, suffix=suffix), settings_of())
     assert end(batch) == ["failed", "done"]
-    assert str(batch.items[0].error).startswith(f"Got a full disk while writing {name}, expected more room")
+    assert str(batch.items[0].error).startswith(f"The disk is full, so {name} cannot be written.")
     assert end(Batch(inputs, Naming(tmp_path, suffix=suffix), settings_of(existing="resume"))) == ["done", "skipped"]
 
 
@@ -274,7 +274,7 @@ def test_errors_before_any_work(tmp_path):
     assert end(Batch([one, two], Naming(tmp_path, "{name}_{folder}"), settings_of())) == ["done", "done"]
     onto = Naming(tmp_path / "a", "{name}", ".ome.tif")
     for existing in ("resume", "overwrite"):
-        with pytest.raises(ValueError, match=re.escape(f"Got {one} as the output of {one} and as an input")):
+        with pytest.raises(ValueError, match=re.escape(f"{one} is the output of {one} and also an input.")):
             end(Batch([one], onto, settings_of(existing=existing)))
     refused(
         tmp_path, OSError, "does not exist or is not writable", Batch([one], Naming(tmp_path / "no"), settings_of())
@@ -295,7 +295,7 @@ def test_existing_outputs(tmp_path, existing, expected):
     assert end(Batch(inputs[:1], Naming(tmp_path), settings_of(old))) == ["done"]
     batch = Batch(inputs, Naming(tmp_path), settings_of(new, existing=existing))
     if existing == "refuse":
-        refused(tmp_path, FileExistsError, "a_SR.ome.zarr, which exists already", batch)
+        refused(tmp_path, FileExistsError, "a_SR.ome.zarr exists already", batch)
         return
     assert end(batch) == expected
     used = old if existing == "resume" else new

@@ -328,7 +328,7 @@ def test_a_worker_that_is_writing_is_waited_for(tmp_path):
     thread = threading.Thread(target=write)
     thread.start()
     assert inside.wait(WAIT) and worker.valid
-    with pytest.raises(BlockingIOError, match=r"A worker of an earlier run is writing to a.partial.ome.zarr now"):
+    with pytest.raises(BlockingIOError, match=r"A worker of an earlier run is writing to a.partial.ome.zarr\."):
         next_run.revoke(0.1)
     assert not worker.valid
     continues.set()

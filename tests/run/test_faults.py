@@ -342,8 +342,8 @@ def disk(case) -> Iterator:
         subprocess.run(["umount", "--lazy", str(case.folder)], check=True)
 
 
-FULL = r"OSError: (\[Errno \d+\] )?Got a full disk while writing out\.partial\.ome\.zarr, "
-FULL += r"expected more room: make space and resume, what is done is kept\.?"
+FULL = r"AccessError: The disk is full, so out\.partial\.ome\.zarr cannot be written\. "
+FULL += r"Make space and resume; finished tiles are kept\."
 
 
 SIZES = [(ZARR, n, m) for n, m in often(64, 160, all_of=range(16, 240, 24))]
@@ -428,8 +428,8 @@ def test_two_processes_on_one_store(case, existing, ending):
     second = done(case.job(existing=existing))
     assert (second.code, second.computed) == (1, [])
     assert second.error == (
-        "BlockingIOError: Another process is writing to out.partial.ome.zarr now, expected nobody: wait for its end, "
-        "or choose another output."
+        "InUseError: Another process is writing to out.partial.ome.zarr. Wait until it has ended, or choose another "
+        "output."
     )
     running.signal(ending)
     first = running.end()
@@ -457,8 +457,8 @@ def test_changed_between(case, change, words):
     before = contents(partial_of(case.folder / ZARR))
     other = done(change(case.job(), case.bench))
     assert (other.code, other.computed) == (1, [])
-    assert other.error.startswith(f"ValueError: Got out.partial.ome.zarr, which was begun with {words}")
-    assert other.error.endswith("go on with what it was begun with, or start it anew (--overwrite).")
+    assert other.error.startswith(f"MismatchError: out.partial.ome.zarr was started with {words}")
+    assert other.error.endswith("Resume it with what it was started with, or start again by overwriting.")
     assert contents(partial_of(case.folder / ZARR)) == before
     case.ends_equal(killed)
 
@@ -553,7 +553,7 @@ def test_ended_in_the_window(viewer, qtbot, tmp_path, ending, tiles, record_prop
     qtbot.waitUntil(lambda: len(started) >= tiles, timeout=TIMEOUT)
     ending(viewer, volume)
     qtbot.waitUntil(lambda: not volume.result.busy or not work_threads(), timeout=TIMEOUT)
-    qtbot.waitUntil(lambda: not started.folder._held, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: not started.folder._locked, timeout=TIMEOUT)
     first, *_ = export(result, output, existing="resume")
     list(export(result, tmp_path / ZARR))
     equal = contents(output) == contents(tmp_path / ZARR)

@@ -246,7 +246,7 @@ def test_the_source_of_a_group_is_read_once_for_all_its_parts(planes, chunks, mo
     whole = result.compute((), Box.whole(result.sr_shape))
     cache = result.volume(())  # only the prefetched region stays in memory
     cache._cap = cache._nbytes = 0
-    cache._bricks.clear()
+    cache._chunks.clear()
     source = TileSource(result)
     group = Box((0, 16, 0), (30, 60, 64))
     source.prefetch((), group)

@@ -1,4 +1,4 @@
-"""Tiles on disk: what a store claims to hold, how it is gone on with, and who may write to it."""
+"""Tiles on disk: which tiles a store has, how it is resumed, and which processes may write to it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,18 @@ import zarr
 from conftest import a_result, textured_volume
 from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.core.geometry import Box
+from napari_cropeq.errors import (
+    AccessError,
+    ArgumentError,
+    ImageError,
+    InUseError,
+    MismatchError,
+    OutputExistsError,
+)
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.paths import check_output, check_space, old_of, partial_of
 from napari_cropeq.run.export import export
-from napari_cropeq.store import disk as storing
+from napari_cropeq.store import disk as disk_module
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.folder import unfinished
 from napari_cropeq.store.journal import Journal
@@ -68,7 +76,7 @@ def read(store: DiskStore, index):
 
 
 def contents(folder) -> dict[str, bytes]:
-    """Return every file of a store by its name, but the journal."""
+    """Return every file of a store by its name, except the journal."""
     files = (f for f in folder.rglob("*") if f.is_file() and ".cropeq" not in f.parts)
     return {str(f.relative_to(folder)): f.read_bytes() for f in files}
 
@@ -84,7 +92,7 @@ def visible(folder) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
 
 
-def test_it_bears_its_name_only_when_finished(tmp_path, result, opened):
+def test_it_gets_its_name_only_when_finished(tmp_path, result, opened):
     path = tmp_path / "out.ome.zarr"
     disk = opened(path, result, 32)
     assert disk.grid.shape == result.sr_shape and disk.grid.tile == (32, 32, 32)
@@ -93,7 +101,7 @@ def test_it_bears_its_name_only_when_finished(tmp_path, result, opened):
     assert np.array_equal(read(disk, (0, 1, 2)), voxels_of(disk, (0, 1, 2)))
     assert len(disk) == 1 and ((), (0, 0, 0)) not in disk and set(disk) == {((), (0, 1, 2))}
     assert visible(tmp_path) == ["out.partial.ome.zarr"] and unfinished(path) == disk.folder.partial
-    with pytest.raises(ValueError, match="Got 1 finished tiles, expected 6: run the volume to its end"):
+    with pytest.raises(ImageError, match=r"^1 of 6 tiles are finished\. Compute the whole volume"):
         disk.finish()
     put(disk)
     disk.finish()
@@ -105,7 +113,7 @@ def test_it_bears_its_name_only_when_finished(tmp_path, result, opened):
     assert all(np.array_equal(array[disk.grid.box(i).slices], voxels_of(disk, i)) for _, i in disk)
 
 
-def test_what_waits_to_be_written_can_be_read(tmp_path, result, opened, monkeypatch):
+def test_tiles_that_wait_to_be_written_can_be_read(tmp_path, result, opened, monkeypatch):
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     slow, write = threading.Event(), disk.levels.write
     monkeypatch.setattr(disk.levels, "write", lambda *tile: slow.wait() and write(*tile))
@@ -123,10 +131,10 @@ def test_parts_across_chunks(tmp_path, opened, monkeypatch):
     for part in (Box((3, 5, 6), (20, 31, 30)), Box((0, 0, 0), (1, 32, 32)), Box((7, 8, 9), (8, 9, 10))):
         expected = voxels_of(disk, (0, 0, 0))[part.slices]
         assert np.array_equal(disk.read(((), (0, 0, 0)), part), expected)
-        assert np.array_equal(disk.read(((), (0, 0, 0)), part), expected), "from what has been decoded"
+        assert np.array_equal(disk.read(((), (0, 0, 0)), part), expected), "from decoded chunks"
 
 
-def test_resumed_it_holds_what_it_held_and_ends_the_same(tmp_path, result, opened):
+def test_a_resumed_store_has_its_tiles_and_ends_the_same(tmp_path, result, opened):
     expected = undisturbed(tmp_path, result)
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     put(disk, (0, 0, 1), (0, 1, 2))
@@ -155,7 +163,7 @@ def damage(path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["truncated", "flipped", "removed", "emptied"])
 @pytest.mark.parametrize("level", [0, 1], ids="level-{}".format)
-def test_a_damaged_shard_is_found_and_done_again(tmp_path, result, opened, kind, level):
+def test_a_damaged_shard_is_found_and_computed_again(tmp_path, result, opened, kind, level):
     expected = undisturbed(tmp_path, result)
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     put(disk)
@@ -168,7 +176,7 @@ def test_a_damaged_shard_is_found_and_done_again(tmp_path, result, opened, kind,
     assert contents(again.folder.path) == expected
 
 
-def test_a_shard_of_nothing_but_zeros_has_no_file_and_is_done(tmp_path, result, opened):
+def test_a_shard_of_zeros_has_no_file_and_is_finished(tmp_path, result, opened):
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     disk.put(((), (0, 0, 0)), np.zeros((30, 32, 32), np.uint16))
     disk.flush()
@@ -189,12 +197,12 @@ TORN = [
     pytest.param('[9, [], [0, 0, 0], 5, "a"]', id="no-such-level"),
     pytest.param('[0, [], [7, 0, 0], 5, "a"]', id="no-such-shard"),
     pytest.param('[0, [3], [0, 0, 0], 5, "a"]', id="no-such-channel"),
-    pytest.param("\x00\xff\x00", id="rubbish"),
+    pytest.param("\x00\xff\x00", id="garbage"),
 ]
 
 
 @pytest.mark.parametrize("line", TORN)
-def test_a_torn_journal_is_read_as_far_as_it_goes(tmp_path, result, opened, line):
+def test_damaged_lines_of_a_journal_are_skipped(tmp_path, result, opened, line):
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     put(disk, (0, 0, 1))
     disk.release()
@@ -204,10 +212,10 @@ def test_a_torn_journal_is_read_as_far_as_it_goes(tmp_path, result, opened, line
     assert set(again) == {((), (0, 0, 1))}
     put(again, (0, 0, 0))
     again.release()
-    assert len(opened(tmp_path / "out.ome.zarr", result, 32, "resume")) == 2, "what follows is on a line of its own"
+    assert len(opened(tmp_path / "out.ome.zarr", result, 32, "resume")) == 2, "the next record is on its own line"
 
 
-def test_what_a_kill_left_is_swept(tmp_path, result, opened):
+def test_files_that_a_kill_left_are_removed(tmp_path, result, opened):
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     put(disk, (0, 0, 0))
     disk.release()
@@ -224,13 +232,14 @@ def test_what_a_kill_left_is_swept(tmp_path, result, opened):
 
 
 @pytest.mark.parametrize("existing", ["refuse", "resume"])
-def test_a_store_that_was_never_begun_is_made_anew(tmp_path, result, opened, existing):
+def test_a_store_without_a_header_is_created_again(tmp_path, result, opened, existing):
     path = tmp_path / "out.ome.zarr"
     for name in (".cropeq", "0"):
         (partial_of(path) / name).mkdir(parents=True)
     if existing == "refuse":
-        with pytest.raises(FileExistsError, match=r"an unfinished run left out.partial.ome.zarr: go on from it"):
+        with pytest.raises(OutputExistsError, match=r"An unfinished run left out\.partial\..* Resume it") as caught:
             opened(path, result, 32)
+        assert caught.value.setting == "unfinished"
     else:
         assert len(opened(path, result, 32, existing)) == 0
 
@@ -245,20 +254,21 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("options", "store", "words"), OTHERS)
-def test_it_is_not_gone_on_with_where_anything_gives_other_bits(tmp_path, result, opened, options, store, words):
+def test_it_is_not_resumed_with_settings_that_give_other_bits(tmp_path, result, opened, options, store, words):
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     put(disk, (0, 0, 0))
     disk.release()
     before = contents(disk.folder.partial)
-    with pytest.raises(ValueError, match=f"Got out.partial.ome.zarr, which was begun with .*{words}"):
+    with pytest.raises(MismatchError, match=f"^out.partial.ome.zarr was started with .*{words}") as caught:
         opened(
             tmp_path / "out.ome.zarr",
             a_result(textured_volume(SHAPE), **options),
             **({"tile": 32} | store),
             existing="resume",
         )
+    assert caught.value.setting == "restart"
     assert contents(disk.folder.partial) == before
-    assert len(opened(tmp_path / "out.ome.zarr", result, 32, "resume")) == 1, "and nobody holds it"
+    assert len(opened(tmp_path / "out.ome.zarr", result, 32, "resume")) == 1, "and it is not locked"
 
 
 def test_changed_voxels_are_another_source(tmp_path, result, opened):
@@ -267,7 +277,7 @@ def test_changed_voxels_are_another_source(tmp_path, result, opened):
     disk.release()
     volume = textured_volume(SHAPE)
     volume[5, 20, 30] ^= 1
-    with pytest.raises(ValueError, match="begun with another source: voxels"):
+    with pytest.raises(MismatchError, match="started with another source: voxels"):
         opened(tmp_path / "out.ome.zarr", a_result(volume), 32, "resume")
 
 
@@ -279,25 +289,26 @@ def test_another_instruction_set_is_refused(tmp_path, result, opened):
     started = json.loads(header.read_text())
     started["fingerprint"]["instruction set"] = "ABACUS"
     header.write_text(json.dumps(started))
-    with pytest.raises(ValueError, match=r"begun with another instruction set \(ABACUS, now"):
+    with pytest.raises(MismatchError, match=r"started with another instruction set \(ABACUS, now"):
         opened(tmp_path / "out.ome.zarr", result, 32, "resume")
 
 
 DAMAGED = [
-    pytest.param(b"{", id="cut"),
-    pytest.param(b"[]", id="no-object"),
-    pytest.param(b'{"format": 99}', id="newer"),
+    pytest.param(b"{", ImageError, id="cut"),
+    pytest.param(b"[]", ImageError, id="no-object"),
+    pytest.param(b'{"format": 99}', MismatchError, id="newer"),
 ]
 
 
-@pytest.mark.parametrize("content", DAMAGED)
-def test_a_damaged_header_is_told(tmp_path, result, opened, content):
+@pytest.mark.parametrize(("content", "error"), DAMAGED)
+def test_a_damaged_header_is_reported(tmp_path, result, opened, content, error):
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     put(disk, (0, 0, 0))
     disk.release()
     (disk.folder.partial / ".cropeq" / "header.json").write_bytes(content)
-    with pytest.raises(ValueError, match="start it anew"):
+    with pytest.raises(error, match="tart again by overwriting") as caught:
         opened(tmp_path / "out.ome.zarr", result, 32, "resume")
+    assert caught.value.setting == "restart"
     assert len(opened(tmp_path / "out.ome.zarr", result, 32, "overwrite")) == 0
 
 
@@ -305,14 +316,14 @@ def test_one_writer(tmp_path, result, opened):
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     put(disk, (0, 0, 0))
     for existing in ("resume", "overwrite"):
-        with pytest.raises(BlockingIOError, match=r"Another process is writing to out.partial.ome.zarr now"):
+        with pytest.raises(InUseError, match=r"^Another process is writing to out.partial.ome.zarr\."):
             DiskStore(tmp_path / "out.ome.zarr", store_spec(result), 32, existing)
-    with pytest.raises(BlockingIOError, match="A process that shares the work by 1 is writing"):
+    with pytest.raises(InUseError, match="A process of a run in 1 part is writing"):
         DiskStore(tmp_path / "out.ome.zarr", store_spec(result), 32, part=(1, 3))
     disk.release()
     shared = [opened(tmp_path / "out.ome.zarr", result, 32, part=(n, 3)) for n in (0, 2)]
-    assert [len(store) for store in shared] == [1, 1], "those that have agreed to share it"
-    with pytest.raises(BlockingIOError, match="Another process with --shard-id 2 is writing"):
+    assert [len(store) for store in shared] == [1, 1], "processes that share the work"
+    with pytest.raises(InUseError, match="Another process with number 2 of 0 to 2 is writing"):
         DiskStore(tmp_path / "out.ome.zarr", store_spec(result), 32, part=(2, 3))
 
 
@@ -326,7 +337,7 @@ def test_a_lock_ends_with_its_process(tmp_path, result, opened):
     )
     try:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(BlockingIOError, match="Another process"):
+        with pytest.raises(InUseError, match="Another process"):
             DiskStore(tmp_path / "out.ome.zarr", store_spec(result), 32)
     finally:
         holder.kill()
@@ -334,7 +345,7 @@ def test_a_lock_ends_with_its_process(tmp_path, result, opened):
     assert len(opened(tmp_path / "out.ome.zarr", result, 32, "resume")) == 0
 
 
-def test_a_full_disk_is_told_and_nothing_more_is_claimed(tmp_path, result, opened, monkeypatch):
+def test_a_full_disk_is_reported_and_no_more_shards_are_recorded(tmp_path, result, opened, monkeypatch):
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     put(disk, (0, 0, 0))
 
@@ -343,7 +354,7 @@ def test_a_full_disk_is_told_and_nothing_more_is_claimed(tmp_path, result, opene
 
     with monkeypatch.context() as patch:
         patch.setattr("napari_cropeq.store.shards.sync_file", full)
-        with pytest.raises(OSError, match=r"Got a full disk while writing out.partial.ome.zarr"):
+        with pytest.raises(AccessError, match=r"The disk is full, so out.partial.ome.zarr cannot be written"):
             for index in ((0, 0, 1), (0, 0, 2), (0, 1, 0), (0, 1, 1)):
                 disk.put(((), index), voxels_of(disk, index))
             disk.flush()
@@ -353,12 +364,12 @@ def test_a_full_disk_is_told_and_nothing_more_is_claimed(tmp_path, result, opene
     assert np.array_equal(read(disk, (0, 0, 1)), voxels_of(disk, (0, 0, 1)))
 
 
-def test_a_store_that_holds_nothing_is_removed(tmp_path, result, opened):
+def test_an_empty_store_is_removed(tmp_path, result, opened):
     opened(tmp_path / "out.ome.zarr", result, 32).release()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_stood_there_is_put_back_if_the_new_one_cannot_take_its_name(tmp_path, result, monkeypatch):
+def test_the_old_output_is_put_back_if_the_new_one_cannot_be_renamed(tmp_path, result, monkeypatch):
     path = tmp_path / "out.ome.zarr"
     (path / "deep").mkdir(parents=True)
     disk = DiskStore(path, store_spec(result), 32, "overwrite")
@@ -393,29 +404,30 @@ def test_an_old_store_stays_until_the_new_one_is_finished(tmp_path, result, open
     assert [p.name for p in tmp_path.iterdir()] == ["out.ome.zarr"] and not (path / "old").exists()
 
 
-def test_a_store_that_cannot_be_begun_leaves_nothing(tmp_path, result, monkeypatch):
+def test_a_store_that_cannot_be_created_leaves_nothing(tmp_path, result, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(storing, "write_metadata", interrupted)
+    monkeypatch.setattr(disk_module, "write_metadata", interrupted)
     with pytest.raises(KeyboardInterrupt):
         DiskStore(tmp_path / "out.ome.zarr", store_spec(result), 32)
     assert visible(tmp_path) == []
 
 
-def test_where_nothing_can_be_written(tmp_path, result):
+def test_outputs_that_cannot_be_written(tmp_path, result):
     (tmp_path / "file").write_text("")
     for folder in ("missing", "file"):
-        with pytest.raises(OSError, match="does not exist or is not writable"):
+        with pytest.raises(AccessError, match="does not exist or is not writable"):
             DiskStore(tmp_path / folder / "out.ome.zarr", store_spec(result))
-    with pytest.raises(OSError, match=r"GB free in .*, expected 1000000.0 GB for the result: make space"):
+    with pytest.raises(AccessError, match=r"GB free, but the result needs 1000000.0 GB\. Make space"):
         check_space(tmp_path, 10**15)
     (tmp_path / "a.ome.zarr").mkdir()
-    with pytest.raises(FileExistsError, match="which exists already"):
+    with pytest.raises(OutputExistsError, match="exists already") as caught:
         check_output(tmp_path / "a.ome.zarr")
+    assert caught.value.setting == "existing"
     for existing in ("resume", "overwrite"):
         check_output(tmp_path / "a.ome.zarr", existing)
-    with pytest.raises(ValueError, match="Got existing='perhaps', expected one of refuse, resume, overwrite"):
+    with pytest.raises(ArgumentError, match=r"'perhaps' is not .*\. Choose one of refuse, resume, overwrite"):
         check_output(tmp_path / "a.ome.zarr", "perhaps")
 
 
@@ -427,13 +439,13 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("name", "partial"), NAMES)
-def test_an_unfinished_store_is_an_ome_zarr_that_can_be_opened(tmp_path, name, partial):
+def test_an_unfinished_store_has_the_name_of_an_ome_zarr(tmp_path, name, partial):
     assert partial_of(tmp_path / name) == tmp_path / partial
 
 
-def test_shards_are_whole_bulk_boxes_by_default(tmp_path, opened):
+def test_shards_are_bulk_boxes_by_default(tmp_path, opened):
     disk = opened(tmp_path / "o.ome.zarr", a_result(textured_volume((12, 50, 300))))
-    assert disk.grid.tile == (64, 64, 256), "no larger than the volume needs"
+    assert disk.grid.tile == (64, 64, 256), "but no larger than the volume needs"
 
 
 def test_processes_share_the_work(tmp_path, result):
@@ -449,6 +461,6 @@ def test_processes_share_the_work(tmp_path, result):
 
 
 @pytest.mark.parametrize("part", [(3, 3), (-1, 2), (0, 0)], ids=str)
-def test_parts_that_are_not_there_are_refused(tmp_path, result, part):
+def test_invalid_part_numbers_are_refused(tmp_path, result, part):
     with pytest.raises(ValueError, match=r"Got part -?\d of \d, expected one of 0 to \d"):
         next(export(result, tmp_path / "a.ome.zarr", part_of=part))

@@ -1,4 +1,4 @@
-"""Tiles in memory: what is held, dropped and given."""
+"""Tiles in memory: which are kept, dropped and returned."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def test_memory_drops_the_least_recently_used():
             full(memory, 10 * y + x, (0, y, x))
             read(memory, (0, 0, 0))
     assert len(memory) == 3 and memory.cache.nbytes == 3 * KB
-    assert read(memory, (0, 1, 0)) is None, "neither written nor read for longest"
+    assert read(memory, (0, 1, 0)) is None, "not written or read for the longest time"
     assert [int(read(memory, i).max()) for i in ((0, 0, 0), (0, 0, 1), (0, 1, 1))] == [0, 1, 11]
 
 
-def test_memory_replaces_a_tile_and_forgets_all():
+def test_memory_replaces_a_tile_and_drops_all():
     memory = MemoryStore((64, 64, 64), TILE, TileCache(3 * KB))
     full(memory, 1, (0, 0, 0))
     full(memory, 2, (0, 0, 0))
@@ -44,7 +44,7 @@ def test_memory_replaces_a_tile_and_forgets_all():
     assert ((), (0, 0, 0)) not in memory
 
 
-def test_memory_holds_one_tile_however_small_the_cap():
+def test_memory_keeps_one_tile_for_any_cap():
     memory = MemoryStore((64, 64, 64), TILE, TileCache(1))
     full(memory, 1, (0, 0, 0))
     full(memory, 2, (0, 0, 1))
@@ -59,7 +59,7 @@ def test_memory_keeps_no_larger_array_alive():
     assert (read(memory, (0, 0, 0)) == 0).all()
 
 
-def test_memory_gives_parts_of_short_last_tiles():
+def test_memory_returns_parts_of_short_last_tiles():
     memory = MemoryStore(SHAPE, TILE)
     box = memory.grid.box((2, 3, 2))
     assert box.shape == (5, 2, 6)
@@ -67,10 +67,10 @@ def test_memory_gives_parts_of_short_last_tiles():
     memory.put(((1,), (2, 3, 2)), voxels)
     part = Box((33, 49, 65), (36, 50, 70))
     assert np.array_equal(memory.read(((1,), (2, 3, 2)), part), voxels[1:4, 1:2, 1:6])
-    assert memory.read(((0,), (2, 3, 2)), part) is None, "another channel's"
+    assert memory.read(((0,), (2, 3, 2)), part) is None, "of another channel"
 
 
-def test_memory_is_safe_for_threads():
+def test_memory_is_thread_safe():
     memory = MemoryStore((64, 64, 640), TILE, TileCache(5 * KB))
     errors = []
 
@@ -82,7 +82,7 @@ def test_memory_is_safe_for_threads():
                 full(memory, index[2], index)
                 found = read(memory, (0, 0, int(chance.integers(20))))
                 assert found is None or found.min() == found.max()
-        except Exception as error:  # noqa: BLE001 - told to the test's own thread
+        except Exception as error:  # noqa: BLE001 - checked in the thread of the test
             errors.append(error)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]

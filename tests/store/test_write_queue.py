@@ -1,4 +1,4 @@
-"""Tiles that wait to be written: few of them, readable meanwhile, and none after a failure."""
+"""Tiles that wait to be written: only a few, readable while they wait, and none after a failure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ TILES = [((), (0, 0, x)) for x in range(8)]
 
 
 class Disk:
-    """Writes tiles once it is let, and fails from then on when it is full."""
+    """Writes tiles once it is ready, and fails while it is full."""
 
     def __init__(self, full: bool = False) -> None:
         self.full, self.ready, self.tried = full, threading.Event(), []
-        self.queue = WriteQueue(self.write, lambda error: ValueError(f"told: {error}"))
+        self.queue = WriteQueue(self.write, lambda error: ValueError(f"wrapped: {error}"))
 
     def write(self, tile, voxels) -> None:
         assert self.ready.wait(10)
@@ -36,7 +36,7 @@ def no_writer_is_left():
 
 
 @pytest.mark.usefixtures("no_writer_is_left")
-def test_tiles_are_written_in_their_order_and_read_meanwhile():
+def test_tiles_are_written_in_order_and_can_be_read_before():
     disk = Disk()
     for number in range(WAITING):
         disk.put(number)
@@ -48,7 +48,7 @@ def test_tiles_are_written_in_their_order_and_read_meanwhile():
 
 
 @pytest.mark.usefixtures("no_writer_is_left")
-def test_whoever_is_ahead_of_the_disk_waits():
+def test_put_waits_for_the_disk():
     disk = Disk()
     thread = threading.Thread(target=lambda: [disk.put(n) for n in range(WAITING + 2)])
     thread.start()
@@ -60,15 +60,15 @@ def test_whoever_is_ahead_of_the_disk_waits():
     assert not thread.is_alive() and len(disk.tried) == WAITING + 2
 
 
-@pytest.mark.parametrize("asked", ["put", "flush"])
+@pytest.mark.parametrize("called", ["put", "flush"])
 @pytest.mark.usefixtures("no_writer_is_left")
-def test_after_a_failure_nothing_is_tried_until_it_has_been_told(asked):
+def test_after_a_failure_nothing_is_written_until_it_has_been_raised(called):
     disk = Disk(full=True)
     for number in range(WAITING):
         disk.put(number)
     disk.ready.set()
-    with pytest.raises(ValueError, match="told: full"):
-        if asked == "flush":
+    with pytest.raises(ValueError, match="wrapped: full"):
+        if called == "flush":
             disk.queue.flush()
         else:
             while True:
@@ -81,10 +81,10 @@ def test_after_a_failure_nothing_is_tried_until_it_has_been_told(asked):
 
 
 @pytest.mark.usefixtures("no_writer_is_left")
-def test_what_is_dropped_is_not_written():
+def test_dropped_tiles_are_not_written():
     disk = Disk()
     for number in range(WAITING):
         disk.put(number)
     threading.Timer(0.2, disk.ready.set).start()
     disk.queue.drop()
-    assert list(disk.queue) == [] and len(disk.tried) == 1, "the one under way is finished"
+    assert list(disk.queue) == [] and len(disk.tried) == 1, "the current tile is finished"

@@ -1,4 +1,4 @@
-"""What is seen of a volume while its tiles come: the lazy view, its overview, and how the source is read."""
+"""The lazy view of a volume while its tiles are computed, its overview, and the chunk cache of the source."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.compute.scheduler import Scheduler
 from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import Box, source_positions
-from napari_cropeq.formats import chunk_cache as bricks
-from napari_cropeq.formats import pyramid
+from napari_cropeq.formats import chunk_cache, pyramid
 from napari_cropeq.formats.chunk_cache import ChunkCache
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.low_res import LowResCopy
@@ -30,7 +29,7 @@ PART = (64, 64, 128)
 
 
 def fill(view: LazyView, leading=(), near: int = 0) -> None:
-    """Build the overview as a worker does."""
+    """Fill the overview as a worker does."""
     for _ in view.overview.fill(leading, near):
         pass
 
@@ -40,7 +39,7 @@ def full(store, value: int, index: tuple[int, int, int]) -> None:
 
 
 def recorded_view(data: np.ndarray, axes: str = "zyx", **options):
-    """Return a view, and how to forbid it to read its source or to compute."""
+    """Return a view, its store, and the list of reads of its source."""
     recorded = []
 
     class Watched:
@@ -58,11 +57,11 @@ def recorded_view(data: np.ndarray, axes: str = "zyx", **options):
     return LazyView(result, [memory]), memory, recorded
 
 
-def test_no_tiles_yet_is_the_interpolation(monkeypatch):
+def test_without_tiles_it_shows_the_interpolation(monkeypatch):
     view, _, recorded = recorded_view(textured_volume((12, 50, 70)))
     level = view.levels[0]
     assert level.shape == view.result.sr_shape and level.dtype == np.uint16
-    assert (np.asarray(level[3]) == 0).all(), "black until the overview is built, never an error"
+    assert (np.asarray(level[3]) == 0).all(), "black until the overview is filled, never an error"
     fill(view, ())
     expected = view.result.interpolated((), Box.whole(view.result.sr_shape))
     recorded.clear()
@@ -70,10 +69,10 @@ def test_no_tiles_yet_is_the_interpolation(monkeypatch):
     monkeypatch.setattr(view.result, "interpolated", None)
     assert np.array_equal(np.asarray(level), expected)
     assert np.array_equal(np.asarray(level[:, 7, ::3]), expected[:, 7, ::3])
-    assert recorded == [], "reading never touches the source"
+    assert recorded == [], "reading never reads the source"
 
 
-def test_some_tiles_are_exactly_these_voxels():
+def test_finished_tiles_are_shown_exactly():
     view, memory, recorded = recorded_view(textured_volume((12, 50, 70)))
     fill(view, ())
     expected = np.asarray(view.levels[0])
@@ -93,7 +92,7 @@ def test_some_tiles_are_exactly_these_voxels():
     assert recorded == []
 
 
-def test_all_tiles_are_the_export():
+def test_all_tiles_equal_the_whole_result():
     view, memory, _ = recorded_view(textured_volume((12, 50, 70)), dtype="float32")
     scheduler = Scheduler()
     scheduler.fill(TileFiller(memory, TileSource(view.result)))
@@ -103,7 +102,7 @@ def test_all_tiles_are_the_export():
     assert np.array_equal(np.asarray(view.levels[0]), whole)
 
 
-def test_the_first_store_is_asked_first():
+def test_the_first_store_comes_first():
     view, memory, _ = recorded_view(textured_volume((12, 50, 70)))
     other = MemoryStore(view.result.sr_shape, (20, 20, 20))
     view.stores = (memory, other)
@@ -115,7 +114,7 @@ def test_the_first_store_is_asked_first():
 
 @pytest.mark.parametrize("axial", [0, 1], ids="zy")
 def test_channels_and_coarser_levels(monkeypatch, axial):
-    """Coarser levels are sampled where napari's shape ratios put them, at k * shape0 / shape_k."""
+    """Coarser levels are sampled where napari expects them by the ratio of shapes, at k * shape0 / shape_k."""
     monkeypatch.setattr(lazy, "PLANE", 16)
     monkeypatch.setattr(pyramid, "SMALLEST", 4)
     volumes = np.stack([np.moveaxis(textured_volume((12, 50, 70), seed), 0, axial) for seed in (0, 1)])
@@ -141,7 +140,7 @@ def test_channels_and_coarser_levels(monkeypatch, axial):
     assert recorded == []
 
 
-def test_a_sampled_overview_lies_where_the_interpolation_does(monkeypatch):
+def test_a_sampled_overview_is_in_place(monkeypatch):
     monkeypatch.setattr(overview, "VOXELS", 30_000)
     monkeypatch.setattr(overview, "SLICES", 20)
     z, y, x = np.ogrid[:24, :60, :90]
@@ -154,11 +153,11 @@ def test_a_sampled_overview_lies_where_the_interpolation_does(monkeypatch):
     truth = view.result.interpolated((), Box.whole(view.result.sr_shape)).astype(float)
     inner = (slice(3, -3), slice(6, -6), slice(6, -6))
     slopes = (250 / 2.5, 40, 60)
-    # At most half a step off along each axis, plus half a slice: and not off on the whole.
+    # At most half a step off along each axis, plus half a slice; and not shifted on average.
     bound = sum(s * g / 2 for s, g in zip(step, slopes, strict=True)) + 250 / 2 + 2
     difference = (fine - truth)[inner]
     assert np.abs(difference).max() <= bound
-    assert abs(difference.mean()) < 60, "no shift on the whole"
+    assert abs(difference.mean()) < 60, "no shift on average"
 
 
 def test_the_overview_reads_few_slices_of_a_large_source(monkeypatch):
@@ -174,11 +173,11 @@ def test_the_overview_reads_few_slices_of_a_large_source(monkeypatch):
     assert len({start for start, _, _ in chunks}) <= 8 < 64 / 4, "half of the slices' chunks"
     count = len(recorded)
     fill(view, ())
-    assert len(recorded) == count, "built once"
+    assert len(recorded) == count, "filled once"
 
 
 @pytest.mark.parametrize("near", [0, 60, 159])
-def test_a_large_overview_fills_from_where_it_is_looked_at(monkeypatch, near):
+def test_a_large_overview_is_filled_from_the_view_outwards(monkeypatch, near):
     monkeypatch.setattr(overview, "VOXELS", 30_000)
     monkeypatch.setattr(overview, "SLICES", 16)
     z, y, x = np.ogrid[:64, :50, :70]
@@ -188,8 +187,8 @@ def test_a_large_overview_fills_from_where_it_is_looked_at(monkeypatch, near):
     while () not in view.overview:
         next(steps)
     seen = np.asarray(view.levels[0])[:, 25, 35].astype(float)
-    assert abs(seen[near] - (7 + 100 * near / 2.5)) <= 100 * (10 / 2.5), "right where it was asked for"
-    assert seen.min() > 0, "and nowhere empty"
+    assert abs(seen[near] - (7 + 100 * near / 2.5)) <= 100 * (10 / 2.5), "correct at the view"
+    assert seen.min() > 0, "and empty nowhere"
     for _ in steps:
         pass
     seen = np.asarray(view.levels[0])[:, 25, 35].astype(float)
@@ -200,27 +199,27 @@ def test_an_overview_reads_a_bounded_part_of_the_source(monkeypatch):
     monkeypatch.setattr(overview, "VOXELS", 30_000)
     monkeypatch.setattr(overview, "BYTES", 3 * 4 * 50 * 70 * 2)
     view, _, recorded = recorded_view(textured_volume((64, 50, 70)))
-    view.result._bricks.cache_clear()  # what was read to measure the intensities
+    view.result._volumes.cache_clear()  # chunks that were read to measure the intensities
     recorded.clear()
     fill(view)
     assert len({key[0].start for key in recorded}) == 3, "chunks along z"
-    assert np.asarray(view.levels[0]).any(axis=(1, 2)).all(), "the nearest slices stand for those not read"
+    assert np.asarray(view.levels[0]).any(axis=(1, 2)).all(), "the nearest slices replace those not read"
 
 
-def test_overviews_of_few_time_points_are_held():
+def test_overviews_of_the_last_time_points_are_kept():
     view, _, _ = recorded_view(np.stack([textured_volume((12, 50, 70), seed) for seed in range(6)]), "tzyx")
     for moment in range(6):
         for _ in view.overview.begin((moment,)):
             pass
     assert [(moment,) in view.overview for moment in range(6)] == [False, False, True, True, True, True]
-    assert view.overview.begin((2,)) is None, "it is there"
+    assert view.overview.begin((2,)) is None, "it is filled"
     steps = view.overview.begin((0,))
     for _ in steps:
         pass
     assert [(moment,) in view.overview for moment in range(6)] == [True, False, True, False, True, True]
 
 
-def test_an_overview_is_taken_from_a_coarser_level(monkeypatch):
+def test_an_overview_uses_a_coarser_level(monkeypatch):
     monkeypatch.setattr(overview, "VOXELS", 30_000)
     volume = textured_volume((64, 50, 70))
     coarse = da.from_array(volume[::4, ::2, ::2], chunks=(4, 25, 35))
@@ -231,7 +230,7 @@ def test_an_overview_is_taken_from_a_coarser_level(monkeypatch):
     assert np.asarray(view.levels[0]).any(axis=(1, 2)).all()
 
 
-def test_a_box_of_the_view_is_what_the_view_shows():
+def test_a_part_of_the_view_equals_the_view():
     view, memory, _ = recorded_view(np.stack([textured_volume((12, 50, 70))] * 2), "czyx")
     fill(view, (1,))
     memory.put(((1,), (0, 1, 1)), view.result.compute((1,), memory.grid.box((0, 1, 1))))
@@ -241,8 +240,8 @@ def test_a_box_of_the_view_is_what_the_view_shows():
     assert np.array_equal(np.asarray(part), np.asarray(view.levels[0])[1][box.slices])
 
 
-def test_few_tiles_in_a_huge_volume_are_found_without_walking_it():
-    """A box of the whole touches millions of tiles; only those that are there are looked at."""
+def test_few_tiles_in_a_huge_volume_are_found_quickly():
+    """A box of the whole volume touches millions of tiles; only the finished ones are visited."""
     view, _, _ = recorded_view(textured_volume((12, 50, 70)))
     store = MemoryStore((10**6, 10**6, 10**6), (16, 16, 16))
     store.put(((), (3, 4, 5)), np.full((16, 16, 16), 9, np.uint16))
@@ -255,9 +254,9 @@ KEYS = 40
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_bricks_are_numpy_slicing(seed):
+def test_chunk_cache_slices_like_numpy(seed):
     volume = textured_volume((13, 50, 70))
-    bricks = ChunkCache(a_source(volume).data)
+    cache = ChunkCache(a_source(volume).data)
     chance = np.random.default_rng(seed)
     for _ in range(KEYS):
         key = []
@@ -266,42 +265,42 @@ def test_bricks_are_numpy_slicing(seed):
             kind = chance.integers(4)
             one = int(chance.integers(length))
             key.append([slice(a, b), slice(a, b, int(chance.integers(1, 9))), slice(None), one][kind])
-        assert np.array_equal(bricks[tuple(key)], volume[tuple(key)]), key
+        assert np.array_equal(cache[tuple(key)], volume[tuple(key)]), key
 
 
-def test_bricks_are_read_once_while_they_are_held():
+def test_chunk_cache_reads_cached_chunks_once():
     watched = Recorded(textured_volume((13, 50, 70)))
     lazy_array = da.from_array(watched, chunks=(4, 23, 31), name=False, asarray=True, fancy=False)
-    bricks = ChunkCache(lazy_array)
+    cache = ChunkCache(lazy_array)
     for z in range(13):
-        assert np.array_equal(bricks[z, 3:40, :], watched._voxels[z, 3:40])
+        assert np.array_equal(cache[z, 3:40, :], watched._voxels[z, 3:40])
     read = [str(key) for key, size in zip(watched.keys, watched.sizes, strict=True) if size]
     assert len(read) == len(set(read)) == 4 * 2 * 3
 
 
-def test_bricks_beyond_the_cap_are_dropped():
+def test_chunk_cache_drops_chunks_above_the_cap():
     watched = Recorded(textured_volume((12, 46, 62)))
     lazy_array = da.from_array(watched, chunks=(4, 23, 31), name=False, asarray=True, fancy=False)
-    bricks = ChunkCache(lazy_array, cap=5 * 4 * 23 * 31 * 2)
+    cache = ChunkCache(lazy_array, cap=5 * 4 * 23 * 31 * 2)
     for _ in range(2):
-        assert np.array_equal(bricks[:, :, :], watched._voxels)
-    assert np.count_nonzero(watched.sizes) == 24, "12 chunks, of which 5 fit: each read again"
-    assert bricks._nbytes <= 5 * 4 * 23 * 31 * 2 and len(bricks._bricks) == 5
+        assert np.array_equal(cache[:, :, :], watched._voxels)
+    assert np.count_nonzero(watched.sizes) == 24, "12 chunks, but only 5 fit: each is read again"
+    assert cache._nbytes <= 5 * 4 * 23 * 31 * 2 and len(cache._chunks) == 5
 
 
-def test_chunk_cache_keeps_what_was_read_last():
+def test_chunk_cache_keeps_the_chunks_read_last():
     watched = Recorded(textured_volume((12, 23, 31)))
     lazy_array = da.from_array(watched, chunks=(4, 23, 31), name=False, asarray=True, fancy=False)
-    bricks = ChunkCache(lazy_array, cap=2 * 4 * 23 * 31 * 2)
+    cache = ChunkCache(lazy_array, cap=2 * 4 * 23 * 31 * 2)
     for z in (0, 4, 0, 8, 0):
-        _ = bricks[z, :, :]
+        _ = cache[z, :, :]
     read = [key[0].start for key, size in zip(watched.keys, watched.sizes, strict=True) if size]
-    assert read == [0, 4, 8], "the third pushed the second out, since the first had been read again"
+    assert read == [0, 4, 8], "the third replaced the second, since the first had been read again"
 
 
 @pytest.fixture
 def on_disk(tmp_path, monkeypatch):
-    """Return a view over a store on disk that holds its first tile, with three levels."""
+    """Return a view of an empty store on disk with three levels, the store, and the reads of the source."""
     monkeypatch.setattr(lazy, "PLANE", 16)
     monkeypatch.setattr(pyramid, "SMALLEST", 20)
     view, _, recorded = recorded_view(textured_volume((24, 50, 70)), voxel_size=(2.0, 1.0, 1.0))
@@ -319,7 +318,7 @@ def put_all(view, disk) -> None:
     disk.flush()
 
 
-def test_of_a_store_on_disk_the_levels_are_its_own(on_disk, monkeypatch):
+def test_a_store_on_disk_shows_its_own_levels(on_disk, monkeypatch):
     view, disk, recorded = on_disk
     whole = view.result.compute((), Box.whole(view.result.sr_shape))
     put_all(view, disk)
@@ -331,24 +330,24 @@ def test_of_a_store_on_disk_the_levels_are_its_own(on_disk, monkeypatch):
     for level, shards in zip(view.levels, disk.levels, strict=True):
         assert np.array_equal(np.asarray(level), shards.array[:])
         assert np.array_equal(np.asarray(level[3:7, 2]), shards.array[3:7, 2])
-    assert recorded == [], "slicing never runs the network and never touches the source"
+    assert recorded == [], "slicing never runs the network and never reads the source"
     disk.finish()
     for level, shards in zip(view.levels, disk.levels, strict=True):
         assert np.array_equal(np.asarray(level), shards.array[:]), "also under its new name"
 
 
-def test_finished_tiles_are_seen_from_afar_before_their_level_is_there(on_disk):
+def test_finished_tiles_are_shown_zoomed_out_before_their_level_is_finished(on_disk):
     view, disk, recorded = on_disk
     before = [np.asarray(level) for level in view.levels]
     box = disk.grid.box((0, 0, 0))
     tile = view.result.compute((), box) // 2 + 9000
     disk.put(((), (0, 0, 0)), tile)
     disk.flush()
-    assert not len(disk.levels[1]), "the tiles beside it are missing"
+    assert not len(disk.levels[1]), "its neighbours are missing"
     recorded.clear()
     for level, old in zip(view.levels, before, strict=True):
         new = np.asarray(level)
-        # As napari reckons: voxel k of m lies at k * n / m.
+        # For napari, voxel k of m is at k * n / m.
         tile_of = tuple(slice(0, -(-16 * m // n)) for m, n in zip(new.shape, view.result.sr_shape, strict=True))
         assert (new[tile_of] >= 9000).all() and (old < 9000).all()
         outside = np.ones(new.shape, bool)
@@ -364,7 +363,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_of_a_tile_that_was_damaged_the_view_shows_what_there_was_before(on_disk, damage):
+def test_a_damaged_tile_is_replaced_by_the_overview(on_disk, damage):
     view, disk, _ = on_disk
     before = np.asarray(view.levels[0])
     for index in disk.grid.indices(Box.whole(disk.grid.shape)):
@@ -377,12 +376,12 @@ def test_of_a_tile_that_was_damaged_the_view_shows_what_there_was_before(on_disk
         shards._chunks.clear()
     after = np.asarray(view.levels[0])
     assert disk.read(((), (0, 0, 0)), disk.grid.box((0, 0, 0))) is None
-    assert not disk.levels[0].complete, "so that nobody saves this view as the result"
+    assert not disk.levels[0].complete, "so that this view is not saved as the result"
     assert np.array_equal(after[:16, :16, :16], before[:16, :16, :16])
-    assert (after[:16, :16, 16:32] == 9000).all(), "its neighbour is not touched by that"
+    assert (after[:16, :16, 16:32] == 9000).all(), "its neighbour does not change"
 
 
-def test_reading_while_the_store_gets_its_name_never_gives_zeros(on_disk):
+def test_reading_while_the_store_is_renamed_never_gives_zeros(on_disk):
     view, disk, _ = on_disk
     put_all(view, disk)
     expected = disk.levels[0].array[:]
@@ -407,7 +406,7 @@ def test_reading_while_the_store_gets_its_name_never_gives_zeros(on_disk):
     assert all(np.array_equal(one, expected) for one in seen)
 
 
-def test_a_low_res_copy_takes_samples_of_any_box():
+def test_a_low_res_copy_samples_any_box():
     volume = np.arange(40 * 50 * 60, dtype=np.uint32).reshape(40, 50, 60)
     copy = LowResCopy((2,), volume.shape, volume.dtype)
     copy.step = 4
@@ -421,22 +420,22 @@ def test_a_low_res_copy_takes_samples_of_any_box():
     ends = zip(indices, box.start, box.stop, strict=True)
     z, y, x = (np.clip((i + 2) // 4, -(-a // 4), -(-b // 4) - 1) * 4 for i, a, b in ends)
     assert np.array_equal(found, volume[np.ix_(z, y, x)])
-    assert copy.sample((1,), Box((1, 1, 1), (3, 3, 3)), (np.array([2]),) * 3) is None, "no sample lies in it"
+    assert copy.sample((1,), Box((1, 1, 1), (3, 3, 3)), (np.array([2]),) * 3) is None, "it contains no sample"
 
 
 @pytest.mark.parametrize(("leading_indices", "step"), [(1, 2), (8, 4)], ids=str)
-def test_a_low_res_copy_is_bounded(leading_indices, step):
+def test_a_low_res_copy_has_a_limited_size(leading_indices, step):
     copy = LowResCopy((leading_indices,), (300, 700, 600), np.dtype(np.uint16))
     assert copy.step == step and copy._voxels.size <= 2**24
 
 
 def test_the_source_is_read_without_the_callbacks_of_the_window():
-    """Napari's cache is one; ended in one thread, it fails in another that is in the midst of a computation."""
-    told = []
+    """Napari's cache is a callback: if it ends in one thread, it fails in another that is still computing."""
+    called = []
     volume = da.from_array(textured_volume((8, 16, 16)), chunks=(4, 8, 8))
-    with Callback(pretask=lambda *rest: told.append(rest)):
+    with Callback(pretask=lambda *rest: called.append(rest)):
         ChunkCache(volume)[2:7, :, 3]
-        bricks.computed(volume)
-        assert not told
+        chunk_cache.computed(volume)
+        assert not called
         volume.compute(scheduler="synchronous")
-    assert told
+    assert called

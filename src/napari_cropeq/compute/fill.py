@@ -1,7 +1,8 @@
-"""A run over a whole volume: every tile that is missing, in storage order."""
+"""Fill a store: compute every missing tile of a volume, in storage order."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Set
 from concurrent.futures import Future, wait
@@ -33,11 +34,13 @@ __all__ = [
     "retried",
 ]
 
+logger = logging.getLogger(__name__)
+
 Ask = Callable[[], bool]
 
 ASK_SECONDS = 0.02
-RETRIES = (0.2, 1.0)  # seconds after which a source that could not be read is tried again
-GIVE_UP = 16  # failures in a row after which a run over the volume ends: the source is gone
+RETRIES = (0.2, 1.0)  # pauses in seconds before a source that could not be read is tried again
+GIVE_UP = 16  # failures in a row after which a run ends, because the source is not available any more
 
 _T = TypeVar("_T")
 
@@ -49,18 +52,18 @@ class Done:
     store: TileStore
     leading: LeadingIndex
     box: Box
-    tiles: int  # of the store, finished by this box; 0 for a part of a larger tile
-    generation: int  # of the last request for visible tiles when it was begun
+    tiles: int  # number of tiles of the store that this box completes; 0 for a part of a larger tile
+    generation: int  # of the last request for visible tiles when the box was started
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What could not be computed; the rest continues."""
+    """A box that could not be computed; the others continue."""
 
     error: Exception
-    bulk: bool  # whether the run over the volume ended with it
+    bulk: bool  # whether it ended the run over the volume
     leading: LeadingIndex = ()
-    box: Box | None = None  # of the run over the volume; None for others
+    box: Box | None = None  # for the run over the volume; None for others
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Filled:
     """The run over the volume has ended."""
 
     store: TileStore
-    failures: tuple[Failed, ...]  # what could not be computed
+    failures: tuple[Failed, ...]  # groups that could not be computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ Event = Done | Failed | Filled | Stepped
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What is computed for one another: several small tiles, or one large one."""
+    """Tiles that are computed together: several small ones, or one large one."""
 
     leading: LeadingIndex
     box: Box
@@ -90,7 +93,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is computed in one go: a part of a group."""
+    """A part of a group, computed at once."""
 
     group: Group
     part: Box
@@ -104,11 +107,11 @@ def groups(
     part: IntTriple,
     mine: Callable[[LeadingIndex, IntTriple], bool] | None = None,
 ) -> Iterator[Group]:
-    """Yield what is missing in a store, in storage order; see :class:`TileFiller`."""
+    """Yield the groups of missing tiles of a store, in storage order; see :class:`TileFiller`."""
     grid = store.grid
     if grid.shape is None:
-        raise ValueError("Got a store without a shape, expected a finite one: give it the shape of the SR grid.")
-    # Small tiles are grouped to a part, since recompute falls with size; large ones are computed in parts.
+        raise ValueError("the store has no shape: give it the shape of the SR grid")
+    # Small tiles are grouped, since larger boxes recompute less; large tiles are computed in parts.
     size = int_triple([max(1, p // t) * t for p, t in zip(part, grid.tile, strict=True)])
     for leading in leading_indices:
         for box in TileGrid(grid.shape, size).touching(Box.whole(grid.shape)):
@@ -120,19 +123,19 @@ def groups(
 
 
 class Failures:
-    """What could not be computed, reported when a run over the volume ends."""
+    """Groups that could not be computed, reported when a run over the volume ends."""
 
     def __init__(self) -> None:
         self.all: list[Failed] = []
         self._in_a_row = 0
 
     def note(self, event: Done | Failed) -> None:
-        """Note how a group went.
+        """Record the result of a group.
 
         Raises
         ------
         Exception
-            What was wrong with the last one, where too many have failed in a row: the source is gone.
+            The error of the last group, if too many failed in a row: the source is not available any more.
         """
         if isinstance(event, Failed):
             self.all.append(event)
@@ -149,11 +152,11 @@ class TileFiller:
     Parameters
     ----------
     store : TileStore
-        With a shape.
+        A store with a shape.
     source : TileSource
-        Gives the voxels; it is closed when :meth:`events` ends.
+        Computes the voxels; it is closed when :meth:`events` ends.
     mine : callable, optional
-        Whether tiles of this number (z, y, x) at this lead are to be filled; all by default.
+        Whether to fill the tile with this number (z, y, x) at these leading indices; all by default.
     """
 
     def __init__(
@@ -164,19 +167,19 @@ class TileFiller:
     def events(
         self, stop: Ask, generation: Callable[[], int], urgent: Ask = never
     ) -> Generator[Event | None, None, None]:
-        """Compute part by part, yielding each, and put a group's tiles when it is whole.
+        """Compute and yield parts, and put the tiles of a group into the store when the group is complete.
 
-        A group whose source cannot be read is tried again, then reported and left out.
+        A group whose source cannot be read is tried again, then reported and skipped.
 
         Parameters
         ----------
         stop : callable
-            Asked often, in any thread; once it returns True the work ends with StoppedError.
+            Called often, in any thread; once it returns True the work ends with StoppedError.
         generation : callable
-            Gives the number of the last request for tiles in view.
+            Returns the number of the last request for tiles in view.
         urgent : callable
-            Asked while parts are computed by other threads than the caller's: where it returns True, None is yielded,
-            and the caller may do something else meanwhile.
+            Called while other threads compute parts: if it returns True, None is yielded, and the caller may do
+            something else meanwhile.
 
         Raises
         ------
@@ -196,7 +199,7 @@ class TileFiller:
     def fill(
         self, found: Iterable[Group], stop: Ask, generation: Callable[[], int], urgent: Ask = never
     ) -> Generator[Done | Failed | None, None, None]:
-        """Compute groups part by part, yielding each, and put their tiles when they are whole; as :meth:`events`."""
+        """Compute and yield the parts of groups, and put the tiles of complete groups; as :meth:`events`."""
         threads, failed = ThreadMap(self._source.side_by_side), set[Group]()
 
         def compute(piece: Piece) -> npt.NDArray[Any]:
@@ -209,7 +212,7 @@ class TileFiller:
         try:
             for piece, computed in threads.map(compute, self._pieces(found, failed)):
                 group = piece.group
-                while not _there(computed, urgent):
+                while not _ready(computed, urgent):
                     yield None
                 if group in failed:
                     continue
@@ -217,7 +220,8 @@ class TileFiller:
                     part = computed.result()
                 except StoppedError:
                     raise
-                except Exception as error:  # noqa: BLE001 (the other groups go on, and the caller tells the user)
+                except Exception as error:  # noqa: BLE001 (the other groups continue, and the caller reports the error)
+                    logger.warning("%s at %s was not computed: %s", group.box, group.leading, error)
                     failed.add(group)
                     yield Failed(error, False, group.leading, group.box)
                     continue
@@ -231,11 +235,11 @@ class TileFiller:
             threads.dismiss()
 
     def _pieces(self, found: Iterable[Group], failed: Set[Group]) -> Iterator[Piece]:
-        """Yield the parts of groups, one group after another; source voxels are prefetched one group ahead."""
+        """Yield the parts of groups, group by group; source voxels are prefetched one group ahead."""
         for group, following in _with_next(found):
-            for announced in (group, following):
-                if announced is not None:
-                    self._source.prefetch(announced.leading, announced.box)
+            for needed in (group, following):
+                if needed is not None:
+                    self._source.prefetch(needed.leading, needed.box)
             parts = list(divide(group.box, self._source.part))
             for number, part in enumerate(parts, 1):
                 if group not in failed:
@@ -247,19 +251,20 @@ class TileFiller:
             self._store.put((group.leading, index), voxels[box.relative_to(group.box.start).slices])
 
 
-def _there(computed: Future[Any], urgent: Ask) -> bool:
-    """Wait until something is computed, or until something else is urgent; return whether it is computed."""
+def _ready(computed: Future[Any], urgent: Ask) -> bool:
+    """Wait until a part is computed or something else is urgent; return whether the part is computed."""
     while not computed.done() and not urgent():
         wait([computed], timeout=ASK_SECONDS)
     return computed.done()
 
 
 def retried(read: Callable[[], _T], stop: Ask) -> _T:
-    """Return what ``read`` gives; what cannot be read may be so a moment later, on a network drive above all."""
+    """Return ``read()``; after an OSError try again, since network drives often recover after a moment."""
     for pause in RETRIES:
         try:
             return read()
-        except OSError:
+        except OSError as error:
+            logger.info("Reading failed, trying again in %.1f s: %s", pause, error)
             _wait(pause, stop)
     return read()
 
@@ -273,7 +278,7 @@ def _wait(seconds: float, stop: Ask) -> None:
 
 
 def _with_next(items: Iterable[_T]) -> Iterator[tuple[_T, _T | None]]:
-    """Yield every item with the one after it, the last one with None."""
+    """Yield every item with the next one; the last item with None."""
     iterator = iter(items)
     for item in iterator:
         following = next(iterator, None)

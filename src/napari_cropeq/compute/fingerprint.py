@@ -1,4 +1,4 @@
-"""Everything that decides the bits of a result, so that two runs may fill one store only where they agree."""
+"""Fingerprint of a result: everything that decides its bits. Two runs can fill one store only if theirs are equal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["fingerprint_of", "store_spec"]
 
 
 def store_spec(result: SuperResolution) -> StoreSpec:
-    """Return what a store on disk needs to know of ``result``."""
+    """Return the specification of a store on disk for ``result``."""
     dtype = "source" if result.dtype == result.source.data.dtype else "float32"
     return StoreSpec(
         shape=(*result.leading_shape, *result.sr_shape),
@@ -27,9 +27,9 @@ def store_spec(result: SuperResolution) -> StoreSpec:
 
 
 def fingerprint_of(result: SuperResolution) -> dict[str, Any]:
-    """Return what decides the bits of ``result``, as JSON values under the names a user knows.
+    """Return everything that decides the bits of ``result``, as JSON values with names that users know.
 
-    A store fills in the tile grid, which decides the bytes of its files.
+    The store adds the tile grid, which decides the bytes of its files.
     """
     source, acquisition = result.source, result.acquisition
     return {
@@ -52,7 +52,7 @@ def fingerprint_of(result: SuperResolution) -> dict[str, Any]:
         "tile grid": {},
         "device": result.exactness.device,
         "exactness": str(result.exactness),
-        # Equal bits hold among processors of the same instruction set, and for one version of torch, not beyond.
+        # Bits are equal only between processors with the same instruction set and the same version of torch.
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "torch": str(torch.__version__),
     }

@@ -1,4 +1,4 @@
-"""Which tile next: what is looked at first, then everything; what is outdated is dropped."""
+"""Decide which tile is computed next: tiles in view first, then all others; outdated requests are dropped."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from napari_cropeq.store.protocol import Tile, TileStore
 __all__ = ["Bulk", "Compute", "Scheduler", "TileRequest"]
 
 Compute = Callable[[LeadingIndex, Box, Callable[[], bool]], npt.NDArray[Any]]
-"""Gives the voxels of an SR box, or raises StoppedError once the function it is given returns True."""
+"""Returns the voxels of an SR box, or raises StoppedError once the given function returns True."""
 
 WAIT_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class TileRequest:
-    """A tile in view: where it is kept, which it is, and what gives its voxels."""
+    """A request for a tile in view: its store, its number, and the function that computes its voxels."""
 
     store: TileStore
     tile: Tile
@@ -33,28 +33,28 @@ class TileRequest:
 
     @property
     def key(self) -> tuple[int, Tile]:
-        """What makes two requests the same."""
+        """Requests with the same key are for the same tile."""
         return id(self.store), self.tile
 
 
 class Bulk:
-    """The run over the whole volume: one at a time, behind everything that is looked at.
+    """The run over the whole volume: one at a time, after all tiles in view.
 
     Parameters
     ----------
     changed : Condition
-        Notified when there is something else to do.
+        Notified when there is new work.
     """
 
     def __init__(self, changed: threading.Condition) -> None:
         self._changed = changed
         self._events: Generator[Event | None, None, None] | None = None
-        self._dropped: list[Generator[Event | None, None, None]] = []  # to be ended by the thread that runs them
+        self._dropped: list[Generator[Event | None, None, None]] = []  # the thread that runs them ends them
         self._paused = False
 
     @property
     def running(self) -> bool:
-        """Whether every tile is wanted and not all are done, if only later."""
+        """Whether a run is under way or paused."""
         return self._events is not None
 
     @property
@@ -63,14 +63,14 @@ class Bulk:
         return self._paused and self.running
 
     def begin(self, events: Generator[Event | None, None, None]) -> None:
-        """Run ``events`` from now on; the run before it is dropped."""
+        """Start the run ``events``; the previous run is dropped."""
         with self._changed:
             self._drop()
             self._events, self._paused = events, False
             self._changed.notify_all()
 
     def pause(self, paused: bool = True) -> None:
-        """Pause the run after the box under way, or resume it."""
+        """Pause the run after the current box, or resume it."""
         with self._changed:
             self._paused = paused
             self._changed.notify_all()
@@ -82,7 +82,7 @@ class Bulk:
             self._changed.notify_all()
 
     def is_current(self, events: Generator[Event | None, None, None]) -> bool:
-        """Return whether ``events`` have neither been dropped nor come to their end."""
+        """Return whether ``events`` is the current run: neither dropped nor finished."""
         return self._events is events
 
     def step(self) -> Event | None:
@@ -99,7 +99,7 @@ class Bulk:
             event, over = None, True
         except StoppedError:
             raise
-        except Exception as error:  # noqa: BLE001 (what is looked at goes on, and the caller tells the user)
+        except Exception as error:  # noqa: BLE001 (tiles in view continue, and the caller reports the error)
             event, over = Failed(error, bulk=True), True
         if over or isinstance(event, Filled):
             with self._changed:
@@ -108,7 +108,7 @@ class Bulk:
         return event
 
     def end_dropped(self) -> None:
-        """End the runs that were dropped; for the thread that computes."""
+        """End the dropped runs; must be called by the thread that computes."""
         while self._dropped:
             self._dropped.pop().close()
 
@@ -119,10 +119,10 @@ class Bulk:
 
 
 class Scheduler:
-    """Takes requests in order, tiles in view before the rest; :meth:`run` computes them in the thread that calls it.
+    """Takes requests, tiles in view before all others; :meth:`run` computes them in the calling thread.
 
-    Requests may come from any thread at any time. A new request for visible tiles replaces the last one: its tiles
-    are dropped, and the one under way is stopped at the next call of the network unless it is still wanted.
+    Requests may come from any thread at any time. A new request for visible tiles replaces the previous one: its
+    tiles are dropped, and the current tile is stopped at the next call of the network unless it is still wanted.
 
     Attributes
     ----------
@@ -137,14 +137,14 @@ class Scheduler:
         self._visible: deque[TileRequest] = deque()
         self._wanted: frozenset[tuple[int, Tile]] = frozenset()
         self._background: deque[Iterator[object]] = deque()
-        self._free = threading.Event()  # unless a visible tile is being computed
+        self._free = threading.Event()  # cleared while a visible tile is computed
         self._free.set()
         self._closed = self._working = False
         self.bulk = Bulk(self._changed)
         self.generation = 0
 
     def look_at(self, requests: Iterable[TileRequest]) -> int:
-        """Ask for the tiles in view, most wanted first; return the generation of this request."""
+        """Request the tiles in view, the most important first; return the generation of this request."""
         with self._changed:
             self.generation += 1
             self._visible = deque(request for request in requests if request.tile not in request.store)
@@ -153,13 +153,13 @@ class Scheduler:
             return self.generation
 
     def add_background(self, steps: Iterator[object]) -> None:
-        """Take ``steps`` one by one whenever nothing in view is wanted, before every tile."""
+        """Run ``steps`` one by one when no tile in view is wanted, before the run over the volume."""
         with self._changed:
             self._background.append(steps)
             self._changed.notify_all()
 
     def fill(self, filler: TileFiller) -> None:
-        """Ask for every tile that a filler is to compute, behind those in view."""
+        """Request all tiles of a filler, after those in view."""
 
         def stop() -> bool:
             self._free.wait()
@@ -169,30 +169,30 @@ class Scheduler:
         self.bulk.begin(events)
 
     def close(self) -> None:
-        """Drop all requests and end :meth:`run` after the call of the network under way."""
+        """Drop all requests and end :meth:`run` after the current call of the network."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is wanted."""
+        """Whether there is nothing to do."""
         bulk = self.bulk.running and not self.bulk.paused
         return not (self._visible or self._background or self._working or bulk)
 
     @property
     def looking(self) -> bool:
-        """Whether tiles in view are wanted or under way."""
+        """Whether tiles in view are wanted or being computed."""
         return bool(self._visible) or (self._working and bool(self._wanted))
 
     def run(self, wait: bool = False) -> Iterator[Event | None]:
-        """Compute what is wanted, one box at a time, yielding each when it is done.
+        """Compute the requests box by box, yielding each box when it is done.
 
         Parameters
         ----------
         wait : bool
-            Wait for requests when there are none (yielding None now and then, so that the caller can look up), until
-            :meth:`close`.
+            Wait for requests when there are none, until :meth:`close`; None is yielded from time to time, so that the
+            caller can do other work.
         """
         try:
             yield from self._run(wait)
@@ -227,7 +227,7 @@ class Scheduler:
                         self._changed.wait(WAIT_SECONDS)
 
     def _step(self) -> Event | None:
-        """Compute the next box: a visible tile before a step in the background before a part of the bulk."""
+        """Compute the next box: first visible tiles, then steps in the background, then parts of the bulk."""
         with self._changed:
             request = self._next_request()
             background = self._background[0] if self._background else None
@@ -257,7 +257,7 @@ class Scheduler:
             request.store.put(request.tile, request.compute(leading, box, outdated))
         except StoppedError:
             raise
-        except Exception as error:  # noqa: BLE001 (the other tiles go on, and the caller tells the user)
+        except Exception as error:  # noqa: BLE001 (the other tiles continue, and the caller reports the error)
             return Failed(error, bulk=False)
         finally:
             self._free.set()

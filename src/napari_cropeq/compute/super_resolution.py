@@ -1,9 +1,10 @@
-"""One source and one model: any SR box of any channel and time point."""
+"""Super-resolution of one image with one model: any SR box of any channel and time point."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -18,6 +19,7 @@ from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, LeadingInde
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation, sample
 from napari_cropeq.core.predict import Predictor, convert, never
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.formats.chunk_cache import ChunkCache
 from napari_cropeq.formats.image import Image, acquisition_of, check_volume
 from napari_cropeq.formats.metadata import ImageInfo
@@ -28,20 +30,22 @@ __all__ = [
     "axial_of",
 ]
 
+logger = logging.getLogger(__name__)
+
 DTYPES = ("source", "float32")
 
 
 class Region:
-    """A box of a volume (z, y, x) in memory, which stands for the volume where it lies.
+    """A box of a volume (z, y, x) in memory, indexed like the volume.
 
     Parameters
     ----------
     shape : (z, y, x)
-        Of the volume.
+        Shape of the volume.
     box : Box
-        Where the voxels lie.
+        Position of the voxels in the volume.
     voxels : array (z, y, x)
-        Of ``box``.
+        The voxels of ``box``.
     """
 
     def __init__(self, shape: tuple[int, ...], box: Box, voxels: npt.NDArray[Any]) -> None:
@@ -60,37 +64,37 @@ class Region:
 
 
 class SuperResolution:
-    """Computes SR boxes of a source, in the dtype of the result.
+    """Computes SR boxes of an image, in the dtype of the result.
 
     Parameters
     ----------
     source : Image
-        With any leading axes.
+        The image, with any leading axes.
     model : Model
-        Trained for the factor of ``acquisition``.
+        A model trained for the factor of ``acquisition``.
     acquisition : Acquisition, optional
-        Grid of the source; from the source and the model's axial axis by default.
+        How the image was sampled; by default from its voxel size.
     planes, device : str, optional
         See :class:`napari_cropeq.core.predict.Predictor`.
     dtype : str
         ``source`` (rounded and clipped) or ``float32``.
     parallel : bool
-        Whether boxes may be computed side by side where that is quicker; in a window they may not, since threads that
-        take turns with each other let the window's wait.
+        Whether boxes may be computed in parallel where that is faster. Not in a window, because parallel threads
+        make its thread wait.
 
     Attributes
     ----------
     shapes : TileShapes
-        Which boxes are best computed at once.
+        The best shapes of boxes to compute at once.
     predictor : callable
-        Gives, for leading indices, what computes the SR voxels of that volume before they are converted.
+        Returns, for leading indices, the predictor of that volume's SR voxels before conversion.
     sample_digest : str
-        Tells the voxels of the source from others', by a bounded, seeded sample of every channel.
+        Digest of a bounded, seeded sample of every channel, to recognise the voxels of the source.
 
     Raises
     ------
     ValueError
-        If source and model do not fit each other, before any tile is computed.
+        If image and model do not fit each other; no tile has been computed then.
     """
 
     def __init__(
@@ -104,7 +108,9 @@ class SuperResolution:
         parallel: bool = True,
     ) -> None:
         if dtype not in DTYPES:
-            raise ValueError(f"Got dtype {dtype!r}, expected source or float32: choose one of these.")
+            raise ArgumentError(
+                f"Results cannot have the dtype {dtype!r}.", "Choose source or float32.", setting="dtype"
+            )
         check_volume(source.data, source.name)
         self.source, self.model, self._parallel = source, model, parallel
         self.acquisition = acquisition or acquisition_of(source, axial=axial_of(source, model))
@@ -114,8 +120,8 @@ class SuperResolution:
         check_shape(shape, self.acquisition, 1)
         self.sr_shape: IntTriple = self.acquisition.sr_shape(shape)
         self.dtype = np.dtype(np.float32) if dtype == "float32" else np.dtype(source.data.dtype)
-        self._bricks = lru_cache(maxsize=4)(lambda leading: ChunkCache(source.data[leading]))
-        # Every channel is measured before any work: a constant one is found now.
+        self._volumes = lru_cache(maxsize=4)(lambda leading: ChunkCache(source.data[leading]))
+        # Every channel is measured before any work, so that a constant channel is found now.
         self._normalisations: dict[int, Normalisation] = {}
         digest = hashlib.blake2b(digest_size=16)
         for leading in self.leading_indices:
@@ -131,6 +137,8 @@ class SuperResolution:
         canonical = None if self.exactness.bit_exact else self._predictor.canonical_tile
         self.shapes = TileShapes(self.acquisition.axial, self.planes, canonical)
         self.predictor = lru_cache(maxsize=4)(self._make_predictor)
+        tiles = "any tiles" if canonical is None else f"tiles {canonical} (axial, plane, row)"
+        logger.info("%s on %s, %s, %s", source.name, self.exactness.device, self.exactness, tiles)
 
     @property
     def leading_indices(self) -> list[LeadingIndex]:
@@ -144,12 +152,12 @@ class SuperResolution:
 
     @property
     def exactness(self) -> Exactness:
-        """What the check of the device found."""
+        """Result of the check of the device."""
         return self._predictor.exactness
 
     @property
     def side_by_side(self) -> int:
-        """How many boxes are best computed at the same time, in bulk."""
+        """Best number of boxes to compute in parallel, in bulk."""
         return self._predictor.side_by_side if self._parallel else 1
 
     @property
@@ -166,7 +174,7 @@ class SuperResolution:
 
     @property
     def image(self) -> ImageInfo:
-        """What a file says of the result: on its own grid, its channels those of the source."""
+        """Metadata of the result for a file: its own grid, and the channels of the source."""
         source = self.source.image
         size, place = self.acquisition.sr_voxel_size, self.sr_translate
         windows = tuple((n.low, n.high) for n in self.normalisations)
@@ -180,8 +188,8 @@ class SuperResolution:
         )
 
     def volume(self, leading: LeadingIndex) -> ChunkCache:
-        """Return the source volume (z, y, x) at ``lead``, lazily."""
-        return self._bricks(leading)
+        """Return the lazy source volume (z, y, x) at the given leading indices."""
+        return self._volumes(leading)
 
     def compute(
         self, leading: LeadingIndex, box: Box, stop: Callable[[], bool] = never, region: Region | None = None
@@ -195,9 +203,9 @@ class SuperResolution:
         box : Box
             SR voxels.
         stop : callable
-            Asked before every call of the network.
+            Called before every call of the network.
         region : Region, optional
-            What has been read of the source for a larger box; the source by default.
+            Source voxels that were read for a larger box; read from the source by default.
 
         Raises
         ------
@@ -210,7 +218,7 @@ class SuperResolution:
         return convert(predictor(box, stop), self.dtype)
 
     def prefetch(self, leading: LeadingIndex, box: Box) -> Region:
-        """Read all that the SR voxels of ``box``, or of parts of it, are made of."""
+        """Read all source voxels that ``box`` (SR voxels), or any part of it, needs."""
         volume = self.volume(leading)
         read = self.predictor(leading).source_box(box).intersect(Box.whole(volume.shape))
         assert read is not None
@@ -221,7 +229,7 @@ class SuperResolution:
         return convert(self.predictor(leading).interpolated(box), self.dtype)
 
     def describe(self) -> dict[str, Any]:
-        """Return what decides the result, as JSON values."""
+        """Describe how the result is computed, in JSON values."""
         return {
             "source": self.source.describe(),
             "model": self.model.fingerprint,
@@ -241,6 +249,6 @@ class SuperResolution:
 
 
 def axial_of(source: Image, model: Model) -> int:
-    """Return the axial axis of a sibling: the one of its largest step, the model's where there is none."""
+    """Return the axial axis of an image: the one with the largest step, or the model's if no step is known."""
     size = source.voxel_size
     return model.acquisition.axial if size is None else guess_axial(size)

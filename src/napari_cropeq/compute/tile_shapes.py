@@ -1,4 +1,4 @@
-"""Which boxes are best computed at once: large ones in bulk, thin ones for a view."""
+"""Shapes of the boxes to compute at once: large ones in bulk, thin ones for a view."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ class TileShapes:
 
     axial: int  # index of the axial axis
     planes: tuple[int, ...]  # lateral axes whose planes with the axial one go through the network
-    canonical: IntTriple | None = None  # the only tile, along (axial, plane, row), where bits depend on the shape
+    canonical: IntTriple | None = None  # the only tile (axial, plane, row) to use if bits depend on the shape
 
     def oriented(self, axial: int, plane: int, row: int) -> IntTriple:
-        """Return a (z, y, x) shape with the sizes given along the axial axis, in the plane, and across planes.
+        """Return a shape (z, y, x) with the given sizes along the axial axis, in the plane, and across planes.
 
-        Where both lateral axes share planes with the axial one, neither lies across.
+        If both lateral axes share planes with the axial one, neither is across.
         """
         first, second, third = (axial if a == self.axial else plane if a in self.planes else row for a in range(3))
         return first, second, third
 
     @property
     def bulk(self) -> IntTriple:
-        """What is best computed at once in bulk: about a second of work."""
+        """The best box to compute at once in bulk: about a second of work."""
         return self.oriented(128, 256 if len(self.planes) == 1 else 64, 16)
 
     def for_view(self, across: int | None) -> IntTriple:
-        """Return the tile for looking along the axis ``across``, or at a 3D display where it is None.
+        """Return the tile for a view along the axis ``across``, or for a 3D display if it is None.
 
-        Tiles are thin along the line of sight: only one plane is seen, the others are there when it is moved.
+        Tiles are thin along the line of sight, since only one plane is seen; the others are ready when it moves.
         """
         if self.canonical is not None:
             return self.oriented(*self.canonical)
@@ -53,7 +53,7 @@ class TileShapes:
         if across == self.axial:
             return self.oriented(16, 128 if len(self.planes) == 1 else 64, 32)
         other = next(a for a in range(3) if a not in (self.axial, across))
-        # Every plane that goes through the network needs its halo along the line of sight, others do not.
+        # Planes that go through the network need a halo along the line of sight; others do not.
         sizes = (
             {self.axial: 64, across: 16, other: 64}
             if across in self.planes

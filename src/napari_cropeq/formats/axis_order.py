@@ -1,4 +1,4 @@
-"""The order of an image's axes: t, c, z, y, x, whatever it is in the file."""
+"""Put an image's axes in the order t, c, z, y, x, whatever their order in the file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cropeq.errors import AccessError, ImageError
 from napari_cropeq.formats.metadata import Stored
 
 __all__ = ["OrderedAxes", "axis_order"]
@@ -18,9 +19,9 @@ _POSITIONS = "prm"  # tifffile's letters for positions and mosaics: the first is
 
 
 class OrderedAxes:
-    """An array-like whose axes are put in order as it is read.
+    """An array-like whose axes are reordered when it is read.
 
-    Dask would transpose a whole chunk before it takes the box out of it; here only the box is read.
+    Dask would transpose a whole chunk and then take the box; this class reads only the box.
     """
 
     def __init__(self, array: Any, order: tuple[int, ...], fixed: tuple[int, ...], name: str) -> None:
@@ -30,7 +31,7 @@ class OrderedAxes:
         self.ndim = len(order)
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        """Read a box; index holds a slice, an integer or, as Dask also asks, a list of integers per axis."""
+        """Read a box; the index of an axis is a slice, an integer or (Dask uses this too) a list of integers."""
         index = index if isinstance(index, tuple) else (index,)
         index = (*index, *(slice(None),) * (self.ndim - len(index)))
         wanted: list[slice] = [slice(0, 1)] * len(self._array.shape)
@@ -41,8 +42,8 @@ class OrderedAxes:
         try:
             box = np.asarray(self._array[tuple(wanted)])
         except (zlib.error, struct.error, EOFError, RuntimeError, ValueError, KeyError, IndexError) as error:
-            raise OSError(
-                f"{self._name} cannot be read any further ({error}): the file is damaged, so copy or export it again."
+            raise AccessError(
+                f"{self._name} cannot be read any further ({error}): the file is damaged.", "Copy or export it again."
             ) from error
         box = box.transpose(*self._order, *self._fixed)
         for axis, pick in enumerate(picked):
@@ -53,7 +54,7 @@ class OrderedAxes:
 
 
 def _span(cut: Any) -> tuple[slice, Any]:
-    """Give the slice that covers an index, and what is then to be picked from it."""
+    """Return the slice that covers an index, and the index into that slice."""
     if isinstance(cut, slice):
         return cut, slice(None)
     if np.ndim(cut) == 0:
@@ -65,7 +66,7 @@ def _span(cut: Any) -> tuple[slice, Any]:
 
 
 def axis_order(stored: Stored, name: str) -> tuple[tuple[int, ...], tuple[int, ...], str]:
-    """Return which axes are kept, in the order t, c, z, y, x, which others are dropped, and the letters kept."""
+    """Return the axes to keep, in the order t, c, z, y, x, the axes to drop, and the letters of those kept."""
     sizes = tuple(int(size) for size in stored.array.shape)
     _check_not_color(stored, sizes, name)
     kept = [i for i, axis in enumerate(stored.axes) if axis in "zyx" or (sizes[i] != 1 and axis not in _POSITIONS)]
@@ -85,29 +86,33 @@ def _check_not_color(stored: Stored, sizes: tuple[int, ...], name: str) -> None:
     if "s" in stored.axes:
         samples = max(samples, sizes[stored.axes.index("s")])
     if samples > 1:
-        raise ValueError(
-            f"{name} is a colour (RGB) image with {samples} samples per pixel, expected grey levels: split it into "
-            "channels (in Fiji: Image > Color > Split Channels) and save one of them."
+        raise ImageError(
+            f"{name} is a colour (RGB) image with {samples} samples per pixel, not grey levels.",
+            "Split it into channels (in Fiji: Image > Color > Split Channels) and save one of them.",
         )
 
 
 def _check_axes(stored: Stored, sizes: tuple[int, ...], letters: dict[int, str], unknown: list[int], name: str) -> None:
-    """Refuse an image whose axes cannot be told apart, or that has no depth."""
+    """Raise ImageError if the axes cannot be assigned to t, c, z, y, x, or if there is only one slice."""
     shape = "×".join(str(sizes[i]) for i in letters)
     found = "".join(letters.values())
     if unknown or len(set(found)) != len(found):
-        raise ValueError(
-            f"{name} has {len(found)} axes ({found.upper()}, {shape}) of which not all are known, expected time, "
-            "channel, z, y, x: save it as OME-TIFF, OME-Zarr or an ImageJ hyperstack, which name them."
+        raise ImageError(
+            f"{name} has {len(found)} axes ({found.upper()}, {shape}), which cannot be assigned to time, channel, z, y "
+            "and x.",
+            "Save it as OME-TIFF, OME-Zarr or an ImageJ hyperstack, which name their axes.",
         )
     if "y" not in found or "x" not in found:
-        raise ValueError(f"{name} has the axes {found.upper()} ({shape}), expected a 3D stack with z, y, x.")
+        raise ImageError(
+            f"{name} has the axes {found.upper()} ({shape}), but a 3D stack has z, y and x.", "Open a 3D stack."
+        )
     depth = next((sizes[i] for i, axis in letters.items() if axis == "z"), 1)
     if depth == 1 and sum(size != 1 for size in (sizes[i] for i in letters)) <= 2:
         plane = "×".join(str(sizes[i]) for i, axis in letters.items() if axis in "yx")
-        raise ValueError(f"{name}: got a 2D image {plane}, expected a 3D stack: open the whole stack.")
+        raise ImageError(f"{name} is a 2D image ({plane}), not a 3D stack.", "Open the whole stack.")
     if depth == 1:
-        raise ValueError(
-            f"{name}: got 2D images with the axes {found.upper()} ({shape}), expected a 3D stack with at least two "
-            "slices along z: if one of these axes is z, correct that (in Fiji: Image > Properties) and save it again."
+        raise ImageError(
+            f"{name} has 2D images with the axes {found.upper()} ({shape}), but a 3D stack has at least two slices "
+            "along z.",
+            "If one of these axes is z, correct that (in Fiji: Image > Properties) and save it again.",
         )

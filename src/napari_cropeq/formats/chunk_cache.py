@@ -1,4 +1,4 @@
-"""A lazy volume read brick by brick, each brick once as long as it is likely to be needed again."""
+"""A cache of the decoded chunks of a lazy volume."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ import numpy.typing as npt
 __all__ = ["ChunkCache", "computed"]
 
 CAP = 2**28
-AT_ONCE = 2**26  # bytes of the bricks that are asked for together
+AT_ONCE = 2**26  # bytes of the chunks that are read together
 
 
 def computed(*arrays: Any) -> list[npt.NDArray[Any]]:
     """Return Dask arrays as numpy arrays, computed in the calling thread and without Dask's callbacks.
 
-    One scheduler of our own decides what runs beside what: Dask adds no threads. Its global callbacks are not safe
-    for threads: napari's cache, which is one, fails in the window when another thread ends a computation meanwhile.
+    This package's own scheduler decides what runs in parallel, so Dask must not add threads. Dask's global callbacks
+    are not thread-safe: napari's cache, which is one of them, fails in the window when another thread ends a
+    computation at the same time.
     """
     found = dask.compute(*arrays, traverse=False, scheduler=dask.get, callbacks=())  # type: ignore[attr-defined, no-untyped-call]
     return [np.asarray(voxels) for voxels in found]
@@ -32,26 +33,26 @@ def computed(*arrays: Any) -> list[npt.NDArray[Any]]:
 class ChunkCache:
     """Boxes of a Dask array as numpy arrays, computed in the calling thread.
 
-    Neighbouring tiles need the same chunks of the source (46 slices for one SR plane): decoded chunks
-    are kept, least recently used dropped beyond a byte cap. Safe for threads.
+    Neighbouring tiles need the same chunks of the source (46 slices for one SR plane), so decoded chunks are kept.
+    Above a byte cap, the least recently used are dropped. Thread-safe.
 
     Parameters
     ----------
     array : dask array (z, y, x)
-        Where boxes are read from.
+        The volume to read.
     cap : int
-        Bytes to keep at most.
+        Maximum number of bytes to keep.
     """
 
     def __init__(self, array: Any, cap: int = CAP) -> None:
         self._array, self._cap, self._nbytes = array, cap, 0
         self.shape: tuple[int, ...] = tuple(int(n) for n in array.shape)
         self.dtype = np.dtype(array.dtype)
-        self.chunks = array.chunks  # sizes along z, y, x: what is best read together
+        self.chunks = array.chunks  # sizes along z, y, x
         largest = math.prod(max(sizes) for sizes in array.chunks) * self.dtype.itemsize
         self._at_once = max(1, min(cap, AT_ONCE) // max(1, largest))
         self._edges = [np.cumsum((0, *sizes)) for sizes in array.chunks]
-        self._bricks: OrderedDict[tuple[int, ...], npt.NDArray[Any]] = OrderedDict()
+        self._chunks: OrderedDict[tuple[int, ...], npt.NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __getitem__(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
@@ -64,13 +65,13 @@ class ChunkCache:
         every = list(itertools.product(*spans))
         for first in range(0, len(every), self._at_once):
             some = every[first : first + self._at_once]
-            bricks = self._held([tuple(number for number, _, _ in parts) for parts in some])
-            for parts, brick in zip(some, bricks, strict=True):
-                out[tuple(target for _, target, _ in parts)] = brick[tuple(inside for _, _, inside in parts)]
+            chunks = self._read([tuple(number for number, _, _ in parts) for parts in some])
+            for parts, chunk in zip(some, chunks, strict=True):
+                out[tuple(target for _, target, _ in parts)] = chunk[tuple(inside for _, _, inside in parts)]
         return out[tuple(slice(None) if isinstance(k, slice) else 0 for k in key)]
 
     def _spans(self, axis: int, wanted: range) -> list[tuple[int, slice, slice]]:
-        """Return (brick number, where it goes in the box, what is taken of it) for a range along an axis."""
+        """Return (chunk number, slice of the box, slice of the chunk) for each chunk of a range along an axis."""
         if not len(wanted):
             return []
         edges, index = self._edges[axis], np.asarray(wanted)
@@ -83,17 +84,17 @@ class ChunkCache:
                 spans.append((number, slice(low, high), slice(start, stop, wanted.step)))
         return spans
 
-    def _held(self, numbers: Sequence[tuple[int, ...]]) -> list[npt.NDArray[Any]]:
-        """Return bricks; those that are not held are read together, since each time Dask looks at all the others."""
+    def _read(self, numbers: Sequence[tuple[int, ...]]) -> list[npt.NDArray[Any]]:
+        """Return chunks; missing ones are read together, because each call of Dask goes through its whole graph."""
         with self._lock:
-            found = {number: self._bricks[number] for number in numbers if number in self._bricks}
+            found = {number: self._chunks[number] for number in numbers if number in self._chunks}
             missing = [number for number in numbers if number not in found]
             if missing:
                 found |= zip(missing, computed(*(self._array.blocks[number] for number in missing)), strict=True)
             for number in numbers:
-                self._nbytes += 0 if number in self._bricks else found[number].nbytes
-                self._bricks[number] = found[number]
-                self._bricks.move_to_end(number)
-            while self._nbytes > self._cap and len(self._bricks) > 1:
-                self._nbytes -= self._bricks.popitem(last=False)[1].nbytes
+                self._nbytes += 0 if number in self._chunks else found[number].nbytes
+                self._chunks[number] = found[number]
+                self._chunks.move_to_end(number)
+            while self._nbytes > self._cap and len(self._chunks) > 1:
+                self._nbytes -= self._chunks.popitem(last=False)[1].nbytes
             return [found[number] for number in numbers]

@@ -1,4 +1,4 @@
-"""Which images a batch works on: those of folders, patterns and lists."""
+"""Find the images for a batch in folders, patterns and lists."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tifffile import TiffFile
 
+from napari_cropeq.errors import ImageError, MissingFileError
 from napari_cropeq.formats.image import SUFFIXES
 
 __all__ = ["find_images", "is_result"]
@@ -19,41 +20,41 @@ ZARR = ("zarr.json", ".zgroup", ".zattrs")
 
 
 def find_images(words: Iterable[str | Path]) -> list[Path]:
-    """Return the images that ``words`` name, each once, in the order of the words.
+    """Return the images named by ``words``, each once, in the order of the words.
 
     Parameters
     ----------
     words : iterable of str or path
         Each is an image (a file, or the folder of an OME-Zarr), a folder, or a pattern with ``*``, ``?``, ``[...]`` or
-        ``**``. Of a folder and a pattern the images are taken in alphabetical order, without hidden files, results of
-        ours and what is unfinished; a folder's own folders are not entered. What is named itself is
-        taken as it is, whether it can be read or not.
+        ``**``. The images of a folder or pattern come in alphabetical order, without hidden files, results of this
+        package and unfinished outputs; subfolders are not searched. A path that is named directly is always
+        returned, whether it can be read or not.
 
     Raises
     ------
-    FileNotFoundError
-        If nothing is named, or a pattern fits no image.
-    ValueError
-        If a folder holds no image.
+    MissingFileError
+        If ``words`` is empty, or no image matches a pattern.
+    ImageError
+        If a folder has no image.
     """
-    found: dict[Path, Path] = {}  # each by where it really lies
+    found: dict[Path, Path] = {}  # by absolute path
     for word in words:
         for path in _named(Path(word).expanduser()):
             found.setdefault(path.absolute(), path)
     if not found:
-        raise FileNotFoundError("Got no images, expected at least one: name files, a folder or a pattern.")
+        raise MissingFileError("There are no images to work on.", "Name files, a folder or a pattern.")
     return list(found.values())
 
 
 def is_result(path: Path) -> bool:
-    """Return whether an image is a finished result of ours, as it says itself."""
+    """Return whether an image is a finished result of this package, by its own metadata."""
     try:
         if path.is_dir():
             return MARK in json.loads((path / "zarr.json").read_text())["attributes"]
         if path.name.lower().endswith((".tif", ".tiff")):
             with TiffFile(path) as file:
                 return f'Namespace="{MARK}"' in str(file.pages.first.description)
-    except Exception:  # noqa: BLE001 (what is wrong with an image is told when it is opened)
+    except Exception:  # noqa: BLE001 (opening the image reports what is wrong with it)
         pass
     return False
 
@@ -63,22 +64,23 @@ def _named(path: Path) -> Iterator[Path]:
         images = _images(path.iterdir())
         if not images:
             known = ", ".join(SUFFIXES)
-            raise ValueError(
-                f"Got the folder {path}, which holds no image to work on, expected names ending in {known} that are no "
-                "results: choose another."
+            raise ImageError(
+                f"The folder {path} has no image to work on: a name ending in {known} that is not a result of this "
+                "package.",
+                "Choose another folder.",
             )
         yield from images
     elif not path.exists() and glob.has_magic(str(path)):
         images = _images(Path(name) for name in glob.glob(str(path), recursive=True))
         if not images:
-            raise FileNotFoundError(f"Got the pattern {path}, which fits no image: check its name and folder.")
+            raise MissingFileError(f"No image matches the pattern {path}.", "Check its name and folder.")
         yield from images
     else:
         yield path
 
 
 def _images(paths: Iterable[Path]) -> list[Path]:
-    """Return those of ``paths`` that a batch is meant to work on, sorted."""
+    """Return those of ``paths`` that are images but not results of this package, sorted."""
     return sorted(p for p in paths if _is_image(p) and not is_result(p))
 
 

@@ -12,6 +12,7 @@ import dask.array as da
 import numpy as np
 
 from napari_cropeq.core.geometry import Acquisition, guess_axial
+from napari_cropeq.errors import ArgumentError, ImageError, MissingFileError, VoxelSizeError
 from napari_cropeq.formats.axis_order import OrderedAxes, axis_order
 from napari_cropeq.formats.chunk_cache import CAP, ChunkCache
 from napari_cropeq.formats.metadata import PIXEL, ImageInfo, Metadata
@@ -38,20 +39,20 @@ COARSE_VOXELS = 2**26
 
 @dataclass(frozen=True, repr=False)
 class Image(ShortRepr):
-    """One image as a lazy array: leading axes (t, c) first, the three spatial axes last."""
+    """An image as a lazy array: leading axes (t, c) first, the three spatial axes last."""
 
     data: da.Array  # in the order of `axes`
     axes: str  # 'zyx', 'czyx', 'tzyx' or 'tczyx'
-    voxel_size: tuple[float, float, float] | None  # (z, y, x) in `unit`; None where the file does not say
-    unit: str  # 'micrometer', 'nanometer', 'millimeter', ... or 'pixel' where unknown
+    voxel_size: tuple[float, float, float] | None  # (z, y, x) in `unit`; None if the file does not store it
+    unit: str  # 'micrometer', 'nanometer', 'millimeter', ... or 'pixel' if unknown
     translate: tuple[float, float, float]  # (z, y, x) world position of the first voxel's centre, in `unit`
     name: str  # file name without its image suffixes
     channel_names: tuple[str, ...] = ()
     channel_colors: tuple[str | None, ...] = ()  # '#rrggbb'
     path: str | None = None
     time_step: float = 1.0  # in `time_unit`
-    time_unit: str = PIXEL  # 'second', 'minute', ... or 'pixel' where unknown
-    coarser: tuple[da.Array, ...] = ()  # further levels of the same extent, each coarser than the last
+    time_unit: str = PIXEL  # 'second', 'minute', ... or 'pixel' if unknown
+    coarser: tuple[da.Array, ...] = ()  # further levels of the same extent, each coarser than the one before
 
     def _title(self) -> str:
         return f"Image {self.name!r}"
@@ -68,32 +69,32 @@ class Image(ShortRepr):
 
     @property
     def levels(self) -> tuple[da.Array, ...]:
-        """All levels, the finest first, in the order of `axes`; one where the file holds no others."""
+        """All levels, the finest first, with axes in the order of `axes`."""
         return (self.data, *self.coarser)
 
     @property
     def coarse(self) -> da.Array | None:
-        """The finest of the coarser levels of which one volume is read in a moment, None where none is."""
+        """The finest of the coarser levels whose volumes can be read in a moment; None if there is none."""
         return next((level for level in self.coarser if math.prod(level.shape[-3:]) <= COARSE_VOXELS), None)
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Paths of what is read; none where it is in memory."""
+        """Paths of the files that are read; none for an image in memory."""
         return () if self.path is None else (self.path,)
 
     @property
     def n_channels(self) -> int:
-        """Number of channels, 1 where there is no such axis."""
+        """Number of channels; 1 without a channel axis."""
         return int(self.data.shape[self.axes.index("c")]) if "c" in self.axes else 1
 
     @property
     def n_times(self) -> int:
-        """Number of time points, 1 where there is no such axis."""
+        """Number of time points; 1 without a time axis."""
         return int(self.data.shape[self.axes.index("t")]) if "t" in self.axes else 1
 
     @property
     def image(self) -> ImageInfo:
-        """What a file says of the image; it lies in pixels where its voxel size is not known."""
+        """The metadata to write to a file; in pixels if the voxel size is not known."""
         return ImageInfo(
             axes=self.axes,
             voxel_size=self.voxel_size or (1.0, 1.0, 1.0),
@@ -107,11 +108,11 @@ class Image(ShortRepr):
         )
 
     def with_voxel_size(self, voxel_size: tuple[float, float, float]) -> Image:
-        """Return the image with another voxel size (z, y, x), in its unit or, where it has none, in micrometers."""
+        """Return the image with another voxel size (z, y, x), in its own unit or, if that is pixels, in micrometers."""
         return replace(self, voxel_size=voxel_size, unit="micrometer" if self.unit == PIXEL else self.unit)
 
     def volume(self, channel: int = 0, time: int = 0) -> da.Array:
-        """Take one channel at one time as a lazy array (z, y, x).
+        """Return one channel at one time point as a lazy array (z, y, x).
 
         Parameters
         ----------
@@ -125,30 +126,31 @@ class Image(ShortRepr):
 
         Raises
         ------
-        ValueError
+        ArgumentError
             If there is no such channel or time point.
         """
         volume: da.Array = self.data[self.leading(channel, time)]
         return volume
 
     def leading(self, channel: int = 0, time: int = 0) -> tuple[int, ...]:
-        """Return the indices of one channel at one time along the leading axes.
+        """Return the indices of one channel at one time point along the leading axes.
 
         Raises
         ------
-        ValueError
+        ArgumentError
             If there is no such channel or time point.
         """
         asked = (("t", "time point", time, self.n_times), ("c", "channel", channel, self.n_channels))
         for _, word, number, count in asked:
             if not 0 <= number < count:
-                raise ValueError(
-                    f"{self.name} has no {word} {number}: it has {count}, so ask for one of 0 to {count - 1}."
+                choice = f"Choose one of 0 to {count - 1}." if count > 1 else "Choose 0."
+                raise ArgumentError(
+                    f"{self.name} has no {word} {number}: it has {count}.", choice, setting=word.removesuffix(" point")
                 )
         return tuple(number for axis, _, number, _ in asked if axis in self.axes)
 
     def describe(self) -> dict[str, Any]:
-        """Say what the image is, in values that JSON can hold.
+        """Describe the image in JSON values.
 
         Returns
         -------
@@ -179,29 +181,29 @@ def open_image(path: str | Path) -> Image:
     Returns
     -------
     Image
-        Its first image, with its levels.
+        The first image of the file, with its levels.
 
     Raises
     ------
-    FileNotFoundError
+    MissingFileError
         If there is no such file.
-    ValueError
-        If the file is of an unknown type, damaged, cut short, or holds no 3D grey-level image.
-    ImportError
-        If reading the file needs a package that is missing.
+    ImageError
+        If the file is of an unknown type, damaged, cut short, or has no 3D grey-level image.
+    MissingPackageError
+        If a package that reads the file is not installed.
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}: check its name and folder.")
+        raise MissingFileError(f"There is no file {path}.", "Check its name and folder.")
     suffix = _suffix(path)
     if path.is_dir():
         stored = read_ome_zarr(path)
     elif suffix in _READERS:
         stored = _READERS[suffix](path)
     else:
-        raise ValueError(
-            f"{path.name} is of an unknown type, expected one of {', '.join(SUFFIXES)}: "
-            "save it as OME-TIFF or OME-Zarr."
+        raise ImageError(
+            f"{path.name} is of an unknown type. Known types are {', '.join(SUFFIXES)}.",
+            "Save it as OME-TIFF or OME-Zarr.",
         )
     name = path.name[: len(path.name) - len(suffix)] or path.name
     order, fixed, axes = axis_order(stored, path.name)
@@ -228,7 +230,7 @@ def open_image(path: str | Path) -> Image:
 
 
 def _ever_coarser(levels: Sequence[da.Array]) -> Iterator[da.Array]:
-    """Give the levels beyond the first that show the same in fewer voxels each."""
+    """Yield the levels after the first that show the same image in fewer and fewer voxels."""
     last = levels[0]
     for level in levels[1:]:
         alike = level.shape[:-3] == last.shape[:-3] and level.dtype == last.dtype
@@ -239,48 +241,48 @@ def _ever_coarser(levels: Sequence[da.Array]) -> Iterator[da.Array]:
 
 
 def lazy_array(array: Any, chunks: tuple[int, ...]) -> da.Array:
-    """Wrap an array-like, of which Dask then asks for no more than the boxes it needs."""
-    # Without `meta` Dask reads a voxel to learn the type; without `fancy` it reads whole chunks and then cuts them.
+    """Wrap an array-like as a Dask array that reads only the boxes it needs."""
+    # Without `meta` Dask reads a voxel to find the type; without `fancy` it reads whole chunks and then cuts them.
     meta = np.empty((0,) * len(array.shape), array.dtype)
     lazy: da.Array = da.from_array(array, chunks=chunks, name=False, asarray=True, fancy=True, meta=meta)
     return lazy
 
 
 def _suffix(path: Path) -> str:
-    """Find the longest image suffix of a file name; its last suffix where there is none."""
+    """Return the longest image suffix of a file name, or its last suffix if it has no image suffix."""
     name = path.name.lower()
     return max((known for known in SUFFIXES if name.endswith(known)), key=len, default=path.suffix.lower())
 
 
 def check_volume(data: Any, name: str) -> None:
-    """Refuse an array that cannot be an image volume, before any of it is read.
+    """Raise ImageError if an array cannot be an image volume; none of it is read.
 
     Parameters
     ----------
     data
         Anything with shape and dtype; the last three axes are spatial.
     name
-        What to call it in the message.
+        Name of the image for the message.
 
     Raises
     ------
-    ValueError
-        If it has fewer than three axes, an empty one, or values that are no real numbers.
+    ImageError
+        If it has fewer than three axes, an empty axis, or values that are not real numbers.
     """
     shape = tuple(int(size) for size in data.shape)
     text = "×".join(str(size) for size in shape) or "no axes"
     dtype = np.dtype(data.dtype)
     if len(shape) < 3:
-        raise ValueError(f"{name}: got {len(shape)}D data ({text}), expected a 3D stack: open the whole stack.")
+        raise ImageError(f"{name} is {len(shape)}D ({text}), not a 3D stack.", "Open the whole stack.")
     if 0 in shape:
-        raise ValueError(f"{name}: got an empty array ({text}), expected a 3D stack: export it again.")
+        raise ImageError(f"{name} is empty ({text}).", "Export it again.")
     if dtype.kind == "b":
-        raise ValueError(f"{name}: got a mask of true and false, expected grey levels: open the image itself.")
+        raise ImageError(f"{name} is a mask of true and false, not grey levels.", "Open the image itself.")
     if dtype.kind == "c":
-        raise ValueError(f"{name}: got complex numbers ({dtype}), expected grey levels: take their magnitude first.")
+        raise ImageError(f"{name} has complex numbers ({dtype}), not grey levels.", "Take their magnitude first.")
     if dtype.kind not in "iuf":
-        raise ValueError(
-            f"{name}: got values of type {dtype}, expected numbers (such as uint16 or float32): convert them first."
+        raise ImageError(
+            f"{name} has values of type {dtype}, not numbers (such as uint16 or float32).", "Convert them first."
         )
 
 
@@ -291,36 +293,41 @@ def acquisition_of(
     fwhm: float | None = None,
     lateral_fwhm: float = 0.0,
 ) -> Acquisition:
-    """Return how a source was sampled.
+    """Return how an image was sampled.
 
     Parameters
     ----------
     source : Image
-        Gives voxel size and unit.
+        The image, with its voxel size and unit.
     voxel_size : (z, y, x), optional
-        Instead of the source's own, in its unit.
+        Replaces the voxel size of the image, in its unit.
     axial : int, optional
-        Axial axis, an index into z, y, x; the one of the largest step by default.
+        Axial axis, an index into z, y, x; the axis with the largest step by default.
     fwhm : float, optional
-        Width of the slice profile in the source's unit; the axial step by default.
+        Width of the slice profile in the unit of the image; the axial step by default.
     lateral_fwhm : float, optional
-        Width of the lateral point spread in the source's unit; 0 where it is not known.
+        Width of the lateral point spread in the unit of the image; 0 if it is not known.
 
     Raises
     ------
+    VoxelSizeError
+        If the voxel size is not known.
     ValueError
-        If the voxel size is unknown or no acquisition this method can improve.
+        If this method cannot improve such an image.
     """
     if voxel_size is not None:
         source = source.with_voxel_size(voxel_size)
     size = source.voxel_size
     if size is None:
-        raise ValueError(
-            f"Got {source.name}, which does not say its voxel size, expected one along z, y and x: "
-            "give it (command line: --voxel-size Z Y X)."
+        raise VoxelSizeError(
+            f"The voxel size of {source.name} is not known.",
+            "Give the voxel size along z, y and x.",
+            setting="voxel_size",
         )
     if fwhm is not None and not fwhm > 0:
-        raise ValueError(f"Got FWHM {fwhm:g}, expected a positive length: give the width of the slice profile.")
+        raise ArgumentError(
+            f"A FWHM of {fwhm:g} is not a positive length.", "Give the width of the slice profile.", setting="fwhm"
+        )
     return Acquisition(size, guess_axial(size) if axial is None else axial, fwhm or 0.0, source.unit, lateral_fwhm)
 
 
@@ -331,8 +338,10 @@ def training_volumes(
 
     Raises
     ------
-    ValueError
-        If there is no such channel or time point, or the source holds no volumes.
+    ArgumentError
+        If there is no such channel or time point.
+    ImageError
+        If the image has no volumes.
     """
     check_volume(source.data, source.name)
     chosen = range(source.n_channels) if channels is None else channels

@@ -1,4 +1,4 @@
-"""What a file says about its voxels: sizes, units, place, channels."""
+"""Metadata of an image: voxel size, unit, position, channels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TIME_UNITS = {"day": "d", "hour": "h", "minute": "min", "second": "s", "millisec
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says about its voxels; the defaults mean that it says nothing."""
+    """What a file stores about its voxels; the defaults mean that it stores nothing."""
 
     voxel_size: tuple[float, float, float] | None = None  # (z, y, x) in `unit`
     unit: str = PIXEL
@@ -54,22 +54,22 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Stored:
-    """An image as its file holds it, not yet in the order this package works in."""
+    """An image as stored in its file, before its axes are put in order."""
 
-    array: Any  # has shape and dtype; slices read, and only what they name
+    array: Any  # has shape and dtype; slicing reads only the slice
     axes: str  # one lower-case letter per axis, in the file's order
-    chunks: tuple[int, ...]  # what is best read together, per axis
+    chunks: tuple[int, ...]  # best size of a read, per axis
     metadata: Metadata
-    coarser: tuple[Stored, ...] = ()  # the same image at its coarser levels, as far as they can be read
+    coarser: tuple[Stored, ...] = ()  # the coarser levels that can be read
 
 
 def full_unit(text: object) -> str:
-    """Give a unit of length its full English name, 'pixel' where it is not known.
+    """Return the full English name of a unit of length, or 'pixel' if it is not known.
 
     Parameters
     ----------
     text
-        As files write it: 'µm', 'um', 'micron', 'nm', 'millimetre', ...
+        As written in files: 'µm', 'um', 'micron', 'nm', 'millimetre', ...
 
     Returns
     -------
@@ -84,14 +84,14 @@ def full_unit(text: object) -> str:
 
 
 def timing(step: float | None, unit: object) -> tuple[float, str]:
-    """Make a time step and its unit of what a file says; 1 and 'pixel' where it does not say both.
+    """Return the time step and unit of a file; 1 and 'pixel' unless it stores both.
 
     Parameters
     ----------
     step
-        None where the file does not say.
+        None if the file does not store it.
     unit
-        As files write it: 's', 'second', 'ms', ...
+        As written in files: 's', 'second', 'ms', ...
 
     Returns
     -------
@@ -112,12 +112,12 @@ def in_one_unit(values: Sequence[float], units: Sequence[str]) -> tuple[tuple[fl
     values
         One length per axis, each in its own unit.
     units
-        One full unit name per axis; 'pixel' where it is not known.
+        One full unit name per axis; 'pixel' if it is not known.
 
     Returns
     -------
     tuple or None
-        The lengths and their unit; None where a known unit stands beside an unknown one.
+        The lengths and their unit; None if only some of the units are known.
     """
     unit = units[-1]
     if all(other == unit for other in units):
@@ -129,20 +129,20 @@ def in_one_unit(values: Sequence[float], units: Sequence[str]) -> tuple[tuple[fl
 
 
 def calibrated(sizes: Sequence[float | None], units: Sequence[str]) -> tuple[tuple[float, float, float] | None, str]:
-    """Make a voxel size of what a file says, or None where it does not say all of it.
+    """Return the voxel size of a file, or None unless it stores all three sizes.
 
     Parameters
     ----------
     sizes
-        (z, y, x), each in its own unit; None where the file does not say.
+        (z, y, x), each in its own unit; None if the file does not store it.
     units
-        (z, y, x), full names; 'pixel' where the file does not say.
+        (z, y, x), full names; 'pixel' if the file does not store it.
 
     Returns
     -------
     tuple
-        The voxel size (z, y, x) and its unit, or None and 'pixel'. Sizes of 1 without a unit are what
-        programs write when they know nothing, so they count as not said.
+        The voxel size (z, y, x) and its unit, or None and 'pixel'. Programs write sizes of 1 without a unit when
+        they do not know the voxel size, so these count as not known.
     """
     known = [abs(float(size)) for size in sizes if size is not None and math.isfinite(size) and size != 0]
     converted = in_one_unit(known, units) if len(known) == 3 else None
@@ -153,7 +153,7 @@ def calibrated(sizes: Sequence[float | None], units: Sequence[str]) -> tuple[tup
 
 
 def hex_color(text: object) -> str | None:
-    """Write a colour as '#rrggbb' from 'RRGGBB' or '#RRGGBB', None where it is neither."""
+    """Return a colour 'RRGGBB' or '#RRGGBB' as '#rrggbb', and None for anything else."""
     digits = str(text or "").strip().removeprefix("#").lower()
     if len(digits) not in (6, 8) or any(digit not in "0123456789abcdef" for digit in digits):
         return None
@@ -161,27 +161,27 @@ def hex_color(text: object) -> str | None:
 
 
 def filled_names(names: Sequence[object]) -> tuple[str, ...]:
-    """Name the unnamed channels by their number; no names at all stay no names."""
+    """Name unnamed channels by their number; without any names return none."""
     if not any(names):
         return ()
     return tuple(str(name) if name else f"channel {i}" for i, name in enumerate(names))
 
 
 def ome_xml_metadata(xml: str, sizes: Mapping[str, int]) -> Metadata:
-    """Read voxel size, unit, place and channels from the OME-XML of a TIFF file.
+    """Read voxel size, unit, position and channels from the OME-XML of a TIFF file.
 
     Parameters
     ----------
     xml
         The image description of the first page.
     sizes
-        Lengths by axis letter ('x', 'y', 'z', ...) of the image that was read: only an OME image of these
-        lengths is taken to describe it.
+        Lengths by axis letter ('x', 'y', 'z', ...) of the image that was read: the metadata come from the first OME
+        image with these lengths.
 
     Returns
     -------
     Metadata
-        Nothing known where the XML is damaged or describes something else.
+        Empty if the XML is damaged or describes another image.
     """
     try:
         root = ElementTree.fromstring(xml)
@@ -213,12 +213,12 @@ def _of_pixels(pixels: ElementTree.Element) -> Metadata:
 
 
 def _of_first_plane(planes: Sequence[ElementTree.Element], unit: str) -> tuple[float, float, float]:
-    """Read the position (z, y, x) of the first plane in `unit`; the origin where it is not said in lengths."""
+    """Read the position (z, y, x) of the first plane in `unit`; the origin unless it is stored as lengths."""
     first = next((plane for plane in planes if all(plane.get(f"The{axis}") == "0" for axis in "ZCT")), None)
     if first is None:
         return 0.0, 0.0, 0.0
     position = [_number(first.get(f"Position{axis}")) for axis in "ZYX"]
-    units = [full_unit(first.get(f"Position{axis}Unit")) for axis in "ZYX"]  # OME's default is no length
+    units = [full_unit(first.get(f"Position{axis}Unit")) for axis in "ZYX"]  # OME's default is not a length
     known = [value for value in position if value is not None]
     converted = in_one_unit([*known, 0.0], [*units, unit]) if len(known) == 3 else None
     if converted is None:
@@ -234,7 +234,7 @@ def _ome_color(text: str | None) -> str | None:
 
 
 def _number(text: str | None) -> float | None:
-    """Read a finite number, None where there is none."""
+    """Read a finite number; None if there is none."""
     try:
         value = float(text or "")
     except ValueError:
@@ -250,12 +250,11 @@ def imagej_metadata(
     Parameters
     ----------
     description
-        Keys and values as ImageJ writes them; `spacing` is the step along z. Where it is absent the step is
-        not known.
+        Keys and values as ImageJ writes them; `spacing` is the step along z. Without it the step is not known.
     lateral
-        (y, x) size of a pixel, in the unit that the description names.
+        (y, x) size of a pixel, in the unit of the description.
     channels
-        How many channels the image has.
+        Number of channels of the image.
 
     Returns
     -------
@@ -274,23 +273,23 @@ def imagej_metadata(
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """Axes, place and channels of an image that is to be written."""
+    """Axes, position and channels of an image to write."""
 
     axes: str  # 'zyx', 'czyx', 'tzyx' or 'tczyx', in the order of the array
     voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)  # (z, y, x) in `unit`
-    unit: str = PIXEL  # 'micrometer', 'nanometer', ...; 'pixel' where unknown
+    unit: str = PIXEL  # 'micrometer', 'nanometer', ...; 'pixel' if unknown
     translate: tuple[float, float, float] = (0.0, 0.0, 0.0)  # (z, y, x) of the first voxel's centre, in `unit`
     name: str = ""
     channel_names: tuple[str, ...] = ()
     channel_colors: tuple[str | None, ...] = ()  # '#rrggbb'
     time_step: float = 1.0  # in `time_unit`
-    time_unit: str = PIXEL  # 'second', 'minute', ...; 'pixel' where unknown
-    windows: tuple[tuple[float, float], ...] = ()  # what each channel is first shown from and to; measured otherwise
-    labels: bool = False  # whether values are names of objects, which have no means
-    provenance: Mapping[str, Any] = field(default_factory=dict)  # how it came about, in values that JSON can hold
+    time_unit: str = PIXEL  # 'second', 'minute', ...; 'pixel' if unknown
+    windows: tuple[tuple[float, float], ...] = ()  # initial display limits of each channel; measured if not given
+    labels: bool = False  # whether values are labels of objects, which cannot be averaged
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # how the image was computed, in JSON values
 
     def channels(self, shape: tuple[int, ...]) -> list[tuple[str, str | None]]:
-        """Return name and colour of each channel of an array, those that are not said filled in.
+        """Return name and colour of each channel of an array, with defaults for missing ones.
 
         Parameters
         ----------
@@ -300,7 +299,7 @@ class ImageInfo:
         Returns
         -------
         list
-            (name, '#rrggbb' or None); empty for one channel of which nothing is said.
+            (name, '#rrggbb' or None); empty for a single channel without name and colour.
         """
         count = int(shape[self.axes.index("c")]) if "c" in self.axes else 1
         if "c" not in self.axes and not (self.channel_names or any(self.channel_colors)):

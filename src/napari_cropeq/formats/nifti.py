@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cropeq.errors import AccessError, ImageError, MissingPackageError
 from napari_cropeq.formats.metadata import Metadata, Stored, full_unit
 from napari_cropeq.formats.paths import truncated
 
+logger = logging.getLogger(__name__)
+
 
 class Unpacked:
-    """A volume that is not compressed: nibabel reads a box, and no more than it needs.
+    """A volume that is not compressed: nibabel reads only the box that is asked for.
 
     Parameters
     ----------
@@ -40,18 +45,18 @@ class Unpacked:
         Raises
         ------
         OSError
-            If the file is gone, or shorter than it was.
+            If the file was removed or has become shorter.
         """
         from nibabel.arrayproxy import ArrayProxy
 
         path, shape, dtype, offset = self._stored
-        # Opened for every box, so that none stays open and several threads may read at once.
+        # Opened again for every box, so that no file stays open and several threads can read at once.
         proxy = ArrayProxy(str(path), (shape[::-1], dtype, offset), mmap=False)
         return np.asarray(proxy[index[::-1]]).T.astype(self.dtype, copy=False)
 
 
 class PackedVolume:
-    """A compressed volume: it cannot be read by parts, so it is read whole when first needed, and kept.
+    """A compressed volume: it cannot be read in parts, so the first access reads and keeps all of it.
 
     Parameters
     ----------
@@ -77,8 +82,8 @@ class PackedVolume:
 
         Raises
         ------
-        OSError
-            If the file is gone or damaged.
+        AccessError
+            If the file was removed or is damaged.
         """
         with self._lock:
             if self._values is None:
@@ -89,14 +94,16 @@ class PackedVolume:
     def _read(self) -> NDArray[Any]:
         import nibabel
 
+        start = time.monotonic()
         try:
             values = np.asarray(nibabel.load(self._path).dataobj.get_unscaled())  # type: ignore[attr-defined]
         except (EOFError, zlib.error, ValueError, OSError) as error:
-            raise OSError(
-                f"{self._path.name} cannot be unpacked ({error}): it is damaged or cut short, so copy it again."
+            raise AccessError(
+                f"{self._path.name} cannot be unpacked ({error}): it is damaged or cut short.", "Copy it again."
             ) from error
-        turned: NDArray[Any] = values.T.astype(self.dtype, copy=False)
-        return turned
+        transposed: NDArray[Any] = values.T.astype(self.dtype, copy=False)
+        logger.info("Unpacked %s in %.1f s", self._path.name, time.monotonic() - start)
+        return transposed
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PackedVolume, (self._path, self.shape, self._stored)
@@ -128,7 +135,7 @@ class Scaled:
 
 
 def read_nifti(path: Path) -> Stored:
-    """Open a NIfTI file; of a compressed one only the header is read.
+    """Open a NIfTI file; only the header of a compressed file is read.
 
     Parameters
     ----------
@@ -138,23 +145,24 @@ def read_nifti(path: Path) -> Stored:
     Returns
     -------
     Stored
-        Its axes are the reverse of NIfTI's (x, y, z, t, c).
+        With axes in the reverse order of NIfTI's (x, y, z, t, c).
 
     Raises
     ------
-    ImportError
-        If nibabel is missing.
-    ValueError
-        If the file is damaged or cut short, or holds colours.
+    MissingPackageError
+        If nibabel is not installed.
+    ImageError
+        If the file is damaged or cut short.
     """
     try:
         import nibabel
     except ImportError as error:
-        raise ImportError(
-            f'{path.name} is a NIfTI file, which needs nibabel; install it with: pip install "napari-cropeq[mri]"'
+        raise MissingPackageError(
+            f"{path.name} is a NIfTI file, and nibabel, which reads it, is not installed.",
+            'Install it with: pip install "napari-cropeq[mri]"',
         ) from error
     if path.stat().st_size == 0:
-        raise ValueError(f"{path.name} is empty (0 bytes), expected a NIfTI file: copy or save it again.")
+        raise ImageError(f"{path.name} is empty (0 bytes).", "Copy or save it again.")
     try:
         image: Any = nibabel.load(path)
         proxy, header = image.dataobj, image.header
@@ -163,9 +171,9 @@ def read_nifti(path: Path) -> Stored:
         zooms = [float(str(zoom)) for zoom in header.get_zooms()]
         units = header.get_xyzt_units()[0]
     except (nibabel.filebasedimages.ImageFileError, EOFError, zlib.error, ValueError, OSError, KeyError) as error:
-        raise ValueError(
-            f"{path.name} cannot be read as a NIfTI file ({error}): it is damaged or of another format, "
-            "so copy or export it again."
+        raise ImageError(
+            f"{path.name} cannot be read as a NIfTI file ({error}): it is damaged or of another format.",
+            "Copy or export it again.",
         ) from error
     array: Any = _values(path, proxy, shape, dtype)
     axes = "ctzyx"[-len(shape) :] if len(shape) <= 5 else "q" * (len(shape) - 5) + "ctzyx"
@@ -176,12 +184,12 @@ def read_nifti(path: Path) -> Stored:
 
 
 def _values(path: Path, proxy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Unpacked | PackedVolume:
-    """Take the stored values: by parts where the file is not compressed."""
+    """Return the stored values; they can be read in parts unless the file is compressed."""
     if path.suffix.lower() == ".gz":
         return PackedVolume(path, shape, dtype)
     needed = int(proxy.offset) + math.prod(shape) * dtype.itemsize
     if needed > path.stat().st_size:
-        raise ValueError(truncated(path.name, needed, path.stat().st_size))
+        raise ImageError(*truncated(path.name, needed, path.stat().st_size))
     return Unpacked(path, shape, dtype, int(proxy.offset))
 
 
@@ -191,7 +199,7 @@ def _metadata(zooms: list[float], units: str, affine: Any) -> Metadata:
         return Metadata()
     unit = "millimeter" if units == "unknown" else full_unit(units)
     z, y, x = sizes
-    # A scanner's axes may be turned or flipped; then no shift alone says where the volume lies.
+    # The axes of a scanner may be rotated or flipped; a translation alone then does not give the position.
     straight = affine is not None and np.allclose(affine[:3, :3], np.diag([x, y, z]), atol=1e-4)
     shift = [float(affine[axis, 3]) for axis in (2, 1, 0)] if straight else [0.0, 0.0, 0.0]
     return Metadata(voxel_size=(z, y, x), unit=unit, translate=(shift[0], shift[1], shift[2]))

@@ -1,4 +1,4 @@
-"""An image as one OME-TIFF: BigTIFF, tiled, compressed, with its pyramid."""
+"""Write an image as one OME-TIFF: BigTIFF, tiled, compressed, with a pyramid."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from napari_cropeq.formats.metadata import TIME_UNITS, ImageInfo
 __all__ = ["write_ome_tiff"]
 
 TILE = 256
-SLAB = 2**29  # held at once, bytes
-# As OME-XML abbreviates them.
+SLAB = 2**29  # in memory at once, bytes
+# Abbreviations of OME-XML.
 UNITS = {
     "kilometer": "km",
     "meter": "m",
@@ -34,19 +34,19 @@ UNITS = {
 
 
 def write_ome_tiff(volume: Any, path: Path, image: ImageInfo) -> None:
-    """Write an array to ``path``, a few planes of it in memory at a time.
+    """Write an array to ``path`` with only a few planes in memory at a time.
 
     Voxel sizes, unit, names and colours of channels, the position of the first voxel (as plane positions) and the
-    provenance are kept. The pyramid halves y and x alone: in an OME-TIFF all levels have the same planes.
+    provenance are stored. The pyramid halves only y and x, because all levels of an OME-TIFF have the same planes.
 
     Parameters
     ----------
     volume : zarr or numpy array
         In the order of ``image.axes``.
     path : path
-        The file; one that stands there is overwritten.
+        The file; an existing one is overwritten.
     image : ImageInfo
-        Axes, place and channels.
+        Axes, position and channels.
     """
     options: dict[str, Any] = {"photometric": "minisblack", "tile": (TILE, TILE), "compression": "zlib"}
     levels = _level_count(volume.shape)
@@ -60,7 +60,7 @@ def write_ome_tiff(volume: Any, path: Path, image: ImageInfo) -> None:
 
 
 def _level_count(shape: tuple[int, ...]) -> int:
-    """Return how many levels it takes until a plane fits a tile."""
+    """Return the number of levels until a plane fits in a tile."""
     count = 1
     while max(shape[-2:]) >> (count - 1) > TILE and min(shape[-2:]) >> count > 0:
         count += 1
@@ -68,7 +68,7 @@ def _level_count(shape: tuple[int, ...]) -> int:
 
 
 def _tiles(volume: Any, reduction: int, sampled: bool) -> Iterator[npt.NDArray[Any]]:
-    """Yield the tiles of every plane in order; a slab as deep as a chunk is read at once, if that is not too large."""
+    """Yield the tiles of every plane in order; slabs are as deep as a chunk, unless that is too large."""
     plane_bytes = int(np.prod(volume.shape[-2:])) * volume.dtype.itemsize
     depth = min(getattr(volume, "chunks", (1, 1, 1))[-3], max(1, SLAB // plane_bytes))
     for leading in np.ndindex(*volume.shape[:-3]):
@@ -90,13 +90,13 @@ def _tiles(volume: Any, reduction: int, sampled: bool) -> Iterator[npt.NDArray[A
 
 
 def _metadata(image: ImageInfo, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return what tifffile makes OME-XML of."""
+    """Return the metadata from which tifffile writes the OME-XML."""
     unit = UNITS.get(image.unit, "pixel")
     metadata: dict[str, Any] = {"axes": image.axes.upper(), "Name": image.name, "UUID": str(_uuid(image, shape))}
     planes = int(np.prod(shape[:-2]))
     depth, step = shape[-3], image.voxel_size[0]
     z, y, x = image.translate
-    # Position is given plane by plane; the planes of one stack follow each other.
+    # Positions are stored per plane; the planes of a stack are consecutive.
     positions = {"Z": [z + step * (n % depth) for n in range(planes)], "Y": [y] * planes, "X": [x] * planes}
     metadata["Plane"] = {}
     for letter, size in zip("ZYX", image.voxel_size, strict=True):
@@ -119,14 +119,14 @@ def _metadata(image: ImageInfo, shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _uuid(image: ImageInfo, shape: tuple[int, ...]) -> uuid.UUID:
-    """Return the file's name among files: the same for the same result, and nothing about machine and time."""
+    """Return the UUID of the file: the same for the same result, whatever the machine and time."""
     if not image.provenance:
         return uuid.uuid4()
     return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([vars(image), shape], default=str))
 
 
 def _ome_color(color: str | None) -> int:
-    """Return a colour as OME writes it, white where it is not known: red, green, blue, alpha in a signed integer."""
+    """Return a colour, white by default, as OME stores it: red, green, blue, alpha in a signed integer."""
     rgba = int((color or "#ffffff").lstrip("#"), 16) << 8 | 0xFF
     return rgba - 2**32 if rgba >= 2**31 else rgba
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import zarr
 
+from napari_cropeq.errors import ImageError
 from napari_cropeq.formats.metadata import (
     Metadata,
     Stored,
@@ -21,7 +23,7 @@ from napari_cropeq.formats.metadata import (
     timing,
 )
 
-_EXPECTED = "expected an OME-Zarr image"
+logger = logging.getLogger(__name__)
 
 
 def read_ome_zarr(path: Path) -> Stored:
@@ -30,8 +32,8 @@ def read_ome_zarr(path: Path) -> Stored:
     Parameters
     ----------
     path
-        The folder of the image, or of a bioformats2raw collection, of which the first image is taken. Of several
-        multiscales the first is taken.
+        The folder of the image, or of a bioformats2raw collection, from which the first image is read. If there are
+        several multiscales, the first is read.
 
     Returns
     -------
@@ -39,8 +41,8 @@ def read_ome_zarr(path: Path) -> Stored:
 
     Raises
     ------
-    ValueError
-        If the folder holds no OME-Zarr image, or its metadata are damaged.
+    ImageError
+        If the folder is not an OME-Zarr image, or its metadata are damaged.
     """
     name = path.name
     group, attributes = _image_group(path)
@@ -54,22 +56,27 @@ def read_ome_zarr(path: Path) -> Stored:
         names = [str(axis["name"]).lower() for axis in axes]
         metadata = _metadata(names, [axis.get("unit") for axis in axes], scale, translation, attributes.get("omero"))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{name} has damaged OME-Zarr metadata ({type(error).__name__}: {error}), {_EXPECTED} with axes, "
-            "datasets and their scales: write it again."
+        raise ImageError(
+            f"{name} has damaged OME-Zarr metadata ({type(error).__name__}: {error}). Axes, datasets and their scales "
+            "are needed.",
+            "Write it again.",
         ) from error
     if not isinstance(array, zarr.Array) or len(array.shape) != len(axes):
-        raise ValueError(f"{name} names {len(axes)} axes for {dataset['path']}, {_EXPECTED} whose array has them.")
+        raise ImageError(
+            f"The metadata of {name} name {len(axes)} axes, but {dataset['path']} is not an array with that many axes.",
+            "Write it again.",
+        )
     stored = Stored(array, "".join(n if len(n) == 1 else "q" for n in names), tuple(array.chunks), metadata)
     return replace(stored, coarser=tuple(_coarser(group, multiscale["datasets"][1:], stored)))
 
 
 def _coarser(group: zarr.Group, datasets: Sequence[Any], finest: Stored) -> Iterator[Stored]:
-    """Give the coarser levels; one that is not there, or not like the finest, is passed over."""
+    """Yield the coarser levels; a level that is missing, or unlike the finest, is skipped."""
     for dataset in datasets:
         try:
             array = group[dataset["path"]]
-        except (KeyError, ValueError, TypeError, OSError):
+        except (KeyError, ValueError, TypeError, OSError) as error:
+            logger.warning("Skipped a coarser level that cannot be read: %s: %s", type(error).__name__, error)
             continue
         if isinstance(array, zarr.Array) and len(array.shape) == len(finest.axes):
             yield replace(finest, array=array, chunks=tuple(array.chunks))
@@ -80,9 +87,9 @@ def _image_group(path: Path) -> tuple[zarr.Group, Mapping[str, Any]]:
     try:
         group = zarr.open_group(path, mode="r")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"The folder {path.name} is no OME-Zarr image: open the folder whose zarr.json (0.5) or .zattrs (0.4) "
-            "names 'multiscales'."
+        raise ImageError(
+            f"The folder {path.name} is not an OME-Zarr image.",
+            "Open the folder whose zarr.json (0.5) or .zattrs (0.4) names 'multiscales'.",
         ) from error
     attributes = _ome(group)
     if not attributes.get("multiscales") and "plate" not in attributes and "0" in group:
@@ -91,20 +98,25 @@ def _image_group(path: Path) -> tuple[zarr.Group, Mapping[str, Any]]:
             group, attributes = first, _ome(first)
     if not attributes.get("multiscales"):
         if "plate" in attributes:
-            raise ValueError(f"{path.name} is a plate, {_EXPECTED}: open one of its fields, such as {path.name}/A/1/0.")
-        raise ValueError(f"{path.name} is Zarr without 'multiscales', {_EXPECTED}: open the folder that names them.")
+            raise ImageError(
+                f"{path.name} is a plate, not an OME-Zarr image.",
+                f"Open one of its fields, such as {path.name}/A/1/0.",
+            )
+        raise ImageError(
+            f"{path.name} is Zarr without 'multiscales', not an OME-Zarr image.", "Open the folder that names them."
+        )
     return group, attributes
 
 
 def _ome(group: zarr.Group) -> Mapping[str, Any]:
-    """Give the OME attributes: under 'ome' since 0.5, at the root before."""
+    """Return the OME attributes: under 'ome' since 0.5, at the root before that."""
     attributes: Mapping[str, Any] = group.attrs.asdict()
     nested = attributes.get("ome")
     return nested if isinstance(nested, Mapping) else attributes
 
 
 def _placed(transformations: Sequence[Sequence[Mapping[str, Any]]], ndim: int) -> tuple[list[float], list[float]]:
-    """Join the scales and translations of the dataset and then of the multiscale: world = scale * index + shift."""
+    """Combine the scales and translations of the dataset and of the multiscale: world = scale * index + shift."""
     scale, shift = [1.0] * ndim, [0.0] * ndim
     for step in (step for steps in transformations for step in steps):
         values = [float(value) for value in step.get(str(step["type"]), [])]

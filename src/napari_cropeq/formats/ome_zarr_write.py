@@ -1,4 +1,4 @@
-"""OME-Zarr 0.5 metadata of an image and its levels."""
+"""Write OME-Zarr 0.5: the arrays of an image's levels, and their metadata."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "spa
 
 @dataclass(frozen=True)
 class Level:
-    """One array of a pyramid, and where it lies in the finest one."""
+    """One array of a pyramid, and its position in the finest one."""
 
     path: str  # in the image's group
     factor: tuple[float, float, float] = (1.0, 1.0, 1.0)  # (z, y, x), its step in voxels of the finest level
-    shift: tuple[float, float, float] = (0.0, 0.0, 0.0)  # (z, y, x) of its first voxel's centre, in the same
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0)  # (z, y, x) of its first voxel's centre, in these voxels
 
 
 def write_metadata(folder: Path, image: ImageInfo, levels: Sequence[Level]) -> None:
@@ -34,9 +34,9 @@ def write_metadata(folder: Path, image: ImageInfo, levels: Sequence[Level]) -> N
     Parameters
     ----------
     folder : path
-        The image's group, which holds an array for each level.
+        The group of the image, with an array for each level.
     image : ImageInfo
-        Axes and place of the finest level.
+        Axes and position of the finest level.
     levels : sequence of Level
         Finest first.
     """
@@ -74,13 +74,13 @@ def _axes(image: ImageInfo) -> list[dict[str, str]]:
 
 
 def _channels(coarsest: Any, image: ImageInfo) -> list[dict[str, Any]]:
-    """Return names, colours and display windows of the channels; the windows are those of a coarse level."""
+    """Return names, colours and display windows of the channels; missing windows come from a coarse level."""
     limits = np.iinfo(coarsest.dtype) if coarsest.dtype.kind in "ui" else None
     out = []
     for number, (name, color) in enumerate(image.channels(coarsest.shape)):
         if number < len(image.windows):
             low, high = image.windows[number]
-        else:  # of the first time point alone: a window is no more than a beginning
+        else:  # from the first time point only: the user can change a window
             index = tuple(number if axis == "c" else 0 if axis == "t" else slice(None) for axis in image.axes)
             low, high = (float(v) for v in np.percentile(np.asarray(coarsest[index]), (0.1, 99.9)))
         bounds = (float(limits.min), float(limits.max)) if limits else (low, high)
@@ -98,12 +98,12 @@ def _channels(coarsest: Any, image: ImageInfo) -> list[dict[str, Any]]:
 CHUNK = 64
 
 
-# Blosc with one thread gives the same bytes each time; every chunk carries a checksum that any reader checks.
+# Blosc with one thread writes the same bytes each time; every reader checks the checksum of each chunk.
 COMPRESSION = (BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec())
 
 
 def fitted(shard: IntTriple, shape: IntTriple) -> tuple[IntTriple, IntTriple]:
-    """Return sizes of shard and chunk (z, y, x) for a level: a shard no larger than it needs, of whole chunks."""
+    """Return the sizes (z, y, x) of shard and chunk for a level: whole chunks, and no larger than the level needs."""
     chunk = [min(CHUNK, s) if s % min(CHUNK, s) == 0 else s for s in shard]
     sides = [min(s, -(-n // c) * c) for s, n, c in zip(shard, shape, chunk, strict=True)]
     return int_triple(sides), int_triple(chunk)
@@ -118,7 +118,7 @@ def create_array(
     sizes: tuple[IntTriple, IntTriple],
     axes: str,
 ) -> None:
-    """Make the empty array of a level, sharded, compressed and checksummed."""
+    """Create the empty array of a level, sharded, compressed and with checksums."""
     shard, chunk = sizes
     ones = (1,) * len(leading_shape)
     group.create_array(

@@ -1,4 +1,4 @@
-"""Where results go: their names, the unfinished store beside them, whether there is room, and what may be removed."""
+"""Outputs: their names, their unfinished stores, free disk space, and which folders may be removed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+from napari_cropeq.errors import AccessError, ArgumentError, OutputExistsError
 
 __all__ = [
     "EXISTING",
@@ -32,10 +34,10 @@ __all__ = [
 ]
 
 FOLDER = ".cropeq"
-"""What a folder of ours holds from its first moment to its last: without it nothing is removed, whatever its name."""
+"""Marks every folder that this package makes, from first to last: a folder without it is never removed."""
 
 EXISTING = ("refuse", "resume", "overwrite")
-"""What to do about an output, or an unfinished one, that stands there already."""
+"""Choices for an output, complete or unfinished, that exists already."""
 
 PARTIAL = ".partial"
 _SUFFIXES = (".ome.zarr", ".zarr", ".ome.tiff", ".ome.tif")
@@ -46,7 +48,7 @@ def output_kind(path: Path) -> str:
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If the name ends in neither.
     """
     name = path.name.lower()
@@ -54,11 +56,11 @@ def output_kind(path: Path) -> str:
         return ".ome.tif"
     if name.endswith(".zarr"):
         return ".ome.zarr"
-    raise ValueError(f"Got output {path.name!r}, expected a name ending in .ome.zarr or .ome.tif: rename it.")
+    raise ArgumentError(f"The output name {path.name!r} does not end in .ome.zarr or .ome.tif.", "Rename it.")
 
 
 def partial_of(path: Path) -> Path:
-    """Return what a store is called until the output ``path`` is complete: an OME-Zarr that can be opened."""
+    """Return the path of the store, a readable OME-Zarr, until the output ``path`` is complete."""
     stem = path.name
     for suffix in _SUFFIXES:
         if stem.lower().endswith(suffix):
@@ -68,98 +70,100 @@ def partial_of(path: Path) -> Path:
 
 
 def old_of(folder: Path) -> Path:
-    """Return where an old output lies while the new one takes its name: in the ``folder`` of ours that becomes it."""
+    """Return where the old output is kept, inside the new ``folder``, while the new one takes its name."""
     return folder / FOLDER / "old"
 
 
 def check_output(path: Path, existing: str = "refuse", inputs: Iterable[str | Path] = ()) -> None:
-    """Raise if a result cannot be written to ``path``, or something stands there that is not to be touched.
+    """Raise if a result cannot be written to ``path``, or something there must not be replaced.
 
     Parameters
     ----------
     path : path
-        Where the result goes.
+        The output.
     existing : str
         One of :data:`EXISTING`.
     inputs : iterable of path
-        What is read.
+        Files that are read.
 
     Raises
     ------
-    OSError
-        If the folder is not there or not writable.
-    FileExistsError
-        If an output or an unfinished one stands there and ``existing`` is ``refuse``, or something that is not ours
-        has the name of the unfinished one.
-    ValueError
+    AccessError
+        If the folder does not exist or is not writable.
+    OutputExistsError
+        If a complete or unfinished output exists and ``existing`` is ``refuse``, or something that this package has
+        not made has the name of the unfinished output.
+    ArgumentError
         If the name has an unknown suffix, ``existing`` is none of :data:`EXISTING`, or an input would be removed.
     """
     if existing not in EXISTING:
-        raise ValueError(f"Got existing={existing!r}, expected one of {', '.join(EXISTING)}: choose one of these.")
+        raise ArgumentError(
+            f"{existing!r} is not a choice for an existing output.", f"Choose one of {', '.join(EXISTING)}."
+        )
     output_kind(path)
     check_space(path.parent, 0)
     check_not_input(path, inputs)
     if path.exists() and existing == "refuse":
-        raise FileExistsError(
-            f"Got {path}, which exists already: choose another name, or allow overwriting (--overwrite)."
+        raise OutputExistsError(
+            f"{path} exists already.", "Choose another name, or allow overwriting.", setting="existing"
         )
-    if not (path.exists() and existing == "resume"):  # one that is complete needs no store
+    if not (path.exists() and existing == "resume"):  # a complete output needs no store
         check_ours(partial_of(path))
     if partial_of(path).exists() and existing == "refuse":
-        raise FileExistsError(
-            f"Got {path}, of which an unfinished run left {partial_of(path).name}: go on from it (--resume), or start "
-            "anew (--overwrite)."
+        raise OutputExistsError(
+            f"An unfinished run left {partial_of(path).name} for the output {path}.",
+            "Resume it, or start again by overwriting.",
+            setting="unfinished",
         )
 
 
 def check_not_input(path: Path, inputs: Iterable[str | Path], name: str = "", remedy: str = "") -> None:
-    """Raise ValueError if one of ``inputs`` is the output ``path``, lies in it, or where it is kept unfinished.
+    """Raise ArgumentError if one of ``inputs`` is, or lies in, the output ``path`` or its unfinished store.
 
     Parameters
     ----------
     path : path
         The output.
     inputs : iterable of path
-        What is read; links are followed.
+        Files that are read; links are followed.
     name : str
-        Of what the output is.
+        Name of the image whose output this is.
     remedy : str
-        What to do about it.
+        What to do about it, a whole sentence.
     """
-    remedy = remedy or "choose another name for the output"
+    remedy = remedy or "Choose another name for the output."
     for given in inputs:
         read = Path(key_of(Path(given).expanduser()))
         if read.is_relative_to(key_of(path)):
             of = f"the output of {name}" if name else "the output"
-            raise ValueError(f"Got {path} as {of} and as an input, expected another name: {remedy}.")
+            raise ArgumentError(f"{path} is {of} and also an input.", remedy)
         if read.is_relative_to(key_of(partial_of(path))):
-            raise ValueError(
-                f"Got {given} as an input, where the output {path.name} is kept until it is complete, expected another "
-                f"name: {remedy}."
+            raise ArgumentError(
+                f"The input {given} is where the output {path.name} is kept until it is complete.", remedy
             )
 
 
 def key_of(path: Path) -> str:
-    """Return what two names of one file share, where capitals count as small letters as well."""
+    """Return the same text for all names of a file, also on file systems that ignore case."""
     return os.path.normcase(os.path.realpath(path))
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raise OSError if ``folder`` is no writable folder or has less than ``needed`` bytes free."""
+    """Raise AccessError if ``folder`` is not a writable folder or has less than ``needed`` bytes free."""
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise OSError(f"Got the folder {folder}, which does not exist or is not writable: choose another.")
+        raise AccessError(f"The folder {folder} does not exist or is not writable.", "Choose another folder.")
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise OSError(
-            f"Got {free / 1e9:.1f} GB free in {folder}, expected {needed / 1e9:.1f} GB for the result: "
-            "make space or choose another disk."
+        raise AccessError(
+            f"{folder} has {free / 1e9:.1f} GB free, but the result needs {needed / 1e9:.1f} GB.",
+            "Make space or choose another disk.",
         )
 
 
 def replace_folder(new: Path, final: Path, old: Path) -> None:
-    """Rename ``new`` to ``final``, putting a folder or file that stands there to ``old``, in a folder of ours.
+    """Rename ``new`` to ``final``; a folder or file already there is moved to ``old``, in a folder of this package.
 
-    There it stays, to be removed with that folder.
+    It stays there until that folder is removed.
     """
     if not (new.is_dir() or final.is_dir()):
         os.replace(new, final)
@@ -177,32 +181,32 @@ def replace_folder(new: Path, final: Path, old: Path) -> None:
 
 
 def put_back(folder: Path, final: Path) -> None:
-    """Give what a kill has left in a ``folder`` of ours, by :func:`replace_folder`, its name again."""
+    """Give an old output its name again if a kill during :func:`replace_folder` left it in ``folder``."""
     if os.path.lexists(old_of(folder)) and not os.path.lexists(final):
         os.replace(old_of(folder), final)
 
 
 def is_ours(folder: Path) -> bool:
-    """Return whether a folder may be removed: it bears our mark or, as a kill may leave it, holds nothing."""
+    """Return whether a folder may be removed: it has our mark or, as after a kill, is empty."""
     return folder.is_dir() and ((folder / FOLDER).is_dir() or not any(folder.iterdir()))
 
 
 def check_ours(folder: Path) -> None:
-    """Raise FileExistsError if something stands at ``folder`` that is not ours."""
+    """Raise OutputExistsError if ``folder`` exists and this package has not made it."""
     if os.path.lexists(folder) and not is_ours(folder):
-        raise FileExistsError(
-            f"Got {folder.name}, which holds no unfinished result of this package, in the place of one: move or remove "
-            "it, or choose another name for the output."
+        raise OutputExistsError(
+            f"{folder.name} is needed for the unfinished result, but it exists and is not one of this package.",
+            "Move or remove it, or choose another name for the output.",
         )
 
 
 def claim(folder: Path) -> None:
-    """Make a folder of ours with nothing in it but our mark.
+    """Create a folder with nothing in it but our mark.
 
     Raises
     ------
-    FileExistsError
-        If something stands there that is not ours.
+    OutputExistsError
+        If it exists and this package has not made it.
     """
     check_ours(folder)
     remove_ours(folder)
@@ -211,7 +215,7 @@ def claim(folder: Path) -> None:
 
 
 def remove_ours(folder: Path) -> None:
-    """Remove a folder of ours, its mark last, so that a kill leaves nothing that cannot be told; never another's."""
+    """Remove a folder of this package, and no other. The mark goes last, so that after a kill it is still known."""
     if not is_ours(folder):
         return
     for path in folder.iterdir():
@@ -224,7 +228,7 @@ def remove_ours(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder with all that is in it, or a file, where there is one."""
+    """Remove a file, or a folder with all its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -232,10 +236,13 @@ def remove(path: Path) -> None:
 
 
 def escaped(name: str) -> str:
-    """Return a file name in which nothing is a pattern."""
+    """Return a file name with its wildcards escaped."""
     return re.sub(r"([*?[])", r"[\1]", name)
 
 
-def truncated(name: str, needed: int, size: int) -> str:
-    """Say that a file ends before its data do (sizes in bytes)."""
-    return f"{name} is cut short: its image needs {needed} bytes, the file has {size}, so copy or export it again."
+def truncated(name: str, needed: int, size: int) -> tuple[str, str]:
+    """Return problem and remedy for a file that ends before its data do (sizes in bytes)."""
+    return (
+        f"{name} is cut short: its image needs {needed} bytes, but the file has {size}.",
+        "Copy or export it again.",
+    )

@@ -1,4 +1,4 @@
-"""Vessels and neurons drawn from a seed on an isotropic grid."""
+"""Draw random vessels and neurons on an isotropic grid."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 Points = NDArray[np.float64]  # (n, 3): z, y, x in voxels
-Image = NDArray[np.float32]  # (z, y, x)
+Volume = NDArray[np.float32]  # (z, y, x)
 
 _WALL = 0.8  # σ of a vessel's stained wall, in voxels
 _TREES = (10.0, 7.5, 6.0, 5.5, 5.0, 4.5, 4.0, 4.0, 3.5, 3.5, 3.0, 3.0)  # radii at the root, in voxels
 _REACH = 3.0  # how far beyond its radius a vessel's distance is drawn, in voxels
 
 
-def draw_vessels(rng: np.random.Generator, shape: tuple[int, int, int]) -> Image:
+def draw_vessels(rng: np.random.Generator, shape: tuple[int, int, int]) -> Volume:
     """Draw branching vessels whose walls are stained and whose lumen is nearly dark.
 
     Parameters
     ----------
     rng
-        Source of all chance.
+        Random number generator.
     shape
         (z, y, x)
 
@@ -38,17 +38,17 @@ def draw_vessels(rng: np.random.Generator, shape: tuple[int, int, int]) -> Image
         np.minimum.at(distance.reshape(-1), index, gap)
     wall = np.exp(-0.5 * (distance / np.float32(_WALL)) ** 2)
     lumen = np.clip(0.5 - distance, 0, 1)
-    image: Image = np.maximum(wall, np.float32(0.12) * lumen) * _patchy(rng, shape, 0.3, 1.0, cell=30)
+    image: Volume = np.maximum(wall, np.float32(0.12) * lumen) * _patchy(rng, shape, 0.3, 1.0, cell=30)
     return image
 
 
-def draw_neurons(rng: np.random.Generator, shape: tuple[int, int, int]) -> Image:
+def draw_neurons(rng: np.random.Generator, shape: tuple[int, int, int]) -> Volume:
     """Draw cell bodies with tapering, branching processes, and thin fibres passing by.
 
     Parameters
     ----------
     rng
-        Source of all chance.
+        Random number generator.
     shape
         (z, y, x)
 
@@ -70,7 +70,7 @@ def draw_neurons(rng: np.random.Generator, shape: tuple[int, int, int]) -> Image
     return image
 
 
-def draw_background(rng: np.random.Generator, shape: tuple[int, int, int]) -> Image:
+def draw_background(rng: np.random.Generator, shape: tuple[int, int, int]) -> Volume:
     """Draw the slowly varying glow of tissue.
 
     Returns
@@ -81,10 +81,10 @@ def draw_background(rng: np.random.Generator, shape: tuple[int, int, int]) -> Im
     return _patchy(rng, shape, 0.3, 1.0, cell=40)
 
 
-def _patchy(rng: np.random.Generator, shape: tuple[int, ...], low: float, high: float, cell: int) -> Image:
-    """Make a smooth random field that goes from low to high, with features of some `cell` voxels."""
+def _patchy(rng: np.random.Generator, shape: tuple[int, ...], low: float, high: float, cell: int) -> Volume:
+    """Make a smooth random field between low and high, with features of about `cell` voxels."""
     field = rng.uniform(low, high, [math.ceil(size / cell) + 1 for size in shape]).astype(np.float32)
-    for size in reversed(shape):  # the last axis first: each turn moves the axis it fills to the front
+    for size in reversed(shape):  # the last axis first: each step moves the axis it fills to the front
         knots = np.arange(field.shape[-1])
         near = np.clip(1 - np.abs(np.arange(size)[:, None] / cell - knots), 0, 1).astype(np.float32)
         field = np.tensordot(near * near * (3 - 2 * near), field, axes=(1, 2))  # weights of sum 1, smooth at the knots
@@ -92,7 +92,7 @@ def _patchy(rng: np.random.Generator, shape: tuple[int, ...], low: float, high: 
 
 
 def _path(rng: np.random.Generator, start: Points, heading: Points, length: float, step: float, bend: float) -> Points:
-    """Walk from start, turning by chance: (n, 3)."""
+    """Return a random walk (n, 3) from start."""
     count = max(int(length / step), 2)
     turns = np.cumsum(rng.normal(0, bend * math.sqrt(step), (count, 3)), axis=0)
     headings = heading / np.linalg.norm(heading) + turns
@@ -101,7 +101,7 @@ def _path(rng: np.random.Generator, start: Points, heading: Points, length: floa
 
 
 def _forked(rng: np.random.Generator, path: Points, angle: float) -> Points:
-    """Choose a heading that leaves the end of a path at about an angle (radians)."""
+    """Choose a random heading at an angle (radians) to the end of a path."""
     ahead = path[-1] - path[-2]
     ahead /= np.linalg.norm(ahead)
     aside = np.cross(ahead, rng.normal(size=3))
@@ -114,7 +114,7 @@ def _joined(parts: list[tuple[Points, Points]]) -> tuple[Points, Points]:
 
 
 def _vessel_tree(rng: np.random.Generator, shape: tuple[int, int, int], radius: float) -> tuple[Points, Points]:
-    """Grow a vessel in from a random side; radii fall at forks as Murray's law has it (r³ = r₁³ + r₂³)."""
+    """Grow a vessel inwards from a random side; at forks the radii follow Murray's law (r³ = r₁³ + r₂³)."""
     size = np.array(shape, float)
     start = rng.uniform(0.1, 0.9, 3) * size
     side = int(rng.integers(1, 3))
@@ -141,7 +141,7 @@ def _vessel_tree(rng: np.random.Generator, shape: tuple[int, int, int], radius: 
 
 
 def _scattered(rng: np.random.Generator, shape: tuple[int, int, int], count: int, apart: float) -> list[Points]:
-    """Choose places that keep some distance (voxels) from each other."""
+    """Choose random places with a minimum distance (voxels) from each other."""
     chosen: list[Points] = []
     for _ in range(400):
         place = rng.uniform(0.0, 1.0, 3) * shape
@@ -181,16 +181,16 @@ def _fibre(rng: np.random.Generator, start: Points, length: float) -> tuple[Poin
 
 
 def _beads(rng: np.random.Generator, count: int) -> Points:
-    """Make radius factors with swellings every now and then, as axons have them."""
+    """Make radius factors with occasional swellings, like those of axons."""
     swollen = (rng.uniform(size=count) < 0.02).astype(float)
     factors: Points = 1 + 6 * ndimage.gaussian_filter1d(swollen, 3.0)
     return factors
 
 
-def _brighten(image: Image, line: tuple[Points, Points], brightness: float) -> None:
-    """Fill balls along a line wherever that is brighter than what is there."""
+def _brighten(image: Volume, line: tuple[Points, Points], brightness: float) -> None:
+    """Draw balls along a line wherever they are brighter than the image."""
     points, radii = line
-    # What is thinner than a voxel fills it in part.
+    # A line thinner than a voxel fills it partly.
     for index, gap in _around(points, radii, image.shape, 0.5):
         np.maximum.at(image.reshape(-1), index, np.float32(brightness) * np.clip(0.5 - gap, 0, 1))
 
@@ -198,7 +198,7 @@ def _brighten(image: Image, line: tuple[Points, Points], brightness: float) -> N
 def _around(
     points: Points, radii: Points, shape: tuple[int, ...], reach: float
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Give the voxels near each ball: flat indices, and the distance to its surface (negative inside)."""
+    """Yield the voxels near each ball: flat indices, and the distance to its surface (negative inside)."""
     size, strides = np.array(shape), np.array([shape[1] * shape[2], shape[2], 1])
     halves = np.ceil(radii + reach).astype(int)
     inside = np.all((points > -halves[:, None]) & (points < size + halves[:, None]), axis=1)

@@ -1,8 +1,8 @@
-"""Coarser levels whose voxels lie on voxels of the finer one, so that no level is shifted against another.
+"""Coarser levels of a volume, with no shift between levels.
 
-A coarse voxel m is the mean of the fine voxels 2m - 1, 2m, 2m + 1 with weights 1, 2, 1 along each axis: its centre is
-the centre of the fine voxel 2m. Means of 2 x 2 x 2 voxels would lie half a fine voxel off, which programs that go by
-the ratio of shapes, napari among them, do not correct.
+A coarse voxel m is the mean of the fine voxels 2m - 1, 2m, 2m + 1 with weights 1, 2, 1 along each axis, so its centre
+is the centre of the fine voxel 2m. Means of 2 x 2 x 2 voxels would be shifted by half a fine voxel, which programs
+that use the ratio of the shapes, such as napari, do not correct.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from napari_cropeq.formats.ome_zarr_write import Level
 
 __all__ = ["coarser", "level_shapes", "levels_of", "parents", "support"]
 
-SMALLEST = 256  # levels are added until no side is longer, voxels
+SMALLEST = 256  # levels are added until no side is longer than this, voxels
 
 
 def level_shapes(shape: IntTriple) -> Iterator[IntTriple]:
-    """Yield the shapes (z, y, x) of all levels, the finest first: each side is halved, rounded up."""
+    """Yield the shapes (z, y, x) of all levels, the finest first; each side is halved and rounded up."""
     yield shape
     while max(shape) > SMALLEST:
         shape = int_triple([-(-n // 2) for n in shape])
@@ -31,7 +31,7 @@ def level_shapes(shape: IntTriple) -> Iterator[IntTriple]:
 
 
 def levels_of(shape: IntTriple) -> list[Level]:
-    """Return where the levels of a volume (z, y, x) lie, finest first: none is shifted."""
+    """Return the levels of a volume (z, y, x), finest first; none is shifted."""
     levels = []
     for number, _ in enumerate(level_shapes(shape)):
         z, y, x = (2.0**number if n > 1 else 1.0 for n in shape)
@@ -40,14 +40,14 @@ def levels_of(shape: IntTriple) -> list[Level]:
 
 
 def support(box: Box, fine_shape: IntTriple) -> Box:
-    """Return the fine voxels that the coarse voxels of ``box`` are made of."""
+    """Return the fine voxels from which the coarse voxels of ``box`` are computed."""
     start = [max(0, 2 * a - 1) for a in box.start]
     stop = [min(n, 2 * b) for b, n in zip(box.stop, fine_shape, strict=True)]
     return Box(int_triple(start), int_triple(stop))
 
 
 def parents(box: Box, coarse_shape: IntTriple) -> Box:
-    """Return the coarse voxels that fine voxels of ``box`` take part in."""
+    """Return the coarse voxels that depend on fine voxels of ``box``."""
     stop = [min(n, b // 2 + 1) for b, n in zip(box.stop, coarse_shape, strict=True)]
     start = [min(a // 2, b) for a, b in zip(box.start, stop, strict=True)]
     return Box(int_triple(start), int_triple(stop))
@@ -61,13 +61,13 @@ def halve(fine: npt.NDArray[np.floating], first: IntTriple) -> npt.NDArray[np.fl
     fine : array (z, y, x)
         The support of the coarse voxels.
     first : (z, y, x)
-        Fine index of its first voxel: even at the border of the volume, where the fine voxel before it is mirrored.
+        Fine index of its first voxel; even at the border of the volume, where the fine voxel before it is mirrored.
     """
     for axis in range(3):
         along = np.moveaxis(fine, axis, 0)
         if first[axis] % 2 == 0:
             along = np.concatenate([along[1:2] if len(along) > 1 else along[:1], along])
-        if len(along) % 2 == 0:  # the last fine voxel has none after it
+        if len(along) % 2 == 0:  # there is no voxel after the last fine one
             along = np.concatenate([along, along[-2:-1]])
         means = along[1:-1:2] * 2
         means += along[:-2:2]
@@ -78,18 +78,18 @@ def halve(fine: npt.NDArray[np.floating], first: IntTriple) -> npt.NDArray[np.fl
 
 
 def coarser(fine: Any, leading: tuple[int, ...], box: Box, labels: bool = False) -> npt.NDArray[Any]:
-    """Return voxels of a level from the one below it.
+    """Return voxels of a level, computed from the next finer level.
 
     Parameters
     ----------
     fine : array-like
-        The finer level, its leading axes included.
+        The finer level, with its leading axes.
     leading : tuple of int
         Indices along the leading axes.
     box : Box
-        Coarse voxels (z, y, x); they are made a part at a time, to bound the memory.
+        Coarse voxels (z, y, x); they are computed in parts, to limit the memory.
     labels : bool
-        Whether values are names, which have no means: every second voxel is taken.
+        Whether values are labels, which cannot be averaged: every second voxel is taken.
     """
     dtype, shape = np.dtype(fine.dtype), int_triple(fine.shape[-3:])
     out = np.empty(box.shape, dtype)
@@ -107,5 +107,5 @@ def coarser(fine: Any, leading: tuple[int, ...], box: Box, labels: bool = False)
 
 
 def _exact(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a floating-point type that holds every value of ``dtype`` and its means."""
+    """Return a floating-point type that can represent all values of ``dtype`` and their means."""
     return np.dtype(np.float32 if dtype.itemsize <= 2 or dtype == np.float32 else np.float64)

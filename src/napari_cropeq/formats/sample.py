@@ -1,4 +1,4 @@
-"""A synthetic light-sheet volume whose truth is known."""
+"""A synthetic light-sheet volume with known ground truth."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ OFFSET, GAIN, READ_NOISE = 100.0, 2.0, 3.0  # camera: counts, counts per photon,
 
 _SLICES, _SIDE = 48, 256
 _SIGMA_PER_FWHM = 1 / (2 * math.sqrt(2 * math.log(2)))
-_MARGIN = 12  # SR planes beyond either end, more than the axial blur reaches
+_MARGIN = 12  # SR planes beyond each end, more than the width of the axial blur
 _PHOTONS = (240.0, 260.0)  # of the brightest vessel and cell body
-_GLOW = (7.0, 10.0)  # photons of the tissue's own glow
+_GLOW = (7.0, 10.0)  # photons of the tissue's background
 
 
 def light_sheet_sample(seed: int = 0) -> tuple[Image, Image]:
-    """Make a noisy anisotropic light-sheet volume, and the isotropic noise-free truth behind it.
+    """Make a noisy anisotropic light-sheet volume and its isotropic noise-free truth.
 
     Both show the same vessels and neurons and cover the same extent. A source slice is the truth, blurred
     along z to a FWHM of 2.2 µm and sampled at the centre of the slice, seen by a camera with shot noise,
@@ -68,7 +68,7 @@ def _blurred_slices(photons: NDArray[np.float32]) -> NDArray[np.float64]:
     Parameters
     ----------
     photons
-        (z, y, x) on the SR grid, with margins. It carries the lateral blur already, in all directions, so only the
+        (z, y, x) on the SR grid, with margins. It already has the lateral blur along all axes, so only the
         difference of the variances is added.
 
     Returns
@@ -86,7 +86,7 @@ def _blurred_slices(photons: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _photographed(rng: np.random.Generator, photons: NDArray[np.float64]) -> NDArray[np.uint16]:
-    """Count photons as a camera does: shot noise, gain, offset, read-out noise, whole numbers."""
+    """Simulate a camera: shot noise, gain, offset, read-out noise, rounding."""
     counts = OFFSET + GAIN * rng.poisson(photons) + READ_NOISE * rng.standard_normal(photons.shape, np.float32)
     return np.clip(np.rint(counts), 0, np.iinfo(np.uint16).max).astype(np.uint16)
 

@@ -1,7 +1,8 @@
-"""TIFF, OME-TIFF and ImageJ stacks as lazy arrays; tifffile does all the decoding."""
+"""TIFF, OME-TIFF and ImageJ stacks as lazy arrays, decoded by tifffile."""
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import struct
@@ -16,16 +17,19 @@ import zarr
 from numpy.typing import NDArray
 from tifffile import TIFF, TiffFile, TiffPage, TiffPageSeries
 
+from napari_cropeq.errors import AccessError, ImageError
 from napari_cropeq.formats.metadata import Metadata, Stored, imagej_metadata, ome_xml_metadata
 from napari_cropeq.formats.paths import truncated
 
-# What tifffile raises on a file whose tags make no sense.
+logger = logging.getLogger(__name__)
+
+# Errors that tifffile raises for a file with meaningless tags.
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, struct.error, ZeroDivisionError)
-_CHUNK = 2048  # px a side: whole pages of the usual cameras, a part of a stitched mosaic
+_CHUNK = 2048  # side in px: whole pages of the usual cameras, a part of a stitched mosaic
 
 
 class DecodedPages:
-    """One level of the first series of a TIFF file, decoded strip by strip or tile by tile as it is read.
+    """One level of the first series of a TIFF file; reading decodes only the strips or tiles needed.
 
     Parameters
     ----------
@@ -39,7 +43,7 @@ class DecodedPages:
         self._path, self._level = path, level
         file = _opened(path)
         weakref.finalize(self, file.close)
-        # Several threads read at once; zarr and tifffile share the file handle behind a lock.
+        # Several threads can read at once: zarr and tifffile share the file handle with a lock.
         store = file.series[0].aszarr(level=level)
         self._array: Any = zarr.open_array(store, mode="r", zarr_format=2)
         self.shape: tuple[int, ...] = self._array.shape
@@ -60,7 +64,7 @@ def read_tiff(path: Path) -> Stored:
     Parameters
     ----------
     path
-        The file. Its first series is taken.
+        The file; its first series is read.
 
     Returns
     -------
@@ -68,11 +72,11 @@ def read_tiff(path: Path) -> Stored:
 
     Raises
     ------
-    ValueError
-        If the file is empty, damaged, cut short, or compressed in a way that cannot be read here.
+    ImageError
+        If the file is empty, damaged or cut short, or its compression cannot be read.
     """
     if path.stat().st_size == 0:
-        raise ValueError(f"{path.name} is empty (0 bytes), expected a TIFF file: copy or save it again.")
+        raise ImageError(f"{path.name} is empty (0 bytes).", "Copy or save it again.")
     try:
         with _opened(path) as file:
             series = file.series[0]
@@ -80,42 +84,40 @@ def read_tiff(path: Path) -> Stored:
             _check_decodable(path, series.keyframe)
             stored = _stored(path, file, series)
             return replace(stored, coarser=tuple(_coarser(path, file, series)))
-    except _Refused as refusal:
-        raise ValueError(str(refusal)) from refusal.__cause__
+    except ImageError:
+        raise
     except _DAMAGE as error:
-        raise ValueError(
-            f"{path.name} cannot be read as a TIFF file ({error}): it is damaged or of another format, "
-            "so copy or export it again."
+        raise ImageError(
+            f"{path.name} cannot be read as a TIFF file ({error}): it is damaged or of another format.",
+            "Copy or export it again.",
         ) from error
 
 
 def _opened(path: Path, is_ome: bool | None = None) -> TiffFile:
-    """Open a file that has at least one series; OME-XML that makes no sense is passed over."""
+    """Open a file that has at least one series; meaningless OME-XML is ignored."""
     file = TiffFile(path, is_ome=is_ome)
     try:
         if not file.series:
-            raise IndexError("it holds no image")
+            raise IndexError("it has no image")
     except _DAMAGE:
         described = bool(file.is_ome)
         file.close()
         if not described:
             raise
+        logger.warning("Ignored the OME-XML of %s, which is damaged", path.name)
         return _opened(path, is_ome=False)
     return file
 
 
-class _Refused(Exception):
-    """A refusal that already says what to do."""
-
-
 def _coarser(path: Path, file: TiffFile, series: TiffPageSeries) -> Iterator[Stored]:
-    """Give the coarser levels down to one that cannot be read: the image is there without them."""
+    """Yield the coarser levels until one cannot be read; the image can be used without them."""
     for number, level in enumerate(series.levels[1:], 1):
         try:
             if level.axes != series.axes or _needed(file, level) > os.path.getsize(path):
                 return
             stored = _stored(path, file, level, number)
-        except _DAMAGE:
+        except _DAMAGE as error:
+            logger.warning("Skipped the coarser levels of %s from number %d: %s", path.name, number, error)
             return
         yield stored
 
@@ -135,12 +137,12 @@ def _stored(path: Path, file: TiffFile, series: TiffPageSeries, level: int = 0) 
 
 
 def _chunk(size: int, natural: int) -> int:
-    """Take whole strips and tiles, as many as fit a Dask chunk."""
+    """Return the length of a Dask chunk: as many whole strips or tiles as fit."""
     return min(size, max(_CHUNK // natural, 1) * natural)
 
 
 def _raw(path: Path, file: TiffFile, series: TiffPageSeries) -> RawPages | None:
-    """Take pages that lie in the file as they are in memory, so that a box reads no more than itself."""
+    """Return pages that are stored uncompressed, so that only a box needs to be read; None for others."""
     key = series.keyframe
     if series.is_multifile or series.transform is not None or not key.is_final or len(key.shape) != 2:
         return None
@@ -160,20 +162,20 @@ def _raw(path: Path, file: TiffFile, series: TiffPageSeries) -> RawPages | None:
 
 
 def _check_complete(file: TiffFile, series: TiffPageSeries) -> None:
-    """Refuse a file that ends before its last page does."""
+    """Raise ImageError if the file ends before its last page."""
     name, size = Path(file.filename).name, os.path.getsize(file.filehandle.path)
     needed = _needed(file, series)
     if needed > size:
-        raise _Refused(truncated(name, needed, size))
+        raise ImageError(*truncated(name, needed, size))
     if not _chain_ends(file):
-        raise _Refused(
-            f"{name} is cut short: its list of pages breaks off after {len(file.pages)}, in a file of {size} bytes, "
-            "so copy or export it again."
+        raise ImageError(
+            f"{name} is cut short: its list of pages ends after {len(file.pages)}, in a file of {size} bytes.",
+            "Copy or export it again.",
         )
 
 
 def _needed(file: TiffFile, series: TiffPageSeries) -> int:
-    """Give the size in bytes that a file has at least if it holds all of a series."""
+    """Return the size in bytes that a file needs at least for all of a series."""
     if series.dataoffset is not None:
         return int(series.dataoffset) + math.prod(series.get_shape(squeeze=False)) * int(series.dtype.itemsize)
     ours = [page for page in series if page is not None and page.parent is file]
@@ -185,7 +187,7 @@ def _extents(page: Any) -> zip[tuple[int, int]]:
 
 
 def _chain_ends(file: TiffFile) -> bool:
-    """Tell whether the last page says that it is the last, rather than pointing beyond the end of the file."""
+    """Return whether the last page is marked as the last and does not point beyond the end of the file."""
     position = file.pages.next_page_offset
     if position is None:
         return True
@@ -194,14 +196,15 @@ def _chain_ends(file: TiffFile) -> bool:
 
 
 def _check_decodable(path: Path, page: TiffPage) -> None:
-    """Refuse a compression that needs imagecodecs where that is not installed."""
+    """Raise ImageError if the compression needs imagecodecs, and that is not installed."""
     for codecs, kind in ((TIFF.DECOMPRESSORS, page.compression), (TIFF.UNPREDICTORS, page.predictor)):
         try:
             codecs[kind]
         except KeyError as error:
-            raise _Refused(
-                f"{path.name} is stored with {getattr(kind, 'name', kind)} compression, which needs a package that is "
-                "not installed here; install it with: pip install imagecodecs"
+            raise ImageError(
+                f"{path.name} is stored with {getattr(kind, 'name', kind)} compression, and the package that reads it "
+                "is not installed.",
+                "Install it with: pip install imagecodecs",
             ) from error
 
 
@@ -213,11 +216,11 @@ def _metadata(file: TiffFile, series: TiffPageSeries) -> Metadata:
         page = file.pages.first
         lateral = (_pixel_size(page, "YResolution"), _pixel_size(page, "XResolution"))
         return imagej_metadata(file.imagej_metadata, lateral, sizes.get("c", 1))
-    return Metadata()  # plain TIFF knows no z
+    return Metadata()  # plain TIFF does not store z
 
 
 def _pixel_size(page: TiffPage, tag: str) -> float | None:
-    """Read the size of a pixel: TIFF stores pixels per unit."""
+    """Return the size of a pixel; TIFF stores pixels per unit."""
     try:
         pixels, units = page.tags.valueof(tag)
     except (TypeError, ValueError):
@@ -226,16 +229,16 @@ def _pixel_size(page: TiffPage, tag: str) -> float | None:
 
 
 class RawPages:
-    """Uncompressed planes of a file, of which a box reads no more than itself.
+    """Uncompressed planes of a file, from which only a box needs to be read.
 
-    The file is mapped anew for every box, so that none stays open and several threads may read at once.
+    The file is mapped again for every box, so that no file stays open and several threads can read at once.
 
     Parameters
     ----------
     path
         The file.
     offsets
-        Where each plane starts, in bytes; its shape is that of the axes before the last two.
+        Start of each plane in bytes; its shape is that of the axes before the last two.
     plane
         The shape of one plane.
     dtype
@@ -266,14 +269,16 @@ class RawPages:
 
         Raises
         ------
+        AccessError
+            If the file has become shorter.
         OSError
-            If the file is gone, or shorter than it was.
+            If the file was removed.
         """
         offsets, within = self._offsets[index[:-2]], index[-2:]
         file = np.memmap(self._path, dtype=np.uint8, mode="r")
         last = int(offsets.max(initial=0)) + self._plane[0] * self._plane[1] * self._stored.itemsize
         if last > file.size:
-            raise OSError(truncated(self._path.name, last, file.size))
+            raise AccessError(*truncated(self._path.name, last, file.size))
         rows, columns = (range(*cut.indices(size)) for cut, size in zip(within, self._plane, strict=True))
         box = np.empty((*offsets.shape, len(rows), len(columns)), self.dtype)
         for position in np.ndindex(offsets.shape):

@@ -1,7 +1,9 @@
-"""Any image as an OME-Zarr or OME-TIFF, however large it is."""
+"""Write an image of any size as an OME-Zarr or OME-TIFF."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,14 +33,16 @@ from napari_cropeq.formats.pyramid import coarser, level_shapes, levels_of
 
 __all__ = ["write_image"]
 
+logger = logging.getLogger(__name__)
+
 DEPTH, SIDE = 128, 256  # of a shard, voxels
-HELD = 2**29  # of the source at once, bytes
+CACHED = 2**29  # of the source at once, bytes
 
 
 def write_image(data: da.Array, path: Path, image: ImageInfo, check: Callable[[], None] = lambda: None) -> None:
-    """Write an image to ``path``, reading a chunk as seldom as memory allows.
+    """Write an image to ``path``, reading each chunk as few times as the memory allows.
 
-    Nothing bears the final name before it is complete; what stands there is replaced only then.
+    The output gets its name only when it is complete; an existing file is replaced only then.
 
     Parameters
     ----------
@@ -47,27 +51,28 @@ def write_image(data: da.Array, path: Path, image: ImageInfo, check: Callable[[]
     path : path
         Ends in ``.ome.zarr``, ``.zarr``, ``.ome.tif`` or ``.ome.tiff``.
     image : ImageInfo
-        Axes, place, channels.
+        Axes, position, channels.
     check : callable, optional
-        Called when all is written and has not got its name yet; what it raises leaves things as they were.
+        Called when all is written, just before the output gets its name; if it raises, nothing is replaced.
 
     Raises
     ------
-    OSError
-        If the file cannot be written or the disk is too full.
-    FileExistsError
-        If something that is not ours stands where the unfinished one is kept, ``NAME.partial``.
-    ValueError
+    AccessError
+        If the folder is not writable or the disk is too full.
+    OutputExistsError
+        If ``NAME.partial``, where the unfinished output is kept, exists and this package has not made it.
+    ArgumentError
         If the name ends in something else.
     """
     kind = output_kind(path)
     check_space(path.parent, int(data.nbytes))
-    # An OME-TIFF is written plane by plane and once more for each level: from the tiles, not from the source.
+    # An OME-TIFF is written plane by plane, once for each level: from the tiles, so that the source is read once.
     work = path.with_name(path.name + PARTIAL)
     folder, partial = work / "tiles.ome.zarr", work / path.name
     if is_ours(work):
         put_back(work, path)
     claim(work)
+    start = time.monotonic()
     try:
         levels = _write_levels(data, folder, image, None if kind == ".ome.zarr" else 1)
         if kind == ".ome.zarr":
@@ -76,13 +81,14 @@ def write_image(data: da.Array, path: Path, image: ImageInfo, check: Callable[[]
             write_ome_tiff(levels[0], partial, image)
         check()
         replace_folder(folder if kind == ".ome.zarr" else partial, path, old_of(work))
+        logger.info("Wrote %s in %.1f s", path, time.monotonic() - start)
     finally:
-        put_back(work, path)  # what stood there, if the new file has not got its name
+        put_back(work, path)  # the old file, if the new one has not got its name
         remove_ours(work)
 
 
 def _write_levels(data: da.Array, folder: Path, image: ImageInfo, count: int | None) -> list[Any]:
-    """Write an image into ``folder``, finest level first; return the arrays of all levels, or of the first few."""
+    """Write an image into ``folder``, finest level first; return the arrays of all levels, or the first ``count``."""
     group = zarr.open_group(folder, mode="w", zarr_format=3)
     arrays: list[Any] = []
     for number, shape in enumerate(level_shapes(int_triple(data.shape[-3:]))):
@@ -93,19 +99,19 @@ def _write_levels(data: da.Array, folder: Path, image: ImageInfo, count: int | N
         arrays.append(group[str(number)])
         grid = TileGrid(shape, sizes[0])
         for leading in np.ndindex(*data.shape[:-3]):
-            bricks = ChunkCache(data[leading], HELD)
+            chunks = ChunkCache(data[leading], CACHED)
             for box in grid.touching(Box.whole(shape)):
-                voxels = coarser(arrays[-2], leading, box, image.labels) if number else bricks[box.slices]
+                voxels = coarser(arrays[-2], leading, box, image.labels) if number else chunks[box.slices]
                 arrays[-1][(*leading, *box.slices)] = voxels
     return arrays
 
 
 def _depth(data: da.Array) -> int:
-    """Return how deep shards are so that the chunks a row of them needs are held together."""
+    """Return the depth of shards for which all chunks of a row of shards fit in the cache."""
     z, y, _ = data.chunksize[-3:]
-    rows = min(data.shape[-2], SIDE + 2 * y)  # of the chunks that a row of shards touches
+    rows = min(data.shape[-2], SIDE + 2 * y)  # rows of the chunks that a row of shards touches
     plane = rows * data.shape[-1] * data.dtype.itemsize
     depth = DEPTH
-    while depth > z and (depth + z) * plane > HELD:
+    while depth > z and (depth + z) * plane > CACHED:
         depth //= 2
     return depth

@@ -127,7 +127,7 @@ def check_different(outputs: Sequence[tuple[str, Path]], inputs: Sequence[Path])
     """
     seen: dict[str, str] = {}
     for name, path in outputs:
-        check_not_input(path, inputs, name, "choose another output, naming pattern or folder")
+        check_not_input(path, inputs, name, "Choose another output, naming pattern or folder.")
         for place in (path, partial_of(path)):
             key = key_of(place)
             if key in seen:

@@ -1,12 +1,13 @@
-"""SR tiles on disk: an OME-Zarr 0.5 image that survives whatever ends the process that fills it.
+"""SR tiles on disk: an OME-Zarr 0.5 image that survives a kill of the process that fills it.
 
-A tile is a shard, written as a whole. The journal says what is done, never the presence of files: the new file is
-written and synced, it replaces the old one, and only then is it claimed. Coarser levels are shards like others, made as
-soon as the shards they are means of are there.
+A tile is a shard, written as a whole. Only the journal decides which shards are finished, not the presence of files: a
+new file is written and synced, it replaces the old one, and then it is recorded. Shards of coarser levels are computed
+as soon as all shards below them are finished.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import zarr
 from napari_cropeq.core.geometry import Box, IntTriple, LeadingIndex
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.core.whole_file import write_whole
+from napari_cropeq.errors import ImageError
 from napari_cropeq.formats.ome_zarr_write import create_array, fitted, write_metadata
 from napari_cropeq.formats.paths import check_output
 from napari_cropeq.formats.pyramid import level_shapes, levels_of
@@ -31,51 +33,55 @@ from napari_cropeq.store.write_queue import WriteQueue
 
 __all__ = ["BULK", "DiskStore"]
 
+logger = logging.getLogger(__name__)
+
 BULK: IntTriple = (128, 256, 256)
-"""A shard: computed, written and journalled as one; recompute falls with size."""
+"""Size of a shard, which is computed, written and recorded at once; larger ones recompute less."""
 
 
 class DiskStore:
-    """Tiles in an OME-Zarr 0.5 image that bears its name only once it is complete.
+    """Tiles in an OME-Zarr 0.5 image that gets its name only when it is complete.
 
-    Until :meth:`finish` the folder is called ``NAME.partial.ome.zarr``. Tiles are written in a thread of the store's
-    own, and only a few may wait for it.
+    Until :meth:`finish` the folder is called ``NAME.partial.ome.zarr``. A separate thread writes the tiles, and only
+    a few may wait for it.
 
     Parameters
     ----------
     path : path
-        The output to be.
+        The output.
     spec : StoreSpec
-        Shape, dtype, axes, metadata, and what decides the bits.
+        Shape, dtype, axes, metadata, and everything that decides the bits.
     tile : int, optional
         Side of a tile in SR voxels, instead of 128 x 256 x 256.
     existing : str
-        What to do about an output, or an unfinished one, that is there: ``refuse``, ``resume`` or ``overwrite``.
+        What to do about an existing output, complete or unfinished: ``refuse``, ``resume`` or ``overwrite``.
     part : (int, int)
-        Which of how many processes that share the work this one is.
+        Number of this process among those that share the work, and their count.
 
     Attributes
     ----------
     folder : StoreFolder
-        Where it lies, and who may write to it.
+        The folder on disk, and its locks.
     levels : Levels
         The finest first.
     low_res : LowResCopy
-        Samples of the tiles that were put, for views from afar.
+        Samples of the tiles that were put, for zoomed-out views.
     damaged : list of Shard
-        What the journal claimed and the disk does not hold.
+        Shards in the journal that are missing or damaged on disk.
     fingerprint : dict
-        What decides the bits.
+        Everything that decides the bits.
 
     Raises
     ------
-    FileExistsError
-        If something stands there that is not to be touched.
-    BlockingIOError
+    OutputExistsError
+        If something exists there that must not be replaced.
+    InUseError
         If another process writes to the store.
-    ValueError
-        If the unfinished store was begun with anything that gives other bits, or an input would be removed.
-    OSError
+    MismatchError
+        If the unfinished store was started with settings that give other bits.
+    ArgumentError
+        If an input would be removed.
+    AccessError
         If the folder cannot be written.
     """
 
@@ -106,13 +112,13 @@ class DiskStore:
                 self.levels = Levels(folder.partial, len(shapes), folder.journal)
                 self.refresh()
             else:
-                with disk_errors(folder.partial.name), folder.beginning():
+                with disk_errors(folder.partial.name), folder.creating():
                     self._create(spec, shapes, sizes)
 
     def _create(
         self, spec: StoreSpec, shapes: Sequence[IntTriple], sizes: Sequence[tuple[IntTriple, IntTriple]]
     ) -> None:
-        """Make all arrays and their metadata, so that any reader can open the store; then begin."""
+        """Create all arrays and their metadata, so that any reader can open the store; then write the header."""
         folder = self.folder
         group = zarr.open_group(folder.partial, mode="a", zarr_format=3)  # "w" would remove our mark
         for number, (shape, size) in enumerate(zip(shapes, sizes, strict=True)):
@@ -120,13 +126,13 @@ class DiskStore:
         self.levels = Levels(folder.partial, len(shapes), folder.journal)
         write_metadata(folder.partial, spec.image, levels_of(spec.volume_shape))
         write_whole(folder.journal.folder / MODEL, spec.model)
-        folder.begin(spec.description, self.fingerprint)
+        folder.write_header(spec.description, self.fingerprint)
 
     # -- tiles -------------------------------------------------------------------------------------
 
     @property
     def grid(self) -> TileGrid:
-        """Where its tiles lie."""
+        """The grid of its tiles."""
         return self.levels[0].grid
 
     def __contains__(self, tile: Tile) -> bool:
@@ -139,85 +145,86 @@ class DiskStore:
         return iter(self.levels[0].done | set(self._queue))
 
     def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
-        """Read ``part`` (absolute SR voxels) of a finished tile, else None."""
+        """Return ``part`` (absolute SR voxels) of a finished tile, or None if the tile is not finished."""
         waiting = self._queue.get(tile)
         if waiting is not None:
             return waiting[part.relative_to(self.grid.box(tile[1]).start).slices]
         return self.levels[0].read(tile, part)
 
     def put(self, tile: Tile, voxels: npt.NDArray[Any]) -> None:
-        """Have a tile written; wait while too many others are being so.
+        """Pass a tile to the writing thread; wait if too many others are waiting.
 
         Raises
         ------
-        OSError
-            If an earlier one could not be written.
+        AccessError
+            If an earlier tile could not be written.
         """
         self._queue.put(tile, voxels)
         self.low_res.put(tile[0], self.grid.box(tile[1]), voxels)
 
     def flush(self) -> None:
-        """Wait until all tiles are on the disk.
+        """Wait until all tiles are on disk.
 
         Raises
         ------
-        OSError
+        AccessError
             If one could not be written.
         """
         self._queue.flush()
 
     def take(self, record: Record) -> None:
-        """Claim a shard that another process has written for this one.
+        """Record a shard that another process has written for this one.
 
         Raises
         ------
-        OSError
+        AccessError
             If the store cannot be written.
         """
         try:
-            self.levels.claim(record)
+            self.levels.record(record)
         except OSError as error:
             raise disk_error(error, self.folder.partial.name) from error
 
     def has_all(self) -> bool:
-        """Return whether every tile is there, so that this process is to complete the store.
+        """Return whether every tile is finished, so that this process must complete the store.
 
-        Of processes that share the work it is the last one that does so: where others are still at it, this one lets
-        go of the store.
+        If several processes share the work, the last one completes the store; the others release it.
         """
         self.flush()
         lock, journal = self.folder.lock, self.folder.journal
         if journal.part[1] == 1:
             return self.levels[0].complete
-        with lock.beginning():
-            claimed = {record.shard[1:] for record in journal.records() if record.shard[0] == 0}
-            if len(claimed) == self.grid.count * len(self.leading_indices) and lock.alone():
+        with lock.exclusive():
+            recorded = {record.shard[1:] for record in journal.records() if record.shard[0] == 0}
+            if len(recorded) == self.grid.count * len(self.leading_indices) and lock.alone():
                 self.refresh()
                 return self.levels[0].complete
             self.release()
         return False
 
     def refresh(self) -> None:
-        """Read the journals of all processes; a shard whose bytes are not those that were claimed is not done."""
+        """Read the journals of all processes; a shard whose bytes differ from its record is not finished."""
         self.damaged = self.levels.read_journal()
+        for shard in self.damaged:
+            logger.warning("Shard %s of %s is missing or damaged: it is computed again", shard, self.folder.partial)
 
     # -- the end -----------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Complete the pyramid and give the store its name; one that stood there is replaced only now.
+        """Complete the pyramid and give the store its name; an existing output is replaced only now.
 
         Raises
         ------
-        ValueError
+        ImageError
             If tiles are missing.
-        FileExistsError
-            If something stands there that was not to be replaced.
+        OutputExistsError
+            If something exists there that must not be replaced.
         OSError
             If something could not be written.
         """
         self.complete_levels()
         self.folder.check_place()
-        self.release()  # where open files cannot be moved, this one could not
+        self.release()  # some systems cannot move open files
         self.folder.give_name(self.levels)
 
     def complete_levels(self) -> None:
@@ -225,29 +232,29 @@ class DiskStore:
 
         Raises
         ------
-        ValueError
+        ImageError
             If tiles are missing.
         """
         with disk_errors(self.folder.partial.name):
             self.flush()
-            self.folder.token.revoke()  # everything is written, and the name will change
+            self.folder.token.revoke()  # everything is written, and the folder will be renamed
             total = self.grid.count * len(self.leading_indices)
             if not self.levels[0].complete:
-                raise ValueError(
-                    f"Got {len(self)} finished tiles, expected {total}: run the volume to its end before saving it."
+                raise ImageError(
+                    f"{len(self)} of {total} tiles are finished.", "Compute the whole volume before you save it."
                 )
             self.levels.complete(self.leading_indices)
             self.folder.sweep()
             self.folder.sync()
 
     def discard(self) -> None:
-        """Remove the store: its content has become another file."""
+        """Remove the store, because its content was written to another file."""
         self.release()
         self.folder.remove()
         self.folder.lock.remove()
 
     def release(self) -> None:
-        """Let other processes resume the store; its tiles can still be read. One that holds nothing is removed."""
+        """Let other processes resume the store; its tiles can still be read. An empty store is removed."""
         self.folder.revoke()
         self._queue.drop()
         self.folder.release(empty=not len(self) and not self.damaged)

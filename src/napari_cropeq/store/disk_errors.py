@@ -1,10 +1,12 @@
-"""Errors of the disk as a sentence that a user can act on."""
+"""Errors of the disk as messages that a user can act on."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from napari_cropeq.errors import AccessError, CropeqError
 
 __all__ = ["disk_error", "disk_errors"]
 
@@ -13,7 +15,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def disk_errors(name: str) -> Iterator[None]:
-    """Raise the error of a full disk as a sentence where it ends the writing of ``name``."""
+    """Raise AccessError if the disk is full while ``name`` is written."""
     try:
         yield
     except OSError as error:
@@ -23,11 +25,11 @@ def disk_errors(name: str) -> Iterator[None]:
 
 
 def disk_error(error: BaseException, name: str) -> BaseException:
-    """Return an error that ended the writing of ``name`` as a sentence, where a user can do something about it."""
-    if isinstance(error, OSError) and error.errno in FULL:
-        return OSError(
-            f"Got a full disk while writing {name}, expected more room: make space and resume, what is done is kept."
+    """Return an error during the writing of ``name`` as an AccessError if it came from the disk, else as it is."""
+    if isinstance(error, CropeqError) or not isinstance(error, OSError):
+        return error
+    if error.errno in FULL:
+        return AccessError(
+            f"The disk is full, so {name} cannot be written.", "Make space and resume; finished tiles are kept."
         )
-    if isinstance(error, OSError):
-        return OSError(f"Got {name}, which cannot be written any further ({error}): see to the disk and resume.")
-    return error
+    return AccessError(f"{name} cannot be written any further ({error}).", "Check the disk and resume.")

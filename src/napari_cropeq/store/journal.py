@@ -1,7 +1,7 @@
-"""What a store on disk may claim to hold: a journal, written only after the voxels are safe on the disk.
+"""Journal of the finished shards of a store on disk; a shard is recorded only after its voxels are synced to disk.
 
-A missing chunk may be all fill value and a file that is there may be torn, so that presence says nothing. A line of
-the journal says which shard was written, how large its file is and what its bytes are.
+The presence of files proves nothing: a missing file may be all fill value, and an existing one may be incomplete. A
+line of the journal records which shard was written, the size of its file and a digest of its bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.core.geometry import IntTriple, LeadingIndex
+from napari_cropeq.errors import ImageError, MismatchError
 from napari_cropeq.formats.paths import FOLDER
 
 __all__ = [
@@ -33,15 +34,15 @@ COMPLETE = "complete"
 PLACED = "placed"
 
 Shard = tuple[int, LeadingIndex, IntTriple]
-"""Level of the pyramid, leading indices, and the shard's number along z, y, x."""
+"""Level of the pyramid, leading indices, and number of the shard along z, y, x."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One shard that is safe on the disk."""
+    """One finished shard, synced to disk."""
 
     shard: Shard
-    size: int | None  # bytes of its file; None where all is fill value, for which there is no file
+    size: int | None  # bytes of its file; None if all is fill value, which has no file
     digest: str
 
     def line(self) -> str:
@@ -51,7 +52,7 @@ class Record:
 
     @classmethod
     def of_line(cls, line: str) -> Record | None:
-        """Read a line; None where it was torn by a kill."""
+        """Read a line; None if a kill left it incomplete."""
         try:
             level, leading, (z, y, x), size, digest = json.loads(line)
             return cls((int(level), tuple(leading), (z, y, x)), size, str(digest))
@@ -60,14 +61,14 @@ class Record:
 
 
 class Journal:
-    """The records of a store; each process that writes to it has a file of its own.
+    """The records of a store; each process that writes to it has its own file.
 
     Parameters
     ----------
     store : path
-        Folder of the OME-Zarr image; the journal lies in ``.cropeq`` inside it, and moves with it.
+        Folder of the OME-Zarr image; the journal is in ``.cropeq`` inside it.
     part : (int, int)
-        Which of how many processes this one is.
+        Number of this process among those that share the work, and their count.
     """
 
     def __init__(self, store: Path, part: tuple[int, int] = (0, 1)) -> None:
@@ -77,41 +78,42 @@ class Journal:
 
     @property
     def exists(self) -> bool:
-        """Whether the store was begun."""
+        """Whether the store was started, and so has a header."""
         return (self.folder / HEADER).exists()
 
     @property
     def complete(self) -> bool:
-        """Whether every shard was there, and only the name was missing."""
+        """Whether every shard is finished, and only the rename is missing."""
         return (self.folder / COMPLETE).exists()
 
     @property
     def header(self) -> dict[str, Any]:
-        """What was begun.
+        """What the store was started with.
 
         Raises
         ------
-        ValueError
+        ImageError
             If it cannot be read.
         """
         try:
             header = json.loads((self.folder / HEADER).read_text(encoding="utf-8"))
             if not isinstance(header, dict):
-                raise ValueError("no object")
+                raise ValueError("it is not a JSON object")
         except (OSError, ValueError) as error:
-            raise ValueError(
-                f"Got {self.folder.parent}, whose journal cannot be read ({error}), expected an unfinished result: "
-                "start it anew (--overwrite)."
+            raise ImageError(
+                f"The journal of {self.folder.parent} cannot be read ({error}).",
+                "Start again by overwriting.",
+                setting="restart",
             ) from error
         return header
 
-    def begin(self, header: Mapping[str, Any]) -> None:
-        """Write what is begun; the last step of making a store."""
+    def write_header(self, header: Mapping[str, Any]) -> None:
+        """Write what the store is started with; the last step of creating it."""
         self.folder.mkdir(exist_ok=True)
         self._write(HEADER, json.dumps(header, indent=1))
 
     def records(self) -> Iterator[Record]:
-        """Yield what all processes have written, torn lines left out; a shard may come twice."""
+        """Yield the records of all processes, without incomplete lines; a shard may come twice."""
         for path in sorted(self.folder.glob("journal-*.jsonl")):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 record = Record.of_line(line)
@@ -119,31 +121,31 @@ class Journal:
                     yield record
 
     def add(self, record: Record) -> None:
-        """Claim a shard, whose file must be safe on the disk by now."""
+        """Record a shard, whose file must be synced to disk already."""
         if self._file is None:
             self._file = open(self._path, "a", encoding="utf-8")
-            self._file.write("\n")  # a kill may have torn the last line
+            self._file.write("\n")  # a kill may have left the last line incomplete
             sync_folder(self.folder)
         self._file.write(record.line())
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def finish(self) -> None:
-        """Say that every shard is there."""
+        """Record that every shard is finished."""
         self.close()
         self._write(COMPLETE, "")
 
-    def place(self, file: Path) -> None:
-        """Note which file is about to bear the output's name: after a kill it may, and the store be there as well."""
+    def record_output(self, file: Path) -> None:
+        """Record the file that gets the output's name next: a kill after that leaves the store beside it."""
         self._write(PLACED, _identity(file))
 
-    def placed(self, file: Path) -> bool:
-        """Return whether a file is the one that was noted."""
-        note = self.folder / PLACED
-        return note.exists() and note.read_text(encoding="utf-8") == _identity(file)
+    def is_output(self, file: Path) -> bool:
+        """Return whether a file is the one that was recorded."""
+        recorded = self.folder / PLACED
+        return recorded.exists() and recorded.read_text(encoding="utf-8") == _identity(file)
 
     def forget(self) -> None:
-        """Say that nothing was begun: the first step of removing a store, so that a kill leaves no half of one."""
+        """Remove the header: the first step of removing a store, so that after a kill it does not count as started."""
         self.close()
         if self.exists:
             (self.folder / HEADER).unlink()
@@ -164,24 +166,24 @@ class Journal:
 
 
 def _identity(file: Path) -> str:
-    """Return what a file keeps when it is renamed."""
+    """Return an identity of a file that a rename does not change."""
     found = file.stat()
     return f"{found.st_ino} {found.st_size}"
 
 
 def digest_of(content: bytes) -> str:
-    """Return what tells the bytes of a file from others."""
+    """Return a digest of the bytes of a file."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def sync_file(path: Path) -> None:
-    """Have a file's content written to the disk itself."""
+    """Sync the content of a file to disk."""
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
-    """Have a folder's entries written to the disk itself, where the system can."""
+    """Sync the entries of a folder to disk, if the system supports it."""
     if os.name == "posix":
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -191,23 +193,24 @@ def sync_folder(path: Path) -> None:
 
 
 def check_same(started: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
-    """Raise unless two fingerprints are equal.
+    """Raise MismatchError unless two fingerprints are equal.
 
     Raises
     ------
-    ValueError
-        With what differs, in the words of the fingerprint.
+    MismatchError
+        Names the entries that differ.
     """
     found = list(differences(started, now))
     if found:
-        raise ValueError(
-            f"Got {name}, which was begun with another {'; another '.join(found)}: go on with what it was begun with, "
-            "or start it anew (--overwrite)."
+        raise MismatchError(
+            f"{name} was started with another {'; another '.join(found)}.",
+            "Resume it with what it was started with, or start again by overwriting.",
+            setting="restart",
         )
 
 
 def differences(started: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> Iterator[str]:
-    """Yield what differs between two fingerprints, in words: its name, what it was and what it is now."""
+    """Yield the differences between two fingerprints in words: name, old and new value."""
     for key in dict.fromkeys([*started, *now]):
         old, new = started.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):

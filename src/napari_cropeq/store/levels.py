@@ -1,7 +1,9 @@
-"""All levels of a store on disk: what is finished of one is claimed, and makes the next coarser one."""
+"""All levels of a store on disk: finished shards are recorded, and coarser ones are computed from them."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -19,11 +21,13 @@ from napari_cropeq.store.shards import Shards
 
 __all__ = ["DECODED", "Levels"]
 
+logger = logging.getLogger(__name__)
+
 DECODED = 2**28  # bytes of decoded chunks
 
 
 class Levels:
-    """The levels of a pyramid, the finest first, whose shards are claimed in a journal once they are safe.
+    """The levels of a pyramid, the finest first; finished shards are recorded in a journal.
 
     Parameters
     ----------
@@ -32,7 +36,7 @@ class Levels:
     count : int
         Number of levels.
     journal : Journal
-        Says which shards are done.
+        Records the finished shards.
     """
 
     def __init__(self, folder: Path, count: int, journal: Journal) -> None:
@@ -50,40 +54,42 @@ class Levels:
         return iter(self._levels)
 
     def write(self, number: int, tile: Tile, voxels: npt.NDArray[Any]) -> None:
-        """Write a shard, claim it, and make the coarser ones of which it was the last missing part.
+        """Write and record a shard, and compute the coarser shards for which it was the last missing part.
 
         Raises
         ------
         OSError
             If something cannot be written.
         """
-        self.claim(self[number].write(tile, voxels))
+        self.record(self[number].write(tile, voxels))
 
-    def claim(self, record: Record) -> None:
-        """Claim a shard that is safe on the disk, and make what it was the last missing part of, as :meth:`write`."""
+    def record(self, record: Record) -> None:
+        """Record a shard that is synced to disk, and compute coarser shards as in :meth:`write`."""
         level, leading, index = record.shard
         self._journal.add(record)
         self[level].done.add((leading, index))
         self._build_above(level, (leading, index))
 
     def complete(self, leading_indices: Iterable[LeadingIndex]) -> None:
-        """Make the coarser shards that are missing; those of the finest level are all there.
+        """Compute the missing coarser shards; those of the finest level must all be finished.
 
         Raises
         ------
         OSError
             If one cannot be written.
         """
-        # In a thread of its own, so that Ctrl-C waits for a shard under way and breaks off nothing inside zarr.
+        # In a separate thread, so that Ctrl-C waits for the current shard and does not interrupt zarr.
+        start = time.monotonic()
         with ThreadPoolExecutor(1, "cropeq levels") as builder:
             for number, level in enumerate(self._levels[1:], 1):
                 for leading in leading_indices:
                     for index in level.grid.indices(Box.whole(self._shape(number))):
                         if (leading, index) not in level:
                             builder.submit(self._build, number, (leading, index)).result()
+        logger.info("Completed the coarser levels in %.1f s", time.monotonic() - start)
 
     def read_journal(self) -> list[Shard]:
-        """Take over what the journals claim and the disk holds; return what it does not hold, or holds damaged."""
+        """Mark the recorded shards as finished; return those that are missing or damaged on disk."""
         damaged: list[Shard] = []
         for record in dict.fromkeys(self._journal.records()):
             level, leading, index = record.shard
@@ -93,19 +99,19 @@ class Levels:
                 self[level].done.add((leading, index))
             else:
                 damaged.append(record.shard)
-        # One that was written twice may have been damaged only the first time.
+        # A shard that was written twice may have been damaged only the first time.
         return [shard for shard in dict.fromkeys(damaged) if shard[1:] not in self[shard[0]]]
 
     @contextmanager
     def moved(self, folder: Path) -> Iterator[None]:
-        """Keep readers out while the store is given another name, and read from there afterwards."""
+        """Make readers wait while the store is renamed to ``folder``, and read from there afterwards."""
         with ExitStack() as stack:
             for level in self:
                 stack.enter_context(level.moved(folder))
             yield
 
     def _build_above(self, number: int, tile: Tile) -> None:
-        """Make the coarser shards of which this was the last missing part."""
+        """Compute the coarser shards for which this one was the last missing part."""
         if number + 1 == len(self):
             return
         leading, index = tile
@@ -116,7 +122,7 @@ class Levels:
                 self._build(number + 1, (leading, above))
 
     def _build(self, number: int, tile: Tile) -> None:
-        """Make a coarser shard, past the cache of what is looked at."""
+        """Compute a coarser shard, without the cache for views."""
         leading, index = tile
         self.write(number, tile, coarser(self[number - 1].array, leading, self[number].grid.box(index)))
 

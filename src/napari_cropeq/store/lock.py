@@ -1,4 +1,4 @@
-"""Which processes may write to a store: one, or as many as share it, and the workers of this run alone."""
+"""Locks of a store: one process writes to it, or those that share the work, and only the workers of this run."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from napari_cropeq.errors import StoppedError
+from napari_cropeq.errors import InUseError, StoppedError
 from napari_cropeq.formats.paths import FOLDER, escaped
 
 __all__ = ["StoreLock", "WriteToken"]
 
-BEGIN_SECONDS = 120.0
+EXCLUSIVE_SECONDS = 120.0
 WAIT_SECONDS = 60.0
 TOKEN = "permit"  # name of the file
 
 
 class StoreLock:
-    """A lock beside a store that ends with the process, however it ends.
+    """A lock beside a store that is released when the process ends, in whatever way.
 
     Parameters
     ----------
     store : path
         The unfinished store; the lock is a file beside it, so that the store can be renamed.
     part : (int, int)
-        Which of how many processes that share the store this one is.
+        Number of this process among those that share the work, and their count.
     """
 
     def __init__(self, store: Path, part: tuple[int, int] = (0, 1)) -> None:
         self._store, self._part = store, part
         self._own = self._lock(_name(store, *part))
-        self._begin = self._lock(f".{store.name}.lock-begin")
+        self._exclusive = self._lock(f".{store.name}.lock-begin")
 
     def acquire(self) -> None:
         """Take the lock.
 
         Raises
         ------
-        BlockingIOError
+        InUseError
             If another process writes to the store.
         """
         number, count = self._part
         try:
             self._own.acquire(timeout=0)
         except Timeout:
-            who = "Another process" if count == 1 else f"Another process with --shard-id {number}"
+            who = "Another process" if count == 1 else f"Another process with number {number} of 0 to {count - 1}"
             raise self._busy(who) from None
-        # Processes that share the work have the same count; any other must have ended.
+        # Processes that share the work have the same count; all others must have ended.
         for path in self._store.parent.glob(f".{escaped(self._store.name)}.lock-*-of-*"):
             found = re.fullmatch(r".*\.lock-(\d+)-of-(\d+)", path.name)
             if found is None or int(found[2]) == count:
@@ -62,27 +62,33 @@ class StoreLock:
                 other.acquire(timeout=0)
             except Timeout:
                 self.release()
-                raise self._busy(f"A process that shares the work by {found[2]}") from None
+                raise self._busy(f"A process of a run in {found[2]} part{'s' * (found[2] != '1')}") from None
             other.release()
 
     @contextmanager
-    def beginning(self) -> Iterator[None]:
-        """Wait for the others while a store is made or completed."""
+    def exclusive(self) -> Iterator[None]:
+        """Allow only one process at a time to create or complete a store; the others wait.
+
+        Raises
+        ------
+        InUseError
+            If the wait takes too long.
+        """
         try:
-            self._begin.acquire(timeout=BEGIN_SECONDS)
+            self._exclusive.acquire(timeout=EXCLUSIVE_SECONDS)
         except Timeout:
             raise self._busy("Another process") from None
         try:
             yield
         finally:
-            self._begin.release()
+            self._exclusive.release()
 
     def release(self) -> None:
-        """Let others write."""
+        """Release the lock, so that others can write."""
         self._own.release()
 
     def alone(self) -> bool:
-        """Return whether none of the others that share the store is at work; asked while :meth:`beginning`."""
+        """Return whether no other process that shares the store is running; call it inside :meth:`exclusive`."""
         for path in self._store.parent.glob(f".{escaped(self._store.name)}.lock-*-of-*"):
             if path.name == _name(self._store, *self._part):
                 continue
@@ -95,19 +101,19 @@ class StoreLock:
         return True
 
     def remove(self) -> None:
-        """Remove the files of all locks once the store is complete."""
+        """Remove all lock files, when the store is complete."""
         self.release()
         for path in self._store.parent.glob(f".{escaped(self._store.name)}.lock-*"):
             with suppress(OSError):
                 os.unlink(path)
 
     def _lock(self, name: str) -> FileLock:
-        # Taken in one thread, released in another.
+        # The lock may be acquired in one thread and released in another.
         return FileLock(self._store.with_name(name), thread_local=False)
 
-    def _busy(self, who: str) -> BlockingIOError:
-        return BlockingIOError(
-            f"{who} is writing to {self._store.name} now, expected nobody: wait for its end, or choose another output."
+    def _busy(self, who: str) -> InUseError:
+        return InUseError(
+            f"{who} is writing to {self._store.name}.", "Wait until it has ended, or choose another output."
         )
 
 
@@ -118,18 +124,18 @@ def _name(store: Path, number: int, count: int) -> str:
 class WriteToken:
     """Token that stops workers of earlier runs from writing to a store.
 
-    The lock of a store ends with the process that holds it, but a task that this process has given to a worker does
-    not: the worker may be slow, or cut off. So workers write under a token in the store that the next run removes.
+    The lock of a store ends with its process, but a task that this process has sent to a worker does not: the worker
+    may be slow or disconnected. So workers may write only while the store has their token, and the next run removes it.
 
-    A worker holds a lock of its own beside the store while it writes, and compares tokens only after it has that lock.
-    To revoke is to remove the token and then to wait for these locks.
+    A worker takes its own lock beside the store while it writes, and compares tokens only after it has that lock.
+    Revoking removes the token and then waits for these locks.
 
     Parameters
     ----------
     store : path
         The unfinished store.
     value : str, optional
-        What was granted; workers are sent it.
+        The token that was granted, as sent to the workers.
     """
 
     def __init__(self, store: Path, value: str = "") -> None:
@@ -137,14 +143,14 @@ class WriteToken:
 
     @property
     def valid(self) -> bool:
-        """Whether it is still granted."""
+        """Whether the token is still granted."""
         try:
             return bool(self.value) and self._path.read_text(encoding="utf-8") == self.value
         except OSError:
             return False
 
     def grant(self) -> str:
-        """Let workers that are sent the value write, and return it; the store must be locked by this process."""
+        """Allow workers with the returned value to write; this process must have locked the store."""
         self.value = uuid.uuid4().hex
         new = self._path.with_name(f"{TOKEN}.new")
         new.write_text(self.value, encoding="utf-8")
@@ -152,12 +158,12 @@ class WriteToken:
         return self.value
 
     def revoke(self, seconds: float = WAIT_SECONDS) -> None:
-        """Stop all workers from writing, whichever run they belong to; wait for those that are writing.
+        """Stop the workers of all runs from writing; wait for those that are writing.
 
         Raises
         ------
-        BlockingIOError
-            If one is still writing after so many seconds.
+        InUseError
+            If one is still writing after this many seconds.
         """
         self.value = ""
         self._path.unlink(missing_ok=True)
@@ -167,15 +173,14 @@ class WriteToken:
             try:
                 lock.acquire(timeout=max(0.0, end - time.monotonic()))
             except Timeout:
-                raise BlockingIOError(
-                    f"A worker of an earlier run is writing to {self._store.name} now, expected nobody: end it, and "
-                    "resume."
+                raise InUseError(
+                    f"A worker of an earlier run is writing to {self._store.name}.", "End it and resume."
                 ) from None
-            _let_go(lock, path)
+            _release(lock, path)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Write in a worker.
+        """Write in a worker while the token is valid.
 
         Raises
         ------
@@ -192,14 +197,14 @@ class WriteToken:
                     raise StoppedError
                 yield
             finally:
-                _let_go(lock, path)
+                _release(lock, path)
 
     @property
     def _prefix(self) -> str:
         return f".{self._store.name}.lock-writer-"
 
 
-def _let_go(lock: FileLock, path: Path) -> None:
+def _release(lock: FileLock, path: Path) -> None:
     lock.release()
     with suppress(OSError):
         os.unlink(path)

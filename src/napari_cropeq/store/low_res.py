@@ -1,4 +1,4 @@
-"""A low-resolution copy in memory of what is finished on disk, for views from afar."""
+"""A low-resolution copy in memory of the finished tiles on disk, for zoomed-out views."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ VOXELS = 2**24
 
 
 class LowResCopy:
-    """Every few voxels of the finished tiles, of all channels and time points together at most 16 million.
+    """Every few voxels of the finished tiles: at most 16 million for all channels and time points together.
 
     Parameters
     ----------
     leading_shape : tuple of int
         Lengths of the leading axes.
     shape : (z, y, x)
-        The SR volume.
+        Shape of the SR volume.
     dtype : dtype
-        Of the result.
+        Dtype of the result.
     """
 
     def __init__(self, leading_shape: LeadingIndex, shape: IntTriple, dtype: npt.DTypeLike) -> None:
@@ -34,13 +34,13 @@ class LowResCopy:
         self._voxels = np.zeros((*leading_shape, *(-(-n // self.step) for n in shape)), dtype)
 
     def put(self, leading: LeadingIndex, box: Box, voxels: npt.NDArray[np.generic]) -> None:
-        """Take its samples from the voxels of ``box``."""
+        """Copy the samples from the voxels of ``box``."""
         first = tuple(slice(-a % self.step, None, self.step) for a in box.start)
         into = tuple(slice(-(-a // self.step), -(-b // self.step)) for a, b in zip(box.start, box.stop, strict=True))
         self._voxels[leading][into] = voxels[first]
 
     def sample(self, leading: LeadingIndex, box: Box, indices: tuple[Indices, ...]) -> npt.NDArray[np.generic] | None:
-        """Return the samples of ``box`` nearest to SR ``indices`` (z, y, x) inside it; None where it has none."""
+        """Return the samples of ``box`` nearest to SR ``indices`` (z, y, x) inside it; None if it has none."""
         at = []
         for i, a, b in zip(indices, box.start, box.stop, strict=True):
             low, high = -(-a // self.step), -(-b // self.step) - 1

@@ -1,4 +1,4 @@
-"""Finished tiles in memory: one cache with a byte cap, shared by the stores of all results."""
+"""Finished tiles in memory, in one cache with a byte cap that the stores of all results share."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MEMORY_TILE: IntTriple = (32, 16, 64)
 
 
 class TileCache:
-    """Tiles of any number of stores, the least recently used dropped beyond a byte cap. Safe for threads.
+    """Tiles of any number of stores; above a byte cap the least recently used are dropped. Thread-safe.
 
     Parameters
     ----------
     cap : int
-        Bytes to hold at most; may be changed at any time.
+        Maximum number of bytes; may be changed at any time.
     """
 
     def __init__(self, cap: int = 2**31) -> None:
@@ -35,7 +35,7 @@ class TileCache:
 
     @property
     def cap(self) -> int:
-        """Bytes to hold at most."""
+        """Maximum number of bytes."""
         return self._cap
 
     @cap.setter
@@ -46,24 +46,24 @@ class TileCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now."""
+        """Current number of bytes."""
         return self._nbytes
 
     def tiles(self, key: Hashable) -> set[Tile]:
-        """Return the tiles held for ``key``."""
+        """Return the cached tiles of ``key``."""
         with self._lock:
             return set(self._of.get(key, ()))
 
     def count(self, key: Hashable) -> int:
-        """Return the number of tiles held for ``key``."""
+        """Return the number of cached tiles of ``key``."""
         return len(self._of.get(key, ()))
 
     def holds(self, key: Hashable, tile: Tile) -> bool:
-        """Return whether a tile is held."""
+        """Return whether a tile is cached."""
         return (key, tile) in self._tiles
 
     def get(self, key: Hashable, tile: Tile) -> npt.NDArray[Any] | None:
-        """Return a tile that is still held, which makes it the most recently used."""
+        """Return a tile if it is cached, and make it the most recently used."""
         with self._lock:
             voxels = self._tiles.get((key, tile))
             if voxels is not None:
@@ -71,7 +71,7 @@ class TileCache:
             return voxels
 
     def put(self, key: Hashable, tile: Tile, voxels: npt.NDArray[Any]) -> None:
-        """Hold a tile; it is copied, so that a view does not keep a larger array alive."""
+        """Cache a copy of a tile; a view would keep a larger array alive."""
         voxels = voxels.copy()
         with self._lock:
             self._forget(key, tile)
@@ -81,7 +81,7 @@ class TileCache:
             self._shrink()
 
     def drop(self, key: Hashable) -> None:
-        """Forget all tiles of ``key``."""
+        """Drop all tiles of ``key``."""
         with self._lock:
             for tile in list(self._of.get(key, ())):
                 self._forget(key, tile)
@@ -106,14 +106,14 @@ class MemoryStore:
     Parameters
     ----------
     shape : (z, y, x)
-        The SR volume.
+        Shape of the SR volume.
     tile : (z, y, x)
-        Size of a tile; small enough to be interactive.
+        Size of a tile, small enough to be interactive.
     cache : TileCache, optional
-        Where tiles are held; one of its own by default.
+        Where tiles are cached; a separate cache by default.
     key : hashable, optional
-        Under what they are held: whoever comes with the same key finds them again, so that it must name
-        everything that decides their bits.
+        Identifies the tiles in the cache. Stores with the same key share tiles, so it must include everything that
+        decides their bits.
     """
 
     def __init__(
@@ -137,17 +137,17 @@ class MemoryStore:
         return iter(self.cache.tiles(self.key))
 
     def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
-        """Return ``part`` (SR voxels) of a tile that is still held, else None."""
+        """Return ``part`` (SR voxels) of a tile, or None if it is not cached."""
         voxels = self.cache.get(self.key, tile)
         return None if voxels is None else voxels[part.relative_to(self.grid.box(tile[1]).start).slices]
 
     def put(self, tile: Tile, voxels: npt.NDArray[Any]) -> None:
-        """Hold a tile."""
+        """Cache a tile."""
         self.cache.put(self.key, tile, voxels)
 
     def flush(self) -> None:
-        """Do nothing: what is in memory is kept at once."""
+        """Do nothing: tiles in memory need no flush."""
 
     def clear(self) -> None:
-        """Forget all tiles."""
+        """Drop all tiles."""
         self.cache.drop(self.key)

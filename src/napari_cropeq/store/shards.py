@@ -1,7 +1,8 @@
-"""The shards of one level of an OME-Zarr image: written once each, synced, and read back chunk by chunk."""
+"""The shards of one level of an OME-Zarr image: each is written and synced once, and read chunk by chunk."""
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import uuid
@@ -22,27 +23,27 @@ from napari_cropeq.store.journal import Record, digest_of, sync_file, sync_folde
 from napari_cropeq.store.memory import MemoryStore, TileCache
 from napari_cropeq.store.protocol import Tile
 
-__all__ = [
-    "Shards",
-]
+__all__ = ["Shards"]
+
+logger = logging.getLogger(__name__)
 
 
 class Shards:
-    """One level on disk, as a store of tiles that are its shards.
+    """One level on disk, as a store whose tiles are the shards.
 
     Parameters
     ----------
     folder : path
         The OME-Zarr image.
     level : int
-        Which level.
+        Number of the level.
     decoded : TileCache
-        Where decoded chunks are held.
+        Cache of decoded chunks.
     """
 
     def __init__(self, folder: Path, level: int, decoded: TileCache) -> None:
         self.level = level
-        self._lock = threading.Lock()  # between a reader and the renaming of the folder
+        self._lock = threading.Lock()  # readers wait while the folder is renamed
         self.done: set[Tile] = set()
         self._open(folder)
         shape, chunks, shards = (a[-3:] for a in (self.array.shape, self.array.chunks, self.array.shards))
@@ -66,55 +67,56 @@ class Shards:
 
     @property
     def complete(self) -> bool:
-        """Whether every shard is there."""
+        """Whether every shard is finished."""
         return len(self.done) == self.grid.count * int(np.prod(self.array.shape[:-3], dtype=np.int64))
 
     def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
-        """Read ``part`` (voxels of this level) of a finished shard, else None; decoded chunks are kept.
+        """Return ``part`` (voxels of this level) of a finished shard, or None; decoded chunks are cached.
 
-        A shard whose file has been damaged since is not finished any more: a view shows what it has without it, nobody
-        takes the whole for complete, and whoever needs its voxels computes them again.
+        A shard whose file was damaged later is not finished any more: a view shows something else in its place, the
+        store does not count as complete, and its voxels are computed again when they are needed.
 
         Raises
         ------
         OSError
-            If the file cannot be reached.
+            If the file cannot be accessed.
         """
         if tile not in self.done:
             return None
         leading, chunks = tile[0], self._chunks
         wanted = {index: chunks.grid.box(index) for index in chunks.grid.indices(part)}
-        held: dict[IntTriple, npt.NDArray[Any]] = {}
+        decoded: dict[IntTriple, npt.NDArray[Any]] = {}
         for index, box in wanted.items():
             voxels = chunks.read((leading, index), box)
             if voxels is not None:
-                held[index] = voxels
-        missing = [index for index in wanted if index not in held]
+                decoded[index] = voxels
+        missing = [index for index in wanted if index not in decoded]
         if missing:
             region = hull([wanted[index] for index in missing])
             try:
                 with self._lock:
-                    decoded = np.asarray(self.array[(*leading, *region.slices)])
+                    read = np.asarray(self.array[(*leading, *region.slices)])
             except (OSError, MemoryError):
                 raise
-            except Exception:  # noqa: BLE001 (what a codec makes of damaged bytes has no type in common)
+            except Exception as error:  # noqa: BLE001 (errors of codecs on damaged bytes have no common type)
+                logger.warning("%s is damaged and is computed again: %s", self.path(tile), error)
                 self.done.discard(tile)
                 return None
             for index in missing:
-                held[index] = decoded[wanted[index].relative_to(region.start).slices]
-                chunks.put((leading, index), held[index])
+                decoded[index] = read[wanted[index].relative_to(region.start).slices]
+                chunks.put((leading, index), decoded[index])
         out = np.empty(part.shape, self.array.dtype)
         for index, box in wanted.items():
             inside = box.intersect(part)
             assert inside is not None
-            out[inside.relative_to(part.start).slices] = held[index][inside.relative_to(box.start).slices]
+            out[inside.relative_to(part.start).slices] = decoded[index][inside.relative_to(box.start).slices]
         return out
 
     def write(self, tile: Tile, voxels: npt.NDArray[Any]) -> Record:
-        """Write a shard and have it on the disk itself; what was there is replaced at once.
+        """Write a shard and sync it to disk; an existing file is replaced atomically.
 
-        Nothing is kept of what another run has written, and whoever reads or writes the same shard meanwhile, as a
-        process that was thought dead may do, finds it whole.
+        Nothing that another run has written is kept. Another process that reads or writes the same shard at the same
+        time, such as one that was thought dead, always finds a whole file.
         """
         path, content = self.path(tile), self._encoded(tile, voxels)
         if content is None:
@@ -133,7 +135,7 @@ class Shards:
         return self._record(tile, content)
 
     def record(self, tile: Tile) -> Record:
-        """Return what the file of a shard is now."""
+        """Return the record of the current file of a shard."""
         path = self.path(tile)
         return self._record(tile, path.read_bytes() if path.exists() else None)
 
@@ -144,7 +146,7 @@ class Shards:
         return Record((self.level, leading, index), len(content), digest_of(content))
 
     def _encoded(self, tile: Tile, voxels: npt.NDArray[Any]) -> bytes | None:
-        """Return the bytes of a shard's file, None where all is fill value: for that there is no file."""
+        """Return the bytes of a shard's file, or None if all is fill value, which has no file."""
         (leading, index), files = tile, dict(self._metadata)
         array: Any = zarr.open_array(zarr.storage.MemoryStore(files), mode="r+")
         array[(*leading, *self.grid.box(index).slices)] = voxels
@@ -152,7 +154,7 @@ class Shards:
         return None if content is None else content.to_bytes()
 
     def holds(self, record: Record) -> bool:
-        """Return whether the bytes on the disk are those that were claimed."""
+        """Return whether the bytes on disk match the record."""
         _, leading, index = record.shard
         if len(leading) != len(self.array.shape) - 3 or any(
             i >= n for i, n in zip(index, self.grid.counts, strict=True)
@@ -163,13 +165,13 @@ class Shards:
         return size == record.size and self.record((leading, index)) == record
 
     def path(self, tile: Tile) -> Path:
-        """Return the file of a shard."""
+        """Return the path of a shard's file."""
         leading, index = tile
         return self._folder.joinpath(str(self.level), "c", *map(str, (*leading, *index)))
 
     @contextmanager
     def moved(self, folder: Path) -> Iterator[None]:
-        """Keep readers out while the store is given another name, and read from there afterwards."""
+        """Make readers wait while the store is renamed to ``folder``, and read from there afterwards."""
         with self._lock:
             yield
             self._open(folder)

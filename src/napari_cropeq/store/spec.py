@@ -1,4 +1,4 @@
-"""What a store on disk is made for: it knows neither the method nor the source."""
+"""Specification of a store on disk, which depends neither on the method nor on the source."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["StoreSpec"]
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """The image that a store will hold, and all that decides its bits."""
+    """The image to store, and everything that decides its bits."""
 
     shape: tuple[int, ...]  # leading axes, then z, y, x
     dtype: np.dtype[Any]
-    image: ImageInfo  # axes, place, channels
-    description: Mapping[str, Any]  # how it is computed, in values that JSON can hold; kept in the header
-    fingerprint: Mapping[str, Any]  # what decides the bits, in values that JSON can hold; the tile grid is filled in
-    model: bytes  # content of a file that is kept with an unfinished store
-    inputs: tuple[str, ...] = ()  # paths of what is read, which the store must not touch
+    image: ImageInfo  # axes, position, channels
+    description: Mapping[str, Any]  # how it is computed, in JSON values; written to the header
+    fingerprint: Mapping[str, Any]  # what decides the bits, in JSON values; the tile grid is added
+    model: bytes  # content of the model file in an unfinished store
+    inputs: tuple[str, ...] = ()  # paths of the input files, which the store must not touch
 
     @property
     def leading_shape(self) -> LeadingIndex:

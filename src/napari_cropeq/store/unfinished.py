@@ -1,4 +1,4 @@
-"""A store that was begun and not completed: what it was made of, so that it can be gone on with."""
+"""An unfinished store: what it is computed from, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from napari_cropeq.errors import ImageError
 from napari_cropeq.formats.paths import FOLDER
 from napari_cropeq.store.folder import MODEL
 from napari_cropeq.store.journal import Journal
@@ -21,19 +22,19 @@ class Unfinished:
     """An unfinished store."""
 
     folder: Path
-    output: Path  # what it will be called
-    source: dict[str, Any]  # name, axes, shape, path, ... of what it is computed from
-    planes: str  # as :class:`napari_cropeq.core.predict.Predictor` takes them
+    output: Path  # its path when it is complete
+    source: dict[str, Any]  # name, axes, shape, path, ... of the image it is computed from
+    planes: str  # as for :class:`napari_cropeq.core.predict.Predictor`
     dtype: str  # source or float32
-    fraction: float  # of the tiles that are there
+    fraction: float  # fraction of the tiles that are finished
 
     @classmethod
     def open(cls, folder: str | Path) -> Unfinished | None:
-        """Read what a folder says; None where it is no unfinished store.
+        """Read the header of an unfinished store; None if the folder is not one.
 
         Raises
         ------
-        ValueError
+        ImageError
             If its journal cannot be read.
         """
         folder = Path(folder)
@@ -51,18 +52,19 @@ class Unfinished:
                 folder, output, dict(about["source"]), planes, str(about["dtype"]), min(1.0, done / float(tiles))
             )
         except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
-            raise ValueError(
-                f"Got {folder.name}, whose journal is damaged ({type(error).__name__}: {error}), expected what was "
-                "begun: start it anew with Overwrite."
+            raise ImageError(
+                f"The journal of {folder.name} is damaged ({type(error).__name__}: {error}).",
+                "Start again by overwriting.",
+                setting="restart",
             ) from error
 
     @property
     def channels(self) -> int:
-        """How many channels it has."""
+        """Number of channels."""
         axes, shape = str(self.source.get("axes", "")), self.source.get("shape", ())
         return int(dict(zip(axes, shape, strict=False)).get("c", 1))
 
     @property
     def model_path(self) -> Path:
-        """File of the model it was begun with."""
+        """File of the model it was started with."""
         return self.folder / FOLDER / MODEL

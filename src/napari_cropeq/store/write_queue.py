@@ -1,4 +1,4 @@
-"""Tiles that wait to be written, by a thread of their own."""
+"""A queue of tiles that a separate thread writes."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from napari_cropeq.store.protocol import Tile
 
 __all__ = ["WAITING", "WriteQueue"]
 
-WAITING = 2  # tiles that may wait: what is computed must not outrun the disk
+WAITING = 2  # tiles that may wait, so that computing cannot run ahead of the disk
 
 
 class WriteQueue:
-    """Hands tiles to a thread that writes them, one after another; after a failure none is tried any more.
+    """Passes tiles to a thread that writes them one by one; after a failure it writes no more.
 
     Parameters
     ----------
     write : callable
         Writes a tile's voxels (z, y, x).
-    told : callable
-        Makes what is raised of what went wrong.
+    wrap : callable
+        Converts an error of ``write`` to the one that is raised.
     """
 
     def __init__(
         self,
         write: Callable[[Tile, npt.NDArray[Any]], None],
-        told: Callable[[BaseException], BaseException],
+        wrap: Callable[[BaseException], BaseException],
     ) -> None:
-        self._write, self._told = write, told
+        self._write, self._wrap = write, wrap
         self._waiting: dict[Tile, npt.NDArray[Any]] = {}
         self._writer: ThreadPoolExecutor | None = None
         self._room = threading.Semaphore(WAITING)
@@ -45,21 +45,21 @@ class WriteQueue:
         return iter(list(self._waiting))
 
     def get(self, tile: Tile) -> npt.NDArray[Any] | None:
-        """Return the voxels (z, y, x) of a tile that is not written yet, else None."""
+        """Return the voxels (z, y, x) of a tile that is not written yet, or None."""
         return self._waiting.get(tile)
 
     def put(self, tile: Tile, voxels: npt.NDArray[Any]) -> None:
-        """Have a tile written; wait while too many others are being so.
+        """Add a tile to the queue; wait if too many others are waiting.
 
         Raises
         ------
         Exception
-            If an earlier one could not be written.
+            If an earlier tile could not be written.
         """
         self._check()
         self._room.acquire()
         self._waiting[tile] = voxels
-        if self._writer is None:  # of the priority of the thread that computes
+        if self._writer is None:  # started here to get the priority of the computing thread
             self._writer = ThreadPoolExecutor(1, "cropeq store")
         self._writer.submit(self._write_one, tile).add_done_callback(self._written)
 
@@ -69,13 +69,13 @@ class WriteQueue:
         Raises
         ------
         Exception
-            If one could not be.
+            If one could not be written.
         """
         self._shut()
         self._check()
 
     def drop(self) -> None:
-        """Finish the tile under way and forget the others."""
+        """Finish the current tile and drop the others."""
         self._shut(cancel=True)
         self._waiting.clear()
 
@@ -86,9 +86,9 @@ class WriteQueue:
 
     def _check(self) -> None:
         if self._error is not None:
-            self._waiting.clear()  # first, so that the writer tries none of it
+            self._waiting.clear()  # first, so that the writer skips the rest
             error, self._error = self._error, None
-            raise self._told(error) from error
+            raise self._wrap(error) from error
 
     def _write_one(self, tile: Tile) -> None:
         voxels = self._waiting.get(tile)

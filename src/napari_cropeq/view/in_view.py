@@ -1,4 +1,4 @@
-"""What a window shows of one source: the tiles in view, and what is shown where there are none yet."""
+"""The tiles in view of one source, and what is shown until they are ready."""
 
 from __future__ import annotations
 
@@ -20,56 +20,56 @@ from napari_cropeq.view.view import View, nearest_first
 __all__ = ["InView"]
 
 RATE_TILES = 16
-AXES = (0, 1, 2, None)  # what can be looked along; None stands for a 3D display
+AXES = (0, 1, 2, None)  # possible lines of sight; None stands for a 3D display
 
 
 class InView:
-    """Chooses the tiles that a view needs, and counts them; models may change, the lazy layers stay.
+    """Chooses and counts the tiles that a view needs; the lazy layers stay when the model changes.
 
-    There is a store for each axis that can be looked along, with tiles that are thin along it. Tiles of the model
-    before are shown until those in view are there. Where the overview does not hold every voxel, interpolated tiles
-    fill the plane in view first.
+    There is a store for each possible line of sight, with tiles that are thin along it. Tiles of the previous model
+    are shown until those in view are ready. If the overview does not have every voxel, interpolated tiles fill the
+    plane in view first.
 
     Parameters
     ----------
     cache : TileCache
-        Where tiles are held.
+        Cache of all tiles.
     source : hashable
-        Names the source and its geometry.
+        Identifies the source and its geometry.
 
     Attributes
     ----------
     view : View, optional
-        What is looked at.
+        The current view.
     lazy : LazyView, optional
-        The layers; None until there is a result.
+        The lazy layers; None until there is a result.
     store : MemoryStore, optional
-        Where the tiles in view are kept; None while nothing is looked at.
+        Store of the tiles in view; None without a view.
     computed : int
-        Tiles in view that were computed, since the beginning.
+        Number of tiles computed for views so far.
     """
 
     def __init__(self, cache: TileCache, source: Hashable) -> None:
         self._cache, self._source = cache, source
         self._result: SuperResolution | None = None
-        self._stores: dict[int | None, MemoryStore] = {}  # by the axis looked along
+        self._stores: dict[int | None, MemoryStore] = {}  # by the line of sight
         self._interpolated: dict[int | None, MemoryStore] = {}
-        self._outdated: list[MemoryStore] = []  # of another model, shown until the new tiles are there
+        self._outdated: list[MemoryStore] = []  # of another model, shown until the new tiles are ready
         self.view: View | None = None
         self.lazy: LazyView | None = None
         self.store: MemoryStore | None = None
         self.computed = 0
-        self._tiles: list[Tile] = []  # missing when it was looked at
-        self._ready = 0  # the others
+        self._tiles: list[Tile] = []  # missing when the view was set
+        self._ready = 0  # number of the other tiles in view
         self._times: deque[float] = deque(maxlen=RATE_TILES)
 
     def look(self, view: View | None) -> None:
-        """Look at another view, of which nothing is known yet."""
+        """Change to another view; its tiles are not known yet."""
         self.view, self.store, self._tiles, self._ready = view, None, [], 0
         self._times.clear()
 
     def use(self, result: SuperResolution, key: Hashable) -> None:
-        """Show a result from now on; ``key`` names everything that decides the bits of its tiles."""
+        """Show a result from now on; ``key`` identifies everything that decides the bits of its tiles."""
         self._outdated += self._stores.values()
         shape = result.sr_shape
         self._stores = {
@@ -84,35 +84,35 @@ class InView:
             self._interpolated = {
                 across: MemoryStore(shape, plane_tile(across), self._cache, (*kind, across)) for across in AXES
             }
-        self.lazy.overview.restart()  # its steps went with the last scheduler
+        self.lazy.overview.restart()  # the last scheduler dropped its steps
         self._result = result
 
     @property
     def stores(self) -> list[MemoryStore]:
-        """Where tiles of the result in use are."""
+        """Stores of the current result."""
         return list(self._stores.values())
 
     def show(self, whole: Sequence[TileStore] = ()) -> None:
-        """Have the layers show these stores, those of the view, and what stands in for missing tiles."""
+        """Make the layers show the stores ``whole``, those of the view, and substitutes for missing tiles."""
         assert self.lazy is not None
         self.lazy.stores = (*whole, *self.stores, *self._outdated, *self._interpolated.values())
 
     def forget_outdated(self) -> bool:
-        """Forget the tiles of models that were used before; return whether there were any."""
+        """Drop the tiles of previous models; return whether there were any."""
         outdated, self._outdated = self._outdated, []
         for store in outdated:
             store.clear()
         return bool(outdated)
 
     def requests(self, finished: Sequence[TileStore]) -> list[TileRequest]:
-        """Return what the view needs beyond ``finished`` stores, nearest its centre first; it is counted from now."""
+        """Return the tiles that the view needs beyond ``finished`` stores, nearest first; counting starts again."""
         view, result = self.view, self._result
         if view is None or result is None or self.lazy is None:
             return []
         self.store, leading = self._stores[view.across], view.leading
-        held = [store for store in finished if len(store)]
+        filled = [store for store in finished if len(store)]
         numbers, grid = nearest_first(self.store.grid, view), self.store.grid
-        self._tiles = [(leading, i) for i in numbers if not any(covers(s, leading, grid.box(i)) for s in held)]
+        self._tiles = [(leading, i) for i in numbers if not any(covers(s, leading, grid.box(i)) for s in filled)]
         self._ready = len(numbers) - len(self._tiles)
         requests = [TileRequest(self.store, tile, self._compute) for tile in self._tiles]
         between: list[TileRequest] = []
@@ -122,29 +122,29 @@ class InView:
                 TileRequest(plane, (leading, index), lambda own, box, _: result.interpolated(own, box))
                 for index in nearest_first(plane.grid, view)
             ]
-        # The interpolation of the view is quick work; where something is seen already, the first tile goes before it.
+        # The interpolation of the view is quick; if something is shown already, the first tile comes before it.
         first = 1 if leading in self.lazy.overview else 0
         return [*requests[:first], *between, *requests[first:]]
 
-    def overview_steps(self, begins: bool = False) -> Iterator[None] | None:
-        """Return the steps that fill the overview of what is looked at; None where they have begun already.
+    def overview_steps(self, starts: bool = False) -> Iterator[None] | None:
+        """Return the steps that fill the overview of the view; None if they have started already.
 
-        Where nothing is looked at, there are none either, but when the work on a result ``begins``.
+        Without a view there are none either, except when the work on a result ``starts``.
         """
         assert self.lazy is not None and self._result is not None
         if self.view is None:
-            return self.lazy.overview.begin(self._result.leading_indices[0]) if begins else None
+            return self.lazy.overview.begin(self._result.leading_indices[0]) if starts else None
         near = self.view.centre[self._result.acquisition.axial]
         return self.lazy.overview.begin(self.view.leading, round(near))
 
     def note(self, store: TileStore) -> None:
-        """Count a tile that has been computed into ``store``, if it is one for views."""
+        """Count a computed tile if ``store`` is one of the stores for views."""
         if store in self._stores.values():
             self.computed += 1
             self._times.append(time.monotonic())
 
     def has_something(self, looking: bool) -> bool:
-        """Return whether something is shown everywhere in the view, if only the interpolation, or no more will come."""
+        """Return whether all of the view shows something, if only the interpolation, or nothing more will come."""
         if self.lazy is None:
             return False
         view = self.view
@@ -157,7 +157,7 @@ class InView:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Finished and all tiles in view."""
+        """Number of finished tiles in view, and of all tiles in view."""
         store, tiles = self.store, self._tiles
         if store is None:
             return 0, 0
@@ -165,13 +165,13 @@ class InView:
 
     @property
     def rate(self) -> float:
-        """Tiles a second, of the last ones that were computed."""
+        """Tiles per second, over the last computed tiles."""
         times = list(self._times)
         seconds = times[-1] - times[0] if times else 0.0
         return (len(times) - 1) / seconds if seconds > 0 else 0.0
 
     def _compute(self, leading: LeadingIndex, box: Box, stop: Callable[[], bool]) -> npt.NDArray[Any]:
-        """Compute a box that is looked at; where that is quick, what surrounds it first."""
+        """Compute a box in view; if the overview is quick to fill, fill it first."""
         assert self.lazy is not None and self._result is not None
         if self.lazy.overview.quick:
             for _ in self.lazy.overview.fill(leading):
@@ -180,6 +180,6 @@ class InView:
 
 
 def plane_tile(across: int | None) -> IntTriple:
-    """Return the size (z, y, x) of an interpolated tile: a part of the plane that is seen, one voxel deep."""
+    """Return the size (z, y, x) of an interpolated tile: a part of the visible plane, one voxel deep."""
     z, y, x = (1 if axis == across else 64 if across is None else 256 for axis in range(3))
     return z, y, x

@@ -1,8 +1,7 @@
 """The lazy multiscale view of SR tiles over an interpolated overview.
 
-Reading never computes, interpolates or touches the source: a voxel comes from an SR tile if there is
-one, else from the overview that a worker has built. So the view is complete from the first moment,
-only gets better, and never blocks the window.
+Reading never computes, interpolates or reads the source: a voxel comes from an SR tile or, if there is none, from the
+overview that a worker has built. So the view is complete from the start, only gets better, and never blocks the window.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from napari_cropeq.view.overview import Overview
 __all__ = ["LazyView"]
 
 PLANE = 1024  # levels are added until a plane fits a canvas of this side, px
-DASK_CHUNK = 512  # what napari reads at once; no storage tile
+DASK_CHUNK = 512  # what napari reads at once; not a storage tile
 
 
 class LazyView:
-    """What napari slices: Dask levels over tile stores and an overview.
+    """Dask levels on top of tile stores and an overview, for napari to slice.
 
     Parameters
     ----------
     result : SuperResolution
-        Gives shapes and dtype.
+        Defines shapes and dtype.
     stores : sequence of TileStore
-        Asked in this order; may be replaced at any time.
+        The first store that has a tile is used; may be replaced at any time.
     """
 
     def __init__(self, result: SuperResolution, stores: Sequence[TileStore]) -> None:
@@ -44,9 +43,9 @@ class LazyView:
 
     @property
     def levels(self) -> list[da.Array]:
-        """Dask arrays (t, c, z, y, x; leading axes as in the source), finest first: the levels of a store on disk.
+        """Dask arrays (t, c, z, y, x; leading axes as in the source), finest first, like the levels of a store on disk.
 
-        Of memory, coarser levels take the voxels at k * shape0 / shape_k, as napari reckons without half-voxel offsets.
+        From memory, coarser levels take the voxels at k * shape0 / shape_k, because napari ignores half-voxel offsets.
         """
         leading = self.result.leading_shape
         out = []
@@ -70,7 +69,7 @@ class LazyView:
         level: int = 0,
         own: tuple[Indices, ...] = (),
     ) -> npt.NDArray[Any]:
-        """Return the best voxels there are now.
+        """Return the best voxels available now.
 
         Parameters
         ----------
@@ -79,9 +78,9 @@ class LazyView:
         indices : (z, y, x)
             Ascending SR indices.
         level : int
-            Which level they are wanted for; a store on disk gives its own.
+            The level that is read; a store on disk has its own.
         own : (z, y, x)
-            The indices in that level.
+            Indices in that level.
         """
         out = self.overview.sample(leading, indices)
         if out.size == 0:
@@ -95,25 +94,25 @@ class LazyView:
         return out
 
     def part(self, leading: LeadingIndex, box: Box) -> da.Array:
-        """Return ``box`` (SR voxels) of the finest level at ``lead`` as a Dask array (z, y, x) of one chunk."""
+        """Return ``box`` (SR voxels) of the finest level as a Dask array (z, y, x) of one chunk."""
         ranges: tuple[range | int, ...] = (*leading, *(range(a, b) for a, b in zip(box.start, box.stop, strict=True)))
         return self._dask(_Block(self, ranges, self.result.sr_shape, 0), box.shape)
 
 
 def _hull(indices: Sequence[Indices]) -> Box:
-    """Return the smallest box that holds ascending ``indices`` (z, y, x)."""
+    """Return the smallest box around ascending ``indices`` (z, y, x)."""
     return Box(int_triple([int(i[0]) for i in indices]), int_triple([int(i[-1]) + 1 for i in indices]))
 
 
 def _within(box: Box, indices: tuple[Indices, ...]) -> tuple[tuple[slice, ...], list[Indices]]:
-    """Return where in ``indices`` (z, y, x) those of ``box`` stand, and which they are."""
+    """Return the slices of ``indices`` (z, y, x) that lie in ``box``, and these indices."""
     spans = [np.searchsorted(i, (a, b)) for i, a, b in zip(indices, box.start, box.stop, strict=True)]
     wanted = [i[low:high] for i, (low, high) in zip(indices, spans, strict=True)]
     return tuple(slice(int(low), int(high)) for low, high in spans), wanted
 
 
 def _overlay_finished(out: npt.NDArray[Any], store: Tiles, leading: LeadingIndex, indices: tuple[Indices, ...]) -> None:
-    """Copy what finished tiles have of ``indices`` into ``out``."""
+    """Copy the voxels at ``indices`` from finished tiles into ``out``."""
     for index in finished(store, leading, _hull(indices)):
         into, wanted = _within(store.grid.box(index), indices)
         if not all(map(len, wanted)):
@@ -128,7 +127,7 @@ def _overlay_finished(out: npt.NDArray[Any], store: Tiles, leading: LeadingIndex
 def _overlay_low_res(
     out: npt.NDArray[Any], store: DiskStore, leading: LeadingIndex, indices: tuple[Indices, ...], level: int
 ) -> None:
-    """Copy coarse samples of tiles that are finished while the level's shard above them is not."""
+    """Copy coarse samples of finished tiles whose shard in the level is not finished yet."""
     fine, coarse = store.levels[0], store.levels[level]
     for index in finished(fine, leading, _hull(indices)):
         box = fine.grid.box(index)
@@ -143,7 +142,7 @@ def _overlay_low_res(
 
 
 class _Block:
-    """A box of one level. Slicing gives a smaller box, an integer drops its axis; only ``__array__`` reads."""
+    """A box of one level. A slice gives a smaller box, an integer drops the axis; only ``__array__`` reads."""
 
     def __init__(self, view: LazyView, ranges: tuple[range | int, ...], level_shape: IntTriple, level: int) -> None:
         self._view, self._ranges, self._level_shape, self._level = view, ranges, level_shape, level

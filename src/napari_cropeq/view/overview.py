@@ -1,4 +1,4 @@
-"""What is seen where there is no tile: a bounded image of the whole volume, held in memory."""
+"""An image of the whole volume in memory, of limited size, shown where there is no tile."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["Overview"]
 VOXELS = 2**24
 SLICES = 128
 BYTES = 2**32
-LEADS = 4
+KEPT = 4
 
 
 class Overview:
-    """A bounded interpolated image of the whole SR grid, one array per channel and time point.
+    """An interpolated image of the whole SR grid, of limited size, one array per channel and time point.
 
-    Up to 16 million voxels it is the full interpolation. Beyond that, every few voxels are taken laterally and
-    the nearest of at most 128 slices axially, or of a coarser level where the source has some; where nothing
-    has been read yet, the nearest slice that has stands for it. At most 4 GB of the source are read for it. Those of
-    the last few channels and time points are held.
+    Up to 16 million voxels it is the full interpolation. Above that, it takes every few voxels laterally and the
+    nearest of at most 128 slices axially, or of a coarser level if the source has one. Slices that have not been read
+    yet are replaced by the nearest that has. At most 4 GB of the source are read. The overviews of the last few
+    channels and time points are kept.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Overview:
     def __init__(self, result: SuperResolution) -> None:
         self._result = result
         self._arrays: dict[LeadingIndex, npt.NDArray[Any]] = {}
-        self._slices: dict[LeadingIndex, Indices] = {}  # the filled slice that stands for each slice
+        self._slices: dict[LeadingIndex, Indices] = {}  # the filled slice that is shown for each slice
         self._started: OrderedDict[LeadingIndex, None] = OrderedDict()
         self._full: set[LeadingIndex] = set()
         shape, axial = result.sr_shape, result.acquisition.axial
@@ -53,7 +53,7 @@ class Overview:
 
     @property
     def whole(self) -> bool:
-        """Whether it is the interpolation of every voxel."""
+        """Whether it has the interpolation of every voxel."""
         return self.step == (1, 1, 1)
 
     @property
@@ -63,19 +63,19 @@ class Overview:
 
     @property
     def any(self) -> bool:
-        """Whether there is anything of any channel and time point."""
+        """Whether there is something for any channel and time point."""
         return bool(self._arrays)
 
     def __contains__(self, leading: LeadingIndex) -> bool:
-        """Return whether there is anything of ``lead`` yet; then there is something everywhere."""
+        """Return whether there is something to show, and then everywhere, at these leading indices."""
         return leading in self._arrays
 
     def begin(self, leading: LeadingIndex, near: int = 0) -> Iterator[None] | None:
-        """Return the steps of :meth:`fill`, None where they have been begun; the oldest of many leads is dropped."""
+        """Return the steps of :meth:`fill`, or None if they have started; the oldest of many overviews is dropped."""
         known = leading in self._started
         self._started[leading] = None
         self._started.move_to_end(leading)
-        while len(self._started) > LEADS:
+        while len(self._started) > KEPT:
             old, _ = self._started.popitem(last=False)
             self._full.discard(old)
             self._arrays.pop(old, None)
@@ -83,19 +83,19 @@ class Overview:
         return None if known else self.fill(leading, near)
 
     def restart(self) -> None:
-        """Have what is not full begun anew: nobody takes its steps any more."""
+        """Let overviews that are not full start again, because their steps were dropped."""
         for leading in [leading for leading in self._started if leading not in self._full]:
             del self._started[leading]
 
     def fill(self, leading: LeadingIndex, near: int = 0) -> Iterator[None]:
-        """Read what the overview of ``lead`` is made of; for a worker, which may do other work between the steps.
+        """Fill the overview of a volume in steps; for a worker, which can do other work between them.
 
         Parameters
         ----------
         leading : tuple of int
             Channel and time point.
         near : int
-            SR slice that is filled first.
+            SR slice to fill first.
         """
         if leading in self._full:
             return
@@ -114,15 +114,15 @@ class Overview:
         if array is None:
             return np.zeros([len(i) for i in indices], self._result.dtype)
         at = [np.minimum((i + s // 2) // s, n - 1) for i, s, n in zip(indices, self.step, array.shape, strict=True)]
-        stands = self._slices.get(leading)
-        if stands is not None:
+        shown = self._slices.get(leading)
+        if shown is not None:
             axial = self._result.acquisition.axial
-            at[axial] = stands[at[axial]]
+            at[axial] = shown[at[axial]]
         return take(array, tuple(at))
 
     @property
     def _places(self) -> list[Indices]:
-        """The SR indices that are sampled along z, y, x."""
+        """The sampled SR indices along z, y, x."""
         return [np.arange(0, n, s) for n, s in zip(self._result.sr_shape, self.step, strict=True)]
 
     def _from_level(self, level: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -132,8 +132,8 @@ class Overview:
         return take(level, tuple(nearest)).astype(self._result.dtype)
 
     def _from_slices(self, leading: LeadingIndex, near: int) -> Iterator[None]:
-        """Fill slices, those of a chunk of the source together: first ``near``, then ever finer over the volume."""
-        # Of its own, so that what is read for tiles stays at hand.
+        """Fill slices, chunk by chunk of the source: first ``near``, then ever finer over the volume."""
+        # A separate cache, so that the chunks read for tiles stay cached.
         volume = ChunkCache(self._result.source.data[leading], cap=0)
         acquisition, places = self._result.acquisition, self._places
         axial, (row, column) = acquisition.axial, acquisition.lateral
@@ -166,7 +166,7 @@ class Overview:
             yield
 
     def _show(self, leading: LeadingIndex, array: npt.NDArray[Any], filled: npt.NDArray[np.bool_]) -> None:
-        """Have the filled slices stand for those that are not."""
+        """Show the nearest filled slice in place of each slice that is not filled."""
         known = np.flatnonzero(filled)
         every = np.arange(len(filled))
         right = np.clip(np.searchsorted(known, every), 0, len(known) - 1)
@@ -177,7 +177,7 @@ class Overview:
 
 
 def _runs(places: Indices, edges: Indices) -> list[slice]:
-    """Return the runs of ``places`` (ascending) that lie in the same chunk."""
+    """Return the runs of ascending ``places`` that lie in the same chunk."""
     bounds = np.searchsorted(places, edges)
     return [slice(int(a), int(b)) for a, b in itertools.pairwise(bounds) if a < b]
 
@@ -189,7 +189,7 @@ def _over(places: Indices) -> slice:
 
 
 def _ever_finer(numbers: Indices, first: int) -> list[int]:
-    """Return ``numbers`` with ``first`` in front and the others so that any first few lie all over the range."""
+    """Return ``numbers``, ``first`` in front, the others so that any first few are spread over the range."""
     bits = len(numbers).bit_length()
     spread = sorted(range(len(numbers)), key=lambda n: format(n, f"0{bits}b")[::-1])
     others = [int(numbers[n]) for n in spread if numbers[n] != first]

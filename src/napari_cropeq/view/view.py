@@ -1,4 +1,4 @@
-"""What of a volume is looked at, and the tiles that it is made of."""
+"""The visible part of a volume, and the tiles in it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class View:
     leading : tuple of int
         Channel and time point.
     box : Box
-        What is seen (z, y, x); one voxel deep in a plane.
+        The visible box (z, y, x); one voxel deep in a plane.
     centre : (z, y, x)
-        Where tiles are computed first.
+        Tiles are computed from here outwards.
     across : int or None
-        The axis (into z, y, x) that is looked along; None in a 3D display.
+        Line of sight, an index into z, y, x; None in a 3D display.
     limited : bool
-        Whether more is visible than one voxel a screen pixel, so that ``box`` is only the part around the centre.
+        Whether there is more than one voxel per screen pixel, so that ``box`` is only the part around the centre.
     """
 
     leading: tuple[int, ...]
@@ -38,7 +38,7 @@ class View:
 
 
 def nearest_first(grid: TileGrid, view: View) -> list[IntTriple]:
-    """Return the numbers of the tiles in view, by the distance of their centre from the view's, in voxels."""
+    """Return the numbers of the tiles in view, sorted by distance from the centre of the view in voxels."""
     indices = list(grid.indices(view.box))
     if not indices:
         return []

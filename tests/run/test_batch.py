@@ -318,7 +318,7 @@ def test_unfinished_outputs_are_resumed(tmp_path, suffix):
     assert "b_SR.partial.ome.zarr" in everything(tmp_path)
     assert not (tmp_path / f"b_SR{suffix}").exists(), "no unfinished output has the final name"
     kept = Batch(inputs[1:2], naming, settings_of(model, tile=32))
-    refused(tmp_path, FileExistsError, "of which an unfinished run left b_SR.partial.ome.zarr", kept)
+    refused(tmp_path, FileExistsError, "An unfinished run left b_SR.partial.ome.zarr", kept)
     batch = Batch(inputs, naming, settings_of(model, tile=32, existing="resume"))
     at = [p.item.fraction for p in batch.run() if (p.current, p.item.status) == (1, "computing") and p.item.detail]
     assert [item.status for item in batch.items] == ["skipped", "done", "done"]

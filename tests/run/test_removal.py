@@ -86,7 +86,7 @@ def test_an_input_is_never_removed(folder, capsys, make, output, existing):
     assert files_of(folder) == before
     assert code == 1
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and "hoose another name" in err and "input" in err
+    assert out == "" and err.count("\n") == 1 and "Choose another" in err and "input" in err
 
 
 def test_an_input_of_a_batch_is_never_removed(folder, capsys):
@@ -94,7 +94,7 @@ def test_an_input_of_a_batch_is_never_removed(folder, capsys):
     before = files_of(folder)
     words = ["export", "a.ome.tif", "a_SR.partial.ome.zarr", "-m", "m.safetensors", "-o", "./", "--overwrite"]
     assert main(words) == 1
-    assert files_of(folder) == before and "expected another name" in capsys.readouterr().err
+    assert files_of(folder) == before and "Choose another" in capsys.readouterr().err
 
 
 def test_an_output_must_not_be_the_unfinished_store_of_another(folder, capsys):
@@ -268,7 +268,7 @@ def test_an_input_of_the_batch_widget_is_never_removed(viewer, qtbot, folder):
     batch.fields.files.value = [folder / "a.ome.tif", folder / "a_SR.partial.ome.zarr"]
     batch.fields.destination.value, batch.fields.existing.value = folder, "overwrite"
     batch.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: "hoose another" in batch.message.text(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: "Choose another" in batch.message.text(), timeout=TIMEOUT)
     assert files_of(folder) == before
 
 

@@ -163,7 +163,7 @@ def damage(path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["truncated", "flipped", "removed", "emptied"])
 @pytest.mark.parametrize("level", [0, 1], ids="level-{}".format)
-def test_a_damaged_shard_is_found_and_computed_again(tmp_path, result, opened, kind, level):
+def test_a_damaged_shard_is_found_and_computed_again(tmp_path, result, opened, kind, level, caplog):
     expected = undisturbed(tmp_path, result)
     disk = opened(tmp_path / "out.ome.zarr", result, 32)
     put(disk)
@@ -171,6 +171,7 @@ def test_a_damaged_shard_is_found_and_computed_again(tmp_path, result, opened, k
     damage(disk.levels[level].path(((), (0, 0, 0))), kind)
     again = opened(tmp_path / "out.ome.zarr", result, 32, "resume")
     assert again.damaged == [(level, (), (0, 0, 0))] and len(again) == 6 - (level == 0)
+    assert [r.levelname for r in caplog.records if "is missing or damaged" in r.getMessage()] == ["WARNING"]
     put(again)
     again.finish()
     assert contents(again.folder.path) == expected

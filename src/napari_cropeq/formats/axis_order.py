@@ -1,4 +1,4 @@
-"""Put an image's axes in the order t, c, z, y, x, whatever their order in the file."""
+"""Put an image's axes in the order t, c, z, y, x, from any order in the file."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Image(ShortRepr):
 
     @property
     def coarse(self) -> da.Array | None:
-        """The finest of the coarser levels whose volumes can be read in a moment; None if there is none."""
+        """The finest of the coarser levels with volumes small enough to read quickly; None if there is none."""
         return next((level for level in self.coarser if math.prod(level.shape[-3:]) <= COARSE_VOXELS), None)
 
     @property

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Unpacked:
-    """A volume that is not compressed: nibabel reads only the box that is asked for.
+    """A volume that is not compressed: nibabel reads only the requested box.
 
     Parameters
     ----------

@@ -119,7 +119,7 @@ def _metadata(image: ImageInfo, shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _uuid(image: ImageInfo, shape: tuple[int, ...]) -> uuid.UUID:
-    """Return the UUID of the file: the same for the same result, whatever the machine and time."""
+    """Return the UUID of the file: the same for the same result, on any machine at any time."""
     if not image.provenance:
         return uuid.uuid4()
     return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([vars(image), shape], default=str))

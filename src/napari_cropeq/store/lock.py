@@ -23,7 +23,7 @@ TOKEN = "permit"  # name of the file
 
 
 class StoreLock:
-    """A lock beside a store that is released when the process ends, in whatever way.
+    """A lock beside a store that is released when the process ends, even by a kill.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ class Overview:
         return bool(self._arrays)
 
     def __contains__(self, leading: LeadingIndex) -> bool:
-        """Return whether there is something to show, and then everywhere, at these leading indices."""
+        """Return whether there is something to show (then everywhere) at these leading indices."""
         return leading in self._arrays
 
     def begin(self, leading: LeadingIndex, near: int = 0) -> Iterator[None] | None:

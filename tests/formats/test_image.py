@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import json
+import logging
 import pickle
 import re
 import sys
@@ -853,6 +854,11 @@ def test_volume_out_of_range() -> None:
     with pytest.raises(ArgumentError, match=r"^brain has no time point 1: it has 1") as caught:
         source.volume(0, 1)
     assert caught.value.setting == "time"
+
+
+def test_the_log_prints_nothing_by_default() -> None:
+    handlers = logging.getLogger("napari_cropeq").handlers
+    assert any(isinstance(handler, logging.NullHandler) for handler in handlers)
 
 
 def test_describe_is_json(tmp_path: Path) -> None:

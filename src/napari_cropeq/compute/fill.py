@@ -221,7 +221,8 @@ class TileFiller:
                 except StoppedError:
                     raise
                 except Exception as error:  # noqa: BLE001 (the other groups continue, and the caller reports the error)
-                    logger.warning("%s at %s was not computed: %s", group.box, group.leading, error)
+                    box = ", ".join(f"{a} to {b}" for a, b in zip(group.box.start, group.box.stop, strict=True))
+                    logger.warning("SR voxels %s (z, y, x) at %s were not computed: %s", box, group.leading, error)
                     failed.add(group)
                     yield Failed(error, False, group.leading, group.box)
                     continue

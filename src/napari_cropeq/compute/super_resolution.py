@@ -138,7 +138,7 @@ class SuperResolution:
         self.shapes = TileShapes(self.acquisition.axial, self.planes, canonical)
         self.predictor = lru_cache(maxsize=4)(self._make_predictor)
         tiles = "any tiles" if canonical is None else f"tiles {canonical} (axial, plane, row)"
-        logger.info("%s on %s, %s, %s", source.name, self.exactness.device, self.exactness, tiles)
+        logger.info("%s: SR grid %s (z, y, x), %s", source.name, self.sr_shape, tiles)
 
     @property
     def leading_indices(self) -> list[LeadingIndex]:

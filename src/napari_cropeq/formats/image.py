@@ -324,9 +324,11 @@ def acquisition_of(
             "Give the voxel size along z, y and x.",
             setting="voxel_size",
         )
-    if fwhm is not None and not fwhm > 0:
+    if fwhm == 0:  # for Acquisition 0 stands for the axial step; it checks all other values
         raise ArgumentError(
-            f"A FWHM of {fwhm:g} is not a positive length.", "Give the width of the slice profile.", setting="fwhm"
+            f"The FWHM of the slice profile (0 {source.unit}) is not a positive length.",
+            "Correct the FWHM.",
+            setting="fwhm",
         )
     return Acquisition(size, guess_axial(size) if axial is None else axial, fwhm or 0.0, source.unit, lateral_fwhm)
 

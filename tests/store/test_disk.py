@@ -463,5 +463,5 @@ def test_processes_share_the_work(tmp_path, result):
 
 @pytest.mark.parametrize("part", [(3, 3), (-1, 2), (0, 0)], ids=str)
 def test_invalid_part_numbers_are_refused(tmp_path, result, part):
-    with pytest.raises(ValueError, match=r"Got part -?\d of \d, expected one of 0 to \d"):
+    with pytest.raises(ArgumentError, match=r"There is no part -?\d of \d"):
         next(export(result, tmp_path / "a.ome.zarr", part_of=part))

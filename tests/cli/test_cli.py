@@ -498,7 +498,7 @@ SIGNALS = [pytest.param(signal.SIGINT, id="Ctrl-C"), pytest.param(signal.SIGTERM
 
 
 def interrupt(words: list, number: signal.Signals, started, **options) -> str:
-    """Start a process, signal it as soon as ``begun()``, and return what it said."""
+    """Start a process, signal it as soon as ``started()`` is true, and return its standard error."""
     process = cropeq(*words, **options)
     try:
         deadline = time.monotonic() + 60

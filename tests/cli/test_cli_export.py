@@ -1,4 +1,4 @@
-"""``cropeq export`` on many inputs: a table at the end, exit codes, and going on from what was interrupted."""
+"""``cropeq export`` on many inputs: a table at the end, exit codes, and resuming what was interrupted."""
 
 from __future__ import annotations
 

@@ -16,9 +16,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QLineEdit
 
 from conftest import DATA, textured_volume
-from napari_cropeq.formats import pyramid
-from napari_cropeq.formats import write as image_file
-from napari_cropeq.formats import write as saving
+from napari_cropeq.formats import pyramid, write
 from napari_cropeq.formats.image import open_image
 from napari_cropeq.formats.metadata import ImageInfo
 from napari_cropeq.gui.layers.source import source_of
@@ -188,19 +186,19 @@ def test_a_lazy_layer_is_streamed(tmp_path, name, chunks, monkeypatch):
         counted, dtype=volume.dtype, meta=volume[:0, :0, :0]
     )
     held: list[int] = []
-    plain = saving.ChunkCache._read
+    plain = write.ChunkCache._read
 
     def watched(self, numbers):
         chunks = plain(self, numbers)
         held.append(self._nbytes)
         return chunks
 
-    monkeypatch.setattr(saving.ChunkCache, "_read", watched)
+    monkeypatch.setattr(write.ChunkCache, "_read", watched)
     layer = Image(lazy, contrast_limits=(0, 4000), scale=(2, 1, 1))
     read.clear()
     layer.save(str(tmp_path / name))
     assert max(read.count(place) for place in set(read)) <= 2 and len(set(read)) == lazy.npartitions
-    assert max(held) <= saving.CACHED
+    assert max(held) <= write.CACHED
     assert np.array_equal(open_image(tmp_path / name).data.compute(), volume)
 
 
@@ -282,7 +280,7 @@ def test_an_error_after_writing_keeps_the_old_file(tmp_path, name):
     seen: list[str] = []
     Image(VOLUME).save(str(tmp_path / name))
     with pytest.raises(ValueError, match="dropped meanwhile"):
-        image_file.write_image(da.from_array(VOLUME + 1), tmp_path / name, ImageInfo("zyx"), check)
+        write.write_image(da.from_array(VOLUME + 1), tmp_path / name, ImageInfo("zyx"), check)
     assert name in seen and f"{name}.partial" in seen, "all was written by then"
     assert names(tmp_path) == [name]
     assert np.array_equal(open_image(tmp_path / name).data.compute(), VOLUME)

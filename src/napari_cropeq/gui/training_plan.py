@@ -16,8 +16,9 @@ from napari_cropeq.core.training.training import Training
 from napari_cropeq.errors import MismatchError
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.training_data import TrainingData, source_checksum
+from napari_cropeq.run.train_to_file import config_of
 
-__all__ = ["TrainingPlan", "checkpoint_path", "config_of", "interrupted_layers", "is_interrupted"]
+__all__ = ["TrainingPlan", "checkpoint_path", "interrupted_layers", "is_interrupted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class TrainingPlan:
         """Return the plan that completes an interrupted training, from its checkpoint, on the same layers."""
         described = model.provenance.get("source", {})
         data = TrainingData.of(layers, described.get("channels", [0]), described.get("times", [0]))
-        return cls(data, model.acquisition, config_of(model), device, model, interrupted=True)
+        return cls(data, model.acquisition, config_of({}, start=model), device, model, interrupted=True)
 
     def training(self) -> Training:
         """Return the training; slow, since it reads the volumes.
@@ -101,8 +102,3 @@ def interrupted_layers(model: Model, layer: Image, layers: Sequence[Any]) -> lis
             "Open them, then press Resume again.",
         )
     return [layer, *others]
-
-
-def config_of(model: Model) -> TrainingConfig:
-    """Return the training settings of a model."""
-    return TrainingConfig.read(model.training.get("recipe"))

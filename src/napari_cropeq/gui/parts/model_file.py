@@ -11,7 +11,7 @@ from magicgui.widgets import FileEdit
 from napari_cropeq.core.model import Model
 from napari_cropeq.errors import ArgumentError, OutputExistsError
 from napari_cropeq.gui.parts.config_form import TrainingConfigForm
-from napari_cropeq.gui.training_plan import config_of
+from napari_cropeq.run.train_to_file import config_of
 
 __all__ = ["ModelFile"]
 
@@ -66,7 +66,7 @@ class ModelFile(FileEdit):
         def use(model: Model) -> None:
             self._panel.session.use_model(model, path.name)
             if model.training:
-                self._config.show_config(config_of(model), budget=False)
+                self._config.show_config(config_of({}, start=model), budget=False)
             self._panel.say(f"Using {path.name}, which was trained for factor {model.acquisition.factor:.4g}.")
 
         self._panel.run(steps, use, lambda: None)

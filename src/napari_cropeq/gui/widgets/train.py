@@ -29,12 +29,12 @@ from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.training_plan import (
     TrainingPlan,
     checkpoint_path,
-    config_of,
     interrupted_layers,
     is_interrupted,
 )
 from napari_cropeq.gui.training_run import Report, TrainingRun
 from napari_cropeq.gui.widgets.panel import Panel
+from napari_cropeq.run.train_to_file import config_of
 
 __all__ = ["TrainWidget"]
 
@@ -130,7 +130,7 @@ class TrainWidget(Panel):
                 return
             layers = interrupted_layers(model, layer, self.layer.sources())
             self.source.show_acquisition(layer, model.acquisition)
-            self.config.show_config(config_of(model))
+            self.config.show_config(config_of({}, start=model))
             self._train(TrainingPlan.completing(model, layers, self.device.value))
 
         self.say("Reading the interrupted training.")

@@ -174,7 +174,7 @@ CHUNKS = [
 @pytest.mark.parametrize("chunks", CHUNKS)
 def test_a_lazy_layer_is_streamed(tmp_path, name, chunks, monkeypatch):
     """Chunks are read once or twice each, and few are held at a time."""
-    monkeypatch.setattr(saving, "CACHED", 20 * 400 * 300 * 2)
+    monkeypatch.setattr(write, "CACHED", 20 * 400 * 300 * 2)
     volume = textured_volume((40, 400, 300))
     read: list[tuple[int, ...]] = []
 

@@ -1,4 +1,4 @@
-"""Self-supervised axial super-resolution for napari whose preview is the export, bit for bit.
+"""Self-supervised axial super-resolution for napari. Preview and export have the same bits.
 
 The public functions are imported when they are first used: napari reads the manifest of every installed plugin at
 start-up, and must not wait for torch or Qt. Messages go to the logger ``napari_cropeq``, which is quiet by default.

@@ -1,5 +1,5 @@
-"""The command line ``cropeq``: one file a sub-command.
+"""The command line ``cropeq``, with one file for each sub-command.
 
-Read ``main`` first. A command parses words, calls ``run`` or ``evidence`` and prints; work does not belong here, and
-nothing here knows the window.
+Read ``main`` first. A command parses its arguments, calls ``run`` or ``evidence``, and prints the result. Computations
+and anything about the window do not belong here.
 """

@@ -1,6 +1,6 @@
-"""Tile stores, in memory and on disk; the store on disk survives a crash.
+"""Stores for tiles (blocks of voxels), in memory and on disk; the store on disk survives a crash.
 
-Read ``protocol`` first (the interface of a store), then ``disk`` (the growing OME-Zarr), then ``journal`` (which shards
-are finished). A store takes a ``spec`` and loads neither torch nor a network nor a source; ``unfinished`` reads the
-spec back.
+Read ``protocol`` first (the interface of a store), then ``disk`` (an OME-Zarr that is filled tile by tile), then
+``journal`` (which shards are finished). A ``spec`` describes a store, and ``unfinished`` reads it back from the disk.
+Torch, networks and sources do not belong here.
 """

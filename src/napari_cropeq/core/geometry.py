@@ -108,7 +108,7 @@ class Acquisition:
         If a step is not a positive number, the lateral steps differ by more than 1 %, or the axial step is not
         larger than the lateral one.
     ArgumentError
-        If there is no such axial axis, or a FWHM is not possible.
+        If there is no such axial axis, or an FWHM is not possible.
     """
 
     voxel_size: Triple

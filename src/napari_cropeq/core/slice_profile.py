@@ -238,7 +238,7 @@ class _BlurFit:
         return np.array([found[width] for width in widths])
 
     def model(self, state: Values, log_fwhm: float) -> Values:
-        """Return the power (axial frequencies, rings) predicted for a state and a FWHM."""
+        """Return the power (axial frequencies, rings) predicted for a state and an FWHM."""
         return _leaked(self._aliases(state, log_fwhm).sum(axis=1)) + math.exp(state[KNOTS])
 
     def transfer(self, power: Values, best: _Solution) -> Values:

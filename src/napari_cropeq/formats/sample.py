@@ -30,7 +30,7 @@ def light_sheet_sample(seed: int = 0) -> tuple[Image, Image]:
     """Make a noisy anisotropic light-sheet volume and its isotropic noise-free truth.
 
     Both show the same vessels and neurons and cover the same extent. A source slice is the truth, blurred
-    along z to a FWHM of 2.2 µm and sampled at the centre of the slice, seen by a camera with shot noise,
+    along z to an FWHM of 2.2 µm and sampled at the centre of the slice, seen by a camera with shot noise,
     read-out noise and an offset.
 
     Parameters

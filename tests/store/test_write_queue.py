@@ -88,3 +88,14 @@ def test_dropped_tiles_are_not_written():
     threading.Timer(0.2, disk.ready.set).start()
     disk.queue.drop()
     assert list(disk.queue) == [] and len(disk.tried) == 1, "the current tile is finished"
+
+
+@pytest.mark.usefixtures("no_writer_is_left")
+def test_an_error_that_is_not_wrapped_is_not_its_own_cause():
+    disk = Disk(full=True)
+    disk.queue = WriteQueue(disk.write, lambda error: error)
+    disk.ready.set()
+    disk.put(0)
+    with pytest.raises(OSError, match="full") as caught:
+        disk.queue.flush()
+    assert caught.value.__cause__ is None

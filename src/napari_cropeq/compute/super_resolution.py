@@ -28,11 +28,18 @@ __all__ = [
     "DTYPES",
     "SuperResolution",
     "axial_of",
+    "check_dtype",
 ]
 
 logger = logging.getLogger(__name__)
 
 DTYPES = ("source", "float32")
+
+
+def check_dtype(dtype: object) -> None:
+    """Raise ArgumentError unless ``dtype`` is one of :data:`DTYPES`."""
+    if dtype not in DTYPES:
+        raise ArgumentError(f"Results cannot have the dtype {dtype!r}.", "Choose source or float32.", setting="dtype")
 
 
 class Region:
@@ -107,10 +114,7 @@ class SuperResolution:
         dtype: str = "source",
         parallel: bool = True,
     ) -> None:
-        if dtype not in DTYPES:
-            raise ArgumentError(
-                f"Results cannot have the dtype {dtype!r}.", "Choose source or float32.", setting="dtype"
-            )
+        check_dtype(dtype)
         check_volume(source.data, source.name)
         self.source, self.model, self._parallel = source, model, parallel
         self.acquisition = acquisition or acquisition_of(source, axial=axial_of(source, model))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from napari_cropeq.compute.super_resolution import DTYPES, SuperResolution
+from napari_cropeq.compute.super_resolution import SuperResolution, check_dtype
 from napari_cropeq.core.geometry import Acquisition, check_shape
 from napari_cropeq.core.host import give_freed_memory_back
 from napari_cropeq.core.model import SUFFIX, Model
@@ -125,10 +125,7 @@ class BatchSettings:
         partition = Partition(*self.part_of)
         check_options(self.tile, self.existing, partition, self.cluster)
         object.__setattr__(self, "existing", partition.existing(self.existing))
-        if self.dtype not in DTYPES:
-            raise ArgumentError(
-                f"The voxel type {self.dtype!r} is not known.", f"Choose {' or '.join(DTYPES)}.", setting="dtype"
-            )
+        check_dtype(self.dtype)
         if self.part_of[1] > 1 and isinstance(self.model, OwnTraining):
             raise ArgumentError(
                 f"{self.part_of[1]} processes that share the work need the same model, but each would train its own.",
@@ -238,7 +235,7 @@ class Batch:
         if len(existing) > 1:
             raise OutputExistsError(
                 f"{len(existing)} outputs exist already, such as {next(iter(existing))}.",
-                "Resume, which skips complete outputs, or allow overwriting.",
+                'Skip complete ones with existing="resume", or replace them with existing="overwrite".',
                 setting="outputs",
             )
         if existing:
@@ -339,7 +336,9 @@ def _failed(item: Item, error: Exception) -> Item:
     """Return an item that has failed, with an error whose traceback keeps no image in memory."""
     logger.warning("%s: failed: %s", item.name, error)
     part: BaseException | None = error
-    while part is not None:
+    seen: set[int] = set()
+    while part is not None and id(part) not in seen:  # an error may be among its own causes
+        seen.add(id(part))
         traceback.clear_frames(part.__traceback__)
         part = part.__cause__ or part.__context__
     return replace(item, status="failed", error=error)

@@ -88,7 +88,10 @@ class WriteQueue:
         if self._error is not None:
             self._waiting.clear()  # first, so that the writer skips the rest
             error, self._error = self._error, None
-            raise self._wrap(error) from error
+            wrapped = self._wrap(error)
+            if wrapped is error:  # an error must not be its own cause
+                raise error
+            raise wrapped from error
 
     def _write_one(self, tile: Tile) -> None:
         voxels = self._waiting.get(tile)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 
-__all__ = ["ShortRepr", "card"]
+__all__ = ["ShortRepr", "card", "duration"]
+
+
+def duration(seconds: float) -> str:
+    """Return a time as text, in seconds or in minutes."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
 def card(title: str, facts: Mapping[str, str]) -> str:

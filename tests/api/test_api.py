@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,7 +151,9 @@ WRONG_EXPORT = WRONG_RESULT | {
     "output suffix": (ValueError, {"path": "out.png"}),
     "existing": (ValueError, {"existing": "ask"}),
     "partition": (ValueError, {"partition": (2, 2)}),
-    "partition type": (ValueError, {"partition": 3}),
+    "partition type": (TypeError, {"partition": 3}),
+    "partition fraction": (TypeError, {"partition": (0.5, 2)}),
+    "partition text": (TypeError, {"partition": "12"}),
 }
 
 
@@ -175,6 +178,31 @@ def test_wrong_arguments_of_export(volume, model, tmp_path, name, error, wrong):
     known = {"data": volume, "model": model, "path": tmp_path / "out.ome.zarr", "voxel_size": SIZE}
     check_wrong(cq.export, known, name, error, wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("function", [cq.open_image, cq.Model.load, "save"])
+@pytest.mark.parametrize("path", [None, 3, b"stack.tif", np.zeros(3)], ids=["None", "int", "bytes", "array"])
+def test_what_is_not_a_path(model, function, path):
+    with pytest.raises(cq.CropeqError, match=r"^The argument path is of type \w+, not a path\. ") as raised:
+        (model.save if function == "save" else function)(path)
+    assert isinstance(raised.value, TypeError) and raised.value.remedy and raised.value.setting == "path"
+
+
+@pytest.mark.parametrize("number", [None, "0", 0.5], ids=str)
+def test_what_is_not_a_channel(volume, number):
+    image = replace(image_of(volume), voxel_size=SIZE)
+    for use in (lambda: image.volume(number), lambda: cq.estimate_fwhm(image, channel=number)):
+        with pytest.raises(cq.CropeqError, match="is not a whole number") as raised:
+            use()
+        assert isinstance(raised.value, TypeError) and raised.value.setting == "channel"
+
+
+def test_an_estimate_without_a_value_is_no_fwhm(volume):
+    with pytest.raises(
+        cq.CropeqError, match=r"The fwhm is an estimate without a value\. The stack has 8 slices"
+    ) as raised:
+        cq.train(volume, SIZE, fwhm=cq.estimate_fwhm(volume, SIZE), **SHORT)
+    assert raised.value.setting == "fwhm"
 
 
 # Training

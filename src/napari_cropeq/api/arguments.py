@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import os
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from napari_cropeq.core.geometry import AXIS_NAMES, Triple
+from napari_cropeq.core.geometry import AXIS_NAMES, Triple, check_voxel_size
 from napari_cropeq.core.model import Model
 from napari_cropeq.errors import ArgumentError, WrongTypeError
 
-__all__ = ["axial_index", "check_callback", "length", "model_of", "path_of", "triple"]
+__all__ = ["axial_index", "check_callback", "length", "model_of", "voxel_size_of"]
 
 
 def check_callback(callback: object) -> None:
@@ -24,13 +24,13 @@ def check_callback(callback: object) -> None:
         )
 
 
-def triple(name: str, values: Any) -> Triple | None:
-    """Return three positive numbers (z, y, x), or None.
+def voxel_size_of(values: Any) -> Triple | None:
+    """Return a voxel size (z, y, x), or None.
 
     Raises
     ------
-    WrongTypeError, ArgumentError
-        If they are something else.
+    WrongTypeError, VoxelSizeError
+        If it is not three positive numbers.
     """
     if values is None:
         return None
@@ -38,34 +38,42 @@ def triple(name: str, values: Any) -> Triple | None:
         z, y, x = (float(value) for value in values)
     except (TypeError, ValueError):
         raise WrongTypeError(
-            f"The {name} {values!r} is not three numbers.", "Give the steps along (z, y, x).", setting=name
+            f"The voxel_size {values!r} is not three numbers.",
+            "Give the steps along (z, y, x), such as (2.0, 0.5, 0.5).",
+            setting="voxel_size",
         ) from None
-    if not all(math.isfinite(value) and value > 0 for value in (z, y, x)):
-        raise ArgumentError(
-            f"The {name} ({z:g}, {y:g}, {x:g}) is not positive.", "Give the steps along (z, y, x).", setting=name
-        )
+    check_voxel_size((z, y, x))
     return z, y, x
 
 
-def length(name: str, value: Any, positive: bool = False) -> float:
-    """Return a length of 0 or more, or a positive one; objects with a ``__float__`` are numbers too.
+def length(name: str, value: Any) -> float:
+    """Return a length as a float; objects with a ``__float__`` are numbers too. Its range is checked later.
 
     Raises
     ------
-    WrongTypeError, ArgumentError
-        If it is something else.
+    WrongTypeError
+        If it is not a number.
+    ArgumentError
+        If it is an estimate without a value.
     """
-    if not isinstance(value, Real) and not hasattr(value, "__float__"):
+    if isinstance(value, bool) or not (isinstance(value, Real) or hasattr(value, "__float__")):
         raise WrongTypeError(
             f"The {name} {value!r} is not a length.", "Give a number in the unit of the voxel size.", setting=name
         )
-    number = float(value)
-    if not math.isfinite(number) or number < 0 or (positive and number == 0):
-        kind = "a positive length" if positive else "a length"
+    if reason := getattr(value, "reason", ""):
         raise ArgumentError(
-            f"The {name} {number:g} is not {kind}.", "Give a number in the unit of the voxel size.", setting=name
+            f"The {name} is an estimate without a value. {reason}",
+            "Give a number in the unit of the voxel size.",
+            setting=name,
         )
-    return number
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise WrongTypeError(
+            f"The {name} {value!r} is not a single number.",
+            "Give a number in the unit of the voxel size.",
+            setting=name,
+        ) from None
 
 
 def axial_index(axial: object) -> int | None:
@@ -80,7 +88,7 @@ def axial_index(axial: object) -> int | None:
         return None
     if isinstance(axial, str) and axial in tuple(AXIS_NAMES):
         return AXIS_NAMES.index(axial)
-    if isinstance(axial, Integral) and int(axial) in (0, 1, 2):
+    if isinstance(axial, Integral) and not isinstance(axial, bool) and int(axial) in (0, 1, 2):
         return int(axial)
     raise ArgumentError(
         f"The axial axis {axial!r} is not known.", "Choose 'z', 'y' or 'x', or its index 0, 1 or 2.", setting="axial"
@@ -94,30 +102,15 @@ def model_of(name: str, model: object) -> Model:
     ------
     WrongTypeError
         If it is neither a model nor a path.
-    FileNotFoundError, ValueError
+    MissingFileError, ModelFileError
         If the file does not exist, or is not a model.
     """
     if isinstance(model, Model):
         return model
-    if isinstance(model, (str, Path)):
-        return Model.load(model)
+    if isinstance(model, (str, os.PathLike)):
+        return Model.load(Path(model))
     raise WrongTypeError(
         f"The argument {name} is of type {type(model).__name__}.",
         "Give a Model, or the path of a .safetensors file.",
         setting=name,
     )
-
-
-def path_of(name: str, path: object, suffixes: str) -> Path:
-    """Return a path, with ``~`` expanded.
-
-    Raises
-    ------
-    WrongTypeError
-        If it is not a path; ``suffixes`` are named in the message.
-    """
-    if not isinstance(path, (str, Path)):
-        raise WrongTypeError(
-            f"The argument {name} is of type {type(path).__name__}.", f"Give a name ending in {suffixes}.", setting=name
-        )
-    return Path(path).expanduser()

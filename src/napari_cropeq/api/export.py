@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
-from napari_cropeq.api.arguments import check_callback, path_of
+from napari_cropeq.api.arguments import check_callback
 from napari_cropeq.api.progress import Callback, reporting
 from napari_cropeq.api.result import result_of
 from napari_cropeq.core.model import Model
-from napari_cropeq.errors import ArgumentError, StoppedError
+from napari_cropeq.core.whole_file import path_of
+from napari_cropeq.errors import StoppedError, WrongTypeError
 from napari_cropeq.formats.paths import check_output
 from napari_cropeq.run import export as whole_volumes
 from napari_cropeq.run.export import ExportProgress, check_options
@@ -25,7 +27,7 @@ def export(
     planes: str | None = None, dtype: str = "source", existing: str = "refuse", partition: tuple[int, int] = (0, 1),
     device: str = "auto", callback: Callback[ExportProgress] | None = None,
 ) -> Path:  # fmt: skip
-    """Super-resolve a volume of any size into an OME-Zarr or OME-TIFF, as ``cropeq export`` does, with the same bits.
+    """Super-resolve a volume of any size into an OME-Zarr or OME-TIFF, with the bits of :func:`super_resolve`.
 
     The file gets its name only once it is complete. Until then there is ``NAME.partial.ome.zarr`` beside it, even if
     the run is stopped or killed; ``existing="resume"`` continues from there.
@@ -37,7 +39,8 @@ def export(
     path : path
         Ends in ``.ome.zarr`` or ``.ome.tif``.
     existing : {'refuse', 'resume', 'overwrite'}
-        What to do if the file, or an unfinished one, exists already.
+        What to do if the file, or an unfinished one, exists already. 'resume' completes an unfinished file, and keeps
+        a complete one as it is, whatever its settings.
     partition : (int, int)
         Number of this process, from 0, and how many processes share the work. All have the same ``path``; the last
         one to end completes the file.
@@ -77,7 +80,7 @@ def export(
 def _output(path: object, existing: str, partition: Partition) -> Path:
     """Return the path of the result, if it can be written there."""
     check_options(None, existing, partition, None)
-    output = path_of("path", path, ".ome.zarr or .ome.tif")
+    output = path_of("path", path, "Give a name ending in .ome.zarr or .ome.tif.")
     check_output(output, partition.existing(existing))
     return output
 
@@ -85,10 +88,10 @@ def _output(path: object, existing: str, partition: Partition) -> Path:
 def _partition(partition: Any) -> Partition:
     """Return a partition given as a pair of numbers."""
     try:
-        number, count = map(int, partition)
+        number, count = map(operator.index, partition)
     except (TypeError, ValueError):
-        raise ArgumentError(
-            f"The partition {partition!r} is not a pair of numbers.",
+        raise WrongTypeError(
+            f"The partition {partition!r} is not a pair of whole numbers.",
             "Give the number of this process and how many there are, such as (0, 4).",
             setting="partition",
         ) from None

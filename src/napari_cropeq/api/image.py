@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from napari_cropeq.api.arguments import axial_index, length, triple
+from napari_cropeq.api.arguments import axial_index, length, voxel_size_of
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.errors import ImageError, VoxelSizeError, WrongTypeError
 from napari_cropeq.formats.image import Image, acquisition_of, check_volume, lazy_array, open_image
@@ -43,8 +44,8 @@ def image_of(data: Any) -> Image:
     """
     if isinstance(data, Image):
         return data
-    if isinstance(data, (str, Path)):
-        return open_image(data)
+    if isinstance(data, (str, os.PathLike)):
+        return open_image(Path(data))
     if hasattr(data, "dims") and hasattr(data, "coords"):
         return _from_xarray(data)
     if not (hasattr(data, "shape") and hasattr(data, "dtype") and hasattr(data, "__getitem__")):
@@ -74,8 +75,8 @@ def sampled(
     OSError
         If the file cannot be read.
     """
-    size, axis, lateral = triple("voxel_size", voxel_size), axial_index(axial), length("lateral_fwhm", lateral_fwhm)
-    width = None if fwhm is None else length("fwhm", fwhm, positive=True)
+    size, axis, lateral = voxel_size_of(voxel_size), axial_index(axial), length("lateral_fwhm", lateral_fwhm)
+    width = None if fwhm is None else length("fwhm", fwhm)
     image = image_of(data)
     if size is None and image.voxel_size is None:
         raise VoxelSizeError(

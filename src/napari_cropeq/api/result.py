@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from napari_cropeq.api.arguments import model_of, triple
+from napari_cropeq.api.arguments import model_of, voxel_size_of
 from napari_cropeq.api.image import image_of
 from napari_cropeq.compute.super_resolution import SuperResolution, axial_of
 from napari_cropeq.core.geometry import Acquisition
@@ -35,7 +35,7 @@ def result_of(
         If the data cannot be read.
     """
     choose_device(device)  # fails for a device that is not known or not available
-    size = triple("voxel_size", voxel_size)
+    size = voxel_size_of(voxel_size)
     model = model_of("model", model)
     image = image_of(data)
     acquisition = _acquisition(image, model, size)

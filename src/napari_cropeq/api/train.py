@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_cropeq.api.arguments import check_callback, model_of, path_of
+from napari_cropeq.api.arguments import check_callback, model_of
 from napari_cropeq.api.image import sampled
 from napari_cropeq.api.progress import Callback, reporting
 from napari_cropeq.core.geometry import Acquisition
@@ -21,6 +21,7 @@ from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import TrainingConfig, fits
 from napari_cropeq.core.training.progress import Progress
 from napari_cropeq.core.training.training import Training
+from napari_cropeq.core.whole_file import path_of
 from napari_cropeq.errors import ArgumentError, WrongTypeError
 from napari_cropeq.formats.image import Image, training_volumes
 from napari_cropeq.run.train_to_file import config_of, load_checkpoint, train_and_keep
@@ -66,7 +67,13 @@ def train(
         Called with the progress (``patches``, ``fraction``, ``loss``, ``validation``, ...) after every step. The
         training stops if it returns False. By default, terminals and notebooks show a progress bar.
     **settings
-        Any other setting, such as ``filters=64`` or ``seed=1``; ``cropeq train --settings`` lists them.
+        Any other setting, such as ``filters=64`` or ``seed=1``; the fields of
+        :class:`~napari_cropeq.core.training.config.TrainingConfig`.
+
+    Returns
+    -------
+    Model
+        With the best weights so far, also if the callback stopped the training.
 
     Raises
     ------
@@ -115,11 +122,11 @@ class _Job:
 
 def _checkpoint(path: object) -> Path:
     """Return the path of the checkpoint, if it can be written there."""
-    checked = path_of("checkpoint", path, SUFFIX)
+    checked = path_of("checkpoint", path, f"Give a name ending in {SUFFIX}.")
     if checked.suffix != SUFFIX:
         raise ArgumentError(
-            f"The checkpoint {checked.name!r} does not have the suffix of a model.",
-            f"Give a name ending in {SUFFIX}.",
+            f"The name of the checkpoint, {checked.name!r}, does not end in {SUFFIX}.",
+            "Choose another name.",
             setting="checkpoint",
         )
     return check_model_path(checked)
@@ -163,9 +170,10 @@ def _channels(channels: int | Sequence[int] | str | None, image: Image) -> Seque
         return None
     chosen = np.atleast_1d(np.asarray(0 if channels is None else channels))
     if chosen.ndim > 1 or chosen.dtype.kind not in "iu" or not ((0 <= chosen) & (chosen < image.n_channels)).all():
+        most = image.n_channels - 1
         raise ArgumentError(
-            f"The channels {channels!r} are not in the data.",
-            f"Give numbers from 0 to {image.n_channels - 1}, or 'all' for all of them.",
+            f"The data have no channels {channels!r}.",
+            f"Give numbers from 0 to {most}, or 'all'." if most else "Give 0: there is one channel.",
             setting="channels",
         )
     return [int(number) for number in chosen]

@@ -14,7 +14,7 @@ from napari_cropeq.cli.hints import sentence
 from napari_cropeq.cli.options import add_command, add_device
 from napari_cropeq.cli.progress import progress_bar
 from napari_cropeq.errors import ArgumentError
-from napari_cropeq.short_repr import card
+from napari_cropeq.short_repr import card, duration
 
 if TYPE_CHECKING:
     from napari_cropeq.core.model import Model
@@ -125,18 +125,21 @@ def _outlook(image: Image, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what super-resolution would make of an image, as JSON values and as facts."""
     from napari_cropeq.formats.image import acquisition_of
 
+    model = path.name.split(".")[0] + MODEL
+    train = f"cropeq train {path} -o {model}"
     try:
         acquisition = acquisition_of(image)
     except ValueError as error:
-        return {"factor": None, "note": str(error)}, {"super-resolved": sentence(error)}
+        if image.voxel_size is None:
+            return {"factor": None, "note": str(error)}, {"next": f"{train} --voxel-size Z Y X"}
+        return {"factor": None, "note": str(error)}, {"super-resolved": f"no. {sentence(error)}"}
     shape = acquisition.sr_shape(image.data.shape[-3:])
     axial = "zyx"[acquisition.axial]
     nbytes = math.prod((*image.data.shape[:-3], *shape)) * image.data.dtype.itemsize
-    model = path.name.split(".")[0] + MODEL
     return {"axial": axial, "factor": round(acquisition.factor, 6), "sr_shape": list(shape)}, {
         "low resolution": f"along {axial}: the step is {acquisition.factor:.4g} times the lateral one",
         "super-resolved": f"{' × '.join(map(str, shape))} voxels (z, y, x), {decimal(nbytes)}",
-        "next": f"cropeq train {path} -o {model}",
+        "next": train,
     }
 
 
@@ -205,8 +208,7 @@ def _model_card(path: Path, model: Model) -> str:
 
 def _spent(training: Mapping[str, Any]) -> str:
     patches, seconds = training.get("patches"), float(training.get("seconds") or 0)
-    time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
-    return "not recorded" if patches is None else f"{patches:,} patches in {time}"
+    return "not recorded" if patches is None else f"{patches:,} patches in {duration(seconds)}"
 
 
 def _source(source: Mapping[str, Any]) -> str:

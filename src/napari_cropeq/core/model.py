@@ -20,7 +20,7 @@ from safetensors.torch import save
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition
 from napari_cropeq.core.network import Network, build_network
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.whole_file import write_whole
+from napari_cropeq.core.whole_file import path_of, write_whole
 from napari_cropeq.errors import (
     AccessError,
     ArgumentError,
@@ -29,7 +29,7 @@ from napari_cropeq.errors import (
     MissingFileError,
     ModelFileError,
 )
-from napari_cropeq.short_repr import ShortRepr
+from napari_cropeq.short_repr import ShortRepr, duration
 
 __all__ = ["Model", "State"]
 
@@ -112,7 +112,7 @@ class Model(ShortRepr):
         shape = " × ".join(str(length) for length in source.get("shape", ()))
         on = [str(source[name]) for name in ("name", "dtype") if source.get(name)]
         patches, seconds = self.training.get("patches"), self.training.get("seconds")
-        spent = "not recorded" if patches is None else f"{patches:,} patches in {(seconds or 0) / 60:.1f} minutes"
+        spent = "not recorded" if patches is None else f"{patches:,} patches in {duration(seconds or 0)}"
         return {
             "network": f"{network.kind}, {network.filters} filters, {network.blocks} blocks",
             "factor": f"{acquisition.factor:.4g} along {AXIS_NAMES[acquisition.axial]}, {size} {acquisition.unit}",
@@ -135,8 +135,8 @@ class Model(ShortRepr):
 
         Raises
         ------
-        ArgumentError
-            If the name does not end in ``.safetensors``.
+        WrongTypeError, ArgumentError
+            If it is not a path, or the name does not end in ``.safetensors``.
         OSError
             If the folder cannot be written.
         """
@@ -166,12 +166,12 @@ class Model(ShortRepr):
 
         Raises
         ------
-        MissingFileError
-            If there is no such file.
+        WrongTypeError, MissingFileError
+            If it is not a path, or there is no such file.
         ModelFileError
             If the file is not a model, is damaged, or has impossible values.
         """
-        path = Path(path)
+        path = path_of("path", path, CHOOSE)
         if not path.is_file():
             raise MissingFileError(f"{path} is not a file.", CHOOSE, setting="model")
         if path.stat().st_size > MAX_BYTES:
@@ -200,7 +200,7 @@ class Model(ShortRepr):
 
 def check_model_path(path: str | Path) -> Path:
     """Return ``path`` if a model can be written there, or raise ArgumentError or AccessError."""
-    path = Path(path)
+    path = path_of("path", path, f"Give a name ending in {SUFFIX}.")
     if path.suffix != SUFFIX:
         raise ArgumentError(
             f"The model name {path.name!r} does not end in {SUFFIX}.", "Choose another name.", setting="output"

@@ -1,4 +1,4 @@
-"""Files that exist complete or not at all, even if the process that writes them is killed."""
+"""Paths that users give, and files that are complete or do not exist, even if their writer is killed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["partial_of", "whole_file", "write_whole"]
+from napari_cropeq.errors import WrongTypeError
+
+__all__ = ["partial_of", "path_of", "whole_file", "write_whole"]
+
+
+def path_of(name: str, path: object, remedy: str) -> Path:
+    """Return the path that a user has given for the argument ``name``, with ``~`` expanded.
+
+    Raises
+    ------
+    WrongTypeError
+        If it is not a path.
+    """
+    if isinstance(path, str):
+        return Path(path).expanduser()
+    if isinstance(path, os.PathLike) and isinstance(path.__fspath__(), str):
+        return Path(path).expanduser()
+    raise WrongTypeError(f"The argument {name} is of type {type(path).__name__}, not a path.", remedy, setting=name)
 
 
 def partial_of(path: Path) -> Path:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
 
-from napari_cropeq.core.geometry import Acquisition, guess_axial
-from napari_cropeq.errors import ArgumentError, ImageError, MissingFileError, VoxelSizeError
+from napari_cropeq.core.geometry import Acquisition, check_voxel_size, guess_axial
+from napari_cropeq.core.whole_file import path_of
+from napari_cropeq.errors import ArgumentError, ImageError, MissingFileError, VoxelSizeError, WrongTypeError
 from napari_cropeq.formats.axis_order import OrderedAxes, axis_order
 from napari_cropeq.formats.chunk_cache import CAP, ChunkCache
 from napari_cropeq.formats.metadata import PIXEL, ImageInfo, Metadata
@@ -108,7 +110,14 @@ class Image(ShortRepr):
         )
 
     def with_voxel_size(self, voxel_size: tuple[float, float, float]) -> Image:
-        """Return the image with another voxel size (z, y, x), in its own unit or, if that is pixels, in micrometers."""
+        """Return the image with another voxel size (z, y, x), in its own unit or, if that is pixels, in micrometers.
+
+        Raises
+        ------
+        VoxelSizeError
+            If it is not three positive numbers.
+        """
+        check_voxel_size(voxel_size)
         return replace(self, voxel_size=voxel_size, unit="micrometer" if self.unit == PIXEL else self.unit)
 
     def volume(self, channel: int = 0, time: int = 0) -> da.Array:
@@ -126,7 +135,7 @@ class Image(ShortRepr):
 
         Raises
         ------
-        ArgumentError
+        WrongTypeError, ArgumentError
             If there is no such channel or time point.
         """
         volume: da.Array = self.data[self.leading(channel, time)]
@@ -137,17 +146,20 @@ class Image(ShortRepr):
 
         Raises
         ------
-        ArgumentError
+        WrongTypeError, ArgumentError
             If there is no such channel or time point.
         """
         asked = (("t", "time point", time, self.n_times), ("c", "channel", channel, self.n_channels))
         for _, word, number, count in asked:
+            setting = word.removesuffix(" point")
+            if not isinstance(number, Integral):
+                raise WrongTypeError(
+                    f"The {word} {number!r} is not a whole number.", "Give its number, from 0.", setting=setting
+                )
             if not 0 <= number < count:
                 choice = f"Choose one of 0 to {count - 1}." if count > 1 else "Choose 0."
-                raise ArgumentError(
-                    f"{self.name} has no {word} {number}: it has {count}.", choice, setting=word.removesuffix(" point")
-                )
-        return tuple(number for axis, _, number, _ in asked if axis in self.axes)
+                raise ArgumentError(f"{self.name} has no {word} {number}: it has {count}.", choice, setting=setting)
+        return tuple(int(number) for axis, _, number, _ in asked if axis in self.axes)
 
     def describe(self) -> dict[str, Any]:
         """Describe the image in JSON values.
@@ -185,14 +197,14 @@ def open_image(path: str | Path) -> Image:
 
     Raises
     ------
-    MissingFileError
-        If there is no such file.
+    WrongTypeError, MissingFileError
+        If it is not a path, or there is no such file.
     ImageError
         If the file is of an unknown type, damaged, cut short, or has no 3D grey-level image.
     MissingPackageError
         If a package that reads the file is not installed.
     """
-    path = Path(path).expanduser()
+    path = path_of("path", path, "Give the name of an image file.")
     if not path.exists():
         raise MissingFileError(f"There is no file {path}.", "Check its name and folder.")
     suffix = _suffix(path)

@@ -1,7 +1,7 @@
 """The errors that callers tell apart by their type; this module imports nothing.
 
-Every error that a user can mend is a :class:`CropeqError`. It keeps the problem and the remedy apart, so that a
-front end can put its own words in the place of the remedy: the command line names an option, the window a field.
+Every error that a user can fix is a :class:`CropeqError`. It keeps the problem and the remedy apart, so that a
+front end can replace the remedy with its own: the command line names an option, the window a field.
 Each is a subclass of the built-in error that fits, so ``except ValueError`` works as well.
 """
 
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class CropeqError(Exception):
-    """A problem that the user can mend.
+    """A problem that the user can fix.
 
     Parameters
     ----------

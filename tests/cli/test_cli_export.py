@@ -177,6 +177,14 @@ REFUSED = [
     pytest.param(
         ["-o", "new/", "--set", "batch=2"], "--set has no effect on a model that is trained already", id="set"
     ),
+    pytest.param(
+        ["-o", "new/", "--channel", "1"], "--channel has no effect on a model that is trained already", id="channel"
+    ),
+    pytest.param(
+        ["-o", "new/", "--lateral-fwhm", "1"],
+        "--lateral-fwhm has no effect on a model that is trained already",
+        id="lateral-fwhm",
+    ),
     pytest.param(["-o", "new/", "--tile", "4"], "Tiles of 4 voxels are too small", id="tile"),
 ]
 

@@ -110,7 +110,7 @@ def test_the_log_is_shown_when_asked_for(tmp_path, capsys, words, levels):
 ERRORS = [
     pytest.param(
         VoxelSizeError("The file does not store a voxel size.", "Give the voxel size.", setting="voxel_size"),
-        "The file does not store a voxel size. Give the voxel size with --voxel-size Z Y X.",
+        "The file does not store a voxel size. Give the correct voxel size with --voxel-size Z Y X.",
         id="hint",
     ),
     pytest.param(

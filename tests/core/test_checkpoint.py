@@ -127,7 +127,9 @@ def test_a_checkpoint_belongs_to_one_source_and_one_set_of_settings(tmp_path):
         Checkpoint.beside(tmp_path / "m.safetensors", {"name": "other"}).load()
     assert caught.value.setting == "restart"
     checkpoint.path.write_bytes(b"anything")
-    with pytest.raises(ModelFileError, match=r"is not a readable napari-cropeq model .*\. Start again") as caught:
+    with pytest.raises(
+        ModelFileError, match=r"is not a readable napari-cropeq model .*\. Remove it to start again"
+    ) as caught:
         checkpoint.load()
     assert caught.value.setting == "restart"
     checkpoint.remove()

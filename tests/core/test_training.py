@@ -95,8 +95,8 @@ def test_a_training_ends_with_its_time_budget(seconds, spots):
 
 
 BUDGETS = [
-    pytest.param({"minutes": None, "patches": None}, "Both or neither of minutes and patches", id="none"),
-    pytest.param({"minutes": 2.0, "patches": 100}, "Both or neither of minutes and patches", id="both"),
+    pytest.param({"minutes": None, "patches": None}, "Neither minutes nor patches are given", id="none"),
+    pytest.param({"minutes": 2.0, "patches": 100}, "Minutes and patches are both given", id="both"),
     pytest.param({"minutes": None, "patches": 0}, r"\(0 patches\) is not a positive number", id="no-patches"),
     pytest.param({"minutes": None, "patches": -5}, r"\(-5 patches\) is not", id="negative-patches"),
     pytest.param({"minutes": 0.0}, r"\(0.0 minutes\) is not a positive number", id="no-minutes"),

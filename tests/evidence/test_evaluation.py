@@ -468,18 +468,16 @@ OPTIONS = [
     pytest.param(
         ["--planes", "z"], "The planes cannot be 'z' if the axial axis is z. Choose y, x or both", id="planes"
     ),
-    pytest.param(["--set", "filters"], "The setting 'filters' is not NAME=VALUE", id="setting-without-value"),
+    pytest.param(["--set", "filters"], "The setting filters has no value", id="setting-without-value"),
     pytest.param(["--set", "filters=many"], "The setting filters is 'many', not a whole number", id="value"),
     pytest.param(["--set", "match_noise=2"], "The setting match_noise is '2', not true or false", id="no-bool"),
     pytest.param(
         ["--planes", "z"], "The planes cannot be 'z' if the axial axis is z. Choose y, x or both", id="planes"
     ),
-    pytest.param(["--set", "filters"], "The setting 'filters' is not NAME=VALUE", id="setting-without-value"),
+    pytest.param(["--set", "filters"], "The setting filters has no value", id="setting-without-value"),
     pytest.param(["--set", "filters=many"], "The setting filters is 'many', not a whole number", id="value"),
     pytest.param(["--set", "match_noise=2"], "The setting match_noise is '2', not true or false", id="no-bool"),
-    pytest.param(
-        ["--set", "colour=1"], "The setting 'colour=1' is not NAME=VALUE with a name among minutes", id="setting"
-    ),
+    pytest.param(["--set", "colour=1"], "There is no setting 'colour'. Choose from minutes", id="setting"),
     pytest.param(
         ["--set", "seed=1"],
         "The setting 'seed' cannot be overridden. Choose one of filters, ",

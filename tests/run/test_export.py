@@ -307,7 +307,7 @@ def test_an_old_output_is_replaced_only_by_a_complete_one(tmp_path, name):
     one, two = (a_result(textured_volume((8, 20, 40), seed)) for seed in (0, 1))
     path = tmp_path / name
     run(one, path)
-    with pytest.raises(FileExistsError, match=r"exists already\. Choose another name, or allow overwriting"):
+    with pytest.raises(FileExistsError, match=r"exists already\. Choose another name, or replace it with existing="):
         run(two, path)
     halfway = export(two, path, 16, existing="overwrite")
     while next(halfway).done == 0:

@@ -458,7 +458,7 @@ def test_changed_between(case, change, words):
     other = done(change(case.job(), case.bench))
     assert (other.code, other.computed) == (1, [])
     assert other.error.startswith(f"MismatchError: out.partial.ome.zarr was started with {words}")
-    assert other.error.endswith("Resume it with what it was started with, or start again by overwriting.")
+    assert other.error.endswith('Resume it with the same settings, or start again with existing="overwrite".')
     assert contents(partial_of(case.folder / ZARR)) == before
     case.ends_equal(killed)
 

@@ -238,7 +238,7 @@ def test_a_store_without_a_header_is_created_again(tmp_path, result, opened, exi
     for name in (".cropeq", "0"):
         (partial_of(path) / name).mkdir(parents=True)
     if existing == "refuse":
-        with pytest.raises(OutputExistsError, match=r"An unfinished run left out\.partial\..* Resume it") as caught:
+        with pytest.raises(OutputExistsError, match=r"An unfinished run left out\.partial\..* Complete it") as caught:
             opened(path, result, 32)
         assert caught.value.setting == "unfinished"
     else:
@@ -307,7 +307,7 @@ def test_a_damaged_header_is_reported(tmp_path, result, opened, content, error):
     put(disk, (0, 0, 0))
     disk.release()
     (disk.folder.partial / ".cropeq" / "header.json").write_bytes(content)
-    with pytest.raises(error, match="tart again by overwriting") as caught:
+    with pytest.raises(error, match='tart again with existing="overwrite"') as caught:
         opened(tmp_path / "out.ome.zarr", result, 32, "resume")
     assert caught.value.setting == "restart"
     assert len(opened(tmp_path / "out.ome.zarr", result, 32, "overwrite")) == 0
@@ -428,7 +428,9 @@ def test_outputs_that_cannot_be_written(tmp_path, result):
     assert caught.value.setting == "existing"
     for existing in ("resume", "overwrite"):
         check_output(tmp_path / "a.ome.zarr", existing)
-    with pytest.raises(ArgumentError, match=r"'perhaps' is not .*\. Choose one of refuse, resume, overwrite"):
+    with pytest.raises(
+        ArgumentError, match=r"'perhaps' of existing is not known\. Choose one of refuse, resume, overwrite"
+    ):
         check_output(tmp_path / "a.ome.zarr", "perhaps")
 
 

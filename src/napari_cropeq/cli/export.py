@@ -168,10 +168,12 @@ def _model(arguments: argparse.Namespace) -> Model | OwnTraining:
     if arguments.train:
         config = training_config(arguments, None)
         return OwnTraining(config, arguments.fwhm, arguments.lateral_fwhm, arguments.channel, arguments.time)
-    given = [name for name in ("minutes", "patches", "filters", "seed", "fwhm") if getattr(arguments, name) is not None]
-    if given or arguments.set:
+    unchanged: dict[str, object] = {"lateral_fwhm": 0.0, "preset": "fast", "channel": [0], "time": [0], "set": []}
+    unchanged |= dict.fromkeys(("minutes", "patches", "filters", "seed", "fwhm"))
+    given = [name for name, value in unchanged.items() if getattr(arguments, name) != value]
+    if given:
         raise ArgumentError(
-            f"--{(*given, 'set')[0]} has no effect on a model that is trained already.",
+            f"--{given[0].replace('_', '-')} has no effect on a model that is trained already.",
             "Leave it out, or give --train in the place of --model.",
         )
     return Model.load(arguments.model)

@@ -7,7 +7,7 @@ from napari_cropeq.errors import CropeqError
 __all__ = ["HINTS", "sentence"]
 
 HINTS = {
-    "voxel_size": "Give the voxel size with --voxel-size Z Y X.",
+    "voxel_size": "Give the correct voxel size with --voxel-size Z Y X.",
     "existing": "Choose another name, or replace it with --overwrite.",
     "unfinished": "Complete it with --resume, or start again with --overwrite.",
     "restart": "Choose another name, or start again with --overwrite.",

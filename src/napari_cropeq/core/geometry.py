@@ -252,7 +252,7 @@ def check_voxel_size(voxel_size: Sequence[float]) -> None:
         size = ", ".join(f"{v:g}" for v in voxel_size)
         raise VoxelSizeError(
             f"The voxel size ({size}) is not three positive numbers (z, y, x).",
-            "Give the distances between voxel centres.",
+            "Give the steps between voxels along (z, y, x).",
             setting="voxel_size",
         )
 
@@ -269,7 +269,8 @@ def check_shape(shape: Sequence[int], acquisition: Acquisition, min_lateral: int
     slices = shape[acquisition.axial]
     if slices < MIN_SLICES:
         raise ImageError(
-            f"The volume has {slices} slices along {AXIS_NAMES[acquisition.axial]}, fewer than {MIN_SLICES}.",
+            f"The volume has {slices} {'slice' if slices == 1 else 'slices'} along {AXIS_NAMES[acquisition.axial]}, "
+            f"fewer than {MIN_SLICES}.",
             "Choose another axial axis or a thicker stack.",
             setting="axial",
         )

@@ -251,18 +251,20 @@ def build_network(kind: str, filters: int, blocks: int, kernel: int, subposition
         )
     if not 1 <= filters <= MAX_FILTERS:
         raise ArgumentError(
-            f"A network has 1 to {MAX_FILTERS} filters, not {filters}.", "Correct the number.", setting="filters"
+            f"A network has 1 to {MAX_FILTERS} filters, not {filters}.",
+            "Choose a number in this range.",
+            setting="filters",
         )
     if not 1 <= blocks <= MAX_BLOCKS:
         raise ArgumentError(
-            f"A network has 1 to {MAX_BLOCKS} blocks, not {blocks}.", "Correct the number.", setting="blocks"
+            f"A network has 1 to {MAX_BLOCKS} blocks, not {blocks}.", "Choose a number in this range.", setting="blocks"
         )
     if kernel not in (3, 5, 7):
         raise ArgumentError(f"A kernel has 3, 5 or 7 px, not {kernel}.", "Choose one of these.", setting="kernel")
     most = MAX_SUBPOSITIONS if NETWORKS[kind].on_source_grid else 1
     if not 1 <= subpositions <= most:
         raise ArgumentError(
-            f"Network {kind!r} has 1 to {most} sub-positions, not {subpositions}.", "Correct the number."
+            f"Network {kind!r} has 1 to {most} sub-positions, not {subpositions}.", "Choose a number in this range."
         )
     return NETWORKS[kind](filters, blocks, kernel, subpositions)
 

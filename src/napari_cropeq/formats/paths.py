@@ -98,21 +98,23 @@ def check_output(path: Path, existing: str = "refuse", inputs: Iterable[str | Pa
     """
     if existing not in EXISTING:
         raise ArgumentError(
-            f"{existing!r} is not a choice for an existing output.", f"Choose one of {', '.join(EXISTING)}."
+            f"The value {existing!r} of existing is not known.", f"Choose one of {', '.join(EXISTING)}."
         )
     output_kind(path)
     check_space(path.parent, 0)
     check_not_input(path, inputs)
     if path.exists() and existing == "refuse":
         raise OutputExistsError(
-            f"{path} exists already.", "Choose another name, or allow overwriting.", setting="existing"
+            f"{path} exists already.",
+            'Choose another name, or replace it with existing="overwrite".',
+            setting="existing",
         )
     if not (path.exists() and existing == "resume"):  # a complete output needs no store
         check_ours(partial_of(path))
     if partial_of(path).exists() and existing == "refuse":
         raise OutputExistsError(
             f"An unfinished run left {partial_of(path).name} for the output {path}.",
-            "Resume it, or start again by overwriting.",
+            'Complete it with existing="resume", or start again with existing="overwrite".',
             setting="unfinished",
         )
 

@@ -90,14 +90,14 @@ def check_model_free(path: Path, existing: str) -> None:
     if path.exists():
         raise OutputExistsError(
             f"The model {path} exists already.",
-            "Choose another name, resume to use it, or allow overwriting.",
+            'Choose another name, use it with existing="resume", or replace it with existing="overwrite".',
             setting="existing_model",
         )
     checkpoint = Checkpoint.beside(path, {}).path
     if checkpoint.exists():
         raise OutputExistsError(
             f"{checkpoint} holds an unfinished training.",
-            "Resume it, or start again by overwriting.",
+            'Complete it with existing="resume", or start again with existing="overwrite".',
             setting="unfinished",
         )
 
@@ -223,7 +223,7 @@ def load_checkpoint(checkpoint: Checkpoint, config: TrainingConfig, acquisition:
     if model.acquisition != acquisition:
         raise MismatchError(
             f"The voxel size or FWHM differs from that of the training in {checkpoint.path.name}.",
-            "Give the same values, or start again by overwriting.",
+            "Give the same values, or remove the checkpoint to start again.",
             setting="restart",
         )
     return model

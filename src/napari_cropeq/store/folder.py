@@ -152,7 +152,7 @@ class StoreFolder:
             raise MismatchError(
                 f"{self.partial.name} has format {header.get('format')}, but this version of the package has format "
                 f"{FORMAT}.",
-                "Resume it with the version that started it, or start again by overwriting.",
+                'Resume it with the version that started it, or start again with existing="overwrite".',
                 setting="restart",
             )
         check_same(header.get("fingerprint", {}), fingerprint, self.partial.name)

@@ -102,7 +102,7 @@ class Journal:
         except (OSError, ValueError) as error:
             raise ImageError(
                 f"The journal of {self.folder.parent} cannot be read ({error}).",
-                "Start again by overwriting.",
+                'Start again with existing="overwrite".',
                 setting="restart",
             ) from error
         return header
@@ -204,7 +204,7 @@ def check_same(started: Mapping[str, Any], now: Mapping[str, Any], name: str) ->
     if found:
         raise MismatchError(
             f"{name} was started with another {'; another '.join(found)}.",
-            "Resume it with what it was started with, or start again by overwriting.",
+            'Resume it with the same settings, or start again with existing="overwrite".',
             setting="restart",
         )
 

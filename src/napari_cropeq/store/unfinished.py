@@ -54,7 +54,7 @@ class Unfinished:
         except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
             raise ImageError(
                 f"The journal of {folder.name} is damaged ({type(error).__name__}: {error}).",
-                "Start again by overwriting.",
+                'Start again with existing="overwrite".',
                 setting="restart",
             ) from error
 

@@ -68,12 +68,12 @@ class Checkpoint:
         try:
             model = Model.load(self.path)
         except ModelFileError as error:
-            raise ModelFileError(error.problem, "Start again.", setting="restart") from error
+            raise ModelFileError(error.problem, "Remove it to start again.", setting="restart") from error
         if model.provenance.get("source_checksum") != provenance(self.source)["source_checksum"]:
             name = dict(model.provenance.get("source", {})).get("name", "another volume")
             raise MismatchError(
                 f"{self.path.name} is an unfinished training on {name!r}, not on this volume.",
-                "Start again, or choose another name.",
+                "Remove it to start again, or choose another name.",
                 setting="restart",
             )
         if config is not None:
@@ -83,7 +83,7 @@ class Checkpoint:
                 raise MismatchError(
                     f"The settings differ from those of the unfinished training in {self.path.name} "
                     f"({', '.join(differing)}).",
-                    "Use the same settings, or start again.",
+                    "Use the same settings, or remove it to start again.",
                     setting="restart",
                 )
         logger.info("Loaded the unfinished training %s", self.path)

@@ -129,35 +129,44 @@ class TrainingConfig:
         for word in words:
             name, found, text = word.partition("=")
             name = name.replace("-", "_")
-            if not found or name not in kinds:
-                raise ArgumentError(
-                    f"The setting {word!r} is not NAME=VALUE with a name among {', '.join(kinds)}.",
-                    "Write, for instance, filters=64.",
-                )
+            if name not in kinds:
+                raise ArgumentError(f"There is no setting {name!r}.", f"Choose from {', '.join(kinds)}.")
+            if not found:
+                raise ArgumentError(f"The setting {name} has no value.", "Write, for instance, filters=64.")
             settings[name] = _parse(name, text, kinds[name])
         return settings
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.patches is None):
             raise ArgumentError(
-                "Both or neither of minutes and patches are given.", "Give one of them.", setting="minutes"
+                "Minutes and patches are both given."
+                if self.patches is not None
+                else "Neither minutes nor patches are given.",
+                "Give one of them.",
+                setting="minutes",
             )
         budget, name = (self.minutes, "minutes") if self.patches is None else (self.patches, "patches")
         if budget is None or not (math.isfinite(budget) and budget > 0):
             raise ArgumentError(
-                f"The training budget ({budget} {name}) is not a positive number.", "Correct it.", setting=name
+                f"The training budget ({budget} {name}) is not a positive number.",
+                "Choose a positive one.",
+                setting=name,
             )
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ArgumentError(
-                    f"The setting {name} is {getattr(self, name)}, less than {least}.", "Increase it.", setting=name
+                    f"The setting {name} is {getattr(self, name)}, less than {least}.",
+                    f"Choose {least} or more.",
+                    setting=name,
                 )
         if not self.rate > 0:
-            raise ArgumentError(f"The setting rate is {self.rate:g}, not above 0.", "Increase it.", setting="rate")
+            raise ArgumentError(
+                f"The setting rate is {self.rate:g}, not above 0.", "Choose a positive one.", setting="rate"
+            )
         if not 0 <= self.edge_weight < math.inf:
             raise ArgumentError(
                 f"The setting edge_weight is {self.edge_weight:g}, not a number of 0 or more.",
-                "Correct it.",
+                "Choose 0 or more.",
                 setting="edge_weight",
             )
         for name in SHARES:
@@ -165,7 +174,9 @@ class TrainingConfig:
             if not 0 <= share <= 1 or (below_one and share == 1):
                 most = "less than 1" if below_one else "1"
                 raise ArgumentError(
-                    f"The setting {name} is {share:g}, not a share from 0 to {most}.", "Correct it.", setting=name
+                    f"The setting {name} is {share:g}, not a share from 0 to {most}.",
+                    "Choose one in this range.",
+                    setting=name,
                 )
         for item in dataclasses.fields(self):
             choices, value = item.metadata.get("choices"), getattr(self, item.name)
@@ -196,7 +207,7 @@ def _parse(name: str, text: str, kind: str) -> Any:
         return known[text.lower()] if kind == "bool" else {"int": int, "float": float, "str": str}[kind](text)
     except (ValueError, KeyError):
         raise ArgumentError(
-            f"The setting {name} is {text!r}, not {expected[kind]}.", "Correct it.", setting=name
+            f"The setting {name} is {text!r}, not {expected[kind]}.", f"Give {expected[kind]}.", setting=name
         ) from None
 
 

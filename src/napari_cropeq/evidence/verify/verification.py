@@ -94,9 +94,10 @@ class Verification:
         for tile in tiles:
             if not 1 <= tile < max(sides):
                 most = max(sides) - 1
+                smaller = f"Choose tiles of 1 to {most}, for example {max(1, most // 4)} and {max(1, most // 2)}."
                 raise ArgumentError(
                     f"Tiles of {tile} cannot be compared in planes of {' x '.join(map(str, sides))} SR voxels.",
-                    f"Choose tiles of 1 to {most}, for example {max(1, most // 4)} and {max(1, most // 2)}.",
+                    smaller if most else "Compare larger planes.",
                     setting="tiles",
                 )
         self.networks, self.tiles, self.box = tuple(networks), tuple(tiles), box

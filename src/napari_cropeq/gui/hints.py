@@ -61,6 +61,7 @@ BATCH_HINTS = HINTS | {
     "model": "Train or load another model in the Train widget, or choose to train on each image.",
     "names": "Add {number} or {folder} to Names.",
     "existing": "Choose another Destination, or under Existing choose resume to skip it or overwrite to replace it.",
+    "outputs": "Under Existing, choose resume to skip complete results or overwrite to replace them.",
     "existing_model": "Under Existing, choose resume to use it or overwrite to train again.",
     "unfinished": "Under Existing, choose resume to complete it or overwrite to start again.",
     "restart": "Under Existing, choose overwrite to start again, or use the settings that it was started with.",

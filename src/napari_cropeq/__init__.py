@@ -8,13 +8,14 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from napari_cropeq.errors import CropeqError, StoppedError
+
 if TYPE_CHECKING:
     from napari_cropeq.api.export import export
     from napari_cropeq.api.fwhm import FwhmEstimate, estimate_fwhm
     from napari_cropeq.api.train import train
     from napari_cropeq.api.voxels import super_resolve, super_resolve_lazy
     from napari_cropeq.core.model import Model
-    from napari_cropeq.errors import CropeqError, StoppedError
     from napari_cropeq.formats.image import Image, open_image
 
 __all__ = [
@@ -36,11 +37,9 @@ __version__ = "0.1.0"
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
-    "CropeqError": ("errors", "CropeqError"),
     "FwhmEstimate": ("api.fwhm", "FwhmEstimate"),
     "Image": ("formats.image", "Image"),
     "Model": ("core.model", "Model"),
-    "StoppedError": ("errors", "StoppedError"),
     "estimate_fwhm": ("api.fwhm", "estimate_fwhm"),
     "export": ("api.export", "export"),
     "open_image": ("formats.image", "open_image"),

@@ -133,7 +133,7 @@ def test_an_unfinished_store_is_not_touched_by_another_model(viewer, qtbot, tmp_
     stopped(volume, qtbot)
     volume.session.use_model(model_for(filters=4), "another")
     press(qtbot, volume, "start")
-    qtbot.waitUntil(lambda: "another model" in volume.message.text(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: "differs in model" in volume.message.text(), timeout=TIMEOUT)
     volume.overwrite.value = True
     assert volume.buttons["start"].text == "Start"
     press(qtbot, volume, "start")

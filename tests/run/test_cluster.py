@@ -230,7 +230,7 @@ def test_a_worker_that_would_compute_other_bits_writes_nothing(stack, tmp_path):
     result, out = result_of(stack), tmp_path / "out.ome.zarr"
     other = {"ATEN_CPU_CAPABILITY": "default"}
     with processes(tmp_path, other) as (address, _), Cluster(scheduler=address) as cluster:
-        words = r"The worker w0 at tcp://.* would compute other bits: it has another instruction set \(.*, now .*\)\."
+        words = r"The worker w0 at tcp://.* the same bits: it differs in instruction set \(.*, now .*\)\."
         with pytest.raises(MismatchError, match=words):
             run(result, out, cluster=cluster)
     assert not out.exists() and not partial_of(out).exists()

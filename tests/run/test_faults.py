@@ -438,15 +438,19 @@ def test_two_processes_on_one_store(case, existing, ending):
 
 
 CHANGES = [
-    pytest.param(lambda job, bench: replace(job, model=bench.other_model), "another model (", id="weights"),
-    pytest.param(lambda job, bench: replace(job, source=bench.other_source), "another source: voxels (", id="source"),
+    pytest.param(lambda job, bench: replace(job, model=bench.other_model), "differs in model (", id="weights"),
+    pytest.param(
+        lambda job, bench: replace(job, source=bench.other_source), "differs in source: voxels (", id="source"
+    ),
     pytest.param(
         lambda job, bench: replace(job, tile=16),
-        "another tile grid: shard ([24, 24, 24], now [16, 16, 16]); another tile grid: chunk",
+        "differs in tile grid: shard ([24, 24, 24], now [16, 16, 16]); in tile grid: chunk",
         id="tile-grid",
     ),
     pytest.param(
-        lambda job, bench: replace(job, options={"dtype": "float32"}), "another type (uint16, now float32)", id="type"
+        lambda job, bench: replace(job, options={"dtype": "float32"}),
+        "differs in type (uint16, now float32)",
+        id="type",
     ),
 ]
 
@@ -457,7 +461,7 @@ def test_changed_between(case, change, words):
     before = contents(partial_of(case.folder / ZARR))
     other = done(change(case.job(), case.bench))
     assert (other.code, other.computed) == (1, [])
-    assert other.error.startswith(f"MismatchError: out.partial.ome.zarr was started with {words}")
+    assert other.error.startswith(f"MismatchError: out.partial.ome.zarr was started with other settings: it {words}")
     assert other.error.endswith('Resume it with the same settings, or start again with existing="overwrite".')
     assert contents(partial_of(case.folder / ZARR)) == before
     case.ends_equal(killed)

@@ -246,11 +246,11 @@ def test_a_store_without_a_header_is_created_again(tmp_path, result, opened, exi
 
 
 OTHERS = [
-    pytest.param({"filters": 16}, {}, r"another model \(", id="weights"),
-    pytest.param({"planes": "y"}, {}, r"another planes \(\['x'\], now \['y'\]\)", id="planes"),
-    pytest.param({"dtype": "float32"}, {}, r"another type \(uint16, now float32\)", id="type"),
-    pytest.param({"translate": (1.0, 0.0, 0.0)}, {}, "another geometry: translate", id="place"),
-    pytest.param({}, {"tile": 16}, r"another tile grid: shard \(\[32, 32, 32\], now \[16, 16, 16\]\)", id="tiles"),
+    pytest.param({"filters": 16}, {}, r"differs in model \(", id="weights"),
+    pytest.param({"planes": "y"}, {}, r"differs in planes \(\['x'\], now \['y'\]\)", id="planes"),
+    pytest.param({"dtype": "float32"}, {}, r"differs in type \(uint16, now float32\)", id="type"),
+    pytest.param({"translate": (1.0, 0.0, 0.0)}, {}, "differs in geometry: translate", id="place"),
+    pytest.param({}, {"tile": 16}, r"differs in tile grid: shard \(\[32, 32, 32\], now \[16, 16, 16\]\)", id="tiles"),
 ]
 
 
@@ -278,7 +278,7 @@ def test_changed_voxels_are_another_source(tmp_path, result, opened):
     disk.release()
     volume = textured_volume(SHAPE)
     volume[5, 20, 30] ^= 1
-    with pytest.raises(MismatchError, match="started with another source: voxels"):
+    with pytest.raises(MismatchError, match="differs in source: voxels"):
         opened(tmp_path / "out.ome.zarr", a_result(volume), 32, "resume")
 
 
@@ -290,7 +290,7 @@ def test_another_instruction_set_is_refused(tmp_path, result, opened):
     started = json.loads(header.read_text())
     started["fingerprint"]["instruction set"] = "ABACUS"
     header.write_text(json.dumps(started))
-    with pytest.raises(MismatchError, match=r"started with another instruction set \(ABACUS, now"):
+    with pytest.raises(MismatchError, match=r"differs in instruction set \(ABACUS, now"):
         opened(tmp_path / "out.ome.zarr", result, 32, "resume")
 
 

@@ -235,7 +235,7 @@ class _LazyVoxels:
         found = list(differences(json.loads(self._fingerprint), now))
         if found:
             raise MismatchError(
-                f"This process would compute other bits: it has another {'; another '.join(found)}.",
+                f"This process would not compute the same bits: it differs in {'; in '.join(found)}.",
                 "Use the same versions and the same kind of processor in all processes.",
             )
         return result

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
@@ -248,8 +249,9 @@ def _check_fwhm(fwhm: float, lateral_fwhm: float, unit: str = "") -> None:
 
 def check_voxel_size(voxel_size: Sequence[float]) -> None:
     """Raise VoxelSizeError unless ``voxel_size`` is three positive, finite numbers (z, y, x)."""
-    if len(voxel_size) != 3 or not all(math.isfinite(v) and v > 0 for v in voxel_size):
-        size = ", ".join(f"{v:g}" for v in voxel_size)
+    numbers = [v for v in voxel_size if isinstance(v, Real) and not isinstance(v, bool)]
+    if len(numbers) != 3 or len(voxel_size) != 3 or not all(math.isfinite(v) and v > 0 for v in numbers):
+        size = ", ".join(f"{v:g}" if v in numbers else repr(v) for v in voxel_size)
         raise VoxelSizeError(
             f"The voxel size ({size}) is not three positive numbers (z, y, x).",
             "Give the steps between voxels along (z, y, x).",

@@ -29,8 +29,7 @@ class Partition:
     def __post_init__(self) -> None:
         if self.count < 1 or not 0 <= self.number < self.count:
             raise ArgumentError(
-                f"There is no part {self.number} of {self.count}: parts are numbered from 0 to "
-                f"{max(self.count, 1) - 1}.",
+                f"There is no part {self.number} of {self.count}: their numbers start at 0.",
                 "Correct the number of the part, or the number of parts.",
                 setting="partition",
             )

@@ -203,7 +203,7 @@ def check_same(started: Mapping[str, Any], now: Mapping[str, Any], name: str) ->
     found = list(differences(started, now))
     if found:
         raise MismatchError(
-            f"{name} was started with another {'; another '.join(found)}.",
+            f"{name} was started with other settings: it differs in {'; in '.join(found)}.",
             'Resume it with the same settings, or start again with existing="overwrite".',
             setting="restart",
         )

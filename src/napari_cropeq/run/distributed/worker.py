@@ -206,7 +206,7 @@ def _prepared(work: Work, stop: _Asker) -> tuple[SuperResolution, Shards]:
         found = list(differences(started, now))
         if found:
             raise MismatchError(
-                f"The worker {_name()} would compute other bits: it has another {'; another '.join(found)}.",
+                f"The worker {_name()} would not compute the same bits: it differs in {'; in '.join(found)}.",
                 "Remove it from the cluster, then resume.",
                 setting="cluster",
             )

@@ -419,7 +419,7 @@ WRONG = [
     pytest.param(["--num-shards", "2"], "--num-shards is given without --shard-id", id="number"),
     pytest.param(
         ["--shard-id", "2", "--num-shards", "2"],
-        "There is no part 2 of 2: parts are numbered from 0 to 1",
+        "There is no part 2 of 2: their numbers start at 0",
         id="no-such",
     ),
     pytest.param(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tifffile import TiffFile
 
-from napari_cropeq.errors import ImageError, MissingFileError
+from napari_cropeq.errors import ImageError, MissingFileError, OutputExistsError
 from napari_cropeq.formats.image import SUFFIXES
 
-__all__ = ["find_images", "is_result"]
+__all__ = ["check_result", "find_images", "is_result"]
 
 MARK = "napari-cropeq"
 PARTIAL = ".partial.ome.zarr"
@@ -57,6 +57,15 @@ def is_result(path: Path) -> bool:
     except Exception:  # noqa: BLE001 (opening the image reports what is wrong with it)
         pass
     return False
+
+
+def check_result(path: Path) -> None:
+    """Raise OutputExistsError if what has the name of an output is not a finished result of this package."""
+    if not is_result(path):
+        raise OutputExistsError(
+            f"{path} exists, but it is not a result of this package.",
+            "Move it away, or choose another name for the output.",
+        )
 
 
 def _named(path: Path) -> Iterator[Path]:

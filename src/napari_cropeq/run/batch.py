@@ -21,12 +21,11 @@ from napari_cropeq.errors import ArgumentError, OutputExistsError
 from napari_cropeq.formats.image import Image, acquisition_of, open_image
 from napari_cropeq.formats.paths import check_output
 from napari_cropeq.run.distributed.client import Cluster
-from napari_cropeq.run.export import check_options, export
+from napari_cropeq.run.export import check_options, export, is_complete
 from napari_cropeq.run.naming import Naming, check_different
 from napari_cropeq.run.partition import Partition
 from napari_cropeq.run.train_to_file import OwnTraining, check_model_free, is_training_unfinished, train_to_file
 from napari_cropeq.store.disk_errors import disk_errors
-from napari_cropeq.store.folder import unfinished
 
 __all__ = ["STATUSES", "Batch", "BatchProgress", "BatchSettings", "Item", "summary"]
 
@@ -213,8 +212,7 @@ class Batch:
 
     def _is_done(self, output: Path) -> bool:
         """Return whether an output is complete, and no run has started to replace it."""
-        started = unfinished(output) is not None or is_training_unfinished(self._model_path(output))
-        return output.exists() and not started
+        return is_complete(output) and not is_training_unfinished(self._model_path(output))
 
     def _model_path(self, output: Path) -> Path:
         return output.with_name(self._naming.stem(output) + SUFFIX)

@@ -23,6 +23,7 @@ from napari_cropeq.errors import (
     ImageError,
     OutOfMemoryError,
 )
+from napari_cropeq.formats.find import check_result
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
 from napari_cropeq.formats.paths import FOLDER, check_output, old_of, output_kind, remove, replace_folder
 from napari_cropeq.run.distributed.client import Cluster
@@ -34,7 +35,7 @@ from napari_cropeq.store.disk_errors import disk_errors
 from napari_cropeq.store.folder import sweep, unfinished
 from napari_cropeq.store.protocol import TileStore
 
-__all__ = ["ExportProgress", "check_options", "complete", "export", "failure_of", "mended"]
+__all__ = ["ExportProgress", "check_options", "complete", "export", "failure_of", "is_complete", "mended"]
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def _store(
 ) -> DiskStore | None:
     """Return the store to fill; None if the output is complete, or another process has just completed it."""
     check_output(path, partition.existing(existing), result.source.files)
-    if existing != "overwrite" and path.exists() and unfinished(path) is None:
+    if existing != "overwrite" and is_complete(path):
         sweep(path)
         logger.info("%s is complete already", path)
         return None
@@ -136,6 +137,20 @@ def _store(
         return DiskStore(path, store_spec(result), tile, existing, (partition.number, partition.count))
     except CompletedMeanwhileError:
         return None
+
+
+def is_complete(path: Path) -> bool:
+    """Return whether an output exists, and no run has started to replace it.
+
+    Raises
+    ------
+    OutputExistsError
+        If something else has its name, which this package has not made.
+    """
+    if not path.exists() or unfinished(path) is not None:
+        return False
+    check_result(path)
+    return True
 
 
 def check_options(tile: int | None, existing: str, partition: Partition, cluster: Cluster | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.errors import CompletedMeanwhileError, MismatchError, OutputExistsError
+from napari_cropeq.formats.find import check_result
 from napari_cropeq.formats.paths import (
     FOLDER,
     PARTIAL,
@@ -122,6 +123,7 @@ class StoreFolder:
             If the folder exists and this package has not made it.
         """
         if self.journal.part[1] > 1 and self.path.exists():
+            check_result(self.path)
             raise CompletedMeanwhileError(
                 f"Another process has just completed {self.path}.", "There is nothing left to do."
             )

@@ -1,7 +1,8 @@
 """Journal of the finished shards of a store on disk; a shard is recorded only after its voxels are synced to disk.
 
 The presence of files proves nothing: a missing file may be all fill value, and an existing one may be incomplete. A
-line of the journal records which shard was written, the size of its file and a digest of its bytes.
+line of the journal records which shard was written, the size of its file and a digest of its bytes. Header and lines
+have a checksum each; those of earlier versions have none, and are read as well.
 """
 
 from __future__ import annotations
@@ -25,13 +26,18 @@ __all__ = [
     "check_same",
     "differences",
     "digest_of",
+    "sealed",
     "sync_file",
     "sync_folder",
+    "sync_folders",
+    "unsealed",
 ]
 
 HEADER = "header.json"
 COMPLETE = "complete"
 PLACED = "placed"
+ENDED = "ended-{}-of-{}"
+CHECKSUM = "checksum"
 
 Shard = tuple[int, LeadingIndex, IntTriple]
 """Level of the pyramid, leading indices, and number of the shard along z, y, x."""
@@ -45,19 +51,50 @@ class Record:
     size: int | None  # bytes of its file; None if all is fill value, which has no file
     digest: str
 
+    @property
+    def values(self) -> list[Any]:
+        """The record in JSON values."""
+        level, leading, index = self.shard
+        return [level, list(leading), list(index), self.size, self.digest]
+
     def line(self) -> str:
         """Return the line of the journal."""
-        level, leading, index = self.shard
-        return json.dumps([level, list(leading), list(index), self.size, self.digest]) + "\n"
+        return sealed(self.values)
 
     @classmethod
     def of_line(cls, line: str) -> Record | None:
-        """Read a line; None if a kill left it incomplete."""
-        try:
-            level, leading, (z, y, x), size, digest = json.loads(line)
-            return cls((int(level), tuple(leading), (z, y, x)), size, str(digest))
-        except (ValueError, TypeError):
+        """Read a line; None if a kill left it incomplete, or it is damaged."""
+        return cls.of_values(unsealed(line, 5))
+
+    @classmethod
+    def of_values(cls, values: list[Any] | None) -> Record | None:
+        """Return the record of JSON values; None if they are not those of a record."""
+        if values is None or not isinstance(values[1], list) or not isinstance(values[2], list):
             return None
+        level, leading, index, size, digest = values
+        numbers = [level, *leading, *index, 0 if size is None else size]
+        if len(index) != 3 or not isinstance(digest, str) or any(type(n) is not int or n < 0 for n in numbers):
+            return None
+        return cls((level, tuple(leading), (index[0], index[1], index[2])), size, digest)
+
+
+def sealed(values: list[Any]) -> str:
+    """Return a line of JSON that ends with a checksum of ``values``."""
+    return json.dumps([*values, _checksum(values)]) + "\n"
+
+
+def unsealed(line: str, count: int) -> list[Any] | None:
+    """Return the ``count`` values of a line; None if it is damaged. Lines of earlier versions have no checksum."""
+    try:
+        values = json.loads(line)
+        whole = isinstance(values, list) and len(values) >= count
+        return values[:count] if whole and values[count:] in ([], [_checksum(values[:count])]) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _checksum(values: Any) -> str:
+    return digest_of(json.dumps(values, sort_keys=True).encode())[:16]
 
 
 class Journal:
@@ -99,7 +136,10 @@ class Journal:
             header = json.loads((self.folder / HEADER).read_text(encoding="utf-8"))
             if not isinstance(header, dict):
                 raise ValueError("it is not a JSON object")
-        except (OSError, ValueError) as error:
+            checksum = header.pop(CHECKSUM, None)
+            if checksum is not None and checksum != _checksum(header):
+                raise ValueError("its checksum is wrong")
+        except (OSError, ValueError, RecursionError) as error:
             raise ImageError(
                 f"The journal of {self.folder.parent} cannot be read ({error}).",
                 'Start again with existing="overwrite".',
@@ -110,7 +150,7 @@ class Journal:
     def write_header(self, header: Mapping[str, Any]) -> None:
         """Write what the store is started with; the last step of creating it."""
         self.folder.mkdir(exist_ok=True)
-        self._write(HEADER, json.dumps(header, indent=1))
+        self._write(HEADER, json.dumps({**header, CHECKSUM: _checksum(header)}, indent=1))
 
     def records(self) -> Iterator[Record]:
         """Yield the records of all processes, without incomplete lines; a shard may come twice."""
@@ -129,6 +169,16 @@ class Journal:
         self._file.write(record.line())
         self._file.flush()
         os.fsync(self._file.fileno())
+
+    def end_part(self) -> None:
+        """Record that this process has finished all its shards, so that the last process need not wait for it."""
+        self._write(ENDED.format(*self.part), "")
+
+    @property
+    def ended(self) -> bool:
+        """Whether all processes that share the work have finished their shards at some time."""
+        count = self.part[1]
+        return all((self.folder / ENDED.format(number, count)).exists() for number in range(count))
 
     def finish(self) -> None:
         """Record that every shard is finished."""
@@ -192,15 +242,30 @@ def sync_folder(path: Path) -> None:
             os.close(handle)
 
 
-def check_same(started: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
+def sync_folders(path: Path) -> None:
+    """Sync the entries of a folder and of all folders in it, as :func:`sync_folder`."""
+    for folder, _, _ in os.walk(path):
+        sync_folder(Path(folder))
+
+
+def check_same(started: Any, now: Mapping[str, Any], name: str) -> None:
     """Raise MismatchError unless two fingerprints are equal.
 
     Raises
     ------
+    ImageError
+        If ``started``, as read from a header, is no fingerprint.
     MismatchError
         Names the entries that differ.
     """
-    found = list(differences(started, now))
+    try:
+        found = list(differences({**started}, now))
+    except (TypeError, RecursionError) as error:
+        raise ImageError(
+            f"The journal of {name} is damaged: its fingerprint cannot be read.",
+            "Start again by overwriting.",
+            setting="restart",
+        ) from error
     if found:
         raise MismatchError(
             f"{name} was started with other settings: it differs in {'; in '.join(found)}.",

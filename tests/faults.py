@@ -36,9 +36,11 @@ LIMIT = 120  # seconds after which a process counts as hanging
 
 # Steps before and after which a process is killed: the name of a step, and its function.
 CREATE = {
-    "group": "napari_cropeq.store.disk:zarr.open_group",
-    "array": "napari_cropeq.store.disk:create_array",
-    "metadata": "napari_cropeq.store.disk:write_metadata",
+    "group": "napari_cropeq.store.metadata:zarr.open_group",
+    "array": "napari_cropeq.store.metadata:create_array",
+    "metadata": "napari_cropeq.store.metadata:write_metadata",
+    "metadata-file": "napari_cropeq.store.metadata:write_whole",
+    "metadata-sync": "napari_cropeq.store.metadata:sync_folder",
     "model": "napari_cropeq.store.disk:write_whole",
     "header": "napari_cropeq.store.journal:Journal.write_header",
     "header-sync": "napari_cropeq.store.journal:sync_file",
@@ -58,7 +60,7 @@ SHARD = {
 }
 END = {
     "levels": "napari_cropeq.store.disk:DiskStore.complete_levels",
-    "metadata-sync": "napari_cropeq.store.folder:sync_file",
+    "folders-sync": "napari_cropeq.store.folder:sync_folders",
     "marker": "napari_cropeq.store.journal:Journal.finish",
     "finish": "napari_cropeq.store.disk:DiskStore.finish",
     "name": "napari_cropeq.store.folder:replace_folder",

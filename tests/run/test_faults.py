@@ -212,6 +212,7 @@ TIMES = {
     "rename": (1, 8, 14, 21),  # the first ones are those of metadata
     "level": (1, 3, 6),
     **dict.fromkeys(faults.END, (1,)),
+    "metadata-file": (1, 4),
     "metadata-sync": (1, 4),
 }
 QUICK = {

@@ -410,7 +410,7 @@ def test_a_store_that_cannot_be_created_leaves_nothing(tmp_path, result, monkeyp
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(disk_module, "write_metadata", interrupted)
+    monkeypatch.setattr(disk_module, "write_whole", interrupted)
     with pytest.raises(KeyboardInterrupt):
         DiskStore(tmp_path / "out.ome.zarr", store_spec(result), 32)
     assert visible(tmp_path) == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from napari_cropeq.core.geometry import IntTriple, LeadingIndex, int_triple
@@ -28,12 +29,12 @@ class Level:
     shift: tuple[float, float, float] = (0.0, 0.0, 0.0)  # (z, y, x) of its first voxel's centre, in these voxels
 
 
-def write_metadata(folder: Path, image: ImageInfo, levels: Sequence[Level]) -> None:
+def write_metadata(folder: Path | Store, image: ImageInfo, levels: Sequence[Level]) -> None:
     """Write axes, units, scale and translation of every level, channels and provenance.
 
     Parameters
     ----------
-    folder : path
+    folder : path or zarr store
         The group of the image, with an array for each level.
     image : ImageInfo
         Axes and position of the finest level.

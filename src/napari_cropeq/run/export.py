@@ -115,9 +115,12 @@ def export(
         with closing(_events(store, result, computed, partition, cluster)) as events:
             yield from _tiles(store, partition, events, result)
         total = partition.number_of(store)
-        if not store.has_all():
+        if not store.is_last():
             yield ExportProgress("shared", total, total, 0.0)
             return
+        if not store.levels[0].complete:  # shards that were damaged since they were finished, by any process
+            with closing(_events(store, result, computed, Partition(), cluster)) as events:
+                yield from _tiles(store, Partition(), events, result)
         yield ExportProgress("saving", total, total, 0.0)
         complete(store, result)
     finally:
@@ -219,7 +222,7 @@ def _complete_tiff(store: DiskStore, result: SuperResolution) -> None:
     partial = folder.partial / FOLDER / folder.path.name  # everything in this folder was written by this package
     try:
         with disk_errors(folder.partial.name):
-            write_ome_tiff(store.levels[0].array, partial, result.image)
+            write_ome_tiff(store.levels[0].whole, partial, result.image)
         folder.check_place(partial)
         replace_folder(partial, folder.path, old_of(folder.partial))
     finally:

@@ -64,16 +64,8 @@ class Partition:
 
     def holds(self, store: DiskStore) -> Callable[[LeadingIndex, IntTriple], bool]:
         """Return a function that tells whether a tile, by leading index and number (z, y, x), belongs to this part."""
-        counts, each = store.grid.counts, store.grid.count
-        leading_number = {leading: number for number, leading in enumerate(store.leading_indices)}
-        total = each * len(store.leading_indices)
-
-        def mine(leading: LeadingIndex, index: IntTriple) -> bool:
-            z, y, x = index
-            number = leading_number[leading] * each + (z * counts[1] + y) * counts[2] + x
-            return number * self.count // total == self.number
-
-        return mine
+        finest = store.levels[0]
+        return lambda leading, index: finest.owner((leading, index), self.count) == self.number
 
     def number_of(self, store: DiskStore) -> int:
         """Return how many tiles belong to this part."""

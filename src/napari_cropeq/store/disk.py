@@ -8,25 +8,25 @@ as soon as all shards below them are finished.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-import zarr
 
 from napari_cropeq.core.geometry import Box, IntTriple, LeadingIndex
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.core.whole_file import write_whole
 from napari_cropeq.errors import ImageError
-from napari_cropeq.formats.ome_zarr_write import create_array, fitted, write_metadata
+from napari_cropeq.formats.ome_zarr_write import fitted
 from napari_cropeq.formats.paths import check_output
-from napari_cropeq.formats.pyramid import level_shapes, levels_of
+from napari_cropeq.formats.pyramid import level_shapes
 from napari_cropeq.store.disk_errors import disk_error, disk_errors
 from napari_cropeq.store.folder import MODEL, StoreFolder
-from napari_cropeq.store.journal import Record
+from napari_cropeq.store.journal import Record, sync_folder
 from napari_cropeq.store.levels import Levels
 from napari_cropeq.store.low_res import LowResCopy
+from napari_cropeq.store.metadata import Metadata
 from napari_cropeq.store.protocol import Tile
 from napari_cropeq.store.spec import StoreSpec
 from napari_cropeq.store.write_queue import WriteQueue
@@ -96,9 +96,8 @@ class DiskStore:
         check_output(path, existing if part[1] == 1 or existing != "refuse" else "resume", spec.inputs)
         self.folder = StoreFolder(path, part, existing == "overwrite")
         self.leading_indices = spec.leading_indices
-        shapes = list(level_shapes(spec.volume_shape))
-        sizes = [fitted((tile, tile, tile) if tile else BULK, shape) for shape in shapes]
-        tiles = {"shard": list(sizes[0][0]), "chunk": list(sizes[0][1]), "levels": len(shapes)}
+        sizes = [fitted((tile, tile, tile) if tile else BULK, shape) for shape in level_shapes(spec.volume_shape)]
+        tiles = {"shard": list(sizes[0][0]), "chunk": list(sizes[0][1]), "levels": len(sizes)}
         self.fingerprint = dict(spec.fingerprint) | {"tile grid": tiles}
         self.damaged: list[tuple[int, LeadingIndex, IntTriple]] = []
         self.low_res = LowResCopy(spec.leading_shape, spec.volume_shape, spec.dtype)
@@ -108,25 +107,23 @@ class DiskStore:
         folder = self.folder
         with folder.opening():
             if folder.journal.exists:
-                folder.resume(self.fingerprint)
-                self.levels = Levels(folder.partial, len(shapes), folder.journal)
-                self.refresh()
+                self._metadata = Metadata.of_header(folder.resume(self.fingerprint), spec, sizes)
+                with disk_errors(folder.partial.name):
+                    self._metadata.repair(folder.partial)
             else:
+                self._metadata = Metadata.of_spec(spec, sizes)
                 with disk_errors(folder.partial.name), folder.creating():
-                    self._create(spec, shapes, sizes)
-
-    def _create(
-        self, spec: StoreSpec, shapes: Sequence[IntTriple], sizes: Sequence[tuple[IntTriple, IntTriple]]
-    ) -> None:
-        """Create all arrays and their metadata, so that any reader can open the store; then write the header."""
-        folder = self.folder
-        group = zarr.open_group(folder.partial, mode="a", zarr_format=3)  # "w" would remove our mark
-        for number, (shape, size) in enumerate(zip(shapes, sizes, strict=True)):
-            create_array(group, str(number), spec.leading_shape, shape, spec.dtype, size, spec.image.axes)
-        self.levels = Levels(folder.partial, len(shapes), folder.journal)
-        write_metadata(folder.partial, spec.image, levels_of(spec.volume_shape))
-        write_whole(folder.journal.folder / MODEL, spec.model)
-        folder.write_header(spec.description, self.fingerprint)
+                    self._metadata.write(folder.partial)  # so that any reader can open the store
+                    sync_folder(folder.partial.parent)
+                    write_whole(folder.journal.folder / MODEL, spec.model)
+                    folder.write_header(spec.description, self.fingerprint, self._metadata)
+            self.levels = Levels(folder.partial, len(sizes), folder.journal)
+            self.levels.read_journal()
+        try:
+            self._verify(part)  # the lock of this process is kept, but others need not wait
+        except BaseException:
+            folder.release()
+            raise
 
     # -- tiles -------------------------------------------------------------------------------------
 
@@ -185,26 +182,29 @@ class DiskStore:
         except OSError as error:
             raise disk_error(error, self.folder.partial.name) from error
 
-    def has_all(self) -> bool:
-        """Return whether every tile is finished, so that this process must complete the store.
+    def is_last(self) -> bool:
+        """Return whether this process, which has finished its tiles, must complete the store.
 
-        If several processes share the work, the last one completes the store; the others release it.
+        If several processes share the work, the last one completes the store, after it has computed the shards of
+        others again that are missing or damaged; the others release it.
         """
         self.flush()
         lock, journal = self.folder.lock, self.folder.journal
         if journal.part[1] == 1:
-            return self.levels[0].complete
-        with lock.exclusive():
-            recorded = {record.shard[1:] for record in journal.records() if record.shard[0] == 0}
-            if len(recorded) == self.grid.count * len(self.leading_indices) and lock.alone():
-                self.refresh()
-                return self.levels[0].complete
-            self.release()
-        return False
+            return True
+        with lock.exclusive(), disk_errors(self.folder.partial.name):
+            journal.end_part()
+            recorded = self.levels.read_journal()
+            if not lock.alone() or not (recorded or journal.ended):
+                self.release()
+                return False
+        self._verify((0, 1))
+        return True
 
-    def refresh(self) -> None:
-        """Read the journals of all processes; a shard whose bytes differ from its record is not finished."""
-        self.damaged = self.levels.read_journal()
+    def _verify(self, part: tuple[int, int]) -> None:
+        """Compare the shards of a part with their records; those that differ are not finished."""
+        with disk_errors(self.folder.partial.name):
+            self.damaged = self.levels.verify(part)
         for shard in self.damaged:
             logger.warning("Shard %s of %s is missing or damaged: it is computed again", shard, self.folder.partial)
 
@@ -245,6 +245,7 @@ class DiskStore:
                 )
             self.levels.complete(self.leading_indices)
             self.folder.sweep()
+            self._metadata.repair(self.folder.partial)
             self.folder.sync()
 
     def discard(self) -> None:

@@ -21,9 +21,11 @@ from napari_cropeq.formats.paths import (
     remove_ours,
     replace_folder,
 )
-from napari_cropeq.store.journal import Journal, check_same, sync_file, sync_folder
+from napari_cropeq.store.journal import Journal, check_same, sync_folder, sync_folders
 from napari_cropeq.store.levels import Levels
 from napari_cropeq.store.lock import StoreLock, WriteToken
+from napari_cropeq.store.metadata import Metadata
+from napari_cropeq.store.verified import Verified
 
 __all__ = ["FORMAT", "MODEL", "StoreFolder", "sweep", "unfinished"]
 
@@ -134,13 +136,14 @@ class StoreFolder:
             remove_ours(self.partial)
             raise
 
-    def write_header(self, description: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> None:
+    def write_header(self, description: Mapping[str, Any], fingerprint: Mapping[str, Any], metadata: Metadata) -> None:
         """Write what the store is computed from; this is the last step of creating it."""
         header = {"format": FORMAT, "output": self.path.name, "replaces": self._replaces}
-        self.journal.write_header(header | {"result": dict(description), "fingerprint": dict(fingerprint)})
+        header |= {"result": dict(description), "fingerprint": dict(fingerprint)}
+        self.journal.write_header(header | metadata.header())
 
-    def resume(self, fingerprint: Mapping[str, Any]) -> None:
-        """Check what the store was started with, and remove what a kill left in it.
+    def resume(self, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+        """Check what the store was started with, remove what a kill left in it, and return its header.
 
         Raises
         ------
@@ -157,12 +160,14 @@ class StoreFolder:
                 'Resume it with the version that started it, or start again with existing="overwrite".',
                 setting="restart",
             )
-        check_same(header.get("fingerprint", {}), fingerprint, self.partial.name)
+        check_same(header.get("fingerprint"), fingerprint, self.partial.name)
         self._replaces = bool(header.get("replaces", True))  # earlier versions did not store it
         self.check_place()
         if self.lock.alone():
             self.sweep()
+            Verified(self.journal.folder, self.journal.part).clear()
         logger.info("Resuming %s", self.partial)
+        return header
 
     def sweep(self) -> None:
         """Remove incomplete files that a kill left."""
@@ -187,10 +192,8 @@ class StoreFolder:
             self.journal.record_output(file)
 
     def sync(self) -> None:
-        """Sync the metadata to disk, and record that every shard is finished."""
-        for file in self.partial.rglob("zarr.json"):
-            sync_file(file)
-            sync_folder(file.parent)
+        """Sync all folders to disk, and record that every shard is finished."""
+        sync_folders(self.partial)
         self.journal.finish()
 
     def give_name(self, levels: Levels) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from napari_cropeq.store.journal import Journal, Record, Shard
 from napari_cropeq.store.memory import TileCache
 from napari_cropeq.store.protocol import Tile
 from napari_cropeq.store.shards import Shards
+from napari_cropeq.store.verified import Verified
 
 __all__ = ["DECODED", "Levels"]
 
@@ -37,12 +38,19 @@ class Levels:
         Number of levels.
     journal : Journal
         Records the finished shards.
+
+    Attributes
+    ----------
+    verified : Verified
+        Shards whose bytes were compared with their records.
     """
 
     def __init__(self, folder: Path, count: int, journal: Journal) -> None:
         decoded = TileCache(DECODED)
         self._levels = [Shards(folder, number, decoded) for number in range(count)]
         self._journal = journal
+        self.verified = Verified(journal.folder, journal.part)
+        self._unverified: dict[Shard, list[Record]] = {}  # shards that are only known to have the right sizes
 
     def __getitem__(self, number: int) -> Shards:
         return self._levels[number]
@@ -67,6 +75,8 @@ class Levels:
         """Record a shard that is synced to disk, and compute coarser shards as in :meth:`write`."""
         level, leading, index = record.shard
         self._journal.add(record)
+        self.verified.add(record, self[level].time((leading, index)))
+        self._unverified.pop(record.shard, None)
         self[level].done.add((leading, index))
         self._build_above(level, (leading, index))
 
@@ -88,19 +98,57 @@ class Levels:
                             builder.submit(self._build, number, (leading, index)).result()
         logger.info("Completed the coarser levels in %.1f s", time.monotonic() - start)
 
-    def read_journal(self) -> list[Shard]:
-        """Mark the recorded shards as finished; return those that are missing or damaged on disk."""
-        damaged: list[Shard] = []
-        for record in dict.fromkeys(self._journal.records()):
+    def read_journal(self) -> bool:
+        """Mark the recorded shards as finished whose files have the right sizes; :meth:`verify` reads them.
+
+        Returns
+        -------
+        bool
+            Whether all shards of the finest level are recorded.
+        """
+        records: dict[Shard, dict[Record, None]] = {}  # a shard that was damaged was written twice
+        for record in self._journal.records():
             level, leading, index = record.shard
-            if level >= len(self) or (leading, index) in self[level]:
-                continue
-            if self[level].holds(record):
-                self[level].done.add((leading, index))
-            else:
-                damaged.append(record.shard)
-        # A shard that was written twice may have been damaged only the first time.
-        return [shard for shard in dict.fromkeys(damaged) if shard[1:] not in self[shard[0]]]
+            if level < len(self) and self[level].has((leading, index)):
+                records.setdefault(record.shard, {})[record] = None
+        self._unverified = {
+            shard: [record for record in given if self[shard[0]].fits(record)] for shard, given in records.items()
+        }
+        for number, shards in enumerate(self):
+            shards.done = {shard[1:] for shard, fitting in self._unverified.items() if shard[0] == number and fitting}
+        return sum(shard[0] == 0 for shard in records) == self[0].count
+
+    def verify(self, part: tuple[int, int]) -> list[Shard]:
+        """Read the shards of a part that were not verified before, and return those that are missing or damaged.
+
+        Shards that another process of this run has verified or written are not read again, unless their files have
+        changed since.
+
+        Parameters
+        ----------
+        part : (int, int)
+            Number of the part, and how many there are.
+        """
+        times, damaged = self.verified.times(), []
+        number, count = part
+        for shard, fitting in list(self._unverified.items()):
+            level, tile = self[shard[0]], shard[1:]
+            if level.owner(tile, count) == number:
+                if not any(self._is_whole(record, times) for record in fitting):
+                    level.done.discard(tile)
+                    damaged.append(shard)
+                del self._unverified[shard]
+        return damaged
+
+    def _is_whole(self, record: Record, times: Mapping[Record, int]) -> bool:
+        level = self[record.shard[0]]
+        time = level.time(record.shard[1:])  # before reading: a change meanwhile is found
+        if times.get(record) == time:
+            return True
+        if not level.holds(record):
+            return False
+        self.verified.add(record, time)
+        return True
 
     @contextmanager
     def moved(self, folder: Path) -> Iterator[None]:
@@ -118,13 +166,15 @@ class Levels:
         fine, coarse = self[number], self[number + 1]
         for above in coarse.grid.indices(parents(fine.grid.box(index), self._shape(number + 1))):
             box = support(coarse.grid.box(above), self._shape(number))
-            if (leading, above) not in coarse and all((leading, i) in fine for i in fine.grid.indices(box)):
+            below = [(leading, i) for i in fine.grid.indices(box)]
+            known = all(tile in fine and (number, *tile) not in self._unverified for tile in below)
+            if known and (leading, above) not in coarse:
                 self._build(number + 1, (leading, above))
 
     def _build(self, number: int, tile: Tile) -> None:
         """Compute a coarser shard, without the cache for views."""
         leading, index = tile
-        self.write(number, tile, coarser(self[number - 1].array, leading, self[number].grid.box(index)))
+        self.write(number, tile, coarser(self[number - 1].whole, leading, self[number].grid.box(index)))
 
     def _shape(self, number: int) -> IntTriple:
         return int_triple(self[number].array.shape[-3:])

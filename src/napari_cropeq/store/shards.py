@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from zarr.core.buffer import default_buffer_prototype
 
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
 from napari_cropeq.core.tiles import TileGrid, hull
+from napari_cropeq.errors import AccessError
 from napari_cropeq.formats.paths import PARTIAL
 from napari_cropeq.store.journal import Record, digest_of, sync_file, sync_folder
 from napari_cropeq.store.memory import MemoryStore, TileCache
@@ -48,6 +51,7 @@ class Shards:
         self._open(folder)
         shape, chunks, shards = (a[-3:] for a in (self.array.shape, self.array.chunks, self.array.shards))
         self.grid = TileGrid(int_triple(shape), int_triple(shards))
+        self._counts: tuple[int, ...] = (*self.array.shape[:-3], *self.grid.counts)  # shards along each axis
         self._chunks = MemoryStore(int_triple(shape), int_triple(chunks), decoded)
 
     def _open(self, folder: Path) -> None:
@@ -68,7 +72,17 @@ class Shards:
     @property
     def complete(self) -> bool:
         """Whether every shard is finished."""
-        return len(self.done) == self.grid.count * int(np.prod(self.array.shape[:-3], dtype=np.int64))
+        return len(self.done) == self.count
+
+    @property
+    def whole(self) -> Whole:
+        """All its voxels; those of shards that are not finished are fill value."""
+        return Whole(self.array, self._folder.name)
+
+    @property
+    def count(self) -> int:
+        """How many shards there are, finished or not."""
+        return math.prod(self._counts)
 
     def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
         """Return ``part`` (voxels of this level) of a finished shard, or None; decoded chunks are cached.
@@ -153,16 +167,36 @@ class Shards:
         content = files.get("/".join(("c", *map(str, (*leading, *index)))))
         return None if content is None else content.to_bytes()
 
+    def has(self, tile: Tile) -> bool:
+        """Return whether the level has this shard, finished or not."""
+        numbers, counts = (*tile[0], *tile[1]), self._counts
+        return len(numbers) == len(counts) and all(0 <= i < n for i, n in zip(numbers, counts, strict=True))
+
+    def owner(self, tile: Tile, count: int) -> int:
+        """Return the number of the process, of ``count`` that share the work, to which a shard belongs.
+
+        Each has consecutive shards in storage order, so that most reads are shared.
+        """
+        number = 0
+        for index, length in zip((*tile[0], *tile[1]), self._counts, strict=True):
+            number = number * length + index
+        return number * count // self.count
+
+    def fits(self, record: Record) -> bool:
+        """Return whether the size on disk matches the record."""
+        path = self.path(record.shard[1:])
+        if record.size is None:
+            return not path.exists()
+        return path.is_file() and int(path.stat().st_size) == record.size
+
     def holds(self, record: Record) -> bool:
         """Return whether the bytes on disk match the record."""
-        _, leading, index = record.shard
-        if len(leading) != len(self.array.shape) - 3 or any(
-            i >= n for i, n in zip(index, self.grid.counts, strict=True)
-        ):
-            return False
-        path = self.path((leading, index))
-        size = path.stat().st_size if path.exists() else None
-        return size == record.size and self.record((leading, index)) == record
+        return self.fits(record) and self.record(record.shard[1:]) == record
+
+    def time(self, tile: Tile) -> int:
+        """Return when the file of a shard was last changed, in ns; 0 if there is none."""
+        path = self.path(tile)
+        return path.stat().st_mtime_ns if path.exists() else 0
 
     def path(self, tile: Tile) -> Path:
         """Return the path of a shard's file."""
@@ -175,6 +209,48 @@ class Shards:
         with self._lock:
             yield
             self._open(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """All voxels of a level, read like an array; :meth:`Shards.read` is for views, which can do without."""
+
+    array: Any
+    name: str  # of the store
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of its voxels."""
+        dtype: np.dtype[Any] = self.array.dtype
+        return dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Leading axes, then z, y, x."""
+        return tuple(self.array.shape)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Shape of a chunk."""
+        return tuple(self.array.chunks)
+
+    def __getitem__(self, where: Any) -> npt.NDArray[Any]:
+        """Read voxels.
+
+        Raises
+        ------
+        AccessError
+            If a shard was damaged after it had been verified.
+        """
+        try:
+            return np.asarray(self.array[where])
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # errors of codecs on damaged bytes have no common type
+            raise AccessError(
+                f"A shard of {self.name} was damaged while the output was made ({error}).",
+                "Check the disk and resume: the shard is computed again.",
+            ) from error
 
 
 def unlink(path: Path) -> None:

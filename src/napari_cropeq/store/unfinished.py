@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import zarr
 
 from napari_cropeq.errors import ImageError
 from napari_cropeq.formats.paths import FOLDER
 from napari_cropeq.store.folder import MODEL
 from napari_cropeq.store.journal import Journal
+from napari_cropeq.store.metadata import recorded_text
 
 __all__ = ["Unfinished"]
 
@@ -44,14 +44,16 @@ class Unfinished:
         header = journal.header
         try:
             about, output = header["result"], folder.with_name(str(header["output"]))
-            array: Any = zarr.open_array(folder / "0", mode="r")
-            tiles = np.prod([-(-n // s) for n, s in zip(array.shape, array.shards, strict=True)])
+            array = json.loads(recorded_text(header, "0/zarr.json") or (folder / "0/zarr.json").read_text())
+            shards = array["chunk_grid"]["configuration"]["chunk_shape"]
+            tiles = math.prod(-(-n // s) for n, s in zip(array["shape"], shards, strict=True))
             done = len({record.shard for record in journal.records() if record.shard[0] == 0})
             planes = "both" if len(about["planes"]) > 1 else str(about["planes"][0])
-            return cls(
-                folder, output, dict(about["source"]), planes, str(about["dtype"]), min(1.0, done / float(tiles))
-            )
-        except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
+            found = cls(folder, output, dict(about["source"]), planes, str(about["dtype"]), min(1.0, done / tiles))
+            if found.channels < 1:
+                raise ValueError("its source has no channels")
+            return found
+        except (LookupError, ArithmeticError, TypeError, ValueError, OSError, RecursionError) as error:
             raise ImageError(
                 f"The journal of {folder.name} is damaged ({type(error).__name__}: {error}).",
                 'Start again with existing="overwrite".',

@@ -112,15 +112,13 @@ def export(
         yield ExportProgress("saving", 1, 1, 0.0, 1)
         return
     try:
-        with closing(_events(store, result, computed, partition, cluster)) as events:
-            yield from _tiles(store, partition, events, result)
+        yield from _tiles(store, result, computed, partition, cluster)
         total = partition.number_of(store)
         if not store.is_last():
             yield ExportProgress("shared", total, total, 0.0)
             return
         if not store.levels[0].complete:  # shards that were damaged since they were finished, by any process
-            with closing(_events(store, result, computed, Partition(), cluster)) as events:
-                yield from _tiles(store, Partition(), events, result)
+            yield from _tiles(store, result, computed, Partition(), cluster)
         yield ExportProgress("saving", total, total, 0.0)
         complete(store, result)
     finally:
@@ -179,20 +177,25 @@ def _events(
 
 
 def _tiles(
-    store: DiskStore, partition: Partition, events: Iterator[Event | None], result: SuperResolution
-) -> Iterator[ExportProgress]:
+    store: DiskStore,
+    result: SuperResolution,
+    computed: Sequence[TileStore],
+    partition: Partition,
+    cluster: Cluster | None,
+) -> Generator[ExportProgress, None, None]:
     start, total, started = time.monotonic(), partition.number_of(store), partition.done_of(store)
     damaged = len(store.damaged)
     logger.info("%s: %d of %d tiles are done, %s", store.folder.path, started, total, result.exactness)
     if damaged:
         logger.warning("%s: %d damaged shards are computed again", store.folder.path, damaged)
     yield ExportProgress("tiles", started, total, 0.0, started, damaged)
-    for event in events:
-        if isinstance(event, Failed) and event.bulk:
-            raise event.error
-        if isinstance(event, Filled) and event.failures:
-            raise failure_of(event.failures, result.source.axes) from event.failures[0].error
-        yield ExportProgress("tiles", partition.done_of(store), total, time.monotonic() - start, started, damaged)
+    with closing(_events(store, result, computed, partition, cluster)) as events:
+        for event in events:
+            if isinstance(event, Failed) and event.bulk:
+                raise event.error
+            if isinstance(event, Filled) and event.failures:
+                raise failure_of(event.failures, result.source.axes) from event.failures[0].error
+            yield ExportProgress("tiles", partition.done_of(store), total, time.monotonic() - start, started, damaged)
     logger.info("%s: all %d tiles are done after %.1f s", store.folder.path, total, time.monotonic() - start)
 
 

@@ -64,7 +64,7 @@ class Partition:
 
     def holds(self, store: DiskStore) -> Callable[[LeadingIndex, IntTriple], bool]:
         """Return a function that tells whether a tile, by leading index and number (z, y, x), belongs to this part."""
-        finest = store.levels[0]
+        finest = store.levels[0].numbering
         return lambda leading, index: finest.owner((leading, index), self.count) == self.number
 
     def number_of(self, store: DiskStore) -> int:

@@ -118,7 +118,6 @@ class DiskStore:
                     write_whole(folder.journal.folder / MODEL, spec.model)
                     folder.write_header(spec.description, self.fingerprint, self._metadata)
             self.levels = Levels(folder.partial, len(sizes), folder.journal)
-            self.levels.read_journal()
         try:
             self._verify(part)  # the lock of this process is kept, but others need not wait
         except BaseException:
@@ -194,16 +193,16 @@ class DiskStore:
             return True
         with lock.exclusive(), disk_errors(self.folder.partial.name):
             journal.end_part()
-            recorded = self.levels.read_journal()
-            if not lock.alone() or not (recorded or journal.ended):
+            if not lock.alone() or not (journal.ended or self.levels.recorded):
                 self.release()
                 return False
         self._verify((0, 1))
         return True
 
     def _verify(self, part: tuple[int, int]) -> None:
-        """Compare the shards of a part with their records; those that differ are not finished."""
+        """Read the journals of all processes; shards of a part that differ from their records are not finished."""
         with disk_errors(self.folder.partial.name):
+            self.levels.read_journal()
             self.damaged = self.levels.verify(part)
         for shard in self.damaged:
             logger.warning("Shard %s of %s is missing or damaged: it is computed again", shard, self.folder.partial)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,8 @@ class Journal:
     def close(self) -> None:
         """Close this process's file."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of a full disk, which :meth:`add` has reported
+                self._file.close()
             self._file = None
 
     def _write(self, name: str, text: str) -> None:

@@ -75,7 +75,7 @@ class Levels:
         """Record a shard that is synced to disk, and compute coarser shards as in :meth:`write`."""
         level, leading, index = record.shard
         self._journal.add(record)
-        self.verified.add(record, self[level].time((leading, index)))
+        self.verified.add(record, self[level].state((leading, index))[1])
         self._unverified.pop(record.shard, None)
         self[level].done.add((leading, index))
         self._build_above(level, (leading, index))
@@ -98,25 +98,25 @@ class Levels:
                             builder.submit(self._build, number, (leading, index)).result()
         logger.info("Completed the coarser levels in %.1f s", time.monotonic() - start)
 
-    def read_journal(self) -> bool:
-        """Mark the recorded shards as finished whose files have the right sizes; :meth:`verify` reads them.
+    @property
+    def recorded(self) -> bool:
+        """Whether all shards of the finest level are recorded, by any process."""
+        finest = {record.shard[1:] for record in self._journal.records() if record.shard[0] == 0}
+        return sum(tile in self[0].numbering for tile in finest) == len(self[0].numbering)
 
-        Returns
-        -------
-        bool
-            Whether all shards of the finest level are recorded.
-        """
+    def read_journal(self) -> None:
+        """Mark the recorded shards as finished whose files have the right sizes; :meth:`verify` reads them."""
         records: dict[Shard, dict[Record, None]] = {}  # a shard that was damaged was written twice
         for record in self._journal.records():
             level, leading, index = record.shard
-            if level < len(self) and self[level].has((leading, index)):
+            if level < len(self) and (leading, index) in self[level].numbering:
                 records.setdefault(record.shard, {})[record] = None
-        self._unverified = {
-            shard: [record for record in given if self[shard[0]].fits(record)] for shard, given in records.items()
-        }
+        self._unverified = {}
+        for shard, given in records.items():
+            size, _ = self[shard[0]].state(shard[1:])
+            self._unverified[shard] = [record for record in given if record.size == size]
         for number, shards in enumerate(self):
             shards.done = {shard[1:] for shard, fitting in self._unverified.items() if shard[0] == number and fitting}
-        return sum(shard[0] == 0 for shard in records) == self[0].count
 
     def verify(self, part: tuple[int, int]) -> list[Shard]:
         """Read the shards of a part that were not verified before, and return those that are missing or damaged.
@@ -133,7 +133,7 @@ class Levels:
         number, count = part
         for shard, fitting in list(self._unverified.items()):
             level, tile = self[shard[0]], shard[1:]
-            if level.owner(tile, count) == number:
+            if level.numbering.owner(tile, count) == number:
                 if not any(self._is_whole(record, times) for record in fitting):
                     level.done.discard(tile)
                     damaged.append(shard)
@@ -142,7 +142,7 @@ class Levels:
 
     def _is_whole(self, record: Record, times: Mapping[Record, int]) -> bool:
         level = self[record.shard[0]]
-        time = level.time(record.shard[1:])  # before reading: a change meanwhile is found
+        _, time = level.state(record.shard[1:])  # before reading: a change meanwhile is found
         if times.get(record) == time:
             return True
         if not level.holds(record):

@@ -63,8 +63,11 @@ class Metadata:
             return cls(files)
         started = header.get("result")
         if isinstance(started, dict):  # which is also what the image says about its origin
-            about = {name: value for name, value in started.items() if name != "dtype"}
-            spec = replace(spec, image=replace(spec.image, provenance=about))
+            about = {key: value for key, value in started.items() if key != "dtype"}
+            source = about.get("source")
+            name = source.get("name") if isinstance(source, dict) else None
+            image = replace(spec.image, provenance=about, name=str(name or spec.image.name))
+            spec = replace(spec, image=image)
         return cls(cls.of_spec(spec, sizes).files, recorded=False)
 
     def header(self) -> dict[str, Any]:

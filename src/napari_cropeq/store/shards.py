@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
+import stat
 import threading
 import uuid
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from napari_cropeq.errors import AccessError
 from napari_cropeq.formats.paths import PARTIAL
 from napari_cropeq.store.journal import Record, digest_of, sync_file, sync_folder
 from napari_cropeq.store.memory import MemoryStore, TileCache
+from napari_cropeq.store.numbering import Numbering
 from napari_cropeq.store.protocol import Tile
 
 __all__ = ["Shards"]
@@ -51,7 +52,7 @@ class Shards:
         self._open(folder)
         shape, chunks, shards = (a[-3:] for a in (self.array.shape, self.array.chunks, self.array.shards))
         self.grid = TileGrid(int_triple(shape), int_triple(shards))
-        self._counts: tuple[int, ...] = (*self.array.shape[:-3], *self.grid.counts)  # shards along each axis
+        self.numbering = Numbering((*self.array.shape[:-3], *self.grid.counts))
         self._chunks = MemoryStore(int_triple(shape), int_triple(chunks), decoded)
 
     def _open(self, folder: Path) -> None:
@@ -72,17 +73,12 @@ class Shards:
     @property
     def complete(self) -> bool:
         """Whether every shard is finished."""
-        return len(self.done) == self.count
+        return len(self.done) == len(self.numbering)
 
     @property
     def whole(self) -> Whole:
         """All its voxels; those of shards that are not finished are fill value."""
         return Whole(self.array, self._folder.name)
-
-    @property
-    def count(self) -> int:
-        """How many shards there are, finished or not."""
-        return math.prod(self._counts)
 
     def read(self, tile: Tile, part: Box) -> npt.NDArray[Any] | None:
         """Return ``part`` (voxels of this level) of a finished shard, or None; decoded chunks are cached.
@@ -167,36 +163,18 @@ class Shards:
         content = files.get("/".join(("c", *map(str, (*leading, *index)))))
         return None if content is None else content.to_bytes()
 
-    def has(self, tile: Tile) -> bool:
-        """Return whether the level has this shard, finished or not."""
-        numbers, counts = (*tile[0], *tile[1]), self._counts
-        return len(numbers) == len(counts) and all(0 <= i < n for i, n in zip(numbers, counts, strict=True))
-
-    def owner(self, tile: Tile, count: int) -> int:
-        """Return the number of the process, of ``count`` that share the work, to which a shard belongs.
-
-        Each has consecutive shards in storage order, so that most reads are shared.
-        """
-        number = 0
-        for index, length in zip((*tile[0], *tile[1]), self._counts, strict=True):
-            number = number * length + index
-        return number * count // self.count
-
-    def fits(self, record: Record) -> bool:
-        """Return whether the size on disk matches the record."""
-        path = self.path(record.shard[1:])
-        if record.size is None:
-            return not path.exists()
-        return path.is_file() and int(path.stat().st_size) == record.size
-
     def holds(self, record: Record) -> bool:
         """Return whether the bytes on disk match the record."""
-        return self.fits(record) and self.record(record.shard[1:]) == record
+        tile = record.shard[1:]
+        return self.state(tile)[0] == record.size and self.record(tile) == record
 
-    def time(self, tile: Tile) -> int:
-        """Return when the file of a shard was last changed, in ns; 0 if there is none."""
-        path = self.path(tile)
-        return path.stat().st_mtime_ns if path.exists() else 0
+    def state(self, tile: Tile) -> tuple[int | None, int]:
+        """Return the size of a shard's file, bytes, and when it was last changed, ns; None and 0 if there is none."""
+        try:
+            found = self.path(tile).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None, 0
+        return found.st_size if stat.S_ISREG(found.st_mode) else -1, found.st_mtime_ns
 
     def path(self, tile: Tile) -> Path:
         """Return the path of a shard's file."""

@@ -272,7 +272,7 @@ def test_a_changed_header_is_not_believed(started, result, text, other):
     assert text in whole
     header_of(started).write_text(whole.replace(text, other))
     for attempt in (lambda: run(result, started, existing="resume"), lambda: Unfinished.open(partial_of(started))):
-        with pytest.raises(ImageError, match=r"^The journal of .* cannot be read .* Start again by over") as caught:
+        with pytest.raises(ImageError, match=r"^The journal of .* cannot be read .* Start again with") as caught:
             attempt()
         assert caught.value.setting == "restart"
 

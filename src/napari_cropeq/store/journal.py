@@ -265,7 +265,7 @@ def check_same(started: Any, now: Mapping[str, Any], name: str) -> None:
     except (TypeError, RecursionError) as error:
         raise ImageError(
             f"The journal of {name} is damaged: its fingerprint cannot be read.",
-            "Start again by overwriting.",
+            'Start again with existing="overwrite".',
             setting="restart",
         ) from error
     if found:

@@ -26,11 +26,11 @@ def a_stack(path: Path, data: np.ndarray | None = None, size=SIZE, axes: str = "
     return path
 
 
-def a_zarr(path: Path, size=SIZE, seed: int = 0) -> Path:
+def a_zarr(path: Path, size=SIZE, seed: int = 0, shape=(8, 20, 40), chunks=(8, 20, 20)) -> Path:
     """Write an OME-Zarr of factor 4, and return its path."""
     group = zarr.open_group(path, mode="w", zarr_format=3)
-    data = textured_volume((8, 20, 40), seed)
-    group.create_array("0", shape=data.shape, dtype=data.dtype, chunks=(8, 20, 20))[:] = data
+    data = textured_volume(shape, seed)
+    group.create_array("0", shape=data.shape, dtype=data.dtype, chunks=chunks)[:] = data
     axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
     datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": list(size)}]}]
     group.attrs["ome"] = {"version": "0.5", "multiscales": [{"name": "", "axes": axes, "datasets": datasets}]}

@@ -26,6 +26,7 @@ __all__ = [
     "ModelFileError",
     "OutOfMemoryError",
     "OutputExistsError",
+    "SourceChangedError",
     "StoppedError",
     "VoxelSizeError",
     "WrongTypeError",
@@ -102,6 +103,10 @@ class CompletedMeanwhileError(OutputExistsError):
 
 class AccessError(CropeqError, OSError):
     """A file or folder cannot be read or written, or its disk is full."""
+
+
+class SourceChangedError(AccessError):
+    """A file of an image was replaced, changed or removed while the image is read."""
 
 
 class InUseError(CropeqError, BlockingIOError):

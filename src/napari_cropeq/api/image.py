@@ -16,6 +16,7 @@ from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.errors import ImageError, VoxelSizeError, WrongTypeError
 from napari_cropeq.formats.image import Image, acquisition_of, check_volume, lazy_array, open_image
 from napari_cropeq.formats.metadata import PIXEL, calibrated, full_unit, timing
+from napari_cropeq.formats.watch.chunks import watched
 
 __all__ = ["image_of", "sampled"]
 
@@ -93,7 +94,7 @@ def _lazy(data: Any) -> da.Array:
         return data
     shape = tuple(int(length) for length in data.shape)
     chunks = getattr(data, "chunks", None) or (*(1,) * (len(shape) - 2), *shape[-2:])
-    return lazy_array(data, tuple(chunks))
+    return lazy_array(watched(data), tuple(chunks))
 
 
 def _from_xarray(array: Any) -> Image:

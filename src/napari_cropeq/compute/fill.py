@@ -18,7 +18,7 @@ from napari_cropeq.core.geometry import Box, IntTriple, LeadingIndex, int_triple
 from napari_cropeq.core.predict import never
 from napari_cropeq.core.thread_map import ThreadMap
 from napari_cropeq.core.tiles import TileGrid, divide
-from napari_cropeq.errors import StoppedError
+from napari_cropeq.errors import SourceChangedError, StoppedError
 from napari_cropeq.store.protocol import TileStore
 
 __all__ = [
@@ -183,6 +183,8 @@ class TileFiller:
 
         Raises
         ------
+        SourceChangedError
+            If a file of the source has changed: nothing that was computed from it is stored any more.
         OSError
             If the store cannot be written.
         """
@@ -218,7 +220,7 @@ class TileFiller:
                     continue
                 try:
                     part = computed.result()
-                except StoppedError:
+                except (StoppedError, SourceChangedError):
                     raise
                 except Exception as error:  # noqa: BLE001 (the other groups continue, and the caller reports the error)
                     box = ", ".join(f"{a} to {b}" for a, b in zip(group.box.start, group.box.stop, strict=True))
@@ -264,6 +266,8 @@ def retried(read: Callable[[], _T], stop: Ask) -> _T:
     for pause in RETRIES:
         try:
             return read()
+        except SourceChangedError:  # the files that were opened do not come back
+            raise
         except OSError as error:
             logger.info("Reading failed, trying again in %.1f s: %s", pause, error)
             _wait(pause, stop)

@@ -215,11 +215,15 @@ class SuperResolution:
         ------
         StoppedError
             If ``stop`` returned True before the end.
+        SourceChangedError
+            If a file of the source has changed since it was opened: the voxels may mix two volumes.
         """
         predictor = self.predictor(leading)
         if region is not None:
             predictor = predictor.over(region, predictor.normalisation)
-        return convert(predictor(box, stop), self.dtype)
+        voxels = convert(predictor(box, stop), self.dtype)
+        self.source.check_unchanged()
+        return voxels
 
     def prefetch(self, leading: LeadingIndex, box: Box) -> Region:
         """Read all source voxels that ``box`` (SR voxels), or any part of it, needs."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cropeq.errors import AccessError, ImageError
+from napari_cropeq.errors import AccessError, ImageError, SourceChangedError
 from napari_cropeq.formats.metadata import Stored
+from napari_cropeq.formats.watch.files import Watch
 
 __all__ = ["OrderedAxes", "axis_order"]
 
@@ -19,13 +18,13 @@ _POSITIONS = "prm"  # tifffile's letters for positions and mosaics: the first is
 
 
 class OrderedAxes:
-    """An array-like whose axes are reordered when it is read.
+    """An array-like whose axes are reordered when it is read, and whose files may not change.
 
     Dask would transpose a whole chunk and then take the box; this class reads only the box.
     """
 
-    def __init__(self, array: Any, order: tuple[int, ...], fixed: tuple[int, ...], name: str) -> None:
-        self._array, self._order, self._fixed, self._name = array, order, fixed, name
+    def __init__(self, array: Any, order: tuple[int, ...], fixed: tuple[int, ...], watch: Watch) -> None:
+        self._array, self._order, self._fixed, self._watch = array, order, fixed, watch
         self.shape = tuple(int(array.shape[axis]) for axis in order)
         self.dtype = np.dtype(array.dtype).newbyteorder("=")
         self.ndim = len(order)
@@ -39,18 +38,30 @@ class OrderedAxes:
         for axis, cut in zip(self._order, index, strict=True):
             wanted[axis], pick = _span(cut)
             picked.append(pick)
-        try:
-            box = np.asarray(self._array[tuple(wanted)])
-        except (zlib.error, struct.error, EOFError, RuntimeError, ValueError, KeyError, IndexError) as error:
-            raise AccessError(
-                f"{self._name} cannot be read any further ({error}): the file is damaged.", "Copy or export it again."
-            ) from error
+        box = self._read(tuple(wanted))
         box = box.transpose(*self._order, *self._fixed)
         for axis, pick in enumerate(picked):
             if isinstance(pick, np.ndarray):
                 box = np.take(box, pick, axis)
         numbers = [slice(None) if isinstance(pick, np.ndarray) else pick for pick in picked]
         return np.asarray(box[(*numbers, *(0,) * len(self._fixed))], dtype=self.dtype, order="C")
+
+    def _read(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        """Read a box; a file that has changed since it was opened is another image, or damaged."""
+        try:
+            box = np.asarray(self._array[index])
+        except SourceChangedError:
+            raise
+        except Exception as error:
+            self._watch.check()
+            if isinstance(error, (OSError, MemoryError)):
+                raise
+            raise AccessError(
+                f"{self._watch.name} cannot be read any further ({error}): the file is damaged.",
+                "Copy or export it again.",
+            ) from error
+        self._watch.check()
+        return box
 
 
 def _span(cut: Any) -> tuple[slice, Any]:

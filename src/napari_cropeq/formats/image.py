@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from napari_cropeq.formats.metadata import PIXEL, ImageInfo, Metadata
 from napari_cropeq.formats.nifti import read_nifti
 from napari_cropeq.formats.ome_zarr import read_ome_zarr
 from napari_cropeq.formats.tiff import read_tiff
+from napari_cropeq.formats.watch.files import Watch
 from napari_cropeq.short_repr import ShortRepr
 
 _READERS = {
@@ -55,6 +56,7 @@ class Image(ShortRepr):
     time_step: float = 1.0  # in `time_unit`
     time_unit: str = PIXEL  # 'second', 'minute', ... or 'pixel' if unknown
     coarser: tuple[da.Array, ...] = ()  # further levels of the same extent, each coarser than the one before
+    watch: Watch | None = field(default=None, compare=False)  # the files that are read; None for an image in memory
 
     def _title(self) -> str:
         return f"Image {self.name!r}"
@@ -161,6 +163,11 @@ class Image(ShortRepr):
                 raise ArgumentError(f"{self.name} has no {word} {number}: it has {count}.", choice, setting=setting)
         return tuple(int(number) for axis, _, number, _ in asked if axis in self.axes)
 
+    def check_unchanged(self) -> None:
+        """Raise SourceChangedError if a file of the image has changed since it was opened."""
+        if self.watch is not None:
+            self.watch.check()
+
     def describe(self) -> dict[str, Any]:
         """Describe the image in JSON values.
 
@@ -208,10 +215,11 @@ def open_image(path: str | Path) -> Image:
     if not path.exists():
         raise MissingFileError(f"There is no file {path}.", "Check its name and folder.")
     suffix = _suffix(path)
+    watch = Watch(path.name, [] if path.is_dir() else [path])  # before anything is read
     if path.is_dir():
-        stored = read_ome_zarr(path)
+        stored = read_ome_zarr(path, watch)
     elif suffix in _READERS:
-        stored = _READERS[suffix](path)
+        stored = _READERS[suffix](path, watch)
     else:
         raise ImageError(
             f"{path.name} is of an unknown type. Known types are {', '.join(SUFFIXES)}.",
@@ -220,7 +228,7 @@ def open_image(path: str | Path) -> Image:
     name = path.name[: len(path.name) - len(suffix)] or path.name
     order, fixed, axes = axis_order(stored, path.name)
     levels = [
-        lazy_array(OrderedAxes(level.array, order, fixed, path.name), tuple(level.chunks[axis] for axis in order))
+        lazy_array(OrderedAxes(level.array, order, fixed, watch), tuple(level.chunks[axis] for axis in order))
         for level in (stored, *stored.coarser)
     ]
     check_volume(levels[0], path.name)
@@ -238,6 +246,7 @@ def open_image(path: str | Path) -> Image:
         time_step=metadata.time_step,
         time_unit=metadata.time_unit,
         coarser=tuple(_ever_coarser(levels)),
+        watch=watch,
     )
 
 

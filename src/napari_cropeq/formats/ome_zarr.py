@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from napari_cropeq.formats.metadata import (
     in_one_unit,
     timing,
 )
+from napari_cropeq.formats.paths import FOLDER
+from napari_cropeq.formats.watch.chunks import WatchedChunks, folder_of, metadata_of
+from napari_cropeq.formats.watch.files import Watch
 
 logger = logging.getLogger(__name__)
 
 
-def read_ome_zarr(path: Path) -> Stored:
+def read_ome_zarr(path: Path, watch: Watch) -> Stored:
     """Open an OME-Zarr image without reading a pixel.
 
     Parameters
@@ -34,6 +38,8 @@ def read_ome_zarr(path: Path) -> Stored:
     path
         The folder of the image, or of a bioformats2raw collection, from which the first image is read. If there are
         several multiscales, the first is read.
+    watch
+        The metadata of the folder, the image and its levels are added, unless it is a result that is being computed.
 
     Returns
     -------
@@ -44,13 +50,16 @@ def read_ome_zarr(path: Path) -> Stored:
     ImageError
         If the folder is not an OME-Zarr image, or its metadata are damaged.
     """
-    name = path.name
-    group, attributes = _image_group(path)
+    name, changing = path.name, (path / FOLDER).is_dir()
+    opened = (lambda array: array) if changing else partial(WatchedChunks, watch=watch)
+    watch = Watch(name, []) if changing else watch
+    watch.add(metadata_of(path))
+    group, attributes = _image_group(path, watch)
     multiscale = attributes["multiscales"][0]
     try:
         axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]]
         dataset = multiscale["datasets"][0]
-        array = group[dataset["path"]]
+        array = _member(group, dataset["path"], watch)
         steps = [dataset.get("coordinateTransformations", []), multiscale.get("coordinateTransformations", [])]
         scale, translation = _placed(steps, len(axes))
         names = [str(axis["name"]).lower() for axis in axes]
@@ -66,23 +75,31 @@ def read_ome_zarr(path: Path) -> Stored:
             f"The metadata of {name} name {len(axes)} axes, but {dataset['path']} is not an array with that many axes.",
             "Write it again.",
         )
-    stored = Stored(array, "".join(n if len(n) == 1 else "q" for n in names), tuple(array.chunks), metadata)
-    return replace(stored, coarser=tuple(_coarser(group, multiscale["datasets"][1:], stored)))
+    stored = Stored(opened(array), "".join(n if len(n) == 1 else "q" for n in names), tuple(array.chunks), metadata)
+    coarser = _coarser(group, multiscale["datasets"][1:], watch)
+    levels = (replace(stored, array=opened(level), chunks=tuple(level.chunks)) for level in coarser)
+    return replace(stored, coarser=tuple(level for level in levels if len(level.array.shape) == len(axes)))
 
 
-def _coarser(group: zarr.Group, datasets: Sequence[Any], finest: Stored) -> Iterator[Stored]:
+def _member(group: zarr.Group, name: str, watch: Watch) -> Any:
+    """Return an array or group inside a group, whose metadata are watched from before they are read."""
+    watch.add(metadata_of(folder_of(group) / name))
+    return group[name]
+
+
+def _coarser(group: zarr.Group, datasets: Sequence[Any], watch: Watch) -> Iterator[zarr.Array[Any]]:
     """Yield the coarser levels; a level that is missing, or unlike the finest, is skipped."""
     for dataset in datasets:
         try:
-            array = group[dataset["path"]]
+            array = _member(group, dataset["path"], watch)
         except (KeyError, ValueError, TypeError, OSError) as error:
             logger.warning("Skipped a coarser level that cannot be read: %s: %s", type(error).__name__, error)
             continue
-        if isinstance(array, zarr.Array) and len(array.shape) == len(finest.axes):
-            yield replace(finest, array=array, chunks=tuple(array.chunks))
+        if isinstance(array, zarr.Array):
+            yield array
 
 
-def _image_group(path: Path) -> tuple[zarr.Group, Mapping[str, Any]]:
+def _image_group(path: Path, watch: Watch) -> tuple[zarr.Group, Mapping[str, Any]]:
     """Find the group of the first image, and its OME attributes."""
     try:
         group = zarr.open_group(path, mode="r")
@@ -93,7 +110,7 @@ def _image_group(path: Path) -> tuple[zarr.Group, Mapping[str, Any]]:
         ) from error
     attributes = _ome(group)
     if not attributes.get("multiscales") and "plate" not in attributes and "0" in group:
-        first = group["0"]  # bioformats2raw puts the images of a file into 0, 1, ...
+        first = _member(group, "0", watch)  # bioformats2raw puts the images of a file into 0, 1, ...
         if isinstance(first, zarr.Group):
             group, attributes = first, _ome(first)
     if not attributes.get("multiscales"):

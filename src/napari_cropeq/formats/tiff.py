@@ -20,6 +20,7 @@ from tifffile import TIFF, TiffFile, TiffPage, TiffPageSeries
 from napari_cropeq.errors import AccessError, ImageError
 from napari_cropeq.formats.metadata import Metadata, Stored, imagej_metadata, ome_xml_metadata
 from napari_cropeq.formats.paths import truncated
+from napari_cropeq.formats.watch.files import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +59,15 @@ class DecodedPages:
         return DecodedPages, (self._path, self._level)
 
 
-def read_tiff(path: Path) -> Stored:
+def read_tiff(path: Path, watch: Watch) -> Stored:
     """Open a TIFF file without reading a pixel.
 
     Parameters
     ----------
     path
         The file; its first series is read.
+    watch
+        Watches the file; other files with planes of the series are added.
 
     Returns
     -------
@@ -82,6 +85,8 @@ def read_tiff(path: Path) -> Stored:
             series = file.series[0]
             _check_complete(file, series)
             _check_decodable(path, series.keyframe)
+            if series.is_multifile:
+                watch.add({Path(page.parent.filehandle.path) for page in series if page is not None})
             stored = _stored(path, file, series)
             return replace(stored, coarser=tuple(_coarser(path, file, series)))
     except ImageError:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_cropeq.formats.image import COARSE_VOXELS, SUFFIXES, Image, open_image
+from napari_cropeq.gui.layers.source import WATCH
 from napari_cropeq.gui.layers.unfinished_layer import UNFINISHED
 from napari_cropeq.store.unfinished import Unfinished
 
@@ -69,7 +70,7 @@ def layer_data(source: Image) -> list[LayerData]:
             "translate": [translate[a] for a in keep],
             "units": [units[a] for a in keep],
             "axis_labels": [source.axes[a] for a in keep],
-            "metadata": {"source": source.describe()},
+            "metadata": {"source": source.describe(), WATCH: source.watch},
         }
         if source.n_channels > 1:
             options |= {"blending": "additive"}

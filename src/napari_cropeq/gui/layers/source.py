@@ -14,8 +14,10 @@ from napari_cropeq.core.geometry import Acquisition, check_voxel_size
 from napari_cropeq.errors import ArgumentError, ImageError, VoxelSizeError
 from napari_cropeq.formats.image import Image as Source
 from napari_cropeq.formats.image import check_volume
+from napari_cropeq.formats.watch.chunks import watched
 
 __all__ = [
+    "WATCH",
     "appearance",
     "check_layer",
     "finest",
@@ -28,6 +30,9 @@ __all__ = [
 
 LEADING = {0: "", 1: "t", 2: "tc"}
 SPLIT = "Split its channels first: right-click the layer and choose Split RGB."
+
+WATCH = "napari-cropeq-watch"
+"""Key in a layer's metadata for the watch over its files."""
 
 _tokens: weakref.WeakKeyDictionary[Image, tuple[Any, object]] = weakref.WeakKeyDictionary()
 
@@ -131,6 +136,7 @@ def source_of(layer: Layer | None) -> Source:
         name=image.name,
         path=None if path is None else str(path),
         coarser=tuple(lazy_array(level) for level in image.data[1:]) if image.multiscale else (),
+        watch=None if isinstance(finest(image), np.ndarray) else image.metadata.get(WATCH),
     )
 
 
@@ -139,7 +145,7 @@ def lazy_array(data: Any) -> da.Array:
     if isinstance(data, da.Array):
         return data
     chunks = getattr(data, "chunks", None) or (*(1,) * (data.ndim - 2), *data.shape[-2:])
-    return da.from_array(data, chunks=chunks, name=False)
+    return da.from_array(watched(data), chunks=chunks, name=False)
 
 
 def _leading(layer: Image) -> str:

@@ -25,7 +25,7 @@ __all__ = ["export"]
 def export(
     data: Any, model: Model | str | Path, path: str | Path, voxel_size: Sequence[float] | None = None, *,
     planes: str | None = None, dtype: str = "source", existing: str = "refuse", partition: tuple[int, int] = (0, 1),
-    device: str = "auto", callback: Callback[ExportProgress] | None = None,
+    device: str = "auto", allow_missing: float | None = None, callback: Callback[ExportProgress] | None = None,
 ) -> Path:  # fmt: skip
     """Super-resolve a volume of any size into an OME-Zarr or OME-TIFF, with the bits of :func:`super_resolve`.
 
@@ -44,6 +44,8 @@ def export(
     partition : (int, int)
         Number of this process, from 0, and how many processes share the work. All have the same ``path``; the last
         one to end completes the file.
+    allow_missing : float, optional
+        What planes that an OME-TIFF lacks are read as; by default such a file is refused.
     callback : callable, optional
         Called with the progress (``stage``, ``done``, ``total``, ``seconds_left``, ...) after every tile. The work
         stops if it returns False. By default, terminals and notebooks show a progress bar.
@@ -65,7 +67,7 @@ def export(
     check_callback(callback)
     part = _partition(partition)
     path = _output(path, existing, part)
-    result = result_of(data, model, voxel_size, planes, dtype, device)
+    result = result_of(data, model, voxel_size, planes, dtype, device, allow_missing)
     steps: Iterator[ExportProgress] = whole_volumes.export(
         result, path, existing=existing, part_of=(part.number, part.count)
     )

@@ -28,13 +28,15 @@ NAME_THEM = "Name the dimensions t, c, z, y and x."
 UNEVEN = 1e-3  # tolerated deviation of the steps of a coordinate, in steps: some programs write 32-bit numbers
 
 
-def image_of(data: Any) -> Image:
+def image_of(data: Any, allow_missing: float | None = None) -> Image:
     """Return a volume of any kind as an image with named axes; no voxel is read.
 
     Parameters
     ----------
     data : array, Image, xarray.DataArray or path
         An array needs a shape, a dtype and slicing: (z, y, x), (c, z, y, x) or (t, c, z, y, x).
+    allow_missing : float, optional
+        For a path, as in :func:`~napari_cropeq.formats.image.open_image`.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def image_of(data: Any) -> Image:
     if isinstance(data, Image):
         return data
     if isinstance(data, (str, os.PathLike)):
-        return open_image(Path(data))
+        return open_image(Path(data), allow_missing)
     if hasattr(data, "dims") and hasattr(data, "coords"):
         return _from_xarray(data)
     if not (hasattr(data, "shape") and hasattr(data, "dtype") and hasattr(data, "__getitem__")):
@@ -65,7 +67,12 @@ def image_of(data: Any) -> Image:
 
 
 def sampled(
-    data: Any, voxel_size: Any, axial: str | int | None, fwhm: Any = None, lateral_fwhm: Any = 0.0
+    data: Any,
+    voxel_size: Any,
+    axial: str | int | None,
+    fwhm: Any = None,
+    lateral_fwhm: Any = 0.0,
+    allow_missing: float | None = None,
 ) -> tuple[Image, Acquisition]:
     """Return data as an image, and its acquisition; the arguments are those of :func:`~.train.train`.
 
@@ -78,7 +85,7 @@ def sampled(
     """
     size, axis, lateral = voxel_size_of(voxel_size), axial_index(axial), length("lateral_fwhm", lateral_fwhm)
     width = None if fwhm is None else length("fwhm", fwhm)
-    image = image_of(data)
+    image = image_of(data, allow_missing)
     if size is None and image.voxel_size is None:
         raise VoxelSizeError(
             "The data do not contain the voxel size.",

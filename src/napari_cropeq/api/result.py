@@ -24,6 +24,7 @@ def result_of(
     planes: str | None,
     dtype: str,
     device: str,
+    allow_missing: float | None = None,
 ) -> SuperResolution:
     """Return the super-resolution of data; the arguments are those of :func:`~.voxels.super_resolve`.
 
@@ -37,7 +38,7 @@ def result_of(
     choose_device(device)  # fails for a device that is not known or not available
     size = voxel_size_of(voxel_size)
     model = model_of("model", model)
-    image = image_of(data)
+    image = image_of(data, allow_missing)
     acquisition = _acquisition(image, model, size)
     plane_axes(planes, acquisition.axial)
     return SuperResolution(image, model, acquisition, planes, device, dtype)

@@ -34,7 +34,8 @@ def train(
     axial: str | int | None = None, fwhm: Any = None, lateral_fwhm: float = 0.0,
     preset: str = "fast", minutes: float | None = None, patches: int | None = None,
     channels: int | Sequence[int] | str | None = None, start: Model | str | Path | None = None,
-    checkpoint: str | Path | None = None, device: str = "auto", callback: Callback[Progress] | None = None,
+    checkpoint: str | Path | None = None, device: str = "auto", allow_missing: float | None = None,
+    callback: Callback[Progress] | None = None,
     **settings: Any,
 ) -> Model:  # fmt: skip
     """Train a model on a volume, for that volume and similar ones, and return the best weights.
@@ -63,6 +64,8 @@ def train(
         completed. It is removed at the end, but stays if the training is stopped or fails.
     device : {'auto', 'cpu', 'cuda'}
         Where to compute.
+    allow_missing : float, optional
+        What planes that an OME-TIFF lacks are read as; by default such a file is refused.
     callback : callable, optional
         Called with the progress (``patches``, ``fraction``, ``loss``, ``validation``, ...) after every step. The
         training stops if it returns False. By default, terminals and notebooks show a progress bar.
@@ -85,7 +88,7 @@ def train(
     started = None if start is None else model_of("start", start)
     config = _config(preset, started, {"minutes": minutes, "patches": patches} | settings)
     kept = None if checkpoint is None else _checkpoint(checkpoint)
-    image, acquisition = sampled(data, voxel_size, axial, fwhm, lateral_fwhm)
+    image, acquisition = sampled(data, voxel_size, axial, fwhm, lateral_fwhm, allow_missing)
     job = _Job(image, acquisition, _channels(channels, image), config, device, started, kept)
     return job.run(callback)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cropeq.cli.hints import sentence
-from napari_cropeq.cli.options import add_command, add_device, add_out, add_voxel_size
+from napari_cropeq.cli.options import add_allow_missing, add_command, add_device, add_out, add_voxel_size
 from napari_cropeq.cli.progress import progress_bar
 from napari_cropeq.cli.train import add_config, training_config
 from napari_cropeq.errors import ArgumentError
@@ -42,6 +42,7 @@ def add_export(commands: Any) -> None:
     model.add_argument("--train", action="store_true", help="train a model on each image and save it beside the result")
     add_out(parser, "OUT", "a name ending in .ome.zarr or .ome.tif, or a folder ending in / for several images")
     add_voxel_size(parser)
+    add_allow_missing(parser)
     parser.add_argument(
         "--name", metavar="PATTERN", help="names of the results in a folder (default {name}_SR); see docs/batch.md"
     )
@@ -137,7 +138,10 @@ def _settings(arguments: argparse.Namespace) -> BatchSettings:
     planes, dtype, tile, device = arguments.planes, arguments.dtype, arguments.tile, arguments.device
     part, cluster = _part(arguments), _cluster(arguments)
     existing = "resume" if arguments.resume else "overwrite" if arguments.overwrite else "refuse"
-    return BatchSettings(_model(arguments), existing, planes, dtype, tile, size, device, part, cluster)
+    missing = arguments.allow_missing
+    return BatchSettings(
+        _model(arguments), existing, planes, dtype, tile, size, device, part, cluster, allow_missing=missing
+    )
 
 
 def _part(arguments: argparse.Namespace) -> tuple[int, int]:

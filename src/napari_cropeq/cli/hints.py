@@ -8,6 +8,7 @@ __all__ = ["HINTS", "sentence"]
 
 HINTS = {
     "voxel_size": "Give the correct voxel size with --voxel-size Z Y X.",
+    "allow_missing": "Copy it again, or give the value that missing planes are read as with --allow-missing VALUE.",
     "existing": "Choose another name, or replace it with --overwrite.",
     "unfinished": "Complete it with --resume, or start again with --overwrite.",
     "restart": "Choose another name, or start again with --overwrite.",

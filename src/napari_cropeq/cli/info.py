@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.filesize import decimal
 
 from napari_cropeq.cli.hints import sentence
-from napari_cropeq.cli.options import add_command, add_device
+from napari_cropeq.cli.options import add_allow_missing, add_command, add_device
 from napari_cropeq.cli.progress import progress_bar
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.short_repr import card, duration
@@ -41,6 +41,7 @@ def add_info(commands: Any) -> None:
     parser.add_argument(
         "--factor", type=float, default=4.0, metavar="F", help="with --networks: factor of the images (default 4)"
     )
+    add_allow_missing(parser)
     add_device(parser)
 
 
@@ -55,7 +56,7 @@ def _info(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.path.name.endswith(MODEL):
         report, text = _model(arguments.path)
     else:
-        report, text = _image(arguments.path)
+        report, text = _image(arguments.path, arguments.allow_missing)
     if not arguments.json:
         print(text)
     return report
@@ -79,7 +80,7 @@ def _networks(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"networks": [fact.as_json() for fact in facts], "machine": machine}
 
 
-def _image(path: Path) -> tuple[dict[str, Any], str]:
+def _image(path: Path, allow_missing: float | None) -> tuple[dict[str, Any], str]:
     """Return the record and the card of an image: a source, a result of ours, or a result that is not complete."""
     from napari_cropeq.formats.image import open_image
     from napari_cropeq.formats.paths import partial_of
@@ -88,7 +89,7 @@ def _image(path: Path) -> tuple[dict[str, Any], str]:
 
     folder = path if path.exists() else partial_of(path)
     unfinished = Unfinished.open(folder) if folder.is_dir() else None
-    image = open_image(path if unfinished is None else folder)
+    image = open_image(path if unfinished is None else folder, allow_missing)
     report, facts = image.describe(), _facts(image)
     if unfinished is not None:
         source = unfinished.source

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = [
+    "add_allow_missing",
     "add_budget",
     "add_command",
     "add_common",
@@ -83,6 +84,16 @@ def add_voxel_size(parser: argparse.ArgumentParser) -> None:
         nargs=3,
         metavar=("Z", "Y", "X"),
         help="use this voxel size instead of the one in the file, in the unit of the file (µm if it has none)",
+    )
+
+
+def add_allow_missing(parser: argparse.ArgumentParser) -> None:
+    """Add ``--allow-missing``."""
+    parser.add_argument(
+        "--allow-missing",
+        type=float,
+        metavar="VALUE",
+        help="read planes that an OME-TIFF lacks as this value, such as 0 (default: refuse the file)",
     )
 
 

@@ -11,7 +11,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cropeq.cli.options import PRESETS, add_budget, add_command, add_device, add_out, add_voxel_size, integers
+from napari_cropeq.cli.options import (
+    PRESETS,
+    add_allow_missing,
+    add_budget,
+    add_command,
+    add_device,
+    add_out,
+    add_voxel_size,
+    integers,
+)
 from napari_cropeq.cli.progress import progress_bar
 from napari_cropeq.errors import MismatchError, OutputExistsError
 
@@ -34,6 +43,7 @@ def add_train(commands: Any) -> None:
     parser.add_argument("input", type=Path, metavar="IMAGE", help="a TIFF, OME-TIFF, ImageJ, NIfTI or OME-Zarr image")
     add_out(parser, "MODEL", "file to save the model in; its name ends in .safetensors", type=Path)
     add_voxel_size(parser)
+    add_allow_missing(parser)
     parser.add_argument(
         "--axial", choices="zyx", help="axis of low resolution (default: the one with the largest step)"
     )
@@ -129,7 +139,7 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     start = None if arguments.start is None else Model.load(arguments.start)
     config = training_config(arguments, start)
-    source = open_image(arguments.input)
+    source = open_image(arguments.input, arguments.allow_missing)
     axial = "zyx".index(arguments.axial) if arguments.axial else None
     size = tuple(arguments.voxel_size) if arguments.voxel_size else None
     acquisition = acquisition_of(source, size, axial, arguments.fwhm, arguments.lateral_fwhm)

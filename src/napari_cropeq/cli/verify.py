@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cropeq.cli.options import (
+    add_allow_missing,
     add_budget,
     add_command,
     add_device,
@@ -41,6 +42,7 @@ def add_verify(commands: Any) -> None:
     )
     add_out(parser, "FOLDER", "folder for the results; the same command resumes a stopped run there", type=Path)
     add_voxel_size(parser)
+    add_allow_missing(parser)
     parser.add_argument(
         "--tiles", type=integers, metavar="T,T", help="sides of the tiles, in SR voxels (default 64,96,128,192)"
     )
@@ -71,7 +73,7 @@ def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.evidence.verify.verification import Verification, tiles_for
     from napari_cropeq.formats.image import open_image
 
-    source = open_image(arguments.input)
+    source = open_image(arguments.input, arguments.allow_missing)
     if arguments.voxel_size:
         source = source.with_voxel_size(tuple(arguments.voxel_size))
     where = (arguments.channel, arguments.time, arguments.planes, arguments.device)

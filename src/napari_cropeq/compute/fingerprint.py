@@ -39,6 +39,7 @@ def fingerprint_of(result: SuperResolution) -> dict[str, Any]:
             "shape": [int(n) for n in source.data.shape],
             "dtype": str(source.data.dtype),
             "voxels": result.sample_digest,
+            **({} if source.missing is None else {"missing planes": source.missing}),
         },
         "geometry": {
             "voxel size": list(acquisition.voxel_size),

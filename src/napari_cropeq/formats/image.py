@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
@@ -17,14 +17,14 @@ from napari_cropeq.core.whole_file import path_of
 from napari_cropeq.errors import ArgumentError, ImageError, MissingFileError, VoxelSizeError, WrongTypeError
 from napari_cropeq.formats.axis_order import OrderedAxes, axis_order
 from napari_cropeq.formats.chunk_cache import CAP, ChunkCache
-from napari_cropeq.formats.metadata import PIXEL, ImageInfo, Metadata
+from napari_cropeq.formats.metadata import PIXEL, ImageInfo, Metadata, Stored
 from napari_cropeq.formats.nifti import read_nifti
 from napari_cropeq.formats.ome_zarr import read_ome_zarr
 from napari_cropeq.formats.tiff import read_tiff
 from napari_cropeq.formats.watch.files import Watch
 from napari_cropeq.short_repr import ShortRepr
 
-_READERS = {
+_READERS: dict[str, Callable[[Path, Watch, float | None], Stored]] = {
     ".ome.tif": read_tiff,
     ".ome.tiff": read_tiff,
     ".ome.btf": read_tiff,
@@ -57,6 +57,7 @@ class Image(ShortRepr):
     time_unit: str = PIXEL  # 'second', 'minute', ... or 'pixel' if unknown
     coarser: tuple[da.Array, ...] = ()  # further levels of the same extent, each coarser than the one before
     watch: Watch | None = field(default=None, compare=False)  # the files that are read; None for an image in memory
+    missing: float | None = None  # what voxels of planes that the file lacks are read as; None if it lacks none
 
     def _title(self) -> str:
         return f"Image {self.name!r}"
@@ -174,9 +175,10 @@ class Image(ShortRepr):
         Returns
         -------
         dict
-            name, axes, shape, dtype, voxel_size and translate (z, y, x), unit, channels, path.
+            name, axes, shape, dtype, voxel_size and translate (z, y, x), unit, channels, path; missing, if planes are.
         """
-        return {
+        missing = {} if self.missing is None else {"missing": self.missing}
+        return missing | {
             "name": self.name,
             "axes": self.axes,
             "shape": [int(size) for size in self.data.shape],
@@ -189,13 +191,16 @@ class Image(ShortRepr):
         }
 
 
-def open_image(path: str | Path) -> Image:
+def open_image(path: str | Path, allow_missing: float | None = None) -> Image:
     """Open an image file as a lazy array; its pixels are read when they are needed.
 
     Parameters
     ----------
     path
         A TIFF, OME-TIFF or ImageJ file, a NIfTI file, or the folder of an OME-Zarr image.
+    allow_missing : float, optional
+        An OME-TIFF may lack planes, for example after an acquisition that was aborted. It is refused by default; with
+        a value such as 0, all voxels of the missing planes are read as this value.
 
     Returns
     -------
@@ -207,7 +212,9 @@ def open_image(path: str | Path) -> Image:
     WrongTypeError, MissingFileError
         If it is not a path, or there is no such file.
     ImageError
-        If the file is of an unknown type, damaged, cut short, or has no 3D grey-level image.
+        If the file is of an unknown type, damaged, cut short, lacks planes, or has no 3D grey-level image.
+    ArgumentError
+        If the image cannot have the value of ``allow_missing``.
     MissingPackageError
         If a package that reads the file is not installed.
     """
@@ -219,7 +226,7 @@ def open_image(path: str | Path) -> Image:
     if path.is_dir():
         stored = read_ome_zarr(path, watch)
     elif suffix in _READERS:
-        stored = _READERS[suffix](path, watch)
+        stored = _READERS[suffix](path, watch, allow_missing)
     else:
         raise ImageError(
             f"{path.name} is of an unknown type. Known types are {', '.join(SUFFIXES)}.",
@@ -247,6 +254,7 @@ def open_image(path: str | Path) -> Image:
         time_unit=metadata.time_unit,
         coarser=tuple(_ever_coarser(levels)),
         watch=watch,
+        missing=stored.missing,
     )
 
 

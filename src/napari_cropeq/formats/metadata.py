@@ -61,6 +61,7 @@ class Stored:
     chunks: tuple[int, ...]  # best size of a read, per axis
     metadata: Metadata
     coarser: tuple[Stored, ...] = ()  # the coarser levels that can be read
+    missing: float | None = None  # what voxels of missing planes are read as; None if there are none
 
 
 def full_unit(text: object) -> str:
@@ -191,6 +192,25 @@ def ome_xml_metadata(xml: str, sizes: Mapping[str, int]) -> Metadata:
         if all(pixels.get(f"Size{axis.upper()}") == str(sizes.get(axis, 1)) for axis in "zyx"):
             return _of_pixels(pixels)
     return Metadata()
+
+
+def planes_named(xml: str) -> int:
+    """Return the largest number of planes that OME-XML names for an image or a part of one; 0 if it is damaged."""
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return 0
+    most = 0
+    for pixels in root.iterfind("{*}Image/{*}Pixels"):
+        named = [math.prod(_count(pixels.get(f"Size{axis}")) for axis in "ZCT")]
+        for data in pixels.iterfind("{*}TiffData"):
+            named += [_count(data.get("PlaneCount")), _count(data.get("NumPlanes"))]
+        most = max(most, *named)
+    return most
+
+
+def _count(text: str | None) -> int:
+    return int(text) if text is not None and text.strip().isdecimal() and len(text) < 1000 else 0
 
 
 def _of_pixels(pixels: ElementTree.Element) -> Metadata:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from napari_cropeq.errors import AccessError, ImageError, MissingPackageError
 from napari_cropeq.formats.metadata import Metadata, Stored, full_unit
 from napari_cropeq.formats.paths import truncated
-from napari_cropeq.formats.watch.files import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +134,7 @@ class Scaled:
         return values
 
 
-def read_nifti(path: Path, _: Watch) -> Stored:
+def read_nifti(path: Path, *_: object) -> Stored:
     """Open a NIfTI file; only the header of a compressed file is read.
 
     Parameters

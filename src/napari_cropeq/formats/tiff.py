@@ -7,7 +7,7 @@ import math
 import os
 import struct
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import zarr
 from numpy.typing import NDArray
 from tifffile import TIFF, TiffFile, TiffPage, TiffPageSeries
 
-from napari_cropeq.errors import AccessError, ImageError
-from napari_cropeq.formats.metadata import Metadata, Stored, imagej_metadata, ome_xml_metadata
+from napari_cropeq.errors import AccessError, ArgumentError, CropeqError, ImageError
+from napari_cropeq.formats.metadata import Metadata, Stored, imagej_metadata, ome_xml_metadata, planes_named
 from napari_cropeq.formats.paths import truncated
 from napari_cropeq.formats.watch.files import Watch
 
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # Errors that tifffile raises for a file with meaningless tags.
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, struct.error, ZeroDivisionError)
+_PLANES = 2**20  # that OME-XML may name for any file: some may lie in other files
+_DIRECTORY = 54  # smallest description of a plane in a TIFF file, bytes
 _CHUNK = 2048  # side in px: whole pages of the usual cameras, a part of a stitched mosaic
 
 
@@ -38,14 +40,16 @@ class DecodedPages:
         The file. It stays open until this object is collected.
     level
         From 0, the finest.
+    missing
+        What voxels of missing planes are read as.
     """
 
-    def __init__(self, path: Path, level: int = 0) -> None:
-        self._path, self._level = path, level
+    def __init__(self, path: Path, level: int = 0, missing: float = 0) -> None:
+        self._arguments = path, level, missing
         file = _opened(path)
         weakref.finalize(self, file.close)
         # Several threads can read at once: zarr and tifffile share the file handle with a lock.
-        store = file.series[0].aszarr(level=level)
+        store = file.series[0].aszarr(level=level, fillvalue=missing)
         self._array: Any = zarr.open_array(store, mode="r", zarr_format=2)
         self.shape: tuple[int, ...] = self._array.shape
         self.dtype: np.dtype[Any] = self._array.dtype
@@ -56,10 +60,10 @@ class DecodedPages:
         return np.asarray(self._array[index])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return DecodedPages, (self._path, self._level)
+        return DecodedPages, self._arguments
 
 
-def read_tiff(path: Path, watch: Watch) -> Stored:
+def read_tiff(path: Path, watch: Watch, allow_missing: float | None = None) -> Stored:
     """Open a TIFF file without reading a pixel.
 
     Parameters
@@ -68,6 +72,8 @@ def read_tiff(path: Path, watch: Watch) -> Stored:
         The file; its first series is read.
     watch
         Watches the file; other files with planes of the series are added.
+    allow_missing
+        What voxels of missing planes are read as; if None, an image with missing planes is refused.
 
     Returns
     -------
@@ -76,7 +82,9 @@ def read_tiff(path: Path, watch: Watch) -> Stored:
     Raises
     ------
     ImageError
-        If the file is empty, damaged or cut short, or its compression cannot be read.
+        If the file is empty, damaged or cut short, its compression cannot be read, or planes are missing.
+    ArgumentError
+        If the image cannot have the value for missing planes.
     """
     if path.stat().st_size == 0:
         raise ImageError(f"{path.name} is empty (0 bytes).", "Copy or save it again.")
@@ -87,9 +95,10 @@ def read_tiff(path: Path, watch: Watch) -> Stored:
             _check_decodable(path, series.keyframe)
             if series.is_multifile:
                 watch.add({Path(page.parent.filehandle.path) for page in series if page is not None})
-            stored = _stored(path, file, series)
-            return replace(stored, coarser=tuple(_coarser(path, file, series)))
-    except ImageError:
+            missing = _value_of_missing(path.name, series, allow_missing)
+            stored = replace(_stored(path, file, series, missing), missing=missing)
+            return replace(stored, coarser=tuple(_coarser(path, file, series, missing)))
+    except CropeqError:
         raise
     except _DAMAGE as error:
         raise ImageError(
@@ -101,6 +110,12 @@ def read_tiff(path: Path, watch: Watch) -> Stored:
 def _opened(path: Path, is_ome: bool | None = None) -> TiffFile:
     """Open a file that has at least one series; meaningless OME-XML is ignored."""
     file = TiffFile(path, is_ome=is_ome)
+    try:
+        if file.is_ome:
+            _check_possible(path, file.ome_metadata or "")
+    except ImageError:
+        file.close()
+        raise
     try:
         if not file.series:
             raise IndexError("it has no image")
@@ -114,25 +129,25 @@ def _opened(path: Path, is_ome: bool | None = None) -> TiffFile:
     return file
 
 
-def _coarser(path: Path, file: TiffFile, series: TiffPageSeries) -> Iterator[Stored]:
+def _coarser(path: Path, file: TiffFile, series: TiffPageSeries, missing: float | None) -> Iterator[Stored]:
     """Yield the coarser levels until one cannot be read; the image can be used without them."""
     for number, level in enumerate(series.levels[1:], 1):
         try:
             if level.axes != series.axes or _needed(file, level) > os.path.getsize(path):
                 return
-            stored = _stored(path, file, level, number)
+            stored = _stored(path, file, level, missing, number)
         except _DAMAGE as error:
             logger.warning("Skipped the coarser levels of %s from number %d: %s", path.name, number, error)
             return
         yield stored
 
 
-def _stored(path: Path, file: TiffFile, series: TiffPageSeries, level: int = 0) -> Stored:
+def _stored(path: Path, file: TiffFile, series: TiffPageSeries, missing: float | None, level: int = 0) -> Stored:
     axes = series.axes.lower()
     natural = (1,) * len(axes)
     array: Any = _raw(path, file, series)
     if array is None:
-        array = DecodedPages(path, level)
+        array = DecodedPages(path, level, missing or 0)
         natural = tuple(array._array.chunks)
     chunks = tuple(
         _chunk(size, step) if axis in "yx" else (size if axis == "s" else step)
@@ -179,12 +194,80 @@ def _check_complete(file: TiffFile, series: TiffPageSeries) -> None:
         )
 
 
+def _check_possible(path: Path, xml: str) -> None:
+    """Raise ImageError if OME-XML names more planes than the file can have, before tifffile makes a list of them."""
+    size, planes = os.path.getsize(path), planes_named(xml)
+    if planes > max(_PLANES, size // _DIRECTORY):
+        raise ImageError(
+            f"The OME-XML of {path.name} names {planes} planes, but a file of {size} bytes cannot have so many.",
+            "Copy or export it again.",
+        )
+
+
 def _needed(file: TiffFile, series: TiffPageSeries) -> int:
     """Return the size in bytes that a file needs at least for all of a series."""
     if series.dataoffset is not None:
         return int(series.dataoffset) + math.prod(series.get_shape(squeeze=False)) * int(series.dtype.itemsize)
     ours = [page for page in series if page is not None and page.parent is file]
     return max((start + count for page in ours for start, count in _extents(page)), default=0)
+
+
+def _value_of_missing(name: str, series: TiffPageSeries, value: float | None) -> float | None:
+    """Return what voxels of missing planes are read as; None if no plane is missing.
+
+    Raises
+    ------
+    ImageError
+        If planes are missing and there is no value.
+    ArgumentError
+        If the image cannot have the value.
+    """
+    if series.dataoffset is not None:  # one block of data
+        return None
+    pages = list(series)
+    missing = [number for number, page in enumerate(pages) if page is None]
+    if not missing:
+        return None
+    lacks = f"{name} lacks {len(missing)} of its {len(pages)} planes: {_places(series, missing)} (counted from 0)."
+    if value is None:
+        raise ImageError(
+            lacks,
+            "Copy the image again, or give a value that missing planes are read as.",
+            setting="allow_missing",
+        )
+    dtype = np.dtype(series.dtype)
+    if dtype.kind in "iu":
+        possible = float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+    else:
+        possible = math.isfinite(value)
+    if not possible:
+        raise ArgumentError(
+            f"{value} cannot be a voxel of {name}, which has the type {dtype}.",
+            "Give another value for missing planes.",
+            setting="allow_missing",
+        )
+    logger.warning("%s They are read as %s.", lacks, value)
+    return float(value)
+
+
+def _places(series: TiffPageSeries, numbers: Sequence[int]) -> str:
+    """Return where planes are, by their numbers: ranges along the last axis before a plane's own, at most three."""
+    sizes = series.shape[: -len(series.keyframe.shape)]
+    *names, last = list(series.axes.lower()[: len(sizes)])
+    if math.prod(sizes) != len(series):  # a page is more than a plane
+        sizes, names, last = (len(series),), [], "page"
+    runs: list[tuple[list[int], int, int]] = []  # leading indices, first and last number along the last axis
+    for number in numbers:
+        *leading, along = (int(i) for i in np.unravel_index(number, sizes))
+        if runs and runs[-1][0] == leading and runs[-1][2] == along - 1:
+            runs[-1] = leading, runs[-1][1], along
+        else:
+            runs.append((leading, along, along))
+    texts = []
+    for leading, first, end in runs[:3]:
+        place = [f"{name} {index}" for name, index in zip(names, leading, strict=True)]
+        texts.append(" ".join([*place, f"{last} {first}" if first == end else f"{last} {first} to {end}"]))
+    return ", ".join(texts) + (f" and {len(runs) - 3} more ranges" if len(runs) > 3 else "")
 
 
 def _extents(page: Any) -> zip[tuple[int, int]]:

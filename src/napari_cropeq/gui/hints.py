@@ -22,6 +22,7 @@ def _of_training(name: str) -> str:
 
 HINTS: dict[str, str] = {field.name: _of_training(field.name) for field in dataclasses.fields(TrainingConfig)} | {
     "voxel_size": "Set the correct Voxel size in the Train widget.",
+    "allow_missing": "Open it with File > Open, which asks for a value that missing planes are read as.",
     "axial": "Choose another Axial axis in the Train widget, or another image.",
     "fwhm": "Correct FWHM in the Train widget.",
     "lateral_fwhm": "Correct Lateral FWHM under Slice profile in the Train widget.",
@@ -56,6 +57,7 @@ TRAIN_HINTS = HINTS | {
 
 BATCH_HINTS = HINTS | {
     "voxel_size": "Open the image, set Voxel size in the Train widget, and choose the selected layers as Images.",
+    "allow_missing": "Open the image, which asks for a value, and choose the selected layers as Images.",
     "minutes": "Change Minutes.",
     "filters": "Train a model with fewer Filters in the Train widget.",
     "model": "Train or load another model in the Train widget, or choose to train on each image.",

@@ -101,6 +101,8 @@ class BatchSettings:
         Its workers compute the tiles.
     parallel : bool
         See :class:`napari_cropeq.compute.super_resolution.SuperResolution`.
+    allow_missing : float, optional
+        See :func:`napari_cropeq.formats.image.open_image`.
 
     Raises
     ------
@@ -118,6 +120,7 @@ class BatchSettings:
     part_of: tuple[int, int] = (0, 1)
     cluster: Cluster | None = None
     parallel: bool = True
+    allow_missing: float | None = None
 
     def __post_init__(self) -> None:
         # Checked now, not when the first tile is computed: a training may take minutes before that.
@@ -198,7 +201,7 @@ class Batch:
         """Open an image, name its output, and find every problem that shows without reading voxels."""
         item, settings = self.items[number], self._settings
         try:
-            source = _opened(given)
+            source = _opened(given, settings.allow_missing)
             acquisition = settings.acquisition(source)
             dtype = str(source.data.dtype) if settings.dtype == "source" else settings.dtype
             output = self._naming.output(number + 1, source, acquisition, dtype)
@@ -269,7 +272,7 @@ class Batch:
         """Train if requested, then compute, yielding the fields of the item that change."""
         assert item.output is not None
         settings, model = self._settings, self._settings.model
-        source = _opened(given)
+        source = _opened(given, settings.allow_missing)
         acquisition = settings.acquisition(source)
         if isinstance(model, OwnTraining):
             yield {"status": "training", "fraction": 0.0}
@@ -303,8 +306,8 @@ def summary(items: Sequence[Item]) -> str:
     return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
 
 
-def _opened(given: Path | Image) -> Image:
-    return open_image(given) if isinstance(given, Path) else given
+def _opened(given: Path | Image, allow_missing: float | None) -> Image:
+    return open_image(given, allow_missing) if isinstance(given, Path) else given
 
 
 def _train(

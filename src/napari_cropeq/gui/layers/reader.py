@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_cropeq.formats.image import COARSE_VOXELS, SUFFIXES, Image, open_image
+from napari_cropeq.formats.image import COARSE_VOXELS, SUFFIXES, Image
+from napari_cropeq.gui.layers.missing_planes import open_or_ask
 from napari_cropeq.gui.layers.source import WATCH
 from napari_cropeq.gui.layers.unfinished_layer import UNFINISHED
 from napari_cropeq.store.unfinished import Unfinished
@@ -35,7 +36,7 @@ def read(path: str | list[str]) -> list[LayerData]:
 
 def _opened(path: Path) -> list[LayerData]:
     """Return the layers of a file; those of an unfinished result are named so, and the result can be resumed."""
-    layers = layer_data(open_image(path))
+    layers = layer_data(open_or_ask(path))
     unfinished = Unfinished.open(path) if path.is_dir() else None
     if unfinished is not None:
         for _, options, _ in layers:

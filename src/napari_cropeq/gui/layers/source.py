@@ -127,6 +127,7 @@ def source_of(layer: Layer | None) -> Source:
     check_voxel_size(size)
     z, y, x = (float(t) for t in image.translate[-3:])
     path = image.source.path
+    known = {} if isinstance(finest(image), np.ndarray) else image.metadata  # of the file that is read
     return Source(
         data=data,
         axes=_leading(image) + "zyx",
@@ -136,7 +137,8 @@ def source_of(layer: Layer | None) -> Source:
         name=image.name,
         path=None if path is None else str(path),
         coarser=tuple(lazy_array(level) for level in image.data[1:]) if image.multiscale else (),
-        watch=None if isinstance(finest(image), np.ndarray) else image.metadata.get(WATCH),
+        watch=known.get(WATCH),
+        missing=known.get("source", {}).get("missing"),
     )
 
 

@@ -85,7 +85,7 @@ def source_in_place(store: Unfinished) -> Source:
     path = store.source.get("path")
     if not path or not Path(path).exists():
         raise _missing(store, "Put the image back there")
-    return open_image(path)
+    return open_image(path, store.source.get("missing"))
 
 
 def _open(viewer: Any, store: Unfinished) -> Image:

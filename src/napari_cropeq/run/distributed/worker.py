@@ -61,6 +61,7 @@ class Work:
     dtype: str
     fingerprint: str  # JSON
     token: str  # the write token
+    missing: float | None = None  # what planes that the source lacks are read as
 
     @classmethod
     def of(cls, store: DiskStore, result: SuperResolution) -> Work:
@@ -83,6 +84,7 @@ class Work:
             dtype=dtype,
             fingerprint=json.dumps(store.fingerprint),
             token=store.folder.token.grant(),
+            missing=result.source.missing,
         )
 
 
@@ -216,7 +218,7 @@ def _prepared(work: Work, stop: _Asker) -> tuple[SuperResolution, Shards]:
 
 def _result(work: Work) -> SuperResolution:
     model = Model.load(Path(work.folder) / FOLDER / MODEL)
-    source = open_image(work.source)
+    source = open_image(work.source, work.missing)
     return SuperResolution(source, model, work.acquisition, work.planes, work.device, work.dtype)
 
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from napari_cropeq.api.arguments import axial_index, length, voxel_size_of
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.errors import ImageError, VoxelSizeError, WrongTypeError
-from napari_cropeq.formats.image import Image, acquisition_of, check_volume, lazy_array, open_image
+from napari_cropeq.formats.chunk_cache import lazy_array
+from napari_cropeq.formats.image import Image, acquisition_of, check_volume, open_image
 from napari_cropeq.formats.metadata import PIXEL, calibrated, full_unit, timing
 from napari_cropeq.formats.watch.chunks import watched
 

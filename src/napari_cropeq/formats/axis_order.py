@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cropeq.errors import AccessError, ImageError, SourceChangedError
-from napari_cropeq.formats.metadata import Stored
+from napari_cropeq.formats.metadata import Stored, reason
 from napari_cropeq.formats.watch.files import Watch
 
 __all__ = ["OrderedAxes", "axis_order"]
@@ -57,7 +57,7 @@ class OrderedAxes:
             if isinstance(error, (OSError, MemoryError)):
                 raise
             raise AccessError(
-                f"{self._watch.name} cannot be read any further ({error}): the file is damaged.",
+                f"{self._watch.name} cannot be read any further ({reason(error)}): the file is damaged.",
                 "Copy or export it again.",
             ) from error
         self._watch.check()

@@ -1,4 +1,4 @@
-"""A cache of the decoded chunks of a lazy volume."""
+"""Lazy volumes in chunks, and a cache of their decoded chunks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,59 @@ from collections.abc import Sequence
 from typing import Any
 
 import dask
+import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ChunkCache", "computed"]
+from napari_cropeq.errors import ImageError
 
+__all__ = ["ChunkCache", "computed", "lazy_array"]
+
+MOST = 2**18  # chunks of a Dask array: it lists them all before the first is read
+LARGEST = 2**32  # bytes of a chunk that is made of several
 CAP = 2**28
 AT_ONCE = 2**26  # bytes of the chunks that are read together
+
+
+def lazy_array(array: Any, chunks: Sequence[int], name: str = "data") -> da.Array:
+    """Wrap an array-like as a Dask array that reads only the boxes it needs.
+
+    Parameters
+    ----------
+    array
+        Has shape and dtype.
+    chunks
+        Best size of a read, per axis; where they are so many that a list of them needs seconds, several are one.
+    name
+        Name of the image for the message.
+
+    Raises
+    ------
+    ImageError
+        If even the largest chunks would be too many.
+    """
+    # Without `meta` Dask reads a voxel to find the type; without `fancy` it reads whole chunks and then cuts them.
+    meta = np.empty((0,) * len(array.shape), array.dtype)
+    shape = tuple(map(int, array.shape))
+    chunks = _fewer(shape, chunks, meta.dtype.itemsize, name)
+    lazy: da.Array = da.from_array(array, chunks=chunks, name=False, asarray=True, fancy=True, meta=meta)
+    return lazy
+
+
+def _fewer(shape: tuple[int, ...], chunks: Sequence[int], itemsize: int, name: str) -> tuple[int, ...]:
+    """Return multiples of ``chunks`` that are not more than MOST; spatial axes are joined first."""
+    sizes, first = list(map(int, chunks)), len(shape) - 3
+    while 0 not in shape and math.prod(counts := [-(-n // size) for n, size in zip(shape, sizes, strict=True)]) > MOST:
+        axis = max(range(len(shape)), key=lambda a: (a >= first and counts[a] > 1, counts[a]))
+        sizes[axis] *= 2
+        if math.prod(sizes) * itemsize > LARGEST:
+            total = math.prod(shape) * itemsize
+            raise ImageError(
+                f"{name} names an image of {' × '.join(map(str, shape))} voxels ({total / 1e12:.4g} TB), which is too "
+                "large to open.",
+                "If it is smaller than that, its metadata are damaged: write it again.",
+            )
+    return tuple(sizes)
 
 
 def computed(*arrays: Any) -> list[npt.NDArray[Any]]:

@@ -16,7 +16,7 @@ from napari_cropeq.core.geometry import Acquisition, check_voxel_size, guess_axi
 from napari_cropeq.core.whole_file import path_of
 from napari_cropeq.errors import ArgumentError, ImageError, MissingFileError, VoxelSizeError, WrongTypeError
 from napari_cropeq.formats.axis_order import OrderedAxes, axis_order
-from napari_cropeq.formats.chunk_cache import CAP, ChunkCache
+from napari_cropeq.formats.chunk_cache import CAP, ChunkCache, lazy_array
 from napari_cropeq.formats.metadata import PIXEL, ImageInfo, Metadata, Stored
 from napari_cropeq.formats.nifti import read_nifti
 from napari_cropeq.formats.ome_zarr import read_ome_zarr
@@ -234,11 +234,12 @@ def open_image(path: str | Path, allow_missing: float | None = None) -> Image:
         )
     name = path.name[: len(path.name) - len(suffix)] or path.name
     order, fixed, axes = axis_order(stored, path.name)
-    levels = [
-        lazy_array(OrderedAxes(level.array, order, fixed, watch), tuple(level.chunks[axis] for axis in order))
-        for level in (stored, *stored.coarser)
+    arrays = [
+        (OrderedAxes(level.array, order, fixed, watch), [level.chunks[axis] for axis in order])
+        for level in (stored, *(level for level in stored.coarser if level.array.dtype == stored.array.dtype))
     ]
-    check_volume(levels[0], path.name)
+    check_volume(arrays[0][0], path.name)
+    levels = [lazy_array(array, chunks, path.name) for array, chunks in arrays]
     metadata: Metadata = stored.metadata
     return Image(
         data=levels[0],
@@ -269,14 +270,6 @@ def _ever_coarser(levels: Sequence[da.Array]) -> Iterator[da.Array]:
             last = level
 
 
-def lazy_array(array: Any, chunks: tuple[int, ...]) -> da.Array:
-    """Wrap an array-like as a Dask array that reads only the boxes it needs."""
-    # Without `meta` Dask reads a voxel to find the type; without `fancy` it reads whole chunks and then cuts them.
-    meta = np.empty((0,) * len(array.shape), array.dtype)
-    lazy: da.Array = da.from_array(array, chunks=chunks, name=False, asarray=True, fancy=True, meta=meta)
-    return lazy
-
-
 def _suffix(path: Path) -> str:
     """Return the longest image suffix of a file name, or its last suffix if it has no image suffix."""
     name = path.name.lower()
@@ -303,7 +296,7 @@ def check_volume(data: Any, name: str) -> None:
     dtype = np.dtype(data.dtype)
     if len(shape) < 3:
         raise ImageError(f"{name} is {len(shape)}D ({text}), not a 3D stack.", "Open the whole stack.")
-    if 0 in shape:
+    if min(shape) < 1:
         raise ImageError(f"{name} is empty ({text}).", "Export it again.")
     if dtype.kind == "b":
         raise ImageError(f"{name} is a mask of true and false, not grey levels.", "Open the image itself.")

@@ -64,6 +64,12 @@ class Stored:
     missing: float | None = None  # what voxels of missing planes are read as; None if there are none
 
 
+def reason(error: Exception) -> str:
+    """Return what an error of another library says, on one line, with its type where the text alone is no reason."""
+    text = " ".join(str(error).split()).rstrip(".")[:200]
+    return text if text and type(error) in (OSError, ValueError) else f"{type(error).__name__}: {text}".strip(": ")
+
+
 def full_unit(text: object) -> str:
     """Return the full English name of a unit of length, or 'pixel' if it is not known.
 
@@ -118,7 +124,7 @@ def in_one_unit(values: Sequence[float], units: Sequence[str]) -> tuple[tuple[fl
     Returns
     -------
     tuple or None
-        The lengths and their unit; None if only some of the units are known.
+        The lengths and their unit; None if only some of the units are known, or a length is too large to convert.
     """
     unit = units[-1]
     if all(other == unit for other in units):
@@ -126,7 +132,10 @@ def in_one_unit(values: Sequence[float], units: Sequence[str]) -> tuple[tuple[fl
     if PIXEL in units:
         return None
     ratios = [_METRES[other] / _METRES[unit] for other in units]
-    return tuple(float(Fraction(value) * ratio) for value, ratio in zip(values, ratios, strict=True)), unit
+    try:
+        return tuple(float(Fraction(value) * ratio) for value, ratio in zip(values, ratios, strict=True)), unit
+    except OverflowError:
+        return None
 
 
 def calibrated(sizes: Sequence[float | None], units: Sequence[str]) -> tuple[tuple[float, float, float] | None, str]:

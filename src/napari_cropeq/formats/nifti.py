@@ -6,18 +6,19 @@ import logging
 import math
 import threading
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cropeq.errors import AccessError, ImageError, MissingPackageError
-from napari_cropeq.formats.metadata import Metadata, Stored, full_unit
+from napari_cropeq.errors import AccessError, ImageError, MissingPackageError, OutOfMemoryError
+from napari_cropeq.formats.metadata import Metadata, Stored, full_unit, reason
 from napari_cropeq.formats.paths import truncated
 
 logger = logging.getLogger(__name__)
+
+RATIO = 1032  # the most bytes that one byte of a gzip file can unpack to
 
 
 class Unpacked:
@@ -97,9 +98,15 @@ class PackedVolume:
         start = time.monotonic()
         try:
             values = np.asarray(nibabel.load(self._path).dataobj.get_unscaled())  # type: ignore[attr-defined]
-        except (EOFError, zlib.error, ValueError, OSError) as error:
+        except MemoryError as error:
+            size = math.prod(self.shape) * self.dtype.itemsize
+            raise OutOfMemoryError(
+                f"{self._path.name} unpacks to {size / 1e9:.1f} GB, which do not fit into memory.",
+                "Unpack it to a .nii file, which is read in parts.",
+            ) from error
+        except Exception as error:
             raise AccessError(
-                f"{self._path.name} cannot be unpacked ({error}): it is damaged or cut short.", "Copy it again."
+                f"{self._path.name} cannot be unpacked ({reason(error)}): it is damaged or cut short.", "Copy it again."
             ) from error
         transposed: NDArray[Any] = values.T.astype(self.dtype, copy=False)
         logger.info("Unpacked %s in %.1f s", self._path.name, time.monotonic() - start)
@@ -170,26 +177,34 @@ def read_nifti(path: Path, *_: object) -> Stored:
         # The shortest decimal of a float32: 0.8, not 0.800000012.
         zooms = [float(str(zoom)) for zoom in header.get_zooms()]
         units = header.get_xyzt_units()[0]
-    except (nibabel.filebasedimages.ImageFileError, EOFError, zlib.error, ValueError, OSError, KeyError) as error:
+        if any(size < 1 for size in shape):
+            raise ValueError(f"its axes have the lengths {shape}")
+    except Exception as error:  # nibabel has no common type for damaged headers
         raise ImageError(
-            f"{path.name} cannot be read as a NIfTI file ({error}): it is damaged or of another format.",
+            f"{path.name} cannot be read as a NIfTI file ({reason(error)}): it is damaged or of another format.",
             "Copy or export it again.",
         ) from error
     array: Any = _values(path, proxy, shape, dtype)
     axes = "ctzyx"[-len(shape) :] if len(shape) <= 5 else "q" * (len(shape) - 5) + "ctzyx"
     chunks = shape if isinstance(array, PackedVolume) else (1,) * (len(shape) - 2) + shape[-2:]
-    if (proxy.slope, proxy.inter) != (1, 0):
+    if (proxy.slope, proxy.inter) != (1, 0) and dtype.kind in "iuf":  # others are refused by their type
         array = Scaled(array, float(proxy.slope), float(proxy.inter))
     return Stored(array, axes, chunks, _metadata(zooms, units, image.affine))
 
 
 def _values(path: Path, proxy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Unpacked | PackedVolume:
     """Return the stored values; they can be read in parts unless the file is compressed."""
+    needed, size = int(proxy.offset) + math.prod(shape) * dtype.itemsize, path.stat().st_size
     if path.suffix.lower() == ".gz":
+        if needed > RATIO * size:
+            raise ImageError(
+                f"{path.name} names an image of {needed} bytes, but a compressed file of {size} bytes cannot have so "
+                "many.",
+                "Copy or export it again.",
+            )
         return PackedVolume(path, shape, dtype)
-    needed = int(proxy.offset) + math.prod(shape) * dtype.itemsize
-    if needed > path.stat().st_size:
-        raise ImageError(*truncated(path.name, needed, path.stat().st_size))
+    if needed > size:
+        raise ImageError(*truncated(path.name, needed, size))
     return Unpacked(path, shape, dtype, int(proxy.offset))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import zarr
 
-from napari_cropeq.errors import ImageError
+from napari_cropeq.errors import CropeqError, ImageError
 from napari_cropeq.formats.metadata import (
     Metadata,
     Stored,
@@ -21,6 +21,7 @@ from napari_cropeq.formats.metadata import (
     full_unit,
     hex_color,
     in_one_unit,
+    reason,
     timing,
 )
 from napari_cropeq.formats.paths import FOLDER
@@ -54,9 +55,9 @@ def read_ome_zarr(path: Path, watch: Watch) -> Stored:
     opened = (lambda array: array) if changing else partial(WatchedChunks, watch=watch)
     watch = Watch(name, []) if changing else watch
     watch.add(metadata_of(path))
-    group, attributes = _image_group(path, watch)
-    multiscale = attributes["multiscales"][0]
     try:
+        group, attributes = _image_group(path, watch)
+        multiscale = attributes["multiscales"][0]
         axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]]
         dataset = multiscale["datasets"][0]
         array = _member(group, dataset["path"], watch)
@@ -64,10 +65,14 @@ def read_ome_zarr(path: Path, watch: Watch) -> Stored:
         scale, translation = _placed(steps, len(axes))
         names = [str(axis["name"]).lower() for axis in axes]
         metadata = _metadata(names, [axis.get("unit") for axis in axes], scale, translation, attributes.get("omero"))
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        levels = list(multiscale["datasets"][1:])
+        if isinstance(array, zarr.Array) and min(array.chunks, default=1) < 1:
+            raise ValueError(f"chunks of {array.chunks} voxels")
+    except CropeqError:
+        raise
+    except Exception as error:  # the metadata may have any values of JSON
         raise ImageError(
-            f"{name} has damaged OME-Zarr metadata ({type(error).__name__}: {error}). Axes, datasets and their scales "
-            "are needed.",
+            f"{name} has damaged OME-Zarr metadata ({reason(error)}). Axes, datasets and their scales are needed.",
             "Write it again.",
         ) from error
     if not isinstance(array, zarr.Array) or len(array.shape) != len(axes):
@@ -76,9 +81,9 @@ def read_ome_zarr(path: Path, watch: Watch) -> Stored:
             "Write it again.",
         )
     stored = Stored(opened(array), "".join(n if len(n) == 1 else "q" for n in names), tuple(array.chunks), metadata)
-    coarser = _coarser(group, multiscale["datasets"][1:], watch)
-    levels = (replace(stored, array=opened(level), chunks=tuple(level.chunks)) for level in coarser)
-    return replace(stored, coarser=tuple(level for level in levels if len(level.array.shape) == len(axes)))
+    arrays = [array for array in _coarser(group, levels, watch) if len(array.shape) == len(axes)]
+    coarser = [replace(stored, array=opened(array), chunks=tuple(array.chunks)) for array in arrays]
+    return replace(stored, coarser=tuple(coarser))
 
 
 def _member(group: zarr.Group, name: str, watch: Watch) -> Any:
@@ -92,7 +97,7 @@ def _coarser(group: zarr.Group, datasets: Sequence[Any], watch: Watch) -> Iterat
     for dataset in datasets:
         try:
             array = _member(group, dataset["path"], watch)
-        except (KeyError, ValueError, TypeError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 (as above: the finest level is enough)
             logger.warning("Skipped a coarser level that cannot be read: %s: %s", type(error).__name__, error)
             continue
         if isinstance(array, zarr.Array):
@@ -103,12 +108,12 @@ def _image_group(path: Path, watch: Watch) -> tuple[zarr.Group, Mapping[str, Any
     """Find the group of the first image, and its OME attributes."""
     try:
         group = zarr.open_group(path, mode="r")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        attributes = _ome(group)
+    except Exception as error:  # as above
         raise ImageError(
             f"The folder {path.name} is not an OME-Zarr image.",
             "Open the folder whose zarr.json (0.5) or .zattrs (0.4) names 'multiscales'.",
         ) from error
-    attributes = _ome(group)
     if not attributes.get("multiscales") and "plate" not in attributes and "0" in group:
         first = _member(group, "0", watch)  # bioformats2raw puts the images of a file into 0, 1, ...
         if isinstance(first, zarr.Group):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import struct
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,15 +17,13 @@ from numpy.typing import NDArray
 from tifffile import TIFF, TiffFile, TiffPage, TiffPageSeries
 
 from napari_cropeq.errors import AccessError, ArgumentError, CropeqError, ImageError
-from napari_cropeq.formats.metadata import Metadata, Stored, imagej_metadata, ome_xml_metadata, planes_named
+from napari_cropeq.formats.metadata import Metadata, Stored, imagej_metadata, ome_xml_metadata, planes_named, reason
 from napari_cropeq.formats.paths import truncated
 from napari_cropeq.formats.watch.files import Watch
 
 logger = logging.getLogger(__name__)
 
-# Errors that tifffile raises for a file with meaningless tags.
-_DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, struct.error, ZeroDivisionError)
-_PLANES = 2**20  # that OME-XML may name for any file: some may lie in other files
+_PLANES = 2**18  # that OME-XML may name for any file: some may lie in other files
 _DIRECTORY = 54  # smallest description of a plane in a TIFF file, bytes
 _CHUNK = 2048  # side in px: whole pages of the usual cameras, a part of a stitched mosaic
 
@@ -100,9 +97,9 @@ def read_tiff(path: Path, watch: Watch, allow_missing: float | None = None) -> S
             return replace(stored, coarser=tuple(_coarser(path, file, series, missing)))
     except CropeqError:
         raise
-    except _DAMAGE as error:
+    except Exception as error:  # tifffile raises anything for meaningless tags
         raise ImageError(
-            f"{path.name} cannot be read as a TIFF file ({error}): it is damaged or of another format.",
+            f"{path.name} cannot be read as a TIFF file ({reason(error)}): it is damaged or of another format.",
             "Copy or export it again.",
         ) from error
 
@@ -119,7 +116,7 @@ def _opened(path: Path, is_ome: bool | None = None) -> TiffFile:
     try:
         if not file.series:
             raise IndexError("it has no image")
-    except _DAMAGE:
+    except Exception:
         described = bool(file.is_ome)
         file.close()
         if not described:
@@ -136,7 +133,7 @@ def _coarser(path: Path, file: TiffFile, series: TiffPageSeries, missing: float 
             if level.axes != series.axes or _needed(file, level) > os.path.getsize(path):
                 return
             stored = _stored(path, file, level, missing, number)
-        except _DAMAGE as error:
+        except Exception as error:  # noqa: BLE001 (as above: the finest level is enough)
             logger.warning("Skipped the coarser levels of %s from number %d: %s", path.name, number, error)
             return
         yield stored

@@ -51,7 +51,7 @@ def lazy_array(array: Any, chunks: Sequence[int], name: str = "data") -> da.Arra
 
 def _fewer(shape: tuple[int, ...], chunks: Sequence[int], itemsize: int, name: str) -> tuple[int, ...]:
     """Return multiples of ``chunks`` that are not more than MOST; spatial axes are joined first."""
-    sizes, first = list(map(int, chunks)), len(shape) - 3
+    sizes, first = [max(1, min(int(size), n)) for size, n in zip(chunks, shape, strict=True)], len(shape) - 3
     while 0 not in shape and math.prod(counts := [-(-n // size) for n, size in zip(shape, sizes, strict=True)]) > MOST:
         axis = max(range(len(shape)), key=lambda a: (a >= first and counts[a] > 1, counts[a]))
         sizes[axis] *= 2

@@ -53,8 +53,7 @@ def train(
     preset : {'fast', 'paper', 'light-sheet'}
         Settings to start from.
     minutes, patches : float, int, optional
-        The budget, one of the two; the preset's by default. With patches, the same seed gives the same bits on the
-        CPU.
+        The budget, one of the two; the preset's by default. On the CPU, patches and a seed decide the bits.
     channels : int, sequence of int or 'all', optional
         Channels to train on, from 0; the first one by default.
     start : Model or path, optional
@@ -65,7 +64,7 @@ def train(
     device : {'auto', 'cpu', 'cuda'}
         Where to compute.
     allow_missing : float, optional
-        What planes that an OME-TIFF lacks are read as; by default such a file is refused.
+        As in :func:`~napari_cropeq.formats.image.open_image`.
     callback : callable, optional
         Called with the progress (``patches``, ``fraction``, ``loss``, ``validation``, ...) after every step. The
         training stops if it returns False. By default, terminals and notebooks show a progress bar.

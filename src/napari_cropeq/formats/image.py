@@ -233,13 +233,7 @@ def open_image(path: str | Path, allow_missing: float | None = None) -> Image:
             "Save it as OME-TIFF or OME-Zarr.",
         )
     name = path.name[: len(path.name) - len(suffix)] or path.name
-    order, fixed, axes = axis_order(stored, path.name)
-    arrays = [
-        (OrderedAxes(level.array, order, fixed, watch), [level.chunks[axis] for axis in order])
-        for level in (stored, *(level for level in stored.coarser if level.array.dtype == stored.array.dtype))
-    ]
-    check_volume(arrays[0][0], path.name)
-    levels = [lazy_array(array, chunks, path.name) for array, chunks in arrays]
+    levels, axes = _levels(stored, watch)
     metadata: Metadata = stored.metadata
     return Image(
         data=levels[0],
@@ -257,6 +251,17 @@ def open_image(path: str | Path, allow_missing: float | None = None) -> Image:
         watch=watch,
         missing=stored.missing,
     )
+
+
+def _levels(stored: Stored, watch: Watch) -> tuple[list[da.Array], str]:
+    """Return the levels as lazy arrays with their axes in order, and the letters of the axes."""
+    order, fixed, axes = axis_order(stored, watch.name)
+    arrays = [
+        (OrderedAxes(level.array, order, fixed, watch), [level.chunks[axis] for axis in order])
+        for level in (stored, *(level for level in stored.coarser if level.array.dtype == stored.array.dtype))
+    ]
+    check_volume(arrays[0][0], watch.name)
+    return [lazy_array(array, chunks, watch.name) for array, chunks in arrays], axes
 
 
 def _ever_coarser(levels: Sequence[da.Array]) -> Iterator[da.Array]:

@@ -186,7 +186,7 @@ def test_a_killed_training_is_resumed(tmp_path, number):
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     kept = Model.load(checkpoint)
-    (tmp_path / "m.checkpoint.safetensors.partial").touch()  # as if killed while it saved
+    (tmp_path / f"m.checkpoint.safetensors.{'0' * 16}.partial").touch()  # as if killed while it saved
     assert not output.exists() and 0 < kept.state.patches < BUDGET
     words[words.index(str(BUDGET))] = str(kept.training["recipe"]["patches"])
     assert main(words) == 0

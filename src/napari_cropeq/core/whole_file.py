@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from napari_cropeq.errors import WrongTypeError
+from napari_cropeq.errors import AccessError, CropeqError, WrongTypeError
 
-__all__ = ["partial_of", "path_of", "whole_file", "write_whole"]
+__all__ = ["FULL", "path_of", "remove_leftovers", "sync_folder", "whole_file", "write_whole"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a disk, or a quota, that is full."""
+
+PARTIAL = ".partial"
+DIGITS = 16
 
 
 def path_of(name: str, path: object, remedy: str) -> Path:
@@ -28,29 +37,34 @@ def path_of(name: str, path: object, remedy: str) -> Path:
     raise WrongTypeError(f"The argument {name} is of type {type(path).__name__}, not a path.", remedy, setting=name)
 
 
-def partial_of(path: Path) -> Path:
-    """Return the name under which the file ``path`` is written; a killed process leaves it behind."""
-    return path.with_name(path.name + ".partial")
-
-
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a file to write; an existing ``path`` is replaced only once the new one is complete and on the disk.
 
     Raises
     ------
-    OSError
+    AccessError
         If it cannot be written.
     """
-    partial = partial_of(path)
     try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        file = _create(path)
+        partial = Path(file.name)
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the file is complete; some network disks cannot sync a folder
+            sync_folder(path.parent)
+        with suppress(OSError):
+            remove_leftovers(path)
+    except OSError as error:
+        if isinstance(error, CropeqError):
+            raise
+        raise _access_error(error, path) from error
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -58,8 +72,59 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Raises
     ------
-    OSError
+    AccessError
         If it cannot be written.
     """
     with whole_file(path) as file:
         file.write(content)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the incomplete files of ``path`` that killed processes have left, and no others."""
+    ours = re.compile(re.escape(path.name) + rf"\.[0-9a-f]{{{DIGITS}}}" + re.escape(PARTIAL))
+    for found in path.parent.iterdir():
+        if ours.fullmatch(found.name) and found.is_file() and not found.is_symlink():
+            with suppress(OSError):  # another process is writing it
+                if os.name == "posix":
+                    with open(found, "r+b") as file:
+                        _lock(file)
+                found.unlink()
+
+
+def sync_folder(path: Path) -> None:
+    """Sync the entries of a folder to disk, if the system supports it."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _create(path: Path) -> BinaryIO:
+    """Create a file beside ``path`` under a name that nobody else uses, or could have prepared as a link."""
+    while True:
+        try:
+            file = open(path.with_name(f"{path.name}.{secrets.token_hex(DIGITS // 2)}{PARTIAL}"), "xb")
+        except FileExistsError:
+            continue
+        with suppress(OSError):  # a disk without locks
+            _lock(file)
+        return file
+
+
+def _lock(file: BinaryIO) -> None:
+    """Lock a file until it is closed, even by a kill, so that :func:`remove_leftovers` of others leaves it alone."""
+    if os.name == "posix":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _access_error(error: OSError, path: Path) -> AccessError:
+    if error.errno in FULL:
+        return AccessError(
+            f"The disk is full, so {path} cannot be written.", "Make space and try again.", setting="space"
+        )
+    reason = (error.strerror or str(error) or type(error).__name__).rstrip(".").lower()
+    return AccessError(f"{path} cannot be written ({reason}).", "Check the folder and its disk.")

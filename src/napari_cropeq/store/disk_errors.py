@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from napari_cropeq.core.whole_file import FULL
 from napari_cropeq.errors import AccessError, CropeqError
 
 __all__ = ["disk_error", "disk_errors"]
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager

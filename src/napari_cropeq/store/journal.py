@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.core.geometry import IntTriple, LeadingIndex
+from napari_cropeq.core.whole_file import sync_folder
 from napari_cropeq.errors import ImageError, MismatchError
 from napari_cropeq.formats.paths import FOLDER
 
@@ -232,16 +233,6 @@ def sync_file(path: Path) -> None:
     """Sync the content of a file to disk."""
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Sync the entries of a folder to disk, if the system supports it."""
-    if os.name == "posix":
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def sync_folders(path: Path) -> None:

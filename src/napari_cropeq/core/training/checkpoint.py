@@ -11,7 +11,7 @@ from typing import Any
 from napari_cropeq.core.model import SUFFIX, Model, provenance
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
-from napari_cropeq.core.whole_file import partial_of
+from napari_cropeq.core.whole_file import remove_leftovers
 from napari_cropeq.errors import MismatchError, ModelFileError
 
 __all__ = ["Checkpoint"]
@@ -90,6 +90,6 @@ class Checkpoint:
         return model
 
     def remove(self) -> None:
-        """Remove the file when the training is finished, and a partial file that a killed training left behind."""
-        for path in (self.path, partial_of(self.path)):
-            path.unlink(missing_ok=True)
+        """Remove the file when the training is finished, and incomplete ones that a killed training left behind."""
+        self.path.unlink(missing_ok=True)
+        remove_leftovers(self.path)

@@ -186,6 +186,23 @@ def test_the_same_training_twice_is_the_same_model(tmp_path, capsys):
     assert prints[0] == prints[1] != prints[2]
 
 
+def little_space() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the limit on the size of files is POSIX's")
+def test_a_training_on_a_full_disk_says_what_to_do(tmp_path):
+    stack, model = write(tmp_path / "a.ome.tif"), tmp_path / "m.safetensors"
+    process = cropeq("train", stack, "-o", model, *TINY, prepare=little_space)
+    _, err = process.communicate(120)
+    problem = f"The disk is full, so {model} cannot be written."
+    assert err == f"cropeq: {problem} Make space, then run the same command with --resume.\n"
+    assert process.returncode == 1 and os.listdir(tmp_path) == ["a.ome.tif"]
+    assert main(["train", str(stack), "-o", str(model), *TINY, "--resume"]) == 0
+
+
 def test_options_of_a_training_reach_its_model(tmp_path):
     data = np.stack([textured_volume((10, 70, 72), seed) * np.uint16(1 + 3 * seed) for seed in (0, 1)])
     stack, path = write(tmp_path / "a.ome.tif", data, axes="CZYX"), tmp_path / "m.safetensors"

@@ -18,6 +18,7 @@ HINTS = {
     "baseline": "Give the model file of a zero-padded network, or train one with --against padded.",
     "names": "Add {number} or {folder} to --name, or export to different folders.",
     "partition": "Correct --shard-id or --num-shards.",
+    "space_to_resume": "Make space, then run the same command with --resume.",
     "memory": "Close other programs, or use smaller tiles (--tile), fewer filters (--filters) or another --device.",
 }
 """What to do about a setting, in the place of the library's remedy."""

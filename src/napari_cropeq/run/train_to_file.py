@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.progress import Progress
 from napari_cropeq.core.training.training import Training
-from napari_cropeq.errors import MismatchError, OutputExistsError
+from napari_cropeq.errors import AccessError, MismatchError, OutputExistsError
 from napari_cropeq.formats.image import Image, training_volumes
 
 __all__ = [
@@ -154,15 +154,28 @@ def train_to_file(
         return load_checkpoint(Checkpoint(path, described), how.config, acquisition)
     volumes = training_volumes(source, how.channels, how.times)
     training = Training(volumes, acquisition, how.config, device, start=start, resume=resume)
-    yield from train_and_keep(training, checkpoint)
-    model = training.model(described)
-    try:
-        model.save(path)
-    except BaseException:
-        _keep_last(training, checkpoint)
-        raise
+    with _full_disk(checkpoint):
+        yield from train_and_keep(training, checkpoint)
+        model = training.model(described)
+        try:
+            model.save(path)
+        except BaseException:
+            _keep_last(training, checkpoint)
+            raise
     checkpoint.remove()
     return model
+
+
+@contextmanager
+def _full_disk(checkpoint: Checkpoint) -> Iterator[None]:
+    """Say of a full disk what is kept of the training, and that it can be resumed."""
+    try:
+        yield
+    except AccessError as error:
+        if error.setting != "space":
+            raise
+        kept = f" {checkpoint.path.name} keeps the training up to its last save." if checkpoint.exists else ""
+        raise AccessError(error.problem + kept, "Make space, then resume.", setting="space_to_resume") from error
 
 
 def train_and_keep(

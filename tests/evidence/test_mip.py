@@ -377,6 +377,7 @@ def test_the_command(made, tmp_path, capsys, result):
     assert printed.startswith(f"{out}: 32 x 20 SR voxels, along x, ") and err == ""
     assert everything(tmp_path) == ["out.json", "out.png"]
     assert out.read_bytes().startswith(b"\x89PNG")
+    words.append("--overwrite")
     assert main([*words, "--along", "y", "--channels", "1", "--slab", "2", "7", "--zoom", "3", "4", "6", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report.pop("files") == [str(out), str(tmp_path / "out.json")]
@@ -410,9 +411,10 @@ def test_more_channels_than_colors(tmp_path, capsys):
     source, out = tmp_path / "a.ome.tif", tmp_path / "out.png"
     a_stack(source, np.stack([textured_volume((8, 20, 40))] * 3), axes="CZYX")
     a_stack(tmp_path / "SR.ome.tif", np.zeros((3, *result.sr_shape), np.uint16), size=(1, 1, 1), axes="CZYX")
-    assert main(["mip", str(tmp_path / "SR.ome.tif"), str(source), "-o", str(out)]) == 0
+    words = ["mip", str(tmp_path / "SR.ome.tif"), str(source), "-o", str(out)]
+    assert main(words) == 0
     assert capsys.readouterr().err == "a has 3 channels: 0, 1 are shown (--channels).\n"
-    assert main(["mip", str(tmp_path / "SR.ome.tif"), str(source), "-o", str(out), "--channels", "2,0"]) == 0
+    assert main([*words, "--channels", "2,0", "--overwrite"]) == 0
     assert capsys.readouterr().err == ""
 
 
@@ -477,6 +479,18 @@ def test_unsuitable_arguments_are_refused_before_any_work(made, tmp_path, capsys
     assert everything(tmp_path) == ["folder.png"]
 
 
+@pytest.mark.parametrize("name", ["out.png", "out.json"])
+def test_an_existing_picture_or_json_is_not_replaced_silently(made, tmp_path, capsys, name):
+    (tmp_path / name).write_text("of another program")
+    words = ["mip", str(made / "SR.ome.zarr"), str(made / "a.ome.tif"), "-o", str(tmp_path / "out.png")]
+    assert main(words) == 1
+    expected = f"{tmp_path / name} exists already. Choose another name, or replace it with --overwrite."
+    assert capsys.readouterr().err == f"cropeq: {expected}\n"
+    assert everything(tmp_path) == [name] and (tmp_path / name).read_text() == "of another program"
+    assert main([*words, "--overwrite"]) == 0
+    assert everything(tmp_path) == ["out.json", "out.png"]
+
+
 UNFINISHED = [
     pytest.param("SR.partial.ome.zarr", id="by-its-own-name"),
     pytest.param("SR.ome.zarr", id="by-the-name-it-will-have"),
@@ -510,13 +524,13 @@ def test_nan_outside_the_sample(monkeypatch):
 @pytest.mark.parametrize("stands", [False, True], ids=["new", "replaced"])
 def test_a_failed_write_leaves_no_files(made, tmp_path, capsys, stands):
     out = tmp_path / "out.png"
-    words = ["mip", str(made / "SR.ome.zarr"), str(made / "a.ome.tif"), "-o", str(out)]
+    words = ["mip", str(made / "SR.ome.zarr"), str(made / "a.ome.tif"), "-o", str(out), "--overwrite"]
     assert not stands or main(words) == 0
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert len(before) == 2 * stands
     with files_of_at_most(1000):
         assert main(words) == 1
-    assert "File too large" in capsys.readouterr().err
+    assert f"The disk is full, so {out} cannot be written." in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

@@ -50,6 +50,7 @@ def add_mip(commands: Any) -> None:
         help="first SR voxel and side of the enlarged square (default: where the image has most detail)",
     )
     parser.add_argument("--time", type=int, default=0, metavar="N", help="time point, counted from 0 (default 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing picture and JSON file")
 
 
 def _mip(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def _mip(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.evidence.records import write_json
 
     output = arguments.out.expanduser()
-    check_picture(output)
+    check_picture(output, "overwrite" if arguments.overwrite else "refuse")
     projection = _projection(arguments)
     with progress_bar() as update:
         for share in projection.run():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from napari_cropeq.core.whole_file import whole_file
-from napari_cropeq.errors import AccessError, ArgumentError
+from napari_cropeq.errors import AccessError, ArgumentError, OutputExistsError
 from napari_cropeq.formats.paths import check_space
 
 __all__ = ["check_picture", "write_picture"]
@@ -15,11 +16,20 @@ __all__ = ["check_picture", "write_picture"]
 DPI = 110
 
 
-def check_picture(path: Path) -> None:
+def check_picture(path: Path, existing: str = "refuse") -> None:
     """Raise if a picture and the JSON beside it cannot be written to ``path``.
+
+    Parameters
+    ----------
+    path : path
+        The picture.
+    existing : str
+        ``refuse`` or ``overwrite`` an existing picture or JSON.
 
     Raises
     ------
+    OutputExistsError
+        If one of them exists, and ``existing`` is ``refuse``.
     ArgumentError
         If the name does not end in ``.png``.
     AccessError
@@ -30,6 +40,10 @@ def check_picture(path: Path) -> None:
     for file in (path, path.with_suffix(".json")):
         if file.is_dir():
             raise AccessError(f"{file} is a folder.", "Choose another name for the picture.", setting="output")
+        if existing == "refuse" and os.path.lexists(file):
+            raise OutputExistsError(
+                f"{file} exists already.", "Choose another name, or allow overwriting.", setting="existing"
+            )
     check_space(path.parent, 0)
 
 

@@ -97,6 +97,7 @@ PATTERNS = [
     pytest.param("{number:03} {name}", "007 stack", id="format"),
     pytest.param("{folder}-{name}_x{factor}", "day 1-stack_x2.433", id="factor"),
     pytest.param("{name}_{factor:.0f}_{dtype}", "stack_2_uint16", id="dtype"),
+    pytest.param("{name:_>{number}}{dtype}", "__stackuint16", id="field-in-a-format"),
     pytest.param("all {{of}} it", "all {of} it", id="braces"),
 ]
 
@@ -115,6 +116,13 @@ BAD_PATTERNS = [
     pytest.param("{}", "has the unknown field {}", id="empty-field"),
     pytest.param("{name", "has unbalanced braces", id="open"),
     pytest.param("{name:03d}", "has a format that does not fit its field", id="format"),
+    pytest.param("{name:{foo}}", "has the unknown field {foo}", id="unknown-in-a-format"),
+    pytest.param("{name:{name.x}}", "has the unknown field {name.x}", id="attribute-in-a-format"),
+    pytest.param("{number:{}}", "has the unknown field {}", id="empty-field-in-a-format"),
+    pytest.param("{name!x}", "has a format that does not fit its field", id="conversion"),
+    pytest.param("{number:{number:{number}}}", "has a format that does not fit its field", id="formats-in-formats"),
+    pytest.param("{number:999999999999}", "has a format that does not fit its field", id="width"),
+    pytest.param("{factor:.999999999f}", "has a format that does not fit its field", id="precision"),
     pytest.param("{folder}/{name}", "is not a file name without folder and suffix", id="folder"),
     pytest.param("{name}_SR.ome.tif", "is not a file name without folder and suffix", id="suffix"),
     pytest.param("", "is not a file name", id="empty"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,19 @@ EXAMPLE: dict[str, Any] = {"name": "stack", "factor": 2.5, "number": 1, "folder"
 
 class _Formatter(string.Formatter):
     def format_field(self, value: Any, spec: str) -> str:
+        if re.search(r"\d{4}", spec):  # a name of gigabytes
+            raise ValueError(f"{spec} is too wide for a file name")
         text = str(format(value, ".4g" if isinstance(value, float) and not spec else spec))
         # The name of a layer may contain characters that a file name cannot.
         return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", text)
+
+
+def _fields(pattern: str) -> Iterator[str]:
+    """Yield the fields of a pattern, and those inside the formats of its fields."""
+    for _, field, spec, _ in string.Formatter().parse(pattern):
+        if field is not None:
+            yield field
+            yield from _fields(spec or "")
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class Naming:
     def __post_init__(self) -> None:
         known = ", ".join(f"{{{name}}}" for name in FIELDS)
         try:
-            fields = [field for _, field, _, _ in string.Formatter().parse(self.pattern) if field is not None]
+            fields = list(_fields(self.pattern))
         except ValueError as error:
             raise self._error(f"has unbalanced braces ({error})", f"Write, for instance, {PATTERN}.") from error
         unknown = [field for field in fields if field not in FIELDS]

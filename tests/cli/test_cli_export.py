@@ -105,10 +105,9 @@ def in_a_wide_terminal() -> None:
     os.environ |= {"COLUMNS": "120", "TERM": "xterm"}
 
 
-def test_a_table_on_a_terminal(folder, tmp_path):
-    """What a user sees; from a real terminal."""
+def on_a_terminal(*words: str) -> str:
+    """Run the command line on a real terminal, and return what a user sees."""
     pty = pytest.importorskip("pty", reason="terminals are POSIX's")
-    words = ["export", str(folder), "-m", str(tmp_path / "m.safetensors"), "-o", f"{tmp_path}/out/"]
     own, other = pty.openpty()
     process = cropeq(*words, terminal=os.ttyname(other), prepare=in_a_wide_terminal)
     os.set_blocking(own, False)
@@ -122,10 +121,24 @@ def test_a_table_on_a_terminal(folder, tmp_path):
     os.close(own)
     os.close(other)
     assert process.returncode == 0
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.decode())
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.decode())
+
+
+def test_a_table_on_a_terminal(folder, tmp_path):
+    text = on_a_terminal("export", str(folder), "-m", str(tmp_path / "m.safetensors"), "-o", f"{tmp_path}/out/")
     table = text[text.index("┏") :]
     assert "┃ file " in table and table.count("│ done ") == 3 and "│ c.ome.zarr │" in table and "3 done" in table
     assert "3 of 3: c.ome.zarr" in text, "the bar says which it is at"
+
+
+def test_names_that_look_like_markup_on_a_terminal(folder, tmp_path):
+    for name in ("stack[c0].tif", "[red]d.tif", ":dog:.tif"):
+        a_stack(folder / name)
+    text = on_a_terminal("export", str(folder), "-m", str(tmp_path / "m.safetensors"), "-o", f"{tmp_path}/out/")
+    table = text[text.index("┏") :]
+    for name in ("stack[c0]", "[red]d", ":dog:"):
+        assert f"│ {name}.tif " in table and f" {name.replace(':', '_')}_SR.ome.zarr " in table
+    assert "6 of 6: stack[c0].tif" in text, "the bar shows the name as it is"
 
 
 def test_failures_in_json(folder, tmp_path, capsys):

@@ -232,7 +232,7 @@ def _print(items: Sequence[Item]) -> None:
     if len(set(names)) < len(names):
         names = [item.input for item in items]
     rows = [(name, *_row(item)) for name, item in zip(names, items, strict=True)]
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names may contain brackets and colons
     if console.is_terminal:
         table = Table(*head)
         for row in rows:

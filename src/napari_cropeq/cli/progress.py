@@ -43,13 +43,13 @@ def progress_bar() -> Iterator[Callable[[str, float, str], None]]:
     cut = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     whole = Column(no_wrap=True, min_width=7)
     columns = (
-        TextColumn("{task.description}", table_column=cut),
+        TextColumn("{task.description}", markup=False, table_column=cut),
         BarColumn(bar_width=12),
         TextColumn("{task.percentage:3.0f} %", table_column=Column(no_wrap=True, min_width=5)),
         TimeElapsedColumn(table_column=whole),
         TextColumn("left", table_column=Column(no_wrap=True, min_width=4)),
         TimeRemainingColumn(table_column=whole),
-        TextColumn("{task.fields[detail]}", table_column=cut),
+        TextColumn("{task.fields[detail]}", markup=False, table_column=cut),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, expand=True) as progress:
         task = progress.add_task("starting", total=1.0, detail="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import napari.settings
@@ -11,6 +12,7 @@ from platformdirs import user_cache_path
 
 import napari_cropeq
 from napari_cropeq.errors import ArgumentError
+from napari_cropeq.gui import preferences
 from napari_cropeq.gui.preferences import Preferences, on_change
 from napari_cropeq.gui.training_plan import checkpoint_path
 from window import TIMEOUT, cells, dock, small
@@ -111,6 +113,28 @@ def test_a_napari_without_such_settings(monkeypatch):
     monkeypatch.delattr(napari.settings, "get_plugin_settings")
     assert Preferences.read() == DEFAULT
     on_change(print)()
+
+
+def mode(folder: Path) -> int:
+    return folder.stat().st_mode & 0o777
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], ids=oct)
+def test_the_cache_folder_is_private(tmp_path, monkeypatch, umask):
+    before = os.umask(umask)
+    try:
+        Preferences(cache_folder=tmp_path / "new" / "cache").make_cache_folder()
+        (tmp_path / "default").mkdir(0o755)
+        (tmp_path / "chosen").mkdir(0o755)
+        monkeypatch.setattr(preferences, "user_cache_path", lambda _: tmp_path / "default")
+        Preferences().make_cache_folder()
+        Preferences(cache_folder=tmp_path / "chosen").make_cache_folder()
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "new" / "cache") == 0o700
+    assert mode(tmp_path / "default") == 0o700, "one that an earlier version has made"
+    assert mode(tmp_path / "chosen") == 0o755 & ~umask, "the rights of a folder of the user are not changed"
 
 
 @pytest.mark.parametrize("name", ["a file/cache", "null \0 byte"], ids=["a-file-in-the-way", "no-name-of-a-folder"])

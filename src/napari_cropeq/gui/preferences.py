@@ -16,6 +16,7 @@ __all__ = ["Preferences", "on_change"]
 
 PLUGIN = "napari-cropeq"
 GIGABYTE = 10**9
+PRIVATE = 0o700
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,10 @@ class Preferences:
         return cls(**values, **({"cache_folder": Path.home() / os.path.expanduser(folder)} if folder else {}))
 
     def make_cache_folder(self) -> Path:
-        """Create the cache folder if it does not exist, and return it.
+        """Create the cache folder, for this user only, if it does not exist, and return it.
+
+        The default folder is this package's own, so one of an earlier version is made private as well; the rights of a
+        folder that the user has chosen stay as they are.
 
         Raises
         ------
@@ -47,7 +51,9 @@ class Preferences:
             If it cannot be created.
         """
         try:
-            self.cache_folder.mkdir(parents=True, exist_ok=True)
+            self.cache_folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+            if self.cache_folder == user_cache_path(PLUGIN):
+                self.cache_folder.chmod(PRIVATE)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ArgumentError(

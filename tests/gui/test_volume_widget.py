@@ -98,6 +98,23 @@ def test_progress_in_the_dock_and_in_the_activity_bar(viewer, qtbot, tmp_path):
     assert not progress._all_instances
 
 
+def test_a_saving_that_ends_during_a_run_leaves_the_display_of_the_run(viewer, qtbot, tmp_path):
+    volume = started(viewer, qtbot, None, filters=16)
+    press(qtbot, volume, "pause")
+    volume.destination.value = tmp_path / "out.ome.tif"
+    press(qtbot, volume, "save")
+    qtbot.waitUntil(lambda: volume.saving is None, timeout=TIMEOUT)
+    assert volume.message.text() == f"Saved {tmp_path / 'out.ome.tif'}."
+    assert volume.result.running_all and able(volume) == {"pause", "stop", "save"}
+    assert volume.buttons["pause"].text == "Continue"
+    assert len(list(progress._all_instances)) == 1
+    press(qtbot, volume, "pause")
+    qtbot.waitUntil(lambda: "tiles/s" in volume.message.text(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: volume.message.text().startswith("All "), timeout=TIMEOUT)
+    assert able(volume) == {"start", "save"} and not progress._all_instances
+    assert is_the_result(tmp_path / "out.ome.tif", volume.result.result)
+
+
 def test_stop_reports_what_is_kept_and_can_be_resumed(viewer, qtbot, tmp_path):
     path = tmp_path / "out.ome.zarr"
     volume = started(viewer, qtbot, path)

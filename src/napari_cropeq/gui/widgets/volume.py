@@ -153,20 +153,17 @@ class VolumeWidget(ResultPanel):
     # -- state -------------------------------------------------------------------------------------
 
     def say_saved(self, path: str) -> None:
-        """Show that a file is complete."""
+        """Show that the run has ended and that its file is complete."""
         self._end_run()
-        self.bar.setValue(self.bar.maximum())
-        super().say_saved(path)
-        remove_stale(self.viewer)
-        self._on_choice()
+        self._show_saved(path)
 
     def show_state(self) -> None:
         """Show the progress of the run and the time left."""
         result = self.result
         if result is None or self.saving is not None:
             return
-        clock = self._clock
-        if not result.running_all:
+        clock, running = self._clock, result.running_all
+        if not running:
             self._end_run()
         state = result.state
         if not state.ready:
@@ -175,7 +172,7 @@ class VolumeWidget(ResultPanel):
         self.bar.setValue(int(1000 * state.fraction))
         if clock is None or self.complaining:
             return
-        if result.running_all:
+        if running:
             text = f"{done} of {total} tiles, {clock.text(state)}" if total else "Checking finished tiles"
             self.say("; ".join(filter(None, (text, mended(state.damaged), state.exactness))) + ".")
             if self._activity is not None:
@@ -203,16 +200,25 @@ class VolumeWidget(ResultPanel):
 
     def _on_saved(self) -> None:
         saving, self.saving, self._job = self.saving, None, None
-        self._end_run()
+        if self.result is None or not self.result.running_all:  # a run that is in progress keeps its display
+            self._end_run()
+        self._show_possible()
         if saving is None or self.complaining:
             return
         if saving.complete:
-            self.say_saved(str(saving.path))
+            self._show_saved(str(saving.path))
             if saving.opens:
                 self.viewer.open(str(saving.path), plugin="napari-cropeq")
         else:
             kept = Target(saving.path, overwrite=False).partial
             self.say(f"Saving stopped. Finished tiles are kept in {kept}. Press Save to continue.")
+
+    def _show_saved(self, path: str) -> None:
+        if self._clock is None:
+            self.bar.setValue(self.bar.maximum())
+        super().say_saved(path)
+        remove_stale(self.viewer)
+        self._on_choice()
 
     # -- choices -----------------------------------------------------------------------------------
 

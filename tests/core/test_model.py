@@ -199,6 +199,34 @@ def raw_safetensors(path: Path, head: bytes, body: bytes = b"") -> None:
 DEEP = "[" * 100_000 + "]" * 100_000
 NETWORK = {"kind": "valid", "filters": 4, "blocks": 7, "kernel": 3, "subpositions": 1}
 NUMBERS = {"steps": 1, "patches": 8, "seconds": 1.0}
+SIZES = [[4, 1], "4 1 1", [4, 1, None], 4]
+RECORDS = {
+    "training": {
+        "patches": [-1, 1.5, "8", True, [8]],
+        "seconds": [-1, "8", [8], float("nan"), 10**400],
+        "losses": [7, "abc", [7], [[1, 2, 3]], [[8, 1.0, 0.5, "0.25"]], {"8": 0.5}],
+        "recipe": [7, "fast", [1]],
+    },
+    "provenance": {
+        "source": [
+            7,
+            "stack",
+            ["stack"],
+            *({"shape": shape} for shape in (7, "4", [4.5], [None])),
+            *({"voxel_size": size} for size in SIZES),
+            {"name": ["stack"]},
+            {"path": 7},
+            {"dtype": {}},
+            {"unit": 3},
+            {"layers": 7},
+            {"layers": [7]},
+        ],
+        "source_checksum": [7, ["a"]],
+        "versions": [7, "0.1.0", [1], {"napari-cropeq": 7}],
+    },
+}
+"""Values of the wrong type or range, by the entry of a header."""
+
 HEADERS = [
     pytest.param("not json", "is not a readable napari-cropeq model", id="no-json"),
     pytest.param("[]", "its format is not", id="list"),
@@ -256,6 +284,15 @@ HEADERS = [
     ),
     pytest.param(header(normalisations=[{"low": 0}]), "is not a readable", id="range-half"),
     pytest.param(header(normalisations=[{"low": "a", "high": 1}]), "is not a readable", id="range-text"),
+    pytest.param(header(normalisations=[{"low": 10**400, "high": 1}]), "is not a readable", id="range-endless-integer"),
+    *(
+        pytest.param(header(**{f"{group}__{key}": value}), f"its {group} has an impossible {key}", id=f"{key}-{number}")
+        for group, entries in RECORDS.items()
+        for key, values in entries.items()
+        for number, value in enumerate(values)
+    ),
+    pytest.param(header(checksum=7), "its header or training state differs", id="checksum-number"),
+    pytest.param(header(checksum="0" * 16), "its header or training state differs", id="checksum-other"),
 ]
 WEIGHTS = [
     pytest.param({}, "do not fit", id="none"),
@@ -397,3 +434,73 @@ def test_a_flipped_bit_in_the_weights_is_found(tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="its weights differ from those that were saved"):
         Model.load(path)
+
+
+def altered(path: Path, alter) -> None:
+    """Change the header of a model file, as a program that does not know its checksums would."""
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    tensors = json.loads(content[8:end])
+    head = json.loads(tensors["__metadata__"]["cropeq"])
+    alter(head)
+    tensors["__metadata__"]["cropeq"] = json.dumps(head)
+    raw_safetensors(path, json.dumps(tensors).encode(), content[end:])
+
+
+ALTERED = [
+    pytest.param(lambda head: head["acquisition"].update(voxel_size=[2.0, 0.411, 0.41]), id="voxel-size"),
+    pytest.param(lambda head: head["acquisition"].update(fwhm=2.3), id="fwhm"),
+    pytest.param(lambda head: head["acquisition"].update(unit="nanometer"), id="unit"),
+    pytest.param(lambda head: head["normalisations"][0].update(high=4000.0), id="normalisation"),
+    pytest.param(lambda head: head["normalisations"].pop(), id="one-normalisation-less"),
+    pytest.param(lambda head: head["training"]["recipe"].update(seed=4), id="recipe"),
+    pytest.param(lambda head: head["training"].update(losses=[]), id="losses"),
+    pytest.param(lambda head: head["provenance"]["source"].update(name="other"), id="source"),
+    pytest.param(lambda head: head["state"].update(steps=13), id="steps"),
+    pytest.param(lambda head: head.update(more=1), id="one-entry-more"),
+]
+
+
+@pytest.mark.parametrize("alter", ALTERED)
+def test_a_changed_header_is_found(tmp_path, alter):
+    path = tmp_path / "m.safetensors"
+    a_model(state=a_state()).save(path)
+    altered(path, lambda head: None)
+    assert Model.load(path).state.steps == 12, "only the spelling of the file has changed"
+    altered(path, alter)
+    refused(path, "its header or training state differs from what was saved")
+
+
+def test_a_flipped_bit_in_the_training_state_is_found(tmp_path):
+    path = tmp_path / "m.safetensors"
+    a_model(state=a_state()).save(path)
+    content = bytearray(path.read_bytes())
+    end = 8 + int.from_bytes(content[:8], "little")
+    start, _ = json.loads(content[8:end])["state/exp_avg/head.weight"]["data_offsets"]
+    content[end + start] ^= 1
+    path.write_bytes(content)
+    refused(path, "its header or training state differs from what was saved")
+
+
+def test_a_model_of_an_earlier_version_has_no_checksum(tmp_path):
+    path = tmp_path / "m.safetensors"
+    a_model(state=a_state()).save(path)
+    altered(path, lambda head: head.pop("checksum"))
+    assert Model.load(path).state.steps == 12
+
+
+def test_loading_draws_no_random_numbers_and_no_first_weights(tmp_path, monkeypatch):
+    model = a_model("subpixel")
+    model.save(tmp_path / "m.safetensors")
+    monkeypatch.setattr(torch.nn.init, "kaiming_normal_", only_shapes)
+    before = torch.get_rng_state()
+    network = Model.load(tmp_path / "m.safetensors").network
+    assert torch.equal(torch.get_rng_state(), before)
+    strides = {name: weight.stride() for name, weight in model.network.state_dict().items()}
+    assert {name: weight.stride() for name, weight in network.state_dict().items()} == strides, "they select kernels"
+
+
+def only_shapes(weight: torch.Tensor, **_: object) -> torch.Tensor:
+    """Stand for the initialisation of a network: a hostile file of 2 GB of zeros must not cost it."""
+    assert weight.is_meta
+    return weight

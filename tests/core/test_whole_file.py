@@ -117,5 +117,5 @@ def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path):
 @posix
 def test_a_folder_that_is_gone_is_said_with_the_name_of_the_file(tmp_path):
     path = tmp_path / "gone" / "out.json"
-    with pytest.raises(AccessError, match=r"out\.json cannot be written \(no such file or directory\)"):
+    with pytest.raises(AccessError, match=r"out\.json cannot be written \(No such file or directory\)"):
         write_whole(path, b"content")

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save
 
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition
-from napari_cropeq.core.network import Network, build_network
+from napari_cropeq.core.network import Network, build_network, use_channels_last
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.whole_file import path_of, write_whole
 from napari_cropeq.errors import (
@@ -98,12 +98,8 @@ class Model(ShortRepr):
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of weights and architecture, equal for equal models."""
-        digest = hashlib.sha256(json.dumps(_architecture(self.network)).encode())
-        for name, weights in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(weights.detach().cpu().numpy()).tobytes())
-        return digest.hexdigest()[:16]
+        """Hexadecimal digest of weights and architecture, equal for equal networks."""
+        return _digest(json.dumps(_architecture(self.network)), self.network.state_dict())
 
     def _facts(self) -> dict[str, str]:
         network, acquisition = self.network, self.acquisition
@@ -158,6 +154,7 @@ class Model(ShortRepr):
             numbers = {"steps": self.state.steps, "patches": self.state.patches, "seconds": self.state.seconds}
             header["state"] = numbers
             weights |= {f"{STATE}{k}": v.contiguous() for k, v in self.state.tensors.items()}
+        header["checksum"] = _checksum(json.loads(json.dumps(header)), self.state)
         return save(weights, metadata={"cropeq": json.dumps(header)})
 
     @classmethod
@@ -179,19 +176,13 @@ class Model(ShortRepr):
         try:
             with safetensors.safe_open(path, framework="pt", device="cpu") as file:
                 header = _parse_header((file.metadata() or {}).get("cropeq"))
-                network = _read_network(file, header["network"])
+                acquisition = _read_acquisition(header["acquisition"])
+                normalisations = [_read_normalisation(n) for n in header["normalisations"]]
+                network = _read_network(file, header["network"], header.get("fingerprint"))
                 state = _read_state(file, header.get("state"), network)
-            model = cls(
-                network,
-                _read_acquisition(header["acquisition"]),
-                [_read_normalisation(n) for n in header["normalisations"]],
-                header["training"],
-                header["provenance"],
-                state,
-            )
-            if header.get("fingerprint") != model.fingerprint:
-                raise ValueError("its weights differ from those that were saved")
-            return model
+            if "checksum" in header and header["checksum"] != _checksum(header, state):  # version 0.1.0 wrote none
+                raise ValueError("its header or training state differs from what was saved")
+            return cls(network, acquisition, normalisations, header["training"], header["provenance"], state)
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
             raise ModelFileError(
                 f"{path.name} is not a readable napari-cropeq model ({_one_line(error)}).", CHOOSE, setting="model"
@@ -234,6 +225,20 @@ def provenance(source: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, values in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(values.detach().cpu().numpy()).data)
+    return digest.hexdigest()[:16]
+
+
+def _checksum(header: Mapping[str, Any], state: State | None) -> str:
+    """Return a digest of all that a file contains: a header has the fingerprint of the weights."""
+    covered = {key: value for key, value in header.items() if key != "checksum"}
+    return _digest(json.dumps(covered, sort_keys=True), {} if state is None else state.tensors)
+
+
 def _architecture(network: Network) -> dict[str, Any]:
     return {
         "kind": network.kind,
@@ -255,22 +260,68 @@ def _parse_header(text: str | None) -> dict[str, Any]:
             raise ValueError(f"its header has no {key}")
     if not isinstance(header.get("normalisations"), list) or not header["normalisations"]:
         raise ValueError("its header has no normalisations")
+    for group, checks in _RECORDS.items():
+        for name, check in checks.items():
+            if name in header[group] and not check(header[group][name]):
+                raise ValueError(f"its {group} has an impossible {name}")
     return header
 
 
-def _read_network(file: Any, architecture: dict[str, Any]) -> Network:
-    """Build the network of the header and fill it; every shape is compared before a weight is read."""
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _list_of(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+def _is_source(value: Any) -> bool:
+    """Return whether a value describes a source, as :func:`provenance` keeps it; other entries may be anything."""
+    return isinstance(value, dict) and all(check(value[key]) for key, check in _SOURCE.items() if key in value)
+
+
+_SOURCE: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("name", "path", "dtype", "unit"), _is_text),
+    "shape": _list_of(lambda length: type(length) is int),
+    "voxel_size": lambda size: size is None or (_list_of(_is_number)(size) and len(size) == 3),
+    "layers": _list_of(lambda name: isinstance(name, str)),
+}
+
+_RECORDS: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "training": {
+        "patches": lambda count: count is None or (type(count) is int and count >= 0),
+        "seconds": lambda seconds: seconds is None or (_is_number(seconds) and 0 <= seconds < 1e12),
+        "losses": _list_of(lambda row: _list_of(_is_number)(row) and len(row) == 4),
+        "recipe": lambda recipe: recipe is None or isinstance(recipe, dict),
+    },
+    "provenance": {
+        "source": _is_source,
+        "source_checksum": _is_text,
+        "versions": lambda versions: isinstance(versions, dict) and all(map(_is_text, versions.values())),
+    },
+}
+"""Checks of what is read from the records in a header."""
+
+
+def _read_network(file: Any, architecture: dict[str, Any], fingerprint: Any) -> Network:
+    """Build the network of the header and fill it; shapes and fingerprint are compared before it takes memory."""
     kind = architecture["kind"]
     numbers = [architecture[k] for k in ("filters", "blocks", "kernel", "subpositions")]
     if not isinstance(kind, str) or not all(type(n) is int for n in numbers):
         raise ValueError("its network has values of the wrong type")
-    with torch.device("meta"):  # shapes without memory: a hostile header cannot cause a large allocation
-        expected = {k: tuple(v.shape) for k, v in build_network(kind, *numbers).state_dict().items()}
+    with torch.device("meta"):  # shapes without memory and first weights: a hostile header costs nothing
+        network = build_network(kind, *numbers)
+    expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}
     names = [k for k in file.keys() if not k.startswith(STATE)]
     weights = _read_tensors(file, dict(zip(names, names, strict=True)), expected)
-    with torch.random.fork_rng(devices=[]):  # initial weights do not change the user's random numbers
-        network = build_network(kind, *numbers)
-    network.load_state_dict(weights)
+    if fingerprint != _digest(json.dumps(_architecture(network)), weights):
+        raise ValueError("its weights differ from those that were saved")
+    network.load_state_dict({k: v.clone() for k, v in weights.items()}, assign=True)  # not a view of the file
+    use_channels_last(network)
     return network.eval().requires_grad_(False)
 
 

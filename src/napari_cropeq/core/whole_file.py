@@ -126,5 +126,5 @@ def _access_error(error: OSError, path: Path) -> AccessError:
         return AccessError(
             f"The disk is full, so {path} cannot be written.", "Make space and try again.", setting="space"
         )
-    reason = (error.strerror or str(error) or type(error).__name__).rstrip(".").lower()
+    reason = (error.strerror or str(error) or type(error).__name__).rstrip(".")
     return AccessError(f"{path} cannot be written ({reason}).", "Check the folder and its disk.")

@@ -24,7 +24,7 @@ __all__ = ["export"]
 
 def export(
     data: Any, model: Model | str | Path, path: str | Path, voxel_size: Sequence[float] | None = None, *,
-    planes: str | None = None, dtype: str = "source", existing: str = "refuse", partition: tuple[int, int] = (0, 1),
+    planes: str | None = None, dtype: str | None = None, existing: str = "refuse", partition: tuple[int, int] = (0, 1),
     device: str = "auto", allow_missing: float | None = None, callback: Callback[ExportProgress] | None = None,
 ) -> Path:  # fmt: skip
     """Super-resolve a volume of any size into an OME-Zarr or OME-TIFF, with the bits of :func:`super_resolve`.
@@ -40,7 +40,8 @@ def export(
         Ends in ``.ome.zarr`` or ``.ome.tif``.
     existing : {'refuse', 'resume', 'overwrite'}
         What to do if the file, or an unfinished one, exists already. 'resume' completes an unfinished file, and keeps
-        a complete one as it is, whatever its settings.
+        a complete one as it is, whatever its settings. Planes, dtype and device that are not given are then those of
+        the unfinished file.
     partition : (int, int)
         Number of this process, from 0, and how many processes share the work. All have the same ``path``; the last
         one to end completes the file.
@@ -67,6 +68,7 @@ def export(
     check_callback(callback)
     part = _partition(partition)
     path = _output(path, existing, part)
+    planes, device, dtype = whole_volumes.settings_of(path, part.existing(existing), planes, device, dtype)
     result = result_of(data, model, voxel_size, planes, dtype, device, allow_missing)
     steps: Iterator[ExportProgress] = whole_volumes.export(
         result, path, existing=existing, part_of=(part.number, part.count)

@@ -52,13 +52,13 @@ def add_export(commands: Any) -> None:
         choices=("x", "y", "z", "both"),
         help="planes that go through the network, named by their lateral axis; both are averaged (default: one plane)",
     )
-    parser.add_argument(
-        "--dtype", choices=("source", "float32"), default="source", help="type of the voxels (default: as the image)"
-    )
+    parser.add_argument("--dtype", choices=("source", "float32"), help="type of the voxels (default: as the image)")
     parser.add_argument("--tile", type=int, metavar="N", help="side of a tile, in SR voxels; results stay the same")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
-        "--resume", action="store_true", help="skip results that are complete and complete unfinished ones"
+        "--resume",
+        action="store_true",
+        help="skip results that are complete, and complete unfinished ones with the settings that they have",
     )
     existing.add_argument("--overwrite", action="store_true", help="replace existing results")
     add_device(parser)

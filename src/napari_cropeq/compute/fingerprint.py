@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.core.model import Model
 from napari_cropeq.store.spec import StoreSpec
 
 __all__ = ["fingerprint_of", "store_spec"]
@@ -56,4 +57,18 @@ def fingerprint_of(result: SuperResolution) -> dict[str, Any]:
         # Bits are equal only between processors with the same instruction set and the same version of torch.
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "torch": str(torch.__version__),
+        "training": _training_of(result.model),
+    }
+
+
+def _training_of(model: Model) -> dict[str, Any]:
+    """Return what a model was trained for, which its own fingerprint, of weights and architecture, does not cover."""
+    acquisition = model.acquisition
+    return {
+        "voxel size": list(acquisition.voxel_size),
+        "axial axis": "zyx"[acquisition.axial],
+        "unit": acquisition.unit,
+        "fwhm": acquisition.fwhm,
+        "lateral fwhm": acquisition.lateral_fwhm,
+        "normalisation": [[n.low, n.high] for n in model.normalisations],
     }

@@ -21,7 +21,7 @@ from napari_cropeq.errors import ArgumentError, OutputExistsError
 from napari_cropeq.formats.image import Image, acquisition_of, open_image
 from napari_cropeq.formats.paths import check_output
 from napari_cropeq.run.distributed.client import Cluster
-from napari_cropeq.run.export import check_options, export, is_complete
+from napari_cropeq.run.export import check_options, export, is_complete, settings_of
 from napari_cropeq.run.naming import Naming, check_different
 from napari_cropeq.run.partition import Partition
 from napari_cropeq.run.train_to_file import OwnTraining, check_model_free, is_training_unfinished, train_to_file
@@ -89,8 +89,9 @@ class BatchSettings:
     existing : str
         ``refuse``: raise an error before any work if an output exists; ``resume``: skip complete outputs and resume
         unfinished ones; ``overwrite``.
-    planes, device, dtype : str
-        See :class:`napari_cropeq.compute.super_resolution.SuperResolution`.
+    planes, device, dtype : str, optional
+        See :class:`napari_cropeq.compute.super_resolution.SuperResolution`. Those that are not given are those of the
+        unfinished output that is resumed.
     tile : int, optional
         Side of a tile in SR voxels.
     voxel_size : (z, y, x), optional
@@ -113,7 +114,7 @@ class BatchSettings:
     model: Model | OwnTraining
     existing: str = "refuse"
     planes: str | None = None
-    dtype: str = "source"
+    dtype: str | None = None
     tile: int | None = None
     voxel_size: tuple[float, float, float] | None = None
     device: str = "auto"
@@ -127,7 +128,7 @@ class BatchSettings:
         partition = Partition(*self.part_of)
         check_options(self.tile, self.existing, partition, self.cluster)
         object.__setattr__(self, "existing", partition.existing(self.existing))
-        check_dtype(self.dtype)
+        check_dtype("source" if self.dtype is None else self.dtype)
         if self.part_of[1] > 1 and isinstance(self.model, OwnTraining):
             raise ArgumentError(
                 f"{self.part_of[1]} processes that share the work need the same model, but each would train its own.",
@@ -203,7 +204,7 @@ class Batch:
         try:
             source = _opened(given, settings.allow_missing)
             acquisition = settings.acquisition(source)
-            dtype = str(source.data.dtype) if settings.dtype == "source" else settings.dtype
+            dtype = str(source.data.dtype) if settings.dtype in (None, "source") else settings.dtype
             output = self._naming.output(number + 1, source, acquisition, dtype)
             shape = (*source.data.shape[:-3], *acquisition.sr_shape(source.data.shape[-3:]))
             item = replace(item, output=output, shape=tuple(map(int, shape)))
@@ -278,9 +279,8 @@ class Batch:
             yield {"status": "training", "fraction": 0.0}
             path = self._model_path(item.output)
             model = yield from _train(path, source, acquisition, model, settings)
-        result = SuperResolution(
-            source, model, acquisition, settings.planes, settings.device, settings.dtype, settings.parallel
-        )
+        chosen = settings_of(item.output, settings.existing, settings.planes, settings.device, settings.dtype)
+        result = SuperResolution(source, model, acquisition, *chosen, settings.parallel)
         facts = _facts(result)
         yield {"status": "computing", "fraction": 0.0, "detail": "", "facts": facts}
         part, cluster = settings.part_of, settings.cluster

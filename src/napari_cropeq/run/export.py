@@ -25,7 +25,7 @@ from napari_cropeq.errors import (
 )
 from napari_cropeq.formats.find import check_result
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
-from napari_cropeq.formats.paths import FOLDER, check_output, old_of, output_kind, remove, replace_folder
+from napari_cropeq.formats.paths import FOLDER, check_output, old_of, output_kind, partial_of, remove, replace_folder
 from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.distributed.run import spread
 from napari_cropeq.run.distributed.worker import check_source
@@ -34,8 +34,18 @@ from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.disk_errors import disk_errors
 from napari_cropeq.store.folder import sweep, unfinished
 from napari_cropeq.store.protocol import TileStore
+from napari_cropeq.store.unfinished import Settings
 
-__all__ = ["ExportProgress", "check_options", "complete", "export", "failure_of", "is_complete", "mended"]
+__all__ = [
+    "ExportProgress",
+    "check_options",
+    "complete",
+    "export",
+    "failure_of",
+    "is_complete",
+    "mended",
+    "settings_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +162,33 @@ def is_complete(path: Path) -> bool:
         return False
     check_result(path)
     return True
+
+
+def settings_of(
+    path: Path, existing: str, planes: str | None, device: str, dtype: str | None
+) -> tuple[str | None, str, str]:
+    """Return planes, device and dtype of an export: those given, or those of the unfinished output to resume.
+
+    Parameters
+    ----------
+    path : path
+        The output.
+    existing : str
+        What to do about an output, complete or unfinished, that exists.
+    planes, device, dtype : str
+        As given; None, and ``auto`` for the device, if not.
+
+    Raises
+    ------
+    ImageError
+        If the unfinished output cannot be read.
+    """
+    started = Settings.of(partial_of(path)) if existing == "resume" else Settings()
+    return (
+        started.planes if planes is None else planes,
+        started.device if device == "auto" else device,
+        started.dtype if dtype is None else dtype,
+    )
 
 
 def check_options(tile: int | None, existing: str, partition: Partition, cluster: Cluster | None) -> None:

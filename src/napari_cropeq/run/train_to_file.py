@@ -156,12 +156,7 @@ def train_to_file(
     training = Training(volumes, acquisition, how.config, device, start=start, resume=resume)
     with _full_disk(checkpoint):
         yield from train_and_keep(training, checkpoint)
-        model = training.model(described)
-        try:
-            model.save(path)
-        except BaseException:
-            _keep_last(training, checkpoint)
-            raise
+        model = _saved(training, path, checkpoint)
     checkpoint.remove()
     return model
 
@@ -215,6 +210,17 @@ def train_and_keep(
     finally:
         if not complete:
             _keep_last(training, checkpoint)
+
+
+def _saved(training: Training, path: Path, checkpoint: Checkpoint) -> Model:
+    """Save the model of a training and return it; if it cannot be saved, the checkpoint keeps it."""
+    model = training.model(checkpoint.source)
+    try:
+        model.save(path)
+    except BaseException:
+        _keep_last(training, checkpoint)
+        raise
+    return model
 
 
 def _keep_last(training: Training, checkpoint: Checkpoint) -> None:

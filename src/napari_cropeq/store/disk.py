@@ -29,6 +29,7 @@ from napari_cropeq.store.low_res import LowResCopy
 from napari_cropeq.store.metadata import Metadata
 from napari_cropeq.store.protocol import Tile
 from napari_cropeq.store.spec import StoreSpec
+from napari_cropeq.store.unfinished import Settings
 from napari_cropeq.store.write_queue import WriteQueue
 
 __all__ = ["BULK", "DiskStore"]
@@ -52,7 +53,7 @@ class DiskStore:
     spec : StoreSpec
         Shape, dtype, axes, metadata, and everything that decides the bits.
     tile : int, optional
-        Side of a tile in SR voxels, instead of 128 x 256 x 256.
+        Side of a tile in SR voxels, instead of 128 x 256 x 256 or, to resume, of that in the store.
     existing : str
         What to do about an existing output, complete or unfinished: ``refuse``, ``resume`` or ``overwrite``.
     part : (int, int)
@@ -96,7 +97,9 @@ class DiskStore:
         check_output(path, existing if part[1] == 1 or existing != "refuse" else "resume", spec.inputs)
         self.folder = StoreFolder(path, part, existing == "overwrite")
         self.leading_indices = spec.leading_indices
-        sizes = [fitted((tile, tile, tile) if tile else BULK, shape) for shape in level_shapes(spec.volume_shape)]
+        started = Settings() if existing == "overwrite" else Settings.of(self.folder.partial)
+        shard = (tile, tile, tile) if tile else started.shard or BULK
+        sizes = [fitted(shard, shape) for shape in level_shapes(spec.volume_shape)]
         tiles = {"shard": list(sizes[0][0]), "chunk": list(sizes[0][1]), "levels": len(sizes)}
         self.fingerprint = dict(spec.fingerprint) | {"tile grid": tiles}
         self.damaged: list[tuple[int, LeadingIndex, IntTriple]] = []

@@ -41,6 +41,9 @@ PLACED = "placed"
 ENDED = "ended-{}-of-{}"
 CHECKSUM = "checksum"
 
+LATER = ("training",)
+"""Entries of fingerprints that version 0.1.0 did not write."""
+
 Shard = tuple[int, LeadingIndex, IntTriple]
 """Level of the pyramid, leading indices, and number of the shard along z, y, x."""
 
@@ -268,8 +271,13 @@ def check_same(started: Any, now: Mapping[str, Any], name: str) -> None:
 
 
 def differences(started: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> Iterator[str]:
-    """Yield the differences between two fingerprints in words: name, old and new value."""
+    """Yield the differences between two fingerprints in words: name, old and new value.
+
+    An entry that the version which ``started`` a store did not write is not compared.
+    """
     for key in dict.fromkeys([*started, *now]):
+        if key not in started and f"{where}{key}" in LATER:
+            continue
         old, new = started.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from differences(old, new, f"{where}{key}: ")

@@ -1,20 +1,60 @@
-"""An unfinished store: what it is computed from, so that it can be resumed."""
+"""An unfinished store: what it is computed from and with which settings, so that it can be resumed."""
 
 from __future__ import annotations
 
 import json
 import math
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_cropeq.core.geometry import IntTriple, int_triple
 from napari_cropeq.errors import ImageError
 from napari_cropeq.formats.paths import FOLDER
 from napari_cropeq.store.folder import MODEL
 from napari_cropeq.store.journal import Journal
 from napari_cropeq.store.metadata import recorded_text
 
-__all__ = ["Unfinished"]
+__all__ = ["Settings", "Unfinished"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings that a store was started with: a resumed run takes them in the place of defaults."""
+
+    planes: str | None = None  # as for :class:`napari_cropeq.core.predict.Predictor`
+    dtype: str = "source"  # or float32
+    device: str = "auto"
+    shard: IntTriple | None = None  # (z, y, x) of the finest level, SR voxels
+
+    @classmethod
+    def of(cls, folder: Path) -> Settings:
+        """Read the settings of an unfinished store; without one, they are the defaults.
+
+        Raises
+        ------
+        ImageError
+            If its header cannot be read.
+        """
+        journal = Journal(folder)
+        if not journal.exists:
+            return cls()
+        header = journal.header
+        try:
+            about, fingerprint = header["result"], header["fingerprint"]
+            shard = [operator.index(side) for side in fingerprint["tile grid"]["shard"]]
+            dtype, device, planes = about["dtype"], fingerprint["device"], list(about["planes"])
+            texts = all(isinstance(text, str) for text in (dtype, device, *planes))
+            if not (texts and 1 <= len(planes) <= 2 and min(shard) >= 1):
+                raise ValueError("its settings are not possible")
+            return cls("both" if len(planes) > 1 else planes[0], dtype, device, int_triple(shard))
+        except (LookupError, TypeError, ValueError) as error:
+            raise ImageError(
+                f"The journal of {folder.name} is damaged ({type(error).__name__}: {error}).",
+                "Start again by overwriting.",
+                setting="restart",
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def the_source(folder: Path) -> Image:
     return open_image(a_stack(folder / "a.ome.tif", textured_volume((10, 40, 70))))
 
 
-def begun(folder: Path, model: Model | None = None, tile: int | None = None, **options) -> SuperResolution:
+def start_store(folder: Path, model: Model | None = None, tile: int | None = None, **options) -> SuperResolution:
     """Begin an export to ``out.ome.zarr``, and return its super-resolution."""
     result = SuperResolution(the_source(folder), model or a_model(), device="cpu", **options)
     with closing(export(result, folder / "out.ome.zarr", tile)) as steps:
@@ -67,7 +67,7 @@ def several_tiles(monkeypatch):
 @pytest.mark.parametrize("resume", [by_batch, by_script])
 @pytest.mark.parametrize("options", SETTINGS)
 def test_settings_are_those_of_the_store(tmp_path, monkeypatch, resume, options):
-    result = begun(tmp_path, **options)
+    result = start_store(tmp_path, **options)
     monkeypatch.setattr(disk, "BULK", (24, 64, 64))  # as if a later version had other defaults
     resume(tmp_path)
     assert everything(tmp_path) == ["a.ome.tif", "out.ome.zarr"]
@@ -85,14 +85,14 @@ GIVEN = [
 @pytest.mark.parametrize("resume", [by_batch, by_script])
 @pytest.mark.parametrize(("options", "message"), GIVEN)
 def test_settings_that_are_given_are_compared(tmp_path, resume, options, message):
-    begun(tmp_path, planes="y")
+    start_store(tmp_path, planes="y")
     with pytest.raises(MismatchError, match=message):
         resume(tmp_path, **options)
 
 
 def test_settings_of_a_store_are_not_those_of_another_run(tmp_path):
     """Without resuming, an unfinished store decides nothing."""
-    begun(tmp_path, planes="y")
+    start_store(tmp_path, planes="y")
     cq.export(tmp_path / "a.ome.tif", a_model(), tmp_path / "out.ome.zarr", existing="overwrite")
     result = SuperResolution(open_image(tmp_path / "a.ome.tif"), a_model(), device="cpu")
     stored = np.asarray(open_image(tmp_path / "out.ome.zarr").data)
@@ -119,7 +119,7 @@ HEADERS = [
 
 @pytest.mark.parametrize("alter", HEADERS)
 def test_damaged_settings_are_an_error_with_a_remedy(tmp_path, alter):
-    begun(tmp_path)
+    start_store(tmp_path)
     path = tmp_path / "out.partial.ome.zarr" / ".cropeq" / "header.json"
     header = json.loads(path.read_text())
     header.pop("checksum", None)  # of a header; an early one has none
@@ -156,7 +156,7 @@ MODELS = [
 
 @pytest.mark.parametrize(("model", "message"), MODELS)
 def test_a_model_of_another_acquisition_or_normalisation_is_another_model(tmp_path, model, message):
-    begun(tmp_path)
+    start_store(tmp_path)
     result = SuperResolution(open_image(tmp_path / "a.ome.tif"), model, device="cpu")
     assert result.model.fingerprint == a_model().fingerprint, "its weights are the same"
     with pytest.raises(MismatchError, match=f"was started with another {message}"):

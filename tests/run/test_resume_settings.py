@@ -77,8 +77,8 @@ def test_settings_are_those_of_the_store(tmp_path, monkeypatch, resume, options)
 
 
 GIVEN = [
-    pytest.param({"planes": "x"}, r"another planes \(\['y'\], now \['x'\]\)", id="planes"),
-    pytest.param({"dtype": "float32"}, r"another type \(uint16, now float32\)", id="type"),
+    pytest.param({"planes": "x"}, r"it differs in planes \(\['y'\], now \['x'\]\)", id="planes"),
+    pytest.param({"dtype": "float32"}, r"it differs in type \(uint16, now float32\)", id="type"),
 ]
 
 
@@ -159,7 +159,7 @@ def test_a_model_of_another_acquisition_or_normalisation_is_another_model(tmp_pa
     start_store(tmp_path)
     result = SuperResolution(open_image(tmp_path / "a.ome.tif"), model, device="cpu")
     assert result.model.fingerprint == a_model().fingerprint, "its weights are the same"
-    with pytest.raises(MismatchError, match=f"was started with another {message}"):
+    with pytest.raises(MismatchError, match=f"it differs in {message}"):
         next(export(result, tmp_path / "out.ome.zarr", existing="resume"))
 
 

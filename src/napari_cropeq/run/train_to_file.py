@@ -170,7 +170,8 @@ def _full_disk(checkpoint: Checkpoint) -> Iterator[None]:
         if error.setting != "space":
             raise
         kept = f" {checkpoint.path.name} keeps the training up to its last save." if checkpoint.exists else ""
-        raise AccessError(error.problem + kept, "Make space, then resume.", setting="space_to_resume") from error
+        remedy = 'Make space, then continue with existing="resume".'
+        raise AccessError(error.problem + kept, remedy, setting="space_to_resume") from error
 
 
 def train_and_keep(

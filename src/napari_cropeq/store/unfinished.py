@@ -12,7 +12,7 @@ from typing import Any
 from napari_cropeq.core.geometry import IntTriple, int_triple
 from napari_cropeq.errors import ImageError
 from napari_cropeq.formats.paths import FOLDER
-from napari_cropeq.store.folder import MODEL
+from napari_cropeq.store.folder import FORMAT, MODEL
 from napari_cropeq.store.journal import Journal
 from napari_cropeq.store.metadata import recorded_text
 
@@ -41,6 +41,8 @@ class Settings:
         if not journal.exists:
             return cls()
         header = journal.header
+        if header.get("format") != FORMAT:  # of another version: it is refused where the store is opened
+            return cls()
         try:
             about, fingerprint = header["result"], header["fingerprint"]
             shard = [operator.index(side) for side in fingerprint["tile grid"]["shard"]]
@@ -50,11 +52,7 @@ class Settings:
                 raise ValueError("its settings are not possible")
             return cls("both" if len(planes) > 1 else planes[0], dtype, device, int_triple(shard))
         except (LookupError, TypeError, ValueError) as error:
-            raise ImageError(
-                f"The journal of {folder.name} is damaged ({type(error).__name__}: {error}).",
-                "Start again by overwriting.",
-                setting="restart",
-            ) from error
+            raise _damaged(folder, error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +92,7 @@ class Unfinished:
                 raise ValueError("its source has no channels")
             return found
         except (LookupError, ArithmeticError, TypeError, ValueError, OSError, RecursionError) as error:
-            raise ImageError(
-                f"The journal of {folder.name} is damaged ({type(error).__name__}: {error}).",
-                'Start again with existing="overwrite".',
-                setting="restart",
-            ) from error
+            raise _damaged(folder, error) from error
 
     @property
     def channels(self) -> int:
@@ -110,3 +104,11 @@ class Unfinished:
     def model_path(self) -> Path:
         """File of the model it was started with."""
         return self.folder / FOLDER / MODEL
+
+
+def _damaged(folder: Path, error: Exception) -> ImageError:
+    return ImageError(
+        f"The journal of {folder.name} is damaged ({type(error).__name__}: {error}).",
+        'Start again with existing="overwrite".',
+        setting="restart",
+    )

@@ -42,7 +42,9 @@ def check_picture(path: Path, existing: str = "refuse") -> None:
             raise AccessError(f"{file} is a folder.", "Choose another name for the picture.", setting="output")
         if existing == "refuse" and os.path.lexists(file):
             raise OutputExistsError(
-                f"{file} exists already.", "Choose another name, or allow overwriting.", setting="existing"
+                f"{file} exists already.",
+                'Choose another name, or replace it with existing="overwrite".',
+                setting="existing",
             )
     check_space(path.parent, 0)
 

@@ -187,7 +187,7 @@ def test_a_file_without_a_voxel_size(tmp_path, capsys):
     tifffile.imwrite(tmp_path / "s.ome.tif", STACK, photometric="minisblack", metadata={"axes": "ZYX"})
     saved(tmp_path / "m.safetensors")
     call(*verify(tmp_path, "--rows", 1), code=1)
-    assert "Give the voxel size with --voxel-size Z Y X" in capsys.readouterr().err
+    assert "Give the correct voxel size with --voxel-size Z Y X" in capsys.readouterr().err
     call(*verify(tmp_path, "--rows", 1, "--voxel-size", 4, 1, 1))
     assert "every one of " in capsys.readouterr().out
 

@@ -65,7 +65,7 @@ def test_a_training_whose_window_was_killed_is_resumed(viewer, qtbot, tmp_path, 
     checkpoint = checkpoint_path(layer)
     train_and_be_killed(stack, checkpoint, preferences_file.with_name("settings.yaml"))
     kept = Model.load(checkpoint)
-    checkpoint.with_name(checkpoint.name + ".partial").touch()  # as if killed while it saved
+    checkpoint.with_name(f"{checkpoint.name}.{0:016x}.partial").touch()  # as if killed while it saved
     assert BUDGET / 10 <= kept.state.patches < BUDGET
     train = dock(viewer, "Train")
     assert train.buttons["resume"].native.isVisibleTo(train) and "interrupted" in train.message.text()

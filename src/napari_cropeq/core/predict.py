@@ -140,7 +140,10 @@ class Predictor:
         self.exactness = check_exactness(self.network, self.device)
         self._calls = _Calls(CallSize())
         self._at_once = False
-        logger.info("Network %s with %d filters: %s", network.kind, network.filters, self.exactness)
+        threads = torch.get_num_threads()
+        logger.info(
+            "Network %s with %d filters: %s, %d threads", network.kind, network.filters, self.exactness, threads
+        )
 
     @property
     def side_by_side(self) -> int:

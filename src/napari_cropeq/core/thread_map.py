@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,8 @@ import torch
 from napari_cropeq.core.host import torch_threads
 
 __all__ = ["ThreadMap"]
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -77,7 +80,9 @@ def _pool(size: int) -> ThreadPoolExecutor:
         torch.get_num_threads()  # sets how many threads this thread computes with
         ready.wait()
 
-    with torch_threads(max(1, torch.get_num_threads() // size)):
+    each = max(1, torch.get_num_threads() // size)
+    logger.info("%d pieces of work at the same time, each with %d threads", size, each)
+    with torch_threads(each):
         pool = ThreadPoolExecutor(size, "cropeq pool", initializer=start)
         for _ in range(size):
             pool.submit(int)

@@ -20,7 +20,7 @@ import pytest
 from napari_cropeq.evidence.machine import describe_machine, load_average
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ["tests/run/test_faults.py", "tests/core/test_checkpoint.py::test_a_killed_training_is_completed"]
+TESTS = ["tests/run/test_faults.py", "tests/core/test_checkpoint.py::test_a_killed_training_is_resumed"]
 RESULTS = ROOT / "benchmarks" / "results"
 
 

@@ -1,4 +1,4 @@
-"""Check every dotted path and every file path in strings and pages.
+"""Check every dotted path, every file path and every name of a test in strings and pages.
 
 Linters check imports, but manifests, entry points, monkeypatches, preloaded modules and pages name code in plain text,
 where a wrong name shows only when it is used. Usage: python scripts/check_paths.py
@@ -16,7 +16,7 @@ from pkgutil import resolve_name
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = {".py", ".md", ".yaml", ".toml", ".cfg", ".sh", ""}
 DOTTED = re.compile(r"\bnapari_cropeq((?:\.[A-Za-z_]\w*)+)(?::([A-Za-z_][\w.]*))?")
-FILE = re.compile(r"(?<![\w/.-])((?:src|tests|scripts|benchmarks|docs)/[\w/.-]+\.(?:py|md|yaml|toml|png|json))\b")
+FILE = re.compile(r"(?<![\w/.-])((?:src|tests|scripts|benchmarks|docs)/[\w/.-]+\.(?:py|md|yaml|toml|png|json))\b(?:::(\w+))?")
 MADE = ("benchmarks/results/",)  # reports describe the state at the time they were made
 
 
@@ -55,8 +55,9 @@ def problems(path: Path) -> Iterator[str]:
             if not resolves(found[1], found[2]):
                 yield f"{path.relative_to(ROOT)}:{number}: {found[0]} does not exist"
         for found in FILE.finditer(line):
-            if not (ROOT / found[1]).exists():
-                yield f"{path.relative_to(ROOT)}:{number}: {found[1]} does not exist"
+            file, test = ROOT / found[1], found[2]
+            if not file.exists() or (test and f"def {test}(" not in file.read_text(encoding="utf-8")):
+                yield f"{path.relative_to(ROOT)}:{number}: {found[0]} does not exist"
 
 
 def main() -> int:

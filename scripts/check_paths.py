@@ -16,7 +16,9 @@ from pkgutil import resolve_name
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = {".py", ".md", ".yaml", ".toml", ".cfg", ".sh", ""}
 DOTTED = re.compile(r"\bnapari_cropeq((?:\.[A-Za-z_]\w*)+)(?::([A-Za-z_][\w.]*))?")
-FILE = re.compile(r"(?<![\w/.-])((?:src|tests|scripts|benchmarks|docs)/[\w/.-]+\.(?:py|md|yaml|toml|png|json))\b(?:::(\w+))?")
+FILE = re.compile(
+    r"(?<![\w/.-])((?:src|tests|scripts|benchmarks|docs)/[\w/.-]+\.(?:py|md|yaml|toml|png|json))\b(?:::(\w+))?"
+)
 MADE = ("benchmarks/results/",)  # reports describe the state at the time they were made
 
 

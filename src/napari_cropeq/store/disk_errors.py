@@ -17,8 +17,9 @@ def disk_errors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
-            raise disk_error(error, name) from error
+        cause = error.__cause__ if isinstance(error, CropeqError) else error
+        if isinstance(cause, OSError) and cause.errno in FULL:  # a file of the store, whose own name helps nobody
+            raise disk_error(cause, name) from cause
         raise
 
 

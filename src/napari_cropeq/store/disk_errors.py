@@ -17,8 +17,10 @@ def disk_errors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        cause = error.__cause__ if isinstance(error, CropeqError) else error
-        if isinstance(cause, OSError) and cause.errno in FULL:  # a file of the store, whose own name helps nobody
+        cause = error
+        if isinstance(error, AccessError) and error.setting == "space" and isinstance(error.__cause__, OSError):
+            cause = error.__cause__  # of a single file in the store, whose own name helps nobody
+        if cause.errno in FULL:
             raise disk_error(cause, name) from cause
         raise
 

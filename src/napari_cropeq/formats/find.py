@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tifffile import TiffFile
-
 from napari_cropeq.errors import ImageError, MissingFileError, OutputExistsError
 from napari_cropeq.formats.image import SUFFIXES
+from napari_cropeq.formats.provenance import read_provenance
 
 __all__ = ["check_result", "find_images", "is_result"]
 
-MARK = "napari-cropeq"
 PARTIAL = ".partial.ome.zarr"
 ZARR = ("zarr.json", ".zgroup", ".zattrs")
 
@@ -48,15 +45,7 @@ def find_images(words: Iterable[str | Path]) -> list[Path]:
 
 def is_result(path: Path) -> bool:
     """Return whether an image is a finished result of this package, by its own metadata."""
-    try:
-        if path.is_dir():
-            return MARK in json.loads((path / "zarr.json").read_text())["attributes"]
-        if path.name.lower().endswith((".tif", ".tiff")):
-            with TiffFile(path) as file:
-                return f'Namespace="{MARK}"' in str(file.pages.first.description)
-    except Exception:  # noqa: BLE001 (opening the image reports what is wrong with it)
-        pass
-    return False
+    return read_provenance(path) is not None
 
 
 def check_result(path: Path) -> None:

@@ -35,7 +35,8 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
             record = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"][NAMESPACE]
         else:
             with TiffFile(path) as file:
-                record = _annotation(str(file.pages.first.description))
+                xml = str(file.pages.first.description)
+            record = _annotation(xml) if NAMESPACE in xml else None  # the text of others can be long
         if isinstance(record, Mapping):
             return dict(record)
     return None

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["add_info"]
 
 MODEL, CHECKPOINT = ".safetensors", ".checkpoint.safetensors"
-SYMBOLS = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "angstrom": "Å"}
 
 
 def add_info(commands: Any) -> None:
@@ -221,4 +220,6 @@ def _source(source: Mapping[str, Any]) -> str:
 
 
 def _size(size: Sequence[float], unit: str) -> str:
-    return f"{' × '.join(f'{step:.4g}' for step in size)} {SYMBOLS.get(unit, unit)} (z, y, x)"
+    from napari_cropeq.formats.ome_tiff import UNITS
+
+    return f"{' × '.join(f'{step:.4g}' for step in size)} {UNITS.get(unit, unit)} (z, y, x)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,17 @@ def a_stack(path: Path, data: np.ndarray | None = None, size=SIZE, axes: str = "
         metadata |= {f"PhysicalSize{axis}": step, f"PhysicalSize{axis}Unit": "µm"}
     data = textured_volume((8, 20, 40), seed) if data is None else data
     tifffile.imwrite(path, data, metadata=metadata, photometric="minisblack", ome=True)
+    return path
+
+
+def lacking(path: Path, data: np.ndarray, axes: str, sizes: dict[str, int], **options) -> Path:
+    """Write planes as an OME-TIFF of factor 4, and name more of them in its OME-XML."""
+    steps = {f"PhysicalSize{axis}": step for axis, step in zip("ZYX", SIZE, strict=True)}
+    tifffile.imwrite(path, data, metadata={"axes": axes, **steps}, photometric="minisblack", **options)
+    xml = tifffile.tiffcomment(path)
+    for axis, size in sizes.items():
+        xml = re.sub(rf'Size{axis}="\d+"', f'Size{axis}="{size}"', xml, count=1)
+    tifffile.tiffcomment(path, xml.encode())
     return path
 
 

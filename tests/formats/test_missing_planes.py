@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import tifffile
 from napari.layers import Image as Layer
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QApplication, QDoubleSpinBox
 
-from files import a_model
+from files import a_model, lacking
 from napari_cropeq import export, train
 from napari_cropeq.cli.main import main
 from napari_cropeq.compute.fingerprint import fingerprint_of
@@ -25,16 +27,6 @@ SIZE = {f"PhysicalSize{axis}": step for axis, step in zip("ZYX", (4.0, 1.0, 1.0)
 
 def voxels(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(1, 4000, shape).astype(np.uint16)
-
-
-def lacking(path: Path, data: np.ndarray, axes: str, sizes: dict[str, int], **options) -> Path:
-    """Write planes, and name more of them in the OME-XML."""
-    tifffile.imwrite(path, data, metadata={"axes": axes, **SIZE}, photometric="minisblack", **options)
-    xml = tifffile.tiffcomment(path)
-    for axis, size in sizes.items():
-        xml = re.sub(rf'Size{axis}="\d+"', f'Size{axis}="{size}"', xml, count=1)
-    tifffile.tiffcomment(path, xml.encode())
-    return path
 
 
 def half(path: Path, **options) -> Path:
@@ -122,16 +114,26 @@ def test_from_the_command_line(tmp_path, capsys):
     assert open_image(tmp_path / "out.ome.zarr").data.shape == (48, 24, 32)
 
 
-@pytest.mark.parametrize("answer", [3.0, None], ids=["a value", "cancelled"])
-def test_the_window_asks(tmp_path, qapp, monkeypatch, answer):
+ANSWERS = [
+    pytest.param(["3", Qt.Key_Return], 3.0, id="a-value"),
+    pytest.param([Qt.Key_Return], 0.0, id="zero-is-offered"),
+    pytest.param([Qt.Key_Escape], None, id="cancelled"),
+]
+
+
+@pytest.mark.parametrize(("keys", "answer"), ANSWERS)
+def test_the_window_asks(tmp_path, qtbot, keys, answer):
     asked = []
 
-    def ask(_: object, title: str, question: str, *limits: float) -> tuple[float, bool]:
-        asked.append(question)
-        return (0.0, False) if answer is None else (answer, True)
+    def type_answer() -> None:
+        dialog = QApplication.activeModalWidget()
+        asked.append(dialog.labelText())
+        spin = dialog.findChild(QDoubleSpinBox)
+        for key in keys:
+            (qtbot.keyClicks if isinstance(key, str) else qtbot.keyClick)(spin, key)
 
-    monkeypatch.setattr("napari_cropeq.gui.layers.missing_planes.QInputDialog.getDouble", ask)
     path = half(tmp_path / "a.ome.tif")
+    QTimer.singleShot(200, type_answer)
     if answer is None:
         with pytest.raises(ImageError, match="lacks 6 of its 12 planes"):
             read(str(path))

@@ -18,7 +18,7 @@ import pytest
 import zarr
 
 from conftest import a_result, textured_volume
-from files import SIZE, a_model, a_stack, everything
+from files import SIZE, a_model, a_stack, everything, lacking
 from napari_cropeq.cli.main import main
 from napari_cropeq.compute.fill import groups
 from napari_cropeq.compute.fingerprint import store_spec
@@ -127,6 +127,15 @@ def test_workers_give_the_same_bytes(cluster, tmp_path, leading, options):
     assert contents(tmp_path / "out.ome.zarr") == expected
     assert any(name.startswith("1/") for name in expected), "coarser levels"
     assert sorted(os.listdir(tmp_path)) == ["a.ome.tif", "out.ome.zarr", "undisturbed.ome.zarr"]
+
+
+def test_planes_that_the_source_lacks(cluster, tmp_path):
+    """Each worker reads them as the value that was given to this process."""
+    path = lacking(tmp_path / "a.ome.tif", textured_volume((6, 80, 40)), "ZYX", {"Z": 8})
+    result = SuperResolution(open_image(path, 700), a_model(filters=16), device="cpu")
+    expected = undisturbed(result, tmp_path)
+    run(result, tmp_path / "out.ome.zarr", cluster=cluster)
+    assert contents(tmp_path / "out.ome.zarr") == expected
 
 
 def test_an_ome_tiff(cluster, tmp_path):

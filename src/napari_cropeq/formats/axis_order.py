@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cropeq.errors import AccessError, ImageError, SourceChangedError
+from napari_cropeq.errors import AccessError, CropeqError, ImageError, OutOfMemoryError, SourceChangedError
 from napari_cropeq.formats.metadata import Stored, reason
 from napari_cropeq.formats.watch.files import Watch
 
@@ -54,8 +54,14 @@ class OrderedAxes:
             raise
         except Exception as error:
             self._watch.check()
-            if isinstance(error, (OSError, MemoryError)):
-                raise
+            if isinstance(error, CropeqError) or (isinstance(error, OSError) and error.errno is not None):
+                raise  # codecs raise OSError without a number
+            if isinstance(error, MemoryError):
+                raise OutOfMemoryError(
+                    f"Memory does not suffice to read {self._watch.name}.",
+                    "Free memory. If the image is small, it is damaged: copy or export it again.",
+                    setting="memory",
+                ) from error
             raise AccessError(
                 f"{self._watch.name} cannot be read any further ({reason(error)}): the file is damaged.",
                 "Copy or export it again.",

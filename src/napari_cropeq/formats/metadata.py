@@ -203,17 +203,24 @@ def ome_xml_metadata(xml: str, sizes: Mapping[str, int]) -> Metadata:
     return Metadata()
 
 
-def planes_named(xml: str) -> int:
-    """Return the largest number of planes that OME-XML names for an image or a part of one; 0 if it is damaged."""
+def planes_named(xml: str, pixels_of_page: int) -> int:
+    """Return the largest number of planes that OME-XML names for an image or a part of one; 0 if it is damaged.
+
+    An image of larger planes than the pages of the file has more of them.
+    """
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError:
         return 0
     most = 0
     for pixels in root.iterfind("{*}Image/{*}Pixels"):
-        named = [math.prod(_count(pixels.get(f"Size{axis}")) for axis in "ZCT")]
+        planes = math.prod(_count(pixels.get(f"Size{axis}")) for axis in "ZCT")
+        area = math.prod(_count(pixels.get(f"Size{axis}")) for axis in "YX")
+        named = [planes, planes * area // max(1, pixels_of_page)]
         for data in pixels.iterfind("{*}TiffData"):
-            named += [_count(data.get("PlaneCount")), _count(data.get("NumPlanes"))]
+            named += [
+                _count(data.get(name)) for name in ("PlaneCount", "NumPlanes", "IFD", "FirstZ", "FirstC", "FirstT")
+            ]
         most = max(most, *named)
     return most
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import math
 import threading
@@ -18,6 +19,7 @@ from napari_cropeq.formats.paths import truncated
 
 logger = logging.getLogger(__name__)
 
+BLOCK = 2**22  # bytes that are unpacked at once
 RATIO = 1032  # the most bytes that one byte of a gzip file can unpack to
 
 
@@ -67,11 +69,13 @@ class PackedVolume:
         Axis lengths, the fastest one last.
     dtype
         The type of the file's values, with the file's byte order.
+    offset
+        Where the values start in the unpacked file, in bytes.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int) -> None:
         self._path = path
-        self._stored = dtype
+        self._stored, self._offset = dtype, offset
         self._values: NDArray[Any] | None = None
         self._lock = threading.Lock()
         self.shape = shape
@@ -93,11 +97,19 @@ class PackedVolume:
         return box
 
     def _read(self) -> NDArray[Any]:
-        import nibabel
-
         start = time.monotonic()
         try:
-            values = np.asarray(nibabel.load(self._path).dataobj.get_unscaled())  # type: ignore[attr-defined]
+            values: Any = np.empty(self.shape, self._stored)
+            with gzip.open(self._path) as file:
+                file.seek(self._offset)
+                rest = memoryview(values).cast("B")
+                while len(rest):
+                    count = file.readinto(rest[:BLOCK])
+                    if count == 0:
+                        raise EOFError("it ends before its last voxel")
+                    rest = rest[count:]
+                while file.read(BLOCK):  # the checksum is at the end
+                    pass
         except MemoryError as error:
             size = math.prod(self.shape) * self.dtype.itemsize
             raise OutOfMemoryError(
@@ -108,12 +120,12 @@ class PackedVolume:
             raise AccessError(
                 f"{self._path.name} cannot be unpacked ({reason(error)}): it is damaged or cut short.", "Copy it again."
             ) from error
-        transposed: NDArray[Any] = values.T.astype(self.dtype, copy=False)
+        native: NDArray[Any] = values.astype(self.dtype, copy=False)
         logger.info("Unpacked %s in %.1f s", self._path.name, time.monotonic() - start)
-        return transposed
+        return native
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PackedVolume, (self._path, self.shape, self._stored)
+        return PackedVolume, (self._path, self.shape, self._stored, self._offset)
 
 
 class Scaled:
@@ -179,6 +191,10 @@ def read_nifti(path: Path, *_: object) -> Stored:
         units = header.get_xyzt_units()[0]
         if any(size < 1 for size in shape):
             raise ValueError(f"its axes have the lengths {shape}")
+        with image.file_map["image"].get_prepare_fileobj("rb") as file:  # nibabel has corrected the other one
+            bits = int(type(header).from_fileobj(file, check=False)["bitpix"])
+        if bits not in (0, 8 * dtype.itemsize):
+            raise ValueError(f"its voxels have {bits} bits, but their type {dtype} has {8 * dtype.itemsize}")
     except Exception as error:  # nibabel has no common type for damaged headers
         raise ImageError(
             f"{path.name} cannot be read as a NIfTI file ({reason(error)}): it is damaged or of another format.",
@@ -202,7 +218,7 @@ def _values(path: Path, proxy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
                 "many.",
                 "Copy or export it again.",
             )
-        return PackedVolume(path, shape, dtype)
+        return PackedVolume(path, shape, dtype, int(proxy.offset))
     if needed > size:
         raise ImageError(*truncated(path.name, needed, size))
     return Unpacked(path, shape, dtype, int(proxy.offset))

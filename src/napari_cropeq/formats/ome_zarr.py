@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,11 +65,13 @@ def read_ome_zarr(path: Path, watch: Watch) -> Stored:
         array = _member(group, dataset["path"], watch)
         steps = [dataset.get("coordinateTransformations", []), multiscale.get("coordinateTransformations", [])]
         scale, translation = _placed(steps, len(axes))
+        if not any(step["type"] == "scale" for step in itertools.chain(*steps)):
+            scale = [math.nan] * len(axes)  # not known: only a scale of 1 means 1
         names = [str(axis["name"]).lower() for axis in axes]
         metadata = _metadata(names, [axis.get("unit") for axis in axes], scale, translation, attributes.get("omero"))
         levels = list(multiscale["datasets"][1:])
-        if isinstance(array, zarr.Array) and min(array.chunks, default=1) < 1:
-            raise ValueError(f"chunks of {array.chunks} voxels")
+        if isinstance(array, zarr.Array):
+            _check_lengths(array)
     except CropeqError:
         raise
     except Exception as error:  # the metadata may have any values of JSON
@@ -86,6 +90,14 @@ def read_ome_zarr(path: Path, watch: Watch) -> Stored:
     return replace(stored, coarser=tuple(coarser))
 
 
+def _check_lengths(array: zarr.Array[Any]) -> None:
+    """Raise ValueError if lengths are not possible; zarr takes ``true`` for 1."""
+    metadata = folder_of(array) / ("zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
+    lengths = json.loads(metadata.read_bytes())["shape"]
+    if min(array.chunks, default=1) < 1 or any(type(length) is not int for length in lengths):
+        raise ValueError(f"{lengths} voxels in chunks of {array.chunks}")
+
+
 def _member(group: zarr.Group, name: str, watch: Watch) -> Any:
     """Return an array or group inside a group, whose metadata are watched from before they are read."""
     watch.add(metadata_of(folder_of(group) / name))
@@ -97,6 +109,8 @@ def _coarser(group: zarr.Group, datasets: Sequence[Any], watch: Watch) -> Iterat
     for dataset in datasets:
         try:
             array = _member(group, dataset["path"], watch)
+            if isinstance(array, zarr.Array):
+                _check_lengths(array)
         except Exception as error:  # noqa: BLE001 (as above: the finest level is enough)
             logger.warning("Skipped a coarser level that cannot be read: %s: %s", type(error).__name__, error)
             continue

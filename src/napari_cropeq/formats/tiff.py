@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tifffile import TIFF, TiffFile, TiffPage, TiffPageSeries
 
 from napari_cropeq.errors import AccessError, ArgumentError, CropeqError, ImageError
+from napari_cropeq.formats.check.pages import DIRECTORY, bytes_needed, check_complete, check_list
 from napari_cropeq.formats.metadata import Metadata, Stored, imagej_metadata, ome_xml_metadata, planes_named, reason
 from napari_cropeq.formats.paths import truncated
 from napari_cropeq.formats.watch.files import Watch
@@ -24,7 +25,6 @@ from napari_cropeq.formats.watch.files import Watch
 logger = logging.getLogger(__name__)
 
 _PLANES = 2**18  # that OME-XML may name for any file: some may lie in other files
-_DIRECTORY = 54  # smallest description of a plane in a TIFF file, bytes
 _CHUNK = 2048  # side in px: whole pages of the usual cameras, a part of a stitched mosaic
 
 
@@ -86,9 +86,10 @@ def read_tiff(path: Path, watch: Watch, allow_missing: float | None = None) -> S
     if path.stat().st_size == 0:
         raise ImageError(f"{path.name} is empty (0 bytes).", "Copy or save it again.")
     try:
+        check_list(path)
         with _opened(path) as file:
             series = file.series[0]
-            _check_complete(file, series)
+            check_complete(file, series)
             _check_decodable(path, series.keyframe)
             if series.is_multifile:
                 watch.add({Path(page.parent.filehandle.path) for page in series if page is not None})
@@ -109,7 +110,8 @@ def _opened(path: Path, is_ome: bool | None = None) -> TiffFile:
     file = TiffFile(path, is_ome=is_ome)
     try:
         if file.is_ome:
-            _check_possible(path, file.ome_metadata or "")
+            page = file.pages.first
+            _check_possible(path, file.ome_metadata or "", page.imagewidth * page.imagelength)
     except ImageError:
         file.close()
         raise
@@ -130,7 +132,7 @@ def _coarser(path: Path, file: TiffFile, series: TiffPageSeries, missing: float 
     """Yield the coarser levels until one cannot be read; the image can be used without them."""
     for number, level in enumerate(series.levels[1:], 1):
         try:
-            if level.axes != series.axes or _needed(file, level) > os.path.getsize(path):
+            if level.axes != series.axes or bytes_needed(file, level) > os.path.getsize(path):
                 return
             stored = _stored(path, file, level, missing, number)
         except Exception as error:  # noqa: BLE001 (as above: the finest level is enough)
@@ -178,35 +180,14 @@ def _raw(path: Path, file: TiffFile, series: TiffPageSeries) -> RawPages | None:
     return RawPages(path, offsets.reshape(leading), key.shape, dtype)
 
 
-def _check_complete(file: TiffFile, series: TiffPageSeries) -> None:
-    """Raise ImageError if the file ends before its last page."""
-    name, size = Path(file.filename).name, os.path.getsize(file.filehandle.path)
-    needed = _needed(file, series)
-    if needed > size:
-        raise ImageError(*truncated(name, needed, size))
-    if not _chain_ends(file):
-        raise ImageError(
-            f"{name} is cut short: its list of pages ends after {len(file.pages)}, in a file of {size} bytes.",
-            "Copy or export it again.",
-        )
-
-
-def _check_possible(path: Path, xml: str) -> None:
+def _check_possible(path: Path, xml: str, pixels_of_page: int) -> None:
     """Raise ImageError if OME-XML names more planes than the file can have, before tifffile makes a list of them."""
-    size, planes = os.path.getsize(path), planes_named(xml)
-    if planes > max(_PLANES, size // _DIRECTORY):
+    size, planes = os.path.getsize(path), planes_named(xml, pixels_of_page)
+    if planes > max(_PLANES, size // DIRECTORY):
         raise ImageError(
             f"The OME-XML of {path.name} names {planes} planes, but a file of {size} bytes cannot have so many.",
             "Copy or export it again.",
         )
-
-
-def _needed(file: TiffFile, series: TiffPageSeries) -> int:
-    """Return the size in bytes that a file needs at least for all of a series."""
-    if series.dataoffset is not None:
-        return int(series.dataoffset) + math.prod(series.get_shape(squeeze=False)) * int(series.dtype.itemsize)
-    ours = [page for page in series if page is not None and page.parent is file]
-    return max((start + count for page in ours for start, count in _extents(page)), default=0)
 
 
 def _value_of_missing(name: str, series: TiffPageSeries, value: float | None) -> float | None:
@@ -267,22 +248,11 @@ def _places(series: TiffPageSeries, numbers: Sequence[int]) -> str:
     return ", ".join(texts) + (f" and {len(runs) - 3} more ranges" if len(runs) > 3 else "")
 
 
-def _extents(page: Any) -> zip[tuple[int, int]]:
-    return zip(page.dataoffsets, page.databytecounts, strict=False)
-
-
-def _chain_ends(file: TiffFile) -> bool:
-    """Return whether the last page is marked as the last and does not point beyond the end of the file."""
-    position = file.pages.next_page_offset
-    if position is None:
-        return True
-    file.filehandle.seek(position)
-    return file.filehandle.read(file.tiff.offsetsize) == bytes(file.tiff.offsetsize)
-
-
 def _check_decodable(path: Path, page: TiffPage) -> None:
     """Raise ImageError if the compression needs imagecodecs, and that is not installed."""
     for codecs, kind in ((TIFF.DECOMPRESSORS, page.compression), (TIFF.UNPREDICTORS, page.predictor)):
+        if not isinstance(kind, int):
+            raise ValueError("its compression is not a number")
         try:
             codecs[kind]
         except KeyError as error:

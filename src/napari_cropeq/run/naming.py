@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import string
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,9 @@ FIELDS = {
     "dtype": "voxel type of the result",
 }
 """Fields of a pattern, in braces, each with an optional Python format such as ``{number:03}``."""
+
+LONGEST = 242
+"""Bytes of the name of an unfinished result: file systems allow 255, and its lock needs 13 more."""
 
 OUTPUTS = (".ome.zarr", ".ome.tiff", ".ome.tif", ".zarr")
 EXAMPLE: dict[str, Any] = {"name": "stack", "factor": 2.5, "number": 1, "folder": "data", "dtype": "uint16"}
@@ -81,7 +85,7 @@ class Naming:
         if unknown:
             raise self._error(f"has the unknown field {{{unknown[0]}}}", f"The fields are {known}.")
         name = self.example()
-        if not name.strip(" .") or re.search(r"[/\\]", self.pattern) or name.lower().endswith(OUTPUTS):
+        if not name.strip(" .") or re.search(r"[/\\\x00-\x1f]", self.pattern) or name.lower().endswith(OUTPUTS):
             raise self._error("is not a file name without folder and suffix", f"Write, for instance, {PATTERN}.")
 
     @classmethod
@@ -107,11 +111,14 @@ class Naming:
 
     def _fill(self, values: dict[str, Any]) -> str:
         try:
-            return _Formatter().vformat(self.pattern, (), values)
+            name = _Formatter().vformat(self.pattern, (), values)
         except (ValueError, TypeError) as error:
             raise self._error(
                 f"has a format that does not fit its field ({error})", "Write, for instance, {number:03}."
             ) from error
+        if len(os.fsencode(partial_of(Path(name + self.suffix)).name)) > LONGEST:
+            raise self._error(f"gives a name that is too long ({name[:40]} …)", "Choose a shorter one.")
+        return name
 
     def _error(self, what: str, remedy: str) -> ArgumentError:
         return ArgumentError(f"The naming pattern {self.pattern!r} {what}.", remedy, setting="pattern")

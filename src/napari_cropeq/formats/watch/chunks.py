@@ -13,6 +13,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
+from napari_cropeq.formats.check.blosc import check_not_cut, is_blosc
 from napari_cropeq.formats.watch.files import Identity, Watch, identity
 
 __all__ = ["WatchedChunks", "watched"]
@@ -41,7 +42,7 @@ class WatchedChunks:
         self.dtype = np.dtype(array.dtype)
         self.ndim = len(self.shape)
         self.chunks = tuple(array.chunks)
-        self._files = tuple(array.shards or array.chunks)  # voxels of a file
+        self._files, self._blosc = tuple(array.shards or array.chunks), is_blosc(array)  # voxels of a file
         self._folders: dict[str, frozenset[str]] = {}  # names by folder
         self._seen: dict[str, Identity | None] = {}  # by path, as text: there may be a million
 
@@ -52,6 +53,8 @@ class WatchedChunks:
         ------
         SourceChangedError
             If a chunk or the metadata were replaced, changed or removed.
+        AccessError
+            If a chunk is cut short.
         """
         files = {path: self._first_seen(path) for path in self._paths(index)}
         values = np.asarray(self._array[index])
@@ -82,6 +85,8 @@ class WatchedChunks:
             raise self.watch.changed(f"{path} was {'removed' if listed else 'added'}")
         if seen is None:
             self._check_unchanged(folder)
+        elif self._blosc:
+            check_not_cut(path, seen[1])
         return self._seen.setdefault(path, seen)
 
     def _listed(self, folder: str) -> frozenset[str]:

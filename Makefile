@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test test-all test-fast lint house bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak clean
+.PHONY: setup demo test test-all test-fast lint house bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak fuzz clean
 
 setup:
 	@scripts/setup
@@ -68,8 +68,13 @@ evidence: setup
 # Fault-injection tests for export: kills, damage, full disks ... Every store must end equal, to the byte.
 soak: setup
 	OMP_NUM_THREADS=1 scripts/with-display $(venv) benchmarks/soak.py $(ARGS)
+	$(if $(ARGS),,OMP_NUM_THREADS=1 $(venv) benchmarks/fuzz.py)
 
-# Everything: an hour on a slow machine.
+# 100,000 damaged files of all kinds; make fuzz ARGS="TIFF model --batches 1" for some. If it is stopped, it continues.
+fuzz: setup
+	OMP_NUM_THREADS=1 $(venv) benchmarks/fuzz.py $(ARGS)
+
+# Everything: two hours on a slow machine.
 test-all: test soak
 
 clean:

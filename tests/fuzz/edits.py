@@ -72,6 +72,18 @@ def line(path: Path, number: int, times: int) -> None:
     path.write_bytes(b"".join(lines))
 
 
+def record(path: Path, number: int, pointer: list[int], value: Any) -> None:
+    """Replace a value in a line of JSON, and leave its checksum."""
+    lines = path.read_text(errors="replace").splitlines()
+    try:
+        values = json.loads(lines[number])
+        at(values, tuple(pointer[:-1]))[pointer[-1]] = value
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return  # empty, or damaged by an edit before
+    lines[number] = json.dumps(values)
+    path.write_text("\n".join(lines) + "\n")
+
+
 def _unpacked(path: Path) -> bytes:
     content = path.read_bytes()
     try:
@@ -191,6 +203,7 @@ OPERATIONS = {
     "append": append,
     "exchange": exchange,
     "line": line,
+    "record": record,
     "delete": Path.unlink,
     "text": Path.write_text,
     "change": change,

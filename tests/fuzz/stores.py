@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 
+import zarr
 from hypothesis import strategies as st
 
 import faults
@@ -24,7 +25,7 @@ from napari_cropeq.store.unfinished import Unfinished
 
 OUTPUT = "out.ome.zarr"
 PARTIAL = "out.partial.ome.zarr"
-CLAIMS = faults.SHARDS - 2  # after which the process is killed
+CLAIMS = faults.SHARDS // 2  # after which the process is killed
 JSON = [
     f"{PARTIAL}/{name}" for name in (".cropeq/header.json", "zarr.json", "0/zarr.json", "1/zarr.json", "2/zarr.json")
 ]
@@ -44,6 +45,8 @@ class UnfinishedStore(Kind):
         network = build_network("valid", 4, 7, 3, subpositions_for("valid", 2.5))
         Model(network, Acquisition((2.5, 1, 1)), [Normalisation(0.0, 4000.0)]).save(inputs / "m.safetensors")
         job = Job(whole / OUTPUT, write_source(inputs / "a.ome.zarr"), inputs / "m.safetensors")
+        source = zarr.open_array(job.source / "0", mode="r+")
+        source[0, :, 12:] = 0  # tiles of fill value have no file: only the journal says that they are finished
         assert done(job).code == 0
         kill = (KillAt("claim", "after", CLAIMS),)
         assert done(replace(job, output=killed / OUTPUT, faults=kill)).killed
@@ -56,14 +59,17 @@ class UnfinishedStore(Kind):
         """Draw edits of metadata, header, journal, model and shards."""
         size = (self.folder / JOURNAL).stat().st_size
         journal = byte_edits(JOURNAL, range(size))
-        count = len((self.folder / JOURNAL).read_bytes().splitlines())
-        journal |= st.tuples(st.just(JOURNAL), st.just("line"), st.integers(0, count - 1), st.sampled_from([0, 2]))
+        lines = st.sampled_from(range(len((self.folder / JOURNAL).read_bytes().splitlines())))
+        journal |= st.tuples(st.just(JOURNAL), st.just("line"), lines, st.sampled_from([0, 2]))
+        value = st.sampled_from([[0], [1, 0], [2, 0], [2, 1], [3]])
+        changed = st.tuples(st.just(JOURNAL), st.just("record"), lines, value, st.sampled_from([0, 1, 2, None]))
         files = [path for path in (self.folder / PARTIAL).rglob("*") if path.is_file()]
         every = [(str(path.relative_to(self.folder)), path.stat().st_size) for path in sorted(files)]
         anywhere = st.one_of([byte_edits(name, range(max(1, size))) for name, size in every])
         gone = st.sampled_from([name for name, _ in every]).map(lambda name: (name, "delete"))
         values = json_edits(self.folder, JSON) | json_edits(self.folder, [MODEL])
-        return st.integers(0, 9).flatmap(lambda n: [values, journal, anywhere, gone][(0, 0, 0, 0, 1, 1, 1, 2, 2, 3)[n]])
+        kinds = [values, journal, changed, anywhere, gone]
+        return st.integers(0, 9).flatmap(lambda n: kinds[(0, 0, 0, 0, 1, 2, 2, 3, 3, 4)[n]])
 
     def run(self, edits: list[Edit]) -> str:
         """Damage, resume, and restore everything."""

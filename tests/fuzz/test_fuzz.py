@@ -85,6 +85,7 @@ FOUND = [
     # Names with line breaks, and some that no file system allows.
     pytest.param("naming pattern", [("", "pattern", "a\n")], REFUSED, id="name-with-a-line-break"),
     pytest.param("naming pattern", [("", "pattern", "x" * 300)], REFUSED, id="name-of-300-letters"),
+    pytest.param("naming pattern", [("", "pattern", "\n" + "x" * 1500)], REFUSED, id="pattern-of-1500-letters"),
 ]
 
 

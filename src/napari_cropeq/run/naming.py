@@ -117,11 +117,12 @@ class Naming:
                 f"has a format that does not fit its field ({error})", "Write, for instance, {number:03}."
             ) from error
         if len(os.fsencode(partial_of(Path(name + self.suffix)).name)) > LONGEST:
-            raise self._error(f"gives a name that is too long ({name[:40]} …)", "Choose a shorter one.")
+            raise self._error(f"gives a name that is too long ({name[:40]!r} …)", "Choose a shorter one.")
         return name
 
     def _error(self, what: str, remedy: str) -> ArgumentError:
-        return ArgumentError(f"The naming pattern {self.pattern!r} {what}.", remedy, setting="pattern")
+        shown = self.pattern if len(self.pattern) <= 100 else f"{self.pattern[:100]} …"
+        return ArgumentError(f"The naming pattern {shown!r} {what}.", remedy, setting="pattern")
 
 
 def stem_of(name: str) -> str:

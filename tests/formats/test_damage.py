@@ -17,7 +17,7 @@ import pytest
 import tifffile
 import zarr
 
-from napari_cropeq.errors import CropeqError
+from napari_cropeq.errors import CropeqError, OutOfMemoryError
 from napari_cropeq.formats.image import open_image
 
 SHAPE = (8, 16, 16)
@@ -196,7 +196,7 @@ HUGE = [
 OPEN = """
 import resource, sys, time
 from napari_cropeq.formats.image import open_image
-from napari_cropeq.errors import CropeqError
+from napari_cropeq.errors import CropeqError, OutOfMemoryError
 peak, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
 try:
     image = open_image(sys.argv[1])
@@ -217,3 +217,56 @@ def test_a_small_file_that_claims_much_is_opened_or_refused_at_once(tmp_path, ma
     assert re.search(words, text)
     assert float(seconds) < 8, "processor time; a quiet machine needs less than 2, and 25 before"
     assert float(megabytes) < 500
+
+
+def pages(folder: Path, others: list[tuple[int, np.ndarray, dict[str, Any]]]) -> Path:
+    """Write the voxels as pages, with other pages before the page of a number."""
+    with tifffile.TiffWriter(folder / "a.tif") as writer:
+        for number, plane in enumerate([*voxels(), None]):
+            for _, other, options in (page for page in others if page[0] == number):
+                writer.write(other, metadata=None, contiguous=False, photometric="minisblack", **options)
+            if plane is not None:
+                writer.write(plane, metadata=None, contiguous=False, photometric="minisblack", compression="zlib")
+    return folder / "a.tif"
+
+
+SMALL, SAME = np.ones((8, 8), np.uint16), np.ones(SHAPE[1:], np.uint16)
+OTHERS = [
+    pytest.param([(8, SMALL, {})], id="thumbnail"),
+    pytest.param([(n, SMALL, {"subfiletype": 1}) for n in range(1, 9)], id="reduced-pages"),
+]
+
+
+@pytest.mark.parametrize("others", OTHERS)
+def test_pages_that_are_other_images_are_left_out(tmp_path, others):
+    image = open_image(pages(tmp_path, others))
+    np.testing.assert_array_equal(image.data.compute(), voxels())
+
+
+@pytest.mark.parametrize("number", [0, 4, 8])
+def test_a_page_with_other_compression_is_not_left_out(tmp_path, number):
+    path = pages(tmp_path, [(number, SAME, {})])
+    words = rf"^a\.tif is damaged: page {number or 1} differs from the pages before it\. Copy"
+    with pytest.raises(CropeqError, match=words):
+        open_image(path)
+
+
+def test_a_page_without_data_is_zero_if_it_says_so(tmp_path):
+    """GDAL writes neither offset nor length for a page of zeros."""
+    path = pages(tmp_path, [])
+    with tifffile.TiffFile(path) as file:
+        tags = [file.pages[5].tags[name] for name in ("StripOffsets", "StripByteCounts")]
+    content = bytearray(path.read_bytes())
+    for tag in tags:
+        content[tag.valueoffset : tag.valueoffset + 4] = bytes(4)
+    path.write_bytes(content)
+    expected = voxels()
+    expected[5] = 0
+    np.testing.assert_array_equal(open_image(path).data.compute(), expected)
+
+
+def test_memory_that_does_not_suffice_is_an_error_with_a_remedy(tmp_path, monkeypatch):
+    image = open_image(a_zarr(tmp_path))
+    monkeypatch.setattr(zarr.Array, "__getitem__", lambda *_: raised(MemoryError()))
+    with pytest.raises(OutOfMemoryError, match=r"^Memory does not suffice to read a\.ome\.zarr\. "):
+        image.data.compute()

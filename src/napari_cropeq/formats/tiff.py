@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tifffile import TIFF, TiffFile, TiffPage, TiffPageSeries
 
 from napari_cropeq.errors import AccessError, ArgumentError, CropeqError, ImageError
-from napari_cropeq.formats.check.pages import DIRECTORY, bytes_needed, check_complete, check_list
+from napari_cropeq.formats.check.pages import DIRECTORY, bytes_needed, check_complete, read_list
 from napari_cropeq.formats.metadata import Metadata, Stored, imagej_metadata, ome_xml_metadata, planes_named, reason
 from napari_cropeq.formats.paths import truncated
 from napari_cropeq.formats.watch.files import Watch
@@ -86,10 +86,10 @@ def read_tiff(path: Path, watch: Watch, allow_missing: float | None = None) -> S
     if path.stat().st_size == 0:
         raise ImageError(f"{path.name} is empty (0 bytes).", "Copy or save it again.")
     try:
-        check_list(path)
+        formats = read_list(path)
         with _opened(path) as file:
             series = file.series[0]
-            check_complete(file, series)
+            check_complete(file, series, formats)
             _check_decodable(path, series.keyframe)
             if series.is_multifile:
                 watch.add({Path(page.parent.filehandle.path) for page in series if page is not None})

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import struct
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tifffile import TiffFile, TiffPageSeries
 from napari_cropeq.errors import ImageError
 from napari_cropeq.formats.paths import truncated
 
-__all__ = ["DIRECTORY", "bytes_needed", "check_complete", "check_list"]
+__all__ = ["DIRECTORY", "bytes_needed", "check_complete", "read_list"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,37 +27,67 @@ DIRECTORY = 54  # smallest description of a plane in a TIFF file, bytes
 AGAIN = "Copy or export it again."
 
 
-def check_list(path: Path) -> None:
-    """Raise ImageError if the list of pages of a TIFF file returns to an earlier page."""
+Format = tuple[int, ...]
+"""Values of the tags in FORMAT."""
+
+FORMAT = {256: 0, 257: 0, 258: 1, 259: 1, 277: 1, 317: 1, 339: 1}
+"""Tags that decide how a page is decoded, and defaults: width, length, bits, compression, samples, predictor, type."""
+
+
+def read_list(path: Path) -> list[Format]:
+    """Return how each page of a TIFF file is stored; empty if the file is of another kind.
+
+    Raises
+    ------
+    ImageError
+        If the list of pages returns to an earlier page.
+    """
+    formats: dict[int, Format] = {}  # by the offset of the page
+    known: dict[Format, Format] = {}  # there may be a million pages
     with open(path, "rb") as file:
         head = file.read(16)
-        order = {b"II": "<", b"MM": ">"}.get(head[:2])
-        if order is None or len(head) < 16:
-            return
-        (kind,) = struct.unpack(f"{order}H", head[2:4])
+        order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
+        kind = struct.unpack(f"{order}H", head[2:4])[0] if order and len(head) == 16 else 0
         if kind not in (42, 43):
-            return
-        big = kind == 43
-        offset, count, size, entry = ("Q", "Q", 8, 20) if big else ("I", "H", 4, 12)
-        (place,) = struct.unpack(order + offset, head[8:16] if big else head[4:8])
-        seen: set[int] = set()
-        while place and place not in seen:
-            seen.add(place)
+            return []
+        # Count of tags; code, type, count and value of a tag; offset of the next page.
+        codes = ("Q", "HHQ8s", "Q") if kind == 43 else ("H", "HHI4s", "I")
+        count, entry, offset = (struct.Struct(order + code) for code in codes)
+        (place,) = offset.unpack(head[8:16] if kind == 43 else head[4:8])
+        while place and place not in formats:
             file.seek(place)
-            number = file.read(struct.calcsize(count))
-            if len(number) < struct.calcsize(count):
-                return  # the list is cut short
-            file.seek(entry * struct.unpack(order + count, number)[0], os.SEEK_CUR)
-            following = file.read(size)
-            if len(following) < size:
-                return
-            (place,) = struct.unpack(order + offset, following)
-        if place:
-            raise ImageError(f"{path.name} is damaged: its list of pages returns to an earlier page.", AGAIN)
+            try:
+                (number,) = count.unpack(file.read(count.size))
+                tags = entry.iter_unpack(file.read(entry.size * number))
+                found = _format(tags, order)
+                formats[place] = known.setdefault(found, found)
+                (place,) = offset.unpack(file.read(offset.size))
+            except (struct.error, MemoryError, OverflowError):
+                break  # cut short
+        else:
+            if place:
+                raise ImageError(f"{path.name} is damaged: its list of pages returns to an earlier page.", AGAIN)
+    return list(formats.values())
 
 
-def check_complete(file: TiffFile, series: TiffPageSeries) -> None:
-    """Raise ImageError if the file ends before its last page, or a page is damaged or not among those that are read."""
+def _format(tags: Iterable[tuple[int, int, int, bytes]], order: str) -> Format:
+    found = dict(FORMAT)
+    for code, kind, _, value in tags:
+        if code in found:
+            found[code] = int.from_bytes(value[: {1: 1, 3: 2}.get(kind)], "little" if order == "<" else "big")
+    return tuple(found.values())
+
+
+def check_complete(file: TiffFile, series: TiffPageSeries, formats: Sequence[Format]) -> None:
+    """Raise ImageError if the file ends before its last page, or a page is damaged or not among those that are read.
+
+    Parameters
+    ----------
+    file, series
+        The file, and what is read from it.
+    formats
+        See :func:`read_list`.
+    """
     name, size = Path(file.filename).name, os.path.getsize(file.filehandle.path)
     needed = bytes_needed(file, series)
     if needed > size:
@@ -66,11 +97,24 @@ def check_complete(file: TiffFile, series: TiffPageSeries) -> None:
             f"{name} is cut short: its list of pages ends after {len(file.pages)}, in a file of {size} bytes.", AGAIN
         )
     if series.dataoffset is None:
-        for page in series:
-            if page is not None and page.parent is file and not _has_data(page, math.prod(series.keyframe.chunked)):
+        first = series.keyframe
+        for page in (page for page in series if page is not None and page.parent is file):
+            if not _has_data(page, math.prod(first.chunked)):
                 raise ImageError(f"{name} is damaged: page {page.index} does not say where all its data are.", AGAIN)
+            # tifffile decodes all pages like the first.
+            if _format_of(page, formats) != _format_of(first, formats):
+                raise _differs(name, page.index)
     if series.kind == "generic":
         _check_alike(file, series, name)
+
+
+def _format_of(page: Any, formats: Sequence[Format]) -> Format | None:
+    """Return how a page is stored; None for one that is not in the list, such as a reduced one below another."""
+    return formats[page.index] if isinstance(page.index, int) and page.index < len(formats) else None
+
+
+def _differs(name: str, number: int) -> ImageError:
+    return ImageError(f"{name} is damaged: page {number} differs from the pages before it.", AGAIN)
 
 
 def bytes_needed(file: TiffFile, series: TiffPageSeries) -> int:
@@ -104,7 +148,7 @@ def _check_alike(file: TiffFile, series: TiffPageSeries, name: str) -> None:
         shape = page.shape
         damaged = not shape or 0 in shape or (page.compression == 1 and sum(page.databytecounts) != page.nbytes)
         if number < last or shape == first.shape or damaged:
-            raise ImageError(f"{name} is damaged: page {number} differs from the pages before it.", AGAIN)
+            raise _differs(name, number)
         others += 1
     if others:
         logger.warning("%s has %d pages of another size after the image, which are not read", name, others)

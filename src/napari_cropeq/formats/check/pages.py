@@ -97,12 +97,12 @@ def check_complete(file: TiffFile, series: TiffPageSeries, formats: Sequence[For
             f"{name} is cut short: its list of pages ends after {len(file.pages)}, in a file of {size} bytes.", AGAIN
         )
     if series.dataoffset is None:
-        first = series.keyframe
-        for page in (page for page in series if page is not None and page.parent is file):
-            if not _has_data(page, math.prod(first.chunked)):
+        ours = [page for page in series if page is not None and page.parent is file]
+        for page in ours:
+            if not _has_data(page, math.prod(series.keyframe.chunked)):
                 raise ImageError(f"{name} is damaged: page {page.index} does not say where all its data are.", AGAIN)
             # tifffile decodes all pages like the first.
-            if _format_of(page, formats) != _format_of(first, formats):
+            if _format_of(page, formats) != _format_of(ours[0], formats):
                 raise _differs(name, page.index)
     if series.kind == "generic":
         _check_alike(file, series, name)

@@ -44,6 +44,16 @@ def a_state(groups=STATE_GROUPS, **numbers) -> State:
     return State(tensors, **({"steps": 12, "patches": 96, "seconds": 3.5} | numbers))
 
 
+def test_a_model_does_not_change_with_its_file(tmp_path):
+    """safetensors maps the file, which another program may write in place."""
+    path = tmp_path / "m.safetensors"
+    a_model(state=a_state()).save(path)
+    model = Model.load(path)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert model.fingerprint == a_model().fingerprint
+    assert all(torch.equal(value, model.state.tensors[name]) for name, value in a_state().tensors.items())
+
+
 @pytest.mark.parametrize("groups", [STATE_GROUPS, ("last",), ("last", "exp_avg", "exp_avg_sq")], ids="-".join)
 def test_the_state_of_the_training_is_saved(tmp_path, groups):
     model = a_model(state=a_state(groups))

@@ -320,7 +320,7 @@ def _read_network(file: Any, architecture: dict[str, Any], fingerprint: Any) -> 
     weights = _read_tensors(file, dict(zip(names, names, strict=True)), expected)
     if fingerprint != _digest(json.dumps(_architecture(network)), weights):
         raise ValueError("its weights differ from those that were saved")
-    network.load_state_dict({k: v.clone() for k, v in weights.items()}, assign=True)  # not a view of the file
+    network.load_state_dict(weights, assign=True)
     use_channels_last(network)
     return network.eval().requires_grad_(False)
 
@@ -353,7 +353,9 @@ def _read_tensors(
     """Return the tensors under ``keys`` (name to key) if they are finite float32 of the ``expected`` shapes."""
     if {name: tuple(file.get_slice(key).get_shape()) for name, key in keys.items()} != expected:
         raise ValueError("its weights do not fit its network")
-    tensors = {name: file.get_tensor(keys[name]) for name in expected}
+    tensors = {
+        name: file.get_tensor(keys[name]).clone() for name in expected
+    }  # not a view of the file, which may change
     if not all(t.dtype is torch.float32 and bool(torch.isfinite(t).all()) for t in tensors.values()):
         raise ValueError("its weights are not finite 32-bit numbers")
     return tensors

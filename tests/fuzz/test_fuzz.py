@@ -76,6 +76,7 @@ FOUND = [
     pytest.param("TIFF, compressed", [(TIFF, "overwrite", 4534, "00000000")], REFUSED, id="tiff-strip-of-0-bytes"),
     pytest.param("TIFF, compressed", [(TIFF, "overwrite", 810, "0000")], REFUSED, id="tiff-no-strip"),
     pytest.param("OME-TIFF", [(OME, "overwrite", 4888, "00000000")], REFUSED, id="ome-tiff-strip-nowhere"),
+    pytest.param("TIFF", [(TIFF, "overwrite", 784, "0200")], REFUSED, id="tiff-place-a-text"),
     # tifffile followed a list of pages in a circle until memory was full.
     pytest.param("TIFF, compressed", [(TIFF, "overwrite", 2390, "04000000")], REFUSED, id="tiff-circle"),
     # The compression is a text, with which the message began a new line.

@@ -33,6 +33,9 @@ Format = tuple[int, ...]
 FORMAT = {256: 0, 257: 0, 258: 1, 259: 1, 277: 1, 317: 1, 339: 1}
 """Tags that decide how a page is decoded, and defaults: width, length, bits, compression, samples, predictor, type."""
 
+PLACES, NUMBERS, DAMAGED = (273, 279, 324, 325), (3, 4, 13, 16, 18), -1
+"""Tags with the places of the data, the types that they may have, and what stands for another type."""
+
 
 def read_list(path: Path) -> list[Format]:
     """Return how each page of a TIFF file is stored; empty if the file is of another kind.
@@ -75,6 +78,8 @@ def _format(tags: Iterable[tuple[int, int, int, bytes]], order: str) -> Format:
     for code, kind, _, value in tags:
         if code in found:
             found[code] = int.from_bytes(value[: {1: 1, 3: 2}.get(kind)], "little" if order == "<" else "big")
+        elif code in PLACES and kind not in NUMBERS:
+            found[code] = DAMAGED
     return tuple(found.values())
 
 
@@ -102,7 +107,8 @@ def check_complete(file: TiffFile, series: TiffPageSeries, formats: Sequence[For
             if not _has_data(page, math.prod(series.keyframe.chunked)):
                 raise ImageError(f"{name} is damaged: page {page.index} does not say where all its data are.", AGAIN)
             # tifffile decodes all pages like the first.
-            if _format_of(page, formats) != _format_of(ours[0], formats):
+            own = _format_of(page, formats)
+            if own != _format_of(ours[0], formats) or DAMAGED in (own or ()):
                 raise _differs(name, page.index)
     if series.kind == "generic":
         _check_alike(file, series, name)

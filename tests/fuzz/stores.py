@@ -83,7 +83,7 @@ class UnfinishedStore(Kind):
         """Resume the output."""
         before = dict(self._kept())
         unless_refused(lambda: Unfinished.open(self.folder / PARTIAL))
-        # Without its header it does not count as begun, and its tile size is not known.
+        # Without its header it does not count as started, and its tile size is not known.
         tile = None if (self.folder / JSON[0]).exists() else faults.TILE
         steps = unless_refused(lambda: list(export(self.result, self.folder / OUTPUT, tile, "resume")))
         after = dict(self._kept())

@@ -64,7 +64,7 @@ END = {
     "marker": "napari_cropeq.store.journal:Journal.finish",
     "finish": "napari_cropeq.store.disk:DiskStore.finish",
     "name": "napari_cropeq.store.folder:replace_folder",
-    "name-sync": "napari_cropeq.store.folder:sync_folder",
+    "name-sync": "napari_cropeq.formats.paths:sync_folder",
     "sweep": "napari_cropeq.store.folder:remove",
     "unlock": "napari_cropeq.store.lock:StoreLock.remove",
 }

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from napari_cropeq.errors import AccessError, CropeqError, WrongTypeError
 
-__all__ = ["FULL", "path_of", "remove_leftovers", "sync_folder", "whole_file", "write_whole"]
+__all__ = ["FULL", "path_of", "remove_leftovers", "sync_file", "sync_folder", "whole_file", "write_whole"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a disk, or a quota, that is full."""
@@ -89,6 +89,12 @@ def remove_leftovers(path: Path) -> None:
                     with open(found, "r+b") as file:
                         _lock(file)
                 found.unlink()
+
+
+def sync_file(path: Path) -> None:
+    """Sync the content of a file to disk."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from napari_cropeq.core.whole_file import sync_file
 from napari_cropeq.formats.metadata import TIME_UNITS, ImageInfo
 
 __all__ = ["write_ome_tiff"]
@@ -34,7 +35,7 @@ UNITS = {
 
 
 def write_ome_tiff(volume: Any, path: Path, image: ImageInfo) -> None:
-    """Write an array to ``path`` with only a few planes in memory at a time.
+    """Write an array to ``path`` with only a few planes in memory at a time, and sync the file to disk.
 
     Voxel sizes, unit, names and colours of channels, the position of the first voxel (as plane positions) and the
     provenance are stored. The pyramid halves only y and x, because all levels of an OME-TIFF have the same planes.
@@ -57,6 +58,7 @@ def write_ome_tiff(volume: Any, path: Path, image: ImageInfo) -> None:
                 extra = {"subifds": levels - 1, "metadata": _metadata(image, volume.shape)}
             shape = (*volume.shape[:-2], *(n >> level for n in volume.shape[-2:]))
             tif.write(_tiles(volume, 2**level, image.labels), shape=shape, dtype=volume.dtype, **extra, **options)
+    sync_file(path)
 
 
 def _level_count(shape: tuple[int, ...]) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from napari_cropeq.core.whole_file import sync_folder
 from napari_cropeq.errors import AccessError, ArgumentError, OutputExistsError
 
 __all__ = [
@@ -165,27 +166,29 @@ def check_space(folder: Path, needed: int) -> None:
 def replace_folder(new: Path, final: Path, old: Path) -> None:
     """Rename ``new`` to ``final``; a folder or file already there is moved to ``old``, in a folder of this package.
 
-    It stays there until that folder is removed.
+    It stays there until that folder is removed. The names are synced to disk, so that it can be removed at once.
     """
-    if not (new.is_dir() or final.is_dir()):
-        os.replace(new, final)
-        return
-    remove(old)
-    stands = os.path.lexists(final)
-    if stands:
-        os.replace(final, old)
-    try:
-        os.replace(new, final)
-    except BaseException:
+    if new.is_dir() or final.is_dir():
+        remove(old)
+        stands = os.path.lexists(final)
         if stands:
-            os.replace(old, final)
-        raise
+            os.replace(final, old)
+        try:
+            os.replace(new, final)
+        except BaseException:
+            if stands:
+                os.replace(old, final)
+            raise
+    else:
+        os.replace(new, final)
+    sync_folder(final.parent)
 
 
 def put_back(folder: Path, final: Path) -> None:
     """Give an old output its name again if a kill during :func:`replace_folder` left it in ``folder``."""
     if os.path.lexists(old_of(folder)) and not os.path.lexists(final):
         os.replace(old_of(folder), final)
+        sync_folder(final.parent)
 
 
 def is_ours(folder: Path) -> bool:
@@ -203,7 +206,7 @@ def check_ours(folder: Path) -> None:
 
 
 def claim(folder: Path) -> None:
-    """Create a folder with nothing in it but our mark.
+    """Create a folder with nothing in it but our mark, and sync both to disk.
 
     Raises
     ------
@@ -214,6 +217,8 @@ def claim(folder: Path) -> None:
     remove_ours(folder)
     folder.mkdir(exist_ok=True)
     (folder / FOLDER).mkdir(exist_ok=True)
+    sync_folder(folder)  # the mark, before anything else is in the folder
+    sync_folder(folder.parent)
 
 
 def remove_ours(folder: Path) -> None:
@@ -224,6 +229,7 @@ def remove_ours(folder: Path) -> None:
         if path.name != FOLDER:
             remove(path)
     if all(path.name == FOLDER for path in folder.iterdir()):
+        sync_folder(folder)
         remove(folder / FOLDER)
     with suppress(OSError):
         folder.rmdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import zarr
 
 from napari_cropeq.core.geometry import Box, int_triple
 from napari_cropeq.core.tiles import TileGrid
+from napari_cropeq.core.whole_file import sync_file, sync_folder
 from napari_cropeq.formats.chunk_cache import ChunkCache
 from napari_cropeq.formats.metadata import ImageInfo
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
@@ -77,6 +79,7 @@ def write_image(data: da.Array, path: Path, image: ImageInfo, check: Callable[[]
         levels = _write_levels(data, folder, image, None if kind == ".ome.zarr" else 1)
         if kind == ".ome.zarr":
             write_metadata(folder, image, levels_of(int_triple(data.shape[-3:])))
+            _sync(folder)
         else:
             write_ome_tiff(levels[0], partial, image)
         check()
@@ -104,6 +107,14 @@ def _write_levels(data: da.Array, folder: Path, image: ImageInfo, count: int | N
                 voxels = coarser(arrays[-2], leading, box, image.labels) if number else chunks[box.slices]
                 arrays[-1][(*leading, *box.slices)] = voxels
     return arrays
+
+
+def _sync(path: Path) -> None:
+    """Sync a folder to disk, with all files and folders in it."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            sync_file(Path(folder, name))
+        sync_folder(Path(folder))
 
 
 def _depth(data: da.Array) -> int:

@@ -21,7 +21,7 @@ from napari_cropeq.formats.paths import (
     remove_ours,
     replace_folder,
 )
-from napari_cropeq.store.journal import Journal, check_same, sync_folder, sync_folders
+from napari_cropeq.store.journal import Journal, check_same, sync_folders
 from napari_cropeq.store.levels import Levels
 from napari_cropeq.store.lock import StoreLock, WriteToken
 from napari_cropeq.store.metadata import Metadata
@@ -200,7 +200,6 @@ class StoreFolder:
         """Rename the folder to the output; an existing output is replaced only now."""
         with self.lock.exclusive(), levels.moved(self.path):
             replace_folder(self.partial, self.path, old_of(self.partial))
-        sync_folder(self.path.parent)
         remove(self.path / FOLDER)
         self.lock.remove()
         self.finished = True

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.core.geometry import IntTriple, LeadingIndex
-from napari_cropeq.core.whole_file import sync_folder
+from napari_cropeq.core.whole_file import sync_file, sync_folder
 from napari_cropeq.errors import ImageError, MismatchError
 from napari_cropeq.formats.paths import FOLDER
 
@@ -230,12 +230,6 @@ def _identity(file: Path) -> str:
 def digest_of(content: bytes) -> str:
     """Return a digest of the bytes of a file."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def sync_file(path: Path) -> None:
-    """Sync the content of a file to disk."""
-    with open(path, "r+b") as file:
-        os.fsync(file.fileno())
 
 
 def sync_folders(path: Path) -> None:

@@ -49,6 +49,7 @@ class Shards:
         self.level = level
         self._lock = threading.Lock()  # readers wait while the folder is renamed
         self.done: set[Tile] = set()
+        self._named: set[Path] = set()  # folders whose names this process has synced
         self._open(folder)
         shape, chunks, shards = (a[-3:] for a in (self.array.shape, self.array.chunks, self.array.shards))
         self.grid = TileGrid(int_triple(shape), int_triple(shards))
@@ -133,6 +134,7 @@ class Shards:
             unlink(path)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._sync_names(path.parent)
             new = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
             try:
                 new.write_bytes(content)
@@ -143,6 +145,15 @@ class Shards:
                 raise
             sync_folder(path.parent)
         return self._record(tile, content)
+
+    def _sync_names(self, folder: Path) -> None:
+        """Sync the name of a folder of shards, and of those above it; another process may just have made them."""
+        level = self._folder / str(self.level)
+        for inner in (folder, *folder.parents):
+            if inner == level or inner in self._named:
+                return
+            sync_folder(inner.parent)
+            self._named.add(inner)
 
     def record(self, tile: Tile) -> Record:
         """Return the record of the current file of a shard."""

@@ -341,13 +341,10 @@ class State:
 
 
 def states(trace: Trace) -> Iterator[State]:
-    """Yield each state that a loss of power can leave of a run once, the earliest first."""
-    replay, seen = Replay(trace), set()
+    """Yield the states that a loss of power can leave after each operation of a run, the earliest first."""
+    replay = Replay(trace)
     for after in range(len(trace.operations) + 1):
-        for state in replay.after(after):
-            if (key := state.key) not in seen:
-                seen.add(key)
-                yield state
+        yield from {state.key: state for state in replay.after(after)}.values()
 
 
 class Replay:

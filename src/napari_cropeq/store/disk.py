@@ -23,7 +23,7 @@ from napari_cropeq.formats.paths import check_output
 from napari_cropeq.formats.pyramid import level_shapes
 from napari_cropeq.store.disk_errors import disk_error, disk_errors
 from napari_cropeq.store.folder import MODEL, StoreFolder
-from napari_cropeq.store.journal import Record, sync_folder
+from napari_cropeq.store.journal import Record
 from napari_cropeq.store.levels import Levels
 from napari_cropeq.store.low_res import LowResCopy
 from napari_cropeq.store.metadata import Metadata
@@ -117,7 +117,6 @@ class DiskStore:
                 self._metadata = Metadata.of_spec(spec, sizes)
                 with disk_errors(folder.partial.name), folder.creating():
                     self._metadata.write(folder.partial)  # so that any reader can open the store
-                    sync_folder(folder.partial.parent)
                     write_whole(folder.journal.folder / MODEL, spec.model)
                     folder.write_header(spec.description, self.fingerprint, self._metadata)
             self.levels = Levels(folder.partial, len(sizes), folder.journal)

@@ -1,6 +1,7 @@
 """Fault-injection tests for export: every output must equal, byte by byte, one without a fault.
 
-Runs all cases of tests/run/test_faults.py and all kills of a training; writes results/soak.json and soak.md.
+Runs all cases of tests/run/test_faults.py, all states that a loss of power can leave, and all kills of a training, of
+workers and of their clients; writes results/soak.json and soak.md.
 
     python benchmarks/soak.py [ARGUMENTS FOR PYTEST ...]     (arguments select cases; nothing is written)
 """
@@ -20,7 +21,14 @@ import pytest
 from napari_cropeq.evidence.machine import describe_machine, load_average
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ["tests/run/test_faults.py", "tests/core/test_checkpoint.py::test_a_killed_training_is_resumed"]
+TESTS = [
+    "tests/run/test_faults.py",
+    "tests/run/test_power_loss.py",
+    "tests/run/test_job_array.py::test_the_last_process_repairs_what_others_have_done",
+    "tests/run/test_cluster.py::test_workers_are_killed_again_and_again",
+    "tests/run/test_cluster.py::test_a_killed_client_is_resumed",
+    "tests/core/test_checkpoint.py::test_a_killed_training_is_resumed",
+]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -29,6 +37,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.faults: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(int))
+        self.replays: list[dict[str, Any]] = []
         self.failures: list[str] = []
         self.skipped: list[str] = []
 
@@ -51,7 +60,11 @@ class Recorder:
         fault["cases"] += 1
         fault["passed"] += report.passed
         for key, store in report.user_properties:
-            if key == "store":
+            if key == "kills":
+                fault["killed"] += store
+            elif key == "replay":
+                self.replays.append(store)
+            elif key == "store":
                 fault["stores"] += 1
                 fault["equal"] += store["equal"]
                 fault["killed"] += store["killed"]
@@ -80,6 +93,14 @@ def report_of(results: dict[str, Any]) -> str:
     parts.append(
         "A tile is computed in two parts. Three tiles are in progress: one computed, one waiting, one being written."
     )
+    if results["replays"]:
+        columns = ("name", "operations", "states", "run again", "equal")
+        parts.append(
+            "Loss of power: recorded operations on files, different states that it can leave, and how many of these "
+            "ended, when the command was run again, as without a loss.\n\n"
+            "| run | operations | states | run again | equal |\n| --- | --- | --- | --- | --- |"
+        )
+        parts[-1] += "".join(f"\n| {' | '.join(str(one[key]) for key in columns)} |" for one in results["replays"])
     for title in ("failures", "skipped"):
         parts += [f"{title.capitalize()}:\n\n" + "\n".join(f"- {line}" for line in results[title])] * bool(
             results[title]
@@ -97,6 +118,7 @@ def main(arguments: list[str]) -> int:
         "load": [load, load_average()],
         "minutes": round((time.monotonic() - start) / 60, 1),
         "faults": recorder.faults,
+        "replays": [replay for replay in recorder.replays if replay["run again"] == replay["states"]],
         "failures": recorder.failures,
         "skipped": recorder.skipped,
     }

@@ -94,11 +94,13 @@ class Job:
     faults: tuple[Callable[[Job], None], ...] = ()
     close_at: int | None = None  # number of the progress after which the run is cancelled
     words: tuple[str, ...] = ()  # arguments of the command line, which runs instead of the engine
+    part: tuple[int, int] = (0, 1)  # number of this process among those that share the work, and their count
 
     @property
     def report(self) -> Path:
         """The file to which the process writes what it did."""
-        return self.output.parent.with_name(self.output.parent.name + ".report")
+        number, count = self.part
+        return self.output.parent.with_name(f"{self.output.parent.name}{f'-{number}' * (count > 1)}.report")
 
     def report_line(self, **what: Any) -> None:
         """Append a line to the report at once, so that it is kept if the process is killed."""
@@ -210,7 +212,7 @@ def engine(job: Job) -> int:
     """Run the export's engine."""
     from napari_cropeq.run.export import export
 
-    steps = export(result_of(job), job.output, job.tile, job.existing)
+    steps = export(result_of(job), job.output, job.tile, job.existing, part_of=job.part)
     for number, step in enumerate(steps):
         if number == 0:
             job.report_line(started=step.started)

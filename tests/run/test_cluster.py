@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -179,6 +180,28 @@ def test_a_killed_worker_costs_its_tiles_only(cluster, stack, expected, tmp_path
     assert when and all((out / name).stat().st_mtime_ns == time for name, time in when.items())
     cluster.client.wait_for_workers(2, timeout=WAIT)
     assert set(cluster.client.run(os.getpid).values()) != set(pids.values())
+
+
+@posix
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(3))
+def test_workers_are_killed_again_and_again(cluster, stack, expected, tmp_path, seed, record_property):
+    """At random moments, one or both; if the same tiles have killed several of them, the export is started again."""
+    result, out, chance, kills = result_of(stack), tmp_path / "out.ome.zarr", random.Random(seed), 0
+    ended = False
+    while not ended:
+        try:
+            for progress in export(result, out, TILE, "resume", cluster=cluster):
+                if progress.done < progress.total and kills < 4 and chance.random() < 0.4:
+                    nannies = [nanny for nanny in cluster._local.workers.values() if nanny.pid]
+                    for nanny in chance.sample(nannies, chance.randint(0, len(nannies))):
+                        os.kill(nanny.pid, signal.SIGKILL)
+                        kills += 1
+            ended = True
+        except ClusterError as error:
+            assert kills and "workers died while computing the same tiles" in error.problem
+    record_property("store", {"equal": contents(out) == expected, "killed": kills, "parts_lost": 0})
+    assert contents(out) == expected and kills and everything(tmp_path) == ["out.ome.zarr"]
 
 
 @contextmanager
@@ -393,6 +416,43 @@ def test_workers_of_the_command_line_end_with_it(words, tmp_path, capsys):
     assert main([*words, "--workers", "1", "--resume"]) == 0
     assert np.array_equal(stored(out), expected_of(words, tmp_path))
     assert "40x224x72 uint16, bit-exact on cpu" in capsys.readouterr().out
+
+
+def killed_client(words: list[str], out: Path, seconds: float) -> bool:
+    """Kill a command some time after it has recorded some more shards, and wait for its workers to end."""
+    done = readable(journal_of(out, 0, 1)).count("\n")
+    process, children = cropeq(*words, "--workers", "2", "--resume"), []
+    try:
+        wait_for(lambda: process.poll() is not None or readable(journal_of(out, 0, 1)).count("\n") > done + 12)
+        time.sleep(seconds)
+        if process.poll() is None:
+            children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.communicate(timeout=WAIT)
+    finally:
+        process.kill()
+    psutil.wait_procs(children, timeout=WAIT)
+    assert [child for child in children if child.is_running()] == []
+    return process.returncode == -signal.SIGKILL
+
+
+KILLS = [pytest.param(n, id=f"kill-{n}", marks=[pytest.mark.soak] * (n > 0)) for n in range(4)]
+
+
+@posix
+@pytest.mark.parametrize("seed", KILLS)
+def test_a_killed_client_is_resumed(words, tmp_path, seed, record_property):
+    """Its workers end with it, at a random moment; started again, and killed again, it completes the output."""
+    chance, out, kills = random.Random(seed), tmp_path / "out.ome.zarr", 0
+    for _ in range(min(seed, 2) + 1):
+        kills += killed_client(words, out, chance.uniform(0, 0.5))
+    assert main([*words, "--resume"]) == 0
+    assert main([word.replace("out.ome.zarr", "one.ome.zarr") for word in words]) == 0
+    record_property(
+        "store", {"equal": contents(out) == contents(tmp_path / "one.ome.zarr"), "killed": kills, "parts_lost": 0}
+    )
+    assert kills and contents(out) == contents(tmp_path / "one.ome.zarr")
+    assert everything(tmp_path) == ["a.ome.tif", "m.safetensors", "one.ome.zarr", "out.ome.zarr"]
 
 
 @posix

@@ -438,6 +438,38 @@ def test_two_processes_on_one_store(case, existing, ending):
     case.ends_equal(first)
 
 
+PARTS_OF_AN_ARRAY = 4
+ARRAYS = [(seed, damage, m) for damage in (False, True) for seed, m in often(0, all_of=range(12))]
+
+
+@pytest.mark.parametrize(
+    ("seed", "damage"),
+    [pytest.param(seed, damage, id=f"{'damaged' * damage}{seed}", marks=m) for seed, damage, m in ARRAYS],
+)
+def test_a_job_array_is_killed_again_and_again(case, seed, damage, record_property):
+    """Its processes are started again until all have ended, and shards may be damaged meanwhile."""
+    chance, rounds = random.Random(seed), 1 if seed == 0 else 5
+    waiting = {n: case.job(part=(n, PARTS_OF_AN_ARRAY)) for n in range(PARTS_OF_AN_ARRAY)}
+    while waiting:
+        running = {n: Running(job) for n, job in waiting.items()}
+        victims = chance.sample(list(running), chance.randint(1, len(running))) if rounds else []
+        running[chance.choice(list(running))].wait_for(chance.randint(0, 3))
+        for number in victims:
+            time.sleep(chance.uniform(0, 0.15))
+            running[number].signal(signal.SIGKILL)
+        ended = {n: one.end() for n, one in running.items()}
+        assert all(ran.code == 0 or (n in victims and ran.killed) for n, ran in ended.items()), ended
+        record_property("kills", sum(ran.killed for ran in ended.values()))
+        waiting = {n: job for n, job in waiting.items() if ended[n].code}
+        rounds = max(0, rounds - 1)
+        shards = sorted(p for p in partial_of(case.folder / ZARR).glob("?/c/**/*") if p.is_file())
+        if damage and waiting and shards:
+            shard = chance.choice(shards)
+            os.truncate(shard, shard.stat().st_size // 2)
+    assert (case.folder / ZARR).exists(), "the last process has completed the output"
+    assert case.ends_equal().computed == []
+
+
 CHANGES = [
     pytest.param(lambda job, bench: replace(job, model=bench.other_model), "differs in model (", id="weights"),
     pytest.param(

@@ -185,21 +185,25 @@ def test_a_killed_worker_costs_its_tiles_only(cluster, stack, expected, tmp_path
 @posix
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(3))
-def test_workers_are_killed_again_and_again(cluster, stack, expected, tmp_path, seed, record_property):
-    """At random moments, one or both; if the same tiles have killed several of them, the export is started again."""
+def test_workers_are_killed_again_and_again(stack, expected, tmp_path, seed, record_property, monkeypatch):
+    """At random moments, one or both; if none is left, or the same tiles have killed several, it is started again."""
+    monkeypatch.setattr("napari_cropeq.run.distributed.client.GONE_SECONDS", 10.0)
     result, out, chance, kills = result_of(stack), tmp_path / "out.ome.zarr", random.Random(seed), 0
     ended = False
     while not ended:
         try:
-            for progress in export(result, out, TILE, "resume", cluster=cluster):
-                if progress.done < progress.total and kills < 4 and chance.random() < 0.4:
-                    nannies = [nanny for nanny in cluster._local.workers.values() if nanny.pid]
-                    for nanny in chance.sample(nannies, chance.randint(0, len(nannies))):
-                        os.kill(nanny.pid, signal.SIGKILL)
-                        kills += 1
+            with Cluster(workers=2) as cluster:
+                for progress in export(result, out, TILE, "resume", cluster=cluster):
+                    if progress.done < progress.total and kills < 4 and chance.random() < 0.4:
+                        nannies = [nanny for nanny in cluster._local.workers.values() if nanny.pid]
+                        for nanny in chance.sample(nannies, chance.randint(0, len(nannies))):
+                            os.kill(nanny.pid, signal.SIGKILL)
+                            kills += 1
             ended = True
         except ClusterError as error:
-            assert kills and "workers died while computing the same tiles" in error.problem
+            assert kills and (
+                "workers died while computing the same" in error.problem or "All workers" in error.problem
+            )
     record_property("store", {"equal": contents(out) == expected, "killed": kills, "parts_lost": 0})
     assert contents(out) == expected and kills and everything(tmp_path) == ["out.ome.zarr"]
 
@@ -255,6 +259,21 @@ def test_a_store_is_resumed_after_the_scheduler_was_killed(stack, expected, tmp_
         assert 0 < next(steps).started <= started
         for _ in steps:
             pass
+    assert contents(out) == expected
+
+
+def test_a_cluster_whose_workers_have_all_ended(stack, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_cropeq.run.distributed.client.GONE_SECONDS", 1.0)
+    result, out = result_of(stack), tmp_path / "out.ome.zarr"
+    with processes(tmp_path, {}) as (address, _), Cluster(scheduler=address) as cluster:
+        (pid,) = cluster.client.run(os.getpid).values()
+        with closing(export(result, out, TILE, cluster=cluster)) as steps:
+            until_started(steps)
+            os.kill(pid, signal.SIGKILL)
+            with pytest.raises(ClusterError, match=rf"All workers at {address} have ended\. Finished tiles are kept\."):
+                for _, progress in zip(range(300), steps, strict=False):
+                    assert progress.done < progress.total
+    run(result, out, existing="resume")
     assert contents(out) == expected
 
 

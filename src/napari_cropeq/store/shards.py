@@ -134,7 +134,7 @@ class Shards:
             unlink(path)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._sync_names(path.parent)
+            sync_names(path.parent, self._folder / str(self.level), self._named)
             new = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
             try:
                 new.write_bytes(content)
@@ -145,15 +145,6 @@ class Shards:
                 raise
             sync_folder(path.parent)
         return self._record(tile, content)
-
-    def _sync_names(self, folder: Path) -> None:
-        """Sync the name of a folder of shards, and of those above it; another process may just have made them."""
-        level = self._folder / str(self.level)
-        for inner in (folder, *folder.parents):
-            if inner == level or inner in self._named:
-                return
-            sync_folder(inner.parent)
-            self._named.add(inner)
 
     def record(self, tile: Tile) -> Record:
         """Return the record of the current file of a shard."""
@@ -240,6 +231,18 @@ class Whole:
                 f"A shard of {self.name} was damaged while the output was made ({error}).",
                 "Check the disk and resume: the shard is computed again.",
             ) from error
+
+
+def sync_names(folder: Path, root: Path, synced: set[Path]) -> None:
+    """Sync the names of a folder and of those above it up to ``root``, if they are not among those ``synced``.
+
+    A folder that exists may have just been made by another process.
+    """
+    for inner in (folder, *folder.parents):
+        if inner == root or inner in synced:
+            return
+        sync_folder(inner.parent)
+        synced.add(inner)
 
 
 def unlink(path: Path) -> None:

@@ -15,6 +15,7 @@ __all__ = ["Cluster"]
 
 AHEAD = 2  # groups of tiles per worker: one is computed, one waits or is written
 COUNT_SECONDS = 1.0
+GONE_SECONDS = 60.0  # without any worker: a process that was killed is started again within seconds
 WAIT_SECONDS = 60
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Cluster:
         self._workers, self._scheduler = workers, scheduler
         self._local: Any = None
         self._client: Any = None
-        self._room, self._counted = 0, 0.0
+        self._room, self._counted, self._seen = 0, 0.0, 0.0  # when workers were counted, and last seen
 
     def __enter__(self) -> Cluster:
         return self
@@ -86,7 +87,7 @@ class Cluster:
         Raises
         ------
         ClusterError
-            If the scheduler does not answer.
+            If the scheduler does not answer, or has had no worker for a minute.
         """
         if time.monotonic() - self._counted > COUNT_SECONDS or not self._room:
             self.check()
@@ -95,6 +96,14 @@ class Cluster:
             except Exception as error:
                 raise self.lost() from error
             self._counted = time.monotonic()
+            if self._room:
+                self._seen = self._counted
+            elif self._counted - self._seen > GONE_SECONDS:
+                raise ClusterError(
+                    f"All workers {self._where} have ended. Finished tiles are kept.",
+                    "Start workers, then resume.",
+                    setting="worker_memory",
+                )
         return self._room
 
     def check(self) -> None:
@@ -104,12 +113,15 @@ class Cluster:
 
     def lost(self) -> ClusterError:
         """Return the error for a scheduler that no longer answers."""
-        where = "of the local cluster" if self._scheduler is None else f"at {self._scheduler}"
         return ClusterError(
-            f"The scheduler {where} no longer answers. Finished tiles are kept.",
+            f"The scheduler {self._where} no longer answers. Finished tiles are kept.",
             "Check or restart the scheduler, then resume.",
             setting="scheduler",
         )
+
+    @property
+    def _where(self) -> str:
+        return "of the local cluster" if self._scheduler is None else f"at {self._scheduler}"
 
     def close(self) -> None:
         """Disconnect from the scheduler, and end the processes that were started here."""

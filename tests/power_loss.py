@@ -2,9 +2,9 @@
 
 The model of the disk is POSIX, and not one file system. A content that was synced with its file is safe. Any other is
 lost, half written, written with zeros in its place, or whole. A name that was created, changed or removed is safe once
-each folder that it concerns was synced after that; any other change may or may not have happened, in any order, but two
-changes of the same name stay in their order, a rename is done or not done, and a folder is removed only when it is
-empty. A sync of a file does not make its name safe, nor that of a folder the folders above it.
+its folder was synced after that (for a rename, the folder of the new name); any other change may or may not have
+happened, in any order, but two changes of the same name stay in their order, a rename is done or not done, and a folder
+is removed only when it is empty. A sync of a file does not make its name safe, nor that of a folder the folders above.
 """
 
 from __future__ import annotations

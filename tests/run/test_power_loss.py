@@ -355,7 +355,7 @@ def failed_runs(recorded: Recorded, chosen: list[State], folder: Path) -> Iterat
         shutil.rmtree(place)
 
 
-@pytest.mark.parametrize("count", [pytest.param(12, id="some"), pytest.param(None, id="all", marks=soak)])
+@pytest.mark.parametrize("count", [pytest.param(8, id="some"), pytest.param(None, id="all", marks=soak)])
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.usefixtures("fast")
 def test_nothing_is_torn_or_lost_and_the_same_command_completes_it(name, count, folder, record_property):

@@ -188,7 +188,6 @@ def put_back(folder: Path, final: Path) -> None:
     """Give an old output its name again if a kill during :func:`replace_folder` left it in ``folder``."""
     if os.path.lexists(old_of(folder)) and not os.path.lexists(final):
         os.replace(old_of(folder), final)
-        sync_folder(final.parent)
 
 
 def is_ours(folder: Path) -> bool:

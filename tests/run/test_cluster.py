@@ -195,7 +195,7 @@ def test_workers_are_killed_again_and_again(stack, expected, tmp_path, seed, rec
             with Cluster(workers=2) as cluster:
                 for progress in export(result, out, TILE, "resume", cluster=cluster):
                     if progress.done < progress.total and kills < 4 and chance.random() < 0.4:
-                        nannies = [nanny for nanny in cluster._local.workers.values() if nanny.pid]
+                        nannies = [nanny for nanny in cluster.client.cluster.workers.values() if nanny.pid]
                         for nanny in chance.sample(nannies, chance.randint(0, len(nannies))):
                             os.kill(nanny.pid, signal.SIGKILL)
                             kills += 1
@@ -275,6 +275,20 @@ def test_a_cluster_whose_workers_have_all_ended(stack, expected, tmp_path, monke
                     assert progress.done < progress.total
     run(result, out, existing="resume")
     assert contents(out) == expected
+
+
+class Busy:
+    """Processes that do not end in time, as on a machine that is busy."""
+
+    def close(self, timeout: float) -> None:
+        raise TimeoutError(f"timed out after {timeout} s.")
+
+
+def test_processes_that_do_not_end_in_time_hide_no_error():
+    cluster = Cluster(workers=1)
+    cluster._local = cluster._client = Busy()
+    with pytest.raises(ClusterError, match="All workers"), cluster:
+        raise ClusterError("All workers have ended.", "Resume.")
 
 
 def test_a_worker_that_would_compute_other_bits_writes_nothing(stack, tmp_path):

@@ -126,10 +126,12 @@ class Cluster:
     def close(self) -> None:
         """Disconnect from the scheduler, and end the processes that were started here."""
         client, local, self._client, self._local = self._client, self._local, None, None
-        if client is not None:
-            client.close(timeout=5)
-        if local is not None:
-            local.close(timeout=10)
+        for ending, seconds in ((client, 5), (local, 10)):
+            if ending is not None:
+                try:
+                    ending.close(timeout=seconds)
+                except TimeoutError:  # must not hide the error that ended the run; they end with this process
+                    logger.warning("%r has not ended in %d s", ending, seconds)
 
     def _connect(self) -> Any:
         from distributed import Client, LocalCluster

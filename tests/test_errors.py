@@ -25,6 +25,14 @@ def test_an_error_keeps_problem_and_remedy(kind):
         assert same.message({"other": "Use --other."}) == str(same)
 
 
+def test_a_message_is_one_line_that_can_be_printed():
+    """Its parts may come from a damaged file, or from the name of a file."""
+    error = errors.ImageError("a\x7f.tif has the unit µ\n.", "Call it a\udcff\x1b[2J.")
+    assert (error.problem, error.remedy) == (r"a\x7f.tif has the unit µ\n.", r"Call it a\udcff\x1b[2J.")
+    assert str(error) == f"{error.problem} {error.remedy}"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
 def test_tblib_can_create_an_error(kind):
     """Dask's processes exchange errors through tblib, which calls ``__new__`` without the message."""

@@ -49,10 +49,11 @@ class CropeqError(Exception):
     Attributes
     ----------
     problem, remedy, setting : str
-        As given.
+        As given; characters that cannot be printed, such as line breaks in a file's metadata, are escaped.
     """
 
     def __init__(self, problem: str, remedy: str = "", *, setting: str = "") -> None:
+        problem, remedy = _printable(problem), _printable(remedy)
         super().__init__(f"{problem} {remedy}".strip())
         self.problem, self.remedy, self.setting = problem, remedy, setting
 
@@ -63,6 +64,11 @@ class CropeqError(Exception):
     def message(self, hints: Mapping[str, str]) -> str:
         """Return the problem with the hint for its setting, or with the remedy where ``hints`` has none."""
         return f"{self.problem} {hints.get(self.setting, self.remedy)}".strip()
+
+
+def _printable(text: str) -> str:
+    """Escape what a terminal or a window would not show, or would act on; a message is one line."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class ArgumentError(CropeqError, ValueError):

@@ -83,6 +83,13 @@ FOUND = [
     pytest.param("OME-TIFF", [(OME, "overwrite", 48, "0200")], REFUSED, id="tiff-compression-a-text"),
     # 800 MB for a list of planes.
     pytest.param("OME-XML", [(OME, "attribute", 13, "99999999")], REFUSED, id="ome-xml-plane-99999999"),
+    # Messages with what cannot be printed: it is in the file, or in the pattern.
+    pytest.param("model", [("m.safetensors", "overwrite", 1658, "7f")], REFUSED, id="delete-in-a-type"),
+    pytest.param(
+        "Zarr 3 metadata, shards", [("a.ome.zarr/0/zarr.json", "overwrite", 141, "7f")], REFUSED, id="delete-in-a-name"
+    ),
+    pytest.param("Zarr 3 metadata, shards", [(ZARR, "overwrite", 269, "7f")], REFUSED, id="delete-in-an-axis"),
+    pytest.param("naming pattern", [("", "pattern", "{\n}")], REFUSED, id="field-with-a-line-break"),
     # Names with line breaks, and some that no file system allows.
     pytest.param("naming pattern", [("", "pattern", "a\n")], REFUSED, id="name-with-a-line-break"),
     pytest.param("naming pattern", [("", "pattern", "x" * 300)], REFUSED, id="name-of-300-letters"),

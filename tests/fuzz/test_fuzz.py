@@ -90,6 +90,19 @@ FOUND = [
     ),
     pytest.param("Zarr 3 metadata, shards", [(ZARR, "overwrite", 269, "7f")], REFUSED, id="delete-in-an-axis"),
     pytest.param("naming pattern", [("", "pattern", "{\n}")], REFUSED, id="field-with-a-line-break"),
+    # The place of a page and the length of its data contradict each other; tifffile reads only the place.
+    pytest.param(
+        "OME-TIFF",
+        [(OME, "overwrite", 4924, "20000000"), (OME, "overwrite", 4888, "02000000")],
+        REFUSED,
+        id="ome-tiff-page-elsewhere-of-other-length",
+    ),
+    pytest.param(
+        "OME-TIFF",
+        [(OME, "overwrite", 4722, "03000000"), (OME, "overwrite", 4750, "0300")],
+        REFUSED,
+        id="ome-tiff-page-elsewhere-without-length",
+    ),
     # Names with line breaks, and some that no file system allows.
     pytest.param("naming pattern", [("", "pattern", "a\n")], REFUSED, id="name-with-a-line-break"),
     pytest.param("naming pattern", [("", "pattern", "x" * 300)], REFUSED, id="name-of-300-letters"),

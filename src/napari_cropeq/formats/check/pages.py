@@ -28,13 +28,16 @@ AGAIN = "Copy or export it again."
 
 
 Format = tuple[int, ...]
-"""Values of the tags in FORMAT."""
+"""Values of the tags in FORMAT; of an uncompressed page also the length of its data, or the number of its parts."""
 
-FORMAT = {256: 0, 257: 0, 258: 1, 259: 1, 277: 1, 317: 1, 339: 1}
+COMPRESSION = 259
+FORMAT = {256: 0, 257: 0, 258: 1, COMPRESSION: 1, 277: 1, 317: 1, 339: 1}
 """Tags that decide how a page is decoded, and defaults: width, length, bits, compression, samples, predictor, type."""
 
-PLACES, NUMBERS, DAMAGED = (273, 279, 324, 325), (3, 4, 13, 16, 18), -1
-"""Tags with the places of the data, the types that they may have, and what stands for another type."""
+PLACES, LENGTHS, NUMBERS, DAMAGED = (273, 324), (279, 325), (3, 4, 13, 16, 18), -1
+"""Tags with offset and length of the data, the types that they may have, and what stands for another type."""
+
+SIZES = {1: 1, 3: 2, 4: 4}  # of a number by its type, bytes; others fill the field
 
 
 def read_list(path: Path) -> list[Format]:
@@ -74,13 +77,17 @@ def read_list(path: Path) -> list[Format]:
 
 
 def _format(tags: Iterable[tuple[int, int, int, bytes]], order: str) -> Format:
-    found = dict(FORMAT)
-    for code, kind, _, value in tags:
+    found, length = dict(FORMAT), 0
+    for code, kind, count, value in tags:
+        number = int.from_bytes(value[: SIZES.get(kind)], "little" if order == "<" else "big")
         if code in found:
-            found[code] = int.from_bytes(value[: {1: 1, 3: 2}.get(kind)], "little" if order == "<" else "big")
-        elif code in PLACES and kind not in NUMBERS:
+            found[code] = number
+        elif code in PLACES + LENGTHS and kind not in NUMBERS:
             found[code] = DAMAGED
-    return tuple(found.values())
+        elif code in LENGTHS:
+            length = number if count == 1 else count
+    # tifffile takes the length of an uncompressed page from the first one.
+    return (*found.values(), length if found[COMPRESSION] == 1 else 0)
 
 
 def check_complete(file: TiffFile, series: TiffPageSeries, formats: Sequence[Format]) -> None:

@@ -125,7 +125,7 @@ class Zarr(ImageKind):
         return any(operation != "take" or rest[0][-2:-1] == ["datasets"] for _, operation, *rest in edits)
 
     def told(self, image: Image, level: int) -> Iterable[Seen]:
-        """Yield the voxels that tensorstore finds at the path of a level, in all orders that the axes may state."""
+        """Yield the voxels at the path of a level as they were, and as tensorstore finds them; all orders of axes."""
         try:
             path = self.path / ("zarr.json" if self.version == 3 else ".zattrs")
             attributes = json.loads(path.read_text())
@@ -137,6 +137,8 @@ class Zarr(ImageKind):
             return
         for dataset in multiscale["datasets"][level:]:
             found = self._read(dataset)
+            if dataset["path"] in ("0", "1"):
+                yield self.right[int(dataset["path"])]
             if found is not None:
                 shape, box = found
                 orders = itertools.permutations(range(len(shape))) if axes != [*"zyx"] else [range(len(shape))]

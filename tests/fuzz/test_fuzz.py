@@ -10,7 +10,7 @@ import pytest
 
 from fuzz.edits import Edit
 from fuzz.kinds import KINDS
-from fuzz.oracle import REFUSED, RIGHT
+from fuzz.oracle import REFUSED, RIGHT, TOLD
 from fuzz.worker import Batch, Cases, ran
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits of time and memory are POSIX's")
@@ -34,7 +34,7 @@ def test_drawn_damage_is_refused_or_changes_nothing(tmp_path, kind):
 
 ZARR, ZARR_2, TIFF, OME, NIFTI = "a.ome.zarr/zarr.json", "a.ome.zarr/.zattrs", "a.tif", "a.ome.tif", "a.nii"
 MULTISCALE = ["attributes", "ome", "multiscales", 0]
-CHUNK = "a.ome.zarr/0/c/0/0/0"
+CHUNK, LEVEL_1 = "a.ome.zarr/0/c/0/0/0", "a.ome.zarr/1/zarr.json"
 FOUND = [
     # The checksum of a gzip file is at its end, which was not read.
     pytest.param("NIfTI, compressed", [("a.nii.gz", "overwrite packed", 1892, "ca")], REFUSED, id="gzip-checksum"),
@@ -102,6 +102,16 @@ FOUND = [
         [(OME, "overwrite", 4722, "03000000"), (OME, "overwrite", 4750, "0300")],
         REFUSED,
         id="ome-tiff-page-elsewhere-without-length",
+    ),
+    # tensorstore refuses an index without a byte order, and zarr takes the machine's: level 1 is as it was.
+    pytest.param(
+        "Zarr 3 metadata, shards",
+        [
+            (ZARR, "take", [*MULTISCALE, "datasets", 0]),
+            (LEVEL_1, "take", ["codecs", 0, "configuration", "index_codecs", 0, "configuration", "endian"]),
+        ],
+        TOLD,
+        id="shard-index-without-byte-order",
     ),
     # Names with line breaks, and some that no file system allows.
     pytest.param("naming pattern", [("", "pattern", "a\n")], REFUSED, id="name-with-a-line-break"),

@@ -88,6 +88,7 @@ class Chunks(Kind):
     def _contents(self, edits: list[Edit]) -> dict[str, tuple[str, bool] | None]:
         """Return whose content each file has, and whether its bytes were changed; None for a removed file."""
         contents: dict[str, tuple[str, bool] | None] = {name: (name, False) for name in self.places}
+        cut = set()
         for name, operation, *rest in edits:
             content = contents[name]
             if operation == "delete":
@@ -98,8 +99,10 @@ class Chunks(Kind):
                 other = "/".join([*parts[:-above], *rest[0].split("/")[above - 1 :]])
                 if content is not None and contents[other] is not None:
                     contents[name], contents[other] = contents[other], content
-            elif operation == "overwrite" and content is not None:
-                contents[name] = (content[0], True)
+            elif content is not None and (operation == "overwrite" or (operation == "append" and name in cut)):
+                contents[name] = (content[0], True)  # bytes that are added in the place of others change them
+            elif operation == "cut":
+                cut.add(name)
         return contents
 
 

@@ -113,6 +113,16 @@ FOUND = [
         TOLD,
         id="shard-index-without-byte-order",
     ),
+    # A chunk that is filled up again after it was cut short is as long as it must be.
+    pytest.param(
+        "Zarr 2 chunks, Blosc",
+        [("a.ome.zarr/0/1.1.0", "cut", 184), ("a.ome.zarr/0/1.1.0", "append", "ff" * 1000)],
+        TOLD,
+        id="blosc-2-filled-up",
+    ),
+    pytest.param(
+        "Zarr 3 chunks, Blosc", [(CHUNK, "cut", 184), (CHUNK, "append", "ff" * 1000)], TOLD, id="blosc-filled-up"
+    ),
     # Names with line breaks, and some that no file system allows.
     pytest.param("naming pattern", [("", "pattern", "a\n")], REFUSED, id="name-with-a-line-break"),
     pytest.param("naming pattern", [("", "pattern", "x" * 300)], REFUSED, id="name-of-300-letters"),

@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections import Counter
 from dataclasses import dataclass
+from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,7 @@ def work(batch: Batch) -> None:
     (drawn if batch.seed is None else seed(batch.seed)(drawn))()
     batch.report.write_text(json.dumps(cases.report(before)))
     shutil.rmtree(batch.folder, ignore_errors=True)
+    util._exit_function()  # removes the locks of libraries, as at the end of any process
     os._exit(0)  # threads of a case that was too slow may still run
 
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from conftest import Recorded
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, blur_fwhm
-from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
+from napari_cropeq.core.slice_profile.suggestion import Suggestion, suggest_fwhm
 from napari_cropeq.errors import ArgumentError, ImageError
 
 

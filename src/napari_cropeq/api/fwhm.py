@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cropeq.api.image import sampled
-from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
+from napari_cropeq.core.slice_profile.suggestion import Suggestion, suggest_fwhm
 from napari_cropeq.formats.chunk_cache import ChunkCache
 from napari_cropeq.short_repr import ShortRepr
 

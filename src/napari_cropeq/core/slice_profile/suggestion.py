@@ -22,7 +22,7 @@ from scipy import optimize
 
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, check_shape
 from napari_cropeq.core.normalisation import check_dtype
-from napari_cropeq.core.spectrum import TILE_SIDES, Spectra
+from napari_cropeq.core.slice_profile.spectrum import TILE_SIDES, Spectra
 from napari_cropeq.core.spline import ArrayLike
 
 __all__ = ["Suggestion", "suggest_fwhm"]

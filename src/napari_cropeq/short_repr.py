@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["ShortRepr", "card", "duration"]
+__all__ = ["ShortRepr", "card", "duration", "quality_of"]
 
 
 def duration(seconds: float) -> str:
     """Return a time as text, in seconds or in minutes."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def quality_of(training: Mapping[str, Any]) -> dict[str, str]:
+    """Return how good a trained network is, as a fact; none if the record of its ``training`` does not say it."""
+    gain = training.get("gain")
+    return {} if gain is None else {"quality": f"{gain:.1f} dB better than interpolation on held-out patches"}
 
 
 def card(title: str, facts: Mapping[str, str]) -> str:

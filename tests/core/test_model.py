@@ -216,6 +216,18 @@ RECORDS = {
         "seconds": [-1, "8", [8], float("nan"), 10**400],
         "losses": [7, "abc", [7], [[1, 2, 3]], [[8, 1.0, 0.5, "0.25"]], {"8": 0.5}],
         "recipe": [7, "fast", [1]],
+        "noise": [7, {"slope": 1.0, "offset": 0.0}, [[1.0, 0.0]], [{"slope": 1.0}], [{"slope": "1", "offset": 0.0}]],
+        "photon_transfer": [
+            7,
+            [7],
+            {"intensity": [0.5], "variance": [0.1], "correlation": 0.0},
+            [{"intensity": [0.5], "variance": [0.1]}],
+            [{"intensity": [0.5], "variance": [0.1, 0.2], "correlation": 0.0}],
+            [{"intensity": 0.5, "variance": 0.1, "correlation": 0.0}],
+            [{"intensity": ["0.5"], "variance": [0.1], "correlation": 0.0}],
+            [{"intensity": [0.5], "variance": [float("nan")], "correlation": 0.0}],
+            [{"intensity": [0.5], "variance": [0.1], "correlation": "0"}],
+        ],
     },
     "provenance": {
         "source": [

@@ -13,7 +13,8 @@ from conftest import acquired, blobs, textured_volume
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.training.training import Training, TrainingConfig, edge_loss, schedule
+from napari_cropeq.core.training.loss import edge_loss
+from napari_cropeq.core.training.training import Training, TrainingConfig, schedule
 from napari_cropeq.errors import ArgumentError, DivergedError, ImageError
 
 Z4 = Acquisition((4.0, 1.0, 1.0))
@@ -61,6 +62,36 @@ def test_a_trained_network_is_better_than_the_interpolation(spots):
     box = Box.whole(predictor.sr_shape)
     refined, interpolated = (np.square(v - truth).mean() for v in (predictor(box), predictor.interpolated(box)))
     assert refined < 0.85 * interpolated
+
+
+def test_the_improvement_over_interpolation_is_measured(spots):
+    """On held-out patches, for the best weights, in dB; recorded in the model."""
+    training = Training(spots[1], Z4, small(patches=400, batch=4, filters=8, validation=16), "cpu")
+    *_, step = training.run()
+    held_out = training._held_out
+    network = training.network
+    errors = [held_out.interpolated(network) - held_out.target, held_out.output(network) - held_out.target]
+    expected = 10 * np.log10(float(errors[0].square().sum()) / float(errors[1].square().sum()))
+    assert training.gain == pytest.approx(expected, abs=1e-3) and training.gain > 0.5
+    assert training.model({}).training["gain"] == pytest.approx(expected, abs=0.01)
+    assert "hardly learnt" not in step.note
+
+
+def test_a_network_that_has_hardly_learnt_is_called_so(spots):
+    steps = list(Training(spots[1], Z4, small(patches=16), "cpu").run())
+    assert steps[-1].note.startswith("The network has hardly learnt: on held-out patches it is 0.")
+    assert not any(step.note for step in steps[:-1])
+
+
+def test_validations_take_at_most_a_tenth_of_a_time_budget(spots, monkeypatch):
+    config = small(minutes=0.12, patches=None, validation=64, batch=2)
+    training, spent = Training(spots[1], Z4, config, "cpu"), []
+    validated = training._budget.validated
+    monkeypatch.setattr(training._budget, "validated", lambda seconds: (spent.append(seconds), validated(seconds)))
+    steps = list(training.run())
+    during = spent[1:-1]  # one is before the first step, and one at the end in any case
+    assert sum(during) <= 0.11 * steps[-1].seconds
+    assert len([step for step in steps if step.validation is not None]) == len(spent) - 1
 
 
 def test_the_log_has_start_and_end_of_a_training(spots, caplog):

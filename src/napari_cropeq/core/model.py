@@ -7,7 +7,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save
 
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition
+from napari_cropeq.core.model_records import check_records, is_number
 from napari_cropeq.core.network import Network, build_network, use_channels_last
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.whole_file import path_of, write_whole
@@ -29,7 +30,7 @@ from napari_cropeq.errors import (
     MissingFileError,
     ModelFileError,
 )
-from napari_cropeq.short_repr import ShortRepr, duration
+from napari_cropeq.short_repr import ShortRepr, duration, quality_of
 
 __all__ = ["Model", "State"]
 
@@ -37,6 +38,7 @@ FORMAT = "napari-cropeq model 2"
 SUFFIX = ".safetensors"
 CHOOSE = f"Choose a model file that napari-cropeq has saved, ending in {SUFFIX}."
 MAX_BYTES = 2**31
+WIDEST_CORRECTION = 64.0  # px
 STATE = "state/"
 STATE_GROUPS = ("last", "average", "exp_avg", "exp_avg_sq")
 """The last weights, their running average, and the optimiser's two moments."""
@@ -87,6 +89,9 @@ class Model(ShortRepr):
         Source name and shape, versions; JSON values.
     state : State, optional
         State of its training, to resume it.
+    correction : float
+        Width of the filter that keeps local mean intensities, px; 0 for none. See
+        :class:`napari_cropeq.core.back_projection.BackProjection`.
     """
 
     network: Network
@@ -95,6 +100,7 @@ class Model(ShortRepr):
     training: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     state: State | None = None
+    correction: float = 0.0
 
     @property
     def fingerprint(self) -> str:
@@ -114,6 +120,7 @@ class Model(ShortRepr):
             "factor": f"{acquisition.factor:.4g} along {AXIS_NAMES[acquisition.axial]}, {size} {acquisition.unit}",
             "trained on": ", ".join([*on[:1], *([shape] if shape else []), *on[1:]]) or "not recorded",
             "training": spent,
+            **quality_of(self.training),
             "fingerprint": self.fingerprint,
         }
 
@@ -140,7 +147,7 @@ class Model(ShortRepr):
 
     def to_bytes(self) -> bytes:
         """Return the content of the model file."""
-        header = {
+        header: dict[str, Any] = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             "network": _architecture(self.network),
@@ -149,6 +156,8 @@ class Model(ShortRepr):
             "training": dict(self.training),
             "provenance": dict(self.provenance),
         }
+        if self.correction:
+            header["correction"] = self.correction
         weights = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
         if self.state is not None:
             numbers = {"steps": self.state.steps, "patches": self.state.patches, "seconds": self.state.seconds}
@@ -182,7 +191,9 @@ class Model(ShortRepr):
                 state = _read_state(file, header.get("state"), network)
             if "checksum" in header and header["checksum"] != _checksum(header, state):  # version 0.1.0 wrote none
                 raise ValueError("its header or training state differs from what was saved")
-            return cls(network, acquisition, normalisations, header["training"], header["provenance"], state)
+            correction = _read_correction(header.get("correction", 0.0))  # version 0.1.0 made none
+            about = header["training"], header["provenance"]
+            return cls(network, acquisition, normalisations, *about, state, correction)
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
             raise ModelFileError(
                 f"{path.name} is not a readable napari-cropeq model ({_one_line(error)}).", CHOOSE, setting="model"
@@ -260,51 +271,8 @@ def _parse_header(text: str | None) -> dict[str, Any]:
             raise ValueError(f"its header has no {key}")
     if not isinstance(header.get("normalisations"), list) or not header["normalisations"]:
         raise ValueError("its header has no normalisations")
-    for group, checks in _RECORDS.items():
-        for name, check in checks.items():
-            if name in header[group] and not check(header[group][name]):
-                raise ValueError(f"its {group} has an impossible {name}")
+    check_records(header)
     return header
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is float or (type(value) is int and abs(value) < 2**63)
-
-
-def _is_text(value: Any) -> bool:
-    return value is None or isinstance(value, str)
-
-
-def _list_of(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(check, value))
-
-
-def _is_source(value: Any) -> bool:
-    """Return whether a value describes a source, as :func:`provenance` keeps it; other entries may be anything."""
-    return isinstance(value, dict) and all(check(value[key]) for key, check in _SOURCE.items() if key in value)
-
-
-_SOURCE: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("name", "path", "dtype", "unit"), _is_text),
-    "shape": _list_of(lambda length: type(length) is int),
-    "voxel_size": lambda size: size is None or (_list_of(_is_number)(size) and len(size) == 3),
-    "layers": _list_of(lambda name: isinstance(name, str)),
-}
-
-_RECORDS: dict[str, dict[str, Callable[[Any], bool]]] = {
-    "training": {
-        "patches": lambda count: count is None or (type(count) is int and count >= 0),
-        "seconds": lambda seconds: seconds is None or (_is_number(seconds) and 0 <= seconds < 1e12),
-        "losses": _list_of(lambda row: _list_of(_is_number)(row) and len(row) == 4),
-        "recipe": lambda recipe: recipe is None or isinstance(recipe, dict),
-    },
-    "provenance": {
-        "source": _is_source,
-        "source_checksum": _is_text,
-        "versions": lambda versions: isinstance(versions, dict) and all(map(_is_text, versions.values())),
-    },
-}
-"""Checks of what is read from the records in a header."""
 
 
 def _read_network(file: Any, architecture: dict[str, Any], fingerprint: Any) -> Network:
@@ -368,6 +336,12 @@ def _read_acquisition(values: dict[str, Any]) -> Acquisition:
     z, y, x = (float(v) for v in size)
     fwhm, lateral = float(values["fwhm"]), float(values["lateral_fwhm"])
     return Acquisition((z, y, x), values["axial"], fwhm, str(values["unit"])[:64], lateral)
+
+
+def _read_correction(value: Any) -> float:
+    if not (is_number(value) and 0 <= value <= WIDEST_CORRECTION):
+        raise ValueError("its correction is not a width")
+    return float(value)
 
 
 def _read_normalisation(values: dict[str, Any]) -> Normalisation:

@@ -11,7 +11,9 @@ from napari_cropeq.core.training.config import TrainingConfig
 __all__ = ["Budget"]
 
 CHECK_SECONDS = 10.0
-"""Longest time between two validations of a training with a time budget."""
+"""Longest time between two validations of a training with a time budget, unless they would take too much of it."""
+
+VALIDATION_SHARE = 0.1  # of a time budget, at most
 
 
 class Budget:
@@ -42,6 +44,7 @@ class Budget:
         self._config, self._resume = config, resume
         self.patches, self.seconds = (0, 0.0) if state is None else (state.patches, state.seconds)
         self._wanted_loss, self.validations_waited = math.inf, 0
+        self._validation_seconds, self._last_validation = 0.0, 0.0
         self.start()
 
     def start(self) -> None:
@@ -50,6 +53,7 @@ class Budget:
         self._validated = (self.patches, self.seconds)
         self._seconds_before, self._clock = self.seconds, time.monotonic() - self.seconds
         self.fraction, self.steps = 0.0, 0
+        self._validation_seconds = 0.0
 
     def spend(self, patches: int) -> None:
         """Count a step with this many patches."""
@@ -73,14 +77,24 @@ class Budget:
 
     @property
     def is_validation_due(self) -> bool:
-        """Whether it is time to validate: after an epoch, at least 20 times in all, and at the end."""
+        """Whether it is time to validate: after an epoch, about 20 times in all, and at the end.
+
+        With a time budget, validations take at most a tenth of it.
+        """
         patches, seconds = self.patches - self._validated[0], self.seconds - self._validated[1]
         if self.fraction == 1:
             return True
         if self._config.patches:
             return patches >= min(self._config.epoch, self._config.patches / 20)
-        whole = (self.seconds - self._first[1]) / max(self.fraction, 1e-9)
-        return seconds >= min(CHECK_SECONDS, whole / 20)
+        used = self.seconds - self._first[1]
+        if self._validation_seconds + self._last_validation > VALIDATION_SHARE * used:
+            return False
+        return seconds >= min(CHECK_SECONDS, used / max(self.fraction, 1e-9) / 20)
+
+    def validated(self, seconds: float) -> None:
+        """Count the time of a validation."""
+        self._validation_seconds += seconds
+        self._last_validation = seconds
 
     def converges(self, loss: float) -> bool:
         """Count a validation; return whether the training ends because the loss does not improve any more."""

@@ -77,7 +77,9 @@ class Checkpoint:
                 setting="restart",
             )
         if config is not None:
-            other = TrainingConfig.read(model.training.get("recipe"))
+            recipe = model.training.get("recipe")
+            other = TrainingConfig.read(recipe)
+            config = config.resuming(recipe or {})
             differing = [name for name in vars(config) if getattr(config, name) != getattr(other, name)]
             if differing:
                 raise MismatchError(

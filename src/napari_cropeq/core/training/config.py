@@ -11,10 +11,11 @@ from typing import Any
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.errors import ArgumentError, ModelFileError
 
-__all__ = ["PRESETS", "TrainingConfig"]
+__all__ = ["EARLIER", "PRESETS", "TrainingConfig"]
 
 BLOCKS = {"subpixel": 7, "valid": 7, "padded": 32}
 OPTIMISERS = ("muon", "adamw")
+LOSSES = ("charbonnier", "l1")
 SCHEDULES = ("cosine", "constant")
 ROTATIONS = ("right", "any")
 LEAST = {"batch": 1, "patch": 33, "validation": 1, "seed": 0, "epoch": 1, "patience": 0, "warm_up": 1}
@@ -50,7 +51,8 @@ class TrainingConfig:
     schedule: str = option("cosine", "learning rate after the warm-up", choices=SCHEDULES)
     warm_up: int = option(50, "steps until the learning rate reaches its peak")
     decay: float = option(0.01, "weight decay of AdamW")
-    edge_weight: float = option(1.0, "weight of the Sobel-edge loss relative to L1")
+    loss: str = option("charbonnier", "loss of intensities and edges", choices=LOSSES)
+    edge_weight: float = option(1.0, "weight of the loss of Sobel edges relative to that of intensities")
     average: float = option(0.0, "share of the running average of the weights that each step keeps; 0 for no average")
     validation: int = option(24, "patches of the held-out rotation that select the best weights")
     epoch: int = option(2_000, "patches between validations; with a time budget, at most 10 s")
@@ -60,6 +62,8 @@ class TrainingConfig:
     intensity: float = option(0.0, "largest change of contrast, and twice that of brightness, between patches")
     gradient: float = option(0.5, "share of patches drawn where the gradient is high")
     match_noise: bool = option(True, "give LR patches the noise of real axial samples")
+    share_noise: bool = option(True, "share photons between LR patch and target, whose noise is then independent")
+    correction: float = option(2.0, "width of the filter that keeps local mean intensities, px; 0 for none")
     poisson: float = option(0.0, "largest Poisson noise added to LR patches, variance at full intensity")
     uniform: float = option(0.0, "largest uniform noise added to LR patches, share of the intensity range")
     seed: int = option(0, "seed of weights and patches")
@@ -92,7 +96,7 @@ class TrainingConfig:
 
     @classmethod
     def read(cls, values: Any) -> TrainingConfig:
-        """Return the settings in a model file; missing ones have their defaults.
+        """Return the settings in a model file; those that it lacks are as in the version that saved it.
 
         Raises
         ------
@@ -109,7 +113,7 @@ class TrainingConfig:
                     "Train again.",
                 )
         try:
-            return cls(**values)
+            return cls(**{**EARLIER, **values})
         except ArgumentError as error:
             raise ModelFileError(
                 f"The training settings in the model file are damaged: {error.problem}", "Train again."
@@ -135,6 +139,10 @@ class TrainingConfig:
                 raise ArgumentError(f"The setting {name} has no value.", "Write, for instance, filters=64.")
             settings[name] = _parse(name, text, kinds[name])
         return settings
+
+    def resuming(self, recipe: Mapping[str, Any]) -> TrainingConfig:
+        """Return these settings to complete a training; those that its ``recipe`` lacks are as they were then."""
+        return dataclasses.replace(self, **{name: was for name, was in EARLIER.items() if name not in recipe})
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.patches is None):
@@ -163,12 +171,13 @@ class TrainingConfig:
             raise ArgumentError(
                 f"The setting rate is {self.rate:g}, not above 0.", "Choose a positive one.", setting="rate"
             )
-        if not 0 <= self.edge_weight < math.inf:
-            raise ArgumentError(
-                f"The setting edge_weight is {self.edge_weight:g}, not a number of 0 or more.",
-                "Choose 0 or more.",
-                setting="edge_weight",
-            )
+        for name in ("edge_weight", "correction"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ArgumentError(
+                    f"The setting {name} is {getattr(self, name):g}, not a number of 0 or more.",
+                    "Choose 0 or more.",
+                    setting=name,
+                )
         for name in SHARES:
             share, below_one = getattr(self, name), name in BELOW_ONE
             if not 0 <= share <= 1 or (below_one and share == 1):
@@ -211,6 +220,9 @@ def _parse(name: str, text: str, kind: str) -> Any:
         ) from None
 
 
+EARLIER: dict[str, Any] = {"share_noise": False, "correction": 0.0, "loss": "l1"}
+"""What version 0.1.0 did, whose models do not name these settings."""
+
 PAPER: dict[str, Any] = {
     "minutes": None,
     "patches": 320_000,
@@ -231,6 +243,9 @@ PAPER: dict[str, Any] = {
     "intensity": 0.2,
     "gradient": 0.0,
     "match_noise": False,
+    "share_noise": False,
+    "correction": 0.0,
+    "loss": "l1",
 }
 
 PRESETS: Mapping[str, dict[str, Any]] = {

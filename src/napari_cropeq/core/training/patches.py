@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,16 +15,16 @@ from torch import Tensor
 
 from napari_cropeq.core.axial_grid import AxialGrid
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, check_shape, mirror
-from napari_cropeq.core.network import Network
+from napari_cropeq.core.network import Network, crop
 from napari_cropeq.core.training.config import TrainingConfig
-from napari_cropeq.core.training.noise import NoiseModel
+from napari_cropeq.core.training.noise import NOISE_PLANES, NoiseModel, PhotonTransfer
 from napari_cropeq.core.training.plane_pool import HELD_OUT, WINDOW, Plane, PlanePool, PlaneReader, Volume, upwards
+from napari_cropeq.core.training.thinning import share_noise
 
 __all__ = ["PatchSampler", "TrainingBatch", "min_lateral"]
 
 MIN_LATERAL = 64
 FEWEST_SLICES = 8
-NOISE_PLANES = 8
 
 
 def min_lateral(acquisition: Acquisition) -> int:
@@ -43,6 +45,7 @@ class TrainingBatch:
     target: Tensor  # (N, 1, rows, columns), on the SR grid
     base: Tensor | None = None  # (N, 1, rows, columns), the interpolation, if the network predicts the residual only
     carry: Tensor | None = None  # (N, rows, outputs), from the network's outputs to the SR grid if they differ
+    noise: Tensor | None = None  # (N,), standard deviation of the noise at the mean intensity of each image
 
     def __len__(self) -> int:
         return len(self.image)
@@ -54,17 +57,22 @@ class TrainingBatch:
             output = (self.carry @ output[:, 0])[:, None]
         return output if self.base is None else self.base + output
 
+    def interpolated(self, network: Network) -> Tensor:
+        """Return the interpolation, (N, 1, rows, columns), that ``network`` refines."""
+        return crop(self.image, network.axial_halo, network.halo) if self.base is None else self.base
+
     def split(self, size: int) -> Iterator[TrainingBatch]:
         """Yield the batch in parts of at most ``size``."""
         for start in range(0, len(self), size):
-            part = slice(start, start + size)
-            base, carry = (None if x is None else x[part] for x in (self.base, self.carry))
-            yield TrainingBatch(self.image[part], self.target[part], base, carry)
+            yield self._each(operator.itemgetter(slice(start, start + size)))
 
     def to(self, device: torch.device) -> TrainingBatch:
         """Return the batch on ``device``."""
-        base, carry = (None if x is None else x.to(device) for x in (self.base, self.carry))
-        return TrainingBatch(self.image.to(device), self.target.to(device), base, carry)
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> TrainingBatch:
+        tensors = (getattr(self, f.name) for f in dataclasses.fields(self))
+        return TrainingBatch(*(None if tensor is None else change(tensor) for tensor in tensors))  # type: ignore[arg-type]
 
 
 class PatchSampler:
@@ -117,15 +125,24 @@ class PatchSampler:
         room = math.ceil((self.inputs + 2 * self.axial_halo) * self.axial_grid.step) + 2 * self.support + offset
         space = (room, self.columns + 2 * self.halo)
         self.noise: dict[int, NoiseModel] = {}
+        self.transfer: dict[int, PhotonTransfer] = {}  # empty if the noise is not measured by it
         self._held_out: list[Plane] = []
         # Does not depend on ``start``: the validation patches stay the same when a training continues.
         reader = PlaneReader(volumes, acquisition, False, space, (config.seed, 0, 2))
         for channel in sorted({volume.channel for volume in volumes}):
             slices = reader.spread(channel, NOISE_PLANES)
-            self.noise[channel] = NoiseModel.estimate(slices) if config.match_noise else NoiseModel(0.0, 0.0)
+            self.noise[channel] = self._noise_of(slices, channel)
             self._held_out += [reader.oriented(plane, channel, HELD_OUT) for plane in slices]
         reader = PlaneReader(volumes, acquisition, config.rotations == "any", space, (config.seed, start, 1))
         self._planes = PlanePool(reader, wait=config.patches is not None)
+
+    def _noise_of(self, slices: Sequence[npt.NDArray[np.float32]], channel: int) -> NoiseModel:
+        if not self.config.match_noise:
+            return NoiseModel(0.0, 0.0)
+        if not self.config.share_noise:
+            return NoiseModel.estimate(slices)
+        self.transfer[channel] = PhotonTransfer.measure(slices)
+        return self.transfer[channel].model
 
     def draw(self, count: int) -> TrainingBatch:
         """Return ``count`` pairs."""
@@ -143,9 +160,9 @@ class PatchSampler:
 
     def _pairs(self, planes: Iterator[Plane], rng: np.random.Generator) -> TrainingBatch:
         parts = zip(*(self._draw_one(plane, rng) for plane in planes), strict=True)
-        image, target, base, carry = (None if x[0] is None else torch.from_numpy(np.stack(x)) for x in parts)
+        image, target, base, carry, noise = (None if x[0] is None else torch.from_numpy(np.stack(x)) for x in parts)
         assert image is not None and target is not None
-        return TrainingBatch(image[:, None], target[:, None], None if base is None else base[:, None], carry)
+        return TrainingBatch(image[:, None], target[:, None], None if base is None else base[:, None], carry, noise)
 
     def _draw_one(self, plane: Plane, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32] | None, ...]:
         axial_grid, halo, deep = self.axial_grid, self.halo, self.axial_halo
@@ -164,16 +181,27 @@ class PatchSampler:
         needed = np.flatnonzero(rows.any(axis=0))
         low = int(min(needed[0], *taken)) if len(taken) else int(needed[0])
         high = int(max(needed[-1], *taken)) + 1 if len(taken) else int(needed[-1]) + 1
-        coarse = self.noise[plane.channel].top_up(plane.coarse[low:high, left:right], plane.kept[low:high], rng)
+        noise = self.noise[plane.channel]
+        coarse, sharp = plane.coarse[low:high, left:right], plane.sharp[start:stop, column : column + self.columns]
+        if self.config.share_noise:
+            window = plane.rows(low, high, start, stop)
+            of_samples, of_target = share_noise(
+                noise, plane.sharp[window, left:right], plane.down[low:high, window], plane.kept[low:high], rng
+            )
+            coarse = coarse + of_samples
+            sharp = sharp + of_target[start - window.start : stop - window.start, column - left :][:, : self.columns]
+        else:
+            coarse = noise.top_up(coarse, plane.kept[low:high], rng)
         coarse = self._more_noise(coarse, rng)[:, columns - left]
         reach = self.config.intensity
         gain, shift = np.float32(rng.uniform(1 - reach, 1 + reach)), np.float32(rng.uniform(-reach / 2, reach / 2))
         coarse = coarse * gain + shift
-        target = plane.sharp[start:stop, column : column + self.columns] * gain + shift
+        target = sharp * gain + shift
+        spread = np.asarray(gain * noise.variance(plane.coarse[low:high, left:right].mean()) ** 0.5, np.float32)
         if not axial_grid.on_source_grid:
-            return rows[:, low:high] @ coarse, target, None, None
+            return rows[:, low:high] @ coarse, target, None, None, spread
         base = rows[:, low:high] @ coarse[:, halo : halo + self.columns]
-        return coarse[taken - low], target, base, axial_grid.matrix(first, self.inputs, start, stop)
+        return coarse[taken - low], target, base, axial_grid.matrix(first, self.inputs, start, stop), spread
 
     def _place(self, plane: Plane, rng: np.random.Generator) -> tuple[int, int]:
         """Return the first input sample and the first column of a patch, without its halo."""

@@ -26,6 +26,7 @@ WINDOW = 1024
 BLOCK_SLICES = 8
 POOL_BYTES = 2**27
 MOST_PLANES = 32
+LEAST_WEIGHT = 1e-3  # of the slice profile
 GRADIENT_BLOCK = 16  # patches are drawn by the mean gradient of squares with this side, px
 # Share of white noise that remains along one axis after cubic interpolation at random offsets (the mean of its squared
 # weights); along the other axis the subsequent blur leaves little of it anyway.
@@ -100,6 +101,7 @@ class Plane:
 
     sharp: npt.NDArray[np.float32]  # (rows, columns), SR px, normalised: the target
     coarse: npt.NDArray[np.float32]  # (samples, columns): the samples of a stack along axis 0
+    down: npt.NDArray[np.float32]  # (samples, rows): the weights that blur and sample a line; shared by equal planes
     kept: npt.NDArray[np.float32]  # (samples,) share of a voxel's noise variance that remains
     channel: int
     structure: npt.NDArray[np.float64]  # cumulative mean gradient of squares, row by row
@@ -126,7 +128,12 @@ class Plane:
         gradient = np.hypot(*np.gradient(smooth))[: high * GRADIENT_BLOCK, : wide * GRADIENT_BLOCK]
         weight = gradient.reshape(high, GRADIENT_BLOCK, wide, GRADIENT_BLOCK).mean(axis=(1, 3)).ravel() + 1e-12
         structure = np.cumsum(weight / weight.sum())
-        return cls(sharp, down @ sharp, kept * np.float32(noise_left), channel, structure, wide)
+        return cls(sharp, down @ sharp, down, kept * np.float32(noise_left), channel, structure, wide)
+
+    def rows(self, low: int, high: int, start: int, stop: int) -> slice:
+        """Return the rows that samples ``low`` to ``high`` are made from, and at least rows ``start`` to ``stop``."""
+        used = np.flatnonzero(np.abs(self.down[low:high]).max(axis=0) > LEAST_WEIGHT)
+        return slice(min(int(used[0]), start), max(int(used[-1]) + 1, stop))
 
     def place(self, rng: np.random.Generator, share: float) -> tuple[float, float]:
         """Return a random centre (row, column), SR px; a ``share`` of them lies where the gradient is high."""

@@ -87,11 +87,13 @@ class LearntWeights:
         self.steps += 1
         self._update_average()
 
-    def keep_if_best(self, weights: Mapping[str, Tensor], loss: float) -> None:
-        """Keep the weights if their validation loss is the lowest so far."""
-        if loss < self.best_loss:
-            self.best_loss = loss
-            self.best = {k: v.detach().cpu().clone() for k, v in weights.items()}
+    def keep_if_best(self, weights: Mapping[str, Tensor], loss: float) -> bool:
+        """Keep the weights if their validation loss is the lowest so far; return whether it is."""
+        if not loss < self.best_loss:
+            return False
+        self.best_loss = loss
+        self.best = {k: v.detach().cpu().clone() for k, v in weights.items()}
+        return True
 
     def state(self, patches: int, seconds: float) -> State | None:
         """Return the state to resume the training from, or None if a weight is NaN or infinite."""

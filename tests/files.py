@@ -49,10 +49,11 @@ def a_zarr(path: Path, size=SIZE, seed: int = 0, shape=(8, 20, 40), chunks=(8, 2
     return path
 
 
-def a_model(factor: float = 4.0, filters: int = 4) -> Model:
+def a_model(factor: float = 4.0, filters: int = 4, correction: float = 0.0) -> Model:
     """Return a model with random weights."""
     network = random_network(filters=filters, factor=factor)
-    return Model(network, Acquisition((factor, 1.0, 1.0)), [Normalisation(0.0, 4000.0)])
+    acquisition = Acquisition((factor, 1.0, 1.0))
+    return Model(network, acquisition, [Normalisation(0.0, 4000.0)], correction=correction)
 
 
 def everything(folder: Path) -> list[str]:

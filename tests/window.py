@@ -23,8 +23,9 @@ def cells(shape=(12, 72, 80), seed: int = 1) -> np.ndarray:
 
 
 def model_for(factor: float = 2.5, filters: int = 8) -> Model:
-    """Return a model with random weights."""
-    return Model(random_network("valid", filters), Acquisition((factor, 1, 1)), [Normalisation(0.0, 3000.0)])
+    """Return a model with random weights, and the step that keeps intensities."""
+    network, acquisition = random_network("valid", filters), Acquisition((factor, 1, 1))
+    return Model(network, acquisition, [Normalisation(0.0, 3000.0)], correction=2.0)
 
 
 def dock(viewer, name: str):

@@ -71,4 +71,5 @@ def _training_of(model: Model) -> dict[str, Any]:
         "fwhm": acquisition.fwhm,
         "lateral fwhm": acquisition.lateral_fwhm,
         "normalisation": [[n.low, n.high] for n in model.normalisations],
+        **({"correction": model.correction} if model.correction else {}),
     }

@@ -136,7 +136,9 @@ class SuperResolution:
         self.sample_digest = digest.hexdigest()
         first = self.leading_indices[0]
         scale = self._normalisations[self._channel(first)]
-        self._predictor = Predictor(model.network, self.acquisition, self.volume(first), scale, planes, device)
+        self._predictor = Predictor(
+            model.network, self.acquisition, self.volume(first), scale, planes, device, correction=model.correction
+        )
         self.planes = self._predictor.planes
         canonical = None if self.exactness.bit_exact else self._predictor.canonical_tile
         self.shapes = TileShapes(self.acquisition.axial, self.planes, canonical)
@@ -241,6 +243,7 @@ class SuperResolution:
         return {
             "source": self.source.describe(),
             "model": self.model.fingerprint,
+            **({"correction": self.model.correction} if self.model.correction else {}),
             "factor": self.acquisition.factor,
             "axial": "zyx"[self.acquisition.axial],
             "planes": ["zyx"[p] for p in self.planes],

@@ -38,8 +38,11 @@ class TileShapes:
 
     @property
     def bulk(self) -> IntTriple:
-        """The best box to compute at once in bulk: about a second of work."""
-        return self.oriented(128, 256 if len(self.planes) == 1 else 64, 16)
+        """The best box to compute at once in bulk: one to three seconds of work.
+
+        It is thick along every axis, because the step that keeps intensities needs a halo on all sides.
+        """
+        return self.oriented(128, 256, 64) if len(self.planes) == 1 else self.oriented(128, 128, 128)
 
     def for_view(self, across: int | None) -> IntTriple:
         """Return the tile for a view along the axis ``across``, or for a 3D display if it is None.
@@ -53,10 +56,10 @@ class TileShapes:
         if across == self.axial:
             return self.oriented(16, 128 if len(self.planes) == 1 else 64, 32)
         other = next(a for a in range(3) if a not in (self.axial, across))
-        # Planes that go through the network need a halo along the line of sight; others do not.
+        # Planes that go through the network need a larger halo along the line of sight.
         sizes = (
             {self.axial: 64, across: 16, other: 64}
             if across in self.planes
-            else {self.axial: 64, across: 4, other: 128}
+            else {self.axial: 64, across: 8, other: 128}
         )
         return sizes[0], sizes[1], sizes[2]

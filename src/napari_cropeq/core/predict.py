@@ -7,15 +7,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from napari_cropeq.core.back_projection import BackProjection
 from napari_cropeq.core.exactness import check_exactness, reproducible, same_bits_side_by_side
-from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple
+from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
 from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back, is_untouched
 from napari_cropeq.core.network import Network, use_channels_last, work
 from napari_cropeq.core.network_grid import WHOLE_PLANES, CallSize, NetworkGrid
@@ -118,6 +119,8 @@ class Predictor:
         ``auto``, ``cpu`` or ``cuda``.
     dtype : torch.dtype
         Precision of interpolation and network; float64 is for tests.
+    correction : float
+        Width of the :class:`BackProjection` that keeps local mean intensities, px; 0 for none.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class Predictor:
         planes: str | None = None,
         device: str = "auto",
         dtype: torch.dtype = torch.float32,
+        correction: float = 0.0,
     ) -> None:
         self.device = choose_device(device)
         self.acquisition, self.source, self.normalisation = acquisition, source, normalisation
@@ -137,6 +141,7 @@ class Predictor:
         self._grid = NetworkGrid.of(network, acquisition, self.planes)
         self.dtype = np.dtype(np.float64 if dtype is torch.float64 else np.float32)
         self.sr_shape = acquisition.sr_shape(source.shape)
+        self._correction = BackProjection(acquisition, int_triple(source.shape), correction) if correction else None
         self.exactness = check_exactness(self.network, self.device)
         self._calls = _Calls(CallSize())
         self._at_once = False
@@ -164,6 +169,8 @@ class Predictor:
         sibling = copy.copy(self)
         sibling.source, sibling.normalisation = source, normalisation
         sibling.sr_shape = self.acquisition.sr_shape(source.shape)
+        if self._correction is not None:
+            sibling._correction = replace(self._correction, shape=int_triple(source.shape))
         return sibling
 
     def at_once(self) -> Predictor:
@@ -220,10 +227,25 @@ class Predictor:
             give_freed_memory_back()
 
     def _compute(self, box: Box, calls: CallSize, stop: Callable[[], bool]) -> npt.NDArray[Any]:
+        wide = self._refined_box(box)
+        tiles = self._grid.tiles(self._grid.input_samples(wide), self._shape(calls))
+        window = self._read(wide, [self._grid.with_halo(tile, plane) for plane, tile in tiles])
+        refined = self._refined(window, wide, tiles, stop)
+        if self._correction is not None:
+            acquired = window.samples_of(self._correction.samples(box))
+            refined = self._correction.apply(refined, wide, acquired, box)
+        return self.normalisation.undo(refined)
+
+    def _refined_box(self, box: Box) -> Box:
+        """Return the SR voxels that the network must give for those of ``box``."""
+        return box if self._correction is None else self._correction.sr_box(box)
+
+    def _refined(
+        self, window: Window, box: Box, tiles: list[tuple[int, Box]], stop: Callable[[], bool]
+    ) -> npt.NDArray[Any]:
+        """Return the normalised SR voxels of ``box`` that the network gives, computed in ``tiles``."""
         grid = self._grid
         samples = grid.input_samples(box)
-        tiles = grid.tiles(samples, self._shape(calls))
-        window = self._read(box, [grid.with_halo(tile, plane) for plane, tile in tiles])
         outputs = {plane: np.empty(grid.outputs(samples).shape, self.dtype) for plane in self.planes}
         for plane, tile in tiles:
             part = tile.intersect(samples)
@@ -236,18 +258,19 @@ class Predictor:
         refined = parts[0] if len(parts) == 1 else (parts[0] + parts[1]) * self.dtype.type(0.5)
         if grid.axial_grid.on_source_grid:  # the network predicts the residual
             refined = refined + window.interpolated(box)
-        return self.normalisation.undo(refined)
+        return refined
 
     def _shape(self, calls: CallSize) -> CallSize | None:
         """Return the size of calls; None for canonical tiles, if other shapes would give other bits."""
         return calls if self.exactness.bit_exact or self._at_once else None
 
     def _tiles(self, box: Box) -> list[tuple[int, Box]]:
-        return self._grid.tiles(self._grid.input_samples(box), self._shape(self._calls.size))
+        return self._grid.tiles(self._grid.input_samples(self._refined_box(box)), self._shape(self._calls.size))
 
     def source_box(self, box: Box) -> Box:
         """Return the source voxels that the SR voxels of ``box``, and of its parts, need; may cross the border."""
-        return self._grid.source_box(box, [self._grid.with_halo(tile, plane) for plane, tile in self._tiles(box)])
+        inputs = [self._grid.with_halo(tile, plane) for plane, tile in self._tiles(box)]
+        return self._grid.source_box(self._refined_box(box), inputs)
 
     def interpolated(self, box: Box) -> npt.NDArray[Any]:
         """Return the quintic interpolation of ``box``, without the network, in source intensities."""

@@ -293,7 +293,7 @@ def test_reprs_have_a_few_lines(volume, model):
     ]
     for shown, words in ((repr(one), words) for one, words in expected):
         assert all(word in shown for word in words), shown
-        assert 4 <= len(shown.splitlines()) <= 6
+        assert 4 <= len(shown.splitlines()) <= 7
     shown = repr(image)
     assert shown.splitlines()[0] == "Image 'stack'" and "c 2 × z 8 × y 72 × x 80, uint16" in shown
     assert "2.5 × 1 × 1 micrometer" in shown and "<b>, GFP" in shown and "in memory" in shown

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from scipy import ndimage
 
 from conftest import a_result, blobs, random_network, textured_volume
 from napari_cropeq.cli.main import main
@@ -124,6 +125,57 @@ def test_info_on_a_model(tmp_path, capsys):
     assert main(["info", str(a_model(tmp_path / "m.safetensors"))]) == 0
     text = capsys.readouterr().out
     assert text.startswith("m.safetensors: model\n") and "fingerprint" in text and ", 4 filters, " in text
+
+
+NORMALISED = {"intensity": [0.1, 0.2, 0.5, 1.0], "variance": [0.002, 0.003, 0.006, 0.011], "correlation": 0.1}
+NOISES = [
+    pytest.param([NORMALISED], [{"slope": 0.01, "offset": 0.001}], "noise  ", "about 40 (with its", "", id="photons"),
+    pytest.param([NORMALISED | {"correlation": 3.0}], [{"slope": 0.01, "offset": 0.001}], "noise  ", "126", "Bin the",
+                 id="doubtful"),
+    pytest.param(2 * [NORMALISED], 2 * [{"slope": 0.01, "offset": 0.001}], "noise, 2 of 2  ", "about 30", "",
+                 id="two-channels"),
+    pytest.param([{"intensity": [], "variance": [], "correlation": 0.0}], [{"slope": 0.0, "offset": 0.0}], "noise  ",
+                 "No noise could be measured", "", id="not-measured"),
+    pytest.param(None, [{"slope": 0.01, "offset": 0.001}], "", "", "", id="earlier-version"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("transfer", "line", "name", "words", "doubt"), NOISES)
+def test_info_on_a_model_has_the_noise_in_the_intensities_of_its_source(
+    tmp_path, capsys, transfer, line, name, words, doubt
+):
+    path, scales = tmp_path / "m.safetensors", [Normalisation(0.0, 4000.0), Normalisation(100.0, 3100.0)][: len(line)]
+    training = {"noise": line} | ({} if transfer is None else {"photon_transfer": transfer})
+    Model(random_network(filters=4), Acquisition((4.0, 1.0, 1.0)), scales, training).save(path)
+    assert main(["info", str(path)]) == 0
+    lines = [row.strip() for row in capsys.readouterr().out.splitlines()]
+    found = [row for row in lines if row.startswith("noise")]
+    assert len(found) == len(transfer or [])
+    assert not found or (found[-1].startswith(name) and words in found[-1] and doubt in found[-1])
+    assert ("uncertain" in "".join(found)) == bool(doubt)
+    assert main(["info", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["training"] == training
+
+
+SMOOTH = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(10, 100, 110)), (0, 6, 6))
+SMOOTH = 1000 + 1000 * SMOOTH / SMOOTH.std()
+BETWEEN_PIXELS = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=SMOOTH.shape), (0, 0.7, 0.7))
+DOUBTFUL = [
+    pytest.param(SMOOTH + 400 * BETWEEN_PIXELS / BETWEEN_PIXELS.std(), (), 1, id="correlated"),
+    pytest.param(
+        SMOOTH + 400 * BETWEEN_PIXELS / BETWEEN_PIXELS.std(), ("--set", "match_noise=false"), 0, id="not-matched"
+    ),
+    pytest.param(SMOOTH + 100 * np.random.default_rng(1).normal(size=SMOOTH.shape), (), 0, id="white"),
+]
+
+
+@pytest.mark.parametrize(("volume", "words", "times"), DOUBTFUL)
+def test_a_training_says_once_that_its_noise_is_doubtful(tmp_path, volume, words, times):
+    stack, model = write(tmp_path / "a.ome.tif", volume.astype(np.float32)), tmp_path / "a.safetensors"
+    ran = call("train", stack, "-o", model, *TINY, *words, "--json")
+    assert ran.stderr.count("makes the estimate of the noise uncertain") == times
+    assert json.loads(ran.stdout)["model"] == str(model)
+    assert ("photon_transfer" in Model.load(model).training) == (not words)
 
 
 def test_several_inputs_into_a_folder(tmp_path, capsys):

@@ -250,8 +250,8 @@ def texture(shape=(40, 128, 128)) -> np.ndarray:
 def test_a_suggestion_is_not_applied_automatically(viewer, qtbot, data, honest):
     viewer.add_image(data, scale=(3, 1, 1), metadata={"fwhm": 5.0}, name="texture")
     train = dock(viewer, "Train")
-    train.profile.suggest.click()
-    qtbot.waitUntil(lambda: train.profile.suggestion is not None, timeout=TIMEOUT)
+    train.profile.button.click()
+    qtbot.waitUntil(lambda: train.profile.result is not None, timeout=TIMEOUT)
     assert train.source.fwhm.value == 5.0
     assert train.profile.plot.isVisibleTo(train), "for the user to check"
     assert train.profile.apply.isVisibleTo(train) == honest
@@ -260,7 +260,7 @@ def test_a_suggestion_is_not_applied_automatically(viewer, qtbot, data, honest):
         train.profile.apply.click()
         assert train.source.fwhm.value == 5.0
         return
-    found = train.profile.suggestion
+    found = train.profile.result
     assert 2.4 < found.low < 3 < found.high < 3.6
     assert f"{found.low:.3g}" in train.profile.found.text() and f"{found.high:.3g}" in train.profile.found.text()
     train.profile.apply.click()

@@ -10,7 +10,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QWidget
 
-from napari_cropeq.gui.parts.section import Section
+from napari_cropeq.gui.sections.section import Section
 from window import TIMEOUT, cells, dock
 
 WIDGETS = {"Train": 17, "Preview": 1, "Volume": 0, "Batch": 1, "Verify": 2}
@@ -98,7 +98,7 @@ def test_a_button_uses_the_typed_number(viewer, opened, monkeypatch, pressed, ta
     train, layer = opened("Train"), viewer.layers["cells"]
     used = []
     monkeypatch.setattr(train.source, "data", lambda *_, **__: used.append(train.source.acquisition()) or [[]])
-    button = train.profile.suggest if pressed == "suggest" else train.buttons["start"].native
+    button = train.profile.button if pressed == "suggest" else train.buttons["start"].native
     if not takes_focus:
         button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
     typed_into(train.source.lateral_fwhm.native, None, "0.31")

@@ -14,7 +14,7 @@ from napari_cropeq.cli.hints import sentence
 from napari_cropeq.cli.options import add_allow_missing, add_command, add_device
 from napari_cropeq.cli.progress import progress_bar
 from napari_cropeq.errors import ArgumentError
-from napari_cropeq.short_repr import card, duration
+from napari_cropeq.short_repr import card, duration, quality_of
 
 if TYPE_CHECKING:
     from napari_cropeq.core.model import Model
@@ -191,6 +191,7 @@ def _model_card(path: Path, model: Model) -> str:
         "trained on": _source(source) if source else "not recorded",
         "training": _spent(model.training),
     }
+    facts |= quality_of(model.training) | _noise(model)
     if losses:
         facts["validation"] = f"lowest loss {min(losses):.4g}"
     version = model.provenance.get("versions", {}).get("napari-cropeq")
@@ -204,6 +205,18 @@ def _model_card(path: Path, model: Model) -> str:
         return card(f"{path.name}: training that was interrupted", facts)
     facts["next"] = f"cropeq export {image} -m {path} -o {source.get('name') or 'result'}_SR.ome.zarr"
     return card(f"{path.name}: model", facts)
+
+
+def _noise(model: Model) -> dict[str, str]:
+    """Return the noise of each channel; nothing if it was not measured, or not recorded by an earlier version."""
+    from napari_cropeq.core.training.noise import recorded_noise
+
+    found = recorded_noise(model.training, model.normalisations)
+    several = len(found) > 1
+    return {
+        f"noise, {number} of {len(found)}" if several else "noise": f"{noise.text} {noise.doubt}".strip()
+        for number, noise in enumerate(found, 1)
+    }
 
 
 def _spent(training: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from napari_cropeq.cli.options import (
 )
 from napari_cropeq.cli.progress import progress_bar
 from napari_cropeq.errors import MismatchError, OutputExistsError
+from napari_cropeq.short_repr import quality_of
 
 if TYPE_CHECKING:
     from napari_cropeq.core.model import Model
@@ -152,11 +153,13 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
         "factor": acquisition.factor,
         "patches": summary["patches"],
         "seconds": summary["seconds"],
+        "gain": summary["gain"],
         "validation": min(loss for *_, loss in summary["losses"]),
         "fingerprint": model.fingerprint,
     }
     if not arguments.json:
-        print(f"{output}: {report['patches']} patches in {report['seconds']:.0f} s, factor {acquisition.factor:.4g}")
+        spent = f"{report['patches']} patches in {report['seconds']:.0f} s, factor {acquisition.factor:.4g}"
+        print(f"{output}: {spent}, {quality_of(summary)['quality']}")
     return report
 
 

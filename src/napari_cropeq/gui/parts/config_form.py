@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QWidget
 
 from napari_cropeq.core.training.config import PRESETS, TrainingConfig
 from napari_cropeq.gui.hints import in_words
-from napari_cropeq.gui.parts.section import Section
+from napari_cropeq.gui.sections.section import Section
 
 __all__ = ["TrainingConfigForm"]
 

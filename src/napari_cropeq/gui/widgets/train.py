@@ -12,8 +12,8 @@ from napari.utils.theme import get_theme
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import choose_device
-from napari_cropeq.core.slice_profile import Suggestion, suggest_fwhm
 from napari_cropeq.core.training.checkpoint import Checkpoint
+from napari_cropeq.core.training.noise import recorded_noise
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.gui.hints import TRAIN_HINTS
 from napari_cropeq.gui.jobs import Job
@@ -22,10 +22,12 @@ from napari_cropeq.gui.parts.config_form import TrainingConfigForm
 from napari_cropeq.gui.parts.curves import Curves
 from napari_cropeq.gui.parts.duration import duration
 from napari_cropeq.gui.parts.model_file import ModelFile
-from napari_cropeq.gui.parts.profile_section import ProfileSection
 from napari_cropeq.gui.parts.source_form import SourceForm
 from napari_cropeq.gui.parts.thumbnails import Thumbnails
 from napari_cropeq.gui.preferences import Preferences
+from napari_cropeq.gui.sections.measurement import MeasurementSection
+from napari_cropeq.gui.sections.noise import NoiseSection
+from napari_cropeq.gui.sections.slice_profile import ProfileSection
 from napari_cropeq.gui.training_plan import (
     TrainingPlan,
     checkpoint_path,
@@ -35,6 +37,7 @@ from napari_cropeq.gui.training_plan import (
 from napari_cropeq.gui.training_run import Report, TrainingRun
 from napari_cropeq.gui.widgets.panel import Panel
 from napari_cropeq.run.train_to_file import config_of
+from napari_cropeq.short_repr import quality_of
 
 __all__ = ["TrainWidget"]
 
@@ -70,9 +73,10 @@ class TrainWidget(Panel):
         self.layer.changed.connect(self._show_layer)
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
             event.connect(self.source.offer)  # other layers may be further channels
-        self.profile.asked.connect(lambda: self.pressed(self.suggest))
-        for box in (*self.source.voxel_size, self.source.axial, self.source.lateral_fwhm):
-            box.changed.connect(lambda: self.profile.clear())  # the suggestion was for another acquisition
+        for section in (self.profile, self.noise):
+            section.asked.connect(lambda section=section: self.pressed(lambda: self.measure(section)))
+            for box in (*self.source.voxel_size, self.source.axial, self.source.lateral_fwhm):
+                box.changed.connect(section.clear)  # it was measured for another acquisition
         self.session.model_changed.connect(self._enable)
         self._show_layer()
 
@@ -88,12 +92,13 @@ class TrainWidget(Panel):
             self.device.value = Preferences.read().device
         self.config = TrainingConfigForm()
         self.profile = ProfileSection(self.source.fwhm, self.source.lateral_fwhm, foreground)
+        self.noise = NoiseSection(foreground)
         self.curves = Curves(foreground)
         self.form.extend([*self.source.widgets, self.config.preset, self.config.spending, self.device])
 
     def _add_views(self) -> None:
         self.thumbnails = Thumbnails()
-        for section in (self.profile, self.config):
+        for section in (self.profile, self.noise, self.config):
             self.column.rows.addWidget(section)
         actions = {"start": self.start, "continue": self.continue_training, "resume": self.resume, "stop": self.stop}
         self.buttons = self.add_buttons(TOOLTIPS, **actions)
@@ -142,20 +147,20 @@ class TrainWidget(Panel):
             self._run.ended_by_user = True
             self._job.stop()
 
-    def suggest(self) -> None:
-        """Estimate the FWHM from the image; nothing is changed."""
+    def measure(self, section: MeasurementSection) -> None:
+        """Measure the shown volume for a section, in the background; nothing is changed."""
         layer, acquisition = self.layer.value, self.source.acquisition()
         [[volume]] = self.source.data(self.viewer.dims.point, every=False).channels
 
-        def steps() -> Iterator[Suggestion]:
-            yield suggest_fwhm(volume, acquisition, acquisition.lateral_fwhm)
+        def steps() -> Iterator[Any]:
+            yield section.measure(volume, acquisition)
 
-        def show(suggestion: Suggestion) -> None:
+        def show(result: Any) -> None:
             if self.layer.value is layer and self.source.acquisition() == acquisition:
-                self.profile.show_suggestion(suggestion, f"{layer.units[-1]:~P}")
+                section.show_result(result, f"{layer.units[-1]:~P}")
 
-        self.profile.wait()
-        self.run(steps, show, self.profile.done)
+        section.wait()
+        self.run(steps, show, section.done)
 
     def stop_work(self) -> None:
         """Disconnect from the viewer when the dock is closed; the session stops the job."""
@@ -184,7 +189,8 @@ class TrainWidget(Panel):
     def _show_layer(self) -> None:
         """Fill the fields from the layer, and show whether a training of it was interrupted."""
         self.source.follow(self.layer.value)
-        self.profile.clear()
+        for section in (self.profile, self.noise):
+            section.clear()
         if self._job is None:
             found = is_interrupted(self.layer.value)
             self.say("A training of this layer was interrupted. Press Resume to complete it." if found else "")
@@ -210,10 +216,18 @@ class TrainWidget(Panel):
         self.bar.setFormat("%p %")
         if run is not None and run.model is not None and run.last is not None:
             self.session.use_model(run.model, "the model just trained")
+            self._show_noise(run.model)
             if not self.complaining:
-                text = f"Trained on {run.last.patches:,} patches in {duration(run.last.seconds)}."
+                spent = f"Trained on {run.last.patches:,} patches in {duration(run.last.seconds)}"
+                text = f"{spent}, {quality_of(run.model.training)['quality']}."
                 self.say(f"{text} Try the model in the Preview widget, or press Save model. {run.last.note}")
         self._enable()
+
+    def _show_noise(self, model: Model) -> None:
+        """Show the noise that was measured for the training of one channel of this layer."""
+        found = recorded_noise(model.training, model.normalisations)
+        if len(found) == 1 and self.layer.value is self._trained:
+            self.noise.show_result(found[0], "")
 
     def _enable(self) -> None:
         idle = self._job is None

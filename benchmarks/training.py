@@ -1,4 +1,4 @@
-"""Quality against time: interpolations, the default training and the zero-padded baseline, on real volumes.
+"""Quality against time: interpolations, the training of version 0.1.0 and the zero-padded baseline, on real volumes.
 
 Each experiment is saved when it finishes, and the report in ``benchmarks/results`` is written again after it. A
 stopped run continues with the same command. ``--report`` only writes the report.
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from napari_cropeq.core.training.config import EARLIER
 from napari_cropeq.evidence.evaluate.evaluation import Evaluation, EvaluationProgress
 from napari_cropeq.evidence.evaluate.experiment import Experiment
 from napari_cropeq.evidence.evaluate.table import NONE, decibels, gain_of, markdown
@@ -88,7 +89,14 @@ def run(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
         else:
             print(f"SKIPPED {volume}: there is no {path}", flush=True)
     experiments = [
-        Experiment(truths[w.volume], w.factor, w.method, w.minutes and w.minutes * arguments.share, device="cpu")
+        Experiment(
+            truths[w.volume],
+            w.factor,
+            w.method,
+            w.minutes and w.minutes * arguments.share,
+            device="cpu",
+            overrides=EARLIER,  # benchmarks/noise compares it with the default training of now
+        )
         for w in wanted
         if w.volume in truths
     ]

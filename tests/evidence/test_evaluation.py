@@ -118,7 +118,7 @@ def refined(kind: str, planes: str | None, factor: float = 2.5) -> tuple[Refinem
     """Return a finished refinement, and the predictor that an export of the same volume uses."""
     degraded = degrade(blobs((30, 90, 76)), 0, factor)
     network, scale = random_network(kind, filters=4, blocks=2), Normalisation.measure(degraded.source)
-    refinement = Refinement(network, degraded, planes, "cpu")
+    refinement = Refinement(Model(network, degraded.acquisition, []), degraded, planes, "cpu")
     shares = list(refinement.run())
     assert shares == sorted(shares) and shares[-1] == 1
     return refinement, Predictor(network, degraded.acquisition, degraded.source, scale, planes, "cpu")
@@ -220,7 +220,7 @@ def test_the_records_of_all_methods(tmp_path):
             == result["training"]["network"]
             == (name if name != "fast" else TrainingConfig().network)
         )
-        refinement = Refinement(model.network, degraded, device="cpu")
+        refinement = Refinement(model, degraded, device="cpu")
         assert list(refinement.run())[-1] == 1
         assert score(refinement.image, SPOTS).psnr == result["scores"]["psnr"], (
             "the scores are those of the saved model"

@@ -204,7 +204,7 @@ def test_scores_are_drawn_in_one_colour_for_each_method(tmp_path, volumes, boxes
 def test_a_region_equals_that_of_the_whole(kind, planes):
     degraded = degrade(blobs((30, 90, 76)), 0, 2.5)
     network, box = random_network(kind, filters=4, blocks=2), Box((3, 40, 5), (29, 43, 60))
-    refinement = Refinement(network, degraded, planes, "cpu")
+    refinement = Refinement(Model(network, degraded.acquisition, []), degraded, planes, "cpu")
     region = refinement.region(box)
     assert list(refinement.run())[-1] == 1
     if kind == "padded":
@@ -230,7 +230,7 @@ def test_the_middle_plane_equals_that_of_the_restored_volumes(tmp_path, monkeypa
     for step in evaluation.run():
         if step.record is not None and step.experiment.trained:
             model = Model.load(evaluation.folder / step.record["model"])
-            refinement = Refinement(model.network, evaluation.degrade(step.experiment), device="cpu")
+            refinement = Refinement(model, evaluation.degrade(step.experiment), device="cpu")
             assert list(refinement.run())[-1] == 1
             whole[step.experiment.method] = refinement.image
     degraded = degrade(truth.voxels, axis, factor)

@@ -176,7 +176,7 @@ class Evaluation:
         model = training.model(experiment.truth.describe() | facts)
         model.save(self.folder / f"{experiment.name}.safetensors")
         yield report("super-resolving", 0.0)
-        refinement = Refinement(model.network, degraded, experiment.planes, experiment.device)
+        refinement = Refinement(model, degraded, experiment.planes, experiment.device)
         start = time.perf_counter()
         for fraction in refinement.run():
             yield report("super-resolving", fraction)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, Acquisition, IntTriple, sr_length
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.predict import choose_device, plane_axes
-from napari_cropeq.core.training.training import Training, TrainingConfig
+from napari_cropeq.core.training.config import EARLIER, TrainingConfig
+from napari_cropeq.core.training.training import Training
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.evidence.evaluate.score import BORDER, check_range, inside
 from napari_cropeq.evidence.evaluate.truth import Truth, acquisition_for
@@ -130,14 +131,18 @@ class Experiment:
         if not self.trained:
             return shared
         config = asdict(self.config)
+        # Version 0.1.0 had no such settings: an experiment as it did them has the key that it had.
+        earlier = [name for name, was in EARLIER.items() if config[name] == was]
+        groups = (config, self.overrides)
+        recipe, overrides = ({name: v for name, v in group.items() if name not in earlier} for group in groups)
         return shared | {
             "minutes": config["minutes"],
             "patches": config["patches"],
-            "overrides": dict(self.overrides),
+            "overrides": overrides,
             "seed": self.seed,
             "planes": "".join(AXIS_NAMES[a] for a in plane_axes(self.planes, self.axis)),
             "device": choose_device(self.device).type,
-            "recipe": config,
+            "recipe": recipe,
         }
 
     @property

@@ -122,9 +122,8 @@ def _restored(evaluation: Evaluation, experiment: Experiment, box: Box, axes: tu
     except (OSError, ValueError) as error:  # records may be copied without their models
         logger.info("%s: no plane is drawn: %s", experiment.name, error)
         return Restored(name, psnr, None)
-    return Restored(
-        name, psnr, _flat(Refinement(model.network, degraded, experiment.planes, experiment.device).region(box), *axes)
-    )
+    refinement = Refinement(model, degraded, experiment.planes, experiment.device)
+    return Restored(name, psnr, _flat(refinement.region(box), *axes))
 
 
 def _flat(voxels: npt.NDArray[Any], axial: int, lateral: int) -> Plane:

@@ -14,7 +14,8 @@ import torch
 from scipy import ndimage
 
 from napari_cropeq.core.geometry import Acquisition, Box, int_triple, source_positions
-from napari_cropeq.core.network import Network, PaddedNetwork
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.network import PaddedNetwork
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.predict import Predictor, choose_device, plane_axes
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
@@ -97,7 +98,7 @@ class Refinement:
 
     Parameters
     ----------
-    network : Network
+    model : Model
         Trained on ``degraded``.
     degraded : Degraded
         The volume.
@@ -105,17 +106,23 @@ class Refinement:
         See :class:`napari_cropeq.core.predict.Predictor`.
     """
 
-    def __init__(self, network: Network, degraded: Degraded, planes: str | None = None, device: str = "auto") -> None:
-        self.network, self.degraded = network, degraded
+    def __init__(self, model: Model, degraded: Degraded, planes: str | None = None, device: str = "auto") -> None:
+        self.network, self.degraded = model.network, degraded
         self.normalisation = Normalisation.measure(degraded.source)  # measured again, as for an export
         self.planes = plane_axes(planes, degraded.acquisition.axial)
         self.device = choose_device(device)
         self.image = np.empty(degraded.sr_shape, np.float32)
         """The result as far as it is computed (z, y, x), in source intensities."""
         self._predictor = None
-        if not isinstance(network, PaddedNetwork):
+        if not isinstance(model.network, PaddedNetwork):
             self._predictor = Predictor(
-                network, degraded.acquisition, degraded.source, self.normalisation, planes, device
+                model.network,
+                degraded.acquisition,
+                degraded.source,
+                self.normalisation,
+                planes,
+                device,
+                correction=model.correction,
             )
 
     @property

@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test test-all test-fast lint house bench-training bench-recipes bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak fuzz clean
+.PHONY: setup demo test test-all test-fast lint house bench-training bench-recipes bench-noise bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak fuzz clean
 
 setup:
 	@scripts/setup
@@ -41,6 +41,11 @@ bench-training: setup
 # One setting changed at a time, and the suggested FWHM on volumes blurred by a known one.
 bench-recipes: setup
 	$(venv) benchmarks/recipes.py
+
+# Intensities and noise: known truths with few photons, and real stacks; FULL=1 adds cameras, factors and widths. If it
+# is stopped, the same command resumes.
+bench-noise: setup
+	$(venv) benchmarks/noise $(if $(FULL),--full) $(ARGS)
 
 bench-fwhm: setup
 	$(venv) benchmarks/fwhm.py

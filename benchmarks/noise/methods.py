@@ -1,0 +1,92 @@
+"""What the noise benchmark compares: interpolation, filters, deconvolution, and trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from skimage.restoration import richardson_lucy
+
+from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, Box, sr_length
+from napari_cropeq.core.model import Model
+from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.core.predict import Predictor
+from napari_cropeq.core.spline import interpolate, read_mirrored, source_range
+from napari_cropeq.core.training.training import Training, TrainingConfig
+
+Volume = npt.NDArray[Any]
+
+SMOOTHED = (0.5, 1.0, 1.5, 2.0, 3.0)  # standard deviations that are tried, voxels
+ITERATIONS = (3, 8, 20)  # of Richardson-Lucy that are tried
+TRAININGS = {
+    "0.1.0": {"loss": "l1", "share_noise": False, "correction": 0.0},
+    "default": {},
+}
+"""Settings that differ from the default ones; version 0.1.0 had the first."""
+
+
+def quintic(raw: Volume, acquisition: Acquisition) -> Volume:
+    """Return the quintic interpolation of a stack (z, y, x)."""
+    axial = acquisition.axial
+    moved = np.moveaxis(raw.astype(np.float64), axial, 0)
+    rows = sr_length(len(moved), acquisition.factor)
+    first, last = source_range(0, rows, acquisition.factor)
+    wide = read_mirrored(moved, Box((first, 0, 0), (last, *moved.shape[1:])))
+    return np.moveaxis(interpolate(wide, first, 0, rows, acquisition.factor), 0, axial)
+
+
+def smoothed(base: Volume, score: Callable[[Volume], float]) -> tuple[Volume, float]:
+    """Return the interpolation after the Gaussian with the best score, and its standard deviation."""
+    return best({sigma: ndimage.gaussian_filter(base, sigma) for sigma in SMOOTHED}, score)
+
+
+def deconvolved(base: Volume, acquisition: Acquisition, score: Callable[[Volume], float]) -> tuple[Volume, float]:
+    """Return Richardson-Lucy's result with the slice profile and the best number of iterations, and that number."""
+    sigma = acquisition.blur_px / FWHM_PER_SIGMA
+    distance = np.arange(-int(np.ceil(3 * sigma)), int(np.ceil(3 * sigma)) + 1)
+    profile = np.exp(-0.5 * (distance / sigma) ** 2)[:, None, None]
+    positive = np.maximum(base, 1e-6 * float(base.max()))
+    peak = float(positive.max())
+    results = {n: peak * richardson_lucy(positive / peak, profile / profile.sum(), n, clip=False) for n in ITERATIONS}
+    return best(results, score)
+
+
+def best(results: dict[Any, Volume], score: Callable[[Volume], float]) -> tuple[Volume, float]:
+    """Return the result with the highest score, and its key."""
+    key = max(results, key=lambda k: score(results[k]))
+    return results[key], float(key)
+
+
+def trained(
+    raw: Volume, acquisition: Acquisition, seed: int, patches: int, settings: dict[str, Any], path: Path
+) -> Model:
+    """Return a model that was trained on a stack, from ``path`` if it was kept there."""
+    if path.exists():
+        return Model.load(path)
+    config = TrainingConfig(minutes=None, patches=patches, seed=seed, **settings)
+    training = Training(raw, acquisition, config, "cpu")
+    for _ in training.run():
+        pass
+    model = training.model({"name": path.stem})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model.save(path)
+    return model
+
+
+def patches_to_90(model: Model) -> int:
+    """Return after how many patches the validation loss had fallen by 90 % of its whole fall."""
+    losses = [(patches, validation) for patches, _, _, validation in model.training["losses"]]
+    first, least = losses[0][1], min(validation for _, validation in losses)
+    return next(patches for patches, validation in losses if first - validation >= 0.9 * (first - least))
+
+
+def applied(model: Model, raw: Volume, acquisition: Acquisition, planes: str | None) -> Volume:
+    """Return the result of a model, before conversion to the dtype of the stack."""
+    predictor = Predictor(
+        model.network, acquisition, raw, Normalisation.measure(raw), planes, "cpu", correction=model.correction
+    )
+    return predictor(Box.whole(predictor.sr_shape))

@@ -1,0 +1,104 @@
+"""The noise benchmark measures what it says: cameras without a bias, a truth that scores 0, a page from its figures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from conftest import blobs
+
+ROOT = Path(__file__).parents[1]
+BENCHMARK = ROOT / "benchmarks" / "noise"
+
+
+@pytest.fixture(scope="module")
+def noise():
+    """Its modules, by name."""
+    sys.path.insert(0, str(BENCHMARK))
+    try:
+        import methods
+        import report
+        import scores
+        import volumes
+
+        yield {"volumes": volumes, "scores": scores, "methods": methods, "report": report}
+    finally:
+        sys.path.remove(str(BENCHMARK))
+
+
+@pytest.mark.parametrize("camera", ["poisson", "pmt", "scmos", "offset", "correlated"])
+@pytest.mark.parametrize("photons", [1, 10])
+def test_a_camera_keeps_the_mean(noise, camera, photons, rng):
+    expected = np.full((8, 200, 200), 0.5 * photons)
+    raw, gain, offset = noise["volumes"].photograph(expected, camera, rng)
+    hot = 0.1 if camera == "scmos" else 0.0  # counts that hot pixels add
+    assert (raw - offset).mean() - hot == pytest.approx(gain * 0.5 * photons, rel=0.02, abs=0.05)
+
+
+def a_cell(noise, factor=2.5):
+    volumes = noise["volumes"]
+    cell = volumes.Cell("phantom", 10, "poisson", factor)
+    truth = 10 * ndimage.gaussian_filter(blobs((60, 96, 96)), 1.0)
+    clean = volumes.image(truth, cell.acquisition)
+    rows = int(len(clean) * factor + 1e-6)
+    raw, _, _ = volumes.photograph(clean, "poisson", np.random.default_rng(0))
+    return volumes.Acquired(cell, truth[:rows], clean, raw, 0.0)
+
+
+def test_the_truth_scores_nothing(noise):
+    given = a_cell(noise)
+    base = noise["methods"].quintic(given.raw, given.cell.acquisition)
+    with np.errstate(divide="ignore"):
+        scores = noise["scores"].against_truth(given.truth, base, given)
+    assert scores["psnr"] == np.inf and scores["ssim"] == 1
+    assert np.abs(scores["bias"]).max() < 1e-6
+    assert (scores["gain dim"], scores["gain bright"], scores["spots"], scores["vessels"]) == (0, 0, 0, 0)
+    assert scores["edge"] < 0.5, "a narrow Gaussian changes no voxel"
+
+
+def test_a_bias_is_found_with_its_error(noise):
+    given = a_cell(noise)
+    base = noise["methods"].quintic(given.raw, given.cell.acquisition)
+    scores = noise["scores"].against_truth(1.1 * given.truth, base, given)
+    assert scores["bias"] == pytest.approx([10] * 8, abs=0.01)
+    quintic = noise["scores"].against_truth(base, base, given)
+    assert quintic["gain dim"] == quintic["gain bright"] == 1
+    within = [abs(b) < 4 * e + 2 for b, e in zip(quintic["bias"], quintic["error"], strict=True)]
+    assert sum(within) >= 7, "the interpolation is unbiased but for its blur"
+
+
+def test_the_width_of_an_edge(noise):
+    truth = np.zeros((60, 20, 20))
+    truth[30:] = 1
+    for sigma in (1.0, 2.0):
+        blurred = ndimage.gaussian_filter1d(truth, sigma, axis=0)
+        assert noise["scores"].edge_width(blurred, truth) == pytest.approx(2.563 * sigma, rel=0.03)
+
+
+def test_real_stacks_are_binned_by_voxels_that_are_not_scored(noise, rng):
+    """With bins of the scored voxels' own noise, an unbiased result would look biased."""
+    acquisition = noise["volumes"].Cell("phantom", 1, "poisson").acquisition
+    raw = rng.poisson(0.3, (16, 96, 97)).astype(np.uint16)
+    result = np.full(acquisition.sr_shape(raw.shape), 0.3)
+    scores = noise["scores"].against_acquired(result, result, raw, acquisition)
+    assert np.abs(scores["bias"]).max() < 4 * max(scores["error"])
+
+
+def test_the_committed_page_has_the_committed_figures(noise):
+    summary = json.loads((ROOT / "benchmarks" / "results" / "noise.json").read_text())
+    assert noise["report"].short_table(summary) in (ROOT / "docs" / "intensities.md").read_text()
+
+
+def test_a_report_of_nothing(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table -->\nold\n<!-- end -->\nafter\n")
+    words = ["--report", "--results", str(tmp_path), "--page", str(page)]
+    subprocess.run([sys.executable, str(BENCHMARK), *words], check=True, timeout=120)
+    assert page.read_text() == "before\n<!-- table -->\nNo cell has been measured yet.\n<!-- end -->\nafter\n"
+    assert json.loads((tmp_path / "noise.json").read_text()) == {}

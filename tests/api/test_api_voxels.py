@@ -203,7 +203,7 @@ def test_on_a_cluster(model):
 
 
 def test_callbacks_get_the_progress_and_stop_the_work(model, tmp_path):
-    data = textured_volume(SHAPE)
+    data = textured_volume((6, 150, 52))  # several parts
     seen = []
     cq.super_resolve(data, model, callback=seen.append)
     assert [p.done for p in seen] == list(range(len(seen))) and seen[-1].done == seen[-1].total > 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import dask.array as da
 import numpy as np
 import pytest
 import torch
@@ -11,13 +13,14 @@ from scipy import ndimage
 
 from conftest import random_network, textured_volume
 from files import a_model
-from napari_cropeq.compute.super_resolution import Region
+from napari_cropeq.compute.super_resolution import Region, SuperResolution
 from napari_cropeq.core.back_projection import BackProjection
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, Box, mirror
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.errors import ModelFileError
+from napari_cropeq.formats.image import Image
 
 # source shape, voxel size, FWHM, planes, kind of network
 GRIDS = [
@@ -94,6 +97,24 @@ def test_the_mean_is_as_acquired(bias):
     assert corrected.mean() == pytest.approx(source.mean(), rel=2e-3)
     blocks = corrected.reshape(10, 3, 4, 8, 4, 9).mean(axis=(1, 3, 5))
     assert blocks[1:-1] == pytest.approx(source.reshape(10, 4, 8, 4, 9).mean(axis=(2, 4))[1:-1], rel=0.05)
+
+
+@pytest.mark.parametrize("size", [pytest.param((4.0, 1.0, 1.0), id="equal"), pytest.param((2.0, 0.5, 0.5), id="half")])
+def test_the_slice_profile_is_that_of_the_training(size):
+    """An image does not say its FWHM: by default that would be the step."""
+    model = a_model(correction=2.0)
+    model = replace(model, acquisition=replace(model.acquisition, fwhm=9.0, lateral_fwhm=1.5))
+    source = Image(da.from_array(textured_volume((6, 20, 24))), "zyx", size, "micrometer", (0, 0, 0), "a")
+    result = SuperResolution(source, model, device="cpu")
+    assert result.acquisition.blur_px == pytest.approx(model.acquisition.blur_px)
+    assert (result.acquisition.voxel_size, result.acquisition.unit) == (size, "micrometer")
+    wide, step = (
+        SuperResolution(source, replace(model, acquisition=replace(model.acquisition, fwhm=f)), device="cpu")
+        for f in (9.0, 4.0)
+    )
+    box = Box.whole(result.sr_shape)
+    assert np.array_equal(result.compute((), box), wide.compute((), box))
+    assert not np.array_equal(result.compute((), box), step.compute((), box))
 
 
 def test_a_model_keeps_its_correction(tmp_path):

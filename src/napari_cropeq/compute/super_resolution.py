@@ -117,8 +117,10 @@ class SuperResolution:
         check_dtype(dtype)
         check_volume(source.data, source.name)
         self.source, self.model, self._parallel = source, model, parallel
-        self.acquisition = acquisition or acquisition_of(source, axial=axial_of(source, model))
-        model.check_fits(self.acquisition)
+        acquisition = acquisition or acquisition_of(source, axial=axial_of(source, model))
+        model.check_fits(acquisition)
+        # The image does not say its slice profile; that of the training decides what the result looks like when imaged.
+        self.acquisition = acquisition.with_profile_of(model.acquisition)
         self.leading_shape: tuple[int, ...] = tuple(int(n) for n in source.data.shape[:-3])
         shape = source.data.shape[-3:]
         check_shape(shape, self.acquisition, 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 
 import numpy as np
@@ -186,6 +186,12 @@ class Acquisition:
     def blur_px(self) -> float:
         """FWHM of the Gaussian that makes lateral slices as blurred as the axial direction, SR voxels."""
         return blur_fwhm(self.fwhm, self.lateral_fwhm) / self.lateral_step
+
+    def with_profile_of(self, other: Acquisition) -> Acquisition:
+        """Return this acquisition with the slice profile of ``other``, which has the same width in px here."""
+        scale = self.lateral_step / other.lateral_step
+        fwhm = min(other.fwhm * scale, 8 * self.voxel_size[self.axial])  # factors may differ a little
+        return replace(self, fwhm=fwhm, lateral_fwhm=other.lateral_fwhm * scale)
 
     def sr_shape(self, shape: Sequence[int]) -> IntTriple:
         """Return the shape (z, y, x) of the SR grid over a source of ``shape``."""

@@ -225,6 +225,7 @@ def test_a_large_volume_is_never_empty(viewer, qtbot, monkeypatch):
     panel = dock(viewer, "Preview")
     model = model_for(filters=32)
     torch.nn.init.zeros_(model.network.tail.weight)  # the SR is the interpolation, nowhere 0
+    model.correction = 0.0
     panel.session.use_model(model, "a model")
     panel.buttons["preview"].native.click()
     qtbot.waitUntil(lambda: panel.result.layer is not None and panel.result.layer in viewer.layers, timeout=TIMEOUT)

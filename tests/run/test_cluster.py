@@ -24,6 +24,7 @@ from napari_cropeq.cli.main import main
 from napari_cropeq.compute.fill import groups
 from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.compute.tile_shapes import TileShapes
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.errors import AccessError, ArgumentError, ClusterError, MismatchError, StoppedError
 from napari_cropeq.formats import pyramid
@@ -47,7 +48,8 @@ WAIT = 90
 
 
 @pytest.fixture(autouse=True)
-def three_levels(monkeypatch):
+def small_groups_and_three_levels(monkeypatch):
+    monkeypatch.setattr(TileShapes, "bulk", property(lambda shapes: shapes.oriented(128, 256, 16)))
     monkeypatch.setattr(pyramid, "SMALLEST", 20)
 
 
@@ -408,7 +410,7 @@ def test_a_worker_that_is_writing_is_waited_for(tmp_path):
 
 
 @pytest.fixture
-def words(tmp_path, three_levels, monkeypatch):
+def words(tmp_path, small_groups_and_three_levels, monkeypatch):
     """A command on a stack that takes some seconds; its store has the levels that other processes give it."""
     monkeypatch.undo()
     a_stack(tmp_path / "a.ome.tif", textured_volume((10, 224, 72)))

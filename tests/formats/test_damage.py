@@ -270,3 +270,23 @@ def test_memory_that_does_not_suffice_is_an_error_with_a_remedy(tmp_path, monkey
     monkeypatch.setattr(zarr.Array, "__getitem__", lambda *_: raised(MemoryError()))
     with pytest.raises(OutOfMemoryError, match=r"^Memory does not suffice to read a\.ome\.zarr\. "):
         image.data.compute()
+
+
+def test_a_later_page_in_pieces_is_never_read_in_one(tmp_path):
+    """A valid file, as some programs leave it after editing: a strip of the third page has moved to the end."""
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for plane in voxels():
+            writer.write(plane, metadata=None, rowsperstrip=4, photometric="minisblack", contiguous=False)
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[2]
+        start, length, places = page.dataoffsets[2], page.databytecounts[2], page.tags["StripOffsets"]
+    content = bytearray(path.read_bytes())
+    entry, moved = places.valueoffset + 2 * 4, len(content)
+    content += content[start : start + length]
+    content[start : start + length] = b"\xee" * length
+    assert int.from_bytes(content[entry : entry + 4], "little") == start
+    content[entry : entry + 4] = moved.to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(CropeqError, match=r"^Page 2 of a\.tif is stored in pieces"):
+        open_image(path)

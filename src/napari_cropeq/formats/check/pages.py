@@ -113,6 +113,10 @@ def check_complete(file: TiffFile, series: TiffPageSeries, formats: Sequence[For
         for page in ours:
             if not _has_data(page, math.prod(series.keyframe.chunked)):
                 raise ImageError(f"{name} is damaged: page {page.index} does not say where all its data are.", AGAIN)
+            if series.keyframe.is_contiguous and not _in_one_piece(page):
+                raise ImageError(
+                    f"Page {page.index} of {name} is stored in pieces, unlike the first, and would be misread.", AGAIN
+                )
             # tifffile decodes all pages like the first.
             own = _format_of(page, formats)
             if own != _format_of(ours[0], formats) or DAMAGED in (own or ()):
@@ -144,6 +148,12 @@ def _has_data(page: Any, count: int) -> bool:
     starts, lengths = page.dataoffsets, page.databytecounts
     places = zip(starts, lengths, strict=False)
     return len(starts) == len(lengths) == count and all((start == 0) == (length == 0) for start, length in places)
+
+
+def _in_one_piece(page: Any) -> bool:
+    """Return whether the strips of a page follow each other."""
+    starts, lengths = page.dataoffsets, page.databytecounts
+    return all(start + length == after for start, length, after in zip(starts, lengths, starts[1:], strict=False))
 
 
 def _check_alike(file: TiffFile, series: TiffPageSeries, name: str) -> None:

@@ -595,5 +595,5 @@ def test_ended_in_the_window(viewer, qtbot, tmp_path, ending, tiles, record_prop
     list(export(result, tmp_path / ZARR))
     equal = contents(output) == contents(tmp_path / ZARR)
     record_property("store", {"equal": equal, "killed": False, "parts_lost": 0})
-    assert equal and first.started >= tiles
+    assert equal and (first.started >= tiles or first.stage == "saving"), "it may have been complete by then"
     assert os.listdir(tmp_path / "out") == [ZARR]

@@ -18,7 +18,7 @@ from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, mirror, sr_
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, degradation, interpolation_weights, source_range
 
-__all__ = ["HELD_OUT", "Orientation", "Plane", "PlanePool", "PlaneReader", "Volume"]
+__all__ = ["HELD_OUT", "LEAST_WEIGHT", "Orientation", "Plane", "PlanePool", "PlaneReader", "Volume"]
 
 WINDOW = 1024
 """Largest side of a plane, px: only windows of wider slices are read."""
@@ -26,7 +26,7 @@ WINDOW = 1024
 BLOCK_SLICES = 8
 POOL_BYTES = 2**27
 MOST_PLANES = 32
-LEAST_WEIGHT = 1e-3  # of the slice profile
+LEAST_WEIGHT = 1e-3  # of the slice profile, for a row to belong to a sample
 GRADIENT_BLOCK = 16  # patches are drawn by the mean gradient of squares with this side, px
 # Share of white noise that remains along one axis after cubic interpolation at random offsets (the mean of its squared
 # weights); along the other axis the subsequent blur leaves little of it anyway.

@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.core.training.noise import NoiseModel
+from napari_cropeq.core.training.plane_pool import LEAST_WEIGHT
 
 __all__ = ["share_noise"]
 
-LEAST_WEIGHT = 1e-3  # of the slice profile, for a photon to go there
 MOST_SHARED = 0.9  # largest share of a voxel's photons that samples get
 LEAST_FRESH = 0.2  # of the read-out noise of a sample: with less, the target would get too much
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from napari_cropeq.core.host import torch_threads
 
 __all__ = ["ThreadChoice"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TRIED = 3  # steps with each number; the first is not counted, since torch prepares its kernels then
 CLEAR = 0.9  # share of the time of more threads that fewer must need
@@ -37,6 +44,14 @@ class ThreadChoice:
         self._tried: list[float] = []
         self._recent = 0.0
         self._compare()
+
+    def run(self, step: Callable[[T], float], batch: T) -> float:
+        """Make a step with :attr:`number` threads, count its time, and return what it returns."""
+        with torch_threads(self.number):
+            started = time.monotonic()
+            loss = step(batch)
+            self.count(time.monotonic() - started)
+        return loss
 
     def count(self, seconds: float) -> None:
         """Count a step with :attr:`number` threads."""

@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from napari_cropeq.core.geometry import Acquisition
-from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back, torch_threads
+from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back
 from napari_cropeq.core.model import Model, State, provenance
 from napari_cropeq.core.network import Network, build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
@@ -163,16 +162,13 @@ class Training:
             self._validate(weights.best)
         self._validate(weights.current)
         budget.start()
-        threads = ThreadChoice(torch.get_num_threads())
+        # Bits depend on the number of threads: a patch budget, with which equal seeds give equal bits, leaves it alone.
+        threads = ThreadChoice(torch.get_num_threads()) if config.patches is None else None
         smooth = math.nan
         while budget.fraction < 1:
             weights.set_rate(config.rate * schedule(config.schedule, budget.fraction, budget.steps, config.warm_up))
             batch = self._sampler.draw(config.batch).to(self.device)
-            # The bits depend on the number of threads, so a patch budget, which gives the same bits, leaves it alone.
-            with torch_threads(threads.number) if config.patches is None else nullcontext():
-                step_started = time.monotonic()
-                loss = self._step(batch)
-                threads.count(time.monotonic() - step_started)
+            loss = self._step(batch) if threads is None else threads.run(self._step, batch)
             if not math.isfinite(loss):
                 raise DivergedError(
                     f"The loss is {loss} after {budget.patches} patches; the best weights so far are kept.",

@@ -29,7 +29,10 @@ from napari_cropeq.core.geometry import (
 )
 from napari_cropeq.core.tiles import hull
 
-__all__ = ["BackProjection"]
+__all__ = ["WIDEST", "BackProjection"]
+
+WIDEST = 64.0
+"""Largest width of the Gaussian that smooths, px: the halo of a tile grows with it."""
 
 TRUNCATED = 2.0
 """Radius of the Gaussian that smooths, in standard deviations."""

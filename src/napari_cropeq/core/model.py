@@ -17,6 +17,7 @@ import safetensors
 import torch
 from safetensors.torch import save
 
+from napari_cropeq.core.back_projection import WIDEST
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition
 from napari_cropeq.core.model_records import check_records, is_number
 from napari_cropeq.core.network import Network, build_network, use_channels_last
@@ -38,7 +39,6 @@ FORMAT = "napari-cropeq model 2"
 SUFFIX = ".safetensors"
 CHOOSE = f"Choose a model file that napari-cropeq has saved, ending in {SUFFIX}."
 MAX_BYTES = 2**31
-WIDEST_CORRECTION = 64.0  # px
 STATE = "state/"
 STATE_GROUPS = ("last", "average", "exp_avg", "exp_avg_sq")
 """The last weights, their running average, and the optimiser's two moments."""
@@ -339,7 +339,7 @@ def _read_acquisition(values: dict[str, Any]) -> Acquisition:
 
 
 def _read_correction(value: Any) -> float:
-    if not (is_number(value) and 0 <= value <= WIDEST_CORRECTION):
+    if not (is_number(value) and 0 <= value <= WIDEST):
         raise ValueError("its correction is not a width")
     return float(value)
 

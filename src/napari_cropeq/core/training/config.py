@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from napari_cropeq.core.back_projection import WIDEST
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.errors import ArgumentError, ModelFileError
 
@@ -178,6 +179,12 @@ class TrainingConfig:
                     "Choose 0 or more.",
                     setting=name,
                 )
+        if self.correction > WIDEST:
+            raise ArgumentError(
+                f"The setting correction is {self.correction:g}, more than {WIDEST:g}.",
+                f"Choose {WIDEST:g} or less.",
+                setting="correction",
+            )
         for name in SHARES:
             share, below_one = getattr(self, name), name in BELOW_ONE
             if not 0 <= share <= 1 or (below_one and share == 1):

@@ -10,6 +10,7 @@ import pytest
 from napari.utils.progress import progress
 
 from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.compute.tile_shapes import TileShapes
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.image import open_image
@@ -26,8 +27,9 @@ from window import TIMEOUT, cells, dock, model_for, press, started, stopped
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    """Several shards, and several levels, of a small volume."""
+    """Several shards and levels of a small volume, and so many tiles that a run is seen on its way."""
     monkeypatch.setattr(storing, "BULK", (64, 64, 64))
+    monkeypatch.setattr(TileShapes, "bulk", property(lambda shapes: shapes.oriented(32, 64, 64)))
     monkeypatch.setattr(pyramid, "SMALLEST", 40)
 
 

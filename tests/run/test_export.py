@@ -26,6 +26,7 @@ from napari_cropeq.formats import ome_tiff, pyramid
 from napari_cropeq.formats.image import open_image
 from napari_cropeq.formats.paths import output_kind
 from napari_cropeq.run import export as exporting
+from napari_cropeq.run.estimate import Estimate
 from napari_cropeq.run.export import ExportProgress, export
 from napari_cropeq.store import folder
 from napari_cropeq.store.memory import MemoryStore
@@ -390,6 +391,23 @@ OUTPUTS = [
     pytest.param("A.OME.TIF", ".ome.tif", id="capitals"),
     pytest.param("a.ome.tiff", ".ome.tif", id="tiff"),
 ]
+
+
+LEVELS = [
+    pytest.param(12, "source", True, id="a count for a photon"),
+    pytest.param(12, "float32", False, id="float32"),
+    pytest.param(4000, "source", False, id="many levels"),
+]
+
+
+@pytest.mark.parametrize(("levels", "dtype", "warned"), LEVELS)
+def test_rounding_of_few_grey_levels_is_warned_of(tmp_path, caplog, levels, dtype, warned):
+    data = (textured_volume((8, 24, 24)).astype(float) / 4000 * levels).astype(np.uint16)
+    result = a_result(data, dtype=dtype)
+    run(result, tmp_path / "out.ome.zarr")
+    said = [record.getMessage() for record in caplog.records if "grey levels" in record.getMessage()]
+    assert len(said) == int(warned) and all("Choose float32" in text for text in said)
+    assert ("grey levels" in Estimate.of(result).rounding) == warned
 
 
 @pytest.mark.parametrize(("name", "kind"), OUTPUTS)

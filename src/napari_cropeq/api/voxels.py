@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import logging
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -34,6 +35,8 @@ from napari_cropeq.store.journal import differences
 from napari_cropeq.store.protocol import Tile
 
 __all__ = ["super_resolve", "super_resolve_lazy"]
+
+logger = logging.getLogger(__name__)
 
 CHUNK: IntTriple = (128, 256, 256)
 """Approximate chunk of the lazy array, SR voxels; it is rounded to a multiple of the box computed at once."""
@@ -138,6 +141,8 @@ def _filled(store: _ArrayStore, result: SuperResolution) -> Generator[ExportProg
     """Compute all tiles of a store, yielding after each part of one."""
     total = TileGrid(result.sr_shape, result.shapes.bulk).count * len(result.leading_indices)
     started = time.monotonic()
+    if result.rounding:
+        logger.warning("%s", result.rounding)
     yield ExportProgress("tiles", 0, total, 0.0)
     with closing(TileFiller(store, TileSource(result)).events(never, lambda: 0)) as events:
         done = itertools.count(1)

@@ -34,6 +34,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 DTYPES = ("source", "float32")
+FEW_LEVELS = 64  # between dark and bright: rounding changes an intensity of a tenth of the range by up to 8 %
 
 
 def check_dtype(dtype: object) -> None:
@@ -167,6 +168,17 @@ class SuperResolution:
     def side_by_side(self) -> int:
         """Best number of boxes to compute in parallel, in bulk."""
         return self._predictor.side_by_side if self._parallel else 1
+
+    @property
+    def rounding(self) -> str:
+        """A sentence that warns of rounding to integers, if there are few grey levels; otherwise empty."""
+        levels = min(scale.high - scale.low for scale in self.normalisations)
+        if self.dtype.kind == "f" or levels >= FEW_LEVELS:
+            return ""
+        return (
+            f"The intensities span only {levels:.3g} grey levels, so rounding to {self.dtype} changes the mean of dim "
+            "regions. Choose float32 to measure them."
+        )
 
     @property
     def nbytes(self) -> int:

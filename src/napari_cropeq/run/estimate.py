@@ -35,6 +35,7 @@ class Estimate:
     nbytes: int  # of the result, uncompressed, without coarser levels
     disk: int  # bytes of the compressed store, coarser levels included
     memory: int  # peak bytes, beyond those of the idle process
+    rounding: str = ""  # what rounding does to the intensities, as a sentence
 
     @classmethod
     def of(cls, result: SuperResolution) -> Estimate:
@@ -65,6 +66,7 @@ class Estimate:
             nbytes=result.nbytes,
             disk=round(min(1.0, packed) * result.nbytes * _with_levels(result)),
             memory=_memory(result),
+            rounding=result.rounding,
         )
 
 

@@ -223,6 +223,8 @@ def _tiles(
     start, total, started = time.monotonic(), partition.number_of(store), partition.done_of(store)
     damaged = len(store.damaged)
     logger.info("%s: %d of %d tiles are done, %s", store.folder.path, started, total, result.exactness)
+    if result.rounding:
+        logger.warning("%s: %s", store.folder.path, result.rounding)
     if damaged:
         logger.warning("%s: %d damaged shards are computed again", store.folder.path, damaged)
     yield ExportProgress("tiles", started, total, 0.0, started, damaged)

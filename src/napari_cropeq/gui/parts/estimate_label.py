@@ -107,7 +107,8 @@ class EstimateLabel(QLabel):
             self.setText("Estimating time and size …")
         else:
             _, source, acquisition, *_ = self._wanted
-            self.setText(_text(estimate, acquisition.sr_shape(source.data.shape[-3:]), self._path))
+            text = _text(estimate, acquisition.sr_shape(source.data.shape[-3:]), self._path)
+            self.setText(" ".join(filter(None, (text, estimate.rounding))))
         self.setVisible(bool(self.text()))
 
 

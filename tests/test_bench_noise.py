@@ -48,26 +48,33 @@ def a_cell(noise, factor=2.5):
     clean = volumes.image(truth, cell.acquisition)
     rows = int(len(clean) * factor + 1e-6)
     raw, _, _ = volumes.photograph(clean, "poisson", np.random.default_rng(0))
-    return volumes.Acquired(cell, truth[:rows], clean, raw, 0.0)
+    again, _, _ = volumes.photograph(clean, "poisson", np.random.default_rng(1))
+    return volumes.Acquired(cell, truth[:rows], clean, raw, again, 0.0)
+
+
+def interpolations(noise, given):
+    return [noise["methods"].quintic(raw, given.cell.acquisition) for raw in (given.raw, given.again)]
 
 
 def test_the_truth_scores_nothing(noise):
     given = a_cell(noise)
-    base = noise["methods"].quintic(given.raw, given.cell.acquisition)
+    bases = interpolations(noise, given)
     with np.errstate(divide="ignore"):
-        scores = noise["scores"].against_truth(given.truth, base, given)
+        scores = noise["scores"].against_truth([given.truth] * 2, bases, given)
     assert scores["psnr"] == np.inf and scores["ssim"] == 1
     assert np.abs(scores["bias"]).max() < 1e-6
     assert (scores["gain dim"], scores["gain bright"], scores["spots"], scores["vessels"]) == (0, 0, 0, 0)
+    blurred = noise["scores"].against_truth([ndimage.gaussian_filter(given.truth, 2.0)] * 2, bases, given)
+    assert blurred["gain bright"] == 0 and blurred["edge"] > 2, "structure that is too wide is not noise"
     assert scores["edge"] < 0.5, "a narrow Gaussian changes no voxel"
 
 
 def test_a_bias_is_found_with_its_error(noise):
     given = a_cell(noise)
-    base = noise["methods"].quintic(given.raw, given.cell.acquisition)
-    scores = noise["scores"].against_truth(1.1 * given.truth, base, given)
+    bases = interpolations(noise, given)
+    scores = noise["scores"].against_truth([1.1 * given.truth] * 2, bases, given)
     assert scores["bias"] == pytest.approx([10] * 8, abs=0.01)
-    quintic = noise["scores"].against_truth(base, base, given)
+    quintic = noise["scores"].against_truth(bases, bases, given)
     assert quintic["gain dim"] == quintic["gain bright"] == 1
     within = [abs(b) < 4 * e + 2 for b, e in zip(quintic["bias"], quintic["error"], strict=True)]
     assert sum(within) >= 7, "the interpolation is unbiased but for its blur"

@@ -16,7 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from methods import TRAININGS, applied, deconvolved, patches_to_90, quintic, smoothed, trained
+from methods import (
+    ITERATIONS,
+    SMOOTHED,
+    TRAININGS,
+    applied,
+    best,
+    deconvolved,
+    patches_to_90,
+    quintic,
+    smoothed,
+    trained,
+)
 from report import write_report
 from scores import BORDER, against_acquired, against_truth
 from volumes import CLEAN, CORE, FULL, REAL, Acquired, Cell, image, real_stack, real_truth
@@ -40,21 +51,23 @@ def find_data() -> Path:
 def measure_cell(cell: Cell, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the scores of all methods for a cell with a known truth."""
     given, acquisition = Acquired.make(cell, seed, arguments.data), cell.acquisition
-    base = quintic(given.raw, acquisition) - given.offset
+    raws = given.raw, given.again
+    bases = [quintic(raw, acquisition) - given.offset for raw in raws]
 
-    def score(result: Any) -> dict[str, Any]:
-        return against_truth(result, base, given)
+    def score(*results: Any) -> dict[str, Any]:
+        return against_truth(results, bases, given)
 
-    def fidelity(result: Any) -> float:
-        return -float(((result - given.truth) ** 2).mean())
+    def error(result: Any) -> float:
+        return float(((result - given.truth) ** 2).mean())
 
-    smooth, sigma = smoothed(base, fidelity)
-    sharp, iterations = deconvolved(base, acquisition, fidelity)
+    sigma = best(smoothed, bases[0], SMOOTHED, error)
+    iterations = best(lambda base, n: deconvolved(base, acquisition, n), bases[0], ITERATIONS, error)
     scores: dict[str, Any] = {
-        "truth": score(given.truth),
-        "quintic": score(base),
-        "quintic, then a Gaussian": score(smooth) | {"chosen": sigma},
-        "Richardson-Lucy": score(sharp) | {"chosen": iterations},
+        "truth": score(given.truth, given.truth),
+        "quintic": score(*bases),
+        "quintic, then a Gaussian": score(*(smoothed(base, sigma) for base in bases)) | {"chosen": sigma},
+        "Richardson-Lucy": score(*(deconvolved(base, acquisition, iterations) for base in bases))
+        | {"chosen": iterations},
     }
     for name, settings in TRAININGS.items():
         path = arguments.out / f"{cell.name}-{name}-{seed}.safetensors"
@@ -62,12 +75,12 @@ def measure_cell(cell: Cell, seed: int, arguments: argparse.Namespace) -> dict[s
         model = trained(given.raw, acquisition, seed, arguments.patches, settings, path)
         seconds = time.perf_counter() - started
         for planes, which in PLANES.items():
-            result = applied(model, given.raw, acquisition, which)
+            results = [applied(model, raw, acquisition, which) for raw in raws]
             more = {"training (s)": round(seconds, 1), "patches to 90 %": patches_to_90(model)}
-            scores[f"{name}, {planes}"] = score(result - given.offset) | more
+            scores[f"{name}, {planes}"] = score(*(result - given.offset for result in results)) | more
             if planes == "one plane":
-                rounded = convert(result, given.raw.dtype).astype(float)
-                scores[f"{name}, rounded"] = score(rounded - given.offset)
+                rounded = [convert(result, given.raw.dtype).astype(float) for result in results]
+                scores[f"{name}, rounded"] = score(*(result - given.offset for result in rounded))
     return scores
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +39,28 @@ def quintic(raw: Volume, acquisition: Acquisition) -> Volume:
     return np.moveaxis(interpolate(wide, first, 0, rows, acquisition.factor), 0, axial)
 
 
-def smoothed(base: Volume, score: Callable[[Volume], float]) -> tuple[Volume, float]:
-    """Return the interpolation after the Gaussian with the best score, and its standard deviation."""
-    return best({sigma: ndimage.gaussian_filter(base, sigma) for sigma in SMOOTHED}, score)
+def smoothed(base: Volume, sigma: float) -> Volume:
+    """Return the interpolation after a Gaussian with this standard deviation, voxels."""
+    result: Volume = ndimage.gaussian_filter(base, sigma)
+    return result
 
 
-def deconvolved(base: Volume, acquisition: Acquisition, score: Callable[[Volume], float]) -> tuple[Volume, float]:
-    """Return Richardson-Lucy's result with the slice profile and the best number of iterations, and that number."""
+def deconvolved(base: Volume, acquisition: Acquisition, iterations: int) -> Volume:
+    """Return Richardson-Lucy's result with the slice profile, from the interpolation."""
     sigma = acquisition.blur_px / FWHM_PER_SIGMA
     distance = np.arange(-int(np.ceil(3 * sigma)), int(np.ceil(3 * sigma)) + 1)
     profile = np.exp(-0.5 * (distance / sigma) ** 2)[:, None, None]
     positive = np.maximum(base, 1e-6 * float(base.max()))
     peak = float(positive.max())
-    results = {n: peak * richardson_lucy(positive / peak, profile / profile.sum(), n, clip=False) for n in ITERATIONS}
-    return best(results, score)
+    result: Volume = peak * richardson_lucy(positive / peak, profile / profile.sum(), iterations, clip=False)
+    return result
 
 
-def best(results: dict[Any, Volume], score: Callable[[Volume], float]) -> tuple[Volume, float]:
-    """Return the result with the highest score, and its key."""
-    key = max(results, key=lambda k: score(results[k]))
-    return results[key], float(key)
+def best(
+    method: Callable[[Volume, Any], Volume], base: Volume, tried: Sequence[Any], error: Callable[[Volume], float]
+) -> Any:
+    """Return the value with which the result of a method has the least error."""
+    return min(tried, key=lambda value: error(method(base, value)))
 
 
 def trained(

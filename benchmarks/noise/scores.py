@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,13 @@ def bias(imaged: Volume, expected: Volume, means: Volume) -> dict[str, list[floa
     return found
 
 
-def against_truth(result: Volume, base: Volume, given: Acquired) -> dict[str, Any]:
-    """Return all scores of a result (z, y, x), less the offset of the camera; ``base`` is quintic interpolation."""
-    truth, inner = given.truth, (slice(BORDER, -BORDER),) * 3
+def against_truth(results: Sequence[Volume], bases: Sequence[Volume], given: Acquired) -> dict[str, Any]:
+    """Return all scores of the results (z, y, x) of both images of a truth, less the offset of the camera.
+
+    All but the noise gain are of the first; ``bases`` are quintic interpolations. Noise is what differs between the two
+    images: structure that is too wide, or too narrow, does not count as noise.
+    """
+    result, truth, inner = results[0], given.truth, (slice(BORDER, -BORDER),) * 3
     span = float(truth.max() - truth.min())
     clean = ndimage.uniform_filter(given.clean, LOCAL, mode="mirror")
     error = (result - truth)[inner]
@@ -66,11 +71,12 @@ def against_truth(result: Volume, base: Volume, given: Acquired) -> dict[str, An
         "dim": slope < np.quantile(slope, FLAT),
         "bright": bright & (relative < np.quantile(relative[bright], FLAT)),
     }
+    noise = results[0] - results[1], bases[0] - bases[1]
     scores: dict[str, Any] = {
         "psnr": 10 * np.log10(span**2 / np.mean(np.square(error))),
         "ssim": structural_similarity(result[inner], truth[inner], data_range=span),
         **bias(image(result, given.cell.acquisition), given.clean, clean),
-        **{f"gain {name}": noise_gain(result - truth, base - truth, where) for name, where in flat.items()},
+        **{f"gain {name}": noise_gain(*noise, where) for name, where in flat.items()},
         "edge": edge_width(result[inner], truth[inner]),
         "spots": relative_error(spots(result, span), spots(truth, span)),
         "vessels": relative_error(float((result > VESSEL * span).sum()), float((truth > VESSEL * span).sum())),
@@ -80,8 +86,7 @@ def against_truth(result: Volume, base: Volume, given: Acquired) -> dict[str, An
 
 def noise_gain(result: Volume, base: Volume, where: Volume) -> float:
     """Return the standard deviation of a result where it should be flat, over that of the interpolation."""
-    fine = [float((volume - ndimage.gaussian_filter(volume, 3.0))[where].std()) for volume in (result, base)]
-    return fine[0] / max(fine[1], 1e-12)
+    return float(result[where].std()) / max(float(base[where].std()), 1e-12)
 
 
 def edge_width(result: Volume, truth: Volume) -> float:
@@ -131,5 +136,6 @@ def against_acquired(result: Volume, base: Volume, raw: Volume, acquisition: Acq
     slope = ndimage.gaussian_gradient_magnitude(base, 3.0)
     halves = {"dim": smooth <= np.median(smooth), "bright": smooth >= np.quantile(smooth, 0.9)}
     flat = {name: half & (slope <= np.quantile(slope[half], FLAT)) for name, half in halves.items()}
-    gains = {f"gain {name}": round(noise_gain(result, base, where), 4) for name, where in flat.items()}
+    fine = [volume - ndimage.gaussian_filter(volume, 3.0) for volume in (result, base)]
+    gains = {f"gain {name}": round(noise_gain(*fine, where), 4) for name, where in flat.items()}
     return found | gains | {"mean": round(100 * float((imaged - raw).mean() / (raw - dark).mean()), 3)}

@@ -83,6 +83,7 @@ class Acquired:
     truth: Volume  # (z, y, x) on the SR grid, without noise
     clean: Volume  # (slices, y, x), without noise
     raw: Volume  # (slices, y, x), what the camera gives, with its offset
+    again: Volume  # a second image of the same truth, which nothing is trained on
     offset: float
 
     @classmethod
@@ -92,8 +93,9 @@ class Acquired:
         truth = truth / np.percentile(truth, BRIGHTEST) * cell.photons
         clean = image(truth, cell.acquisition)
         raw, gain, offset = photograph(clean, cell.camera, np.random.default_rng(1000 + seed))
+        again, *_ = photograph(clean, cell.camera, np.random.default_rng(2000 + seed))
         rows = sr_length(len(clean), cell.factor)
-        return cls(cell, truth[:rows] * gain, clean * gain, raw, offset)
+        return cls(cell, truth[:rows] * gain, clean * gain, raw, again, offset)
 
 
 def phantom(seed: int) -> Volume:

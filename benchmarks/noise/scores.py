@@ -73,7 +73,7 @@ def against_truth(results: Sequence[Volume], bases: Sequence[Volume], given: Acq
     }
     noise = results[0] - results[1], bases[0] - bases[1]
     scores: dict[str, Any] = {
-        "psnr": 10 * np.log10(span**2 / np.mean(np.square(error))),
+        "psnr": 10 * np.log10(span**2 / max(float(np.mean(np.square(error))), 1e-30)),
         "ssim": structural_similarity(result[inner], truth[inner], data_range=span),
         **bias(image(result, given.cell.acquisition), given.clean, clean),
         **{f"gain {name}": noise_gain(*noise, where) for name, where in flat.items()},
@@ -81,6 +81,8 @@ def against_truth(results: Sequence[Volume], bases: Sequence[Volume], given: Acq
         "spots": relative_error(spots(result, span), spots(truth, span)),
         "vessels": relative_error(float((result > VESSEL * span).sum()), float((truth > VESSEL * span).sum())),
     }
+    if not error.any():
+        del scores["psnr"]  # infinite
     return {name: value if isinstance(value, list) else round(float(value), 4) for name, value in scores.items()}
 
 

@@ -18,6 +18,7 @@ Volume = npt.NDArray[Any]
 
 BINS = 8
 LOCAL = (3, 15, 15)  # size of the local mean, slices and px
+INNER = (3, 9, 9)  # what the last linear step smooths over, slices and px
 BLOCK = 24  # side of the blocks whose spread gives a standard error, px
 BORDER = 8  # voxels left out on every side
 FLAT = 0.3  # share of the voxels that counts as flat
@@ -117,23 +118,24 @@ def relative_error(found: float, true: float) -> float:
     return 100 * (found - true) / max(true, 1.0)
 
 
+def frame(volume: Volume) -> Volume:
+    """Return the mean (slices, y, x) of the voxels in the local box but outside of its inner part."""
+    whole, inner = (ndimage.uniform_filter(volume, size, mode="mirror") * np.prod(size) for size in (LOCAL, INNER))
+    mean: Volume = (whole - inner) / (np.prod(LOCAL) - np.prod(INNER))
+    return mean
+
+
 def against_acquired(result: Volume, base: Volume, raw: Volume, acquisition: Acquisition) -> dict[str, Any]:
     """Return scores of a real stack without a truth.
 
-    Bins come from the local mean of one half of a checkerboard of pixels, and scores from the other half: a bin of the
-    scored voxels' own noise would be biased by itself.
+    The bin of a voxel is the mean of a frame around it. The voxels inside the frame are those that a result smooths
+    over: if they chose the bin, bins of few photons would get the voxels whose smoothed neighbours are too low.
     """
     raw = np.moveaxis(raw.astype(np.float64), acquisition.axial, 0)
     result, base = (np.moveaxis(volume.astype(np.float64), acquisition.axial, 0) for volume in (result, base))
     dark = float(np.percentile(raw, 0.1))
-    _, y, x = np.indices(raw.shape, sparse=True)
-    scored = np.broadcast_to((y + x) % 2 == 0, raw.shape)
-    share = ndimage.uniform_filter((~scored).astype(np.float64), LOCAL, mode="mirror")
-    means = ndimage.uniform_filter(np.where(scored, 0, raw), LOCAL, mode="mirror") / share
     imaged = image(result, acquisition)
-    columns = int(scored[0].sum()) // raw.shape[1]  # scored pixels are lined up, row by row
-    parts = (part[scored].reshape(len(raw), -1) for part in (imaged - dark, raw - dark, means))
-    found = bias(*(part[:, : columns * raw.shape[1]].reshape(len(raw), -1, columns) for part in parts))
+    found = bias(imaged - dark, raw - dark, frame(raw))
     smooth = ndimage.gaussian_filter(base, 3.0)
     slope = ndimage.gaussian_gradient_magnitude(base, 3.0)
     halves = {"dim": smooth <= np.median(smooth), "bright": smooth >= np.quantile(smooth, 0.9)}

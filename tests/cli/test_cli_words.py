@@ -101,7 +101,9 @@ def test_every_spelling_of_the_output_works(tmp_path, option):
 def test_the_log_is_shown_when_asked_for(tmp_path, capsys, words, levels):
     out = tmp_path / "out.ome.zarr"
     source = BEFORE / "source.ome.tif"
-    code = main(["export", str(source), "-m", str(BEFORE / "fast.safetensors"), "-o", str(out), "--dtype", "float32", *words])
+    code = main(
+        ["export", str(source), "-m", str(BEFORE / "fast.safetensors"), "-o", str(out), "--dtype", "float32", *words]
+    )
     lines = [line for line in capsys.readouterr().err.splitlines() if " napari_cropeq." in line]
     assert code == 0 and {line.split()[2] for line in lines} == levels
     assert not logging.getLogger("napari_cropeq").isEnabledFor(logging.INFO), "as it was"

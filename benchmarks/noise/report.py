@@ -35,7 +35,7 @@ def write_report(results: Path, page: Path) -> None:
     ]
     for name, methods in summary.items():
         seeds = max((method["seeds"] for method in methods.values()), default=0)
-        parts.append(f"## {name}\n\n{seeds} seeds.\n\n{_table(methods)}")
+        parts.append(f"## {name}\n\nSeeds: {seeds}.\n\n{_table(methods)}")
     (results / "noise.md").write_text("\n\n".join(parts) + "\n")
     text = page.read_text()
     before, after = text.index(MARKS[0]) + len(MARKS[0]), text.index(MARKS[1])
@@ -46,7 +46,16 @@ def short_table(summary: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Return a table with the means of the most important scores, one row for each cell and method."""
     if not summary:
         return "No cell has been measured yet."
-    head = ["cell", "method", "largest bias (%)", "PSNR (dB)", "noise gain, dim", "noise gain, bright", "edge (voxels)"]
+    head = [
+        "cell",
+        "seeds",
+        "method",
+        "largest bias (%)",
+        "PSNR (dB)",
+        "noise gain, dim",
+        "noise gain, bright",
+        "edge (voxels)",
+    ]
     rows = [head, ["---"] * len(head)]
     for name, methods in summary.items():
         for method, scores in methods.items():
@@ -54,7 +63,7 @@ def short_table(summary: dict[str, dict[str, dict[str, Any]]]) -> str:
                 continue
             bias = f"{max(scores['bias'], key=abs):+.1f}" if "bias" in scores else ""
             shown = [f"{scores[key]:.4g}" if key in scores else "" for key in SHORT]
-            rows.append([name, method, bias, *shown])
+            rows.append([name, str(scores["seeds"]), method, bias, *shown])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -138,7 +138,8 @@ def photograph(photons: Volume, camera: str, rng: np.random.Generator) -> tuple[
     if camera == "offset":
         return (400 + 10 * rng.poisson(expected)).astype(np.uint16), 10.0, 400.0
     if camera == "scmos":  # read-out noise, and pixels that are hot in all slices
-        hot = (rng.random(expected.shape[1:]) < 3e-4) * rng.gamma(2, 150, expected.shape[1:])
+        chip = np.random.default_rng(0)  # the same hot pixels in every image
+        hot = (chip.random(expected.shape[1:]) < 3e-4) * chip.gamma(2, 150, expected.shape[1:])
         counts = 100 + 2 * rng.poisson(expected) + 3 * rng.standard_normal(expected.shape) + hot
         return np.clip(np.rint(counts), 0, 65535).astype(np.uint16), 2.0, 100.0
     noise = ndimage.gaussian_filter(rng.poisson(expected) - expected, (0, 0.7, 0.7))  # over 1 to 2 px

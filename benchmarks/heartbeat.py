@@ -120,7 +120,7 @@ def main() -> None:
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1500, 950)
     viewer.open_sample("napari-cropeq", "light_sheet")
-    widget = viewer.window.add_plugin_dock_widget("napari-cropeq", "Train")[1]
+    widget = viewer.window.add_plugin_dock_widget("napari-cropeq", "Train")[1].panels["Train"]
     widget.config.preset.value = options.preset
     spin(3.0)
     heartbeat = Heartbeat(stepper(viewer))

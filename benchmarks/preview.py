@@ -128,7 +128,7 @@ class Bench:
             levels: Any = {"data": huge(), "multiscale": True, "contrast_limits": (0, 4000)}
             viewer.add_image(**levels, scale=(5, 2, 2), units=["um"] * 3, name="huge")
         self.source = viewer.layers[0]
-        self.panel = viewer.window.add_plugin_dock_widget(PLUGIN, "Preview")[1]
+        self.panel = viewer.window.add_plugin_dock_widget(PLUGIN, "Preview")[1].panels["Preview"]
         self.panel.layer.value = self.source
         self.screen = Screen(viewer)
 
@@ -430,7 +430,7 @@ def median(values: Any) -> float:
 
 def close(bench: Bench) -> None:
     """Close the dock of a bench, which stops its work."""
-    bench.viewer.window.remove_dock_widget(bench.panel)
+    bench.viewer.window.remove_dock_widget("all")
     spin(0.5)
 
 

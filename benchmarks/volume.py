@@ -228,7 +228,7 @@ def begin(viewer: Any, output: Path) -> Any:
 
     levels: Any = {"data": huge(), "multiscale": True, "contrast_limits": (0, 4000)}
     viewer.add_image(**levels, scale=(5, 2, 2), units=["um"] * 3, name="huge")
-    volume = viewer.window.add_plugin_dock_widget(PLUGIN, "Volume")[1]
+    volume = viewer.window.add_plugin_dock_widget(PLUGIN, "Volume")[1].panels["Volume"]
     volume.session.use_model(model(), "default network")
     volume.destination.value = output
     return volume
@@ -254,7 +254,7 @@ def opening(folder: Path) -> dict[str, Any]:
     wait(lambda: volume.result.state.tiles[0] > 0)
     volume.buttons["stop"].native.click()
     wait(lambda: not volume.result.busy)
-    viewer.window.remove_dock_widget(volume)
+    viewer.window.remove_dock_widget("all")
     spin(0.5)
     started = time.perf_counter()
     [layer] = viewer.open(folder / "huge.partial.ome.zarr", plugin="napari-cropeq")

@@ -58,7 +58,7 @@ def main() -> None:
             y, x = 128 * (number // 2), 128 * (number % 2)
             write(data / f"{name}.ome.tif", voxels[:, y : y + 128, x : x + 128], source.scale)
         write(data / "embryo_02_max.ome.tif", voxels[:2].max(axis=0, keepdims=True).repeat(5, 0), (1, 1, 1))
-        panel = viewer.window.add_plugin_dock_widget(PLUGIN, "Batch")[1]
+        panel = viewer.window.add_plugin_dock_widget(PLUGIN, "Batch")[1].panels["Batch"]
         spin(1)
         viewer.fit_to_view()
         panel.fields.folder.value, panel.fields.destination.value = data, results

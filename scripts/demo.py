@@ -81,7 +81,8 @@ class Demo:
         self.spin(0.3)
         self.viewer.fit_to_view()
         self.spin(0.3)
-        return widget
+        widget.show_step(name)
+        return widget.panels[name]
 
     def open(self, path: Path | None) -> None:
         """Open the file, or the sample, and show an axial view."""

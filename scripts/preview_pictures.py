@@ -29,7 +29,7 @@ def spin(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
 
 def dock(viewer: napari.Viewer, name: str) -> Any:
     """Open a dock widget as the menu does."""
-    return viewer.window.add_plugin_dock_widget(PLUGIN, name)[1]
+    return viewer.window.add_plugin_dock_widget(PLUGIN, name)[1].panels[name]
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     train.config.set_budget(minutes=options.minutes)
     train.buttons["start"].native.click()
     spin(60 * options.minutes + 60, lambda: train._job is None)
-    viewer.window.remove_dock_widget(train)
+    viewer.window.remove_dock_widget("all")
     panel = dock(viewer, "Preview")
     panel.session.use_model(train.session.model, "sample.safetensors")
     panel.layer.value = source

@@ -132,7 +132,7 @@ def viewport(folder: Path, trip: Trip) -> None:
 
     viewer = napari.Viewer()
     viewer.open(a_stack(folder), plugin="napari-cropeq")
-    _, preview = viewer.window.add_plugin_dock_widget("napari-cropeq", "Preview")
+    preview = viewer.window.add_plugin_dock_widget("napari-cropeq", "Preview")[1].panels["Preview"]
     preview.session.use_model(a_model(), "a model")
 
     def wait_until(true: Callable[[], bool]) -> None:

@@ -32,7 +32,7 @@ def main() -> None:
     training = Training(training_volumes(source), acquisition_of(source), TrainingConfig(minutes=options.minutes))
     for _ in training.run():
         spin(0.01)
-    panel = viewer.window.add_plugin_dock_widget(PLUGIN, "Verify")[1]
+    panel = viewer.window.add_plugin_dock_widget(PLUGIN, "Verify")[1].panels["Verify"]
     panel.layer.value = layer
     panel.session.use_model(training.model({}), "vessels.safetensors")
     panel.minutes.value = options.minutes

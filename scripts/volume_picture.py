@@ -35,7 +35,7 @@ def main() -> None:
     training = Training(training_volumes(source), acquisition_of(source), TrainingConfig(minutes=options.minutes))
     for _ in training.run():
         spin(0.01)
-    volume = viewer.window.add_plugin_dock_widget(PLUGIN, "Volume")[1]
+    volume = viewer.window.add_plugin_dock_widget(PLUGIN, "Volume")[1].panels["Volume"]
     volume.layer.value = layer
     volume.session.use_model(training.model({}), "vessels.safetensors")
     viewer.dims.order = (1, 0, 2)

@@ -8,6 +8,7 @@ from conftest import random_network, textured_volume
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.gui.widgets.dock import Steps
 
 PLUGIN = "napari-cropeq"
 TIMEOUT = 60_000
@@ -29,8 +30,19 @@ def model_for(factor: float = 2.5, filters: int = 8) -> Model:
 
 
 def dock(viewer, name: str):
-    """Open a dock widget as the menu does."""
-    return viewer.window.add_plugin_dock_widget(PLUGIN, name)[1]
+    """Open a step of the dock widget as the menu does, and return its panel."""
+    widget = viewer.window.add_plugin_dock_widget(PLUGIN, name)[1]
+    widget.show_step(name)  # the dock of this name may be open, at another step
+    return widget.panels[name]
+
+
+def data_of(panel):
+    """Show the step Data of the dock widget that has the panel of another step, and return its panel."""
+    steps = panel
+    while not isinstance(steps, Steps):
+        steps = steps.parentWidget()
+    steps.show_step("Data")
+    return steps.panels["Data"]
 
 
 def press(qtbot, panel, name: str) -> None:

@@ -219,7 +219,7 @@ def test_closing_stops_the_work(viewer, qtbot, tmp_path, how):
     )
     assert work_threads()
     if how == "dock":
-        viewer.window.remove_dock_widget(batch)
+        viewer.window.remove_dock_widget("all")
     else:
         viewer.close()
     qtbot.waitUntil(lambda: not work_threads(), timeout=TIMEOUT)

@@ -10,12 +10,12 @@ from napari_cropeq.gui.parts.config_form import TrainingConfigForm
 from window import cells, dock
 
 CONTROLS = {
-    "voxel_size": ("Train", "Voxel size"),
-    "axial": ("Train", "Axial axis"),
-    "fwhm": ("Train", "FWHM"),
-    "lateral_fwhm": ("Train", "Lateral FWHM"),
-    "channels": ("Train", "Channels"),
-    "time": ("Train", "Time points"),
+    "voxel_size": ("Data", "Voxel size"),
+    "axial": ("Data", "Axial axis"),
+    "fwhm": ("Data", "FWHM"),
+    "lateral_fwhm": ("Data", "Lateral FWHM"),
+    "channels": ("Data", "Channels"),
+    "time": ("Data", "Time points"),
     "preset": ("Train", "Preset"),
     "minutes": ("Train", "Budget"),
     "patches": ("Train", "Budget"),
@@ -57,7 +57,7 @@ def names_in(panel) -> set[str]:
     return {child.text() for kind in kinds for child in panel.findChildren(kind)}
 
 
-@pytest.mark.parametrize("name", ["Train", "Volume", "Batch", "Verify"])
+@pytest.mark.parametrize("name", ["Data", "Train", "Volume", "Batch", "Verify"])
 def test_hints_name_controls_of_the_window(viewer, name):
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     names = names_in(dock(viewer, name))

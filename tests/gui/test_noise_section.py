@@ -9,7 +9,7 @@ from qtpy.QtTest import QTest
 from scipy import ndimage
 
 from napari_cropeq.core.training.noise import measure_noise, recorded_noise
-from window import TIMEOUT, cells, dock, small, trained
+from window import TIMEOUT, cells, data_of, dock, small, trained
 
 
 def structures(rng: np.random.Generator) -> np.ndarray:
@@ -36,14 +36,14 @@ def click(qtbot, widget) -> None:
 
 
 def unfolded(viewer, qtbot):
-    """Open the Train widget, and unfold the section by its title."""
-    train = dock(viewer, "Train")
-    assert train.noise.button.visibleRegion().isEmpty(), "folded"
-    train.column.ensureWidgetVisible(train.noise.toggleButton())
-    click(qtbot, train.noise.toggleButton())
-    qtbot.waitUntil(lambda: not train.noise.button.visibleRegion().isEmpty(), timeout=TIMEOUT)
-    train.column.ensureWidgetVisible(train.noise.button)
-    return train
+    """Open the step Data, and unfold the section by its title."""
+    data = dock(viewer, "Data")
+    assert data.noise.button.visibleRegion().isEmpty(), "folded"
+    data.below.ensureWidgetVisible(data.noise.toggleButton())
+    click(qtbot, data.noise.toggleButton())
+    qtbot.waitUntil(lambda: not data.noise.button.visibleRegion().isEmpty(), timeout=TIMEOUT)
+    data.below.ensureWidgetVisible(data.noise.button)
+    return data
 
 
 def drawn(section) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -62,17 +62,18 @@ VOLUMES = [
 def test_noise_is_measured_by_a_click_and_changes_nothing(viewer, qtbot, make, words, doubt, rng):
     volume = make(rng).astype(np.float32)
     layer = viewer.add_image(volume, scale=(3, 1, 1), name="volume")
-    train = unfolded(viewer, qtbot)
-    before = train.source.acquisition(), train.config.config(), train.session.model, len(viewer.layers)
-    click(qtbot, train.noise.button)
-    assert not train.noise.button.isEnabled() and train.noise.found.text() == "Measuring noise …"
-    qtbot.waitUntil(lambda: train.noise.result is not None and train.noise.button.isEnabled(), timeout=TIMEOUT)
-    assert (train.source.acquisition(), train.config.config(), train.session.model, len(viewer.layers)) == before
-    expected = measure_noise(volume, train.source.acquisition())
-    text = train.noise.found.text()
+    config = dock(viewer, "Train").config
+    data = unfolded(viewer, qtbot)
+    before = data.source.acquisition(), config.config(), data.session.model, len(viewer.layers)
+    click(qtbot, data.noise.button)
+    assert not data.noise.button.isEnabled() and data.noise.found.text() == "Measuring noise …"
+    qtbot.waitUntil(lambda: data.noise.result is not None and data.noise.button.isEnabled(), timeout=TIMEOUT)
+    assert (data.source.acquisition(), config.config(), data.session.model, len(viewer.layers)) == before
+    expected = measure_noise(volume, data.source.acquisition())
+    text = data.noise.found.text()
     assert text == f"{expected.text} {expected.doubt}".strip() and words in text and doubt in text
-    assert bool(doubt) == bool(expected.doubt) and not train.complaining
-    shown = drawn(train.noise)
+    assert bool(doubt) == bool(expected.doubt) and not data.complaining
+    shown = drawn(data.noise)
     if make is tiny:
         assert not shown
     else:
@@ -84,21 +85,21 @@ def test_noise_is_measured_by_a_click_and_changes_nothing(viewer, qtbot, make, w
         )
     layer.visible = False
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
-    train.layer.value = viewer.layers["cells"]
-    assert train.noise.result is None and not train.noise.plot.isVisibleTo(train), "it was another layer's"
+    data.layer.value = viewer.layers["cells"]
+    assert data.noise.result is None and not data.noise.plot.isVisibleTo(data), "it was another layer's"
 
 
 def test_text_and_plot_are_shown_as_a_whole(viewer, qtbot, rng):
     """A doubt needs many lines in a narrow dock."""
     viewer.add_image(correlated(rng), scale=(3, 1, 1), name="volume")
-    train = unfolded(viewer, qtbot)
-    click(qtbot, train.noise.button)
-    qtbot.waitUntil(lambda: train.noise.result is not None, timeout=TIMEOUT)
-    found, plot = train.noise.found, train.noise.plot
-    found.setText(f"{found.text()} {found.text()}")
-    train.noise.expand(animate=False)
+    data = unfolded(viewer, qtbot)
+    click(qtbot, data.noise.button)
+    qtbot.waitUntil(lambda: data.noise.result is not None, timeout=TIMEOUT)
+    found, plot = data.noise.found, data.noise.plot
+    found.setText(" ".join([found.text()] * 3))
+    data.noise.expand(animate=False)
     qtbot.waitUntil(lambda: found.height() >= found.heightForWidth(found.width()) > 100, timeout=TIMEOUT)
-    train.column.ensureWidgetVisible(plot)
+    data.below.ensureWidgetVisible(plot)
     qtbot.waitUntil(lambda: plot.visibleRegion().boundingRect() == plot.rect(), timeout=TIMEOUT)
     assert plot.height() >= plot.sizeHint().height()
 
@@ -111,6 +112,7 @@ def test_a_training_shows_the_noise_that_it_measured(viewer, qtbot, rng):
     [noise] = recorded_noise(model.training, model.normalisations)
     assert train.noise.found.text() == noise.text and "A photon counts about" in noise.text
     assert np.array_equal(drawn(train.noise)["measured"], (noise.intensity, noise.variance))
+    data_of(train)
     assert not train.noise.isExpanded(), "folded until the user unfolds it"
     click(qtbot, train.noise.toggleButton())
     qtbot.waitUntil(lambda: not train.noise.plot.visibleRegion().isEmpty(), timeout=TIMEOUT)

@@ -152,7 +152,7 @@ def test_training_uses_the_preferences(viewer, qtbot, preferences_file, tmp_path
     small(train, minutes=10)
     train.buttons["start"].native.click()
     qtbot.waitUntil(lambda: bool(train.curves.points), timeout=TIMEOUT)
-    viewer.window.remove_dock_widget(train)
+    viewer.window.remove_dock_widget("all")
     assert list((tmp_path / "new" / "cache").iterdir()) == [checkpoint_path(layer)]
 
 

@@ -162,7 +162,8 @@ def test_the_view_is_followed_until_switched_off(viewer, qtbot):
     first = panel.result.follower.view
     done, total = panel.result.state.in_view
     assert done == total > 0
-    assert panel.message.text().startswith(f"bit-exact on cpu; {total} of {total} tiles in view")
+    assert panel.message.text() == "All of the view is computed; identical to the export."
+    assert panel.message.toolTip().startswith(f"{total} of {total} tiles; bit-exact on cpu.")
     viewer.scene.camera.center = (0, 40, 50)
     settle(viewer, qtbot, panel)
     assert panel.result.follower.view.box != first.box and panel.result.state.in_view[0] > 0
@@ -212,7 +213,7 @@ def test_only_the_centre_is_computed_when_zoomed_out(viewer, qtbot):
     )
     assert panel.result.follower.view.limited
     assert max(panel.result.follower.view.box.shape) <= max(viewer.canvas.size)
-    qtbot.waitUntil(lambda: "only the centre is computed" in panel.message.text(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: "Zoom in for the rest" in panel.message.text(), timeout=TIMEOUT)
     viewer.scene.camera.zoom = 2
     qtbot.waitUntil(lambda: not panel.result.follower.view.limited, timeout=TIMEOUT)
     panel.buttons["stop"].native.click()
@@ -370,13 +371,13 @@ def test_flip_and_curtain(viewer, qtbot):
     assert panel.compare.curtain and source.visible and sr.visible
     panel.buttons["flip"].native.click()
     assert not panel.curtain.value
-    assert "tiles in view" in panel.message.text(), "the state stays visible"
+    assert "of the view" in panel.message.text(), "the state stays visible"
     panel.buttons["flip"].native.click()
     panel.buttons["flip"].native.click()
     assert not sr.visible or not source.visible
     panel.buttons["preview"].native.click()
     assert sr.visible, "Preview shows the SR"
-    viewer.window.remove_dock_widget(panel)
+    viewer.window.remove_dock_widget("all")
     assert source.visible and sr.visible
 
 
@@ -436,7 +437,7 @@ def test_a_box_in_3d(viewer, qtbot):
     panel.buttons["preview"].native.click()
     settle(viewer, qtbot, panel)
     assert result.shown.box.layer in viewer.layers
-    viewer.window.remove_dock_widget(panel)
+    viewer.window.remove_dock_widget("all")
     assert [layer.name for layer in viewer.layers] == ["cells", "cells SR", "region"] and result.layer.visible
 
 
@@ -449,7 +450,7 @@ def connections(viewer) -> list[int]:
 ENDINGS = {
     "source removed": lambda viewer, panel: viewer.layers.remove(panel.result.source_layer),
     "preview removed": lambda viewer, panel: viewer.layers.remove(panel.result.layer),
-    "dock closed": lambda viewer, panel: viewer.window.remove_dock_widget(panel),
+    "dock closed": lambda viewer, panel: viewer.window.remove_dock_widget("all"),
 }
 MOMENTS = [(end, when) for end in ENDINGS for when in ("preparing", "working", "idle")]
 MOMENTS.remove(("preview removed", "preparing"))  # there is no layer yet
@@ -459,7 +460,7 @@ MOMENTS.remove(("preview removed", "preparing"))  # there is no layer yet
 def test_nothing_is_left_behind(viewer, qtbot, end, when):
     viewer.add_image(cells((30, 128, 128)), scale=(2.5, 1, 1), name="cells")
     first = dock(viewer, "Preview")  # creates what the window itself keeps
-    viewer.window.remove_dock_widget(first)
+    viewer.window.remove_dock_widget("all")
     del first
     qtbot.wait(50)
     before, keys = connections(viewer), set(viewer.keymap)
@@ -577,7 +578,7 @@ def test_the_preview_needs_no_private_part_of_napari(viewer, qtbot):
     assert not panel.complaining, panel.message.text()
     result = panel.result.layer
     done, total = panel.result.state.in_view
-    assert done == total > 0 and "tiles in view" in panel.message.text()
+    assert done == total > 0 and "of the view" in panel.message.text()
     panel.curtain.native.click()
     assert panel.complaining and panel.message.text() == (
         "The curtain does not work with this version of napari ('Window' object has no attribute '_qt_viewer'). "
@@ -588,6 +589,6 @@ def test_the_preview_needs_no_private_part_of_napari(viewer, qtbot):
     assert not panel.complaining and not result.visible
     panel.buttons["preview"].native.click()
     settle(viewer, qtbot, panel)
-    assert result.visible and "tiles in view" in panel.message.text()
-    viewer.window.remove_dock_widget(panel)
+    assert result.visible and "of the view" in panel.message.text()
+    viewer.window.remove_dock_widget("all")
     assert panel.compare.closed

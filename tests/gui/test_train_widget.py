@@ -20,12 +20,13 @@ from napari_cropeq.gui.parts.config_form import TrainingConfigForm
 from napari_cropeq.gui.parts.thumbnails import Thumbnails
 from napari_cropeq.gui.training_data import TrainingData
 from napari_cropeq.gui.training_plan import checkpoint_path
-from window import TIMEOUT, cells, dock, model_for, small, trained
+from window import TIMEOUT, cells, data_of, dock, model_for, small, trained
 
 
 def offered(train) -> tuple[bool, bool]:
     """Return whether the choices of channels and of time points are shown."""
-    return train.source.channels.native.isVisibleTo(train), train.source.times.native.isVisibleTo(train)
+    data = data_of(train)
+    return data.source.channels.native.isVisibleTo(data), data.source.times.native.isVisibleTo(data)
 
 
 def held_out_loss(train, model) -> float:
@@ -234,7 +235,7 @@ def test_closing_the_dock_leaves_a_checkpoint(viewer, qtbot):
     small(train, minutes=10)
     train.buttons["start"].native.click()
     qtbot.waitUntil(lambda: bool(train.curves.points), timeout=TIMEOUT)
-    viewer.window.remove_dock_widget(train)
+    viewer.window.remove_dock_widget("all")
     assert checkpoint_path(layer).exists()
 
 
@@ -250,32 +251,33 @@ def texture(shape=(40, 128, 128)) -> np.ndarray:
 def test_a_suggestion_is_not_applied_automatically(viewer, qtbot, data, honest):
     viewer.add_image(data, scale=(3, 1, 1), metadata={"fwhm": 5.0}, name="texture")
     train = dock(viewer, "Train")
-    train.profile.button.click()
-    qtbot.waitUntil(lambda: train.profile.result is not None, timeout=TIMEOUT)
+    data_of(train).profile.button.click()
+    qtbot.waitUntil(lambda: data_of(train).profile.result is not None, timeout=TIMEOUT)
     assert train.source.fwhm.value == 5.0
-    assert train.profile.plot.isVisibleTo(train), "for the user to check"
-    assert train.profile.apply.isVisibleTo(train) == honest
+    assert data_of(train).profile.plot.isVisibleTo(data_of(train)), "for the user to check"
+    assert data_of(train).profile.apply.isVisibleTo(data_of(train)) == honest
     if not honest:
-        assert "14 slices" in train.profile.found.text()
-        train.profile.apply.click()
+        assert "14 slices" in data_of(train).profile.found.text()
+        data_of(train).profile.apply.click()
         assert train.source.fwhm.value == 5.0
         return
-    found = train.profile.result
+    found = data_of(train).profile.result
     assert 2.4 < found.low < 3 < found.high < 3.6
-    assert f"{found.low:.3g}" in train.profile.found.text() and f"{found.high:.3g}" in train.profile.found.text()
-    train.profile.apply.click()
+    text = data_of(train).profile.found.text()
+    assert f"{found.low:.3g}" in text and f"{found.high:.3g}" in text
+    data_of(train).profile.apply.click()
     assert train.source.fwhm.value == pytest.approx(found.fwhm, abs=1e-4)
 
 
 def test_the_lateral_width_reaches_the_model(viewer, qtbot):
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train = dock(viewer, "Train")
-    row = train.source.lateral_fwhm.native
+    row = data_of(train).source.lateral_fwhm.native
     assert row.visibleRegion().isEmpty(), "folded"
-    train.profile.expand(animate=False)
-    for widget in (row, train.profile.lateral_label):
+    data_of(train).profile.expand(animate=False)
+    for widget in (row, data_of(train).profile.lateral_label):
         qtbot.waitUntil(lambda widget=widget: widget.visibleRegion().boundingRect() == widget.rect())
-    assert train.profile.lateral_label.text() == "Lateral FWHM"
+    assert data_of(train).profile.lateral_label.text() == "Lateral FWHM"
     train.source.lateral_fwhm.value = 1.5
     small(train, patches=4)
     assert trained(qtbot, train).acquisition.lateral_fwhm == 1.5
@@ -365,14 +367,15 @@ def test_a_wheel_over_a_field_changes_nothing(viewer, qtbot):
     train = dock(viewer, "Train")
     train.config.preset.value = "paper"
     train.config.expand(animate=False)
+    data = data_of(train)
     before = train.source.acquisition(), train.config.config(), train.config.preset.value, train.device.value
-    fields = [f for kind in (QAbstractSpinBox, QComboBox) for f in train.findChildren(kind)]
+    fields = [f for kind in (QAbstractSpinBox, QComboBox) for panel in (train, data) for f in panel.findChildren(kind)]
     assert len(fields) > 20
     for field in fields:
         field.clearFocus()
         assert not turned_over(field).isAccepted()
     assert before == (train.source.acquisition(), train.config.config(), train.config.preset.value, train.device.value)
-    box = train.source.fwhm.native
+    box = data.source.fwhm.native
     viewer.window._qt_window.activateWindow()
     box.setFocus()
     qtbot.waitUntil(box.hasFocus)
@@ -436,7 +439,7 @@ def test_an_invalid_voxel_size_shows_an_error_and_does_not_change_the_layer(view
     layer = viewer.add_image(cells(), scale=(3, 1, 1), name="cells")
     train = dock(viewer, "Train")
     train.source.voxel_size[0].value = value
-    assert "is not three positive numbers" in train.message.text()
+    assert "is not three positive numbers" in data_of(train).message.text()
     assert np.allclose(layer.scale, (3, 1, 1))
 
 

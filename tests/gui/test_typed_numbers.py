@@ -11,7 +11,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QWidget
 
 from napari_cropeq.gui.sections.section import Section
-from window import TIMEOUT, cells, dock
+from window import TIMEOUT, cells, data_of, dock
 
 WIDGETS = {"Train": 17, "Preview": 1, "Volume": 0, "Batch": 1, "Verify": 2}
 """The least number of fields for numbers."""
@@ -80,7 +80,7 @@ def test_a_typed_number_is_the_value(opened, name, last):
 
 
 def test_a_typed_voxel_size_is_the_scale(viewer, opened):
-    train, layer = opened("Train"), viewer.layers["cells"]
+    train, layer = opened("Data"), viewer.layers["cells"]
     for axis, box in enumerate(train.source.voxel_size):
         typed_into(box.native)
         assert layer.scale[axis] == 2.31 and box.value == 2.31
@@ -98,11 +98,18 @@ def test_a_button_uses_the_typed_number(viewer, opened, monkeypatch, pressed, ta
     train, layer = opened("Train"), viewer.layers["cells"]
     used = []
     monkeypatch.setattr(train.source, "data", lambda *_, **__: used.append(train.source.acquisition()) or [[]])
-    button = train.profile.button if pressed == "suggest" else train.buttons["start"].native
+    data = data_of(train)
+    data.profile.expand(animate=False)
+    button = data.profile.button if pressed == "suggest" else train.buttons["start"].native
     if not takes_focus:
         button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
     typed_into(train.source.lateral_fwhm.native, None, "0.31")
     typed_into(train.source.voxel_size[0].native, None)
+    if pressed == "start":
+        tabs = data.parentWidget().parentWidget().tabBar()
+        tabs.setFocusPolicy(button.focusPolicy())
+        number = [tabs.tabText(n) for n in range(tabs.count())].index("Train")
+        QTest.mouseClick(tabs, Qt.MouseButton.LeftButton, pos=tabs.tabRect(number).center())
     QTest.mouseClick(button, Qt.MouseButton.LeftButton)
     assert layer.scale[0] == 2.31 and used, train.message.text()
     assert (used[0].voxel_size[0], used[0].lateral_fwhm) == (2.31, 0.31)

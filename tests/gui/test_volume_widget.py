@@ -171,7 +171,7 @@ def test_resume_from_file_open(viewer, qtbot, tmp_path, source_is):
     volume = started(viewer, qtbot, path)
     stopped(volume, qtbot)
     model = volume.session.model.fingerprint
-    viewer.window.remove_dock_widget(volume)
+    viewer.window.remove_dock_widget("all")
     viewer.layers.clear()
 
     if source_is == "open":

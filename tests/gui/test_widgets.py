@@ -288,7 +288,7 @@ def test_closing_the_dock_stops_its_work(viewer, qtbot, name):
     widget.session.use_model(model_for(filters=32), "a model")
     widget.buttons["start"].native.click()
     qtbot.waitUntil(lambda: bool(work_threads()), timeout=TIMEOUT)
-    viewer.window.remove_dock_widget(widget)
+    viewer.window.remove_dock_widget("all")
     qtbot.waitUntil(lambda: not work_threads(), timeout=TIMEOUT)
 
 

@@ -41,7 +41,7 @@ def test_preview(viewer, qtbot):
     plane = viewer.dims.current_step[0]
     expected = result.compute((), Box((plane, 0, 0), (plane + 1, *result.sr_shape[1:])))[0]
     qtbot.waitUntil(lambda: np.array_equal(layer._slice.image.raw, expected), timeout=TIMEOUT)
-    qtbot.waitUntil(lambda: "tiles in view" in panel.message.text(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: "of the view" in panel.message.text(), timeout=TIMEOUT)
     panel.curtain.native.click()
     assert panel.compare.curtain and not panel.complaining, panel.message.text()
 

@@ -565,7 +565,7 @@ def small_tiles(monkeypatch):
 
 ENDINGS = [
     pytest.param(lambda viewer, dock: dock.buttons["stop"].native.click(), id="stop"),
-    pytest.param(lambda viewer, dock: viewer.window.remove_dock_widget(dock), id="dock-closed", marks=soak),
+    pytest.param(lambda viewer, dock: viewer.window.remove_dock_widget("all"), id="dock-closed", marks=soak),
     pytest.param(lambda viewer, dock: viewer.layers.clear(), id="layers-removed", marks=soak),
     pytest.param(lambda viewer, dock: viewer.close(), id="window-closed"),
 ]

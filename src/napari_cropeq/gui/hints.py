@@ -21,13 +21,13 @@ def _of_training(name: str) -> str:
 
 
 HINTS: dict[str, str] = {field.name: _of_training(field.name) for field in dataclasses.fields(TrainingConfig)} | {
-    "voxel_size": "Set the correct Voxel size in the Train widget.",
+    "voxel_size": "Set the correct Voxel size under Data.",
     "allow_missing": "Open it with File > Open, which asks for a value that missing planes are read as.",
-    "axial": "Choose another Axial axis in the Train widget, or another image.",
-    "fwhm": "Correct FWHM in the Train widget.",
-    "lateral_fwhm": "Correct Lateral FWHM under Slice profile in the Train widget.",
-    "channels": "Choose other Channels in the Train widget.",
-    "time": "Choose other Time points in the Train widget.",
+    "axial": "Choose another Axial axis under Data, or another image.",
+    "fwhm": "Correct FWHM under Data.",
+    "lateral_fwhm": "Correct Lateral FWHM in the section Slice profile under Data.",
+    "channels": "Choose other Channels under Data.",
+    "time": "Choose other Time points under Data.",
     "preset": "Choose another Preset in the Train widget.",
     "minutes": "Change Budget in the Train widget.",
     "patches": "Change Budget in the Train widget.",
@@ -56,7 +56,7 @@ TRAIN_HINTS = HINTS | {
 }
 
 BATCH_HINTS = HINTS | {
-    "voxel_size": "Open the image, set Voxel size in the Train widget, and choose the selected layers as Images.",
+    "voxel_size": "Open the image, set Voxel size under Data, and choose the selected layers as Images.",
     "allow_missing": "Open the image, which asks for a value, and choose the selected layers as Images.",
     "minutes": "Change Minutes.",
     "filters": "Train a model with fewer Filters in the Train widget.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from napari_cropeq.run.export import ExportProgress, export
 from napari_cropeq.store.unfinished import Unfinished
 
 __all__ = ["Saving"]
+
+WAIT_S = 0.05
 
 
 class Saving:
@@ -44,14 +47,20 @@ class Saving:
         Raises
         ------
         ValueError, OSError
-            If the file exists, cannot be written, or the result is not ready yet.
+            If the file exists or cannot be written.
         """
-        check_output(target.path, target.existing, result.inputs)
-        whole = result.result
-        if whole is None:
-            raise ArgumentError("The result is still being prepared.", "Wait a moment, then press Save again.")
-        computed, existing = result.worker.finished_stores, target.existing
-        return cls(target.path, lambda: export(whole, target.path, existing=existing, computed=computed))
+        existing = target.existing
+        check_output(target.path, existing, result.inputs)
+
+        def steps() -> Iterator[ExportProgress]:
+            while (whole := result.result) is None:  # it is being prepared in its own thread
+                if not result.alive:
+                    raise ArgumentError("The result was closed before it was ready.", "Press Save again.")
+                time.sleep(WAIT_S)
+                yield ExportProgress("tiles", 0, 0, 0.0)
+            yield from export(whole, target.path, existing=existing, computed=result.worker.finished_stores)
+
+        return cls(target.path, steps)
 
     @classmethod
     def rest_of(cls, store: Unfinished) -> Saving:

@@ -19,6 +19,7 @@ from napari_cropeq.formats.paths import EXISTING
 from napari_cropeq.gui.hints import BATCH_HINTS
 from napari_cropeq.gui.jobs import sentence
 from napari_cropeq.gui.layers.source import source_of
+from napari_cropeq.gui.parts.form import Form
 from napari_cropeq.gui.parts.planes_choice import PLANES, PLANES_TOOLTIP, TYPE_TOOLTIP
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.session import Session
@@ -63,12 +64,14 @@ class BatchForm:
 
     Parameters
     ----------
+    form : Form
+        The fields are added to it.
     session : Session
         Gives the selected layers and the model in use.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, form: Form, session: Session) -> None:
+        self._form, self._session = form, session
         placeholders = "<br>".join(f"{{{name}}}: {text}" for name, text in FIELDS.items())  # napari drops line breaks
         choices = [("a folder, or a pattern", FOLDER), ("files", FILES), ("the selected layers", LAYERS)]
         self.images = ComboBox(label="Images", choices=choices, tooltip="The images to super-resolve")
@@ -98,8 +101,8 @@ class BatchForm:
         self.dtype = ComboBox(label="Type", choices=list(DTYPES), tooltip=TYPE_TOOLTIP)
         self.planes = ComboBox(label="Planes", choices=PLANES, tooltip=PLANES_TOOLTIP)
         self.existing = ComboBox(label="Existing", choices=list(EXISTING), tooltip=EXISTING_TOOLTIP)
-        self.widgets = [self.images, self.folder, self.files, self.which, self.minutes, self.format]
-        self.widgets += [self.destination, self.pattern, self.dtype, self.planes, self.existing]
+        form.extend([self.images, self.folder, self.files, self.which, self.minutes, self.format])
+        form.extend([self.destination, self.pattern, self.dtype, self.planes, self.existing])
         self.images.changed.connect(self.show_relevant)
         self.which.changed.connect(self.show_relevant)
 
@@ -149,9 +152,9 @@ class BatchForm:
 
     def show_relevant(self) -> None:
         """Show only the fields that apply to the choices."""
-        self.folder.visible = self.images.value == FOLDER
-        self.files.visible = self.images.value == FILES
-        self.minutes.visible = self.which.value == EACH
+        self._form.show_field(self.folder, self.images.value == FOLDER)
+        self._form.show_field(self.files, self.images.value == FILES)
+        self._form.show_field(self.minutes, self.which.value == EACH)
 
     def show_model(self) -> None:
         """Name the model in use."""

@@ -22,6 +22,10 @@ PEEK = 2048  # largest side of the part that is read to choose contrast limits, 
 LayerData = tuple[Any, dict[str, Any], str]
 
 
+COLORS = (("magenta", "green"), ("cyan", "yellow", "magenta", "red", "green", "blue"))
+"""Colormaps of two channels, and of more, as napari has them for an array with a channel axis."""
+
+
 def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
     """Return a reader if every path has a suffix that it can read."""
     paths = [path] if isinstance(path, str) else path
@@ -75,9 +79,7 @@ def layer_data(source: Image) -> list[LayerData]:
         }
         if source.n_channels > 1:
             options |= {"blending": "additive"}
-        color = source.channel_colors[number] if number < len(source.channel_colors) else None
-        if color:
-            options["colormap"] = "gray" if color == "#ffffff" else color
+        options |= _colormap(source, number)
         data = [level[index] for level in levels]
         if len(data) > 1:
             options["multiscale"] = True
@@ -86,6 +88,16 @@ def layer_data(source: Image) -> list[LayerData]:
             options["contrast_limits"] = limits
         layers.append((data if len(data) > 1 else data[0], options, "image"))
     return layers
+
+
+def _colormap(source: Image, channel: int) -> dict[str, Any]:
+    """Return the colours of a channel: those of the file, or, where channels would look alike, different ones."""
+    colors = source.channel_colors[: source.n_channels]
+    if source.n_channels > 1 and len(set(colors)) < source.n_channels:
+        several = COLORS[source.n_channels > 2]
+        return {"colormap": several[channel % len(several)]}
+    color = colors[channel] if channel < len(colors) else None
+    return {"colormap": "gray" if color == "#ffffff" else color} if color else {}
 
 
 def _limits(level: Any) -> tuple[float, float] | None:

@@ -22,9 +22,11 @@ __all__ = [
     "check_layer",
     "finest",
     "result_transform",
+    "set_unit",
     "set_voxel_size",
     "source_key",
     "source_of",
+    "unit_of",
     "voxel_size_of",
 ]
 
@@ -111,6 +113,17 @@ def set_voxel_size(layer: Layer, voxel_size: tuple[float, float, float]) -> None
     scale[-3:] *= np.array(voxel_size) / np.array(voxel_size_of(layer))
     if not np.allclose(scale, layer.scale, rtol=1e-9):
         layer.scale = scale
+
+
+def unit_of(layer: Layer) -> str:
+    """Return the short name of the unit of z, y, x; ``pixel`` if the file of the layer stored none."""
+    return f"{layer.units[-1]:~P}"
+
+
+def set_unit(layer: Layer, unit: str) -> None:
+    """Correct the unit of z, y, x; the numbers are not converted."""
+    if unit != unit_of(layer):
+        layer.units = (*(str(u) for u in layer.units[:-3]), *[unit] * 3)
 
 
 def source_of(layer: Layer | None) -> Source:

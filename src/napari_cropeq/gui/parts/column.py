@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QFrame, QScrollArea, QVB
 __all__ = ["Column"]
 
 FIELDS = (QAbstractSpinBox, QComboBox)
+LEAST = 90  # height, px, below which nothing can be read
 
 
 class Column(QScrollArea):
@@ -23,9 +24,14 @@ class Column(QScrollArea):
         self.rows.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.setWidget(column)
 
+    def sizeHint(self) -> QSize:
+        """Ask for the height of the widgets, so that nothing scrolls where there is room."""
+        return self.widget().sizeHint()
+
     def minimumSizeHint(self) -> QSize:
         """Ask for the width of the widgets and the scroll bar."""
-        return QSize(self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width(), 120)
+        height = min(self.widget().minimumSizeHint().height(), LEAST)
+        return QSize(self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width(), height)
 
     def guard_fields(self) -> None:
         """Protect the fields added so far from the mouse wheel, and from numbers that are not completely typed."""

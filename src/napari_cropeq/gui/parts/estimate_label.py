@@ -73,8 +73,14 @@ class EstimateLabel(QLabel):
         voxels, _, acquisition, model, planes, dtype = self._wanted
         return voxels, acquisition, model.fingerprint, planes, dtype
 
+    def showEvent(self, event: Any) -> None:
+        """Measure what was chosen while the step was not shown."""
+        super().showEvent(event)
+        if self._wanted is not None and self._key() not in self._known:
+            self._soon.throttle()
+
     def _measure(self) -> None:
-        if self._wanted is None or self._busy:
+        if self._wanted is None or self._busy or not self.isVisible():
             return
         key, (_, source, acquisition, model, planes, dtype) = self._key(), self._wanted
         device = Preferences.read().device

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from magicgui.widgets import ComboBox
-from napari.layers import Image, Labels, Layer
+from napari.layers import Image, Layer
 
 __all__ = ["LayerChoice", "layer_events"]
 
@@ -29,9 +29,9 @@ class LayerChoice(ComboBox):
             event.connect(self._on_layers)
 
     def sources(self) -> list[Layer]:
-        """Return the layers that can be chosen: no results of super-resolution."""
-        kinds = (Image, Labels)
-        return [la for la in self._viewer.layers if isinstance(la, kinds) and "napari-cropeq" not in la.metadata]
+        """Return the layers that can be chosen: images in grey levels, no results of super-resolution."""
+        images = [layer for layer in self._viewer.layers if isinstance(layer, Image) and not layer.rgb]
+        return [layer for layer in images if "napari-cropeq" not in layer.metadata]
 
     def stop_following(self) -> None:
         """Disconnect from the viewer."""

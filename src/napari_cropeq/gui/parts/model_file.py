@@ -54,6 +54,7 @@ class ModelFile(FileEdit):
             self._own.add(path)
             self._panel.say(f"Saved {path}.")
 
+        self._panel.say(f"Saving {path.name}.")
         self._panel.run(steps, show_saved, lambda: None)
 
     def load(self) -> None:
@@ -69,4 +70,5 @@ class ModelFile(FileEdit):
                 self._config.show_config(config_of({}, start=model), budget=False)
             self._panel.say(f"Using {path.name}, which was trained for factor {model.acquisition.factor:.4g}.")
 
+        self._panel.say(f"Loading {path.name}.")
         self._panel.run(steps, use, lambda: None)

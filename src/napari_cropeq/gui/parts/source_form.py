@@ -7,16 +7,23 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from magicgui.widgets import ComboBox, Container, FloatSpinBox
+from magicgui.widgets import ComboBox, Container, FloatSpinBox, PushButton
 from napari.layers import Image
+from psygnal import Signal
 from qtpy.QtWidgets import QAbstractSpinBox
 
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, guess_axial
 from napari_cropeq.formats.image import acquisition_of
-from napari_cropeq.gui.layers.source import check_layer, set_voxel_size, source_of, voxel_size_of
+from napari_cropeq.gui.layers.source import check_layer, set_unit, set_voxel_size, source_of, unit_of, voxel_size_of
+from napari_cropeq.gui.parts.form import Form
 from napari_cropeq.gui.training_data import TrainingData, channel_layers, shown_of
 
 __all__ = ["ALL", "SHOWN", "SourceForm"]
+
+PIXEL, PROPOSED = "pixel", "µm"
+UNITS = ("µm", "nm", "mm", PIXEL)
+CONFIRMED = "napari-cropeq-voxel-size"
+"""Key in a layer's metadata: the user has confirmed voxel size and unit."""
 
 SHOWN, ALL = "shown", "all"
 
@@ -24,18 +31,24 @@ SHOWN, ALL = "shown", "all"
 class SourceForm:
     """Fields for the acquisition of a layer and for the volumes to train on.
 
-    Correcting the voxel size sets the layer's scale.
+    Correcting voxel size or unit sets those of the layer.
 
     Parameters
     ----------
+    form : Form
+        The fields are added to it.
     others : callable
         Returns all layers, among them those with other channels of the chosen one.
     attempt : callable
         Runs a function and shows its error to the user.
     """
 
-    def __init__(self, others: Callable[[], list[Any]], attempt: Callable[[Callable[[], None]], None]) -> None:
-        self._others = others
+    followed = Signal()  # a layer, or another acquisition of it, is shown
+
+    def __init__(
+        self, form: Form, others: Callable[[], list[Any]], attempt: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._form, self._others = form, others
         one = [("the one shown", SHOWN)]
         self.channels = ComboBox(label="Channels", choices=one)
         self.times = ComboBox(
@@ -45,24 +58,33 @@ class SourceForm:
             label="Axial axis", choices=list(AXIS_NAMES), tooltip="The axis with the lowest resolution"
         )
         self.voxel_size = [_length(name, f"Distance between voxel centres along {name}") for name in AXIS_NAMES]
+        for name, box in zip(AXIS_NAMES, self.voxel_size, strict=True):
+            box.native.setPrefix(f"{name} ")
+        self.unit = ComboBox(label="Unit", choices=UNITS, tooltip="Unit of voxel size and FWHM, for layer and files")
         sizes = Container(widgets=self.voxel_size, layout="horizontal", labels=False, label="Voxel size")
         sizes.margins = (0, 0, 0, 0)
         self.fwhm = _length(
             "FWHM", "Full width at half maximum of the axial blur (slice profile); by default the axial step"
         )
-        tooltip = "Width of the blur that lateral slices already have; training adds only the difference. 0: not known"
+        tooltip = "Width of the blur that lateral slices already have; training adds only the difference"
         self.lateral_fwhm = _length("Lateral FWHM", tooltip, 0.0)
-        self.widgets = [self.channels, self.times, self.axial, sizes, self.fwhm]
+        self.lateral_fwhm.min = 0.0
+        self.lateral_fwhm.native.setSpecialValueText("unknown")
+        self.confirm = PushButton(text="Confirm", tooltip="The voxel size and its unit are as shown")
+        self.confirm.label = ""
+        form.extend([self.channels, self.times, self.axial, sizes, self.unit, self.confirm, self.fwhm])
         self._layer: Any = None  # the layer whose scale the fields follow
         self._followed: float | None = None  # the step that the FWHM follows until the user changes it
         self._showing = False
 
-        def correct(axis: int) -> None:
+        def correct(axis: int | None) -> None:
             if not self._showing:
                 attempt(lambda: self._correct_layer(axis))
 
         for axis, box in enumerate(self.voxel_size):
             box.changed.connect(lambda _=None, axis=axis: correct(axis))
+        self.unit.changed.connect(lambda: correct(None))
+        self.confirm.clicked.connect(lambda: correct(None))
 
     def acquisition(self) -> Acquisition:
         """Return how the layer was acquired.
@@ -100,9 +122,13 @@ class SourceForm:
                         (event.connect if connect else event.disconnect)(self._on_scale)
             self._layer = layer
         self.offer()
-        if layer is None or layer.ndim < 3:
-            return
+        if layer is not None and layer.ndim >= 3:
+            self._show(layer, is_new)
+        self.followed.emit()
+
+    def _show(self, layer: Image, is_new: bool) -> None:
         size = voxel_size_of(layer)
+        known = unit_of(layer)
         # Four significant digits of the smallest step, in any unit.
         decimals = int(np.clip(4 - math.floor(math.log10(min(size))), 2, 15)) if min(size) > 0 else 5
         follows = self._followed is not None and math.isclose(self.fwhm.value, self._followed, rel_tol=1e-3)
@@ -119,7 +145,10 @@ class SourceForm:
             elif follows:
                 self.fwhm.value = size[axial]
             self._followed = size[axial]
-            self.fwhm.label = f"FWHM ({layer.units[-1]:~P})"
+            self.unit.choices = UNITS if known in UNITS else (*UNITS, known)
+            self.unit.value = PROPOSED if known == PIXEL and not self._is_confirmed(layer) else known
+            self._form.show_field(self.confirm, not self._is_confirmed(layer))
+            self._form.rename(self.fwhm, f"FWHM ({self.unit.value})")
         finally:
             self._showing = False
 
@@ -144,28 +173,44 @@ class SourceForm:
             f": {', '.join(names)}" if are_layers else ""
         )
         if are_layers:
-            _offer(self.channels, "this layer", f"this and {len(names) - 1} more of the same shape", True)
+            self._offer(self.channels, "this layer", f"this and {len(names) - 1} more of the same shape", True)
         else:
-            _offer(self.channels, "the one shown", f"all {channels}", channels > 1)
-        _offer(self.times, "the one shown", f"all {times}", times > 1)
+            self._offer(self.channels, "the one shown", f"all {channels}", channels > 1)
+        self._offer(self.times, "the one shown", f"all {times}", times > 1)
+
+    def _offer(self, box: ComboBox, one: str, every: str, several: bool) -> None:
+        """Offer one or all; the current choice is kept if it still exists."""
+        before = box.value
+        box.choices = [(one, SHOWN), (every, ALL)] if several else [(one, SHOWN)]
+        box.value = before if several else SHOWN
+        self._form.show_field(box, several)
 
     def _on_scale(self, _: Any = None) -> None:
         self.follow(self._layer)
 
-    def _correct_layer(self, axis: int) -> None:
-        """Set the layer's scale along one axis from its field."""
-        if self._layer is not None:
-            size = list(voxel_size_of(self._layer))
+    @property
+    def notice(self) -> str:
+        """What has to be confirmed, as a sentence; empty if nothing."""
+        if self._layer is None or self._layer.ndim < 3 or self._is_confirmed(self._layer):
+            return ""
+        return "The file stores no unit of its voxel size. Set voxel size and unit here, or press Confirm."
+
+    def _is_confirmed(self, layer: Image) -> bool:
+        """Whether the unit of a layer is known from its file or from the user."""
+        return unit_of(layer) != PIXEL or bool(layer.metadata.get(CONFIRMED))
+
+    def _correct_layer(self, axis: int | None) -> None:
+        """Set the layer's unit, and its scale along one axis, from the fields."""
+        layer = self._layer
+        if layer is None:
+            return
+        size = list(voxel_size_of(layer))
+        if axis is not None:
             size[axis] = float(self.voxel_size[axis].value)
-            set_voxel_size(self._layer, (size[0], size[1], size[2]))
-
-
-def _offer(box: ComboBox, one: str, every: str, several: bool) -> None:
-    """Offer one or all; the current choice is kept if it still exists."""
-    before = box.value
-    box.choices = [(one, SHOWN), (every, ALL)] if several else [(one, SHOWN)]
-    box.value = before if several else SHOWN
-    box.visible = several
+        set_voxel_size(layer, (size[0], size[1], size[2]))
+        layer.metadata[CONFIRMED] = True
+        set_unit(layer, self.unit.value)
+        self.follow(layer)
 
 
 def _length(label: str, tooltip: str, value: float = 1.0) -> FloatSpinBox:

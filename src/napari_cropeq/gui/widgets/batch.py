@@ -1,11 +1,9 @@
-"""The Batch dock widget: super-resolve many images into files."""
+"""The step Batch: super-resolve many images into files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QLabel
 from superqt.utils import QSignalDebouncer, QSignalThrottler
 
@@ -15,6 +13,8 @@ from napari_cropeq.gui.batch.run import BatchRun
 from napari_cropeq.gui.batch.table import BatchTable
 from napari_cropeq.gui.hints import BATCH_HINTS
 from napari_cropeq.gui.jobs import Job
+from napari_cropeq.gui.parts.layer_choice import LayerChoice
+from napari_cropeq.gui.session import Session
 from napari_cropeq.gui.widgets.panel import Panel
 from napari_cropeq.run.batch import BatchProgress
 
@@ -33,26 +33,26 @@ class BatchWidget(Panel):
 
     Parameters
     ----------
-    napari_viewer : napari viewer
-        Given by napari.
+    session : Session
+        Of the viewer.
+    layer : LayerChoice
+        The layer that all steps work on.
     """
 
     hints = BATCH_HINTS
 
-    def __init__(self, napari_viewer: Any) -> None:
-        super().__init__(napari_viewer)
-        self.form.remove(self.layer)  # the selected layers are used instead
+    def __init__(self, session: Session, layer: LayerChoice) -> None:
+        super().__init__(session, layer)
         self._job: Job | None = None
         self._run: BatchRun | None = None
         self._images = ImageList()
         self._listing = 0  # number of the last request to list the images
-        self.fields = BatchForm(self.session)
-        self.form.extend(self.fields.widgets)
+        self.fields = BatchForm(self.form, self.session)
         self.example = QLabel("")
         self.example.setWordWrap(True)
         self.table = BatchTable()
         for widget in (self.example, self.table):
-            self.column.rows.addWidget(widget)
+            self.below.rows.addWidget(widget)
         self.buttons = self.add_buttons(TOOLTIPS, start=self.start, stop=self.stop)
         self.add_status()
         self._show_soon = QSignalThrottler(parent=self)
@@ -71,10 +71,6 @@ class BatchWidget(Panel):
         self._show_model()
         self._show_example()
         self._enable()
-
-    def sizeHint(self) -> QSize:
-        """Return a size with room for the table."""
-        return QSize(540, 760)
 
     def start(self) -> None:
         """Check the settings, then process the images in the background."""

@@ -1,4 +1,4 @@
-"""The base class of the dock widgets: a choice of layer, a message, a progress bar, buttons."""
+"""The base class of the steps in the dock widget: fields, buttons, a progress bar and a message that stay in sight."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
-from magicgui.widgets import Container, PushButton
+from magicgui.widgets import PushButton
 from qtpy.compat import isalive
-from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 from superqt.utils import QSignalDebouncer, QSignalThrottler
 
 from napari_cropeq.gui.hints import HINTS
 from napari_cropeq.gui.jobs import Job, sentence
 from napari_cropeq.gui.parts.column import Column
+from napari_cropeq.gui.parts.form import Form
 from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.session import Session
 
@@ -22,32 +23,39 @@ __all__ = ["Panel"]
 
 
 class Panel(QWidget):
-    """A dock widget that works on a layer.
+    """A step of the work on a layer.
+
+    Fields are above the buttons, the bar and the message, which never scroll; what can be folded is below them.
 
     Parameters
     ----------
-    viewer : napari viewer
-        Given by napari.
+    session : Session
+        Of the viewer.
+    layer : LayerChoice
+        The layer that all steps work on.
     """
 
     hints: ClassVar[Mapping[str, str]] = HINTS  # what to do about an error, in terms of this widget
 
-    def __init__(self, viewer: Any) -> None:
+    def __init__(self, session: Session, layer: LayerChoice) -> None:
         super().__init__()
-        self.session = Session.of(viewer)
-        self.viewer = self.session.viewer
-        self.layer = LayerChoice(self.viewer)
+        self.session, self.viewer, self.layer = session, session.viewer, layer
         self.message = QLabel("")
         self.message.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
-        self.form = Container(widgets=[self.layer])
-        self.column = Column()
+        self.form = Form()
+        self.above, self.below = Column(), Column()
+        self.above.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self.fixed = QVBoxLayout()
+        self.fixed.setContentsMargins(9, 0, 9, 0)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(self.column)
-        self.column.rows.addWidget(self.form.native)
+        outer.addWidget(self.above)
+        outer.addLayout(self.fixed)
+        outer.addWidget(self.below, 1)
+        self.above.rows.addWidget(self.form)
         self.layer.changed.connect(self._forget_complaint)
         self.jobs = self.session.enter()
         self.left = False  # whether its dock has been closed
@@ -59,11 +67,7 @@ class Panel(QWidget):
                     job.blockSignals(True)
             session.leave(jobs)
 
-        self.destroyed.connect(leave)
-
-    def sizeHint(self) -> QSize:
-        """Return the size of a narrow column, so that the image keeps most of the window."""
-        return QSize(340, 620)
+        self._at_destruction = self.destroyed.connect(leave)
 
     def add_buttons(self, tooltips: Mapping[str, str], /, **actions: Callable[[], None]) -> dict[str, PushButton]:
         """Add a row of buttons named like the keywords; their errors are shown in the message."""
@@ -73,14 +77,15 @@ class Panel(QWidget):
             button.clicked.connect(lambda _=None, action=action: self.pressed(action))
             row.addWidget(button.native)
             buttons[name] = button
-        self.column.rows.addLayout(row)
+        self.fixed.addLayout(row)
         return buttons
 
     def add_status(self) -> None:
         """Add progress bar and message; call this after all numbers and choices were added."""
-        self.column.rows.addWidget(self.bar)
-        self.column.rows.addWidget(self.message)
-        self.column.guard_fields()
+        self.fixed.addWidget(self.bar)
+        self.fixed.addWidget(self.message)
+        for column in (self.above, self.below):
+            column.guard_fields()
 
     def run(
         self, steps: Callable[[], Iterator[Any]], progressed: Callable[[Any], None], ended: Callable[[], None]
@@ -105,8 +110,13 @@ class Panel(QWidget):
 
     def pressed(self, action: Callable[[], None]) -> None:
         """Run the ``action`` of a button; a number that is being typed is accepted first."""
-        self.column.commit_typed()
+        self.commit_typed()
         self.attempt(action)
+
+    def commit_typed(self) -> None:
+        """Accept the number that is being typed."""
+        for column in (self.above, self.below):
+            column.commit_typed()
 
     def attempt(self, action: Callable[[], None]) -> None:
         """Run ``action``; an error is shown in the message."""
@@ -116,24 +126,19 @@ class Panel(QWidget):
         except Exception as error:  # noqa: BLE001 (every error is shown to the user)
             self.complain(sentence(error, self.hints))
 
-    def event(self, event: Any) -> bool:
-        """Stop the widget's work when its dock is closed: napari then removes its parent."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._leave()
-        return bool(super().event(event))
-
     def stop_work(self) -> None:
         """Stop the work that only this widget requested, before its dock is closed."""
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Stop all work of this step, because the dock is closed. Harmless when called again."""
         if self.left:
             return
         self.left = True
+        self.destroyed.disconnect(self._at_destruction)  # nothing is left to do, and the session may be gone then
         self.stop_work()
         for kind in (QSignalDebouncer, QSignalThrottler):
             for waiting in self.findChildren(kind):
                 waiting.cancel()
-        self.layer.stop_following()
         self.session.leave(self.jobs)
 
     @property

@@ -1,20 +1,21 @@
-"""The Preview dock widget: super-resolution of the current view."""
+"""The step Preview: super-resolution of the current view."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from magicgui.widgets import CheckBox, SpinBox
 from napari.layers import Image
 
+from napari_cropeq.core.geometry import guess_axial
 from napari_cropeq.core.model import Model
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.gui.compare.compare import FLIP_KEY, Compare
-from napari_cropeq.gui.layers.source import check_layer
+from napari_cropeq.gui.layers.source import check_layer, voxel_size_of
 from napari_cropeq.gui.layers.view_follower import BOX
+from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.parts.region_choice import RegionChoice
 from napari_cropeq.gui.result import Result
-from napari_cropeq.gui.widgets.result_panel import ResultPanel
+from napari_cropeq.gui.session import Session
+from napari_cropeq.gui.widgets.result_panel import TERMS, ResultPanel
 from napari_cropeq.run.live import RunState
 
 __all__ = ["PreviewWidget"]
@@ -22,6 +23,7 @@ __all__ = ["PreviewWidget"]
 TOOLTIPS = {
     "preview": "Super-resolve the current view. It appears in tiles: blocks of voxels that are computed one by one",
     "stop": "Stop computing; the tiles that are shown stay",
+    "show_axial_view": "Show the axial axis from top to bottom, where the result differs most; again for the slices",
     "flip": f"Switch between the source alone and the SR alone (key {FLIP_KEY})",
 }
 
@@ -31,12 +33,14 @@ class PreviewWidget(ResultPanel):
 
     Parameters
     ----------
-    napari_viewer : napari viewer
-        Given by napari.
+    session : Session
+        Of the viewer.
+    layer : LayerChoice
+        The layer that all steps work on.
     """
 
-    def __init__(self, napari_viewer: Any) -> None:
-        super().__init__(napari_viewer)
+    def __init__(self, session: Session, layer: LayerChoice) -> None:
+        super().__init__(session, layer)
         self.follow = CheckBox(label="Follow view", value=True, tooltip="Continue when you pan, zoom or move a slider")
         self.live = CheckBox(
             label="Live while training", value=False, tooltip="During a training, show the view with the network so far"
@@ -56,7 +60,9 @@ class PreviewWidget(ResultPanel):
             tooltip="Show the source on the left and the SR on the right of a border that you can drag",
         )
         self.form.extend([self.follow, self.live, self.curtain, self.box_size, self.region])
-        self.buttons = self.add_buttons(TOOLTIPS, preview=self.preview, stop=self.stop, flip=self.flip)
+        self.buttons = self.add_buttons(TOOLTIPS, preview=self.preview, show_axial_view=self.show_axial_view)
+        self.buttons |= self.add_buttons(TOOLTIPS, stop=self.stop, flip=self.flip)
+        self.buttons["stop"].enabled = False
         self.compare: Compare | None = None
         self.add_status()
         self.follow.changed.connect(self._on_follow)
@@ -85,6 +91,23 @@ class PreviewWidget(ResultPanel):
         self._comparison().flip()
         self.show_state()
 
+    def show_axial_view(self) -> None:
+        """Show the axial axis from top to bottom, or the slices if it is shown already."""
+        layer, dims = check_layer(self.layer.value), self.viewer.dims
+        leading = tuple(range(dims.ndim - 3))
+        axes = [len(leading) + axis for axis in range(3)]
+        axial = axes.pop(guess_axial(voxel_size_of(layer)))
+        is_shown = dims.ndisplay == 2 and axial in dims.displayed
+        dims.ndisplay = 2
+        centre = dict(zip(dims.displayed, self.viewer.scene.camera.center[-2:], strict=True))
+        if is_shown:
+            dims.order = (*leading, axial, *axes)
+        else:
+            dims.order = (*leading, axes[0], axial, axes[1])
+            if axes[0] in centre:  # the plane through the middle of what was in view
+                dims.set_point(axes[0], centre[axes[0]])
+        self.viewer.fit_to_view()
+
     def stop_work(self) -> None:
         """Stop following the view and the training when the dock is closed."""
         self.live.value = False
@@ -101,16 +124,19 @@ class PreviewWidget(ResultPanel):
             return
         if result.layer in self.viewer.layers and result.source_layer in self.viewer.layers:
             self._comparison()  # the key works from now on
-        if self.complaining:
+        self.buttons["stop"].enabled = result.alive and (result.follower.following or result.looking)
+        if self.complaining or (result.alive and result.source_layer is not self.layer.value):
             return
         if not result.alive:
-            self.bar.setValue(0)
+            self.bar.reset()
             self.say("Preview stopped. Press Preview to restart.")
             return
         done, total = result.state.in_view
         self.bar.setValue(int(1000 * done / max(total, 1)))
         view = result.follower.view
         self.say(progress_text(result.state, None if view is None else view.limited))
+        rate = f" {result.state.rate:.1f} tiles are computed per second." if result.state.rate else ""
+        self.message.setToolTip(f"{done} of {total} tiles; {result.state.exactness}.{rate} {TERMS}")
 
     def _look(self, result: Result) -> None:
         follower = result.follower
@@ -196,7 +222,7 @@ class PreviewWidget(ResultPanel):
 
 
 def progress_text(state: RunState, limited: bool | None) -> str:
-    """Return the result of the device's check and how many tiles in view are done, as text.
+    """Return how much of the view is computed, as text.
 
     Parameters
     ----------
@@ -206,11 +232,10 @@ def progress_text(state: RunState, limited: bool | None) -> str:
         Whether there is more than one voxel per screen pixel; None if the layer is not in view.
     """
     done, total = state.in_view
-    texts = [state.exactness, f"{done} of {total} tiles {'at the centre' if limited else 'in view'}"]
-    if state.rate:
-        texts.append(f"{state.rate:.1f} tiles/s")
     if limited is None:
-        texts.append("the layer is not in view")
-    elif limited:
-        texts.append("zoomed out, so only the centre is computed")
-    return "; ".join(texts) + "."
+        return "The layer is not in view."
+    if done < total:
+        text = f"Computing {'the centre of ' if limited else ''}the view: {done} of {total} tiles."
+    else:
+        text = f"{'The centre' if limited else 'All'} of the view is computed; identical to the export."
+    return f"{text} Zoom in for the rest." if limited else text

@@ -1,19 +1,19 @@
-"""The base class of the Preview, Volume and Verify widgets: the model, the planes, the result."""
+"""The base class of the steps Preview, Volume and Verify: the planes and the result."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from magicgui.widgets import ComboBox, LineEdit
+from magicgui.widgets import ComboBox
 from superqt.utils import QSignalThrottler
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.gui.layers.source import check_layer
+from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.parts.planes_choice import PLANES, PLANES_TOOLTIP
 from napari_cropeq.gui.result import Result
+from napari_cropeq.gui.session import Session
 from napari_cropeq.gui.widgets.panel import Panel
 
-__all__ = ["ResultPanel"]
+__all__ = ["TERMS", "ResultPanel"]
 
 STATE_MS = 250  # napari redraws its whole window for each new text: 20 ms on two cores without a GPU
 TERMS = (
@@ -23,29 +23,35 @@ TERMS = (
 
 
 class ResultPanel(Panel):
-    """A dock widget that requests tiles of a result.
+    """A step that requests tiles of a result.
 
     Parameters
     ----------
-    viewer : napari viewer
-        Given by napari.
+    session : Session
+        Of the viewer.
+    layer : LayerChoice
+        The layer that all steps work on.
     """
 
-    def __init__(self, viewer: Any) -> None:
-        super().__init__(viewer)
+    def __init__(self, session: Session, layer: LayerChoice) -> None:
+        super().__init__(session, layer)
         self.result: Result | None = None
         self._show_soon = QSignalThrottler(parent=self)
         self._show_soon.setTimeout(STATE_MS)
         self._show_soon.triggered.connect(self.show_state)
-        self.model = LineEdit(label="Model", enabled=False, tooltip="The model in use, from the Train widget")
         self.planes = ComboBox(label="Planes", choices=PLANES, tooltip=PLANES_TOOLTIP)
         self.message.setToolTip(TERMS)
-        self.form.extend([self.model, self.planes])
-        self.session.model_changed.connect(self._show_model)
-        self._show_model()
+        self.form.extend([self.planes])
+        self.layer.changed.connect(self._on_layer)
 
     def show_state(self) -> None:
         """Show the progress of the result."""
+
+    def _on_layer(self) -> None:
+        """Clear what was shown about the result of another layer, unless its run is in progress."""
+        if self.result is not None and not self.result.running_all and self.result.source_layer is not self.layer.value:
+            self.bar.reset()
+            self.say("")
 
     def open_result(self, dtype: str | None = None, model: Model | None = None) -> Result:
         """Return the result for the chosen layer and a model, and show its state from now on.
@@ -77,6 +83,3 @@ class ResultPanel(Panel):
     def say_saved(self, path: str) -> None:
         """Show that a file is complete."""
         self.say(f"Saved {path}.")
-
-    def _show_model(self) -> None:
-        self.model.value = self.session.model_name or "none yet: train or load one"

@@ -1,12 +1,11 @@
-"""The Train dock widget: train a model on a layer itself."""
+"""The step Train: train a model on a layer itself."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
-from magicgui.widgets import ComboBox, Container
+from magicgui.widgets import ComboBox
 from napari.layers import Layer
 from napari.utils.theme import get_theme
 
@@ -21,13 +20,14 @@ from napari_cropeq.gui.layers.source import check_layer
 from napari_cropeq.gui.parts.config_form import TrainingConfigForm
 from napari_cropeq.gui.parts.curves import Curves
 from napari_cropeq.gui.parts.duration import duration
+from napari_cropeq.gui.parts.form import Form
+from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.parts.model_file import ModelFile
 from napari_cropeq.gui.parts.source_form import SourceForm
 from napari_cropeq.gui.parts.thumbnails import Thumbnails
 from napari_cropeq.gui.preferences import Preferences
-from napari_cropeq.gui.sections.measurement import MeasurementSection
 from napari_cropeq.gui.sections.noise import NoiseSection
-from napari_cropeq.gui.sections.slice_profile import ProfileSection
+from napari_cropeq.gui.session import Session
 from napari_cropeq.gui.training_plan import (
     TrainingPlan,
     checkpoint_path,
@@ -41,6 +41,7 @@ from napari_cropeq.short_repr import quality_of
 
 __all__ = ["TrainWidget"]
 
+NOTICE = "The file stores no unit of its voxel size. Set it under Data first: the lengths in results depend on it."
 TOOLTIPS = {
     "start": "Train a new model on this layer",
     "continue": "Train the model in use further, with the budget above",
@@ -52,18 +53,25 @@ TOOLTIPS = {
 
 
 class TrainWidget(Panel):
-    """Trains a model on the chosen layer, for use in the other widgets.
+    """Trains a model on the chosen layer, for use in the other steps.
 
     Parameters
     ----------
-    napari_viewer : napari viewer
-        Given by napari.
+    session : Session
+        Of the viewer.
+    layer : LayerChoice
+        The layer that all steps work on.
+    source : SourceForm
+        Says how the layer was acquired, and which of its volumes to train on.
+    noise : NoiseSection
+        Shows the noise that a training has measured.
     """
 
     hints = TRAIN_HINTS
 
-    def __init__(self, napari_viewer: Any) -> None:
-        super().__init__(napari_viewer)
+    def __init__(self, session: Session, layer: LayerChoice, source: SourceForm, noise: NoiseSection) -> None:
+        super().__init__(session, layer)
+        self.source, self.noise = source, noise
         self._job: Job | None = None
         self._run: TrainingRun | None = None
         self._trained: Layer | None = None  # the layer of the last training
@@ -71,18 +79,12 @@ class TrainWidget(Panel):
         self._add_fields()
         self._add_views()
         self.layer.changed.connect(self._show_layer)
-        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
-            event.connect(self.source.offer)  # other layers may be further channels
-        for section in (self.profile, self.noise):
-            section.asked.connect(lambda section=section: self.pressed(lambda: self.measure(section)))
-            for box in (*self.source.voxel_size, self.source.axial, self.source.lateral_fwhm):
-                box.changed.connect(section.clear)  # it was measured for another acquisition
+        self.source.followed.connect(self._show_notice)
         self.session.model_changed.connect(self._enable)
         self._show_layer()
 
     def _add_fields(self) -> None:
         foreground = get_theme(self.viewer.theme).text.as_hex()
-        self.source = SourceForm(self.layer.sources, self.attempt)
         self.device = ComboBox(
             label="Device",
             choices=_devices(),
@@ -91,23 +93,18 @@ class TrainWidget(Panel):
         if Preferences.read().device in self.device.choices:
             self.device.value = Preferences.read().device
         self.config = TrainingConfigForm()
-        self.profile = ProfileSection(self.source.fwhm, self.source.lateral_fwhm, foreground)
-        self.noise = NoiseSection(foreground)
         self.curves = Curves(foreground)
-        self.form.extend([*self.source.widgets, self.config.preset, self.config.spending, self.device])
+        self.form.extend([self.config.preset, self.config.spending, self.device])
 
     def _add_views(self) -> None:
         self.thumbnails = Thumbnails()
-        for section in (self.profile, self.noise, self.config):
-            self.column.rows.addWidget(section)
         actions = {"start": self.start, "continue": self.continue_training, "resume": self.resume, "stop": self.stop}
         self.buttons = self.add_buttons(TOOLTIPS, **actions)
-        self.column.rows.addWidget(self.curves)
-        self.column.rows.addWidget(self.thumbnails)
+        for view in (self.curves, self.thumbnails, self.config):
+            self.below.rows.addWidget(view)
         self.file = ModelFile(self, self.config)
-        form = Container(widgets=[self.file])
         self.add_status()
-        self.column.rows.addWidget(form.native)
+        self.fixed.addWidget(Form([self.file]))
         self.buttons |= self.add_buttons(TOOLTIPS, save_model=self.file.save, load_model=self.file.load)
 
     def start(self) -> None:
@@ -147,26 +144,6 @@ class TrainWidget(Panel):
             self._run.ended_by_user = True
             self._job.stop()
 
-    def measure(self, section: MeasurementSection) -> None:
-        """Measure the shown volume for a section, in the background; nothing is changed."""
-        layer, acquisition = self.layer.value, self.source.acquisition()
-        [[volume]] = self.source.data(self.viewer.dims.point, every=False).channels
-
-        def steps() -> Iterator[Any]:
-            yield section.measure(volume, acquisition)
-
-        def show(result: Any) -> None:
-            if self.layer.value is layer and self.source.acquisition() == acquisition:
-                section.show_result(result, f"{layer.units[-1]:~P}")
-
-        section.wait()
-        self.run(steps, show, section.done)
-
-    def stop_work(self) -> None:
-        """Disconnect from the viewer when the dock is closed; the session stops the job."""
-        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
-            event.disconnect(self.source.offer)
-
     def _plan(self, model: Model | None = None) -> TrainingPlan:
         """Return the plan that the form describes, for a training from scratch or from a model."""
         data = self.source.data(self.viewer.dims.point)
@@ -187,14 +164,21 @@ class TrainWidget(Panel):
         self._enable()
 
     def _show_layer(self) -> None:
-        """Fill the fields from the layer, and show whether a training of it was interrupted."""
-        self.source.follow(self.layer.value)
-        for section in (self.profile, self.noise):
-            section.clear()
+        """Forget the training of another layer, and show whether one of this layer was interrupted."""
         if self._job is None:
+            if self.layer.value is not self._trained:
+                self.curves.clear()
+                self.thumbnails.clear()
+                self.bar.reset()
             found = is_interrupted(self.layer.value)
-            self.say("A training of this layer was interrupted. Press Resume to complete it." if found else "")
+            notice = NOTICE if self.source.notice else ""
+            self.say("A training of this layer was interrupted. Press Resume to complete it." if found else notice)
         self._enable()
+
+    def _show_notice(self) -> None:
+        """Remove the notice about the voxel size once it is confirmed."""
+        if self._job is None and self.message.text() == NOTICE and not self.source.notice:
+            self.say("")
 
     def _on_report(self, report: Report) -> None:
         progress = report.progress

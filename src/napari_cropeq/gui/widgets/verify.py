@@ -1,10 +1,9 @@
-"""The Verify dock widget: check that tiles equal the volume computed as a whole, in the current view."""
+"""The step Verify: check that tiles equal the volume computed as a whole, in the current view."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from magicgui.widgets import FileEdit, FloatSpinBox, SpinBox
 from napari.layers import Image
@@ -22,7 +21,9 @@ from napari_cropeq.gui.hints import VERIFY_HINTS
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers.source import check_layer, source_of
 from napari_cropeq.gui.layers.sr_frame import SRFrame
+from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.preferences import Preferences
+from napari_cropeq.gui.session import Session
 from napari_cropeq.gui.widgets.result_panel import ResultPanel
 
 __all__ = ["VerifyWidget"]
@@ -44,14 +45,16 @@ class VerifyWidget(ResultPanel):
 
     Parameters
     ----------
-    napari_viewer : napari viewer
-        Given by napari.
+    session : Session
+        Of the viewer.
+    layer : LayerChoice
+        The layer that all steps work on.
     """
 
     hints = VERIFY_HINTS
 
-    def __init__(self, napari_viewer: Any) -> None:
-        super().__init__(napari_viewer)
+    def __init__(self, session: Session, layer: LayerChoice) -> None:
+        super().__init__(session, layer)
         tooltip = "Side of the tiles (blocks of voxels that are computed one by one), in SR voxels"
         self.tile = SpinBox(label="Tile size", min=1, max=4096, value=TILE, tooltip=tooltip)
         self.padded = FileEdit(
@@ -74,6 +77,7 @@ class VerifyWidget(ResultPanel):
         self.buttons = self.add_buttons(
             TOOLTIPS, verify=self.verify, against_padded=self.against_padded, stop=self.stop
         )
+        self.buttons["stop"].enabled = False
         self.found: TilesFound | None = None
         self._job: Job | None = None
         self._frame: SRFrame | None = None
@@ -112,12 +116,8 @@ class VerifyWidget(ResultPanel):
             raise ArgumentError(f"'{layer.name}' is not in view.", "Move it into view.")
         box, folder = self._frame.visible_box(view, MOST), Preferences.read().make_cache_folder()
         sides = [box.shape[a] for a in (acquisition.axial, *plane_axes(self.planes.value, acquisition.axial))]
-        if max(sides) <= self.tile.value:
-            raise ArgumentError(
-                f"One tile of {self.tile.value} voxels covers the whole view of {' x '.join(map(str, sides))} SR "
-                "voxels, so there is nothing to compare.",
-                f"Choose a Tile size of {max(8, max(sides) // 2)} or less, or zoom out.",
-            )
+        if max(sides) <= self.tile.value:  # one tile would cover the whole view: there would be nothing to compare
+            self.tile.value = max(1, max(sides) // 2)
         where = dict(zip(source.axes[:-3], view.leading, strict=True))
         check = _Check(model, source, where.get("c", 0), where.get("t", 0), self.planes.value, box, self.tile.value)
         path = self.padded.value
@@ -128,6 +128,7 @@ class VerifyWidget(ResultPanel):
             lambda step: self._on_step(step, layer),
             self._on_end,
         )
+        self.buttons["stop"].enabled = True
 
     def _on_step(self, step: Step, layer: Image) -> None:
         if isinstance(step, TilesFound):
@@ -141,6 +142,7 @@ class VerifyWidget(ResultPanel):
             self.say(what)
 
     def _on_end(self) -> None:
+        self.buttons["stop"].enabled = False
         if self.left or self.complaining:
             return
         if self.bar.value() < 1000:

@@ -1,11 +1,8 @@
-"""The Volume dock widget: super-resolve a whole volume into a lazy layer or a file."""
+"""The step Volume: super-resolve a whole volume into a lazy layer or a file."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from magicgui.widgets import CheckBox, ComboBox, FileEdit
+from magicgui.widgets import CheckBox, ComboBox
 from qtpy.QtWidgets import QLabel
 
 from napari_cropeq.compute.super_resolution import DTYPES
@@ -14,11 +11,13 @@ from napari_cropeq.formats.paths import output_kind
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers.unfinished_layer import remove_stale, resume_from, unfinished_in, unfinished_layers
 from napari_cropeq.gui.parts.activity import Activity
+from napari_cropeq.gui.parts.destination import Destination
 from napari_cropeq.gui.parts.estimate_label import EstimateLabel
-from napari_cropeq.gui.parts.layer_choice import layer_events
+from napari_cropeq.gui.parts.layer_choice import LayerChoice, layer_events
 from napari_cropeq.gui.parts.planes_choice import TYPE_TOOLTIP
 from napari_cropeq.gui.parts.run_clock import RunClock
 from napari_cropeq.gui.saving import Saving
+from napari_cropeq.gui.session import Session
 from napari_cropeq.gui.target import Target
 from napari_cropeq.gui.widgets.result_panel import ResultPanel
 from napari_cropeq.run.export import ExportProgress, mended
@@ -38,31 +37,27 @@ class VolumeWidget(ResultPanel):
 
     Parameters
     ----------
-    napari_viewer : napari viewer
-        Given by napari.
+    session : Session
+        Of the viewer.
+    layer : LayerChoice
+        The layer that all steps work on.
     """
 
-    def __init__(self, napari_viewer: Any) -> None:
-        super().__init__(napari_viewer)
+    def __init__(self, session: Session, layer: LayerChoice) -> None:
+        super().__init__(session, layer)
         self.dtype = ComboBox(label="Type", choices=list(DTYPES), tooltip=TYPE_TOOLTIP)
-        self.destination = FileEdit(
-            label="Destination",
-            mode="w",
-            nullable=True,
-            value=None,
-            tooltip="The file to save to, .ome.zarr or .ome.tif. Empty: keep the result in memory",
-        )
+        self.destination = Destination()
         self.overwrite = CheckBox(
             label="Overwrite", value=False, tooltip="Replace an existing file once the new result is complete"
         )
         self.form.extend([self.dtype, self.destination, self.overwrite])
         self.estimate = EstimateLabel(self)
-        self.column.rows.addWidget(self.estimate)
         self.started = QLabel("")
         self.started.setWordWrap(True)
-        self.column.rows.addWidget(self.started)
         self.buttons = self.add_buttons(TOOLTIPS, start=self.start, pause=self.pause, stop=self.stop, save=self.save)
         self.add_status()
+        for label in (self.estimate, self.started):
+            self.fixed.addWidget(label)
         self.saving: Saving | None = None  # in progress
         self._job: Job | None = None  # runs the saving
         self._activity: Activity | None = None
@@ -72,6 +67,8 @@ class VolumeWidget(ResultPanel):
         for event in layer_events(self.viewer):
             event.connect(self._show_possible)
         self.session.model_changed.connect(self._on_choice)
+        self.layer.changed.connect(self.destination.propose)
+        self.destination.propose(self.layer.value)
         self._on_choice()
 
     # -- actions -----------------------------------------------------------------------------------
@@ -89,6 +86,9 @@ class VolumeWidget(ResultPanel):
             self.planes.value, self.dtype.value = opened.planes, opened.dtype
             self.destination.value, self.overwrite.value = opened.output, False
         target = self._target()
+        if target is not None and output_kind(target.path) == ".ome.tif":  # computed into a store, and converted
+            self.save()
+            return
         result = self.open_result(self.dtype.value)
         result.shown.superseded += unfinished_layers(self.viewer)
         if target is None:
@@ -252,7 +252,5 @@ class VolumeWidget(ResultPanel):
 
     def _target(self) -> Target | None:
         """Return the destination of the result; None for memory."""
-        value = self.destination.value
-        if value is None or not str(value).strip() or str(value) == ".":
-            return None
-        return Target(Path(value), self.overwrite.value)
+        path = self.destination.path
+        return None if path is None else Target(path, self.overwrite.value)

@@ -25,7 +25,8 @@ from napari_cropeq.evidence.evaluate.truth import Degraded
 from napari_cropeq.evidence.evaluate.upscaling import cubic, cubic_box
 from napari_cropeq.evidence.mip import projection as projecting
 from napari_cropeq.evidence.mip.figure import bar_length, colored, draw_projection
-from napari_cropeq.evidence.mip.projection import Projection, Zoom, block_size, limits_of
+from napari_cropeq.evidence.mip.projection import PERCENTILES, Projection, block_size, limits_of
+from napari_cropeq.evidence.mip.regions import Zoom, chosen_slab
 from napari_cropeq.formats.image import Image, acquisition_of, open_image
 from napari_cropeq.run.export import export
 
@@ -271,11 +272,90 @@ def test_scale_bars_are_about_a_fifth(unit):
 def test_the_zoom_has_the_most_structure():
     source = chunked(textured_volume((16, 40, 44)), CHUNKS["zarr"], (4.0, 1.0, 1.0))
     data = np.full((64, 40, 44), 1000, np.uint16)
-    data[30:43, 21:34, :] = textured_volume((13, 13, 44)) * 3
-    projection = run(Projection(chunked(data, CHUNKS["zarr"], (1.0, 1.0, 1.0)), source))
+    data[20:52, 5:37, :] = textured_volume((32, 32, 44)) * 3
+    projection = run(Projection(chunked(data, CHUNKS["zarr"], (1.0, 1.0, 1.0)), source, whole=True))
     zoom = projection.zoom
-    assert zoom.size == 13 and abs(zoom.axial - 30) <= 1 and abs(zoom.lateral - 21) <= 1
-    assert np.array_equal(zoom.of(projection.result[0]), data.max(axis=2).T[zoom.lateral :, zoom.axial :][:13, :13])
+    assert zoom.size == 32 and abs(zoom.axial - 20) <= 1 and abs(zoom.lateral - 5) <= 1
+    assert np.array_equal(zoom.of(projection.result[0]), data.max(axis=2).T[zoom.lateral :, zoom.axial :][:32, :32])
+
+
+SIDES = [
+    pytest.param((510, 75), 64, (64, 64), id="a-wide-stack"),
+    pytest.param((510, 20), 64, (64, 20), id="a-wide-and-shallow-one"),
+    pytest.param((20, 510), 64, (20, 64), id="a-deep-one"),
+    pytest.param((900, 600), 200, (200, 200), id="a-large-one"),
+    pytest.param((40, 64), 32, (32, 32), id="a-small-one"),
+    pytest.param((3, 4), 2, (2, 2), id="a-tiny-one"),
+]
+
+
+@pytest.mark.parametrize(("shape", "size", "shown"), SIDES)
+def test_the_zoom_is_large_enough_for_structure(shape, size, shown):
+    """A third of the 45 SR voxels of a shallow stack would be 15: too few to see anything."""
+    change = np.zeros(shape)
+    change[-1, -1] = 1
+    zoom = Zoom.on_most(change)
+    assert zoom.size == size and zoom.of(change).shape == zoom.shape(shape) == shown
+    assert zoom.of(change).sum() == 1
+    zoom.check(shape, ("y", "z"))  # what is reported can be given
+
+
+def volume_of(bright: float, shape: tuple[int, int, int] = (10, 30, 400)) -> np.ndarray:
+    """Return a volume with a share of bright voxels."""
+    return (1000 * (np.random.default_rng(0).random(shape) < bright)).astype(np.uint16) + 7
+
+
+DEPTHS = [
+    pytest.param([0.02], 400, (0, 400), id="sparse"),
+    pytest.param([0.5], 400, (192, 208), id="dense"),
+    pytest.param([0.5], 401, (192, 208), id="dense-and-odd"),
+    pytest.param([0.5], 40, (0, 40), id="dense-and-thin"),
+    pytest.param([0.02, 0.5], 400, (192, 208), id="one-of-two-channels-is-dense"),
+]
+
+
+@pytest.mark.parametrize(("bright", "length", "expected"), DEPTHS)
+def test_a_dense_volume_is_projected_in_a_slab(bright, length, expected):
+    """By default; else the structures of the whole depth would hide each other."""
+    slab = chosen_slab([volume_of(share) for share in bright], PERCENTILES, length)
+    assert (slab.start, slab.stop) == expected
+    assert slab.is_thinned == (expected != (0, length))
+    assert slab.crossed == pytest.approx(max(bright) * length, rel=0.1)
+
+
+def test_the_slab_of_a_dense_volume_is_told_and_can_be_the_whole(tmp_path, capsys):
+    data = volume_of(0.5, (8, 20, 90))
+    a_stack(tmp_path / "a.ome.tif", data)
+    a_stack(tmp_path / "SR.ome.tif", np.repeat(data, 4, axis=0), size=(1, 1, 1))
+    words = ["mip", str(tmp_path / "SR.ome.tif"), str(tmp_path / "a.ome.tif"), "-o", str(tmp_path / "out.png")]
+    assert main([*words, "--json"]) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["slab"] == [37, 53] and report["slab_chosen"]
+    assert report["bright_voxels_crossed"] == pytest.approx(45, rel=0.1)
+    assert err == (
+        "In the whole depth of a, 90 SR voxels along x, structures hide each other: 37 to 53 are projected "
+        "(--slab, --whole).\n"
+    )
+    assert main([*words, "--whole", "--overwrite"]) == 0
+    assert capsys.readouterr().err == ""
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["slab"] == [0, 90] and not report["slab_chosen"] and report["bright_voxels_crossed"] is None
+    with pytest.raises(SystemExit):
+        main([*words, "--whole", "--slab", "1", "2"])
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["slab", "whole"])
+def test_the_caption_says_that_a_slab_was_chosen(whole):
+    data = volume_of(0.5, (8, 20, 90))
+    source = chunked(data, CHUNKS["whole"], (4.0, 1.0, 1.0))
+    result = chunked(np.repeat(data, 4, axis=0), CHUNKS["whole"], (1.0, 1.0, 1.0))
+    projection = run(Projection(result, source, whole=whole))
+    assert projection.slab.is_thinned != whole
+    texts = [text.get_text() for text in draw_projection(projection).texts]
+    voxels = "all 90 SR voxels" if whole else "SR voxels 37 to 53 of 90"
+    assert any(text.endswith(f"{voxels}, 1 µm each") for text in texts), texts
+    assert any("structures hide each other" in text for text in texts) != whole
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
@@ -288,11 +368,13 @@ def test_shown_channels(channels):
 
 
 SHAPES = [
-    pytest.param((8, 20, 24), id="wide"),
-    pytest.param((5, 200, 24), id="tall"),
+    pytest.param((8, 20, 24), id="nearly-square"),
+    pytest.param((5, 200, 24), id="wide"),
+    pytest.param((1, 200, 24), id="wide-and-shallow"),
     pytest.param((8, 40, 1500), id="more-voxels-than-pixels"),
-    pytest.param((300, 10, 24), id="flat"),
-    pytest.param((40, 3, 24), id="small-and-flat"),
+    pytest.param((300, 10, 24), id="deep"),
+    pytest.param((40, 3, 24), id="small-and-deep"),
+    pytest.param((8, 20, 90), id="with-a-chosen-slab"),
 ]
 
 
@@ -305,23 +387,43 @@ def test_nothing_is_stretched_and_no_text_overlaps(shape, unit):
     source = chunked(stacked(shape, 2), CHUNKS["whole"], (4.0, 1.0, 1.0), "czyx", **options)
     result = chunked(stacked((4 * shape[0], *shape[1:]), 2), CHUNKS["whole"], (1.0, 1.0, 1.0), "czyx", **options)
     along = 1 if shape[2] == 1500 else 2
-    projection = run(Projection(result, source, along=along, slab=(0, 9)))
+    slab = None if shape[2] == 90 else (0, 9)
+    projection = run(Projection(result, source, along=along, slab=slab))
     figure = draw_projection(projection)
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     wholes, zooms = figure.axes[::2], figure.axes[1::2]
-    shapes = [*[projection.shape] * 2, *[(projection.zoom.size,) * 2] * 2]
+    zoomed = projection.zoom.shape(projection.shape)[:: -1 if projection.is_upright else 1]
+    shapes = [*[projection.picture_shape] * 2, *[zoomed] * 2]
     for axes, shown in zip([*wholes, *zooms], shapes, strict=True):
         assert axes.images[0].get_array().shape == (*shown, 3)
         box = axes.get_window_extent(renderer)
         assert box.width / shown[1] == pytest.approx(box.height / shown[0], rel=1e-6)
     texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
     boxes = [text.get_window_extent(renderer) for text in texts]
-    assert len(boxes) == 2 + 2 + 4 + 3 + 4
+    assert len(boxes) == 2 + projection.slab.is_thinned + 2 + 4 + 3 + 4
     for number, box in enumerate(boxes):
         assert box.width > 5 and box.height > 5, texts[number]
         assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1
         assert not [texts[other].get_text() for other in range(number) if box.overlaps(boxes[other])], texts[number]
+
+
+def test_a_stack_much_wider_than_deep_is_drawn_upright():
+    """The axial axis is vertical, and the pictures are above each other, so that they are large."""
+    source = chunked(textured_volume((5, 200, 24)), CHUNKS["whole"], (4.0, 1.0, 1.0))
+    result = chunked(textured_volume((20, 200, 24), 3), CHUNKS["whole"], (1.0, 1.0, 1.0))
+    projection = run(Projection(result, source, zoom=Zoom(2, 30, 9)))
+    before, near, after, close_up = draw_projection(projection).axes
+    for axes, images in ((before, projection.cubic), (after, projection.result)):
+        assert np.array_equal(axes.images[0].get_array(), colored(images, projection.limits).swapaxes(0, 1))
+        mark = axes.patches[0]
+        assert (*mark.get_xy(), mark.get_width(), mark.get_height()) == (29.5, 1.5, 9, 9)
+    assert np.array_equal(near.images[0].get_array(), before.images[0].get_array()[2:11, 30:39])
+    assert np.array_equal(close_up.images[0].get_array(), after.images[0].get_array()[2:11, 30:39])
+    one, two = before.get_position(), after.get_position()
+    assert (one.x0, one.x1) == (two.x0, two.x1) and one.y0 > two.y1 and one.width > 0.7
+    report = projection.report()
+    assert report["axes"] == {"horizontal": "y", "vertical": "z", "along": "x"} and report["shape"] == [20, 200]
 
 
 def test_pictures_share_limits_and_the_rectangle_is_the_zoom():
@@ -372,7 +474,7 @@ def with_nan(data: np.ndarray) -> np.ndarray:
 def test_the_command(made, tmp_path, capsys, result):
     out = tmp_path / "out.png"
     words = ["mip", str(made / result), str(made / "a.ome.tif"), "-o", str(out)]
-    assert main(words) == 0
+    assert main([*words, "--whole"]) == 0
     printed, err = capsys.readouterr()
     assert printed.startswith(f"{out}: 32 x 20 SR voxels, along x, ") and err == ""
     assert everything(tmp_path) == ["out.json", "out.png"]
@@ -394,7 +496,7 @@ def test_the_command(made, tmp_path, capsys, result):
 
 
 def test_projections_of_the_stored_result(made):
-    projection = run(Projection(open_image(made / "SR.ome.zarr"), open_image(made / "a.ome.tif")))
+    projection = run(Projection(open_image(made / "SR.ome.zarr"), open_image(made / "a.ome.tif"), whole=True))
     expected = SuperResolution(open_image(made / "a.ome.tif"), a_model(), device="cpu")
     for channel, image in enumerate(projection.result):
         whole = expected.compute((channel,), Box.whole(expected.sr_shape))
@@ -411,7 +513,7 @@ def test_more_channels_than_colors(tmp_path, capsys):
     source, out = tmp_path / "a.ome.tif", tmp_path / "out.png"
     a_stack(source, np.stack([textured_volume((8, 20, 40))] * 3), axes="CZYX")
     a_stack(tmp_path / "SR.ome.tif", np.zeros((3, *result.sr_shape), np.uint16), size=(1, 1, 1), axes="CZYX")
-    words = ["mip", str(tmp_path / "SR.ome.tif"), str(source), "-o", str(out)]
+    words = ["mip", str(tmp_path / "SR.ome.tif"), str(source), "-o", str(out), "--whole"]
     assert main(words) == 0
     assert capsys.readouterr().err == "a has 3 channels: 0, 1 are shown (--channels).\n"
     assert main([*words, "--channels", "2,0", "--overwrite"]) == 0
@@ -451,8 +553,8 @@ REFUSED = [
     pytest.param("--slab 4 4", "The slab 4 to 4 is empty", id="slab-of-nothing"),
     pytest.param("--slab=-1 4", "The slab -1 to 4 is empty, or not within", id="slab-before"),
     pytest.param("--along y --slab 0 21", "not within the 20 SR voxels along y", id="slab-of-the-other-axis"),
-    pytest.param("--zoom 0 0 21", "The side of the zoom (21 SR voxels) is not between 1 and 20", id="zoom-too-large"),
-    pytest.param("--zoom 0 0 0", "The side of the zoom (0 SR voxels) is not between 1 and 20", id="zoom-of-nothing"),
+    pytest.param("--zoom 0 0 33", "The side of the zoom (33 SR voxels) is not between 1 and 32", id="zoom-too-large"),
+    pytest.param("--zoom 0 0 0", "The side of the zoom (0 SR voxels) is not between 1 and 32", id="zoom-of-nothing"),
     pytest.param(
         "--zoom 23 0 10",
         "from 23 along z and 0 along y is not within the projection. Start at 0 to 22",

@@ -35,19 +35,21 @@ def add_mip(commands: Any) -> None:
         metavar="N[,N]",
         help="one or two channels, counted from 0 (default: the first two)",
     )
-    parser.add_argument(
+    depth = parser.add_mutually_exclusive_group()
+    depth.add_argument(
         "--slab",
         type=int,
         nargs=2,
         metavar=("START", "STOP"),
-        help="range of SR voxels along the projected axis (default: all)",
+        help="range of SR voxels along the projected axis (default: all, or the middle 16 of a dense volume)",
     )
+    depth.add_argument("--whole", action="store_true", help="project the whole depth, also of a dense volume")
     parser.add_argument(
         "--zoom",
         type=int,
         nargs=3,
         metavar=("AXIAL", "LATERAL", "SIZE"),
-        help="first SR voxel and side of the enlarged square (default: where the image has most detail)",
+        help="first SR voxels and side of the enlarged square (default: where the image has most detail)",
     )
     parser.add_argument("--time", type=int, default=0, metavar="N", help="time point, counted from 0 (default 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing picture and JSON file")
@@ -69,7 +71,7 @@ def _mip(arguments: argparse.Namespace) -> dict[str, Any]:
     report = projection.report()
     write_json(beside, report)
     if not arguments.json:
-        high, wide = projection.shape
+        high, wide = projection.picture_shape
         print(f"{output}: {wide} x {high} SR voxels, along {'zyx'[projection.along]}, {projection.seconds:.1f} s")
         print(f"{beside}: limits, zoom and slab")
     return report | {"files": [str(output), str(beside)]}
@@ -77,7 +79,8 @@ def _mip(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _projection(arguments: argparse.Namespace) -> Projection:
     from napari_cropeq.evidence.mip.inputs import open_complete
-    from napari_cropeq.evidence.mip.projection import Projection, Zoom
+    from napari_cropeq.evidence.mip.projection import Projection
+    from napari_cropeq.evidence.mip.regions import Zoom
 
     result, source = open_complete(arguments.result), open_complete(arguments.source)
     projection = Projection(
@@ -89,8 +92,16 @@ def _projection(arguments: argparse.Namespace) -> Projection:
         slab=tuple(arguments.slab) if arguments.slab else None,
         zoom=Zoom(*arguments.zoom) if arguments.zoom else None,
         time=arguments.time,
+        whole=arguments.whole,
     )
     if arguments.channels is None and source.n_channels > len(projection.channels):
         shown = ", ".join(map(str, projection.channels))
         print(f"{source.name} has {source.n_channels} channels: {shown} are shown (--channels).", file=sys.stderr)
+    slab = projection.slab
+    if slab.is_thinned:
+        print(
+            f"In the whole depth of {source.name}, {slab.length} SR voxels along {'zyx'[projection.along]}, structures "
+            f"hide each other: {slab.start} to {slab.stop} are projected (--slab, --whole).",
+            file=sys.stderr,
+        )
     return projection

@@ -1,4 +1,7 @@
-"""Figure of two projections, cubic and super-resolved, each with an enlarged region and scale bars."""
+"""Figure of two projections, cubic and super-resolved, each with an enlarged region and scale bars.
+
+Projections beside each other; those that are long, above each other.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from napari_cropeq.core.geometry import AXIS_NAMES
-from napari_cropeq.evidence.mip.projection import ProjectedImage, Projection
+from napari_cropeq.evidence.mip.projection import LONG, ProjectedImage, Projection
 from napari_cropeq.formats.metadata import PIXEL
 from napari_cropeq.formats.ome_tiff import UNITS
 
@@ -26,6 +29,7 @@ SIDE = 900  # px, longer side of a picture: a whole number of pixels per voxel, 
 COLUMN = 560  # px, least width of a column, so that a title fits above a narrow picture
 MARGIN, GAP = 60, 36  # px
 HEAD, TITLE, LABEL = 118, 44, 48  # px above the figure, above a picture, below a picture
+LINE = 32  # px, a second line below the title of the figure
 FLAT = 60  # px, least height of a picture that has its scale bar inside
 LONGEST = 28  # most characters of a name that are shown
 
@@ -94,41 +98,89 @@ def colored(images: Sequence[ProjectedImage], limits: Sequence[tuple[float, floa
 
 def draw_projection(projection: Projection) -> Figure:
     """Draw a projection that has run."""
-    high, wide = projection.shape
-    # Voxels are cubes: both axes have the same scale, in whole pixels per voxel if there is room.
-    room = SIDE / max(high, wide)
-    scale = float(math.floor(room)) if room >= 1 else room
-    column = max(COLUMN, wide * scale)
-    layout = _Layout(
-        2 * MARGIN + 2 * column + GAP,
-        HEAD + 2 * TITLE + high * scale + LABEL + column + LABEL,
-    )
+    place = _Places(projection)
+    layout = _Layout(*place.size)
     _write_head(layout, projection)
-    zoom, limits = projection.zoom, projection.limits
+    zoom, upright = projection.zoom, projection.is_upright
+    horizontal, vertical = (projection.lateral, projection.axial) if upright else (projection.axial, projection.lateral)
     columns = (("Cubic interpolation", projection.cubic), ("Super-resolved", projection.result))
     for number, (title, images) in enumerate(columns):
-        left, top = MARGIN + number * (column + GAP), float(HEAD + TITLE)
-        picture = colored(images, limits)
-        inset = left + (column - wide * scale) / 2
-        middle = left + column / 2
-        layout.text(middle, top - 12, title, color=INK, fontsize=11, weight="bold", ha="center", va="bottom")
-        whole = layout.axes(inset, top, wide * scale, high * scale)
-        _show(whole, picture)
-        corner = (zoom.axial - 0.5, zoom.lateral - 0.5)
-        whole.add_patch(Rectangle(corner, zoom.size, zoom.size, fill=False, edgecolor=MARK, linewidth=1.2))
-        _draw_bar(whole, projection, projection.shape, scale)
-        top += high * scale
-        axis = f"{AXIS_NAMES[projection.axial]} (axial) →"
-        layout.text(middle, top + 8, axis, color=FAINT, fontsize=8, ha="center", va="top")
-        if number == 0:
-            axis, halfway = f"← {AXIS_NAMES[projection.lateral]}", top - high * scale / 2
-            layout.text(inset - 12, halfway, axis, color=FAINT, fontsize=8, ha="right", va="center", rotation=90)
-        top += LABEL + TITLE
-        close = layout.axes(left, top, column, column)
-        _show(close, zoom.of(picture), MARK)
-        _draw_bar(close, projection, (zoom.size, zoom.size), column / zoom.size)
-        layout.text(middle, top - 12, f"{title}, zoomed", color=MARK, fontsize=9, ha="center", va="bottom")
+        picture = colored(images, projection.limits)
+        left, top, wide, high = place.whole(number)
+        layout.text(left + wide / 2, top - 12, title, color=INK, fontsize=11, weight="bold", ha="center", va="bottom")
+        whole = layout.axes(left, top, wide, high)
+        _show(whole, _turned(picture, upright))
+        corner, (deep, across) = (zoom.axial - 0.5, zoom.lateral - 0.5), zoom.shape(projection.shape)
+        mark = (corner[::-1], deep, across) if upright else (corner, across, deep)
+        whole.add_patch(Rectangle(*mark, fill=False, edgecolor=MARK, linewidth=1.2))
+        _draw_bar(whole, projection, projection.picture_shape, place.scale)
+        faint: dict[str, Any] = {"color": FAINT, "fontsize": 8}
+        if number or not place.stacked:
+            layout.text(
+                left + wide / 2, top + high + 8, f"{_axis(projection, horizontal)} →", ha="center", va="top", **faint
+            )
+        if not number or place.stacked:
+            text, middle = f"← {_axis(projection, vertical)}", top + high / 2
+            layout.text(left - 12, middle, text, ha="right", va="center", rotation=90, **faint)
+        left, top, wide, high = place.zoom(number)
+        close = layout.axes(left, top, wide, high)
+        part = _turned(zoom.of(picture), upright)
+        _show(close, part, MARK)
+        _draw_bar(close, projection, (part.shape[0], part.shape[1]), wide / part.shape[1])
+        text = f"{title}, zoomed"
+        layout.text(left + wide / 2, top - 12, text, color=MARK, fontsize=9, ha="center", va="bottom")
     return layout.figure
+
+
+def _turned(picture: npt.NDArray[np.float32], upright: bool) -> npt.NDArray[np.float32]:
+    """Return a picture (lateral, axial, 3), with the axial axis vertical if it is ``upright``."""
+    return picture.swapaxes(0, 1) if upright else picture
+
+
+def _axis(projection: Projection, axis: int) -> str:
+    return AXIS_NAMES[axis] + (" (axial)" if axis == projection.axial else "")
+
+
+class _Places:
+    """Where the pictures of a projection are: (left, top, width, height), px.
+
+    Parameters
+    ----------
+    projection : Projection
+        Gives the shapes, and whether there is a second line in the head.
+    """
+
+    def __init__(self, projection: Projection) -> None:
+        high, wide = projection.picture_shape
+        self.stacked = wide >= LONG * high  # such pictures are larger above each other
+        # Voxels are cubes: both axes have the same scale, in whole pixels per voxel if there is room.
+        room = (2 * COLUMN + GAP) / wide if self.stacked else SIDE / max(high, wide)
+        self.scale = float(math.floor(room)) if room >= 1 else room
+        self.wide, self.high = wide * self.scale, high * self.scale
+        self.column = COLUMN if self.stacked else max(COLUMN, self.wide)
+        zoomed = projection.zoom.shape(projection.shape)
+        down, across = zoomed[::-1] if projection.is_upright else zoomed
+        scale = self.column / max(down, across)
+        self.zoomed = across * scale, down * scale
+        self.head = HEAD + LINE * projection.slab.is_thinned
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height of the figure."""
+        return 2 * MARGIN + 2 * self.column + GAP, self.zoom(0)[1] + self.zoomed[1] + LABEL
+
+    def whole(self, number: int) -> tuple[float, float, float, float]:
+        """Return the place of a whole picture."""
+        room = 2 * self.column + GAP if self.stacked else self.column
+        left = MARGIN + (room - self.wide) / 2 + (0 if self.stacked else number * (self.column + GAP))
+        top = self.head + TITLE + (number * (self.high + LABEL + TITLE) if self.stacked else 0)
+        return left, top, self.wide, self.high
+
+    def zoom(self, number: int) -> tuple[float, float, float, float]:
+        """Return the place of an enlarged region, below the whole pictures."""
+        _, top, _, _ = self.whole(1)
+        left = MARGIN + number * (self.column + GAP) + (self.column - self.zoomed[0]) / 2
+        return left, top + self.high + LABEL + TITLE, *self.zoomed
 
 
 class _Layout:
@@ -167,7 +219,7 @@ def _draw_bar(axes: Axes, projection: Projection, shape: tuple[int, int], scale:
         Axes of the picture.
     projection : Projection
         Gives the size of a voxel.
-    shape : (lateral, axial)
+    shape : (vertical, horizontal)
         Shape of the picture, SR voxels.
     scale : float
         Pixels per voxel.
@@ -196,15 +248,18 @@ def _draw_bar(axes: Axes, projection: Projection, shape: tuple[int, int], scale:
 
 
 def _write_head(layout: _Layout, projection: Projection) -> None:
-    start, stop = projection.slab
-    along, acquisition = AXIS_NAMES[projection.along], projection.acquisition
+    slab, acquisition = projection.slab, projection.acquisition
+    along = AXIS_NAMES[projection.along]
     layout.text(MARGIN, 30, f"Maximum intensity along {along}", color=INK, fontsize=14, weight="bold", va="top")
-    count = projection.sr_shape[projection.along]
-    voxels = f"all {count} SR voxels" if stop - start == count else f"SR voxels {start} to {stop} of {count}"
+    is_whole = slab.stop - slab.start == slab.length
+    voxels = f"all {slab.length} SR voxels" if is_whole else f"SR voxels {slab.start} to {slab.stop} of {slab.length}"
     unit = UNITS.get(acquisition.unit, acquisition.unit)
     step = "" if acquisition.unit == PIXEL else f", {acquisition.lateral_step:.4g} {unit} each"
-    text = f"{_shortened(projection.names[1])}  ·  {voxels}{step}"
-    layout.text(MARGIN, 78, text, color=FAINT, fontsize=9, va="top")
+    lines = [f"{_shortened(projection.names[1])}  ·  {voxels}{step}"]
+    if slab.is_thinned:
+        lines.append("A slab from the middle: in the whole depth, structures hide each other.")
+    for number, text in enumerate(lines):
+        layout.text(MARGIN, 78 + LINE * number, text, color=FAINT, fontsize=9, va="top")
     colors = [INK] if len(projection.channels) == 1 else [CYAN, MAGENTA]
     for number, (name, color) in enumerate(zip(projection.channel_names, colors, strict=True)):
         at = layout.wide - MARGIN

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from napari_cropeq.core.geometry import LATERAL_TOLERANCE, Acquisition, int_triple
 from napari_cropeq.core.normalisation import check_dtype, check_finite, sample
@@ -89,8 +92,8 @@ def _times(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def check_voxels(volume: ArrayLike, what: str, constant: bool = True) -> None:
-    """Raise ImageError if a bounded sample of a volume (z, y, x) is not intensities or contains NaN.
+def check_voxels(volume: ArrayLike, what: str, constant: bool = True) -> npt.NDArray[Any]:
+    """Return a bounded sample of a volume (z, y, x), after a check that it is intensities without NaN.
 
     Parameters
     ----------
@@ -100,6 +103,11 @@ def check_voxels(volume: ArrayLike, what: str, constant: bool = True) -> None:
         Its name in messages.
     constant : bool
         Whether it may be constant.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be projected.
     """
     check_dtype(volume.dtype)
     voxels = sample(ChunkCache(volume))
@@ -108,6 +116,7 @@ def check_voxels(volume: ArrayLike, what: str, constant: bool = True) -> None:
         raise ImageError(
             f"The source is constant ({what}): every voxel is {voxels.flat[0]:g}.", "Choose another channel or volume."
         )
+    return voxels
 
 
 def open_complete(path: str | Path) -> Image:

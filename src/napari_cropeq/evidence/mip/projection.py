@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,11 @@ from napari_cropeq.errors import ArgumentError
 from napari_cropeq.evidence.evaluate.upscaling import cubic_box
 from napari_cropeq.evidence.machine import describe_machine
 from napari_cropeq.evidence.mip.inputs import channel_name, check_grid, check_voxels, chosen_channels
+from napari_cropeq.evidence.mip.regions import Zoom, chosen_slab, given_slab
 from napari_cropeq.formats.chunk_cache import CAP, ChunkCache
 from napari_cropeq.formats.image import Image, acquisition_of
 
-__all__ = ["Projection", "Zoom"]
+__all__ = ["Projection"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,29 +37,11 @@ PERCENTILES = (0.5, 99.8)
 STRONG = 4
 """Multiple of the mean gradient of a projection; all stronger edges count alike."""
 
+LONG = 2
+"""Ratio of the sides of a projection from which its longer side is horizontal."""
+
 ProjectedImage = npt.NDArray[Any]
 """A projection (lateral, axial) in the intensities of its volume."""
-
-
-@dataclass(frozen=True)
-class Zoom:
-    """A square region of a projection, SR voxels.
-
-    Parameters
-    ----------
-    axial, lateral : int
-        First voxel.
-    size : int
-        Side.
-    """
-
-    axial: int
-    lateral: int
-    size: int
-
-    def of(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the square region of an ``image`` (lateral, axial, ...)."""
-        return image[self.lateral : self.lateral + self.size, self.axial : self.axial + self.size]
 
 
 class Projection:
@@ -77,7 +60,10 @@ class Projection:
     channels : sequence of int, optional
         One or two; the first two by default.
     slab : (int, int), optional
-        First voxel along the projected axis, and the one after the last; all by default.
+        First voxel along the projected axis, and the one after the last. By default all, or the middle if there are so
+        many bright voxels that structures would hide each other.
+    whole : bool
+        Without a ``slab``: all voxels in any case.
     zoom : Zoom, optional
         By default, the region with most edges in the projection of the result.
     time : int
@@ -90,7 +76,9 @@ class Projection:
     sr_shape : (z, y, x)
         The SR grid.
     along, lateral : int
-        The projected axis, and the vertical axis of the pictures.
+        The projected axis, and the lateral axis of the pictures.
+    slab : Slab
+        The projected voxels.
     result, cubic : list of (lateral, axial) arrays
         The projections of each channel, complete after :meth:`run`.
     seconds : float
@@ -116,6 +104,7 @@ class Projection:
         slab: tuple[int, int] | None = None,
         zoom: Zoom | None = None,
         time: int = 0,
+        whole: bool = False,
     ) -> None:
         self.names, self.time = (result.name, source.name), time
         self.acquisition = acquisition_of(source, voxel_size)
@@ -132,31 +121,47 @@ class Projection:
         self.lateral = 3 - self.acquisition.axial - self.along
         self.channels = chosen_channels(source, channels)
         self.channel_names = [channel_name(source, channel) for channel in self.channels]
-        self.slab = self._checked_slab(slab)
-        self._given_zoom = None if zoom is None else self._checked_zoom(zoom)
+        if zoom is not None:
+            zoom.check(self.shape, (AXIS_NAMES[self.lateral], AXIS_NAMES[self.axial]))
+        self._given_zoom, samples = zoom, []
+        length = self.sr_shape[self.along]
+        given = (0, length) if slab is None and whole else slab
+        fixed = None if given is None else given_slab(*given, length, AXIS_NAMES[self.along])
         self._pairs = [(result.volume(c, time), source.volume(c, time)) for c in self.channels]
         for channel, (result_volume, source_volume) in zip(self.channels, self._pairs, strict=True):
             check_voxels(result_volume, f"{result.name}, channel {channel}")
-            check_voxels(source_volume, f"{source.name}, channel {channel}", constant=False)
+            samples.append(check_voxels(source_volume, f"{source.name}, channel {channel}", constant=False))
+        self.slab = fixed or chosen_slab(samples, PERCENTILES, length)
         self.result: list[ProjectedImage] = []
         self.cubic: list[ProjectedImage] = []
         self.seconds = 0.0
 
     @property
     def axial(self) -> int:
-        """The horizontal axis of the pictures."""
+        """The axial axis."""
         return self.acquisition.axial
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Shape of a picture (lateral, axial), SR voxels."""
+        """Shape of a projection (lateral, axial), SR voxels."""
         return self.sr_shape[self.lateral], self.sr_shape[self.axial]
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether the axial axis is vertical in the pictures, as that of a stack that is much wider than deep."""
+        return self.shape[0] >= LONG * self.shape[1]
+
+    @property
+    def picture_shape(self) -> tuple[int, int]:
+        """Shape of a picture (vertical, horizontal), SR voxels."""
+        lateral, axial = self.shape
+        return (axial, lateral) if self.is_upright else (lateral, axial)
 
     @property
     def region(self) -> Box:
         """The projected slab, SR voxels (z, y, x)."""
         start, stop = [0, 0, 0], list(self.sr_shape)
-        start[self.along], stop[self.along] = self.slab
+        start[self.along], stop[self.along] = self.slab.start, self.slab.stop
         return Box(int_triple(start), int_triple(stop))
 
     def run(self) -> Iterator[float]:
@@ -169,7 +174,8 @@ class Projection:
         OSError
             If voxels cannot be read.
         """
-        logger.info("Projecting %s along %s, slab %d to %d", self.names[0], AXIS_NAMES[self.along], *self.slab)
+        slab, axis = self.slab, AXIS_NAMES[self.along]
+        logger.info("Projecting %s along %s, slab %d to %d", self.names[0], axis, slab.start, slab.stop)
         started, done, total = time.perf_counter(), 0, 2 * len(self._pairs) * self.region.size
         for result, source in self._pairs:
             for volume, into, interpolated in ((result, self.result, False), (source, self.cubic, True)):
@@ -193,41 +199,39 @@ class Projection:
     def zoom(self) -> Zoom:
         """The given square, else the one with most edges in the projection of the result.
 
-        Its side is then a third of the shorter side of the projection. All strong edges count alike, so that a few
-        very bright structures, such as debris, do not decide.
+        All strong edges count alike, so that a few very bright structures, such as debris, do not decide.
         """
         if self._given_zoom is not None:
             return self._given_zoom
-        size = max(1, min(self.shape) // 3)
         change = np.zeros(self.shape)
         for image, (low, high) in zip(self.result, self.limits, strict=True):
             scaled = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
             down, across = (np.gradient(scaled, axis=a) if n > 1 else np.zeros(1) for a, n in enumerate(scaled.shape))
             gradient = np.hypot(down, across)
             change += np.minimum(gradient, STRONG * gradient.mean())
-        sums = np.pad(change.cumsum(0).cumsum(1), ((1, 0), (1, 0)))  # of everything above and to the left
-        inside = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
-        lateral, axial = np.unravel_index(int(inside.argmax()), inside.shape)
-        return Zoom(int(axial), int(lateral), size)
+        return Zoom.on_most(change)
 
     def report(self) -> dict[str, Any]:
         """Return everything except the pictures, as JSON values."""
-        acquisition = self.acquisition
+        acquisition, slab = self.acquisition, self.slab
+        horizontal, vertical = (AXIS_NAMES[a] for a in (self.axial, self.lateral)[:: -1 if self.is_upright else 1])
         return {
             "format": FORMAT,
             "result": self.names[0],
             "source": self.names[1],
             "sr_shape": list(self.sr_shape),
-            "shape": list(self.shape),
+            "shape": list(self.picture_shape),
             "axes": {
-                "horizontal": AXIS_NAMES[self.axial],
-                "vertical": AXIS_NAMES[self.lateral],
+                "horizontal": horizontal,
+                "vertical": vertical,
                 "along": AXIS_NAMES[self.along],
             },
             "factor": acquisition.factor,
             "voxel_size": list(acquisition.sr_voxel_size),
             "unit": acquisition.unit,
-            "slab": list(self.slab),
+            "slab": [slab.start, slab.stop],
+            "slab_chosen": slab.crossed is not None,
+            "bright_voxels_crossed": None if slab.crossed is None else round(slab.crossed, 1),
             "time": self.time,
             "channels": [
                 {"channel": channel, "name": name, "limits": list(limits)}
@@ -268,37 +272,6 @@ class Projection:
             start = dict(zip(reversed(order), corner, strict=True))
             stop = [min(start[a] + size[a], self.region.stop[a]) for a in range(3)]
             yield Box(int_triple([start[a] for a in range(3)]), int_triple(stop))
-
-    def _checked_slab(self, slab: tuple[int, int] | None) -> tuple[int, int]:
-        length = self.sr_shape[self.along]
-        start, stop = slab or (0, length)
-        if not 0 <= start < stop <= length:
-            raise ArgumentError(
-                f"The slab {start} to {stop} is empty, or not within the {length} SR voxels along "
-                f"{AXIS_NAMES[self.along]}.",
-                f"Choose a start below the stop, from 0 to {length}.",
-                setting="slab",
-            )
-        return start, stop
-
-    def _checked_zoom(self, zoom: Zoom) -> Zoom:
-        high, wide = self.shape
-        largest = min(high, wide)
-        if not 1 <= zoom.size <= largest:
-            raise ArgumentError(
-                f"The side of the zoom ({zoom.size} SR voxels) is not between 1 and {largest}, the shorter side of the "
-                "projection.",
-                f"Choose another side, for example {max(1, largest // 4)}.",
-                setting="zoom",
-            )
-        if not (0 <= zoom.axial <= wide - zoom.size and 0 <= zoom.lateral <= high - zoom.size):
-            raise ArgumentError(
-                f"The zoom of {zoom.size} SR voxels from {zoom.axial} along {AXIS_NAMES[self.axial]} and "
-                f"{zoom.lateral} along {AXIS_NAMES[self.lateral]} is not within the projection.",
-                f"Start at 0 to {wide - zoom.size} and 0 to {high - zoom.size}, or make it smaller.",
-                setting="zoom",
-            )
-        return zoom
 
 
 def block_size(region: IntTriple, chunk: IntTriple, order: Sequence[int]) -> IntTriple:

@@ -9,6 +9,9 @@ from typing import Any
 __all__ = ["ShortRepr", "card", "duration", "quality_of"]
 
 
+LEAST = 0.05  # dB, the least improvement that is not zero when it is written
+
+
 def duration(seconds: float) -> str:
     """Return a time as text, in seconds or in minutes."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
@@ -17,7 +20,10 @@ def duration(seconds: float) -> str:
 def quality_of(training: Mapping[str, Any]) -> dict[str, str]:
     """Return how good a trained network is, as a fact; none if the record of its ``training`` does not say it."""
     gain = training.get("gain")
-    return {} if gain is None else {"quality": f"{gain:.1f} dB better than interpolation on held-out patches"}
+    if gain is None:
+        return {}
+    how = f"{gain:.1f} dB better than" if gain >= LEAST else "not better than"
+    return {"quality": f"{how} interpolation on held-out patches"}
 
 
 def card(title: str, facts: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.training.loss import edge_loss
+from napari_cropeq.core.training.progress import RunningMean
 from napari_cropeq.core.training.training import Training, TrainingConfig, schedule
 from napari_cropeq.errors import ArgumentError, DivergedError, ImageError
 
@@ -75,6 +76,38 @@ def test_the_improvement_over_interpolation_is_measured(spots):
     assert training.gain == pytest.approx(expected, abs=1e-3) and training.gain > 0.5
     assert training.model({}).training["gain"] == pytest.approx(expected, abs=0.01)
     assert "hardly learnt" not in step.note
+
+
+def test_the_loss_of_interpolation_is_that_of_an_untrained_network(spots):
+    """On the held-out patches, with the same loss: a line for comparison."""
+    training = Training(spots[1], Z4, small(patches=4, batch=4, filters=8, validation=16), "cpu")
+    assert training.interpolation_loss == pytest.approx(training._validate(training._weights.current), rel=1e-5)
+
+
+BATCHES = [
+    pytest.param([1.0] * 100, id="constant"),
+    pytest.param([0.001, *[1.0] * 99], id="a-dark-one-first"),
+    pytest.param([0.001] * 3 + [1.0] * 97, id="three-dark-ones-first"),
+    pytest.param([9.0, *[1.0] * 99], id="a-bright-one-first"),
+]
+
+
+@pytest.mark.parametrize("losses", BATCHES)
+def test_the_mean_loss_does_not_start_from_one_batch(losses):
+    """A dark batch at the start would look like a loss that rises for a hundred patches."""
+    mean = RunningMean()
+    means = [mean.add(loss) for loss in losses[:20]]
+    assert means[0] == pytest.approx(losses[0])
+    assert means[1] == pytest.approx((0.95 * losses[0] + losses[1]) / 1.95), "all batches count nearly the same"
+    assert mean.settled
+    for loss in losses[20:]:
+        last = mean.add(loss)
+    assert means[-1] == pytest.approx(last, rel=0.25)
+
+
+def test_the_loss_is_settled_after_some_batches(spots):
+    steps = list(Training(spots[1], Z4, small(patches=80, batch=4, filters=4), "cpu").run())
+    assert [step.settled for step in steps] == [False] * 13 + [True] * 7
 
 
 def test_a_network_that_has_hardly_learnt_is_called_so(spots):

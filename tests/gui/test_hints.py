@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from qtpy.QtWidgets import QAbstractButton, QLabel
 
+from napari_cropeq.gui.colours import Colours
 from napari_cropeq.gui.hints import BATCH_HINTS, HINTS, TRAIN_HINTS, VERIFY_HINTS
 from napari_cropeq.gui.parts.config_form import TrainingConfigForm
 from window import cells, dock
@@ -68,7 +69,7 @@ def test_hints_name_controls_of_the_window(viewer, name):
 
 
 def test_every_setting_of_a_training_has_a_hint(qtbot):
-    form = TrainingConfigForm()
+    form = TrainingConfigForm(Colours.of("dark"))
     qtbot.addWidget(form)
     for name, label in form._labels.items():
         assert label.text() in HINTS[name]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 import torch
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
-from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QComboBox
+from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QComboBox, QLabel
 from scipy import ndimage
 
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import PRESETS, TrainingConfig
 from napari_cropeq.core.training.training import Thumbnail, Training
+from napari_cropeq.gui.colours import Colours
 from napari_cropeq.gui.parts.config_form import TrainingConfigForm
 from napari_cropeq.gui.parts.thumbnails import Thumbnails
 from napari_cropeq.gui.training_data import TrainingData
@@ -40,7 +42,7 @@ def held_out_loss(train, model) -> float:
 
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_a_preset_fills_the_form(qtbot, name):
-    form = TrainingConfigForm()
+    form = TrainingConfigForm(Colours.of("dark"))
     qtbot.addWidget(form)
     form.preset.value = next(other for other in PRESETS if other != name)
     form.fields["filters"].value = 7
@@ -52,7 +54,7 @@ def test_a_preset_fills_the_form(qtbot, name):
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(TrainingConfig)])
 def test_every_setting_has_a_widget_that_sets_it(qtbot, name):
     """One widget for each field."""
-    form = TrainingConfigForm()
+    form = TrainingConfigForm(Colours.of("dark"))
     qtbot.addWidget(form)
     default = getattr(TrainingConfig.preset("fast"), name)
     if name in ("minutes", "patches"):
@@ -128,6 +130,73 @@ def test_curves_thumbnails_and_time_left_update(viewer, qtbot):
     assert list(losses) == pytest.approx([loss for *_, loss in recorded])
     train.curves.logarithmic.setChecked(True)
     assert np.allclose(train.curves._validation.getData()[1], np.log10(losses))
+
+
+def test_the_curve_does_not_rise_because_the_first_batches_are_dark(viewer, qtbot):
+    """Few bright cells in a dark volume: most patches are dark, with a low loss that says nothing."""
+    viewer.add_image(few_cells(), scale=(3, 1, 1), name="dark")
+    train = dock(viewer, "Train")
+    small(train, patches=400)
+    trained(qtbot, train)
+    patches, losses = train.curves._training.getData()
+    assert patches[0] >= 14 * 4, "not of the first batches"
+    assert losses.max() < 1.3 * losses[0]
+
+
+def few_cells() -> np.ndarray:
+    """Return bright spots (z, y, x) in a few places of a dark volume, blurred along z."""
+    rng = np.random.default_rng(1)
+    volume = np.zeros((20, 128, 128), np.float32)
+    for place in zip(*(rng.integers(4, n - 4, 20) for n in volume.shape), strict=True):
+        volume[place] = rng.uniform(2e4, 9e4)
+    return (ndimage.gaussian_filter(volume, (1, 1.6, 1.6)) + rng.poisson(20, volume.shape)).astype(np.uint16)
+
+
+def test_a_training_says_how_much_better_than_interpolation_it_is(viewer, qtbot):
+    """In dB; the losses, which say little to a user, are in the tooltip. No message has a NaN."""
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    small(train, patches=120)
+    texts = []
+    say = train.say
+    train.say = lambda text, tooltip="": (texts.append((text, tooltip, train.bar.format())), say(text, tooltip))
+    model = trained(qtbot, train)
+    shown = [(text, tooltip) for text, tooltip, _ in texts if "patches," in text and "Trained" not in text]
+    assert shown and not any("nan" in " ".join(three).lower() for three in texts)
+    for text, tooltip in shown:
+        assert re.match(r"[\d,]+ patches, (\d+\.\d dB|not) better than interpolation on held-out patches\.", text)
+        assert re.search(
+            r"error is \d+ % smaller than that of interpolation\. Loss: 0\.\d+ on training patches", tooltip
+        )
+        assert re.search(r"0\.\d+ by interpolation on held-out patches", tooltip)
+    assert f"{model.training['gain']:.1f} dB better than" in train.message.text()
+    assert train.message.toolTip() == "", "of another message"
+
+
+def test_the_plot_has_a_line_for_interpolation(viewer, qtbot):
+    """Over all patches, also on a logarithmic axis; the key is above the data, not on it."""
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train = dock(viewer, "Train")
+    small(train, patches=120)
+    model = trained(qtbot, train)
+    patches, level = train.curves._interpolation.getData()
+    best = min(loss for *_, loss in model.training["losses"])
+    assert patches[0] < 20 and patches[-1] == 120
+    assert level[0] == level[1] == pytest.approx(train.curves.interpolation) and level[0] > best
+    train.curves.logarithmic.setChecked(True)
+    assert np.allclose(train.curves._interpolation.getData()[1], np.log10(level))
+    assert train.curves.plot.getPlotItem().legend is None
+    key, plot = train.curves.key, train.curves.plot
+    for name in ("training", "held-out", "interpolation"):
+        assert name in key.text()
+    assert key.isVisibleTo(train) and key.geometry().bottom() < plot.geometry().top()
+
+
+def test_the_patches_say_what_they_are(qtbot):
+    thumbnails = Thumbnails()
+    qtbot.addWidget(thumbnails)
+    texts = {label.text() for label in thumbnails.findChildren(QLabel)}
+    assert {"slice as acquired", "super-resolved", "held-out truth"} <= texts
 
 
 PATCHES = [

@@ -15,7 +15,7 @@ from napari_cropeq.core.training.training import Progress, Thumbnail, Training
 from napari_cropeq.gui.jobs import sentence
 from napari_cropeq.run.train_to_file import train_and_keep
 
-__all__ = ["Report", "TrainingRun"]
+__all__ = ["Report", "TrainingRun", "losses_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ class Report:
     thumbnail: Thumbnail | None
     note: str  # for the user
     snapshot: Model | None = None  # a model with the current weights, if requested
+    gain: float = 0.0  # of the best weights so far over interpolation, on held-out patches, dB
+    interpolation: float | None = None  # loss of interpolation on held-out patches
 
 
 class TrainingRun:
@@ -87,11 +89,26 @@ class TrainingRun:
             if time.monotonic() - drawn >= THUMBNAIL_SECONDS or progress.fraction == 1:
                 thumbnail, drawn = training.thumbnail(), time.monotonic()
             if len(validations) < len(training.history):
-                validations = tuple((p.patches, p.validation or math.nan) for p in training.history)
+                validations = tuple((p.patches, p.validation) for p in training.history if p.validation is not None)
             if self._wants_snapshot() and time.monotonic() - taken >= SNAPSHOT_SECONDS:
                 snapshot, taken = training.snapshot(self._description), time.monotonic()
-            yield Report(progress, validations, thumbnail, progress.note or self._note, snapshot)
+            note, level = progress.note or self._note, training.interpolation_loss
+            yield Report(progress, validations, thumbnail, note, snapshot, training.gain, level)
 
     def _on_disk_error(self, error: OSError) -> None:
         logger.warning("The checkpoint cannot be written: %s", error)
         self._note = f"No checkpoint can be saved, so a crash would lose this training: {sentence(error)}"
+
+
+def losses_of(report: Report) -> str:
+    """Return the error relative to that of interpolation, and the losses, as text for a tooltip."""
+    smaller = 100 * (1 - 10 ** (-max(report.gain, 0) / 20))
+    losses = [f"{report.progress.loss:.4f} on training patches"]
+    if report.validations:
+        losses.append(f"at best {min(loss for _, loss in report.validations):.4f} on held-out patches")
+    if report.interpolation is not None:
+        losses.append(f"{report.interpolation:.4f} by interpolation on held-out patches")
+    return (
+        f"On held-out patches, which are not used for training, the root-mean-square error is {smaller:.0f} % smaller "
+        f"than that of interpolation. Loss: {', '.join(losses)}."
+    )

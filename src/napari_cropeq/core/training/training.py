@@ -26,7 +26,7 @@ from napari_cropeq.core.training.loss import loss_of
 from napari_cropeq.core.training.parts import Parts
 from napari_cropeq.core.training.patches import PatchSampler, TrainingBatch
 from napari_cropeq.core.training.plane_pool import Volume
-from napari_cropeq.core.training.progress import Progress, Thumbnail
+from napari_cropeq.core.training.progress import Progress, RunningMean, Thumbnail
 from napari_cropeq.core.training.threads import ThreadChoice
 from napari_cropeq.core.training.weights import LearntWeights
 from napari_cropeq.errors import ArgumentError, DivergedError, MismatchError, OutOfMemoryError
@@ -46,7 +46,8 @@ class Training:
     """Trains a network on a source; iterate :meth:`run`, and get :attr:`network` afterwards or at any time.
 
     The attribute ``gain`` has how much better than interpolation the best weights so far are on held-out patches, dB.
-    Their targets are as noisy as the source, so it is less than the improvement over a clean truth.
+    Their targets are as noisy as the source, so it is less than the improvement over a clean truth. The attribute
+    ``interpolation_loss`` has the loss of interpolation on the same patches.
 
     Parameters
     ----------
@@ -114,8 +115,9 @@ class Training:
         self._parts = Parts(config.batch, self.device)
         self._sampler = PatchSampler(volumes, acquisition, network, config, self._budget.patches)
         self._held_out = self._sampler.held_out(config.validation).to(self.device)
-        error = self._held_out.interpolated(network) - self._held_out.target
-        self._interpolated = max(float(error.square().sum()), 1e-30)
+        interpolated, target = self._held_out.interpolated(network), self._held_out.target
+        self._interpolated = max(float((interpolated - target).square().sum()), 1e-30)
+        self.interpolation_loss = float(loss_of(interpolated, target, self._held_out.noise, config))
         self.gain = 0.0
         self.history: list[Progress] = _history(start) if start is not None and resume else []
 
@@ -164,7 +166,7 @@ class Training:
         budget.start()
         # Bits depend on the number of threads: a patch budget, with which equal seeds give equal bits, leaves it alone.
         threads = ThreadChoice(torch.get_num_threads()) if config.patches is None else None
-        smooth = math.nan
+        mean = RunningMean()
         while budget.fraction < 1:
             weights.set_rate(config.rate * schedule(config.schedule, budget.fraction, budget.steps, config.warm_up))
             batch = self._sampler.draw(config.batch).to(self.device)
@@ -175,17 +177,17 @@ class Training:
                     "Lower the learning rate or check the volume for extreme voxels.",
                     setting="rate",
                 )
-            smooth = loss if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss
             budget.spend(config.batch)
             progress = Progress(
                 budget.patches,
                 budget.seconds,
                 budget.fraction,
-                smooth,
+                mean.add(loss),
                 None,
                 budget.rate,
                 self._parts.note,
                 budget.seconds_left,
+                mean.settled,
             )
             if budget.is_validation_due:
                 progress = self._check(progress)

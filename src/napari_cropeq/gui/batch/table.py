@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QBrush, QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
+from napari_cropeq.gui.colours import Colours
 from napari_cropeq.gui.hints import BATCH_HINTS
 from napari_cropeq.gui.jobs import sentence
 from napari_cropeq.run.batch import Item
@@ -18,15 +19,22 @@ __all__ = ["BatchTable"]
 COLUMNS = ("Image", "Status", "Output", "Message")
 WIDTHS = (130, 105, 155)
 ROWS = 8  # visible at once
-COLOURS = {"failed": QColor("#ff6b5e"), "done": QColor("#7fd67f")}
 AT_WORK = ("training", "computing", "saving")
 
 
 class BatchTable(QTableWidget):
-    """Shows the items of a batch; only cells that changed are updated."""
+    """Shows the items of a batch; only cells that changed are updated.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    colours : Colours
+        For the theme of the window.
+    """
+
+    def __init__(self, colours: Colours) -> None:
         super().__init__(0, len(COLUMNS))
+        self._items: Sequence[Item] = ()
+        self._colours = colours
         self.setHorizontalHeaderLabels(COLUMNS)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
@@ -43,6 +51,7 @@ class BatchTable(QTableWidget):
 
     def show_items(self, items: Sequence[Item]) -> None:
         """Show the status of each image."""
+        self._items = items
         self.setRowCount(len(items))
         for row, item in enumerate(items):
             message = "" if item.error is None else sentence(item.error, BATCH_HINTS)
@@ -51,6 +60,11 @@ class BatchTable(QTableWidget):
             self._write(row, 1, status_of(item), item.detail, item.status)
             self._write(row, 2, Path(output).name, output, item.status)
             self._write(row, 3, message or item.detail, message, item.status)
+
+    def recolour(self, colours: Colours) -> None:
+        """Show the statuses in other colours."""
+        self._colours = colours
+        self.show_items(self._items)
 
     def texts(self, column: str) -> list[str]:
         """Return the texts of a column."""
@@ -62,12 +76,13 @@ class BatchTable(QTableWidget):
         if cell is None:
             cell = QTableWidgetItem()
             self.setItem(row, column, cell)
-        colour = COLOURS.get(status) if column == 1 or (column == 3 and status == "failed") else None
+        colours = {"failed": self._colours.bad, "done": self._colours.good}
+        colour = colours.get(status) if column == 1 or (column == 3 and status == "failed") else None
         if cell.text() != text:
             cell.setText(text)
         if cell.toolTip() != more:
             cell.setToolTip(more)
-        brush = QBrush() if colour is None else QBrush(colour)
+        brush = QBrush() if colour is None else QBrush(QColor(colour))
         if cell.foreground() != brush:
             cell.setForeground(brush)
 

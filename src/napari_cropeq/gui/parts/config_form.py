@@ -12,6 +12,7 @@ from magicgui.widgets.bases import ValueWidget
 from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QWidget
 
 from napari_cropeq.core.training.config import PRESETS, TrainingConfig
+from napari_cropeq.gui.colours import Colours
 from napari_cropeq.gui.hints import in_words
 from napari_cropeq.gui.sections.section import Section
 
@@ -20,17 +21,21 @@ __all__ = ["TrainingConfigForm"]
 BUDGETS = {"minutes": 2.0, "patches": 10_000}
 """The units of a budget, and the amount that is offered if the preset uses the other unit."""
 
-CHANGED = "font-weight: bold; color: #f0a35e"
-
 
 class TrainingConfigForm(Section):
     """All fields of a :class:`TrainingConfig`, folded; a preset fills them, and changed fields are highlighted.
 
     The owner places :attr:`preset` and :attr:`spending` (number and unit of the budget) where they are always visible.
+
+    Parameters
+    ----------
+    colours : Colours
+        For the theme of the window.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, colours: Colours) -> None:
         super().__init__("Advanced options")
+        self._colours = colours
         tooltip = "Fills the advanced options. fast: quick on a CPU; paper: as published; light-sheet: for fluorescence"
         self.preset = ComboBox(label="Preset", choices=list(PRESETS), tooltip=tooltip)
         self.budget = FloatSpinBox(min=0.0, max=1e9, tooltip="Training stops after this budget, or when it converges")
@@ -101,11 +106,16 @@ class TrainingConfigForm(Section):
         self.budget.step = 0.5 if unit == "minutes" else 1000
         self.budget.value = BUDGETS[unit] if of_preset is None else of_preset
 
+    def recolour(self, colours: Colours) -> None:
+        """Highlight changed fields in another colour."""
+        self._colours = colours
+        self._mark()
+
     def _mark(self, _: Any = None) -> None:
-        changed = self.overrides()
+        changed, highlight = self.overrides(), f"font-weight: bold; color: {self._colours.changed}"
         for name, label in self._labels.items():
             of_preset = self._of_preset(name)
-            label.setStyleSheet(CHANGED if name in changed else "")
+            label.setStyleSheet(highlight if name in changed else "")
             label.setToolTip(f"{self.fields[name].tooltip} ({self.preset.value}: {of_preset or 0})")
         self.restore.setEnabled(bool(changed))
         self.setText(f"Advanced options ({len(changed)} changed)" if changed else "Advanced options")

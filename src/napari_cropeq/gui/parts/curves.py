@@ -7,57 +7,83 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyqtgraph
-from qtpy.QtCore import QSize
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
-__all__ = ["Curves", "themed_plot"]
+from napari_cropeq.gui.colours import Colours
+from napari_cropeq.gui.parts.plot import Key, Plot
+
+__all__ = ["Curves"]
 
 REDRAW_SECONDS = 0.25
 MOST_POINTS = 2000
 
 
 class Curves(QWidget):
-    """Training and validation loss over patches.
+    """Training and validation loss over patches, and the loss of interpolation.
 
     Parameters
     ----------
-    foreground : str
-        Colour of axes and text.
+    colours : Colours
+        For the theme of the window.
     """
 
-    def __init__(self, foreground: str) -> None:
+    def __init__(self, colours: Colours) -> None:
         super().__init__()
-        self.plot = themed_plot(foreground, "patches", "loss")
+        self.key = Key()
+        self.plot = Plot(colours, "patches", "loss")
         self.plot.sizeHint = lambda: QSize(320, 170)
         self.plot.setMinimumSize(200, 130)
         self.plot.setToolTip(
-            "Loss on training patches (line) and on validation patches (points). Stop when the points become flat"
+            "Loss on training patches (line) and on held-out patches, which are not used for training (points). Stop "
+            "when the points become flat. Dashes: loss of interpolation on the held-out patches"
         )
-        self.plot.addLegend(offset=(-5, 5), labelTextColor=foreground)
-        self._training = self.plot.plot(pen=pyqtgraph.mkPen("#5ac8fa"), name="training")
-        self._validation = self.plot.plot(
-            pen=pyqtgraph.mkPen("#f0a35e"), symbol="o", symbolSize=5, symbolBrush="#f0a35e", name="validation"
-        )
+        self._training = self.plot.plot(name="training")
+        self._validation = self.plot.plot(symbol="o", symbolSize=5, name="held-out")
+        self._interpolation = self.plot.plot(name="interpolation")
         self.logarithmic = QCheckBox("Logarithmic loss")
         self.logarithmic.toggled.connect(lambda on: self.plot.setLogMode(y=on))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.key)
         layout.addWidget(self.plot)
         layout.addWidget(self.logarithmic)
+        self.recolour(colours)
         self.clear()
+
+    def recolour(self, colours: Colours) -> None:
+        """Show the plot in other colours."""
+        self.plot.recolour(colours)
+        self._training.setPen(pyqtgraph.mkPen(colours.line))
+        self._validation.setPen(pyqtgraph.mkPen(colours.points))
+        self._validation.setSymbolBrush(colours.points)
+        self._validation.setSymbolPen(colours.points)
+        self._interpolation.setPen(pyqtgraph.mkPen(colours.text, style=Qt.PenStyle.DashLine))
+        entries = (("━", colours.line, self._training), ("●", colours.points, self._validation))
+        named = [(mark, colour, line.name()) for mark, colour, line in entries]
+        self.key.show_entries([*named, ("╌", colours.text, self._interpolation.name())])
 
     def clear(self) -> None:
         """Remove all points."""
         self.points: list[tuple[int, float]] = []
         self.validations: Sequence[tuple[int, float]] = ()
+        self.interpolation: float | None = None
         self._every, self._seen, self._drawn = 1, 0, 0.0
         self.draw()
 
-    def add(self, patches: int, loss: float, validations: Sequence[tuple[int, float]]) -> None:
-        """Add a point of the training loss, replace the validations, and redraw a few times a second."""
-        self._seen += 1
-        if self._seen % self._every == 0:
-            self.points.append((patches, loss))
+    def add(
+        self,
+        patches: int,
+        loss: float | None,
+        validations: Sequence[tuple[int, float]],
+        interpolation: float | None = None,
+    ) -> None:
+        """Add a point of the training loss, if it is known; replace the others, and redraw a few times a second."""
+        self.interpolation = interpolation
+        if loss is not None:
+            self._seen += 1
+            if self._seen % self._every == 0:
+                self.points.append((patches, loss))
         if len(self.points) > MOST_POINTS:  # half of them are enough for the curve
             self.points, self._every = self.points[::2], 2 * self._every
         self.validations = validations
@@ -67,21 +93,11 @@ class Curves(QWidget):
     def draw(self) -> None:
         """Draw all points."""
         self._drawn = time.monotonic()
-        for line, points in ((self._training, self.points), (self._validation, self.validations)):
+        level: list[tuple[int, float]] = []
+        span = [patches for patches, _ in (*self.points, *self.validations)]
+        if span and self.interpolation is not None:
+            level = [(min(span), self.interpolation), (max(span), self.interpolation)]
+        lines = (self._training, self.points), (self._validation, self.validations), (self._interpolation, level)
+        for line, points in lines:
             patches, loss = np.array(points, float).reshape(-1, 2).T
             line.setData(patches, loss)
-
-
-def themed_plot(foreground: str, bottom: str, left: str) -> pyqtgraph.PlotWidget:
-    """Return an empty plot with a transparent background, in the colours of the window, with axis labels."""
-    plot = pyqtgraph.PlotWidget(enableMenu=False, background=None)
-    plot.hideButtons()
-    plot.getPlotItem().setContentsMargins(2, 8, 8, 5)  # labels extend beyond the axes
-    plot.setMouseEnabled(x=False, y=False)  # the wheel over it scrolls the panel
-    for side, text in (("bottom", bottom), ("left", left)):
-        axis = plot.getAxis(side)
-        axis.enableAutoSIPrefix(False)
-        axis.setPen(foreground)
-        axis.setTextPen(foreground)
-        axis.setLabel(text)
-    return plot

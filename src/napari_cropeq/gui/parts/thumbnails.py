@@ -1,4 +1,4 @@
-"""A validation patch: the input of the network, its output, and the truth."""
+"""A held-out patch: the input of the network, its output, and the truth."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ __all__ = ["Thumbnails"]
 
 WIDTH, HEIGHT = 104, 128
 CAPTIONS = {
-    "input": "Input: a lateral patch, not used for training, made as blurred and coarse as the axial direction",
-    "output": "Output: the input, super-resolved by the network so far",
-    "truth": "Truth: the original lateral patch",
+    "input": (
+        "slice as acquired",
+        "A lateral patch that is not used for training, made as blurred and coarse as the axial direction",
+    ),
+    "output": ("super-resolved", "The same patch, super-resolved by the network so far"),
+    "truth": ("held-out truth", "The original lateral patch"),
 }
 
 
@@ -32,8 +35,8 @@ class Thumbnails(QWidget):
         self._images: dict[str, QLabel] = {}
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for column, (name, tooltip) in enumerate(CAPTIONS.items()):
-            caption, image = QLabel(name.capitalize()), QLabel()
+        for column, (name, (text, tooltip)) in enumerate(CAPTIONS.items()):
+            caption, image = QLabel(text), QLabel()
             image.setFixedSize(WIDTH, HEIGHT)
             for label in (caption, image):
                 label.setAlignment(Qt.AlignmentFlag.AlignCenter)

@@ -10,12 +10,11 @@ from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.spline import ArrayLike
-from napari_cropeq.gui.parts.curves import themed_plot
+from napari_cropeq.gui.colours import Colours
+from napari_cropeq.gui.parts.plot import Key, Plot
 from napari_cropeq.gui.sections.section import Section
 
 __all__ = ["MeasurementSection"]
-
-LINE, POINTS = "#5ac8fa", "#f0a35e"
 
 
 class MeasurementSection(Section):
@@ -27,29 +26,30 @@ class MeasurementSection(Section):
         Of the section, and of the button that asks for the measurement.
     axes : (str, str)
         Labels of the plot, bottom and left.
-    foreground : str
-        Colour of axes and text.
+    colours : Colours
+        For the theme of the window.
     """
 
     busy: ClassVar[str]  # shown while it measures
 
     asked = Signal()
 
-    def __init__(self, title: str, button: str, tooltip: str, axes: tuple[str, str], foreground: str) -> None:
+    def __init__(self, title: str, button: str, tooltip: str, axes: tuple[str, str], colours: Colours) -> None:
         super().__init__(title)
         self.result: Any = None
+        self.unit, self.colours = "", colours
         self.button = QPushButton(button)
         self.button.setToolTip(f"{tooltip}. Takes some seconds; nothing is changed")
         self.found = QLabel("")
         self.found.setWordWrap(True)
-        self.plot = themed_plot(foreground, *axes)
+        self.key = Key()
+        self.plot = Plot(colours, *axes)
         self.plot.sizeHint = lambda: QSize(320, 190)
         self.plot.setMinimumSize(200, 150)
-        self.legend = self.plot.addLegend(offset=(5, -5), labelTextColor=foreground)
         body = QWidget()
         self.rows = QVBoxLayout(body)
         self.rows.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.button, self.found, self.plot):
+        for widget in (self.button, self.found, self.key, self.plot):
             self.rows.addWidget(widget)
         self.addWidget(body)
         self.button.clicked.connect(lambda: self.asked.emit())
@@ -71,7 +71,7 @@ class MeasurementSection(Section):
         """Remove the result, which belongs to another layer."""
         self.result = None
         self.found.setText("")
-        for widget in (self.found, self.plot):
+        for widget in (self.found, self.key, self.plot):
             widget.setVisible(False)
 
     def wait(self) -> None:
@@ -90,18 +90,35 @@ class MeasurementSection(Section):
 
     def show_result(self, result: Any, unit: str) -> None:
         """Show a result; lengths are in ``unit``."""
-        self.result = result
+        self.result, self.unit = result, unit
         self.plot.clear()
         self.found.setText(self.draw(result, unit))
-        for widget in (self.found, self.plot):
+        self._show_key()
+        for widget in (self.found, self.key, self.plot):
             widget.setVisible(True)
         if self.isExpanded():
             self.expand(animate=False)  # to its new height
 
+    def recolour(self, colours: Colours) -> None:
+        """Show the plot in other colours."""
+        self.colours = colours
+        self.plot.recolour(colours)
+        if self.result is not None:
+            self.plot.clear()
+            self.draw(self.result, self.unit)
+            self._show_key()
+
+    def _show_key(self) -> None:
+        """Show what the named lines and points mean."""
+        marks = {True: ("━", self.colours.line), False: ("●", self.colours.points)}
+        named = [item for item in self.plot.listDataItems() if item.name()]
+        self.key.show_entries([(*marks[item.opts["symbol"] is None], item.name()) for item in named])
+
     def line(self, x: Any, y: Any, name: str) -> None:
         """Draw what is expected."""
-        self.plot.plot(x, y, pen=pyqtgraph.mkPen(LINE, width=2), name=name)
+        self.plot.plot(x, y, pen=pyqtgraph.mkPen(self.colours.line, width=2), name=name)
 
     def points(self, x: Any, y: Any, name: str) -> None:
         """Draw what was measured."""
-        self.plot.plot(x, y, pen=None, symbol="o", symbolSize=5, symbolBrush=POINTS, symbolPen=None, name=name)
+        brush = self.colours.points
+        self.plot.plot(x, y, pen=None, symbol="o", symbolSize=5, symbolBrush=brush, symbolPen=None, name=name)

@@ -7,6 +7,7 @@ import numpy as np
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.core.training.noise import PhotonTransfer, measure_noise
+from napari_cropeq.gui.colours import Colours
 from napari_cropeq.gui.sections.measurement import MeasurementSection
 
 __all__ = ["NoiseSection"]
@@ -22,17 +23,16 @@ class NoiseSection(MeasurementSection):
 
     Parameters
     ----------
-    foreground : str
-        Colour of axes and text.
+    colours : Colours
+        For the theme of the window.
     """
 
     busy = "Measuring noise …"
 
-    def __init__(self, foreground: str) -> None:
+    def __init__(self, colours: Colours) -> None:
         tooltip = "Measure how the noise depends on the intensity, as a training does"
-        super().__init__("Noise", "Measure noise", tooltip, ("mean intensity", "variance"), foreground)
+        super().__init__("Noise", "Measure noise", tooltip, ("mean intensity", "variance"), colours)
         self.plot.setToolTip(LEGEND)
-        self.legend.setOffset((-5, -5))  # below a line that rises
         self.clear()
 
     def measure(self, volume: ArrayLike, acquisition: Acquisition) -> PhotonTransfer:

@@ -10,7 +10,8 @@ from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.slice_profile.suggestion import Suggestion, suggest_fwhm
 from napari_cropeq.core.spline import ArrayLike
-from napari_cropeq.gui.sections.measurement import LINE, MeasurementSection
+from napari_cropeq.gui.colours import Colours
+from napari_cropeq.gui.sections.measurement import MeasurementSection
 
 __all__ = ["ProfileSection"]
 
@@ -32,16 +33,16 @@ class ProfileSection(MeasurementSection):
         The field of the axial width, which a suggestion is applied to.
     lateral_fwhm : FloatSpinBox
         The field of the lateral width, which is shown here.
-    foreground : str
-        Colour of axes and text.
+    colours : Colours
+        For the theme of the window.
     """
 
     busy = "Comparing spectra …"
 
-    def __init__(self, fwhm: FloatSpinBox, lateral_fwhm: FloatSpinBox, foreground: str) -> None:
+    def __init__(self, fwhm: FloatSpinBox, lateral_fwhm: FloatSpinBox, colours: Colours) -> None:
         tooltip = "Estimate the FWHM by comparing axial and lateral spectra"
         axes = "axial frequency", "relative power"
-        super().__init__("Slice profile", "Suggest FWHM from image", tooltip, axes, foreground)
+        super().__init__("Slice profile", "Suggest FWHM from image", tooltip, axes, colours)
         self._fwhm = fwhm
         self.apply = QPushButton("Apply")
         self.apply.setToolTip("Enter the suggestion as FWHM")
@@ -83,8 +84,9 @@ class ProfileSection(MeasurementSection):
         if not len(frequency):
             return
         narrow, middle, wide = (np.clip(power, SMALLEST, None) for power in suggestion.degraded)
-        ends = [self.plot.plot(frequency, power, pen=pyqtgraph.mkPen(f"{LINE}40")) for power in (narrow, wide)]
-        self.plot.addItem(pyqtgraph.FillBetweenItem(*ends, brush=f"{LINE}40"))
+        faint = f"{self.colours.line}40"
+        ends = [self.plot.plot(frequency, power, pen=pyqtgraph.mkPen(faint)) for power in (narrow, wide)]
+        self.plot.addItem(pyqtgraph.FillBetweenItem(*ends, brush=faint))
         self.line(frequency, middle, "lateral, blurred")
         shown = suggestion.axial > SMALLEST
         self.points(frequency[shown], suggestion.axial[shown], "axial, measured")

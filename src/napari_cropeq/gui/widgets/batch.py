@@ -50,7 +50,8 @@ class BatchWidget(Panel):
         self.fields = BatchForm(self.form, self.session)
         self.example = QLabel("")
         self.example.setWordWrap(True)
-        self.table = BatchTable()
+        self.table = BatchTable(self.colours)
+        self.coloured.append(self.table)
         for widget in (self.example, self.table):
             self.below.rows.addWidget(widget)
         self.buttons = self.add_buttons(TOOLTIPS, start=self.start, stop=self.stop)

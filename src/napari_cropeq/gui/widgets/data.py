@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from napari.utils.theme import get_theme
 
 from napari_cropeq.gui.hints import TRAIN_HINTS
 from napari_cropeq.gui.parts.layer_choice import LayerChoice
@@ -35,10 +34,10 @@ class DataWidget(Panel):
 
     def __init__(self, session: Session, layer: LayerChoice) -> None:
         super().__init__(session, layer)
-        foreground = get_theme(self.viewer.theme).text.as_hex()
         self.source = SourceForm(self.form, self.layer.sources, self._correct)
-        self.profile = ProfileSection(self.source.fwhm, self.source.lateral_fwhm, foreground)
-        self.noise = NoiseSection(foreground)
+        self.profile = ProfileSection(self.source.fwhm, self.source.lateral_fwhm, self.colours)
+        self.noise = NoiseSection(self.colours)
+        self.coloured += [self.profile, self.noise]
         for section in (self.profile, self.noise):
             self.below.rows.addWidget(section)
             section.asked.connect(lambda section=section: self.pressed(lambda: self.measure(section)))

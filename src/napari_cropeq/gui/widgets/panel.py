@@ -12,6 +12,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 from superqt.utils import QSignalDebouncer, QSignalThrottler
 
+from napari_cropeq.gui.colours import Colours
 from napari_cropeq.gui.hints import HINTS
 from napari_cropeq.gui.jobs import Job, sentence
 from napari_cropeq.gui.parts.column import Column
@@ -40,6 +41,9 @@ class Panel(QWidget):
     def __init__(self, session: Session, layer: LayerChoice) -> None:
         super().__init__()
         self.session, self.viewer, self.layer = session, session.viewer, layer
+        self.colours = Colours.of(self.viewer.theme)
+        self.coloured: list[Any] = []  # parts with a method recolour
+        self.viewer.events.theme.connect(self.recolour)
         self.message = QLabel("")
         self.message.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -139,6 +143,7 @@ class Panel(QWidget):
         for kind in (QSignalDebouncer, QSignalThrottler):
             for waiting in self.findChildren(kind):
                 waiting.cancel()
+        self.viewer.events.theme.disconnect(self.recolour)
         self.session.leave(self.jobs)
 
     @property
@@ -151,12 +156,22 @@ class Panel(QWidget):
         if self.complaining:
             self.say("")
 
-    def say(self, text: str) -> None:
-        """Show a message."""
+    def recolour(self) -> None:
+        """Show everything in colours that can be read in the theme of the window, which has been switched."""
+        self.colours = Colours.of(self.viewer.theme)
+        if self.complaining:
+            self.complain(self.message.text())
+        for part in self.coloured:
+            part.recolour(self.colours)
+
+    def say(self, text: str, tooltip: str = "") -> None:
+        """Show a message, and details of it in a tooltip."""
         self.message.setStyleSheet("")
         self.message.setText(text)
+        self.message.setToolTip(tooltip)
 
     def complain(self, text: str) -> None:
         """Show an error: what is wrong, and what to do."""
-        self.message.setStyleSheet("color: #ff6b5e")
+        self.message.setStyleSheet(f"color: {self.colours.bad}")
         self.message.setText(text)
+        self.message.setToolTip("")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from magicgui.widgets import ComboBox
 from napari.layers import Layer
-from napari.utils.theme import get_theme
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import choose_device
@@ -34,7 +32,7 @@ from napari_cropeq.gui.training_plan import (
     interrupted_layers,
     is_interrupted,
 )
-from napari_cropeq.gui.training_run import Report, TrainingRun
+from napari_cropeq.gui.training_run import Report, TrainingRun, losses_of
 from napari_cropeq.gui.widgets.panel import Panel
 from napari_cropeq.run.train_to_file import config_of
 from napari_cropeq.short_repr import quality_of
@@ -84,7 +82,6 @@ class TrainWidget(Panel):
         self._show_layer()
 
     def _add_fields(self) -> None:
-        foreground = get_theme(self.viewer.theme).text.as_hex()
         self.device = ComboBox(
             label="Device",
             choices=_devices(),
@@ -92,8 +89,9 @@ class TrainWidget(Panel):
         )
         if Preferences.read().device in self.device.choices:
             self.device.value = Preferences.read().device
-        self.config = TrainingConfigForm()
-        self.curves = Curves(foreground)
+        self.config = TrainingConfigForm(self.colours)
+        self.curves = Curves(self.colours)
+        self.coloured += [self.config, self.curves]
         self.form.extend([self.config.preset, self.config.spending, self.device])
 
     def _add_views(self) -> None:
@@ -184,15 +182,15 @@ class TrainWidget(Panel):
         progress = report.progress
         self.bar.setValue(int(1000 * progress.fraction))
         self.bar.setFormat(f"%p %, {duration(progress.seconds_left)} left, {progress.rate:.0f} patches/s")
-        self.curves.add(progress.patches, progress.loss, report.validations)
+        loss = progress.loss if progress.settled else None  # the first batches may all be dark
+        self.curves.add(progress.patches, loss, report.validations, report.interpolation)
         if report.thumbnail is not None:
             self.thumbnails.show_patch(report.thumbnail)
         if report.snapshot is not None and report.snapshot is not self._snapshot:
             self._snapshot = report.snapshot
             self.session.live_model.emit(self._trained, report.snapshot)
-        best = min((loss for _, loss in report.validations), default=math.nan)
-        text = f"{progress.patches:,} patches, loss {progress.loss:.4f}, best validation loss {best:.4f}."
-        self.say(f"{text} {report.note}")
+        text = f"{progress.patches:,} patches, {quality_of({'gain': report.gain})['quality']}."
+        self.say(f"{text} {report.note}".strip(), losses_of(report))
 
     def _on_ended(self) -> None:
         run, self._job = self._run, None

@@ -23,6 +23,7 @@ def _of_training(name: str) -> str:
 HINTS: dict[str, str] = {field.name: _of_training(field.name) for field in dataclasses.fields(TrainingConfig)} | {
     "voxel_size": "Set the correct Voxel size under Data.",
     "allow_missing": "Open it with File > Open, which asks for a value that missing planes are read as.",
+    "axes": "Choose its Axes under Data, which moves them.",
     "axial": "Choose another Axial axis under Data, or another image.",
     "fwhm": "Correct FWHM under Data.",
     "lateral_fwhm": "Correct Lateral FWHM in the section Slice profile under Data.",

@@ -11,11 +11,9 @@ from napari.utils.transforms import Affine
 
 from napari_cropeq.errors import ImageError, VoxelSizeError
 from napari_cropeq.formats.metadata import PIXEL, full_unit, in_one_unit, timing
+from napari_cropeq.gui.layers.axes import assumed_axes
 
 __all__ = ["AxesOf", "Place", "axes_of", "place_of"]
-
-POSITIONS = {3: "zyx", 4: "tzyx", 5: "tczyx"}  # axes without known labels
-LABELS = {"time": "t", "channel": "c", "channels": "c", "ch": "c"}
 
 
 @dataclass(frozen=True)
@@ -59,13 +57,7 @@ def axes_of(meta: Mapping[str, Any], ndim: int, name: str) -> AxesOf:
     ImageError
         If two axes are the same, or one of z, y, x is missing.
     """
-    labels = [str(label).lower() for label in meta.get("axis_labels") or ()]
-    labels = [LABELS.get(label, label) for label in labels]
-    letters = labels if len(labels) == ndim and all(label in "tczyx" and label for label in labels) else None
-    if letters is None:
-        letters = list(POSITIONS[ndim])
-        if ndim == 4 and labels[:1] == ["c"]:
-            letters[0] = "c"
+    letters = assumed_axes(meta.get("axis_labels") or (), ndim)
     if len(set(letters)) != ndim or not set("zyx") <= set(letters):
         raise ImageError(
             f"The axis labels of '{name}' are {', '.join(letters)}, but a file needs z, y, x and at most t and c, each "
@@ -73,7 +65,7 @@ def axes_of(meta: Mapping[str, Any], ndim: int, name: str) -> AxesOf:
             "Correct the layer's axis labels.",
         )
     order = sorted(range(ndim), key=lambda axis: "tczyx".index(letters[axis]))
-    return AxesOf("".join(letters), tuple(order))
+    return AxesOf(letters, tuple(order))
 
 
 def place_of(meta: Mapping[str, Any], axes: AxesOf, name: str) -> Place:

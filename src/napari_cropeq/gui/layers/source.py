@@ -15,6 +15,7 @@ from napari_cropeq.errors import ArgumentError, ImageError, VoxelSizeError
 from napari_cropeq.formats.image import Image as Source
 from napari_cropeq.formats.image import check_volume
 from napari_cropeq.formats.watch.chunks import watched
+from napari_cropeq.gui.layers.axes import check_axes
 
 __all__ = [
     "WATCH",
@@ -30,7 +31,6 @@ __all__ = [
     "voxel_size_of",
 ]
 
-LEADING = {0: "", 1: "t", 2: "tc"}
 SPLIT = "Split its channels first: right-click the layer and choose Split RGB."
 
 WATCH = "napari-cropeq-watch"
@@ -45,8 +45,8 @@ def check_layer(layer: Layer | None) -> Image:
     Raises
     ------
     ValueError
-        If it is not an image, is RGB, has fewer than three or more than five axes, no real voxels, or
-        units that differ among z, y and x.
+        If it is not an image, is RGB, has fewer than three or more than five axes, or axes that are labelled in another
+        order than t, c, z, y, x, no real voxels, or units that differ among z, y and x.
     """
     if layer is None:
         raise ArgumentError("No layer is chosen.", "Open a 3D image and choose it.")
@@ -61,6 +61,7 @@ def check_layer(layer: Layer | None) -> Image:
             "them.",
             "Choose another layer.",
         )
+    check_axes(layer)
     check_volume(finest(layer), layer.name)
     units = [str(u) for u in layer.units[-3:]]
     if len(set(units)) > 1:
@@ -143,7 +144,7 @@ def source_of(layer: Layer | None) -> Source:
     known = {} if isinstance(finest(image), np.ndarray) else image.metadata  # of the file that is read
     return Source(
         data=data,
-        axes=_leading(image) + "zyx",
+        axes=check_axes(image) + "zyx",
         voxel_size=size,
         unit=str(image.units[-1]),
         translate=(z, y, x),
@@ -161,12 +162,6 @@ def lazy_array(data: Any) -> da.Array:
         return data
     chunks = getattr(data, "chunks", None) or (*(1,) * (data.ndim - 2), *data.shape[-2:])
     return da.from_array(watched(data), chunks=chunks, name=False)
-
-
-def _leading(layer: Image) -> str:
-    """Return the leading axes; the label of a single one decides between channels and time."""
-    label = str(layer.axis_labels[0]).lower()
-    return "c" if layer.ndim == 4 and label in ("c", "ch", "channel", "channels") else LEADING[layer.ndim - 3]
 
 
 def appearance(layer: Image) -> dict[str, Any]:

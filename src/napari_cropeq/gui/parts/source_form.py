@@ -10,10 +10,11 @@ import numpy as np
 from magicgui.widgets import ComboBox, Container, FloatSpinBox, PushButton
 from napari.layers import Image
 from psygnal import Signal
-from qtpy.QtWidgets import QAbstractSpinBox
+from qtpy.QtWidgets import QAbstractSpinBox, QComboBox
 
-from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, guess_axial
+from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, Acquisition, guess_axial
 from napari_cropeq.formats.image import acquisition_of
+from napari_cropeq.gui.layers.axes import arrange, described, possible_axes, stated_axes
 from napari_cropeq.gui.layers.source import check_layer, set_unit, set_voxel_size, source_of, unit_of, voxel_size_of
 from napari_cropeq.gui.parts.form import Form
 from napari_cropeq.gui.training_data import TrainingData, channel_layers, shown_of
@@ -26,12 +27,18 @@ CONFIRMED = "napari-cropeq-voxel-size"
 """Key in a layer's metadata: the user has confirmed voxel size and unit."""
 
 SHOWN, ALL = "shown", "all"
+SHORT = 12  # characters of the axes that a narrow window shows
+AXES = (
+    "Another choice labels the axes of the layer, and moves them into the order time, channels, z, y, x. Choose the "
+    "same again to confirm it"
+)
+FOLLOWED = ("data", "axis_labels", "scale", "affine", "units")  # of a layer
 
 
 class SourceForm:
     """Fields for the acquisition of a layer and for the volumes to train on.
 
-    Correcting voxel size or unit sets those of the layer.
+    Correcting voxel size or unit sets those of the layer; choosing its axes labels and moves them.
 
     Parameters
     ----------
@@ -49,6 +56,10 @@ class SourceForm:
         self, form: Form, others: Callable[[], list[Any]], attempt: Callable[[Callable[[], None]], None]
     ) -> None:
         self._form, self._others = form, others
+        self.axes = ComboBox(label="Axes")
+        self.axes.native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.axes.native.setMinimumContentsLength(SHORT)
+        self._doubt = ""  # about the axes
         one = [("the one shown", SHOWN)]
         self.channels = ComboBox(label="Channels", choices=one)
         self.times = ComboBox(
@@ -72,7 +83,7 @@ class SourceForm:
         self.lateral_fwhm.native.setSpecialValueText("unknown")
         self.confirm = PushButton(text="Confirm", tooltip="The voxel size and its unit are as shown")
         self.confirm.label = ""
-        form.extend([self.channels, self.times, self.axial, sizes, self.unit, self.confirm, self.fwhm])
+        form.extend([self.axes, self.channels, self.times, self.axial, sizes, self.unit, self.confirm, self.fwhm])
         self._layer: Any = None  # the layer whose scale the fields follow
         self._followed: float | None = None  # the step that the FWHM follows until the user changes it
         self._showing = False
@@ -81,6 +92,12 @@ class SourceForm:
             if not self._showing:
                 attempt(lambda: self._correct_layer(axis))
 
+        def arranged() -> None:
+            if not self._showing and self._layer is not None:
+                attempt(lambda: arrange(self._layer, self.axes.value))
+
+        self.axes.changed.connect(arranged)
+        self.axes.native.activated.connect(lambda _: arranged())  # also if the shown choice is confirmed
         for axis, box in enumerate(self.voxel_size):
             box.changed.connect(lambda _=None, axis=axis: correct(axis))
         self.unit.changed.connect(lambda: correct(None))
@@ -113,14 +130,16 @@ class SourceForm:
         return TrainingData.of(layers, channels, range(source.n_times) if all_times else [shown["t"]])
 
     def follow(self, layer: Any) -> None:
-        """Show a layer, now and whenever its scale changes."""
+        """Show a layer, now and whenever its axes or scale change."""
         is_new = layer is not self._layer
         if is_new:
             for old, connect in ((self._layer, False), (layer, True)):
                 if old is not None:
-                    for event in (old.events.scale, old.events.affine, old.events.units):
-                        (event.connect if connect else event.disconnect)(self._on_scale)
+                    for name in FOLLOWED:
+                        event = getattr(old.events, name)
+                        (event.connect if connect else event.disconnect)(self._on_change)
             self._layer = layer
+        self._show_axes()
         self.offer()
         if layer is not None and layer.ndim >= 3:
             self._show(layer, is_new)
@@ -185,15 +204,37 @@ class SourceForm:
         box.value = before if several else SHOWN
         self._form.show_field(box, several)
 
-    def _on_scale(self, _: Any = None) -> None:
+    def _show_axes(self) -> None:
+        """Show what the axes of a layer with more than three are, and whether that is an assumption."""
+        layer = self._layer
+        several = isinstance(layer, Image) and not layer.rgb and 4 <= layer.ndim <= 5
+        self._form.show_field(self.axes, several)
+        self._doubt = ""
+        if not several:
+            return
+        self._showing = True
+        try:
+            choices = possible_axes(layer)
+            self.axes.choices = [(described(letters, layer.data.shape), letters) for letters in choices]
+            self.axes.value = choices[0]
+            self.axes.tooltip = f"{described(choices[0], layer.data.shape)}. {AXES}"
+        finally:
+            self._showing = False
+        slices = layer.data.shape[choices[0].index("z")]
+        few = f", and z has only {slices} slice{'s' * (slices != 1)}" if slices < MIN_SLICES else ""
+        if not stated_axes(layer.axis_labels, layer.ndim):
+            self._doubt = f"Check Axes: the layer does not name them{few}."
+
+    def _on_change(self, _: Any = None) -> None:
         self.follow(self._layer)
 
     @property
     def notice(self) -> str:
         """What has to be confirmed, as a sentence; empty if nothing."""
-        if self._layer is None or self._layer.ndim < 3 or self._is_confirmed(self._layer):
-            return ""
-        return "The file stores no unit of its voxel size. Set voxel size and unit here, or press Confirm."
+        layer, unit = self._layer, ""
+        if layer is not None and layer.ndim >= 3 and not self._is_confirmed(layer):
+            unit = "The file stores no unit of its voxel size. Set voxel size and unit here, or press Confirm."
+        return " ".join(filter(None, (self._doubt, unit)))
 
     def _is_confirmed(self, layer: Image) -> bool:
         """Whether the unit of a layer is known from its file or from the user."""

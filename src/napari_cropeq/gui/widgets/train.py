@@ -39,7 +39,7 @@ from napari_cropeq.short_repr import quality_of
 
 __all__ = ["TrainWidget"]
 
-NOTICE = "The file stores no unit of its voxel size. Set it under Data first: the lengths in results depend on it."
+NOTICE = "Go to Data first"  # how a message begins that names what has to be confirmed
 TOOLTIPS = {
     "start": "Train a new model on this layer",
     "continue": "Train the model in use further, with the budget above",
@@ -169,13 +169,14 @@ class TrainWidget(Panel):
                 self.thumbnails.clear()
                 self.bar.reset()
             found = is_interrupted(self.layer.value)
-            notice = NOTICE if self.source.notice else ""
+            notice = f"{NOTICE}. {self.source.notice}" if self.source.notice else ""
             self.say("A training of this layer was interrupted. Press Resume to complete it." if found else notice)
         self._enable()
 
     def _show_notice(self) -> None:
-        """Remove the notice about the voxel size once it is confirmed."""
-        if self._job is None and self.message.text() == NOTICE and not self.source.notice:
+        """Remove an error about data that have changed, and the notice once they are confirmed."""
+        self._forget_complaint()
+        if self._job is None and self.message.text().startswith(NOTICE) and not self.source.notice:
             self.say("")
 
     def _on_report(self, report: Report) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -242,6 +243,21 @@ def little_space() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+
+
+def test_the_progress_of_a_training_has_no_nan(tmp_path, monkeypatch):
+    """Before the first validation, it has no validation loss."""
+    texts: list[str] = []
+
+    @contextmanager
+    def shown():
+        yield lambda what, share, text: texts.append(text)
+
+    monkeypatch.setattr("napari_cropeq.cli.train.progress_bar", shown)
+    stack = write(tmp_path / "stack.ome.tif")
+    assert main(["train", str(stack), "-o", str(tmp_path / "m.safetensors"), *TINY, "--patches", "200"]) == 0
+    assert texts and not [text for text in texts if "nan" in text]
+    assert "validation" in texts[-1]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the limit on the size of files is POSIX's")

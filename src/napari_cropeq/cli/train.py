@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import sys
 from collections.abc import Generator
 from contextlib import closing
@@ -184,14 +183,15 @@ def _existing(arguments: argparse.Namespace, checkpoint: Checkpoint) -> str:
 
 def _run(steps: Generator[Progress, None, Model]) -> Model:
     """Show the progress of a training and return its model."""
-    validation, note = math.nan, ""
+    validation, note = "", ""
     try:
         with closing(steps), progress_bar() as update:
             while True:
                 step = next(steps)
-                validation, note = step.validation or validation, step.note
-                text = f"{step.rate:.0f}/s, loss {step.loss:.4f}, validation {validation:.4f}"
-                update("training", step.fraction, text)
+                note = step.note
+                if step.validation is not None:
+                    validation = f", validation {step.validation:.4f}"
+                update("training", step.fraction, f"{step.rate:.0f}/s, loss {step.loss:.4f}{validation}")
     except StopIteration as end:
         model: Model = end.value
     except KeyboardInterrupt as error:

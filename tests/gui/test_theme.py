@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QApplication
 from napari_cropeq.gui.batch.table import BatchTable
 from napari_cropeq.gui.colours import Colours
 from napari_cropeq.run.batch import Item
-from window import TIMEOUT, cells, dock
+from window import TIMEOUT, cells, data_of, dock
 
 THEMES = ["dark", "light"]
 LEAST = 4.5
@@ -74,12 +74,13 @@ def test_plots_follow_the_theme(viewer, qtbot, before, after):
     train = dock(viewer, "Train")
     train.curves.add(4, 0.3, [(4, 0.2)], 0.25)
     train.curves.draw()
-    for section in (train.profile, train.noise):
+    data = data_of(train)
+    for section in (data.profile, data.noise):
         section.button.click()
         qtbot.waitUntil(lambda section=section: section.result is not None, timeout=TIMEOUT)
         section.expand(animate=False)
-    plots = [(part.plot, part.key) for part in (train.curves, train.profile, train.noise)]
-    texts = [train.profile.found.text(), train.noise.found.text()]
+    plots = [(part.plot, part.key) for part in (train.curves, data.profile, data.noise)]
+    texts = [data.profile.found.text(), data.noise.found.text()]
     drawn = [len(plot.listDataItems()) for plot, _ in plots]
     for theme in (before, after):
         viewer.theme = theme
@@ -98,7 +99,7 @@ def test_plots_follow_the_theme(viewer, qtbot, before, after):
                 colour = pyqtgraph.mkColor(brush) if pen is None else pen.color()
                 assert contrast(colour.name(), ground) >= LEAST and colour.name() in key.text() + colours.text
         assert [len(plot.listDataItems()) for plot, _ in plots] == drawn and all(drawn)
-        assert [train.profile.found.text(), train.noise.found.text()] == texts
+        assert [data.profile.found.text(), data.noise.found.text()] == texts
         qtbot.waitUntil(lambda ground=ground: all(corner(plot) == ground for plot, _ in plots), timeout=5000)
 
 

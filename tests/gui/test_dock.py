@@ -51,6 +51,8 @@ def test_what_is_pressed_and_what_comes_back_is_in_sight(viewer, qtbot, name):
         if hasattr(section, "expand"):
             section.expand(animate=False)
     panel.complain("The layer cannot be used for a reason that takes several lines to explain. " * 3)
+    above = panel.above
+    qtbot.waitUntil(lambda: above.viewport().height() >= above.widget().minimumSizeHint().height(), timeout=5000)
     buttons = [button.native for button in getattr(panel, "buttons", {}).values() if button.visible]
     seen = [*buttons, panel.message, *([panel.bar] if buttons else [])]
     for widget in seen:

@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QFrame, QScrollArea, QVB
 __all__ = ["Column"]
 
 FIELDS = (QAbstractSpinBox, QComboBox)
+BORDER = 2  # that napari's style draws, px
 LEAST = 90  # height, px, below which nothing can be read
 
 
@@ -26,7 +27,7 @@ class Column(QScrollArea):
 
     def sizeHint(self) -> QSize:
         """Ask for the height of the widgets, so that nothing scrolls where there is room."""
-        return self.widget().sizeHint()
+        return self.widget().sizeHint() + QSize(0, BORDER)
 
     def minimumSizeHint(self) -> QSize:
         """Ask for the width of the widgets and the scroll bar."""
@@ -50,10 +51,12 @@ class Column(QScrollArea):
                 field.interpretText()
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Let the wheel over a field scroll the column; only the field that is being edited receives it."""
+        """Let the wheel over a field scroll the column, unless it is being edited; follow the widgets' height."""
         if isinstance(watched, FIELDS):
             if event.type() == QEvent.Type.Wheel and not watched.hasFocus():
                 event.ignore()
                 return True
             return False
+        if event is not None and event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
+            self.updateGeometry()  # the height that is asked for has changed with the widgets
         return bool(super().eventFilter(watched, event))

@@ -52,6 +52,7 @@ class Panel(QWidget):
         self.form = Form()
         self.above, self.below = Column(), Column()
         self.above.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self.below.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)  # gets the room that is left
         self.fixed = QVBoxLayout()
         self.fixed.setContentsMargins(9, 0, 9, 0)
         outer = QVBoxLayout(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QFrame, QScrollArea, QVBoxLayout, QWidget
 
-__all__ = ["Column"]
+__all__ = ["LEAST", "Column"]
 
 FIELDS = (QAbstractSpinBox, QComboBox)
 BORDER = 2  # that napari's style draws, px

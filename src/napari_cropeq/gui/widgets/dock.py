@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from magicgui.widgets import LineEdit
 from qtpy.QtCore import QEvent, QSize
-from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSizePolicy, QTabWidget, QVBoxLayout, QWidget
 
 from napari_cropeq.gui.parts.form import Form
 from napari_cropeq.gui.parts.layer_choice import LayerChoice
@@ -113,6 +113,7 @@ class Dock(QWidget):
         rows = QVBoxLayout(self)
         rows.setContentsMargins(0, 0, 0, 0)
         rows.addWidget(self.steps)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)  # napari adds no empty space
         self.show_step(self.step)
         if old is not None:
             old.steps = None

@@ -15,7 +15,7 @@ from superqt.utils import QSignalDebouncer, QSignalThrottler
 from napari_cropeq.gui.colours import Colours
 from napari_cropeq.gui.hints import HINTS
 from napari_cropeq.gui.jobs import Job, sentence
-from napari_cropeq.gui.parts.column import Column
+from napari_cropeq.gui.parts.column import LEAST, Column
 from napari_cropeq.gui.parts.form import Form
 from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.session import Session
@@ -91,6 +91,8 @@ class Panel(QWidget):
         self.fixed.addWidget(self.message)
         for column in (self.above, self.below):
             column.guard_fields()
+        if self.below.rows.count():
+            self.below.setMinimumHeight(LEAST)
 
     def run(
         self, steps: Callable[[], Iterator[Any]], progressed: Callable[[Any], None], ended: Callable[[], None]

@@ -30,7 +30,6 @@ class SharedWindow:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._patch = patch
         self._viewer: Viewer | None = None
-        patch.setattr("napari._qt.qt_main_window.SHOW_QT_WARNING", False)
         patch.setattr("napari._qt.threads.status_checker.StatusChecker.start", lambda _: None)
         patch.setattr("napari._qt.qt_viewer.QtViewer._get_console", lambda _: QWidget())
 

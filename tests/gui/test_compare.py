@@ -319,6 +319,7 @@ def test_visibility(viewer):
                 case [shown, which]:
                     {"sr": sr, "source": source}[which].visible = shown == "show"
         assert seen(source, sr) == expected, name
+        deleted()
         assert compare.curtain == (border_of(viewer) is not None), name
         compare.close()
         deleted()

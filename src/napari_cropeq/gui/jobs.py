@@ -35,7 +35,8 @@ class Job(QObject):
     """Runs a generator in a thread of lower priority and reports on the GUI thread.
 
     :attr:`ended` is emitted exactly once, whatever the generator raises (RuntimeError and MemoryError included), so
-    that no progress bar stays busy.
+    that no progress bar stays busy. Qt then deletes the job in the GUI thread. Python might do it in the thread of the
+    work, which may hold the last reference, while the signals wait for the GUI thread.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ class Job(QObject):
         interrupt: Callable[[], None] | None = None,
         hints: Mapping[str, str] = HINTS,
     ) -> None:
-        super().__init__()
+        super().__init__(QCoreApplication.instance())
         self._steps, self._interrupt, self._hints = steps, interrupt, hints
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cropeq", daemon=True)
@@ -101,6 +102,8 @@ class Job(QObject):
             _running.discard(self)
             logger.info("Background work ended after %.1f s", time.monotonic() - started)
             self._emit(self.ended)
+            with contextlib.suppress(RuntimeError):
+                self.deleteLater()
 
     def _drive(self, steps: Iterator[Any]) -> None:
         last, unsent = 0.0, None

@@ -101,6 +101,8 @@ class Result(QObject):
         self.worker = LiveWorker(TileCache() if cache is None else cache, source_key(layer))
         self.shown = SRLayer(viewer, layer, result_transform(layer, self._settings[0]))
         self.follower = ViewFollower(viewer, self.shown, self.worker)
+        for part in (self.shown, self.follower):
+            part.setParent(self)
         self.follower.looked.connect(self.changed)
         self.shown.box_removed.connect(self.follower.stop)
         self.shown.removed.connect(self.close)
@@ -197,7 +199,9 @@ class Result(QObject):
         self.follower.close()
         self.shown.close()
         self._job.stop(wait=True)
-        self._emit_changed()
+        with contextlib.suppress(RuntimeError):  # the window was deleted before its viewer
+            self.changed.emit()
+            self.deleteLater()
 
     def _emit_changed(self) -> None:
         """Emit the signal, unless the window was deleted before its viewer."""

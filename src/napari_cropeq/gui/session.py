@@ -6,7 +6,7 @@ import weakref
 from typing import Any
 
 from napari.layers import Image
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QCoreApplication, QObject, Signal
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.errors import ArgumentError
@@ -28,7 +28,7 @@ class Session(QObject):
     live_model = Signal(object, object)  # the layer that is trained on, and a model with its current weights
 
     def __init__(self, viewer: Any) -> None:
-        super().__init__()
+        super().__init__(QCoreApplication.instance())
         self.viewer = viewer
         self.cache = TileCache(Preferences.read().cache_bytes)
         self.stop_listening = on_change(self._on_preferences)
@@ -98,7 +98,9 @@ class Session(QObject):
             is in progress.
         """
         model = model or self.model_in_use()
-        self.results = [r for r in self.results if r.alive]
+        for result in [r for r in self.results if not r.alive]:
+            result.close()
+            self.results.remove(result)
         own = [r for r in self.results if r.source_layer is layer]
         for result in own:
             if result.key == result_key(layer, model, planes, dtype or result.dtype):
@@ -114,6 +116,7 @@ class Session(QObject):
         new.shown.hid_source = any(r.shown.hid_source for r in own)
         for result in own:
             result.close()
+        new.setParent(self)
         self.results.append(new)
         return new
 
@@ -155,3 +158,4 @@ def _end(key: int) -> None:
     session = _sessions.pop(key, None)
     if session is not None:
         session.stop_listening()
+        session.deleteLater()

@@ -106,10 +106,12 @@ class Compare(QObject):
                 self._flipped.restore()
         self._curtain = None  # deleted with the window, if not already removed
         self.changed.emit()
+        self.deleteLater()
 
     def _set_curtain(self, on: bool) -> None:
         if on and self._curtain is None:
             self._curtain = Curtain(self._viewer, self.source, self.sr, self._position)
+            self._curtain.setParent(self)
             self._curtain.moved.connect(self._on_moved)
             self._opened.show({self.source: True, self.sr: True})
         elif not on and self._curtain is not None:

@@ -80,6 +80,7 @@ class Curtain(QObject):
         self._clip({})
         self._border.discard()
         self._canvas.blend_as_usual()
+        self.deleteLater()
 
     def _before_draw(self, event: Any = None) -> None:
         """Clip the visuals that are about to be drawn; they and the size of the canvas may have changed."""

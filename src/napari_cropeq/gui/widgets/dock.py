@@ -31,6 +31,10 @@ TOOLTIPS = {
 }
 
 
+# Closed docks until Qt has deleted them. napari leaves them to Python's garbage collection, which may run in any
+# thread; a widget that is deleted in another thread than the window's is a crash.
+_leaving: set[Dock] = set()
+
 MARGINS = (9, 6, 9, 4)  # left, top, right, bottom, px: those of the panels below
 
 
@@ -135,8 +139,12 @@ class Dock(QWidget):
 
     def event(self, event: Any) -> bool:
         """Stop all work when the dock is closed: napari then removes the parent of its widget."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None and self.steps is not None:
-            self.steps.leave()
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None and self not in _leaving:
+            if self.steps is not None:
+                self.steps.leave()
+            _leaving.add(self)
+            self.destroyed.connect(lambda: _leaving.discard(self))
+            self.deleteLater()
         return bool(super().event(event))
 
 

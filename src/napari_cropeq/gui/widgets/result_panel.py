@@ -70,7 +70,7 @@ class ResultPanel(Panel):
         """
         result = self.session.result_for(check_layer(self.layer.value), self.planes.value, dtype, model=model)
         if result is not self.result:
-            if self.result is not None:
+            if self.result is not None and self.result.alive:  # one that is closed is deleted
                 self.result.changed.disconnect(self._show_soon.throttle)
                 self.result.failed.disconnect(self.complain)
                 self.result.saved.disconnect(self.say_saved)

@@ -95,7 +95,7 @@ def test_a_padded_network_is_trained_once_and_saved(viewer, qtbot, preferences_f
     viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
     panel = open_panel(viewer)
     panel.session.model.training["recipe"] = asdict(TrainingConfig(patch=40, validation=4))
-    monkeypatch.setattr(panel.minutes, "min", 0.0)
+    panel.minutes.min = 0.0
     panel.minutes.value = 0.005
     checked(qtbot, panel, "against_padded")
     assert panel.found.slices.kind == "padded"

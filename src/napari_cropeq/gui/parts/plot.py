@@ -27,7 +27,7 @@ class Plot(pyqtgraph.PlotWidget):
     def __init__(self, colours: Colours, bottom: str, left: str) -> None:
         super().__init__(enableMenu=False, background=None)
         self.hideButtons()
-        self.getPlotItem().ctrlMenu.setParent(self)  # never shown, and else deleted by Python, in whatever thread
+        self.destroyed.connect(self.getPlotItem().ctrlMenu.deleteLater)  # or Python deletes it, in whatever thread
         self.setCacheMode(self.CacheModeFlag.CacheNone)  # else the background of the last theme would stay
         self.getPlotItem().setContentsMargins(2, 8, 8, 5)  # labels extend beyond the axes
         self.setMouseEnabled(x=False, y=False)  # the wheel over it scrolls the panel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPropertyAnimation, Qt
 from qtpy.QtTest import QTest
 from scipy import ndimage
 
@@ -102,6 +102,19 @@ def test_text_and_plot_are_shown_as_a_whole(viewer, qtbot, rng):
     data.below.ensureWidgetVisible(plot)
     qtbot.waitUntil(lambda: plot.visibleRegion().boundingRect() == plot.rect(), timeout=TIMEOUT)
     assert plot.height() >= plot.sizeHint().height()
+
+
+def test_a_result_that_arrives_while_the_section_unfolds_is_not_cut(viewer, qtbot):
+    section = dock(viewer, "Train").noise
+    click(qtbot, section.toggleButton())
+    section.found.setText("The noise is uncertain. " * 20)
+    for widget in (section.found, section.plot):
+        widget.setVisible(True)
+    section.expand(animate=False)
+    qtbot.waitUntil(
+        lambda: section.findChild(QPropertyAnimation).state() == QPropertyAnimation.State.Stopped, timeout=TIMEOUT
+    )
+    assert section.content().maximumHeight() >= section.content().sizeHint().height() > 150
 
 
 def test_a_training_shows_the_noise_that_it_measured(viewer, qtbot, rng):

@@ -25,6 +25,7 @@ class Section(QCollapsible):
         empty = QPixmap(1, 1)
         empty.fill(Qt.GlobalColor.transparent)
         super().__init__(title, expandedIcon=QIcon(empty), collapsedIcon=QIcon(empty))
+        self.setDuration(0)  # an unfolding that is still going on would end with the height of the content before it
         self.toggleButton().setIconSize(empty.size())
         self.layout().setContentsMargins(0, 0, 0, 0)
         self.toggled.connect(lambda _: self.setText(self._title))

@@ -6,6 +6,7 @@ It is created like that of napari's ``make_napari_viewer``, and checked for leak
 from __future__ import annotations
 
 import gc
+import os
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ class SharedWindow:
     def viewer(self, qtbot: Any) -> Viewer:
         """Return the viewer, which is empty."""
         get_settings().reset()
+        get_settings().experimental.async_ = os.environ.get("NAPARI_ASYNC", "0") != "0"
         if self._viewer is None:
             app = NapariApplication("tests")
             app.injection_store.namespace = _napari_names

@@ -125,9 +125,8 @@ def finest_shape(layer: Layer) -> tuple[int, ...]:
 
 def canvas_size(viewer: Any) -> tuple[int, int]:
     """Return height and width of the canvas in screen pixels."""
-    canvas = getattr(viewer, "canvas", None)
-    size = canvas.size if canvas is not None and hasattr(canvas, "size") else viewer._canvas_size
-    return int(size[0]), int(size[1])
+    height, width = viewer.canvas.size
+    return int(height), int(width)
 
 
 def box_of_corners(

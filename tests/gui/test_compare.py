@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections import Counter
 
@@ -18,6 +19,7 @@ from qtpy.QtWidgets import QApplication, QWidget
 from napari_cropeq.gui.compare.canvas import Canvas
 from napari_cropeq.gui.compare.compare import FLIP_KEY, Compare
 from shared_window import viewers_left
+from window import TIMEOUT
 
 
 @pytest.fixture
@@ -51,8 +53,16 @@ def pair(viewer, multiscale: bool = False, sr_below: bool = False, **options):
     return source, sr
 
 
+def sliced(viewer) -> None:
+    """Wait for the slices, which napari may read in the background."""
+    end = time.monotonic() + TIMEOUT / 1000
+    while not all(layer.loaded for layer in viewer.layers) and time.monotonic() < end:
+        QApplication.processEvents()
+
+
 def picture(viewer) -> np.ndarray:
     """Return the picture on the canvas (rows, columns), grey levels."""
+    sliced(viewer)
     return viewer.screenshot(canvas_only=True, flash=False)[..., 0].astype(int)
 
 
@@ -224,6 +234,7 @@ def test_moving_the_border_draws_but_does_not_slice(viewer):
     assert Counter(happened).keys() == {"drawn"}
     assert len(happened) >= 3
     viewer.dims.set_current_step(0, 5)
+    sliced(viewer)
     assert "sliced" in happened, "so slicing would have been noticed"
 
 

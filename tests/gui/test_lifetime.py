@@ -79,6 +79,16 @@ def test_everything_of_a_closed_dock_is_deleted(viewer, qtbot):
     assert not any(isalive(part) for part in parts)
 
 
+def test_a_comparison_can_be_closed_after_its_widget(viewer, qtbot):
+    panel = previewed(viewer, qtbot)
+    compare = panel.compare
+    panel.deleteLater()
+    deleted()
+    compare.close()
+    deleted()
+    assert compare.closed and not isalive(compare)
+
+
 def test_a_superseded_result_is_deleted(viewer, qtbot):
     panel = previewed(viewer, qtbot)
     first, compare = panel.result, panel.compare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from typing import Any
 
@@ -158,4 +159,5 @@ def _end(key: int) -> None:
     session = _sessions.pop(key, None)
     if session is not None:
         session.stop_listening()
-        session.deleteLater()
+        with contextlib.suppress(RuntimeError):  # Qt may be shut down before Python
+            session.deleteLater()

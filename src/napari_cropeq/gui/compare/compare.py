@@ -7,7 +7,7 @@ from typing import Any
 
 from napari.layers import Image, Layer
 from napari.utils.key_bindings import coerce_keybinding
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QCoreApplication, QObject, Signal
 
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.gui.compare.curtain import Curtain
@@ -39,7 +39,7 @@ class Compare(QObject):
     changed = Signal()  # flipped, curtain on or off, border dragged, closed
 
     def __init__(self, viewer: Any, source: Image, sr: Image) -> None:
-        super().__init__()
+        super().__init__(QCoreApplication.instance())  # until it is closed
         for layer in (source, sr):
             if layer not in viewer.layers:
                 raise ArgumentError(f"The layer '{layer.name}' is not in the viewer.", "Add the layer again.")

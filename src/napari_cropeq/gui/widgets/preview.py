@@ -160,7 +160,6 @@ class PreviewWidget(ResultPanel):
             if self.compare is not None:
                 self.compare.close()
             self.compare = Compare(self.viewer, result.source_layer, result.layer)
-            self.compare.setParent(self)
             self.compare.changed.connect(self._on_compare)
         return self.compare
 

@@ -45,6 +45,7 @@ def settle(viewer, qtbot, panel) -> None:
     qtbot.wait(120)
     panel.result.shown._refresh_soon.flush()
     panel._show_soon.flush()
+    qtbot.waitUntil(lambda: all(layer.loaded for layer in viewer.layers), timeout=TIMEOUT)
 
 
 def shown(layer) -> np.ndarray:

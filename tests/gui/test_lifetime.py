@@ -62,7 +62,7 @@ def previewed(viewer, qtbot):
 @pytest.mark.parametrize("name", ["Train", "Preview", "Volume", "Batch", "Verify"])
 def test_a_closed_dock_is_deleted(viewer, no_collection, name):
     panel = dock(viewer, name)
-    viewer.window.remove_dock_widget(panel)
+    viewer.window.remove_dock_widget("all")
     deleted()
     assert not isalive(panel)
     del panel
@@ -74,7 +74,7 @@ def test_everything_of_a_closed_dock_is_deleted(viewer, qtbot):
     panel = previewed(viewer, qtbot)
     result, compare = panel.result, panel.compare
     parts = [panel, compare, compare._curtain, result, result.follower, result.shown]
-    viewer.window.remove_dock_widget(panel)
+    viewer.window.remove_dock_widget("all")
     deleted()
     assert not any(isalive(part) for part in parts)
 

@@ -28,7 +28,7 @@ ERRORS = [
     pytest.param(ImageError("It is 2D.", "Choose another."), "It is 2D. Choose another.", id="no-setting"),
     pytest.param(
         VoxelSizeError("It has no voxel size.", "Give the voxel size.", setting="voxel_size"),
-        "It has no voxel size. Set the correct Voxel size in the Train widget.",
+        "It has no voxel size. Set the correct Voxel size under Data.",
         id="setting-with-a-control",
     ),
     pytest.param(

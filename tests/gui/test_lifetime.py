@@ -82,7 +82,8 @@ def test_everything_of_a_closed_dock_is_deleted(viewer, qtbot):
 def test_a_comparison_can_be_closed_after_its_widget(viewer, qtbot):
     panel = previewed(viewer, qtbot)
     compare = panel.compare
-    panel.deleteLater()
+    [widget] = viewer.window.dock_widgets.values()
+    widget.deleteLater()
     deleted()
     compare.close()
     deleted()

@@ -105,7 +105,7 @@ def test_text_and_plot_are_shown_as_a_whole(viewer, qtbot, rng):
 
 
 def test_a_result_that_arrives_while_the_section_unfolds_is_not_cut(viewer, qtbot):
-    section = dock(viewer, "Train").noise
+    section = dock(viewer, "Data").noise
     click(qtbot, section.toggleButton())
     section.found.setText("The noise is uncertain. " * 20)
     for widget in (section.found, section.plot):

@@ -70,6 +70,7 @@ def test_the_layer_shows_tiles_as_they_are_finished(viewer, qtbot):
     preview = dock(viewer, "Preview")
     preview.session.use_model(model_for(), "a model")
     viewer.dims.order = (1, 0, 2)
+    viewer.fit_to_view()
     preview.buttons["preview"].native.click()
     qtbot.waitUntil(lambda: preview.result.layer in viewer.layers, timeout=TIMEOUT)
     result = preview.result.result

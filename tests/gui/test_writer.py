@@ -288,7 +288,7 @@ def test_an_error_after_writing_keeps_the_old_file(tmp_path, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_sr_layer_is_saved_when_it_is_complete(viewer, qtbot, tmp_path, name):
-    source = viewer.add_image(cells(), scale=(2.5, 1, 1), units=["um"] * 3, name="stack")
+    source = viewer.add_image(cells((12, 72, 144)), scale=(2.5, 1, 1), units=["um"] * 3, name="stack")
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(), "random")
     result = volume.open_result("source")

@@ -67,11 +67,7 @@ def add_evaluate(commands: Any) -> None:
         metavar="N",
         help="voxels on every side that the scores leave out (default 16)",
     )
-    parser.add_argument(
-        "--planes",
-        choices=("x", "y", "z", "both"),
-        help="planes that go through the network (default: one plane, as in the paper)",
-    )
+    parser.add_argument("--planes", choices=("x", "y", "z", "both"), help="planes that go through the network")
     add_place(parser)
     add_device(parser)
 

@@ -46,6 +46,12 @@ def unfolded(viewer, qtbot):
     return data
 
 
+def scrolled_to(column, widget) -> bool:
+    """Scroll to a widget, and return whether it is seen as a whole; the layout may still change."""
+    column.ensureWidgetVisible(widget)
+    return widget.visibleRegion().boundingRect() == widget.rect()
+
+
 def drawn(section) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return what a plot shows, by its name in the legend."""
     return {item.name(): item.getData() for item in section.plot.listDataItems()}
@@ -99,8 +105,7 @@ def test_text_and_plot_are_shown_as_a_whole(viewer, qtbot, rng):
     found.setText(" ".join([found.text()] * 3))
     data.noise.expand(animate=False)
     qtbot.waitUntil(lambda: found.height() >= found.heightForWidth(found.width()) > 100, timeout=TIMEOUT)
-    data.below.ensureWidgetVisible(plot)
-    qtbot.waitUntil(lambda: plot.visibleRegion().boundingRect() == plot.rect(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: scrolled_to(data.below, plot), timeout=TIMEOUT)
     assert plot.height() >= plot.sizeHint().height()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_cropeq.gui.hints import TRAIN_HINTS
+from napari_cropeq.gui.layers.source import unit_of
 from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.parts.source_form import SourceForm
 from napari_cropeq.gui.sections.measurement import MeasurementSection
@@ -61,7 +62,7 @@ class DataWidget(Panel):
 
         def show(result: Any) -> None:
             if self.layer.value is layer and self.source.acquisition() == acquisition:
-                section.show_result(result, f"{layer.units[-1]:~P}")
+                section.show_result(result, unit_of(layer))
 
         section.wait()
         self.run(steps, show, section.done)

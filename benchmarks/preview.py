@@ -85,7 +85,7 @@ def model() -> Model:
     subpositions = subpositions_for(config.network, FACTOR)
     network = build_network(config.network, config.filters, config.depth, config.kernel, subpositions)
     torch.nn.init.normal_(network.tail.weight, std=0.02)
-    return Model(network, Acquisition((FACTOR, 1, 1)), [Normalisation(0.0, 4000.0)])
+    return Model(network, Acquisition((FACTOR, 1, 1)), [Normalisation(0.0, 4000.0)], correction=config.correction)
 
 
 class Screen:

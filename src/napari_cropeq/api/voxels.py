@@ -63,7 +63,8 @@ def super_resolve(
     voxel_size : (z, y, x), optional
         Steps between voxels; by default the data's own or, if they have none, those the model was trained with.
     planes : {'z', 'y', 'x', 'both'}, optional
-        The lateral axis that shares planes with the axial one, or the mean of both; the last one by default.
+        The lateral axis that shares planes with the axial one, or the mean of both, which is the default: it is closer
+        to the truth, and takes twice the time of one.
     dtype : {'source', 'float32'}
         The voxel type of the data, rounded and clipped, or float32.
     device : {'auto', 'cpu', 'cuda'}

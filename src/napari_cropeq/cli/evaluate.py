@@ -67,7 +67,11 @@ def add_evaluate(commands: Any) -> None:
         metavar="N",
         help="voxels on every side that the scores leave out (default 16)",
     )
-    parser.add_argument("--planes", choices=("x", "y", "z", "both"), help="planes that go through the network")
+    parser.add_argument(
+        "--planes",
+        choices=("x", "y", "z", "both"),
+        help="planes that go through the network (default: one plane, as in the paper)",
+    )
     add_place(parser)
     add_device(parser)
 

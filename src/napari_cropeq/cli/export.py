@@ -50,7 +50,7 @@ def add_export(commands: Any) -> None:
     parser.add_argument(
         "--planes",
         choices=("x", "y", "z", "both"),
-        help="planes that go through the network, named by their lateral axis; both are averaged (default: one plane)",
+        help="planes that go through the network, named by their lateral axis; both are averaged (default: both)",
     )
     parser.add_argument("--dtype", choices=("source", "float32"), help="type of the voxels (default: as the image)")
     parser.add_argument("--tile", type=int, metavar="N", help="side of a tile, in SR voxels; results stay the same")

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.compute.super_resolution import SuperResolution, axial_of
 from napari_cropeq.core.exactness import Exactness
-from napari_cropeq.core.geometry import Box, int_triple
+from napari_cropeq.core.geometry import AXIS_NAMES, Box, int_triple
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import sample
+from napari_cropeq.core.predict import plane_axes
 from napari_cropeq.core.tiles import divide, pick
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.formats.image import Image
@@ -169,7 +170,9 @@ class Slices:
                 "Choose the planes of one lateral axis.",
                 setting="planes",
             )
-        result, leading = SuperResolution(source, model, None, planes, device), source.leading(channel, time)
+        axial = axial_of(source, model)
+        one = AXIS_NAMES[plane_axes(planes, axial)[0]]
+        result, leading = SuperResolution(source, model, None, one, device), source.leading(channel, time)
         voxels = sample(result.volume(leading))
         self.digest = hashlib.blake2b(np.ascontiguousarray(voxels).data, digest_size=8).hexdigest()
         """Identifies the volume by a bounded, seeded sample."""

@@ -119,10 +119,11 @@ def a_source(data, axes: str = "zyx", voxel_size=(2.5, 1.0, 1.0), **options) -> 
 def a_result(
     data, axes: str = "zyx", voxel_size=(2.5, 1.0, 1.0), filters: int = 4, kind: str = "valid", **options
 ) -> SuperResolution:
-    """Return the super-resolution of ``data`` by a network with random weights."""
+    """Return the super-resolution of ``data`` by a network with random weights, from one plane if none is named."""
     chosen = {key: options.pop(key) for key in ("planes", "dtype") if key in options}
     source = a_source(data, axes, voxel_size, **options)
     acquisition = acquisition_of(source)
+    chosen.setdefault("planes", "y" if acquisition.axial == 2 else "x")
     network = random_network(kind, filters, factor=acquisition.factor)
     model = Model(network, acquisition, [Normalisation(0.0, 4000.0)])
     return SuperResolution(source, model, device="cpu", **chosen)

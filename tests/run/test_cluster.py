@@ -73,8 +73,8 @@ def expected(stack, tmp_path_factory):
         return undisturbed(result_of(stack), tmp_path_factory.mktemp("expected"))
 
 
-def result_of(path, **options) -> SuperResolution:
-    return SuperResolution(open_image(path), a_model(filters=16), device="cpu", **options)
+def result_of(path, planes="x", **options) -> SuperResolution:
+    return SuperResolution(open_image(path), a_model(filters=16), planes=planes, device="cpu", **options)
 
 
 def run(result, path, **options) -> None:

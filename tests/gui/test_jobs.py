@@ -146,7 +146,28 @@ def test_the_switch_interval_is_shorter_while_jobs_run(qtbot):
     assert sys.getswitchinterval() == before
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the priority is the whole process's")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the priority is the whole process's")
+
+
+@linux
+def test_a_job_has_the_usual_priority_once_the_closed_window_waits_for_it(qtbot):
+    policies, begun = [], threading.Event()
+
+    def steps():
+        while len(policies) < 2 or policies[-1] == os.SCHED_IDLE:
+            policies.append(os.sched_getscheduler(0))
+            begun.set()
+            time.sleep(0.01)
+        yield
+
+    job = Job(steps)
+    job.start()
+    assert begun.wait(5)
+    stop_all_jobs()
+    assert not job.running and policies[0] == os.SCHED_IDLE and policies[-1] == os.SCHED_OTHER
+
+
+@linux
 def test_jobs_and_their_threads_have_a_lower_priority_than_the_window(qtbot):
     """The threads of torch inherit the priority of the job's thread."""
 

@@ -147,6 +147,8 @@ def stop_all_jobs() -> None:
     jobs = list(_running)
     for job in jobs:
         job.stop()
+    if jobs:
+        restore_priority()
     for job in jobs:
         job.stop(wait=True)
 
@@ -160,6 +162,18 @@ def lower_priority() -> None:
     if sys.platform == "linux":  # other systems set the priority of the whole process only
         with contextlib.suppress(OSError):
             os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
+
+
+def restore_priority() -> None:
+    """Give threads of lower priority the usual one, because the window is closed and waits for them.
+
+    On a busy machine a box would otherwise take longer than the wait, and the process would end with a crash.
+    """
+    if sys.platform == "linux":
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(OSError):
+                if os.sched_getscheduler(int(thread)) == os.SCHED_IDLE:
+                    os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
 
 
 def sentence(error: BaseException, hints: Mapping[str, str] = HINTS) -> str:

@@ -169,12 +169,15 @@ class Panel(QWidget):
 
     def say(self, text: str, tooltip: str = "") -> None:
         """Show a message, and details of it in a tooltip."""
-        self.message.setStyleSheet("")
-        self.message.setText(text)
-        self.message.setToolTip(tooltip)
+        self._show_message(text, tooltip, "")
 
     def complain(self, text: str) -> None:
         """Show an error: what is wrong, and what to do."""
-        self.message.setStyleSheet(f"color: {self.colours.bad}")
+        self._show_message(text, "", f"color: {self.colours.bad}")
+
+    def _show_message(self, text: str, tooltip: str, style: str) -> None:
+        """Show a message; an equal style is not set again, because Qt would polish the label with all of napari's."""
+        if self.message.styleSheet() != style:
+            self.message.setStyleSheet(style)
         self.message.setText(text)
-        self.message.setToolTip("")
+        self.message.setToolTip(tooltip)

@@ -202,8 +202,8 @@ class TrainWidget(Panel):
             self._show_noise(run.model)
             if not self.complaining:
                 spent = f"Trained on {run.last.patches:,} patches in {duration(run.last.seconds)}"
-                text = f"{spent}, {quality_of(run.model.training)['quality']}."
-                self.say(f"{text} Try the model in the Preview widget, or press Save model. {run.last.note}")
+                advice = run.last.note or "Look at the result in Preview, or press Save model."
+                self.say(f"{spent}, {quality_of(run.model.training)['quality']}. {advice}")
         self._enable()
 
     def _show_noise(self, model: Model) -> None:

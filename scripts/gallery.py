@@ -1,0 +1,327 @@
+"""Drive the window from a file to a saved result, and show each of its states at two sizes and in both themes.
+
+The widgets are used with the mouse and the keyboard, as a user does, and the clicks from the opened file to the saved
+result are counted. Writes ``index.html`` with the pictures into ``--out``; ``--docs`` also makes those of the
+documentation again.
+
+    scripts/with-display python scripts/gallery.py [--minutes 0.5] [--out gallery-output] [--docs]
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+import tifffile
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QLabel, QPushButton
+
+from napari_cropeq.gui.widgets.dock import Steps
+from napari_cropeq.store import disk as store
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGIN = "napari-cropeq"
+SIZES, THEMES = ((1500, 950), (1280, 720)), ("dark", "light")
+STACKS = ("embryo_01", "embryo_02", "embryo_03", "embryo_04")
+DOCS = {
+    "train, at its end": "train-widget",
+    "preview, curtain": "preview-axial",
+    "preview, slices": "preview-lateral",
+    "preview, axes rolled": "preview-turned",
+    "preview, 3D": "preview-3d",
+    "volume, during a run": "volume-widget",
+    "volume, complete": "window",
+    "verify, at its end": "verify-widget",
+    "batch, during a run": "batch-widget",
+}
+"""States whose picture, at the first size in the first theme, is one of the documentation."""
+
+Caption = tuple[str, str]  # title of a state, and what it shows
+
+
+class Window:
+    """A napari window that is used with mouse and keyboard; :attr:`clicks` counts."""
+
+    def __init__(self) -> None:
+        self.viewer = napari.Viewer(show=True)
+        self.viewer.window.resize(*SIZES[0])
+        self.clicks = 0
+        self.words: set[str] = set()
+        self.spin(1)
+
+    @staticmethod
+    def spin(seconds: float, until: Callable[[], Any] = lambda: False) -> None:
+        """Process events of the window for some time, or until a condition holds."""
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end and not until():
+            QApplication.processEvents()
+            time.sleep(0.005)
+
+    def open(self, step: str) -> Any:
+        """Open a step as the menu does, which takes three clicks, and return its panel."""
+        widget = self.viewer.window.add_plugin_dock_widget(PLUGIN, step)[1]
+        self.clicks += 3
+        self.spin(0.5)
+        self.viewer.fit_to_view()
+        self.steps: Steps = widget.steps
+        return self._read(widget.panels[step])
+
+    def go(self, step: str) -> Any:
+        """Click on the tab of a step, and return its panel."""
+        tabs = self.steps.tabs
+        bar, index = tabs.tabBar(), tabs.indexOf(self.steps.panels[step])
+        QTest.mouseClick(bar, Qt.MouseButton.LeftButton, pos=bar.tabRect(index).center())
+        self.clicks += 1
+        self.spin(0.3)
+        return self._read(self.steps.panels[step])
+
+    def click(self, button: QPushButton) -> None:
+        """Click on a button."""
+        QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+        self.clicks += 1
+        self.spin(0.1)
+
+    def type(self, field: Any, text: str) -> None:
+        """Replace the text of a field, and press Return."""
+        field.setFocus()
+        field.selectAll()
+        QTest.keyClicks(field, text)
+        QTest.keyClick(field, Qt.Key.Key_Return)
+        self.spin(0.2)
+
+    def axial(self) -> None:
+        """Roll the axes, so that y is the axis of the slider."""
+        self.viewer.dims.order = (1, 0, 2)
+        self.viewer.fit_to_view()
+
+    def _read(self, panel: Any) -> Any:
+        """Collect the words that a step shows."""
+        for label in panel.findChildren((QLabel, QPushButton)):
+            if label.isVisible():
+                self.words |= {f"{type(panel).__name__}: {label.text()}"}
+        return panel
+
+
+class Gallery:
+    """The pictures of all states, and the page that shows them."""
+
+    def __init__(self, window: Window, out: Path, docs: bool) -> None:
+        self.window, self.out, self.docs = window, out, docs
+        self.rows: list[tuple[Caption, list[str]]] = []
+
+    def add(self, caption: Caption) -> None:
+        """Show the state of the window at each size and in each theme."""
+        window, names = self.window, []
+        for width, height in SIZES:
+            for theme in THEMES:
+                window.viewer.theme = theme
+                window.viewer.window.resize(width, height)
+                window.spin(0.8)
+                name = f"{len(self.rows) + 1:02}-{width}x{height}-{theme}.png"
+                window.viewer.screenshot(str(self.out / name), canvas_only=False, flash=False)
+                names.append(name)
+        window.viewer.theme = THEMES[0]
+        window.viewer.window.resize(*SIZES[0])
+        window.spin(0.3)
+        self.rows.append((caption, names))
+        print(f"{len(self.rows):2}  {caption[0]}", flush=True)
+        if self.docs and caption[0] in DOCS:
+            (ROOT / "docs" / "images" / f"{DOCS[caption[0]]}.png").write_bytes((self.out / names[0]).read_bytes())
+
+    def write(self, notes: list[str]) -> Path:
+        """Write the page, and return its path."""
+        parts = ["<!doctype html><meta charset=utf-8><title>napari-cropeq: states of the window</title>"]
+        parts.append("<style>body{font:15px sans-serif;margin:2em} img{width:48%;margin:.5%} p{max-width:60em}</style>")
+        parts += [f"<p>{html.escape(note)}</p>" for note in notes]
+        for (title, text), names in self.rows:
+            parts.append(f"<h2>{html.escape(title)}</h2><p>{html.escape(text)}</p>")
+            parts += [f'<a href="{name}"><img loading=lazy src="{name}" alt="{name}"></a>' for name in names]
+        path = self.out / "index.html"
+        path.write_text("\n".join(parts) + "\n")
+        return path
+
+
+class States:
+    """All states, in the order in which a user meets them; each method yields captions when its states are shown."""
+
+    def __init__(self, window: Window, folder: Path, minutes: float) -> None:
+        self.window, self.viewer = window, window.viewer
+        self.folder, self.minutes = folder, minutes
+
+    def data(self) -> Iterator[Caption]:
+        """Show a file that stores no voxel size, and what can be measured on it."""
+        window, viewer = self.window, self.viewer
+        viewer.open_sample(PLUGIN, "light_sheet")
+        layer = viewer.layers[0]
+        voxels, size = np.asarray(layer.data), layer.scale
+        viewer.layers.clear()
+        tifffile.imwrite(self.folder / "embryo.tif", voxels)
+        viewer.open(self.folder / "embryo.tif", plugin=PLUGIN)
+        yield "opened", "A stack whose file stores no voxel size, with no dock widget yet."
+        window.clicks = 0
+        data = window.open("Data")
+        yield "data, a notice", "The file stores no voxel size: the step says so, and where to set it."
+        for box, length in zip(data.source.voxel_size, size, strict=True):
+            window.type(box.native.lineEdit(), f"{length:.6g}")
+        window.axial()
+        yield "data, entered", "The voxel size is entered; layer and view follow it."
+        for section, name in ((data.profile, "slice profile"), (data.noise, "noise")):
+            section.expand()
+            window.spin(0.3)
+            QTest.mouseClick(section.button, Qt.MouseButton.LeftButton)
+            window.spin(90, lambda section=section: section.result is not None)
+            window.spin(0.5)
+            yield f"data, {name}", f"The {name} as measured on this stack."
+            section.collapse()
+
+    def train(self) -> Iterator[Caption]:
+        """Train on the stack."""
+        window, train = self.window, self.window.go("Train")
+        train.config.set_budget(minutes=self.minutes)
+        window.click(train.buttons["start"].native)
+        window.spin(120, lambda: len(train.curves.points) > 3)
+        window.spin(15 * self.minutes)
+        yield "train, running", "Loss curves, and a patch that is not used for training."
+        window.spin(60 * self.minutes + 120, lambda: train._job is None)
+        self.model = train.session.model
+        yield "train, at its end", "What was gained over interpolation, and what to do next."
+
+    def preview(self) -> Iterator[Caption]:
+        """Look at the result from all sides."""
+        window, viewer, panel = self.window, self.viewer, self.window.go("Preview")
+        viewer.dims.order = (0, 1, 2)
+        viewer.fit_to_view()
+        yield "preview, before", "The step Preview before its first button is pressed."
+        window.click(panel.buttons["show_axial_view"].native)
+        window.click(panel.buttons["preview"].native)
+
+        def computed() -> None:
+            window.spin(0.5)
+            window.spin(120, lambda: not panel.result.looking)
+            window.spin(0.5)
+
+        computed()
+        yield "preview, axial view", "All of the view is computed."
+        clicks = window.clicks
+        viewer.scene.camera.zoom *= 2.5
+        panel.curtain.value = True
+        computed()
+        yield "preview, curtain", "The source on the left of the border, the result on the right."
+        panel.curtain.value = False
+        viewer.dims.order = (0, 1, 2)
+        viewer.fit_to_view()
+        computed()
+        yield "preview, slices", "A view along the axial axis."
+        viewer.dims.order = (2, 1, 0)
+        viewer.fit_to_view()
+        computed()
+        yield "preview, axes rolled", "The axial axis from left to right."
+        viewer.dims.order = (0, 1, 2)
+        panel.layer.value.visible = False
+        viewer.dims.ndisplay = 3
+        computed()
+        viewer.fit_to_view()
+        viewer.scene.camera.angles = (10, 30, 60)
+        computed()
+        yield "preview, 3D", "A box at the centre, in 3D."
+        viewer.dims.ndisplay = 2
+        panel.layer.value.visible = True
+        window.axial()
+        window.clicks = clicks
+
+    def volume(self) -> Iterator[Caption]:
+        """Compute the whole volume into a file beside the stack."""
+        window, panel = self.window, self.window.go("Volume")
+        window.spin(30, lambda: "Result" in panel.estimate.text())
+        yield "volume, before a run", "What the whole volume will take, and the proposed destination."
+        window.click(panel.buttons["start"].native)
+        window.spin(120, lambda: panel.result is not None and panel.result.state.fraction > 0.3)
+        panel.buttons["pause"].native.click()  # so that the run lasts until its pictures are made
+        window.spin(1)
+        panel.buttons["pause"].native.click()
+        yield "volume, during a run", "Tiles in view first, then all others."
+        window.spin(900, lambda: panel.result.state.complete and not panel.result.running_all)
+        window.spin(1)
+        yield "volume, complete", "The result is complete, and saved."
+        self.path_clicks, self.path_words = window.clicks, sum(len(text.split()) for text in window.words)
+        window.click(panel.buttons["start"].native)
+        window.spin(2)
+        yield "volume, an error", "The destination exists already."
+
+    def verify(self) -> Iterator[Caption]:
+        """Check the tiles of the current view."""
+        window, panel = self.window, self.window.go("Verify")
+        panel.minutes.value = self.minutes
+        for name in ("verify", "against_padded"):
+            window.click(panel.buttons[name].native)
+            window.spin(300, lambda: not panel.busy)
+        window.spin(1)
+        yield "verify, at its end", "Tiles of the model are identical to the whole; those of a padded network are not."
+
+    def batch(self) -> Iterator[Caption]:
+        """Process a folder of stacks, one of which cannot be processed."""
+        window, viewer = self.window, self.viewer
+        source = next(layer for layer in viewer.layers if layer.name == "embryo")
+        data, results = self.folder / "data", self.folder / "results"
+        data.mkdir(), results.mkdir()
+        for number, name in enumerate(STACKS):
+            y, x = 128 * (number // 2), 128 * (number % 2)
+            write(data / f"{name}.ome.tif", np.asarray(source.data[:, y : y + 128, x : x + 128]), source.scale)
+        write(data / "embryo_02_max.ome.tif", np.asarray(source.data[:5]).max(0, keepdims=True).repeat(5, 0), (1, 1, 1))
+        panel = window.go("Batch")
+        fields = panel.fields
+        fields.folder.value, fields.destination.value = data, results
+        fields.which.value, fields.minutes.value, fields.pattern.value = "each", self.minutes, "{name}_x{factor}"
+        window.spin(20, lambda: panel.table.rowCount() == 5)
+        window.spin(1)
+        yield "batch, listed", "The images of a folder, with what each is."
+        window.click(panel.buttons["start"].native)
+        window.spin(600, lambda: panel.table.texts("Status")[3].startswith("training"))
+        window.spin(20 * self.minutes)
+        yield "batch, during a run", "The status of each image; one of them failed, the others continue."
+        window.spin(900, lambda: " failed, in " in panel.message.text())
+        window.spin(1)
+        yield "batch, at its end", "What was done, and what failed."
+
+
+def write(path: Path, stack: np.ndarray, scale: Any) -> None:
+    """Write a stack (z, y, x) with its voxel size in micrometres."""
+    metadata: dict[str, Any] = {"axes": "ZYX"}
+    for axis, step in zip("ZYX", scale, strict=True):
+        metadata |= {f"PhysicalSize{axis}": float(step), f"PhysicalSize{axis}Unit": "µm"}
+    tifffile.imwrite(path, stack, metadata=metadata, photometric="minisblack", ome=True)
+
+
+def main() -> None:
+    """Show all states, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=0.5, help="of each training")
+    parser.add_argument("--out", type=Path, default=ROOT / "gallery-output")
+    parser.add_argument("--docs", action="store_true", help="make the pictures of the documentation again")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    store.BULK = (64, 64, 64)  # so that the small sample has several tiles
+    window = Window()
+    gallery = Gallery(window, options.out, options.docs)
+    with tempfile.TemporaryDirectory() as folder:
+        states = States(window, Path(folder), options.minutes)
+        for part in (states.data, states.train, states.preview, states.volume, states.verify, states.batch):
+            for caption in part():
+                gallery.add(caption)
+        window.viewer.close()
+    note = (
+        f"From the opened file to the saved result: {states.path_clicks} clicks; {states.path_words} words are shown."
+    )
+    print(note, gallery.write([note]), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

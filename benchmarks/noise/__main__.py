@@ -1,6 +1,6 @@
 """Intensities and noise: known truths imaged with few photons, and real stacks.
 
-    python benchmarks/noise [--full] [--seeds 0 1 2] [--patches 5000] [--only WORD] [--report]
+    python benchmarks/noise [--full] [--seeds 0 1 2] [--patches 5000] [--only WORD] [--report] [--picture]
 
 Each cell is saved when it is finished, with its models in ``--out``; a stopped run continues with the same command. The
 report is written again after each.
@@ -23,11 +23,13 @@ from methods import (
     applied,
     best,
     deconvolved,
+    model_path,
     patches_to_90,
     quintic,
     smoothed,
     trained,
 )
+from picture import draw_stacks
 from report import write_report
 from scores import BORDER, against_acquired, against_truth
 from volumes import CLEAN, CORE, FULL, REAL, Acquired, Cell, image, real_stack, real_truth
@@ -70,7 +72,7 @@ def measure_cell(cell: Cell, seed: int, arguments: argparse.Namespace) -> dict[s
         | {"chosen": iterations},
     }
     for name, settings in TRAININGS.items():
-        path = arguments.out / f"{cell.name}-{name}-{seed}.safetensors"
+        path = model_path(arguments.out, cell.name, name, seed)
         started = time.perf_counter()
         model = trained(given.raw, acquisition, seed, arguments.patches, settings, path)
         seconds = time.perf_counter() - started
@@ -91,7 +93,7 @@ def measure_stack(name: str, seed: int, arguments: argparse.Namespace) -> dict[s
     base = quintic(raw, acquisition)
     scores = {"quintic": against_acquired(base, base, raw, acquisition)}
     for training, settings in TRAININGS.items():
-        path = arguments.out / f"{name.replace(', ', '-').replace(' ', '-')}-{training}-{seed}.safetensors"
+        path = model_path(arguments.out, name, training, seed)
         model = trained(raw, acquisition, seed, arguments.patches, settings, path)
         for planes, which in PLANES.items():
             result = applied(model, raw, acquisition, which)
@@ -113,7 +115,7 @@ def measure_clean(name: str, seed: int, arguments: argparse.Namespace) -> dict[s
 
     scores = {"quintic": score(quintic(raw, acquisition))}
     for training, settings in TRAININGS.items():
-        path = arguments.out / f"{name.replace(' ', '-')}-{training}-{seed}.safetensors"
+        path = model_path(arguments.out, name, training, seed)
         model = trained(raw, acquisition, seed, CLEAN_PATCHES, settings, path)
         for planes, lateral in PLANES.items():
             scores[f"{training}, {planes}"] = score(applied(model, raw, acquisition, lateral))
@@ -128,11 +130,16 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=5000, help="budget of a training")
     parser.add_argument("--only", default="", metavar="WORD", help="cells whose name contains it")
     parser.add_argument("--report", action="store_true", help="write the report only")
+    parser.add_argument("--picture", action="store_true", help="draw the real stacks of the first seed only")
     parser.add_argument("--data", type=Path, default=find_data())
     parser.add_argument("--out", type=Path, default=ROOT / "benchmark-output" / "noise", help="folder of the models")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "intensities.md", help="page with the table")
     arguments = parser.parse_args()
+    if arguments.picture:
+        picture = arguments.page.with_name("images") / "intensities.png"
+        draw_stacks(arguments.data, arguments.out, arguments.seeds[0], picture)
+        return
     kept = arguments.results / "noise-cells"
     cells = {cell.name: cell for cell in (*CORE, *(FULL if arguments.full else ()))}
     for seed in () if arguments.report else arguments.seeds:

@@ -79,6 +79,11 @@ def trained(
     return model
 
 
+def model_path(folder: Path, name: str, training: str, seed: int) -> Path:
+    """Return where a benchmark keeps the model of a cell."""
+    return folder / f"{name.replace(', ', '-').replace(' ', '-')}-{training}-{seed}.safetensors"
+
+
 def patches_to_90(model: Model) -> int:
     """Return after how many patches the validation loss had fallen by 90 % of its whole fall."""
     losses = [(patches, validation) for patches, _, _, validation in model.training["losses"]]

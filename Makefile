@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo test test-all test-fast lint house bench-training bench-recipes bench-noise bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak fuzz clean
+.PHONY: setup demo gallery test test-all test-fast lint house bench-training bench-recipes bench-noise bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak fuzz clean
 
 setup:
 	@scripts/setup
@@ -10,6 +10,10 @@ setup:
 # make demo INPUT=path/to/volume.tif runs it on a volume of your own.
 demo: setup
 	scripts/with-display $(venv) scripts/demo.py $(if $(INPUT),--input "$(INPUT)")
+
+# Every state of the window, at two sizes and in both themes; ARGS="--docs" makes the pictures of docs again.
+gallery: setup
+	scripts/with-display $(venv) scripts/gallery.py $(ARGS)
 
 lint: setup
 	$(venv) -m ruff check
@@ -87,5 +91,5 @@ fuzz: setup
 test-all: test soak
 
 clean:
-	rm -rf build dist demo-output benchmark-output .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist demo-output gallery-output benchmark-output .mypy_cache .pytest_cache .ruff_cache
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -57,6 +57,7 @@ def started(viewer, qtbot, path, filters: int = 8, shape=(40, 128, 160)):
         viewer.add_image(cells(shape), scale=(2.5, 1, 1), name="cells")
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(filters=filters), "a model")
+    volume.planes.value = "x"  # takes half the time of both
     volume.destination.value = path
     press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: volume.result.state.tiles[0] > 0, timeout=TIMEOUT)

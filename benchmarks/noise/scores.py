@@ -68,8 +68,9 @@ def against_truth(results: Sequence[Volume], bases: Sequence[Volume], given: Acq
     local = ndimage.gaussian_filter(truth, 2.0)
     bright = local > np.quantile(local, 0.9)
     relative = slope / np.maximum(truth, 1e-3 * span)
+    lit = truth > 0  # where there is no light, there is no noise either
     flat = {
-        "dim": slope < np.quantile(slope, FLAT),
+        "dim": lit & (slope < np.quantile(slope[lit], FLAT)),
         "bright": bright & (relative < np.quantile(relative[bright], FLAT)),
     }
     noise = results[0] - results[1], bases[0] - bases[1]

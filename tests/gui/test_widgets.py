@@ -70,14 +70,14 @@ def test_the_layer_shows_tiles_as_they_are_finished(viewer, qtbot):
     preview = dock(viewer, "Preview")
     preview.session.use_model(model_for(), "a model")
     viewer.dims.order = (1, 0, 2)
-    viewer.fit_to_view()
     preview.buttons["preview"].native.click()
     qtbot.waitUntil(lambda: preview.result.layer in viewer.layers, timeout=TIMEOUT)
+    viewer.fit_to_view()
     result = preview.result.result
     qtbot.waitUntil(lambda: not preview.result.busy, timeout=TIMEOUT)
     y = viewer.dims.current_step[1]
     expected = result.compute((), Box((0, y, 0), (30, y + 1, 80)))[:, 0]
-    qtbot.waitUntil(lambda: np.array_equal(preview.result.layer._slice.image.raw, expected), timeout=5000)
+    qtbot.waitUntil(lambda: np.array_equal(preview.result.layer._slice.image.raw, expected), timeout=TIMEOUT)
     viewer.dims.set_current_step(1, 3)
     expected = result.compute((), Box((0, 3, 0), (30, 4, 80)))[:, 0]
     qtbot.waitUntil(lambda: np.array_equal(preview.result.layer._slice.image.raw, expected), timeout=TIMEOUT)

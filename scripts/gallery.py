@@ -22,7 +22,7 @@ import numpy as np
 import tifffile
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QLabel, QPushButton
+from qtpy.QtWidgets import QAbstractButton, QApplication, QLabel, QPushButton
 
 from napari_cropeq.gui.widgets.dock import Steps
 from napari_cropeq.store import disk as store
@@ -104,8 +104,8 @@ class Window:
 
     def _read(self, panel: Any) -> Any:
         """Collect the words that a step shows."""
-        for label in panel.findChildren((QLabel, QPushButton)):
-            if label.isVisible():
+        for label in [*panel.findChildren(QLabel), *panel.findChildren(QAbstractButton)]:
+            if not label.visibleRegion().isEmpty():
                 self.words |= {f"{type(panel).__name__}: {label.text()}"}
         return panel
 

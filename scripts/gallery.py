@@ -54,7 +54,7 @@ class Window:
         self.viewer = napari.Viewer(show=True)
         self.viewer.window.resize(*SIZES[0])
         self.clicks = 0
-        self.words: set[str] = set()
+        self.words: set[tuple[str, str]] = set()  # of each step, those in sight
         self.spin(1)
 
     @staticmethod
@@ -106,7 +106,7 @@ class Window:
         """Collect the words that a step shows."""
         for label in [*panel.findChildren(QLabel), *panel.findChildren(QAbstractButton)]:
             if not label.visibleRegion().isEmpty():
-                self.words |= {f"{type(panel).__name__}: {label.text()}"}
+                self.words.add((type(panel).__name__, label.text()))
         return panel
 
 
@@ -251,7 +251,7 @@ class States:
         window.spin(900, lambda: panel.result.state.complete and not panel.result.running_all)
         window.spin(1)
         yield "volume, complete", "The result is complete, and saved."
-        self.path_clicks, self.path_words = window.clicks, sum(len(text.split()) for text in window.words)
+        self.path_clicks, self.path_words = window.clicks, sum(len(text.split()) for _, text in window.words)
         window.click(panel.buttons["start"].native)
         window.spin(2)
         yield "volume, an error", "The destination exists already."

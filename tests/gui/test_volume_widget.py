@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import dask.array as da
 import numpy as np
@@ -19,6 +20,7 @@ from napari_cropeq.formats.write import write_image
 from napari_cropeq.gui.layers.unfinished_layer import UNFINISHED
 from napari_cropeq.gui.parts.duration import duration
 from napari_cropeq.gui.parts.run_clock import RunClock
+from napari_cropeq.run.estimate import Estimate
 from napari_cropeq.run.export import export
 from napari_cropeq.run.live import RunState
 from napari_cropeq.store import disk as storing
@@ -51,6 +53,25 @@ def test_an_estimate_is_shown_before_the_start(viewer, qtbot, tmp_path):
     assert volume.result is None, "nothing is started"
     volume.session.use_model(model_for(factor=4.0), "another factor")
     assert not volume.estimate.text()
+
+
+def test_closing_the_dock_ends_the_estimate(viewer, qtbot, monkeypatch):
+    """It takes long with many filters: on a busy machine the process would end before its thread."""
+    measure, begun, measured = Estimate.of, threading.Event(), []
+
+    def of(*arguments):
+        begun.set()
+        measured.append(measure(*arguments))
+        return measured[-1]
+
+    monkeypatch.setattr(Estimate, "of", of)
+    viewer.add_image(cells((40, 128, 160)), scale=(2.5, 1, 1), name="cells")
+    volume = dock(viewer, "Volume")
+    volume.session.use_model(model_for(filters=64), "a model")
+    qtbot.waitUntil(begun.is_set, timeout=TIMEOUT)
+    jobs = [*volume.jobs]
+    viewer.window.remove_dock_widget("all")
+    assert jobs and not any(job.running for job in jobs) and not measured
 
 
 def test_pause_and_continue(viewer, qtbot, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from numcodecs import blosc
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box, LeadingIndex, int_triple
 from napari_cropeq.core.network_grid import MAX_ELEMENTS
+from napari_cropeq.core.predict import never
 from napari_cropeq.core.thread_map import ThreadMap
 from napari_cropeq.formats.chunk_cache import CAP
 from napari_cropeq.formats.pyramid import level_shapes
@@ -38,16 +40,20 @@ class Estimate:
     rounding: str = ""  # what rounding does to the intensities, as a sentence
 
     @classmethod
-    def of(cls, result: SuperResolution) -> Estimate:
+    def of(cls, result: SuperResolution, stop: Callable[[], bool] = never) -> Estimate:
         """Measure a part in the middle of the volume.
 
         Parameters
         ----------
         result : SuperResolution
             It computes a few hundred thousand voxels for the measurement.
+        stop : callable, optional
+            Called before every call of the network; ends the measurement by returning True.
 
         Raises
         ------
+        StoppedError
+            If ``stop`` returned True.
         OSError, ValueError
             If that part of the source cannot be read.
         """
@@ -58,8 +64,8 @@ class Estimate:
         start = [(n - s) // 2 for n, s in zip(result.sr_shape, size, strict=True)]
         box = Box(int_triple(start), int_triple([a + s for a, s in zip(start, size, strict=True)]))
         leading = result.leading_indices[0]
-        result.compute(leading, box)  # the first call includes work that is done only once
-        each, voxels = _measured(result, leading, box)
+        result.compute(leading, box, stop)  # the first call includes work that is done only once
+        each, voxels = _measured(result, leading, box, stop)
         packed = len(blosc.compress(voxels.reshape(-1), b"zstd", 5, blosc.SHUFFLE)) / voxels.nbytes
         return cls(
             seconds=each * result.nbytes / result.dtype.itemsize,
@@ -70,12 +76,15 @@ class Estimate:
         )
 
 
-def _measured(result: SuperResolution, leading: LeadingIndex, box: Box) -> tuple[float, npt.NDArray[Any]]:
+def _measured(
+    result: SuperResolution, leading: LeadingIndex, box: Box, stop: Callable[[], bool]
+) -> tuple[float, npt.NDArray[Any]]:
     """Return the seconds per voxel of ``box``, computed as in a run over the volume, and the voxels (z, y, x)."""
     boxes, threads = [box] * result.side_by_side, ThreadMap(result.side_by_side)
     try:
         started = time.perf_counter()
-        found = [computed.result() for _, computed in threads.map(lambda part: result.compute(leading, part), boxes)]
+        parts = threads.map(lambda part: result.compute(leading, part, stop), boxes)
+        found = [computed.result() for _, computed in parts]
         return (time.perf_counter() - started) / (len(boxes) * box.size), np.ascontiguousarray(found[0])
     finally:
         threads.dismiss()

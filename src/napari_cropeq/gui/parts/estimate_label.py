@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,11 @@ class EstimateLabel(QLabel):
         key, (_, source, acquisition, model, planes, dtype) = self._key(), self._wanted
         device = Preferences.read().device
         found: list[Estimate] = []
+        stopped = threading.Event()
 
         def steps() -> Iterator[None]:
-            found.append(
-                Estimate.of(SuperResolution(source, model, acquisition, planes, device, dtype, parallel=False))
-            )
+            result = SuperResolution(source, model, acquisition, planes, device, dtype, parallel=False)
+            found.append(Estimate.of(result, stopped.is_set))
             yield
 
         def ended() -> None:
@@ -103,7 +104,7 @@ class EstimateLabel(QLabel):
                 self._soon.throttle()
 
         self._busy = True
-        self._panel.run(steps, lambda _: None, ended)
+        self._panel.run(steps, lambda _: None, ended, stopped.set)
 
     def _show(self) -> None:
         estimate = None if self._wanted is None else self._known.get(self._key())

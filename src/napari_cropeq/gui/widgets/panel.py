@@ -95,9 +95,16 @@ class Panel(QWidget):
             self.below.setMinimumHeight(LEAST)
 
     def run(
-        self, steps: Callable[[], Iterator[Any]], progressed: Callable[[Any], None], ended: Callable[[], None]
+        self,
+        steps: Callable[[], Iterator[Any]],
+        progressed: Callable[[Any], None],
+        ended: Callable[[], None],
+        interrupt: Callable[[], None] | None = None,
     ) -> Job:
-        """Run work in the background, which is stopped with this widget; an error is shown in the message."""
+        """Run work in the background, which is stopped with this widget; an error is shown in the message.
+
+        ``interrupt`` shortens a long step of the work when it is stopped.
+        """
 
         def deliver(value: Any) -> None:
             if not isalive(self.message):  # the window is closed, and the work is about to end
@@ -107,7 +114,7 @@ class Panel(QWidget):
             except Exception as error:  # noqa: BLE001 (every error is shown to the user)
                 self.complain(sentence(error, self.hints))
 
-        job = Job(steps, hints=self.hints)
+        job = Job(steps, interrupt, self.hints)
         job.progressed.connect(deliver)
         job.failed.connect(self.complain)
         job.ended.connect(ended)

@@ -17,6 +17,7 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_cropeq.gui.compare.canvas import Canvas
+from napari_cropeq.gui.compare.caption import Caption
 from napari_cropeq.gui.compare.compare import FLIP_KEY, Compare
 from shared_window import viewers_left
 from window import TIMEOUT
@@ -32,6 +33,7 @@ def viewer(viewer, shared_window):
 
 SOURCE, SR, OTHER = 60, 180, 250  # grey levels
 MIDDLE = (30, 40, 50)
+WORDS = ("acquired", "super-resolved")
 
 
 def grey(shape, level: int, multiscale: bool = False):
@@ -100,7 +102,7 @@ PAIRS = [
 def test_source_left_of_the_border_sr_right_of_it(viewer, options, views):
     """For every view after the curtain was opened."""
     source, sr = pair(viewer, **options)
-    compare = Compare(viewer, source, sr)
+    compare = Compare(viewer, source, sr, WORDS)
     compare.curtain = True
     assert_split(viewer, 0.5)
     camera = viewer.scene.camera
@@ -127,7 +129,7 @@ def test_source_left_of_the_border_sr_right_of_it(viewer, options, views):
 def test_each_side_is_blended_as_if_alone_on_a_white_canvas(viewer):
     viewer.theme = "light"
     source, sr = pair(viewer)
-    compare = Compare(viewer, source, sr)
+    compare = Compare(viewer, source, sr, WORDS)
     for top in (SR, SOURCE):
         for blending, both in [("translucent", top), ("additive", SOURCE + SR), ("minimum", SOURCE), ("opaque", top)]:
             source.blending = sr.blending = blending
@@ -143,7 +145,7 @@ def test_an_image_larger_than_a_texture(viewer):
     """It is drawn in parts, and only in some planes."""
     source = viewer.add_image(np.full((4, 8, 17_000), SOURCE, np.uint8), name="cells", contrast_limits=(0, 255))
     sr = viewer.add_image(np.full((4, 8, 17_000), SR, np.uint8), name="cells SR", contrast_limits=(0, 255))
-    compare = Compare(viewer, source, sr)
+    compare = Compare(viewer, source, sr, WORDS)
     compare.curtain = True
     viewer.scene.camera.zoom = 300
     for order, parts in [((0, 1, 2), 2), ((2, 0, 1), 1), ((0, 1, 2), 2)]:
@@ -160,7 +162,7 @@ def test_other_layers_are_not_changed(viewer):
     viewer.layers.move(viewer.layers.index(under), 0)
     viewer.reset_view()
     before = picture(viewer)
-    compare = Compare(viewer, source, sr)
+    compare = Compare(viewer, source, sr, WORDS)
     compare.curtain = True
     after = picture(viewer)
     assert np.array_equal(before == OTHER, after == OTHER)
@@ -190,7 +192,7 @@ def drag(qtbot, widget: QWidget, start: QPoint, by: int, button: Qt.MouseButton 
 
 def test_the_mouse_drags_the_border_and_pans_elsewhere(viewer, qtbot):
     source, sr = pair(viewer)
-    compare = Compare(viewer, source, sr)
+    compare = Compare(viewer, source, sr, WORDS)
     compare.curtain = True
     camera, canvas, border = viewer.scene.camera, Canvas(viewer).widget, border_of(viewer)
     camera.zoom *= 2
@@ -220,7 +222,7 @@ def test_the_mouse_drags_the_border_and_pans_elsewhere(viewer, qtbot):
 
 def test_moving_the_border_draws_but_does_not_slice(viewer):
     source, sr = pair(viewer, multiscale=True)
-    compare = Compare(viewer, source, sr)
+    compare = Compare(viewer, source, sr, WORDS)
     compare.curtain = True
     picture(viewer)
     happened: list[str] = []
@@ -238,14 +240,11 @@ def test_moving_the_border_draws_but_does_not_slice(viewer):
     assert "sliced" in happened, "so slicing would have been noticed"
 
 
-def test_the_border_is_in_the_window_with_the_names(viewer):
+def test_the_border_is_in_the_window(viewer):
     source, sr = pair(viewer)
-    compare = Compare(viewer, source, sr)
+    compare = Compare(viewer, source, sr, WORDS)
     compare.curtain = True
     border = border_of(viewer)
-    assert [caption.text() for caption in border.captions] == ["cells", "cells SR"]
-    sr.name = "better"
-    assert [caption.text() for caption in border.captions] == ["cells", "better"]
     QApplication.processEvents()
     window = viewer.screenshot(canvas_only=False, flash=False)[..., 0]
     corner = border.mapTo(viewer.window._qt_window, QPoint(0, 0))
@@ -254,6 +253,62 @@ def test_the_border_is_in_the_window_with_the_names(viewer):
     assert (light > 0.95).sum() == 2, "a line of two pixels from top to bottom"
     assert (light > 0.03).sum() > 10, "and a handle"
     assert not (picture(viewer) > SR).any(), "pictures of the canvas alone have no line"
+
+
+def captions(viewer) -> list[str]:
+    """Return the captions that can be seen, from left to right; none is cut off or covers another."""
+    widget = Canvas(viewer).widget
+    shown = [child for child in widget.children() if isinstance(child, Caption) and child.isVisible()]
+    shown.sort(key=lambda caption: caption.x())
+    border = border_of(viewer)
+    for caption in shown:
+        assert widget.rect().contains(caption.geometry()) and caption.width() >= caption.sizeHint().width()
+        assert border is None or not border.geometry().intersects(caption.geometry())
+    return [caption.text() for caption in shown]
+
+
+def test_captions_are_shortened_or_hidden_where_there_is_little_room(viewer):
+    source, sr = pair(viewer)
+    compare = Compare(viewer, source, sr, WORDS)
+    compare.curtain = True
+    width = Canvas(viewer).widget.width()
+    for position in (0.5, 0.02, 0.99):
+        compare.position = position
+        assert captions(viewer) == [word for word, share in zip(WORDS, (0.02, 0.99), strict=True) if position != share]
+    found = set()
+    for pixels in range(20, 140, 4):
+        compare.position = pixels / width
+        *shortened, whole = captions(viewer)
+        assert whole == WORDS[1]
+        found.update(shortened)
+    assert WORDS[0] in found and any(word.endswith("…") for word in found)
+    assert all(WORDS[0].startswith(word.removesuffix("…")) and len(word) > 3 for word in found)
+    compare.position = 0.5
+    viewer.canvas.grid.enabled = True
+    assert captions(viewer) == []
+    viewer.canvas.grid.enabled = False
+    assert captions(viewer) == [*WORDS]
+
+
+def test_a_flip_says_what_is_shown(viewer):
+    source, sr = pair(viewer)
+    compare = Compare(viewer, source, sr, WORDS)
+    assert captions(viewer) == []
+    for _ in range(2):
+        compare.flip()
+        assert captions(viewer) == ["acquired"]
+        compare.flip()
+        assert captions(viewer) == ["super-resolved"]
+    compare.curtain = True
+    assert captions(viewer) == [*WORDS]
+    compare.curtain = False
+    assert captions(viewer) == ["super-resolved"], "as before the curtain"
+    source.visible = True
+    assert captions(viewer) == [], "both are shown"
+    sr.visible = False
+    assert captions(viewer) == ["acquired"]
+    compare.close()
+    assert captions(viewer) == []
 
 
 def seen(source, sr) -> str:
@@ -266,7 +321,7 @@ def test_a_key_flips(viewer, qtbot):
     source, sr = pair(viewer)
     labels = viewer.add_labels(np.zeros((24, 80, 100), int))
     canvas = Canvas(viewer).widget
-    compare = Compare(weakref.proxy(viewer), source, sr)
+    compare = Compare(weakref.proxy(viewer), source, sr, WORDS)
     canvas.setFocus()
     for selected, expected, level in [(sr, "source", SOURCE), (labels, "sr", SR), (source, "source", SOURCE)]:
         viewer.layers.selection.active = selected
@@ -280,11 +335,11 @@ def test_a_key_flips(viewer, qtbot):
     assert seen(source, sr) == "both"
     viewer.bind_key(str(FLIP_KEY), lambda viewer: None)
     keymap = dict(viewer.keymap)
-    Compare(viewer, source, sr).close()
+    Compare(viewer, source, sr, WORDS).close()
     assert viewer.keymap == keymap, "the user's own binding stays"
     viewer.layers.remove(sr)
     with pytest.raises(ValueError, match="The layer 'cells SR' is not in the viewer"):
-        Compare(viewer, source, sr)
+        Compare(viewer, source, sr, WORDS)
 
 
 def test_the_key_is_free_in_napari():
@@ -316,7 +371,7 @@ def test_visibility(viewer):
     source, sr = pair(viewer)
     for name, (steps, expected) in VISIBILITY.items():
         source.visible = sr.visible = True
-        compare = Compare(viewer, source, sr)
+        compare = Compare(viewer, source, sr, WORDS)
         for step in steps:
             match step.split():
                 case ["flip"]:
@@ -338,7 +393,7 @@ def test_visibility(viewer):
 
 def test_changes_of_the_layers_while_the_curtain_is_open(viewer):
     source, sr = pair(viewer)
-    compare = Compare(PublicOnlyProxy(viewer), source, sr)  # as in a plugin
+    compare = Compare(PublicOnlyProxy(viewer), source, sr, WORDS)  # as in a plugin
     compare.curtain = True
     sr.visible = False
     assert_split(viewer, 0.5, right=0)
@@ -387,7 +442,7 @@ def test_nothing_is_left_behind(viewer, removed):
     stays = [layer for layer, name in ((source, "source"), (sr, "sr")) if name != removed]
     picture(viewer)
     before = connections(viewer, *stays)
-    compare = Compare(viewer, source, sr)
+    compare = Compare(viewer, source, sr, WORDS)
     compare.flip()
     picture(viewer)
     compare.curtain = True
@@ -414,7 +469,7 @@ def test_nothing_is_left_behind(viewer, removed):
 def test_closing_the_viewer_closes_the_comparison(viewer, qtbot, asynchronous):
     get_settings().experimental.async_ = asynchronous
     source, sr = pair(viewer, multiscale=True)
-    compare = Compare(viewer, source, sr)
+    compare = Compare(viewer, source, sr, WORDS)
     compare.flip()
     compare.flip()  # the source is hidden
     compare.curtain = True
@@ -430,7 +485,7 @@ def test_closing_the_viewer_closes_the_comparison(viewer, qtbot, asynchronous):
 
 def test_closing_the_window_before_the_comparison(viewer):
     source, sr = pair(viewer)
-    compare = Compare(viewer, source, sr)
+    compare = Compare(viewer, source, sr, WORDS)
     compare.curtain = True
     picture(viewer)
     viewer.window.close()

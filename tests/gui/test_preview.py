@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from qtpy.compat import isalive
+from qtpy.QtCore import Qt
 
 from conftest import a_source, our_threads, work_threads
 from napari_cropeq.compute.super_resolution import SuperResolution
@@ -320,7 +321,8 @@ def test_another_model_is_shown_if_the_view_is_followed(viewer, qtbot):
     view = panel.result.follower.view
     seen = np.asarray(panel.result.layer.data[view.box.slices])
     assert np.array_equal(seen, panel.result.result.compute((), view.box))
-    assert len(viewer.layers) == 3, "the first result stays"
+    names = ["cells", "cells SR (a model)", "cells SR (another)"]
+    assert [layer.name for layer in viewer.layers] == names, "the first result stays"
     assert panel.result.layer.visible and not first.layer.visible, "hidden, because it is of another model"
     panel.buttons["stop"].native.click()
     second = panel.result
@@ -347,7 +349,8 @@ def test_live_while_training(viewer, qtbot, monkeypatch):
     settle(viewer, qtbot, panel)
     assert len(models) > 2
     assert panel.result.model is train.session.model
-    assert [layer.name for layer in viewer.layers] == ["cells", "cells SR"]
+    assert [layer.name for layer in viewer.layers] == ["cells", f"cells SR ({panel.session.model_label})"]
+    assert panel.session.model_label.startswith("custom, ")
     view, whole = panel.result.follower.view, SuperResolution(panel.result.result.source, train.session.model)
     assert np.array_equal(np.asarray(panel.result.layer.data[view.box.slices]), whole.compute((), view.box))
     assert not panel.result.worker.in_view._outdated, "old weights are no longer shown"
@@ -381,6 +384,100 @@ def test_flip_and_curtain(viewer, qtbot):
     assert sr.visible, "Preview shows the SR"
     viewer.window.remove_dock_widget("all")
     assert source.visible and sr.visible
+
+
+@pytest.mark.parametrize("voxels", [2**24, 1000], ids=["whole overview", "sampled overview"])
+def test_comparison_with_interpolation(viewer, qtbot, monkeypatch, voxels):
+    monkeypatch.setattr(overview, "VOXELS", voxels)
+    source = viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells", colormap="magenta")
+    panel = begin(viewer, qtbot)
+    sr = panel.result.layer
+    panel.curtain.value = True
+    panel.compare.position = 0.3
+    panel.reference.native.setFocus()
+    qtbot.keyClick(panel.reference.native, Qt.Key.Key_Down)
+    assert panel.reference.value == "interpolation"
+    assert [layer.name for layer in viewer.layers] == ["cells", "cells interpolated", sr.name]
+    other = panel.compare.other
+    assert other is viewer.layers["cells interpolated"] and other.visible and sr.visible
+    assert panel.curtain.value and panel.compare.curtain and panel.compare.position == 0.3
+    assert viewer.layers.selection.active is not other and other not in panel.layer.choices
+    for key in ("scale", "translate", "units", "axis_labels"):
+        assert np.array_equal(getattr(other, key), getattr(sr, key))
+    panel.show_axial_view()
+    settle(viewer, qtbot, panel)
+    view, result = panel.result.follower.view, panel.result.result
+    assert view.across == 1
+    assert np.array_equal(np.asarray(other.data[view.box.slices]), result.interpolated((), view.box))
+    assert np.array_equal(shown(other), result.interpolated((), Box.whole(SR_SHAPE))[:, view.box.start[1]])
+    sr.contrast_limits, sr.colormap = (100, 900), "green"
+    assert tuple(other.contrast_limits) == (100, 900) and other.colormap.name == "green"
+    panel.flip()
+    assert other.visible and not sr.visible and not panel.curtain.value
+    panel.session.use_model(model_for(filters=4), "another")
+    settle(viewer, qtbot, panel)
+    assert other not in viewer.layers, "it belonged to the other result"
+    panel.flip()
+    assert panel.compare.other is viewer.layers["cells interpolated"] and panel.compare.other.visible
+    viewer.layers.remove("cells interpolated")
+    assert panel.reference.value == "acquired voxels"
+    panel.curtain.value = True
+    assert panel.compare.other is source
+    panel.reference.value = "interpolation"
+    panel.reference.value = "acquired voxels"
+    assert panel.compare.other is source and panel.compare.curtain and "cells interpolated" not in viewer.layers
+    panel.reference.value = "interpolation"
+    viewer.window.remove_dock_widget("all")
+    assert "cells interpolated" not in viewer.layers and source.visible
+
+
+def test_3d_shows_the_whole_result_once_it_is_complete(viewer, qtbot):
+    viewer.add_image(cells((24, 100, 120)), scale=(2.5, 1, 1), name="cells")
+    panel = dock(viewer, "Preview")
+    panel.session.use_model(model_for(filters=4), "a model")
+    panel.box_size.value = 32
+    viewer.dims.ndisplay = 3
+    panel.buttons["preview"].native.click()
+    settle(viewer, qtbot, panel)
+    result, names = panel.result, ["cells", "cells SR (a model)"]
+    assert {layer.name for layer in viewer.layers} == {*names, "cells SR (a model) box"}
+    volume = dock(viewer, "Volume")
+    volume.destination.value = None
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.message.text().startswith("All "), timeout=TIMEOUT)
+    assert volume.result is result
+    assert [layer.name for layer in viewer.layers] == names and result.layer.visible
+    viewer.scene.camera.center = (30, 20, 20)
+    settle(viewer, qtbot, panel)
+    assert [layer.name for layer in viewer.layers] == names
+    assert panel.message.text() == "All of the view is computed; identical to the export."
+    assert np.array_equal(np.asarray(result.layer.data), result.result.compute((), Box.whole(result.result.sr_shape)))
+    corners = np.array([[30, 10, 20], [30, 10, 60], [30, 50, 60], [30, 50, 20]], float)
+    panel.region.value = viewer.add_shapes([corners], shape_type="rectangle", name="region")
+    settle(viewer, qtbot, panel)
+    assert result.shown.box.layer.data.shape == (32, 41, 41), "a region that is chosen is shown"
+    panel.show_axial_view()
+    settle(viewer, qtbot, panel)
+    assert result.layer.visible and result.follower.view.across == 1 and len(viewer.layers) == 3
+
+
+def test_a_complete_result_replaces_previews_with_the_same_model(viewer, qtbot):
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel = begin(viewer, qtbot, filters=8)
+    panel.session.use_model(model_for(filters=4), "another")
+    settle(viewer, qtbot, panel)
+    volume = dock(viewer, "Volume")
+    volume.planes.value = "both"
+    volume.open_result()
+    assert volume.result is panel.result, "automatic is both"
+    volume.dtype.value, volume.destination.value = "float32", None
+    volume.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: volume.message.text().startswith("All "), timeout=TIMEOUT)
+    assert volume.result is not panel.result
+    assert [(layer.name, layer.visible) for layer in viewer.layers if layer.name != "cells"] == [
+        ("cells SR (a model)", False),
+        ("cells SR (another)", True),
+    ]
 
 
 @pytest.mark.parametrize("blending", ["additive", "translucent"])
@@ -440,7 +537,8 @@ def test_a_box_in_3d(viewer, qtbot):
     settle(viewer, qtbot, panel)
     assert result.shown.box.layer in viewer.layers
     viewer.window.remove_dock_widget("all")
-    assert [layer.name for layer in viewer.layers] == ["cells", "cells SR", "region"] and result.layer.visible
+    assert [layer.name for layer in viewer.layers] == ["cells", "cells SR (a model)", "region"]
+    assert result.layer.visible
 
 
 def connections(viewer) -> list[int]:
@@ -489,7 +587,8 @@ def test_nothing_is_left_behind(viewer, qtbot, end, when):
         panel.curtain.value = True
         assert "Press Preview first" in panel.message.text() and not panel.curtain.value
     names = [layer.name for layer in viewer.layers]
-    assert names in (["cells"], ["cells SR"], ["cells", "cells SR"]) or (end, when) == ("source removed", "preparing")
+    sr = "cells SR (a model)"
+    assert names in (["cells"], [sr], ["cells", sr]) or (end, when) == ("source removed", "preparing")
 
 
 @pytest.mark.parametrize("ndisplay", [2, 3])

@@ -49,6 +49,11 @@ def test_a_preset_fills_the_form(qtbot, name):
     form.preset.value = name
     assert form.config() == TrainingConfig.preset(name)
     assert form.overrides() == {}
+    assert form.config().preset_name == name
+    form.set_budget(minutes=7)
+    assert form.config().preset_name == name, "whatever the budget"
+    form.fields["filters"].value = 7
+    assert form.config().preset_name == "custom"
 
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(TrainingConfig)])

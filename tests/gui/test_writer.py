@@ -294,7 +294,7 @@ def test_an_sr_layer_is_saved_when_it_is_complete(viewer, qtbot, tmp_path, name)
     result = volume.open_result("source")
     qtbot.waitUntil(lambda: result.layer is not None and result.state.shown, timeout=TIMEOUT)
     qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=TIMEOUT)
-    layer = viewer.layers["stack SR"]
+    layer = viewer.layers["stack SR (random)"]
     with pytest.raises(OSError, match="is a result that is not complete"):
         layer.save(str(tmp_path / name))
     volume.buttons["start"].native.click()

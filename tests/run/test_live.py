@@ -94,6 +94,24 @@ def test_the_whole_volume_uses_tiles_of_the_view():
     assert worker.state.computed == computed, "nothing is computed again"
 
 
+@pytest.mark.parametrize("voxels", [2**24, 1000], ids=["whole overview", "sampled overview"])
+def test_the_interpolation_of_the_view_is_exact_even_where_no_tile_is_missing(monkeypatch, voxels):
+    monkeypatch.setattr(overview, "VOXELS", voxels)
+    result = a_result(textured_volume(SHAPE))
+    worker = a_worker(result)
+    steps = work(worker)
+    worker.run_all()
+    work(worker, steps)
+    worker.compare(True)
+    for across in (0, 1, 2, None):
+        worker.look(view(across, 20))
+        work(worker, steps)
+        box = view(across, 20).box
+        seen = np.asarray(worker.in_view.interpolated.levels[0])[box.slices]
+        assert np.array_equal(seen, result.interpolated((), box))
+    assert worker.state.computed == 0, "every tile was finished"
+
+
 def test_a_volume_larger_than_the_memory_limit_is_refused():
     worker = a_worker(a_result(textured_volume(SHAPE)), cap=1000)
     work(worker)

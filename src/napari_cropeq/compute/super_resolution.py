@@ -25,6 +25,7 @@ from napari_cropeq.formats.image import Image, acquisition_of, check_volume
 from napari_cropeq.formats.metadata import ImageInfo
 
 __all__ = [
+    "AUTOMATIC",
     "DTYPES",
     "SuperResolution",
     "axial_of",

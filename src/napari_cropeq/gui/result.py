@@ -11,7 +11,7 @@ from napari.layers import Image
 from qtpy.QtCore import QObject, Signal
 
 from napari_cropeq.compute.fingerprint import store_spec
-from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.compute.super_resolution import AUTOMATIC, SuperResolution
 from napari_cropeq.core.model import Model
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.formats.image import acquisition_of
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 def result_key(layer: Image, model: Model, planes: str | None, dtype: str) -> tuple[Any, ...]:
     """Return a key that is equal for two requests of the same result."""
-    return *source_key(layer), model.fingerprint, planes, dtype
+    return *source_key(layer), model.fingerprint, planes or AUTOMATIC, dtype
 
 
 class Result(QObject):
@@ -56,6 +56,8 @@ class Result(QObject):
         ``auto``, ``cpu`` or ``cuda``.
     cache : TileCache, optional
         Keeps the tiles in memory, shared with other results.
+    label : str
+        What the model is called in the name of the layer.
 
     Attributes
     ----------
@@ -89,6 +91,7 @@ class Result(QObject):
         dtype: str = "source",
         device: str = "auto",
         cache: TileCache | None = None,
+        label: str = "",
     ) -> None:
         super().__init__()
         self.source_layer, self.dtype = layer, dtype
@@ -106,7 +109,7 @@ class Result(QObject):
         self.follower.looked.connect(self.changed)
         self.shown.box_removed.connect(self.follower.stop)
         self.shown.removed.connect(self.close)
-        self.use(model)
+        self.use(model, label)
         self._job = Job(self.worker.steps, interrupt=self.worker.close)
         self._job.progressed.connect(self._on_progress)
         self._job.failed.connect(self.failed)
@@ -114,8 +117,15 @@ class Result(QObject):
         logger.info("Super-resolving layer %r on device %s", layer.name, device)
         self._job.start()
 
-    def use(self, model: Model) -> None:
+    def use(self, model: Model, label: str = "") -> None:
         """Use another model from now on, in the same layer; old tiles are shown until the new ones are computed.
+
+        Parameters
+        ----------
+        model : Model
+            Trained for the same factor.
+        label : str
+            What it is called in the name of the layer; as before if empty.
 
         Raises
         ------
@@ -124,6 +134,8 @@ class Result(QObject):
         """
         acquisition, planes, *_ = self._settings
         model.check_fits(acquisition)
+        if label:
+            self.shown.name_after(label)
         self.model, self.key = model, result_key(self.source_layer, model, planes, self.dtype)
         self.worker.use(lambda: SuperResolution(self._source, model, *self._settings, parallel=False), self.key)
 
@@ -184,6 +196,16 @@ class Result(QObject):
         self._waiting = (destination, existing)
         if self.result is not None:
             self._start_run(self.result)
+
+    def compare(self, on: bool) -> Image | None:
+        """Return a layer of the interpolation in the same place, which is added if ``on``, else removed.
+
+        There is none once the work has ended, since nothing would be interpolated in another view.
+        """
+        on = on and not self._closed
+        if on != self.worker.in_view.compared:
+            self.worker.compare(on)
+        return self.shown.compare(self.worker.in_view.interpolated if on else None)
 
     def stop_all(self) -> None:
         """Request only the tiles in view from now on; finished tiles stay."""

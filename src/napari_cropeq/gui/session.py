@@ -19,6 +19,8 @@ from napari_cropeq.store.memory import TileCache
 
 __all__ = ["Session", "is_complete"]
 
+LIVE = "training"  # in the name of a layer that shows a model while it is trained
+
 _sessions: dict[int, Session] = {}
 
 
@@ -34,7 +36,7 @@ class Session(QObject):
         self.cache = TileCache(Preferences.read().cache_bytes)
         self.stop_listening = on_change(self._on_preferences)
         self.model: Model | None = None
-        self.model_name = ""
+        self.model_name = self.model_label = ""
         self.results: list[Result] = []
         self.live_wanted = 0  # number of widgets that show a training while it runs
         self._users: list[list[Job]] = []
@@ -50,10 +52,25 @@ class Session(QObject):
             weakref.finalize(viewer, _end, key)
         return _sessions[key]
 
-    def use_model(self, model: Model, name: str) -> None:
-        """Make ``model`` the one in use."""
+    def use_model(self, model: Model, name: str, label: str = "") -> None:
+        """Make ``model`` the one in use.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        name : str
+            What to call it: the name of its file, or where it is from.
+        label : str
+            What to call it in the names of layers; by default ``name`` without the suffix of a model file.
+        """
         self.model, self.model_name = model, name
+        self.model_label = label or name.removesuffix(".safetensors")
         self.model_changed.emit()
+
+    def want_live(self, on: bool) -> None:
+        """Count the widgets that show a training while it runs: one more or one fewer."""
+        self.live_wanted += 1 if on else -1
 
     def model_in_use(self) -> Model:
         """Return the model in use.
@@ -90,7 +107,7 @@ class Session(QObject):
         dtype : str, optional
             ``source`` or ``float32``; by default that of the existing result.
         model : Model, optional
-            Instead of the model in use.
+            Instead of the model in use: one that is still being trained.
 
         Raises
         ------
@@ -98,6 +115,7 @@ class Session(QObject):
             If there is no model, it does not fit the layer, or a run over the whole layer with other settings
             is in progress.
         """
+        label = self.model_label if model is None else LIVE
         model = model or self.model_in_use()
         for result in [r for r in self.results if not r.alive]:
             result.close()
@@ -112,10 +130,12 @@ class Session(QObject):
                 "Wait until it is complete, or press Stop in the Volume widget.",
             )
         device = device or Preferences.read().device
-        new = Result(self.viewer, layer, model, planes, dtype or "source", device, self.cache)
+        new = Result(self.viewer, layer, model, planes, dtype or "source", device, self.cache, label)
         new.shown.superseded = [r.layer for r in own if r.layer is not None]
         new.shown.hid_source = any(r.shown.hid_source for r in own)
         for result in own:
+            if result.layer is not None and result.model.fingerprint == model.fingerprint and not result.state.complete:
+                new.shown.partial += [*result.shown.partial, result.layer]
             result.close()
         new.setParent(self)
         self.results.append(new)

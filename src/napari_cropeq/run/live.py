@@ -186,6 +186,13 @@ class LiveWorker:
             if self._scheduler is not None:
                 self._look(self._scheduler)
 
+    def compare(self, on: bool) -> None:
+        """Request the interpolation of every view as well, even where no tile is missing."""
+        with self._lock:
+            self.in_view.compared = on
+            if self._scheduler is not None:
+                self._look(self._scheduler)
+
     def run_all(self, open_disk: Callable[[], DiskStore] | None = None) -> None:
         """Request every tile, into memory or a store on disk; the worker must be ready.
 

@@ -47,6 +47,8 @@ class InView:
         Store of the tiles in view; None without a view.
     computed : int
         Number of tiles computed for views so far.
+    compared : bool
+        Whether the interpolation is looked at as well, so that it is needed in every view.
     """
 
     def __init__(self, cache: TileCache, source: Hashable) -> None:
@@ -59,6 +61,7 @@ class InView:
         self.lazy: LazyView | None = None
         self.store: MemoryStore | None = None
         self.computed = 0
+        self.compared = False
         self._tiles: list[Tile] = []  # missing when the view was set
         self._ready = 0  # number of the other tiles in view
         self._times: deque[float] = deque(maxlen=RATE_TILES)
@@ -86,6 +89,12 @@ class InView:
             }
         self.lazy.overview.restart()  # the last scheduler dropped its steps
         self._result = result
+
+    @property
+    def interpolated(self) -> LazyView:
+        """The interpolation by itself, with the same overview as the lazy layers; there must be a result."""
+        assert self.lazy is not None
+        return LazyView(self.lazy.result, [*self._interpolated.values()], self.lazy.overview)
 
     @property
     def stores(self) -> list[MemoryStore]:
@@ -116,7 +125,7 @@ class InView:
         self._ready = len(numbers) - len(self._tiles)
         requests = [TileRequest(self.store, tile, self._compute) for tile in self._tiles]
         between: list[TileRequest] = []
-        if requests and self._interpolated:
+        if (requests or self.compared) and self._interpolated:
             plane = self._interpolated[view.across]
             between = [
                 TileRequest(plane, (leading, index), lambda own, box, _: result.interpolated(own, box))

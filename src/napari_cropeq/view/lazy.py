@@ -35,11 +35,13 @@ class LazyView:
         Defines shapes and dtype.
     stores : sequence of TileStore
         The first store that has a tile is used; may be replaced at any time.
+    overview : Overview, optional
+        Shown where no store has a tile; by default a new one, which is empty.
     """
 
-    def __init__(self, result: SuperResolution, stores: Sequence[TileStore]) -> None:
+    def __init__(self, result: SuperResolution, stores: Sequence[TileStore], overview: Overview | None = None) -> None:
         self.result, self.stores = result, tuple(stores)
-        self.overview = Overview(result)
+        self.overview = overview or Overview(result)
 
     @property
     def levels(self) -> list[da.Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from napari_cropeq.core.back_projection import WIDEST
@@ -203,6 +203,14 @@ class TrainingConfig:
                     "Choose one of these.",
                     setting=item.name,
                 )
+
+    @property
+    def preset_name(self) -> str:
+        """The preset that has these settings, apart from the budget; ``custom`` if there is none."""
+        for name in PRESETS:
+            if replace(self, minutes=None, patches=1) == TrainingConfig.preset(name, patches=1):
+                return name
+        return "custom"
 
     @property
     def depth(self) -> int:

@@ -1,4 +1,4 @@
-"""Comparison of a result with its source: flip and curtain.
+"""Comparison of a result with its source or its interpolation: flip and curtain.
 
 Read ``compare`` first, then ``curtain``. Only ``canvas`` uses private parts of napari.
 """

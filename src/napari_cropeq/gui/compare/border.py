@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent, QPolygonF
-from qtpy.QtWidgets import QLabel, QWidget
+from qtpy.QtWidgets import QWidget
+
+from napari_cropeq.gui.compare.caption import Caption
 
 __all__ = ["Border"]
 
 GRIP = 15  # width of the handle, which receives the mouse
-GAP = 6  # between a caption and the edges of handle and canvas
 LIGHT, DARK = QColor(255, 255, 255, 230), QColor(0, 0, 0, 150)
-CAPTION = "color: white; background: rgba(0, 0, 0, 150); border-radius: 3px; padding: 2px 5px;"
 
 
 class Border(QWidget):
@@ -23,21 +23,19 @@ class Border(QWidget):
     ----------
     over : QWidget
         The widget that is split; it becomes the parent.
+    captions : (str, str)
+        What is left and right of it.
     position : float
         Fraction of the width, 0 to 1.
     """
 
     moved = Signal(float)  # the position, after the mouse moved it
 
-    def __init__(self, over: QWidget, position: float) -> None:
+    def __init__(self, over: QWidget, captions: tuple[str, str], position: float) -> None:
         super().__init__(over)
         self._over, self._position = over, position
         self._grabbed: float | None = None  # where the handle was grabbed, relative to the border
-        self.captions = (QLabel(over), QLabel(over))
-        for caption in self.captions:
-            caption.setStyleSheet(CAPTION)
-            caption.setTextFormat(Qt.TextFormat.PlainText)
-            caption.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self.captions = tuple(Caption(over, text) for text in captions)
         self.setCursor(Qt.CursorShape.SplitHCursor)
         over.installEventFilter(self)
         self.place()
@@ -57,28 +55,20 @@ class Border(QWidget):
         """Whole screen pixels left of the border."""
         return round(self._position * self._over.width())
 
-    def set_captions(self, left: str, right: str) -> None:
-        """Name the two sides."""
-        for caption, text in zip(self.captions, (left, right), strict=True):
-            caption.setText(text)
-        self.place()
-
     def place(self) -> None:
         """Move over the border; the whole handle stays inside ``over``, so that it can be grabbed at either end."""
         width, height = self._over.width(), self._over.height()
         start = min(max(self.edge - GRIP // 2, 0), max(width - GRIP, 0))
         self.setGeometry(start, 0, GRIP, height)
         left, right = self.captions
-        for caption in self.captions:
-            caption.adjustSize()
-        left.move(start - GAP - left.width(), GAP)
-        right.move(start + GRIP + GAP, GAP)
+        left.place(0, start, 1, not self.isHidden())
+        right.place(start + GRIP, width, 0, not self.isHidden())
         self.update()
 
     def show_all(self, on: bool) -> None:
         """Show or hide border and captions."""
-        for widget in (self, *self.captions):
-            widget.setVisible(on)
+        self.setVisible(on)
+        self.place()
 
     def discard(self) -> None:
         """Remove border and captions from the widget that is split."""

@@ -30,6 +30,8 @@ class Curtain(QObject):
         With a window.
     left, right : Layer
         The layers shown on either side.
+    captions : (str, str)
+        What the layers are.
     position : float
         Position of the border: the fraction of the canvas's width left of it, 0 to 1.
 
@@ -41,19 +43,16 @@ class Curtain(QObject):
 
     moved = Signal(float)  # the position, after the mouse moved it
 
-    def __init__(self, viewer: Any, left: Layer, right: Layer, position: float) -> None:
+    def __init__(self, viewer: Any, left: Layer, right: Layer, captions: tuple[str, str], position: float) -> None:
         super().__init__()
         self._layers, self._sides = viewer.layers, (left, right)
         self._grid = viewer.canvas.grid
         self._canvas = Canvas(viewer)
         self._clippers: dict[Visual, Clipper] = {}
-        self._border = Border(self._canvas.widget, position)
+        self._border = Border(self._canvas.widget, captions, position)
         self._border.moved.connect(self._on_moved)
-        for layer in self._sides:
-            layer.events.name.connect(self._on_name)
         self._grid.events.enabled.connect(self._on_grid)
         self._canvas.scene.events.draw.connect(self._before_draw)
-        self._on_name()
         self._on_grid()
 
     @property
@@ -73,8 +72,6 @@ class Curtain(QObject):
 
     def close(self) -> None:
         """Stop clipping; call this while the window still exists."""
-        for layer in self._sides:
-            layer.events.name.disconnect(self._on_name)
         self._grid.events.enabled.disconnect(self._on_grid)
         self._canvas.scene.events.draw.disconnect(self._before_draw)
         self._clip({})
@@ -112,9 +109,6 @@ class Curtain(QObject):
     def _on_moved(self, position: float) -> None:
         self._canvas.scene.update()
         self.moved.emit(position)
-
-    def _on_name(self, event: Any = None) -> None:
-        self._border.set_captions(*(layer.name for layer in self._sides))
 
     def _on_grid(self, event: Any = None) -> None:
         self._border.show_all(not self._grid.enabled)

@@ -1,4 +1,4 @@
-"""The layer that shows a result, and the box that replaces it in a 3D display."""
+"""The layer that shows a result, the box that replaces it in a 3D display, and the interpolation to compare it with."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ __all__ = ["SRLayer"]
 
 FIRST_MS, REFRESH_MS = 15, 250  # refresh at once for the first tile of a view, then a few times a second
 COVERING = ("opaque", "translucent", "translucent_no_depth")
+APPEARANCE = ("contrast_limits", "colormap", "gamma", "blending", "interpolation2d", "interpolation3d", "rendering")
 
 
 class SRLayer(QObject):
@@ -40,8 +41,12 @@ class SRLayer(QObject):
         The layer; None until it is created.
     box : BoxLayer, optional
         Shown instead in 3D; None until it is needed.
+    interpolated : Image, optional
+        The interpolation in the same place; None while nothing is compared with it.
     superseded : list of Image
         Layers that are hidden when this one is shown.
+    partial : list of Image
+        Those of them with a part of what this one shows, which are removed when it is complete.
     hid_source : bool
         Whether the source was hidden because it would shine through.
     """
@@ -55,8 +60,12 @@ class SRLayer(QObject):
         self._lazy: LazyView | None = None
         self.image: Image | None = None
         self.box: BoxLayer | None = None
+        self.interpolated: Image | None = None
         self.superseded: list[Image] = []
+        self.partial: list[Image] = []
         self.hid_source = False
+        self._name = f"{source.name} SR"
+        self._complete = self._in_region = False
         self._changes = self._read = 0  # number of the last change, and of the last one shown
         self._refresh_soon = QSignalThrottler(QSignalThrottler.EmissionPolicy.Trailing, parent=self)
         self._refresh_soon.setTimeout(FIRST_MS)
@@ -73,17 +82,36 @@ class SRLayer(QObject):
         description : dict
             How it is computed, for its metadata.
         """
-        self._lazy, levels = lazy, lazy.levels
-        self.image = Image(
-            levels if len(levels) > 1 else levels[0],
-            multiscale=len(levels) > 1,
-            name=f"{self._source.name} SR",
-            cache=False,
-            metadata={"napari-cropeq": description},
-            **appearance(self._source),
-            **self._transform,
-        )
+        self._lazy = lazy
+        self.image = self._layer(lazy, self._name, description)
         return self.image
+
+    def name_after(self, model: str) -> None:
+        """Add what the model is called to the name of the layer, unless the user has given it another name."""
+        old, self._name = self._name, f"{self._source.name} SR ({model})"
+        if self.image is not None and self.image.name.startswith(old):  # napari numbers equal names
+            self.image.name = self._name
+
+    def compare(self, lazy: LazyView | None) -> Image | None:
+        """Add a layer of the interpolation ``lazy`` below the SR layer, hidden and with its look; None removes it."""
+        if lazy is None and self.interpolated is not None:
+            layer, self.interpolated = self.interpolated, None
+            self._viewer.layers.unlink_layers([self.image, layer], APPEARANCE)
+            if layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+        elif lazy is not None and self.interpolated is None and self.image is not None:
+            name = f"{self._source.name} interpolated"
+            layer = self._layer(lazy, name, {"interpolation_of": self._source.name})
+            for name in APPEARANCE:
+                setattr(layer, name, getattr(self.image, name))
+            layer.visible = False
+            layers = self._viewer.layers
+            selected = set(layers.selection)
+            layers.insert(layers.index(self.image), layer)
+            layers.selection = selected
+            layers.link_layers([self.image, layer], APPEARANCE)
+            self.interpolated = layer
+        return self.interpolated
 
     def show(self, state: RunState) -> None:
         """Show the current data; changes in quick succession cause one refresh."""
@@ -94,14 +122,26 @@ class SRLayer(QObject):
             self._add(self.image)
         elif self._changes != self._read:
             self._refresh_soon.throttle()
+        self._complete = state.complete
+        if state.complete:
+            self._show_complete()
 
     def refresh_promptly(self) -> None:
         """Show the next tile at once, because the view has changed."""
         self._refresh_soon.setTimeout(FIRST_MS)
 
-    def show_box(self, view: View | None) -> None:
-        """Show the box of a 3D view instead of the layer; None shows the layer itself."""
-        if view is not None:
+    def show_box(self, view: View | None, in_region: bool = False) -> None:
+        """Show the box of a 3D view instead of the layer, which is shown itself if there is none, or if it is complete.
+
+        Parameters
+        ----------
+        view : View, optional
+            The box.
+        in_region : bool
+            Whether the box was chosen; it is shown even where the layer is complete.
+        """
+        self._in_region = in_region
+        if view is not None and (in_region or not self._complete):
             assert self.image is not None and self._lazy is not None
             self.box = self.box or BoxLayer(self._viewer, self.image, self._lazy)
             self.box.show(view)
@@ -115,6 +155,20 @@ class SRLayer(QObject):
             self._refresh_soon.cancel()
         if self.box is not None:
             self.box.hide()
+        self.compare(None)
+
+    def _layer(self, lazy: LazyView, name: str, description: dict[str, Any]) -> Image:
+        """Return a layer of all levels in the place of the result, looking like the source."""
+        levels = lazy.levels
+        return Image(
+            levels if len(levels) > 1 else levels[0],
+            multiscale=len(levels) > 1,
+            name=name,
+            cache=False,
+            metadata={"napari-cropeq": description},
+            **appearance(self._source),
+            **self._transform,
+        )
 
     def _add(self, image: Image) -> None:
         """Add the layer; hide a source that would shine through it, since the intensities would add up."""
@@ -125,10 +179,21 @@ class SRLayer(QObject):
             self._source.visible = False
             self.hid_source = True
 
+    def _show_complete(self) -> None:
+        """Leave only the layer itself, without what showed a part of it."""
+        if self.box is not None and not self._in_region:
+            self.box.hide()
+        partial, self.partial = self.partial, []
+        for layer in partial:
+            if layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+        if partial and self.image is not None and self.image.name.startswith(self._name):
+            self.image.name = self._name  # without the number that told it apart from them
+
     def _refresh(self) -> None:
         """Refresh the layers; the slower this is, the longer until the next refresh."""
         started, self._read = time.perf_counter(), self._changes
-        for layer in (self.image, None if self.box is None else self.box.layer):
+        for layer in (self.image, None if self.box is None else self.box.layer, self.interpolated):
             if layer is not None and layer.visible:
                 layer.refresh(extent=False, thumbnail=False, highlight=False)
         self._refresh_soon.setTimeout(max(REFRESH_MS, round(4000 * (time.perf_counter() - started))))
@@ -137,6 +202,8 @@ class SRLayer(QObject):
         if self.box is not None and event.value is self.box.layer:
             self.box.hide()
             self.box_removed.emit()
+        elif event.value is self.interpolated:
+            self.compare(None)
         elif event.value is self.image or event.value is self._source:
             if event.value is self.image and self.hid_source:
                 self._source.visible = True

@@ -81,8 +81,9 @@ class ViewFollower(QObject):
             return
         self.due = False
         if self._viewer.dims.ndisplay == 3:
-            self.view = box_view(self._viewer, image, self.box_size, self.box_region())
-            self._shown.show_box(self.view)
+            region = self.box_region()
+            self.view = box_view(self._viewer, image, self.box_size, region)
+            self._shown.show_box(self.view, region is not None)
         else:
             self.view = view_of(self._viewer, image)
             self._shown.show_box(None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from magicgui.widgets import CheckBox, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, SpinBox
 from napari.layers import Image
 
 from napari_cropeq.core.geometry import guess_axial
@@ -20,11 +20,18 @@ from napari_cropeq.run.live import RunState
 
 __all__ = ["PreviewWidget"]
 
+CAPTIONS = {
+    "acquired voxels": ("acquired", "super-resolved"),
+    "interpolation": ("interpolated", "super-resolved"),
+}
+"""What the SR can be compared with, and the captions of the two on the canvas."""
+ACQUIRED, INTERPOLATION = CAPTIONS
+
 TOOLTIPS = {
     "preview": "Super-resolve the current view. It appears in tiles: blocks of voxels that are computed one by one",
     "stop": "Stop computing; the tiles that are shown stay",
     "show_axial_view": "Show the axial axis from top to bottom, where the result differs most; again for the slices",
-    "flip": f"Switch between the source alone and the SR alone (key {FLIP_KEY})",
+    "flip": f"Switch between the SR alone and what it is compared with alone (key {FLIP_KEY})",
 }
 
 
@@ -57,9 +64,15 @@ class PreviewWidget(ResultPanel):
         self.curtain = CheckBox(
             label="Curtain",
             value=False,
-            tooltip="Show the source on the left and the SR on the right of a border that you can drag",
+            tooltip="Show the SR right of a border that you can drag, and left of it what it is compared with",
         )
-        self.form.extend([self.follow, self.live, self.curtain, self.box_size, self.region])
+        self.reference = ComboBox(
+            label="Compare with",
+            choices=list(CAPTIONS),
+            tooltip="What Curtain and Flip show beside the SR: the voxels of the source, or its quintic interpolation "
+            "to the same grid, which is what the network refines",
+        )
+        self.form.extend([self.follow, self.live, self.curtain, self.reference, self.box_size, self.region])
         self.buttons = self.add_buttons(TOOLTIPS, preview=self.preview, show_axial_view=self.show_axial_view)
         self.buttons |= self.add_buttons(TOOLTIPS, stop=self.stop, flip=self.flip)
         self.buttons["stop"].enabled = False
@@ -67,7 +80,8 @@ class PreviewWidget(ResultPanel):
         self.add_status()
         self.follow.changed.connect(self._on_follow)
         self.curtain.changed.connect(lambda on: self.attempt(lambda: self._draw_curtain(on)))
-        self.live.changed.connect(self._on_live)
+        self.reference.changed.connect(self._on_reference)
+        self.live.changed.connect(self.session.want_live)
         for field in (self.box_size, self.region):
             field.changed.connect(self._on_box)
         self.session.model_changed.connect(self._on_model)
@@ -87,7 +101,7 @@ class PreviewWidget(ResultPanel):
         self.show_state()
 
     def flip(self) -> None:
-        """Show the source if the SR is visible, else the SR."""
+        """Show what the SR is compared with if the SR is visible, else the SR."""
         self._comparison().flip()
         self.show_state()
 
@@ -156,10 +170,13 @@ class PreviewWidget(ResultPanel):
         layers = (None,) if result is None else (result.layer, result.source_layer)
         if result is None or result.layer is None or not all(layer in self.viewer.layers for layer in layers):
             raise ArgumentError("There is no SR layer to compare with.", "Press Preview first.")
-        if self.compare is None or self.compare.closed or self.compare.sr is not result.layer:
-            if self.compare is not None:
-                self.compare.close()
-            self.compare = Compare(self.viewer, result.source_layer, result.layer)
+        other = result.compare(self.reference.value == INTERPOLATION) or result.source_layer
+        old = self.compare
+        if old is None or old.closed or (old.other, old.sr) != (other, result.layer):
+            if old is not None:
+                old.close()
+            kind = ACQUIRED if other is result.source_layer else INTERPOLATION
+            self.compare = Compare(self.viewer, other, result.layer, CAPTIONS[kind])
             self.compare.changed.connect(self._on_compare)
         return self.compare
 
@@ -175,9 +192,30 @@ class PreviewWidget(ResultPanel):
         self.show_state()
 
     def _on_compare(self) -> None:
-        """Update the checkbox: a flip removes the curtain."""
+        """Update the fields: a flip removes the curtain, and the layer of the interpolation may have been removed."""
+        compare, result = self.compare, self.result
+        if compare is None or result is None:
+            return
         with self.curtain.changed.blocked():
-            self.curtain.value = self.compare is not None and self.compare.curtain
+            self.curtain.value = compare.curtain
+        gone = compare.closed and compare.other not in self.viewer.layers and compare.sr in self.viewer.layers
+        if gone and result.alive and compare.other is not result.source_layer:
+            self.reference.value = ACQUIRED
+
+    def _on_reference(self) -> None:
+        """Compare with the other layer in the same way as before."""
+        old, result = self.compare, self.result
+        if old is None or old.closed or result is None:
+            return
+        curtain, position = old.curtain, old.position
+        old.close()
+
+        def renew() -> None:
+            self._comparison().position = position
+            self.curtain.value = curtain
+
+        self.attempt(renew)
+        self.show_state()
 
     def _on_follow(self, on: bool) -> None:
         if self.result is not None and self.result.alive:
@@ -196,12 +234,9 @@ class PreviewWidget(ResultPanel):
             return
         if result.live:
             result.live = False  # shows this model from now on; another training gets another layer
-            self.attempt(lambda: result.use(model))
+            self.attempt(lambda: result.use(model, self.session.model_label))
         elif result.follower.following:
             self.attempt(self.preview)
-
-    def _on_live(self, on: bool) -> None:
-        self.session.live_wanted += 1 if on else -1
 
     def _on_live_model(self, layer: Image, model: Model) -> None:
         """Show the current weights, in the layer that showed the previous ones."""

@@ -198,7 +198,8 @@ class TrainWidget(Panel):
         self.curves.draw()
         self.bar.setFormat("%p %")
         if run is not None and run.model is not None and run.last is not None:
-            self.session.use_model(run.model, "the model just trained")
+            label = label_of(run.model)
+            self.session.use_model(run.model, f"just trained ({label})", label)
             self._show_noise(run.model)
             if not self.complaining:
                 spent = f"Trained on {run.last.patches:,} patches in {duration(run.last.seconds)}"
@@ -218,6 +219,11 @@ class TrainWidget(Panel):
         self.buttons["continue"].enabled = idle and self.session.model is not None
         self.buttons["resume"].native.setVisible(idle and is_interrupted(self.layer.value))
         self.buttons["stop"].enabled = not idle
+
+
+def label_of(model: Model) -> str:
+    """Return how long a model was trained with which preset, to tell it apart from others."""
+    return f"{config_of({}, start=model).preset_name}, {duration(model.training['seconds'])}"
 
 
 def _devices() -> list[str]:

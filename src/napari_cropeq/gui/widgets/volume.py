@@ -81,7 +81,7 @@ class VolumeWidget(ResultPanel):
             return
         if opened is not None:  # use its own model, source and settings
             layer, model = resume_from(self.viewer, opened)
-            self.session.use_model(model, f"of {opened.folder.name}")
+            self.session.use_model(model, f"of {opened.output.name}")
             self.layer.value = layer
             self.planes.value, self.dtype.value = opened.planes, opened.dtype
             self.destination.value, self.overwrite.value = opened.output, False

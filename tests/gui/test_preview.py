@@ -416,16 +416,24 @@ def test_comparison_with_interpolation(viewer, qtbot, monkeypatch, voxels):
     assert other.visible and not sr.visible and not panel.curtain.value
     panel.session.use_model(model_for(filters=4), "another")
     settle(viewer, qtbot, panel)
-    assert other not in viewer.layers, "it belonged to the other result"
+    sr = panel.result.layer
+    names = ["cells", "cells SR (a model)", "cells interpolated", "cells SR (another)"]
+    assert [layer.name for layer in viewer.layers] == names, "the same layer, below the new result"
+    assert not other.visible and sr.visible
     panel.flip()
-    assert panel.compare.other is viewer.layers["cells interpolated"] and panel.compare.other.visible
+    assert panel.compare.other is other and other.visible and not sr.visible
+    view = panel.result.follower.view
+    assert np.array_equal(np.asarray(other.data[view.box.slices]), result.interpolated((), view.box))
+    sr.contrast_limits = (50, 800)
+    assert tuple(other.contrast_limits) == (50, 800)
     viewer.layers.remove("cells interpolated")
     assert panel.reference.value == "acquired voxels"
     panel.curtain.value = True
     assert panel.compare.other is source
     panel.reference.value = "interpolation"
     panel.reference.value = "acquired voxels"
-    assert panel.compare.other is source and panel.compare.curtain and "cells interpolated" not in viewer.layers
+    assert panel.compare.other is source and panel.compare.curtain
+    assert not viewer.layers["cells interpolated"].visible
     panel.reference.value = "interpolation"
     viewer.window.remove_dock_widget("all")
     assert "cells interpolated" not in viewer.layers and source.visible

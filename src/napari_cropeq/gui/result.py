@@ -198,14 +198,14 @@ class Result(QObject):
             self._start_run(self.result)
 
     def compare(self, on: bool) -> Image | None:
-        """Return a layer of the interpolation in the same place, which is added if ``on``, else removed.
+        """Return a layer of the interpolation in the same place if ``on``; it is interpolated where the user looks.
 
         There is none once the work has ended, since nothing would be interpolated in another view.
         """
         on = on and not self._closed
         if on != self.worker.in_view.compared:
             self.worker.compare(on)
-        return self.shown.compare(self.worker.in_view.interpolated if on else None)
+        return self.shown.compare(self.worker.in_view.interpolated) if on else None
 
     def stop_all(self) -> None:
         """Request only the tiles in view from now on; finished tiles stay."""

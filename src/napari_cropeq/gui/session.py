@@ -134,6 +134,7 @@ class Session(QObject):
         new.shown.superseded = [r.layer for r in own if r.layer is not None]
         new.shown.hid_source = any(r.shown.hid_source for r in own)
         for result in own:
+            new.shown.inherit(result.shown)
             if result.layer is not None and result.model.fingerprint == model.fingerprint and not result.state.complete:
                 new.shown.partial += [*result.shown.partial, result.layer]
             result.close()

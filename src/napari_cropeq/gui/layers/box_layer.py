@@ -34,9 +34,11 @@ class BoxLayer:
         self._view: View | None = None
         self._was_visible = True
         self.layer: Image | None = None
+        self.in_region = False
 
-    def show(self, view: View) -> None:
-        """Show the box of ``view``; an existing layer is moved."""
+    def show(self, view: View, in_region: bool = False) -> None:
+        """Show the box of ``view``, which the user may have chosen as a region; an existing layer is moved."""
+        self.in_region = in_region
         if self._view is not None and (view.leading, view.box) == (self._view.leading, self._view.box):
             return
         self._view = view

@@ -42,7 +42,7 @@ class SRLayer(QObject):
     box : BoxLayer, optional
         Shown instead in 3D; None until it is needed.
     interpolated : Image, optional
-        The interpolation in the same place; None while nothing is compared with it.
+        The interpolation in the same place; None until something is compared with it.
     superseded : list of Image
         Layers that are hidden when this one is shown.
     partial : list of Image
@@ -65,7 +65,7 @@ class SRLayer(QObject):
         self.partial: list[Image] = []
         self.hid_source = False
         self._name = f"{source.name} SR"
-        self._complete = self._in_region = False
+        self._complete = self._inherited = False
         self._changes = self._read = 0  # number of the last change, and of the last one shown
         self._refresh_soon = QSignalThrottler(QSignalThrottler.EmissionPolicy.Trailing, parent=self)
         self._refresh_soon.setTimeout(FIRST_MS)
@@ -92,26 +92,45 @@ class SRLayer(QObject):
         if self.image is not None and self.image.name.startswith(old):  # napari numbers equal names
             self.image.name = self._name
 
-    def compare(self, lazy: LazyView | None) -> Image | None:
-        """Add a layer of the interpolation ``lazy`` below the SR layer, hidden and with its look; None removes it."""
-        if lazy is None and self.interpolated is not None:
-            layer, self.interpolated = self.interpolated, None
-            self._viewer.layers.unlink_layers([self.image, layer], APPEARANCE)
-            if layer in self._viewer.layers:
-                self._viewer.layers.remove(layer)
-        elif lazy is not None and self.interpolated is None and self.image is not None:
+    def compare(self, lazy: LazyView) -> Image | None:
+        """Return a layer of the interpolation ``lazy`` below the SR layer, with its look; None before it is created."""
+        if self.image is None:
+            return None
+        layer, layers = self.interpolated, self._viewer.layers
+        if layer is None:
             name = f"{self._source.name} interpolated"
-            layer = self._layer(lazy, name, {"interpolation_of": self._source.name})
-            for name in APPEARANCE:
-                setattr(layer, name, getattr(self.image, name))
+            layer = self.interpolated = self._layer(lazy, name, {"interpolation_of": self._source.name})
             layer.visible = False
-            layers = self._viewer.layers
             selected = set(layers.selection)
             layers.insert(layers.index(self.image), layer)
             layers.selection = selected
-            layers.link_layers([self.image, layer], APPEARANCE)
-            self.interpolated = layer
-        return self.interpolated
+        elif self._inherited:
+            layer.data = _levels_of(lazy)
+            layers.move(layers.index(layer), layers.index(self.image))
+        else:
+            return layer
+        self._inherited = False
+        for name in APPEARANCE:
+            setattr(layer, name, getattr(self.image, name))
+        layers.link_layers([self.image, layer], APPEARANCE)
+        return layer
+
+    def inherit(self, other: SRLayer) -> None:
+        """Take over the layer of the interpolation, which is the same for every model, and hide it.
+
+        It is not removed and added again: on some systems napari crashes after a layer below others was removed.
+        """
+        layer = other._release()
+        if layer is not None:
+            layer.visible = False
+            self.interpolated, self._inherited = layer, True
+
+    def _release(self) -> Image | None:
+        """Return the layer of the interpolation, which is not this one's any more."""
+        layer, self.interpolated = self.interpolated, None
+        if layer is not None and self.image is not None:
+            self._viewer.layers.unlink_layers([self.image, layer], APPEARANCE)
+        return layer
 
     def show(self, state: RunState) -> None:
         """Show the current data; changes in quick succession cause one refresh."""
@@ -140,11 +159,10 @@ class SRLayer(QObject):
         in_region : bool
             Whether the box was chosen; it is shown even where the layer is complete.
         """
-        self._in_region = in_region
         if view is not None and (in_region or not self._complete):
             assert self.image is not None and self._lazy is not None
             self.box = self.box or BoxLayer(self._viewer, self.image, self._lazy)
-            self.box.show(view)
+            self.box.show(view, in_region)
         elif self.box is not None:
             self.box.hide()
 
@@ -155,14 +173,16 @@ class SRLayer(QObject):
             self._refresh_soon.cancel()
         if self.box is not None:
             self.box.hide()
-        self.compare(None)
+        layer = self._release()
+        if layer is not None and layer in self._viewer.layers:
+            self._viewer.layers.remove(layer)
 
     def _layer(self, lazy: LazyView, name: str, description: dict[str, Any]) -> Image:
         """Return a layer of all levels in the place of the result, looking like the source."""
-        levels = lazy.levels
+        levels = _levels_of(lazy)
         return Image(
-            levels if len(levels) > 1 else levels[0],
-            multiscale=len(levels) > 1,
+            levels,
+            multiscale=isinstance(levels, list),
             name=name,
             cache=False,
             metadata={"napari-cropeq": description},
@@ -181,7 +201,7 @@ class SRLayer(QObject):
 
     def _show_complete(self) -> None:
         """Leave only the layer itself, without what showed a part of it."""
-        if self.box is not None and not self._in_region:
+        if self.box is not None and not self.box.in_region:
             self.box.hide()
         partial, self.partial = self.partial, []
         for layer in partial:
@@ -203,8 +223,14 @@ class SRLayer(QObject):
             self.box.hide()
             self.box_removed.emit()
         elif event.value is self.interpolated:
-            self.compare(None)
+            self._release()
         elif event.value is self.image or event.value is self._source:
             if event.value is self.image and self.hid_source:
                 self._source.visible = True
             self.removed.emit()
+
+
+def _levels_of(lazy: LazyView) -> Any:
+    """Return the data of a layer: the levels, or the array if there is only one."""
+    levels = lazy.levels
+    return levels if len(levels) > 1 else levels[0]

@@ -469,23 +469,29 @@ def test_3d_shows_the_whole_result_once_it_is_complete(viewer, qtbot):
     assert result.layer.visible and result.follower.view.across == 1 and len(viewer.layers) == 3
 
 
-def test_a_complete_result_replaces_previews_with_the_same_model(viewer, qtbot):
-    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+def test_one_model_has_one_layer_until_its_result_is_complete(viewer, qtbot):
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells", blending="additive")
     panel = begin(viewer, qtbot, filters=8)
     panel.session.use_model(model_for(filters=4), "another")
     settle(viewer, qtbot, panel)
-    volume = dock(viewer, "Volume")
+    first, volume = panel.result, dock(viewer, "Volume")
     volume.planes.value = "both"
     volume.open_result()
-    assert volume.result is panel.result, "automatic is both"
+    assert volume.result is first, "automatic is both"
     volume.dtype.value, volume.destination.value = "float32", None
-    volume.buttons["start"].native.click()
-    qtbot.waitUntil(lambda: volume.message.text().startswith("All "), timeout=TIMEOUT)
-    assert volume.result is not panel.result
-    assert [(layer.name, layer.visible) for layer in viewer.layers if layer.name != "cells"] == [
-        ("cells SR (a model)", False),
-        ("cells SR (another)", True),
-    ]
+    for planes, names in [("both", []), ("x", ["cells SR (another) [1]"])]:
+        volume.planes.value = planes
+        volume.buttons["start"].native.click()
+        qtbot.waitUntil(lambda: volume.message.text().startswith("All "), timeout=TIMEOUT)
+        shown_names = [layer.name for layer in viewer.layers]
+        assert shown_names == ["cells", "cells SR (a model)", "cells SR (another)", *names]
+        result = volume.result
+        assert [layer for layer in viewer.layers if layer.visible] == [result.layer] and result.layer.dtype == "f4"
+        assert result.layer.metadata["napari-cropeq"] == result.result.describe()
+        whole = result.result.compute((), Box.whole(SR_SHAPE))
+        assert np.array_equal(np.asarray(result.layer.data), whole)
+        volume.say("")
+    assert first.layer is not volume.result.layer, "a complete result keeps its layer"
 
 
 @pytest.mark.parametrize("blending", ["additive", "translucent"])

@@ -131,12 +131,13 @@ class Session(QObject):
             )
         device = device or Preferences.read().device
         new = Result(self.viewer, layer, model, planes, dtype or "source", device, self.cache, label)
-        new.shown.superseded = [r.layer for r in own if r.layer is not None]
         new.shown.hid_source = any(r.shown.hid_source for r in own)
         for result in own:
             new.shown.inherit(result.shown)
-            if result.layer is not None and result.model.fingerprint == model.fingerprint and not result.state.complete:
-                new.shown.partial += [*result.shown.partial, result.layer]
+            if result.model.fingerprint == model.fingerprint and not result.state.complete:
+                new.shown.adopted = result.layer
+            elif result.layer is not None:
+                new.shown.superseded.append(result.layer)
             result.close()
         new.setParent(self)
         self.results.append(new)

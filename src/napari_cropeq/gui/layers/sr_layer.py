@@ -45,8 +45,8 @@ class SRLayer(QObject):
         The interpolation in the same place; None until something is compared with it.
     superseded : list of Image
         Layers that are hidden when this one is shown.
-    partial : list of Image
-        Those of them with a part of what this one shows, which are removed when it is complete.
+    adopted : Image, optional
+        A layer of an unfinished result of the same model, which is used instead of a new one.
     hid_source : bool
         Whether the source was hidden because it would shine through.
     """
@@ -62,7 +62,7 @@ class SRLayer(QObject):
         self.box: BoxLayer | None = None
         self.interpolated: Image | None = None
         self.superseded: list[Image] = []
-        self.partial: list[Image] = []
+        self.adopted: Image | None = None
         self.hid_source = False
         self._name = f"{source.name} SR"
         self._complete = self._inherited = False
@@ -83,7 +83,11 @@ class SRLayer(QObject):
             How it is computed, for its metadata.
         """
         self._lazy = lazy
-        self.image = self._layer(lazy, self._name, description)
+        if self.adopted is not None and self.adopted in self._viewer.layers:
+            self.image = self.adopted
+            self.image.metadata = {"napari-cropeq": description}
+        else:
+            self.image, self.adopted = self._layer(lazy, self._name, description), None
         return self.image
 
     def name_after(self, model: str) -> None:
@@ -137,13 +141,13 @@ class SRLayer(QObject):
         self._changes = state.changes
         if self.image is None:
             return
-        if self.image not in self._viewer.layers and state.shown:
+        if state.shown and (self.image is self.adopted or self.image not in self._viewer.layers):
             self._add(self.image)
         elif self._changes != self._read:
             self._refresh_soon.throttle()
         self._complete = state.complete
-        if state.complete:
-            self._show_complete()
+        if state.complete and self.box is not None and not self.box.in_region:
+            self.box.hide()
 
     def refresh_promptly(self) -> None:
         """Show the next tile at once, because the view has changed."""
@@ -192,23 +196,15 @@ class SRLayer(QObject):
 
     def _add(self, image: Image) -> None:
         """Add the layer; hide a source that would shine through it, since the intensities would add up."""
-        self._viewer.add_layer(image)
+        if image is self.adopted and self._lazy is not None:
+            image.data, image.visible, self.adopted = _levels_of(self._lazy), True, None
+        else:
+            self._viewer.add_layer(image)
         for other in self.superseded:
             other.visible = False
         if self._source.blending not in COVERING and self._source.visible:
             self._source.visible = False
             self.hid_source = True
-
-    def _show_complete(self) -> None:
-        """Leave only the layer itself, without what showed a part of it."""
-        if self.box is not None and not self.box.in_region:
-            self.box.hide()
-        partial, self.partial = self.partial, []
-        for layer in partial:
-            if layer in self._viewer.layers:
-                self._viewer.layers.remove(layer)
-        if partial and self.image is not None and self.image.name.startswith(self._name):
-            self.image.name = self._name  # without the number that told it apart from them
 
     def _refresh(self) -> None:
         """Refresh the layers; the slower this is, the longer until the next refresh."""

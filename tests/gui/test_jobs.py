@@ -151,18 +151,18 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the priori
 
 @linux
 def test_a_job_has_the_usual_priority_once_the_closed_window_waits_for_it(qtbot):
-    policies, begun = [], threading.Event()
+    policies, started = [], threading.Event()
 
     def steps():
         while len(policies) < 2 or policies[-1] == os.SCHED_IDLE:
             policies.append(os.sched_getscheduler(0))
-            begun.set()
+            started.set()
             time.sleep(0.01)
         yield
 
     job = Job(steps)
     job.start()
-    assert begun.wait(5)
+    assert started.wait(5)
     stop_all_jobs()
     assert not job.running and policies[0] == os.SCHED_IDLE and policies[-1] == os.SCHED_OTHER
 

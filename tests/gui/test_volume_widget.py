@@ -57,10 +57,10 @@ def test_an_estimate_is_shown_before_the_start(viewer, qtbot, tmp_path):
 
 def test_closing_the_dock_ends_the_estimate(viewer, qtbot, monkeypatch):
     """It takes long with many filters: on a busy machine the process would end before its thread."""
-    measure, begun, measured = Estimate.of, threading.Event(), []
+    measure, entered, measured = Estimate.of, threading.Event(), []
 
     def of(*arguments):
-        begun.set()
+        entered.set()
         measured.append(measure(*arguments))
         return measured[-1]
 
@@ -68,7 +68,7 @@ def test_closing_the_dock_ends_the_estimate(viewer, qtbot, monkeypatch):
     viewer.add_image(cells((40, 128, 160)), scale=(2.5, 1, 1), name="cells")
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(filters=64), "a model")
-    qtbot.waitUntil(begun.is_set, timeout=TIMEOUT)
+    qtbot.waitUntil(entered.is_set, timeout=TIMEOUT)
     jobs = [*volume.jobs]
     viewer.window.remove_dock_widget("all")
     assert jobs and not any(job.running for job in jobs) and not measured

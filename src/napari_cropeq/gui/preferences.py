@@ -12,7 +12,7 @@ from platformdirs import user_cache_path
 
 from napari_cropeq.errors import ArgumentError
 
-__all__ = ["Preferences", "on_change"]
+__all__ = ["Preferences", "file_beside", "on_change"]
 
 PLUGIN = "napari-cropeq"
 GIGABYTE = 10**9
@@ -79,6 +79,15 @@ def on_change(callback: Callable[[Preferences], None]) -> Callable[[], None]:
         return lambda: None
     changed.connect(notify)
     return lambda: changed.disconnect(notify)
+
+
+def file_beside(name: str) -> Path | None:
+    """Return the path of a file of this name beside that of the preferences; None if napari keeps no settings."""
+    try:
+        path = _settings().config_path
+    except Exception:  # noqa: BLE001 (a napari without such settings)
+        return None
+    return None if path is None else Path(path).with_name(name)
 
 
 def _settings() -> Any:

@@ -136,7 +136,8 @@ class Result(QObject):
         model.check_fits(acquisition)
         if label:
             self.shown.name_after(label)
-        self.model, self.key = model, result_key(self.source_layer, model, planes, self.dtype)
+        self.model, self.fingerprint = model, model.fingerprint
+        self.key = result_key(self.source_layer, model, planes, self.dtype)
         self.worker.use(lambda: SuperResolution(self._source, model, *self._settings, parallel=False), self.key)
 
     @property

@@ -28,6 +28,7 @@ class Session(QObject):
     """The model in use, one result for each source layer, and the cache of all their tiles."""
 
     model_changed = Signal()
+    loading_changed = Signal()
     live_model = Signal(object, object)  # the layer that is trained on, and a model with its current weights
 
     def __init__(self, viewer: Any) -> None:
@@ -37,6 +38,8 @@ class Session(QObject):
         self.stop_listening = on_change(self._on_preferences)
         self.model: Model | None = None
         self.model_name = self.model_label = ""
+        self.loading = ""  # name of the model that is being read
+        self._names: dict[str, str] = {}  # of models that were in use, by their fingerprint
         self.results: list[Result] = []
         self.live_wanted = 0  # number of widgets that show a training while it runs
         self._users: list[list[Job]] = []
@@ -66,11 +69,22 @@ class Session(QObject):
         """
         self.model, self.model_name = model, name
         self.model_label = label or name.removesuffix(".safetensors")
+        self._names[model.fingerprint] = name
         self.model_changed.emit()
 
     def want_live(self, on: bool) -> None:
         """Count the widgets that show a training while it runs: one more or one fewer."""
         self.live_wanted += 1 if on else -1
+
+    def load(self, name: str) -> None:
+        """Show that a model of this name is being read, or with an empty name that none is."""
+        self.loading = name
+        with contextlib.suppress(RuntimeError):  # the reading may end after the window is deleted
+            self.loading_changed.emit()
+
+    def name_of(self, result: Result) -> str:
+        """Return the name of the model that a result is computed with, which may not be in use any more."""
+        return self._names.get(result.fingerprint, "the model in training")
 
     def model_in_use(self) -> Model:
         """Return the model in use.

@@ -32,7 +32,6 @@ class Report:
     thumbnail: Thumbnail | None
     note: str  # for the user
     snapshot: Model | None = None  # a model with the current weights, if requested
-    gain: float = 0.0  # of the best weights so far over interpolation, on held-out patches, dB
     interpolation: float | None = None  # loss of interpolation on held-out patches
 
 
@@ -93,7 +92,7 @@ class TrainingRun:
             if self._wants_snapshot() and time.monotonic() - taken >= SNAPSHOT_SECONDS:
                 snapshot, taken = training.snapshot(self._description), time.monotonic()
             note, level = progress.note or self._note, training.interpolation_loss
-            yield Report(progress, validations, thumbnail, note, snapshot, training.gain, level)
+            yield Report(progress, validations, thumbnail, note, snapshot, level)
 
     def _on_disk_error(self, error: OSError) -> None:
         logger.warning("The checkpoint cannot be written: %s", error)
@@ -102,7 +101,7 @@ class TrainingRun:
 
 def losses_of(report: Report) -> str:
     """Return the error relative to that of interpolation, and the losses, as text for a tooltip."""
-    smaller = 100 * (1 - 10 ** (-max(report.gain, 0) / 20))
+    smaller = 100 * (1 - 10 ** (-max(report.progress.gain, 0) / 20))
     losses = [f"{report.progress.loss:.4f} on training patches"]
     if report.validations:
         losses.append(f"at best {min(loss for _, loss in report.validations):.4f} on held-out patches")

@@ -26,6 +26,7 @@ class Progress:
     note: str = ""  # message for the user: out of memory, converged
     seconds_left: float = math.inf  # estimated, to the end of the budget
     settled: bool = True  # whether the loss is the mean of enough batches to be compared with later ones
+    gain: float = 0.0  # dB, how much better than interpolation the best weights so far are on held-out patches
 
 
 @dataclass(frozen=True, slots=True)

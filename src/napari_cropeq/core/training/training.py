@@ -188,6 +188,7 @@ class Training:
                 self._parts.note,
                 budget.seconds_left,
                 mean.settled,
+                self.gain,
             )
             if budget.is_validation_due:
                 progress = self._check(progress)
@@ -287,7 +288,7 @@ class Training:
         """Validate, add the result to the history, and end a training that does not improve any more."""
         loss = self._validate(self._weights.current)
         logger.debug("Validation loss %.5f after %d patches, %.1f s", loss, progress.patches, progress.seconds)
-        checked = replace(progress, validation=loss)
+        checked = replace(progress, validation=loss, gain=self.gain)
         if self._budget.converges(loss):
             note = f"Converged: no improvement over {self._budget.validations_waited} validations."
             checked = replace(checked, fraction=1.0, note=note, seconds_left=0.0)

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QWidget
 from napari_cropeq.core.training.config import PRESETS, TrainingConfig
 from napari_cropeq.gui.colours import Colours
 from napari_cropeq.gui.hints import in_words
+from napari_cropeq.gui.last_used import last_used, remember
 from napari_cropeq.gui.sections.section import Section
 
 __all__ = ["TrainingConfigForm"]
@@ -70,6 +71,19 @@ class TrainingConfigForm(Section):
         """
         budget = self.budget.value if self.unit.value == "minutes" else round(self.budget.value)
         return TrainingConfig.preset(self.preset.value, **{self.unit.value: budget}, **self.overrides())
+
+    def remember(self) -> None:
+        """Remember preset and budget for the next session."""
+        remember(preset=self.preset.value, budget=[self.budget.value, self.unit.value])
+
+    def recall(self) -> None:
+        """Show the preset and the budget that were used last, if there are any."""
+        used = last_used()
+        if used.get("preset") in self.preset.choices:
+            self.preset.value = used["preset"]
+        match used.get("budget"):
+            case [int() | float() as amount, str() as unit] if unit in BUDGETS and 0 < amount < self.budget.max:
+                self.set_budget(**{unit: amount})
 
     def overrides(self) -> dict[str, Any]:
         """Return the fields that differ from the preset, except for the budget."""

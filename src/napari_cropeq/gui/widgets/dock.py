@@ -74,6 +74,7 @@ class Steps(QWidget):
         rows.addWidget(self.tabs, 1)
         self.tabs.currentChanged.connect(self._on_step)
         session.model_changed.connect(self._show_model)
+        session.loading_changed.connect(self._show_model)
         self._show_model()
 
     def show_step(self, name: str) -> None:
@@ -92,7 +93,11 @@ class Steps(QWidget):
             panel.commit_typed()
 
     def _show_model(self) -> None:
-        self.model.value = self.session.model_name or "none yet: train or load one"
+        name, loading = self.session.model_name, self.session.loading
+        text = name or ("none yet" if loading else "none yet: train or load one")
+        self.model.value = f"loading {loading} …; until then: {text}" if loading else text
+        self.model.tooltip = f"The model in use: {self.model.value}"  # a long name does not fit
+        self.model.native.setCursorPosition(0)
 
 
 class Dock(QWidget):

@@ -79,6 +79,7 @@ class TrainWidget(Panel):
         self.layer.changed.connect(self._show_layer)
         self.source.followed.connect(self._show_notice)
         self.session.model_changed.connect(self._enable)
+        self.session.loading_changed.connect(self._enable)
         self._show_layer()
 
     def _add_fields(self) -> None:
@@ -90,6 +91,7 @@ class TrainWidget(Panel):
         if Preferences.read().device in self.device.choices:
             self.device.value = Preferences.read().device
         self.config = TrainingConfigForm(self.colours)
+        self.config.recall()
         self.curves = Curves(self.colours)
         self.coloured += [self.config, self.curves]
         self.form.extend([self.config.preset, self.config.spending, self.device])
@@ -108,6 +110,7 @@ class TrainWidget(Panel):
     def start(self) -> None:
         """Check the settings, then train a new model in the background."""
         self._train(self._plan())
+        self.config.remember()
 
     def continue_training(self) -> None:
         """Train the model in use further, with its optimiser's state and the budget in the form."""
@@ -116,6 +119,7 @@ class TrainWidget(Panel):
             raise ArgumentError("There is no model to continue from.", "Train or load one first.")
         model.check_fits(self.source.acquisition())
         self._train(self._plan(model))
+        self.config.remember()
 
     def resume(self) -> None:
         """Complete the interrupted training of the layer, with its own settings."""
@@ -190,7 +194,7 @@ class TrainWidget(Panel):
         if report.snapshot is not None and report.snapshot is not self._snapshot:
             self._snapshot = report.snapshot
             self.session.live_model.emit(self._trained, report.snapshot)
-        text = f"{progress.patches:,} patches, {quality_of({'gain': report.gain})['quality']}."
+        text = f"{progress.patches:,} patches, {quality_of({'gain': progress.gain})['quality']}."
         self.say(f"{text} {report.note}".strip(), losses_of(report))
 
     def _on_ended(self) -> None:
@@ -219,6 +223,7 @@ class TrainWidget(Panel):
         self.buttons["continue"].enabled = idle and self.session.model is not None
         self.buttons["resume"].native.setVisible(idle and is_interrupted(self.layer.value))
         self.buttons["stop"].enabled = not idle
+        self.buttons["load_model"].enabled = not self.session.loading
 
 
 def label_of(model: Model) -> str:

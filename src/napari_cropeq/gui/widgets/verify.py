@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from magicgui.widgets import FileEdit, FloatSpinBox, SpinBox
+from magicgui.widgets import FloatSpinBox, SpinBox
 from napari.layers import Image
 
 from napari_cropeq.core.geometry import Box
@@ -21,10 +21,12 @@ from napari_cropeq.gui.hints import VERIFY_HINTS
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers.source import check_layer, source_of
 from napari_cropeq.gui.layers.sr_frame import SRFrame
+from napari_cropeq.gui.parts.file_field import FileField
 from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.session import Session
 from napari_cropeq.gui.widgets.result_panel import ResultPanel
+from napari_cropeq.short_repr import quality_of
 
 __all__ = ["VerifyWidget"]
 
@@ -57,12 +59,11 @@ class VerifyWidget(ResultPanel):
         super().__init__(session, layer)
         tooltip = "Side of the tiles (blocks of voxels that are computed one by one), in SR voxels"
         self.tile = SpinBox(label="Tile size", min=1, max=4096, value=TILE, tooltip=tooltip)
-        self.padded = FileEdit(
+        self.padded = FileField(
+            "models",
+            "r",
             label="Padded model",
-            mode="r",
             filter="*.safetensors",
-            nullable=True,
-            value=None,
             tooltip="A model of this layer with a zero-padded network. Empty: train one, and save it for later",
         )
         self.minutes = FloatSpinBox(
@@ -120,11 +121,106 @@ class VerifyWidget(ResultPanel):
             self.tile.value = max(1, max(sides) // 2)
         where = dict(zip(source.axes[:-3], view.leading, strict=True))
         check = _Check(model, source, where.get("c", 0), where.get("t", 0), self.planes.value, box, self.tile.value)
-        path = self.padded.value
-        chosen = Path(path) if path is not None and str(path) not in ("", ".") else None
-        minutes = self.minutes.value
+        chosen, minutes = self.padded.path, self.minutes.value
+        name = self.session.model_name
         self._job = self.run(
-            lambda: check.against(chosen, minutes, folder) if padded else check.run(model),
+            lambda: check.against(chosen, minutes, folder) if padded else check.run(model, name),
+            lambda step: self._on_step(step, layer),
+            self._on_end,
+        )
+        self.buttons["stop"].enabled = True
+
+    def _on_step(self, step: Step, layer: Image) -> None:
+        if isinstance(step, TilesFound):
+            self.bar.setValue(1000)
+            self.found = step
+            self.say(step.sentence)
+            self._show(step, layer)
+        else:
+            share, what = step
+            self.bar.setValue(round(1000 * share))
+            self.say(what)
+
+    def _on_end(self) -> None:
+        self.buttons["stop"].enabled = False
+        if self.left or self.complaining:
+            return
+        if self.bar.value() < 1000:
+            self.bar.setValue(0)
+            self.say("Stopped.")
+
+    def _show(self, found: TilesFound, layer: Image) -> None:
+        """Show the difference as a layer with its own contrast limits; it replaces that of the last check."""
+        assert self._frame is not None
+        name = f"{found.slices.kind}: tiles - whole, {layer.name}"
+        largest = found.agreement.largest
+        for other in [la for la in self.viewer.layers if la.metadata.get(KEY, {}).get("check") == name]:
+            self.viewer.layers.remove(other)
+        self.viewer.add_image(
+            found.difference,
+            name=name,
+            colormap="inferno",
+            blending="additive",
+            contrast_limits=(0, largest if largest > 0 else 1),
+            metadata={KEY: {"check": name, "agreement": found.sentence}},
+            **self._frame.placed(found.box),
+        )
+
+
+class _Check:
+    """A check of one view, in a worker thread."""
+
+    def __init__(
+        self, model: Model, source: Source, channel: int, time: int, planes: str | None, box: Box, tile: int
+    ) -> None:
+        self._model, self._source, self._where = model, source, (channel, time)
+        self._planes, self._box, self._tile = planes, box, tile
+        self._device = Preferences.read().device
+
+    def run(self, model: Model, name: str) -> Iterator[Step]:
+        """Compare the tiles with the view computed as a whole; the model's name is shown."""
+        slices = Slices(model, self._source, *self._where, self._planes, self._device)
+        text = f"Computing the view twice with {name}: in tiles, and as a whole."
+        for step in TileCheck(slices, self._box, self._tile).run():
+            yield (step, text) if isinstance(step, float) else step
+
+    def against_padded(self) -> None:
+        """Check a zero-padded network: the chosen one, or one trained on the layer."""
+        self._start(padded=True)
+
+    def stop(self) -> None:
+        """Stop the check; a training can be resumed."""
+        if self._job is not None:
+            self._job.stop()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a check is in progress."""
+        return self._job is not None and self._job.running
+
+    def _start(self, padded: bool) -> None:
+        if self.busy:
+            raise ArgumentError("A check is already running.", "Wait until it ends, or press Stop.")
+        layer, model = check_layer(self.layer.value), self.session.model_in_use()
+        if self.planes.value == "both":
+            raise ArgumentError("The mean of both planes cannot be checked.", "Choose x, y or z as Planes.")
+        source = source_of(layer)
+        acquisition = acquisition_of(source)
+        model.check_fits(acquisition)
+        self._frame = SRFrame(layer, acquisition)
+        view = self._frame.view(self.viewer)
+        if view is None:
+            raise ArgumentError(f"'{layer.name}' is not in view.", "Move it into view.")
+        box, folder = self._frame.visible_box(view, MOST), Preferences.read().make_cache_folder()
+        sides = [box.shape[a] for a in (acquisition.axial, *plane_axes(self.planes.value, acquisition.axial))]
+        if max(sides) <= self.tile.value:  # one tile would cover the whole view: there would be nothing to compare
+            self.tile.value = max(1, max(sides) // 2)
+        where = dict(zip(source.axes[:-3], view.leading, strict=True))
+        check = _Check(model, source, where.get("c", 0), where.get("t", 0), self.planes.value, box, self.tile.value)
+        chosen, minutes = self.padded.path, self.minutes.value
+        name = self.session.model_name
+        self._job = self.run(
+            lambda: check.against(chosen, minutes, folder) if padded else check.run(model, name),
             lambda step: self._on_step(step, layer),
             self._on_end,
         )
@@ -181,7 +277,11 @@ class _Check:
         """Compare the tiles with the view computed as a whole."""
         slices = Slices(model, self._source, *self._where, self._planes, self._device)
         for step in TileCheck(slices, self._box, self._tile).run():
-            yield (step, "Computing the view twice: in tiles, and as a whole.") if isinstance(step, float) else step
+            yield (
+                (step, "Computing the view twice with {model}: in tiles, and as a whole.")
+                if isinstance(step, float)
+                else step
+            )
 
     def against(self, path: Path | None, minutes: float, folder: Path) -> Iterator[Step]:
         """Train a zero-padded network if none is given, and compare its tiles with the whole."""
@@ -190,7 +290,8 @@ class _Check:
         else:
             baseline = Baseline(self._model, self._source, *self._where, minutes=minutes, device=self._device)
             for step in baseline.run(folder / f"padded-{baseline.digest}.safetensors"):
-                yield 0.9 * step.fraction, f"Training the zero-padded network, loss {step.loss:.4f}."
+                quality = quality_of({"gain": step.gain})["quality"]
+                yield 0.9 * step.fraction, f"Training the zero-padded network, {quality}."
             assert baseline.model is not None
             model = baseline.model
-        yield from self.run(model)
+        yield from self.run(model, "the zero-padded network")

@@ -77,11 +77,12 @@ class VolumeWidget(ResultPanel):
         """Compute every tile, those in view first; an unfinished store is resumed."""
         opened = unfinished_in(self.viewer)
         if opened is not None and opened.channels > 1:
-            self._save(Saving.rest_of(opened))
+            self._save(Saving.rest_of(opened), f"the model of {opened.folder.name}")
             return
         if opened is not None:  # use its own model, source and settings
             layer, model = resume_from(self.viewer, opened)
-            self.session.use_model(model, f"of {opened.output.name}")
+            name = opened.output.name
+            self.session.use_model(model, f"the model of {name}", f"of {name}")
             self.layer.value = layer
             self.planes.value, self.dtype.value = opened.planes, opened.dtype
             self.destination.value, self.overwrite.value = opened.output, False
@@ -139,15 +140,16 @@ class VolumeWidget(ResultPanel):
         if target is None:
             raise ArgumentError("There is no destination.", "Choose a file name that ends in .ome.zarr or .ome.tif.")
         output_kind(target.path)  # check the name before a result is opened
-        self._save(Saving.of_result(self.open_result(self.dtype.value), target))
+        result = self.open_result(self.dtype.value)
+        self._save(Saving.of_result(result, target), self.session.name_of(result))
 
-    def _save(self, saving: Saving) -> None:
-        """Save a file in the background."""
+    def _save(self, saving: Saving, model: str) -> None:
+        """Save a file in the background, with the model of this name."""
         if self.saving is not None:
             raise ArgumentError("A file is already being saved.", "Wait until it is complete, or press Stop.")
         self.saving = saving
         self._activity = self._activity or Activity(f"Saving {saving.path.name}")
-        self._job = self.run(saving.steps, self._on_saving, self._on_saved)
+        self._job = self.run(saving.steps, lambda progress: self._on_saving(progress, model), self._on_saved)
         self._show_possible()
 
     # -- state -------------------------------------------------------------------------------------
@@ -172,8 +174,9 @@ class VolumeWidget(ResultPanel):
         self.bar.setValue(int(1000 * state.fraction))
         if clock is None or self.complaining:
             return
+        model = f"with {self.session.name_of(result)}"
         if running:
-            text = f"{done} of {total} tiles, {clock.text(state)}" if total else "Checking finished tiles"
+            text = f"{done} of {total} tiles, {clock.text(state)}, {model}" if total else "Checking finished tiles"
             self.say("; ".join(filter(None, (text, mended(state.damaged), state.exactness))) + ".")
             if self._activity is not None:
                 self._activity.show(state.fraction, f"{result.source_layer.name}: {done} of {total} tiles")
@@ -181,7 +184,7 @@ class VolumeWidget(ResultPanel):
         elif not result.alive:
             self.say("Stopped, because the result was closed. Press Start to compute it again.")
         elif state.complete:
-            self.say(f"All {total} tiles are done; {state.exactness}.")
+            self.say(f"All {total} tiles are done, {model}; {state.exactness}.")
 
     def _end_run(self) -> None:
         self._clock = None
@@ -191,9 +194,9 @@ class VolumeWidget(ResultPanel):
             self._activity = None
         self._show_possible()
 
-    def _on_saving(self, progress: ExportProgress) -> None:
+    def _on_saving(self, progress: ExportProgress, model: str) -> None:
         self.bar.setValue(int(1000 * progress.done / max(progress.total, 1)))
-        text = f"Saving: {progress.done} of {progress.total} tiles"
+        text = f"Saving: {progress.done} of {progress.total} tiles, with {model}"
         self.say("; ".join(filter(None, (text, mended(progress.damaged)))) + ".")
         if self._activity is not None:
             self._activity.show(progress.done / max(progress.total, 1), "Saving")

@@ -6,8 +6,11 @@ from napari_cropeq.errors import CropeqError
 
 __all__ = ["HINTS", "sentence"]
 
+VOXEL_SIZE = "Give the correct voxel size with --voxel-size Z Y X."
+
 HINTS = {
-    "voxel_size": "Give the correct voxel size with --voxel-size Z Y X.",
+    "voxel_size": VOXEL_SIZE,
+    "unknown_voxel_size": VOXEL_SIZE,
     "allow_missing": "Copy it again, or give the value that missing planes are read as with --allow-missing VALUE.",
     "existing": "Choose another name, or replace it with --overwrite.",
     "unfinished": "Complete it with --resume, or start again with --overwrite.",

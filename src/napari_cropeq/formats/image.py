@@ -349,7 +349,7 @@ def acquisition_of(
         raise VoxelSizeError(
             f"The voxel size of {source.name} is not known.",
             "Give the voxel size along z, y and x.",
-            setting="voxel_size",
+            setting="unknown_voxel_size",
         )
     if fwhm == 0:  # for Acquisition 0 stands for the axial step; it checks all other values
         raise ArgumentError(

@@ -58,6 +58,7 @@ TRAIN_HINTS = HINTS | {
 
 BATCH_HINTS = HINTS | {
     "voxel_size": "Open the image, set Voxel size under Data, and choose the selected layers as Images.",
+    "unknown_voxel_size": "Enter Voxel size, which is used for files that store none.",
     "allow_missing": "Open the image, which asks for a value, and choose the selected layers as Images.",
     "minutes": "Change Minutes.",
     "filters": "Train a model with fewer Filters in the Train widget.",

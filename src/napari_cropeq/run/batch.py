@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from napari_cropeq.compute.super_resolution import SuperResolution, check_dtype
-from napari_cropeq.core.geometry import Acquisition, check_shape
+from napari_cropeq.core.geometry import Acquisition, check_shape, check_voxel_size
 from napari_cropeq.core.host import give_freed_memory_back
 from napari_cropeq.core.model import SUFFIX, Model
 from napari_cropeq.core.predict import plane_axes
@@ -25,9 +25,10 @@ from napari_cropeq.run.export import check_options, export, is_complete, setting
 from napari_cropeq.run.naming import Naming, check_different
 from napari_cropeq.run.partition import Partition
 from napari_cropeq.run.train_to_file import OwnTraining, check_model_free, is_training_unfinished, train_to_file
+from napari_cropeq.short_repr import quality_of
 from napari_cropeq.store.disk_errors import disk_errors
 
-__all__ = ["STATUSES", "Batch", "BatchProgress", "BatchSettings", "Item", "summary"]
+__all__ = ["STATUSES", "Batch", "BatchProgress", "BatchSettings", "Item", "open_input", "summary"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ class Item:
     error: Exception | None = None  # why it failed
     seconds: float = 0.0
     shape: tuple[int, ...] = ()  # of the result: (t, c) z, y, x
-    # voxel_size (z, y, x), unit, dtype, exactness; damaged: shards of an earlier run that are computed again
+    # voxel_size (z, y, x), unit, dtype, exactness; gain: of a network trained on the image over interpolation, dB;
+    # damaged: shards of an earlier run that are computed again
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -96,6 +98,8 @@ class BatchSettings:
         Side of a tile in SR voxels.
     voxel_size : (z, y, x), optional
         Replaces the images' own, in their unit.
+    assumed : ((z, y, x), str), optional
+        Voxel size and unit, such as ``micrometer``, of files that store none.
     part_of : (int, int)
         Number of this process, from 0, and how many processes share the work on each image.
     cluster : Cluster, optional
@@ -122,6 +126,7 @@ class BatchSettings:
     cluster: Cluster | None = None
     parallel: bool = True
     allow_missing: float | None = None
+    assumed: tuple[tuple[float, float, float], str] | None = None
 
     def __post_init__(self) -> None:
         # Checked now, not when the first tile is computed: a training may take minutes before that.
@@ -129,6 +134,8 @@ class BatchSettings:
         check_options(self.tile, self.existing, partition, self.cluster)
         object.__setattr__(self, "existing", partition.existing(self.existing))
         check_dtype("source" if self.dtype is None else self.dtype)
+        if self.assumed is not None:
+            check_voxel_size(self.assumed[0])
         if self.part_of[1] > 1 and isinstance(self.model, OwnTraining):
             raise ArgumentError(
                 f"{self.part_of[1]} processes that share the work need the same model, but each would train its own.",
@@ -202,7 +209,7 @@ class Batch:
         """Open an image, name its output, and find every problem that shows without reading voxels."""
         item, settings = self.items[number], self._settings
         try:
-            source = _opened(given, settings.allow_missing)
+            source = open_input(given, settings.assumed, settings.allow_missing)
             acquisition = settings.acquisition(source)
             dtype = str(source.data.dtype) if settings.dtype in (None, "source") else settings.dtype
             output = self._naming.output(number + 1, source, acquisition, dtype)
@@ -273,7 +280,7 @@ class Batch:
         """Train if requested, then compute, yielding the fields of the item that change."""
         assert item.output is not None
         settings, model = self._settings, self._settings.model
-        source = _opened(given, settings.allow_missing)
+        source = open_input(given, settings.assumed, settings.allow_missing)
         acquisition = settings.acquisition(source)
         if isinstance(model, OwnTraining):
             yield {"status": "training", "fraction": 0.0}
@@ -282,6 +289,8 @@ class Batch:
         chosen = settings_of(item.output, settings.existing, settings.planes, settings.device, settings.dtype)
         result = SuperResolution(source, model, acquisition, *chosen, settings.parallel)
         facts = _facts(result)
+        if isinstance(settings.model, OwnTraining) and "gain" in model.training:
+            facts["gain"] = model.training["gain"]
         yield {"status": "computing", "fraction": 0.0, "detail": "", "facts": facts}
         part, cluster = settings.part_of, settings.cluster
         tiles = export(result, item.output, settings.tile, settings.existing, part_of=part, cluster=cluster)
@@ -306,8 +315,23 @@ def summary(items: Sequence[Item]) -> str:
     return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
 
 
-def _opened(given: Path | Image, allow_missing: float | None) -> Image:
-    return open_image(given, allow_missing) if isinstance(given, Path) else given
+def open_input(
+    given: Path | Image,
+    assumed: tuple[tuple[float, float, float], str] | None = None,
+    allow_missing: float | None = None,
+) -> Image:
+    """Return the source of an input of a batch; ``assumed`` and ``allow_missing`` are those of the settings.
+
+    Raises
+    ------
+    ValueError, OSError
+        See :func:`napari_cropeq.formats.image.open_image`.
+    """
+    source = open_image(given, allow_missing) if isinstance(given, Path) else given
+    if source.voxel_size is not None or assumed is None:
+        return source
+    voxel_size, unit = assumed
+    return replace(source, voxel_size=voxel_size, unit=unit)
 
 
 def _train(
@@ -320,7 +344,8 @@ def _train(
                 step = next(steps)
             except StopIteration as end:
                 return cast(Model, end.value)
-            yield {"fraction": step.fraction, "detail": f"{step.patches:,} patches, loss {step.loss:.4f}"}
+            quality = quality_of({"gain": step.gain})["quality"]
+            yield {"fraction": step.fraction, "detail": f"{step.patches:,} patches, {quality}"}
 
 
 def _facts(result: SuperResolution) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import ComboBox, FileEdit, FloatSpinBox, LineEdit
+from magicgui.widgets import ComboBox, Container, FloatSpinBox, LineEdit
+from magicgui.widgets.bases import ValueWidget
 
 from napari_cropeq.compute.super_resolution import DTYPES
 from napari_cropeq.core.model import Model
@@ -15,11 +15,14 @@ from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.formats.find import find_images
 from napari_cropeq.formats.image import Image
+from napari_cropeq.formats.metadata import full_unit
 from napari_cropeq.formats.paths import EXISTING
 from napari_cropeq.gui.hints import BATCH_HINTS
 from napari_cropeq.gui.jobs import sentence
 from napari_cropeq.gui.layers.source import source_of
+from napari_cropeq.gui.parts.file_field import FileField
 from napari_cropeq.gui.parts.form import Form
+from napari_cropeq.gui.parts.lengths import PIXEL, UNITS, size_fields
 from napari_cropeq.gui.parts.planes_choice import PLANES, PLANES_TOOLTIP, TYPE_TOOLTIP
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.session import Session
@@ -46,6 +49,7 @@ class BatchChoice:
     sources: tuple[Image, ...] | None  # the selected layers, if these are chosen instead
     naming: Naming
     settings: BatchSettings
+    model_name: str  # of the model in use; empty if one is trained on each image
 
     def batch(self) -> Batch:
         """Find the images and check the names of the outputs; may be slow on a network drive.
@@ -75,14 +79,15 @@ class BatchForm:
         placeholders = "<br>".join(f"{{{name}}}: {text}" for name, text in FIELDS.items())  # napari drops line breaks
         choices = [("a folder, or a pattern", FOLDER), ("files", FILES), ("the selected layers", LAYERS)]
         self.images = ComboBox(label="Images", choices=choices, tooltip="The images to super-resolve")
-        self.folder = FileEdit(
-            label="Folder",
-            mode="d",
-            nullable=True,
-            value=None,
-            tooltip="A folder, or a pattern such as data/*_raw.ome.zarr",
+        self.folder = FileField(
+            "images", "d", label="Folder", tooltip="A folder, or a pattern such as data/*_raw.ome.zarr"
         )
-        self.files = FileEdit(label="Files", mode="rm", nullable=True, value=None, tooltip="The image files")
+        self.files = FileField("images", "rm", label="Files", tooltip="The image files")
+        self.voxel_size = size_fields(", for files that do not store it; 0: not known", unknown=True)
+        units = [unit for unit in UNITS if unit != PIXEL]
+        self.unit = ComboBox(choices=units, tooltip="Unit of this voxel size, for models and results")
+        self.unstored = _row("Voxel size", *self.voxel_size, self.unit)
+        self.unstored.tooltip = "Voxel size and unit of files that store none"
         self.which = ComboBox(
             label="Model",
             choices=[("none yet", IN_USE), ("train on each", EACH)],
@@ -91,18 +96,17 @@ class BatchForm:
         self.minutes = FloatSpinBox(
             label="Minutes", value=2.0, min=0.01, max=1e6, step=0.5, tooltip="Training time for each image, in minutes"
         )
-        self.format = ComboBox(label="Format", choices=FORMATS, tooltip="File format of the results")
-        self.destination = FileEdit(
-            label="Destination", mode="d", nullable=True, value=None, tooltip="The folder to save the results in"
-        )
-        self.pattern = LineEdit(
-            label="Names", value=PATTERN, tooltip=f"<qt>Names of the results<br>{placeholders}</qt>"
-        )
+        self.minutes.native.setSuffix(" min")
+        self.destination = FileField("results", "d", label="Destination", tooltip="The folder to save the results in")
+        self.pattern = LineEdit(value=PATTERN, tooltip=f"<qt>Names of the results<br>{placeholders}</qt>")
+        self.format = ComboBox(choices=FORMATS, tooltip="File format of the results")
+        names = _row("Names", self.pattern, self.format)
+        names.tooltip = self.pattern.tooltip
         self.dtype = ComboBox(label="Type", choices=list(DTYPES), tooltip=TYPE_TOOLTIP)
         self.planes = ComboBox(label="Planes", choices=PLANES, tooltip=PLANES_TOOLTIP)
         self.existing = ComboBox(label="Existing", choices=list(EXISTING), tooltip=EXISTING_TOOLTIP)
-        form.extend([self.images, self.folder, self.files, self.which, self.minutes, self.format])
-        form.extend([self.destination, self.pattern, self.dtype, self.planes, self.existing])
+        form.extend([self.images, self.folder, self.files, self.unstored, self.which, self.minutes])
+        form.extend([self.destination, names, self.dtype, self.planes, self.existing])
         self.images.changed.connect(self.show_relevant)
         self.which.changed.connect(self.show_relevant)
 
@@ -114,25 +118,34 @@ class BatchForm:
         ValueError
             If something is missing, or a layer is not a volume.
         """
-        value = self.destination.value
-        if value is None or str(value).strip() in ("", "."):
+        folder = self.destination.path
+        if folder is None:
             raise ArgumentError("There is no destination.", "Choose the folder to save the results in.")
-        naming = Naming(Path(value), self.pattern.value, self.format.value)
-        device, planes, dtype = Preferences.read().device, self.planes.value, self.dtype.value
-        settings = BatchSettings(self._model(), self.existing.value, planes, dtype, device=device, parallel=False)
+        naming, model = Naming(folder, self.pattern.value, self.format.value), self._model()
+        device, planes, dtype, assumed = Preferences.read().device, self.planes.value, self.dtype.value, self.assumed()
+        settings = BatchSettings(
+            model, self.existing.value, planes, dtype, device=device, parallel=False, assumed=assumed
+        )
         paths = self.paths()
         if not paths and self.images.value != LAYERS:
             chosen = "No folder is" if self.images.value == FOLDER else "No files are"
             raise ArgumentError(f"{chosen} chosen.", "Choose the images above.")
-        return BatchChoice(paths, self._sources() if self.images.value == LAYERS else None, naming, settings)
+        sources = self._sources() if self.images.value == LAYERS else None
+        name = self._session.model_name if self.which.value == IN_USE else ""
+        return BatchChoice(paths, sources, naming, settings, name)
+
+    def assumed(self) -> tuple[tuple[float, float, float], str] | None:
+        """Return voxel size (z, y, x) and unit of files that store none; None if they are not known."""
+        z, y, x = (float(box.value) for box in self.voxel_size)
+        if self.images.value == LAYERS or not (z or y or x):
+            return None
+        return (z, y, x), full_unit(self.unit.value)
 
     def paths(self) -> tuple[Path, ...]:
         """Return the chosen folder, pattern or files; nothing if layers are chosen."""
         if self.images.value == LAYERS:
             return ()
-        value = self.folder.value if self.images.value == FOLDER else self.files.value
-        paths = [Path(path) for path in (value if isinstance(value, Sequence) else [value] if value else [])]
-        return tuple(path for path in paths if str(path) not in ("", "."))
+        return (self.folder if self.images.value == FOLDER else self.files).paths
 
     def layers(self) -> list[Any]:
         """Return the selected layers in the order of the layer list; nothing if files are chosen."""
@@ -154,6 +167,7 @@ class BatchForm:
         """Show only the fields that apply to the choices."""
         self._form.show_field(self.folder, self.images.value == FOLDER)
         self._form.show_field(self.files, self.images.value == FILES)
+        self._form.show_field(self.unstored, self.images.value != LAYERS)
         self._form.show_field(self.minutes, self.which.value == EACH)
 
     def show_model(self) -> None:
@@ -181,3 +195,10 @@ class BatchForm:
                     f"The layer '{layer.name}' is already a result of super-resolution.", "Select its source instead."
                 )
         return tuple(source_of(layer) for layer in layers)
+
+
+def _row(label: str, *fields: ValueWidget) -> Container:
+    """Return fields beside one another."""
+    row = Container(widgets=fields, layout="horizontal", labels=False, label=label)
+    row.margins = (0, 0, 0, 0)
+    return row

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from napari_cropeq.formats.find import find_images
-from napari_cropeq.formats.image import Image, acquisition_of, open_image
+from napari_cropeq.formats.image import Image, acquisition_of
 from napari_cropeq.gui.layers.source import source_of
-from napari_cropeq.run.batch import Item
+from napari_cropeq.run.batch import Item, open_input
 from napari_cropeq.run.naming import stem_of
 
 __all__ = ["ImageList"]
@@ -30,8 +30,19 @@ class ImageList:
         return cls(tuple(Item(layer.name, layer.name) for layer in layers), known)
 
     @classmethod
-    def of_files(cls, chosen: Sequence[Path]) -> ImageList:
-        """List the files of a folder, a pattern or a list; may be slow on a network drive.
+    def of_files(
+        cls, chosen: Sequence[Path], assumed: tuple[tuple[float, float, float], str] | None
+    ) -> Iterator[ImageList]:
+        """Yield the files of a folder, a pattern or a list, then again after each that cannot be processed as it is.
+
+        Slow on a network drive, since every file is opened.
+
+        Parameters
+        ----------
+        chosen : sequence of path
+            The files.
+        assumed : ((z, y, x), str), optional
+            Voxel size and unit of files that store none.
 
         Raises
         ------
@@ -40,13 +51,22 @@ class ImageList:
         """
         paths = find_images(chosen)
         known = {"name": stem_of(paths[0].name), "folder": paths[0].parent.name}
-        known |= _factor(lambda: open_image(paths[0]))
-        return cls(tuple(Item(str(path), path.name) for path in paths), known)
+        known |= _factor(lambda: open_input(paths[0], assumed))
+        items = [Item(str(path), path.name) for path in paths]
+        yield cls(tuple(items), known)
+        for number, path in enumerate(paths):
+            try:
+                acquisition_of(open_input(path, assumed))
+            except Exception as error:  # noqa: BLE001 (it is shown in the row of the file)
+                items[number] = replace(items[number], error=error.with_traceback(None))
+                yield cls(tuple(items), known)
 
     @property
     def text(self) -> str:
-        """The number of images, as text."""
-        return "1 image." if len(self.items) == 1 else f"{len(self.items)} images." if self.items else ""
+        """The number of images, and of those that cannot be processed as they are, as text."""
+        wrong = sum(item.error is not None for item in self.items)
+        count = "1 image." if len(self.items) == 1 else f"{len(self.items)} images." if self.items else ""
+        return f"{count} {wrong} cannot be processed as {'it is' if wrong == 1 else 'they are'}." if wrong else count
 
 
 def _factor(opened: Callable[[], Image]) -> dict[str, Any]:

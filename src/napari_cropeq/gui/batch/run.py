@@ -48,7 +48,10 @@ class BatchRun:
         """Return the current image and its status, as text."""
         assert self.progress is not None
         item, place = self.progress.item, f"{self.progress.current + 1} of {len(self.progress.items)}"
-        return f"{place}: {item.name}, {item.status}{', ' if item.detail else ''}{item.detail}."
+        name = self._choice.model_name
+        return (
+            ", ".join(filter(None, (f"{place}: {item.name}", item.status, item.detail, name and f"with {name}"))) + "."
+        )
 
     def summary(self) -> str:
         """Return how many images ended how, and the error of the first that failed."""

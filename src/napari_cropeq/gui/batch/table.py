@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QBrush, QColor
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
+from qtpy.QtGui import QAction, QBrush, QColor, QGuiApplication, QKeySequence
+from qtpy.QtWidgets import QAbstractItemView, QTableWidget, QTableWidgetItem
+from superqt.utils import QSignalDebouncer
 
 from napari_cropeq.gui.colours import Colours
 from napari_cropeq.gui.hints import BATCH_HINTS
 from napari_cropeq.gui.jobs import sentence
 from napari_cropeq.run.batch import Item
+from napari_cropeq.short_repr import quality_of
 
 __all__ = ["BatchTable"]
 
-COLUMNS = ("Image", "Status", "Output", "Message")
-WIDTHS = (130, 105, 155)
-ROWS = 8  # visible at once
+COLUMNS = ("Image", "Status", "Result")
+WIDTHS = (105, 115)  # of the first ones, px, in the narrowest window
+ROWS = 4  # visible at least
 AT_WORK = ("training", "computing", "saving")
 
 
 class BatchTable(QTableWidget):
     """Shows the items of a batch; only cells that changed are updated.
+
+    The last column has the name of the output, or what is wrong. Long texts wrap, and are whole in a tooltip and in
+    what Copy puts on the clipboard.
 
     Parameters
     ----------
@@ -38,28 +42,52 @@ class BatchTable(QTableWidget):
         self.setHorizontalHeaderLabels(COLUMNS)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setTextElideMode(Qt.TextElideMode.ElideRight)
-        self.setWordWrap(False)
+        self.setTabKeyNavigation(False)  # Tab leaves the table, the arrow keys move in it
+        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)  # rows may be high
         self.verticalHeader().hide()
-        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        self.horizontalHeader().setStretchLastSection(True)
-        self.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        header = self.horizontalHeader()
+        header.setStretchLastSection(True)
+        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         for column, width in enumerate(WIDTHS):
             self.setColumnWidth(column, width)
-        height = self.verticalHeader().defaultSectionSize()
-        self.setMinimumHeight(ROWS * height)
+        header.sectionResized.connect(lambda *_: self._fit_soon.throttle())
+        self._fit_soon = QSignalDebouncer(parent=self)
+        self._fit_soon.triggered.connect(self.resizeRowsToContents)
+        self.setMinimumHeight((ROWS + 1) * self.verticalHeader().defaultSectionSize())
+        self.setToolTip("Double-click the border of a column to fit it; Ctrl+C copies the selected rows")
+        copy = QAction("Copy", self)
+        copy.setShortcut(QKeySequence.StandardKey.Copy)
+        copy.setShortcutContext(Qt.ShortcutContext.WidgetShortcut)
+        copy.triggered.connect(self.copy)
+        self.addAction(copy)
+        self.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
+
+    def copy(self) -> None:
+        """Copy the selected rows, with their whole texts, as lines of columns separated by tabs."""
+        rows = sorted({index.row() for index in self.selectedIndexes()})
+        lines = ["\t".join(filter(None, self._whole_texts(self._items[row]))) for row in rows]
+        QGuiApplication.clipboard().setText("\n".join(lines))
 
     def show_items(self, items: Sequence[Item]) -> None:
         """Show the status of each image."""
         self._items = items
         self.setRowCount(len(items))
         for row, item in enumerate(items):
-            message = "" if item.error is None else sentence(item.error, BATCH_HINTS)
-            output = "" if item.output is None else str(item.output)
-            self._write(row, 0, item.name, item.input, item.status)
-            self._write(row, 1, status_of(item), item.detail, item.status)
-            self._write(row, 2, Path(output).name, output, item.status)
-            self._write(row, 3, message or item.detail, message, item.status)
+            name, status, result = self._whole_texts(item)
+            output = "" if item.output is None else item.output.name
+            shown = result if item.error is not None else ", ".join(filter(None, (output, _quality(item))))
+            wrong = None if item.error is None else self._colours.bad
+            changed = self._write(row, 0, item.name, name)
+            self._write(row, 1, status, item.detail, self._colours.good if item.status == "done" else wrong)
+            changed |= self._write(row, 2, shown, result, wrong)
+            if changed:
+                self.resizeRowToContents(row)
+
+    def _whole_texts(self, item: Item) -> tuple[str, str, str]:
+        """Return input, status, and the path of the output or what is wrong."""
+        if item.error is not None:
+            return item.input, status_of(item), sentence(item.error, BATCH_HINTS)
+        return item.input, status_of(item), ", ".join(filter(None, (str(item.output or ""), _quality(item))))
 
     def recolour(self, colours: Colours) -> None:
         """Show the statuses in other colours."""
@@ -71,22 +99,28 @@ class BatchTable(QTableWidget):
         number = COLUMNS.index(column)
         return [self.item(row, number).text() for row in range(self.rowCount())]
 
-    def _write(self, row: int, column: int, text: str, more: str, status: str) -> None:
+    def _write(self, row: int, column: int, text: str, more: str, colour: str | None = None) -> bool:
+        """Update text, tooltip and colour of a cell, and return whether its text has changed."""
         cell = self.item(row, column)
         if cell is None:
             cell = QTableWidgetItem()
             self.setItem(row, column, cell)
-        colours = {"failed": self._colours.bad, "done": self._colours.good}
-        colour = colours.get(status) if column == 1 or (column == 3 and status == "failed") else None
-        if cell.text() != text:
+        brush = QBrush() if colour is None else QBrush(QColor(colour))
+        changed = cell.text() != text
+        if changed:
             cell.setText(text)
         if cell.toolTip() != more:
             cell.setToolTip(more)
-        brush = QBrush() if colour is None else QBrush(QColor(colour))
         if cell.foreground() != brush:
             cell.setForeground(brush)
+        return changed
 
 
 def status_of(item: Item) -> str:
     """Return the status, with the progress while the image is processed."""
     return f"{item.status} {100 * item.fraction:.0f} %" if item.status in AT_WORK else item.status
+
+
+def _quality(item: Item) -> str:
+    """Return how good the network is that was trained on the image; empty if none was."""
+    return quality_of(item.facts).get("quality", "")

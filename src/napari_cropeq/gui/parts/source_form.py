@@ -7,22 +7,21 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from magicgui.widgets import ComboBox, Container, FloatSpinBox, PushButton
+from magicgui.widgets import ComboBox, Container, PushButton
 from napari.layers import Image
 from psygnal import Signal
-from qtpy.QtWidgets import QAbstractSpinBox, QComboBox
+from qtpy.QtWidgets import QComboBox
 
 from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, Acquisition, guess_axial
 from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.gui.layers.axes import arrange, described, possible_axes, stated_axes
 from napari_cropeq.gui.layers.source import check_layer, set_unit, set_voxel_size, source_of, unit_of, voxel_size_of
 from napari_cropeq.gui.parts.form import Form
+from napari_cropeq.gui.parts.lengths import PIXEL, PROPOSED, UNITS, length_field, size_fields
 from napari_cropeq.gui.training_data import TrainingData, channel_layers, shown_of
 
 __all__ = ["ALL", "SHOWN", "SourceForm"]
 
-PIXEL, PROPOSED = "pixel", "µm"
-UNITS = ("µm", "nm", "mm", PIXEL)
 CONFIRMED = "napari-cropeq-voxel-size"
 """Key in a layer's metadata: the user has confirmed voxel size and unit."""
 
@@ -68,17 +67,15 @@ class SourceForm:
         self.axial = ComboBox(
             label="Axial axis", choices=list(AXIS_NAMES), tooltip="The axis with the lowest resolution"
         )
-        self.voxel_size = [_length(name, f"Distance between voxel centres along {name}") for name in AXIS_NAMES]
-        for name, box in zip(AXIS_NAMES, self.voxel_size, strict=True):
-            box.native.setPrefix(f"{name} ")
+        self.voxel_size = size_fields()
         self.unit = ComboBox(label="Unit", choices=UNITS, tooltip="Unit of voxel size and FWHM, for layer and files")
         sizes = Container(widgets=self.voxel_size, layout="horizontal", labels=False, label="Voxel size")
         sizes.margins = (0, 0, 0, 0)
-        self.fwhm = _length(
+        self.fwhm = length_field(
             "FWHM", "Full width at half maximum of the axial blur (slice profile); by default the axial step"
         )
         tooltip = "Width of the blur that lateral slices already have; training adds only the difference"
-        self.lateral_fwhm = _length("Lateral FWHM", tooltip, 0.0)
+        self.lateral_fwhm = length_field("Lateral FWHM", tooltip, 0.0)
         self.lateral_fwhm.min = 0.0
         self.lateral_fwhm.native.setSpecialValueText("unknown")
         self.confirm = PushButton(text="Confirm", tooltip="The voxel size and its unit are as shown")
@@ -252,12 +249,3 @@ class SourceForm:
         layer.metadata[CONFIRMED] = True
         set_unit(layer, self.unit.value)
         self.follow(layer)
-
-
-def _length(label: str, tooltip: str, value: float = 1.0) -> FloatSpinBox:
-    """Return a narrow field for a length; invalid lengths are reported when they are used."""
-    box = FloatSpinBox(label=label, value=value, min=-1e6, max=1e6, step=0.01, tooltip=tooltip)
-    box.native.setDecimals(5)
-    box.native.setStyleSheet("min-width: 56px")  # overrides the window's style
-    box.native.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
-    return box

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from qtpy.QtWidgets import QLabel
 from superqt.utils import QSignalDebouncer, QSignalThrottler
 
@@ -47,6 +45,7 @@ class BatchWidget(Panel):
         self._run: BatchRun | None = None
         self._images = ImageList()
         self._listing = 0  # number of the last request to list the images
+        self._lister: Job | None = None
         self.fields = BatchForm(self.form, self.session)
         self.example = QLabel("")
         self.example.setWordWrap(True)
@@ -62,7 +61,8 @@ class BatchWidget(Panel):
         self._list_soon = QSignalDebouncer(parent=self)
         self._list_soon.setTimeout(LISTING_MS)
         self._list_soon.triggered.connect(lambda: self.attempt(self.list_images))
-        for field in (self.fields.images, self.fields.folder, self.fields.files):
+        sizes = (*self.fields.voxel_size, self.fields.unit)
+        for field in (self.fields.images, self.fields.folder, self.fields.files, *sizes):
             field.changed.connect(lambda: self._list_soon.throttle())
         for field in (self.fields.pattern, self.fields.format, self.fields.dtype):
             field.changed.connect(self._show_example)
@@ -82,7 +82,7 @@ class BatchWidget(Panel):
         if folder.parent.is_dir() and not folder.exists():
             folder.mkdir()
         self._list_soon.cancel()
-        self._listing += 1  # ignore a listing that is still in progress
+        self._stop_listing()
         self._run = BatchRun(choice)
         self.bar.setValue(0)
         self.say("Reading the images.")
@@ -100,20 +100,23 @@ class BatchWidget(Panel):
         """Find the chosen images in the background, and show them."""
         if self._job is not None:
             return
-        self._listing += 1
-        request, paths = self._listing, self.fields.paths()
+        self._stop_listing()
+        request, paths, assumed = self._listing, self.fields.paths(), self.fields.assumed()
         self._show_images(ImageList.of_layers(self.fields.layers()))
         if not paths:
             return
-
-        def steps() -> Iterator[ImageList]:
-            yield ImageList.of_files(paths)
 
         def show(images: ImageList) -> None:
             if request == self._listing and not self.left:
                 self._show_images(images)
 
-        self.run(steps, show, lambda: None)
+        self._lister = self.run(lambda: ImageList.of_files(paths, assumed), show, lambda: None)
+
+    def _stop_listing(self) -> None:
+        """Ignore a listing that is still in progress."""
+        self._listing += 1
+        if self._lister is not None:
+            self._lister.stop()
 
     def stop_work(self) -> None:
         """Disconnect from the viewer when the dock is closed; the session stops the job."""

@@ -45,6 +45,11 @@ def data_of(panel):
     return steps.panels["Data"]
 
 
+def text_of(panel, name: str) -> str:
+    """Return the text of a button, without the mark of its mnemonic."""
+    return panel.buttons[name].text.replace("&", "")
+
+
 def press(qtbot, panel, name: str) -> None:
     """Press a button as soon as it is enabled."""
     qtbot.waitUntil(lambda: panel.buttons[name].enabled, timeout=TIMEOUT)

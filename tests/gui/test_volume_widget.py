@@ -24,7 +24,7 @@ from napari_cropeq.run.estimate import Estimate
 from napari_cropeq.run.export import export
 from napari_cropeq.run.live import RunState
 from napari_cropeq.store import disk as storing
-from window import TIMEOUT, cells, dock, model_for, press, started, stopped
+from window import TIMEOUT, cells, dock, model_for, press, started, stopped, text_of
 
 
 @pytest.fixture(autouse=True)
@@ -82,10 +82,10 @@ def test_pause_and_continue(viewer, qtbot, tmp_path):
     done = volume.result.state.tiles[0]
     qtbot.wait(500)
     assert volume.result.state.tiles[0] == done < volume.result.state.tiles[1]
-    assert volume.buttons["pause"].text == "Continue" and "paused" in volume.message.text()
+    assert text_of(volume, "pause") == "Continue" and "paused" in volume.message.text()
     press(qtbot, volume, "pause")
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
-    assert volume.buttons["pause"].text == "Pause" and is_the_result(tmp_path / "out.ome.zarr", volume.result.result)
+    assert text_of(volume, "pause") == "Pause" and is_the_result(tmp_path / "out.ome.zarr", volume.result.result)
 
 
 def able(volume) -> set[str]:
@@ -129,7 +129,7 @@ def test_a_saving_that_ends_during_a_run_leaves_the_display_of_the_run(viewer, q
     qtbot.waitUntil(lambda: volume.saving is None, timeout=TIMEOUT)
     assert volume.message.text() == f"Saved {tmp_path / 'out.ome.tif'}."
     assert volume.result.running_all and able(volume) == {"pause", "stop", "save"}
-    assert volume.buttons["pause"].text == "Continue"
+    assert text_of(volume, "pause") == "Continue"
     assert len(list(progress._all_instances)) == 1
     press(qtbot, volume, "pause")
     qtbot.waitUntil(lambda: "tiles/s" in volume.message.text(), timeout=TIMEOUT)
@@ -143,13 +143,13 @@ def test_stop_reports_what_is_kept_and_can_be_resumed(viewer, qtbot, tmp_path):
     volume = started(viewer, qtbot, path)
     stopped(volume, qtbot)
     assert "Finished tiles are kept in out.partial.ome.zarr. Press Resume to continue." in volume.message.text()
-    assert volume.buttons["start"].text == "Resume" and "out.partial.ome.zarr is unfinished" in volume.started.text()
+    assert text_of(volume, "start") == "Resume" and "out.partial.ome.zarr is unfinished" in volume.started.text()
     done = volume.result.state.tiles[0]
     press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: volume.result.state.tiles[0] >= done, timeout=TIMEOUT)
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     assert is_the_result(path, volume.result.result)
-    assert volume.buttons["start"].text == "Start" and not volume.started.text()
+    assert text_of(volume, "start") == "Start" and not volume.started.text()
 
 
 def test_damaged_parts_are_reported(viewer, qtbot, tmp_path):
@@ -175,7 +175,7 @@ def test_an_unfinished_store_is_not_touched_by_another_model(viewer, qtbot, tmp_
     press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: "differs in model" in volume.message.text(), timeout=TIMEOUT)
     volume.overwrite.value = True
-    assert volume.buttons["start"].text == "Start"
+    assert text_of(volume, "start") == "Start"
     press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     assert is_the_result(tmp_path / "out.ome.zarr", volume.result.result)
@@ -204,7 +204,7 @@ def test_resume_from_file_open(viewer, qtbot, tmp_path, source_is):
     assert np.allclose(layer.scale, 1.0) and str(layer.units[0]) == "micrometer"
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(filters=4), "another model")
-    assert volume.buttons["start"].text == "Resume" and "out.partial.ome.zarr is unfinished (" in volume.started.text()
+    assert text_of(volume, "start") == "Resume" and "out.partial.ome.zarr is unfinished (" in volume.started.text()
     press(qtbot, volume, "start")
     if source_is == "gone":
         assert "the image 'cells', expected at" in volume.message.text() and layer in viewer.layers
@@ -231,7 +231,7 @@ def test_a_store_of_several_channels_is_resumed(viewer, qtbot, tmp_path, source_
         (tmp_path / "two.ome.tif").rename(tmp_path / "elsewhere.ome.tif")
     layers = viewer.open(tmp_path / "out.partial.ome.zarr", plugin="napari-cropeq")
     volume = dock(viewer, "Volume")
-    assert volume.buttons["start"].text == "Resume"
+    assert text_of(volume, "start") == "Resume"
     press(qtbot, volume, "start")
     if source_is == "gone":
         assert "Put the image back there and press Resume again." in volume.message.text()
@@ -254,7 +254,7 @@ def test_stopped_before_the_first_tile_nothing_is_kept(viewer, qtbot, tmp_path, 
     qtbot.waitUntil(lambda: volume.result.state.tiles[1] > 0, timeout=TIMEOUT)
     stopped(volume, qtbot)
     assert volume.message.text() == "Stopped before the first tile was finished. Nothing is kept."
-    qtbot.waitUntil(lambda: volume.buttons["start"].text == "Start", timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: text_of(volume, "start") == "Start", timeout=TIMEOUT)
     assert list(tmp_path.glob("*.partial.*")) == []
 
 

@@ -24,9 +24,9 @@ SHARES = ("average", "intensity", "gradient", "poisson", "uniform", "decay", "im
 BELOW_ONE = ("average", "improvement")
 
 
-def option(default: Any, help: str, **choices: Any) -> Any:
-    """Return a field with the help (with its unit) and choices for the command line and the window."""
-    return field(default=default, metadata={"help": help, **choices})
+def option(default: Any, help: str, unit: str = "", **choices: Any) -> Any:
+    """Return a field with the help, the unit, if it is no pure number, and choices for command line and window."""
+    return field(default=default, metadata={"help": help, "unit": unit, **choices})
 
 
 @dataclass(frozen=True)
@@ -39,32 +39,32 @@ class TrainingConfig:
         If a field is out of range, or not exactly one budget is given.
     """
 
-    minutes: float | None = option(2.0, "time budget, minutes")
-    patches: int | None = option(None, "patch budget, instead of a time budget")
+    minutes: float | None = option(2.0, "time budget, minutes", "min")
+    patches: int | None = option(None, "patch budget, instead of a time budget", "patches")
     network: str = option("subpixel", "network", choices=tuple(NETWORKS))
-    filters: int = option(32, "feature maps between layers")
+    filters: int = option(32, "feature maps between layers", "maps")
     blocks: int | None = option(None, "residual blocks; 7, or 32 for the padded network, by default")
-    kernel: int = option(3, "side of a convolution kernel, px", choices=(3, 5, 7))
-    patch: int = option(64, "side of an input patch, px of the network's input")
-    batch: int = option(4, "patches in each step")
+    kernel: int = option(3, "side of a convolution kernel, px", "px", choices=(3, 5, 7))
+    patch: int = option(64, "side of an input patch, px of the network's input", "px")
+    batch: int = option(4, "patches in each step", "patches")
     optimiser: str = option("muon", "optimiser of the weights", choices=OPTIMISERS)
     rate: float = option(1e-3, "peak learning rate (of AdamW; ten times as much for Muon's matrices)")
     schedule: str = option("cosine", "learning rate after the warm-up", choices=SCHEDULES)
-    warm_up: int = option(50, "steps until the learning rate reaches its peak")
+    warm_up: int = option(50, "steps until the learning rate reaches its peak", "steps")
     decay: float = option(0.01, "weight decay of AdamW")
     loss: str = option("charbonnier", "loss of intensities and edges", choices=LOSSES)
     edge_weight: float = option(1.0, "weight of the loss of Sobel edges relative to that of intensities")
     average: float = option(0.0, "share of the running average of the weights that each step keeps; 0 for no average")
-    validation: int = option(24, "patches of the held-out rotation that select the best weights")
-    epoch: int = option(2_000, "patches between validations; with a time budget, at most 10 s")
-    patience: int = option(40, "epochs without an improvement after which training stops; 0 for never")
+    validation: int = option(24, "patches of the held-out rotation that select the best weights", "patches")
+    epoch: int = option(2_000, "patches between validations; with a time budget, at most 10 s", "patches")
+    patience: int = option(40, "epochs without an improvement after which training stops; 0 for never", "epochs")
     improvement: float = option(0.002, "smallest improvement that counts, share of the validation loss")
     rotations: str = option("right", "planes are rotated by right angles or by any angle", choices=ROTATIONS)
     intensity: float = option(0.0, "largest change of contrast, and twice that of brightness, between patches")
     gradient: float = option(0.5, "share of patches drawn where the gradient is high")
     match_noise: bool = option(True, "give LR patches the noise of real axial samples")
     share_noise: bool = option(True, "share photons between LR patch and target, whose noise is then independent")
-    correction: float = option(2.0, "width of the filter that keeps local mean intensities, px; 0 for none")
+    correction: float = option(2.0, "width of the filter that keeps local mean intensities, px; 0 for none", "px")
     poisson: float = option(0.0, "largest Poisson noise added to LR patches, variance at full intensity")
     uniform: float = option(0.0, "largest uniform noise added to LR patches, share of the intensity range")
     seed: int = option(0, "seed of weights and patches")

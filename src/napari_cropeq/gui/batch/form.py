@@ -17,10 +17,10 @@ from napari_cropeq.formats.find import find_images
 from napari_cropeq.formats.image import Image
 from napari_cropeq.formats.metadata import full_unit
 from napari_cropeq.formats.paths import EXISTING
+from napari_cropeq.gui.files.field import FileField
 from napari_cropeq.gui.hints import BATCH_HINTS
 from napari_cropeq.gui.jobs import sentence
 from napari_cropeq.gui.layers.source import source_of
-from napari_cropeq.gui.parts.file_field import FileField
 from napari_cropeq.gui.parts.form import Form
 from napari_cropeq.gui.parts.lengths import PIXEL, UNITS, size_fields
 from napari_cropeq.gui.parts.planes_choice import PLANES, PLANES_TOOLTIP, TYPE_TOOLTIP

@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterator
 
 from napari_cropeq.gui.batch.form import BatchChoice
-from napari_cropeq.gui.hints import BATCH_HINTS
-from napari_cropeq.gui.jobs import sentence
 from napari_cropeq.gui.parts.duration import duration
 from napari_cropeq.run.batch import Batch, BatchProgress, Item, summary
 
@@ -54,9 +52,8 @@ class BatchRun:
         )
 
     def summary(self) -> str:
-        """Return how many images ended how, and the error of the first that failed."""
+        """Return how many images ended how."""
         text = summary(self.items)
         if not self.complete:
             return f"Stopped: {text}. Unfinished outputs are kept. To complete them, choose resume under Existing."
-        wrong = [f" {item.name}: {sentence(item.error, BATCH_HINTS)}" for item in self.items if item.error is not None]
-        return f"{text}, in {duration(time.monotonic() - self._started)}.{wrong[0] if wrong else ''}"
+        return f"{text}, in {duration(time.monotonic() - self._started)}."

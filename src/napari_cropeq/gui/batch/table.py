@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QLocale, QSize, Qt
 from qtpy.QtGui import QAction, QBrush, QColor, QGuiApplication, QKeySequence
-from qtpy.QtWidgets import QAbstractItemView, QTableWidget, QTableWidgetItem
+from qtpy.QtWidgets import QAbstractItemView, QStyledItemDelegate, QTableWidget, QTableWidgetItem
 from superqt.utils import QSignalDebouncer
 
 from napari_cropeq.gui.colours import Colours
@@ -18,8 +20,10 @@ from napari_cropeq.short_repr import quality_of
 __all__ = ["BatchTable"]
 
 COLUMNS = ("Image", "Status", "Result")
-WIDTHS = (105, 115)  # of the first ones, px, in the narrowest window
-ROWS = 4  # visible at least
+WIDTHS = (140, 82)  # of the first ones, px, in the narrowest window
+ROWS = 2  # visible at least
+BREAK = "\u200b"  # where a name may wrap
+HELD_OUT = " on held-out patches"  # said in the tooltip only
 AT_WORK = ("training", "computing", "saving")
 
 
@@ -42,6 +46,7 @@ class BatchTable(QTableWidget):
         self.setHorizontalHeaderLabels(COLUMNS)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setItemDelegate(_WrappedNames(self))
         self.setTabKeyNavigation(False)  # Tab leaves the table, the arrow keys move in it
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)  # rows may be high
         self.verticalHeader().hide()
@@ -62,6 +67,10 @@ class BatchTable(QTableWidget):
         self.addAction(copy)
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
 
+    def sizeHint(self) -> QSize:
+        """Ask for no more than the least height: the table gets all the room that is left."""
+        return QSize(super().sizeHint().width(), self.minimumHeight())
+
     def copy(self) -> None:
         """Copy the selected rows, with their whole texts, as lines of columns separated by tabs."""
         rows = sorted({index.row() for index in self.selectedIndexes()})
@@ -75,10 +84,15 @@ class BatchTable(QTableWidget):
         for row, item in enumerate(items):
             name, status, result = self._whole_texts(item)
             output = "" if item.output is None else item.output.name
-            shown = result if item.error is not None else ", ".join(filter(None, (output, _quality(item))))
+            shown = (
+                result
+                if item.error is not None
+                else ", ".join(filter(None, (output, _quality(item).removesuffix(HELD_OUT))))
+            )
             wrong = None if item.error is None else self._colours.bad
+            colours = {"done": self._colours.good, "failed": wrong}
             changed = self._write(row, 0, item.name, name)
-            self._write(row, 1, status, item.detail, self._colours.good if item.status == "done" else wrong)
+            self._write(row, 1, status, item.detail, colours.get(item.status))
             changed |= self._write(row, 2, shown, result, wrong)
             if changed:
                 self.resizeRowToContents(row)
@@ -114,6 +128,13 @@ class BatchTable(QTableWidget):
         if cell.foreground() != brush:
             cell.setForeground(brush)
         return changed
+
+
+class _WrappedNames(QStyledItemDelegate):
+    """Lets names of files wrap, which have no spaces."""
+
+    def displayText(self, value: Any, locale: QLocale) -> str:
+        return re.sub(r"([_./\\-])(?=\w)", rf"\1{BREAK}", super().displayText(value, locale))
 
 
 def status_of(item: Item) -> str:

@@ -35,7 +35,7 @@ class TrainingConfigForm(Section):
     """
 
     def __init__(self, colours: Colours) -> None:
-        super().__init__("Advanced options")
+        super().__init__("Advanced options", "Show or hide all settings of the training")
         self._colours = colours
         tooltip = "Fills the advanced options. fast: quick on a CPU; paper: as published; light-sheet: for fluorescence"
         self.preset = ComboBox(label="Preset", choices=list(PRESETS), tooltip=tooltip)
@@ -43,14 +43,16 @@ class TrainingConfigForm(Section):
         self.unit = ComboBox(choices=list(BUDGETS), tooltip="Unit of the budget: minutes, or number of patches")
         self.spending = Container(widgets=[self.budget, self.unit], layout="horizontal", labels=False, label="Budget")
         self.spending.margins = (0, 0, 0, 0)
-        self.fields = {f.name: _widget(f) for f in dataclasses.fields(TrainingConfig) if f.name not in BUDGETS}
-        self._labels = {name: QLabel(in_words(name)) for name in self.fields}
+        options = [field for field in dataclasses.fields(TrainingConfig) if field.name not in BUDGETS]
+        self.fields = {option.name: _widget(option) for option in options}
+        self._labels = {option.name: QLabel(_label(option)) for option in options}
         body = QWidget()
         rows = QFormLayout(body)
         for name, field in self.fields.items():
             self._labels[name].setBuddy(field.native)
             rows.addRow(self._labels[name], field.native)
         self.restore = QPushButton("Back to the preset")
+        self.restore.setToolTip("Undo all changes of the preset's settings")
         rows.addRow(self.restore)
         self.addWidget(body)
 
@@ -133,6 +135,12 @@ class TrainingConfigForm(Section):
             label.setToolTip(f"{self.fields[name].tooltip} ({self.preset.value}: {of_preset or 0})")
         self.restore.setEnabled(bool(changed))
         self.setText(f"Advanced options ({len(changed)} changed)" if changed else "Advanced options")
+
+
+def _label(field: dataclasses.Field[Any]) -> str:
+    """Return the name of a field with its unit, if it has one."""
+    unit = field.metadata["unit"]
+    return f"{in_words(field.name)} ({unit})" if unit else in_words(field.name)
 
 
 def _widget(field: dataclasses.Field[Any]) -> ValueWidget:

@@ -42,6 +42,7 @@ class Curves(QWidget):
         self._validation = self.plot.plot(symbol="o", symbolSize=5, name="held-out")
         self._interpolation = self.plot.plot(name="interpolation")
         self.logarithmic = QCheckBox("Logarithmic loss")
+        self.logarithmic.setToolTip("Show the loss on a logarithmic axis")
         self.logarithmic.toggled.connect(lambda on: self.plot.setLogMode(y=on))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

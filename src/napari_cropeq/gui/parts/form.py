@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFormLayout, QLabel, QWidget
 
 __all__ = ["Form"]
 
-LABELS = 92  # width of the column of labels, px: that of the longest one
+LABELS = 104  # width of the column of labels, px: that of the longest one
 
 
 class Form(QWidget):

@@ -17,6 +17,7 @@ from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.gui.layers.axes import arrange, described, possible_axes, stated_axes
 from napari_cropeq.gui.layers.source import check_layer, set_unit, set_voxel_size, source_of, unit_of, voxel_size_of
 from napari_cropeq.gui.parts.form import Form
+from napari_cropeq.gui.parts.keyboard import with_mnemonic
 from napari_cropeq.gui.parts.lengths import PIXEL, PROPOSED, UNITS, length_field, size_fields
 from napari_cropeq.gui.training_data import TrainingData, channel_layers, shown_of
 
@@ -55,7 +56,7 @@ class SourceForm:
         self, form: Form, others: Callable[[], list[Any]], attempt: Callable[[Callable[[], None]], None]
     ) -> None:
         self._form, self._others = form, others
-        self.axes = ComboBox(label="Axes")
+        self.axes = ComboBox(label="Axes", tooltip=AXES)
         self.axes.native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.axes.native.setMinimumContentsLength(SHORT)
         self._doubt = ""  # about the axes
@@ -69,8 +70,8 @@ class SourceForm:
         )
         self.voxel_size = size_fields()
         self.unit = ComboBox(label="Unit", choices=UNITS, tooltip="Unit of voxel size and FWHM, for layer and files")
-        sizes = Container(widgets=self.voxel_size, layout="horizontal", labels=False, label="Voxel size")
-        sizes.margins = (0, 0, 0, 0)
+        self._sizes = Container(widgets=self.voxel_size, layout="horizontal", labels=False, label="Voxel size")
+        self._sizes.margins = (0, 0, 0, 0)
         self.fwhm = length_field(
             "FWHM", "Full width at half maximum of the axial blur (slice profile); by default the axial step"
         )
@@ -78,9 +79,9 @@ class SourceForm:
         self.lateral_fwhm = length_field("Lateral FWHM", tooltip, 0.0)
         self.lateral_fwhm.min = 0.0
         self.lateral_fwhm.native.setSpecialValueText("unknown")
-        self.confirm = PushButton(text="Confirm", tooltip="The voxel size and its unit are as shown")
+        self.confirm = PushButton(text=with_mnemonic("Confirm"), tooltip="The voxel size and its unit are as shown")
         self.confirm.label = ""
-        form.extend([self.axes, self.channels, self.times, self.axial, sizes, self.unit, self.confirm, self.fwhm])
+        form.extend([self.axes, self.channels, self.times, self.axial, self._sizes, self.unit, self.confirm, self.fwhm])
         self._layer: Any = None  # the layer whose scale the fields follow
         self._followed: float | None = None  # the step that the FWHM follows until the user changes it
         self._showing = False
@@ -164,7 +165,9 @@ class SourceForm:
             self.unit.choices = UNITS if known in UNITS else (*UNITS, known)
             self.unit.value = PROPOSED if known == PIXEL and not self._is_confirmed(layer) else known
             self._form.show_field(self.confirm, not self._is_confirmed(layer))
-            self._form.rename(self.fwhm, f"FWHM ({self.unit.value})")
+            for field, name in ((self._sizes, "Voxel size"), (self.fwhm, "FWHM")):
+                self._form.rename(field, f"{name} ({self.unit.value})")
+            self.lateral_fwhm.native.setSuffix(f" {self.unit.value}")
         finally:
             self._showing = False
 

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.gui.colours import Colours
+from napari_cropeq.gui.parts.keyboard import with_mnemonic
 from napari_cropeq.gui.parts.plot import Key, Plot
 from napari_cropeq.gui.sections.section import Section
 
@@ -35,10 +36,10 @@ class MeasurementSection(Section):
     asked = Signal()
 
     def __init__(self, title: str, button: str, tooltip: str, axes: tuple[str, str], colours: Colours) -> None:
-        super().__init__(title)
+        super().__init__(title, f"Show or hide: {tooltip[:1].lower()}{tooltip[1:]}")
         self.result: Any = None
         self.unit, self.colours = "", colours
-        self.button = QPushButton(button)
+        self.button = QPushButton(with_mnemonic(button))
         self.button.setToolTip(f"{tooltip}. Takes some seconds; nothing is changed")
         self.found = QLabel("")
         self.found.setWordWrap(True)

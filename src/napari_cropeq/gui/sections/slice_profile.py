@@ -11,6 +11,7 @@ from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.slice_profile.suggestion import Suggestion, suggest_fwhm
 from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.gui.colours import Colours
+from napari_cropeq.gui.parts.keyboard import with_mnemonic
 from napari_cropeq.gui.sections.measurement import MeasurementSection
 
 __all__ = ["ProfileSection"]
@@ -44,7 +45,7 @@ class ProfileSection(MeasurementSection):
         axes = "axial frequency", "relative power"
         super().__init__("Slice profile", "Suggest FWHM from image", tooltip, axes, colours)
         self._fwhm = fwhm
-        self.apply = QPushButton("Apply")
+        self.apply = QPushButton(with_mnemonic("Apply"))
         self.apply.setToolTip("Enter the suggestion as FWHM")
         self.plot.setToolTip(LEGEND)
         self.plot.setLogMode(y=True)
@@ -72,7 +73,7 @@ class ProfileSection(MeasurementSection):
         self.apply.setVisible(result.reliable)
         if not result.reliable:
             return f"No suggestion: {result.reason}"
-        self.apply.setText(f"Apply {result.fwhm:.3g} {unit}")
+        self.apply.setText(with_mnemonic(f"Apply {result.fwhm:.3g} {unit}", "Apply"))
         return (
             f"Suggested FWHM: <b>{result.fwhm:.3g} {unit}</b> (between {result.low:.3g} and "
             f"{result.high:.3g} {unit}). Check it in the plot."

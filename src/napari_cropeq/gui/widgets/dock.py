@@ -8,7 +8,9 @@ from magicgui.widgets import LineEdit
 from qtpy.QtCore import QEvent, QSize
 from qtpy.QtWidgets import QSizePolicy, QTabWidget, QVBoxLayout, QWidget
 
+from napari_cropeq.gui.colours import Colours
 from napari_cropeq.gui.parts.form import Form
+from napari_cropeq.gui.parts.keyboard import focus_style, order_stops, stops
 from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.session import Session
 from napari_cropeq.gui.widgets.batch import BatchWidget
@@ -72,6 +74,10 @@ class Steps(QWidget):
         rows.setContentsMargins(0, 0, 0, 0)
         rows.addWidget(shared)
         rows.addWidget(self.tabs, 1)
+        inside = (stop for panel in self.panels.values() for stop in stops(panel))
+        order_stops([self.layer.native, self.tabs.tabBar(), *inside])
+        session.viewer.events.theme.connect(self._show_focus)
+        self._show_focus()
         self.tabs.currentChanged.connect(self._on_step)
         session.model_changed.connect(self._show_model)
         session.loading_changed.connect(self._show_model)
@@ -83,9 +89,14 @@ class Steps(QWidget):
 
     def leave(self) -> None:
         """Stop all work."""
+        self.session.viewer.events.theme.disconnect(self._show_focus)
         self.layer.stop_following()
         for panel in self.panels.values():
             panel.leave()
+
+    def _show_focus(self) -> None:
+        """Show which widget has the focus, in a colour that can be seen in the theme of the window."""
+        self.setStyleSheet(focus_style(Colours.of(self.session.viewer.theme)))
 
     def _on_step(self) -> None:
         """Accept the number that is being typed at another step: on some systems a tab does not take the focus."""

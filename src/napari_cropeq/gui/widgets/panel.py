@@ -17,6 +17,7 @@ from napari_cropeq.gui.hints import HINTS
 from napari_cropeq.gui.jobs import Job, sentence
 from napari_cropeq.gui.parts.column import LEAST, Column
 from napari_cropeq.gui.parts.form import Form
+from napari_cropeq.gui.parts.keyboard import with_mnemonic
 from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.session import Session
 
@@ -78,7 +79,8 @@ class Panel(QWidget):
         """Add a row of buttons named like the keywords; their errors are shown in the message."""
         row, buttons = QHBoxLayout(), {}
         for name, action in actions.items():
-            button = PushButton(text=name.replace("_", " ").capitalize(), tooltip=tooltips[name])
+            text = with_mnemonic(name.replace("_", " ").capitalize())
+            button = PushButton(text=text, tooltip=tooltips[name])
             button.clicked.connect(lambda _=None, action=action: self.pressed(action))
             row.addWidget(button.native)
             buttons[name] = button

@@ -53,7 +53,7 @@ class PreviewWidget(ResultPanel):
             label="Live while training", value=False, tooltip="During a training, show the view with the network so far"
         )
         self.box_size = SpinBox(
-            label="3D box",
+            label="3D box (voxels)",
             min=16,
             max=512,
             step=16,

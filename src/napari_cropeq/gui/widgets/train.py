@@ -12,6 +12,7 @@ from napari_cropeq.core.predict import choose_device
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.noise import recorded_noise
 from napari_cropeq.errors import ArgumentError
+from napari_cropeq.gui.files.model_file import ModelFile
 from napari_cropeq.gui.hints import TRAIN_HINTS
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers.source import check_layer
@@ -20,7 +21,6 @@ from napari_cropeq.gui.parts.curves import Curves
 from napari_cropeq.gui.parts.duration import duration
 from napari_cropeq.gui.parts.form import Form
 from napari_cropeq.gui.parts.layer_choice import LayerChoice
-from napari_cropeq.gui.parts.model_file import ModelFile
 from napari_cropeq.gui.parts.source_form import SourceForm
 from napari_cropeq.gui.parts.thumbnails import Thumbnails
 from napari_cropeq.gui.preferences import Preferences

@@ -17,11 +17,11 @@ from napari_cropeq.evidence.verify.slices import Slices
 from napari_cropeq.evidence.verify.tile_check import TileCheck, TilesFound
 from napari_cropeq.formats.image import Image as Source
 from napari_cropeq.formats.image import acquisition_of
+from napari_cropeq.gui.files.field import FileField
 from napari_cropeq.gui.hints import VERIFY_HINTS
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers.source import check_layer, source_of
 from napari_cropeq.gui.layers.sr_frame import SRFrame
-from napari_cropeq.gui.parts.file_field import FileField
 from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.session import Session
@@ -58,7 +58,7 @@ class VerifyWidget(ResultPanel):
     def __init__(self, session: Session, layer: LayerChoice) -> None:
         super().__init__(session, layer)
         tooltip = "Side of the tiles (blocks of voxels that are computed one by one), in SR voxels"
-        self.tile = SpinBox(label="Tile size", min=1, max=4096, value=TILE, tooltip=tooltip)
+        self.tile = SpinBox(label="Tile size (voxels)", min=1, max=4096, value=TILE, tooltip=tooltip)
         self.padded = FileField(
             "models",
             "r",

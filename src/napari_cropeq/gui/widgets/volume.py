@@ -8,11 +8,12 @@ from qtpy.QtWidgets import QLabel
 from napari_cropeq.compute.super_resolution import DTYPES
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.formats.paths import output_kind
+from napari_cropeq.gui.files.destination import Destination
 from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers.unfinished_layer import remove_stale, resume_from, unfinished_in, unfinished_layers
 from napari_cropeq.gui.parts.activity import Activity
-from napari_cropeq.gui.parts.destination import Destination
 from napari_cropeq.gui.parts.estimate_label import EstimateLabel
+from napari_cropeq.gui.parts.keyboard import with_mnemonic
 from napari_cropeq.gui.parts.layer_choice import LayerChoice, layer_events
 from napari_cropeq.gui.parts.planes_choice import TYPE_TOOLTIP
 from napari_cropeq.gui.parts.run_clock import RunClock
@@ -119,7 +120,8 @@ class VolumeWidget(ResultPanel):
             target = self._target()
             if some:
                 kept = target.partial if target is not None and target.partial else "memory"
-                self.say(f"Stopped. Finished tiles are kept in {kept}. Press {self.buttons['start'].text} to continue.")
+                button = self.buttons["start"].text.replace("&", "")
+                self.say(f"Stopped. Finished tiles are kept in {kept}. Press {button} to continue.")
             else:
                 self.say("Stopped before the first tile was finished. Nothing is kept.")
         if self._job is not None:
@@ -180,7 +182,7 @@ class VolumeWidget(ResultPanel):
             self.say("; ".join(filter(None, (text, mended(state.damaged), state.exactness))) + ".")
             if self._activity is not None:
                 self._activity.show(state.fraction, f"{result.source_layer.name}: {done} of {total} tiles")
-            self.buttons["pause"].text = "Continue" if state.paused else "Pause"
+            self.buttons["pause"].text = with_mnemonic("Continue" if state.paused else "Pause")
         elif not result.alive:
             self.say("Stopped, because the result was closed. Press Start to compute it again.")
         elif state.complete:
@@ -188,7 +190,7 @@ class VolumeWidget(ResultPanel):
 
     def _end_run(self) -> None:
         self._clock = None
-        self.buttons["pause"].text = "Pause"
+        self.buttons["pause"].text = with_mnemonic("Pause")
         if self._activity is not None and self.saving is None:
             self._activity.close()
             self._activity = None
@@ -251,7 +253,7 @@ class VolumeWidget(ResultPanel):
         else:
             self.started.setText("")
         self.started.setVisible(bool(self.started.text()))
-        self.buttons["start"].text = "Resume" if self.started.text() else "Start"
+        self.buttons["start"].text = with_mnemonic("Resume" if self.started.text() else "Start")
 
     def _target(self) -> Target | None:
         """Return the destination of the result; None for memory."""

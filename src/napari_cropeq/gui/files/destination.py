@@ -7,7 +7,7 @@ from pathlib import Path
 
 from napari.layers import Layer
 
-from napari_cropeq.gui.parts.file_field import FileField
+from napari_cropeq.gui.files.field import FileField
 from napari_cropeq.run.naming import PATTERN, stem_of
 
 __all__ = ["Destination"]

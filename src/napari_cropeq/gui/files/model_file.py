@@ -8,9 +8,9 @@ from typing import Any
 
 from napari_cropeq.core.model import Model
 from napari_cropeq.errors import ArgumentError, OutputExistsError
+from napari_cropeq.gui.files.field import FileField
 from napari_cropeq.gui.last_used import last_folder
 from napari_cropeq.gui.parts.config_form import TrainingConfigForm
-from napari_cropeq.gui.parts.file_field import FileField
 from napari_cropeq.run.train_to_file import config_of
 
 __all__ = ["ModelFile"]

@@ -1,0 +1,3 @@
+"""Fields for the names of files; read :mod:`napari_cropeq.gui.files.field` first."""
+
+from __future__ import annotations

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from napari.layers import Labels
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtTest import QTest
 
 from conftest import textured_volume, work_threads
 from files import a_model, a_stack, a_zarr, everything
@@ -281,3 +286,95 @@ def test_the_model_in_use_is_named(viewer):
     batch.fields.which.value = "each"
     batch.session.use_model(a_model(), "other.safetensors")
     assert batch.fields.which.value == "each", "the choice stays"
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """A folder with a stack that stores its voxel size, two files that store none, and a damaged one."""
+    (tmp_path / "out").mkdir()
+    folder = tmp_path / "data"
+    folder.mkdir()
+    a_stack(folder / "a.ome.tif", seed=1)
+    for seed, name in ((2, "b"), (3, "c")):
+        tifffile.imwrite(folder / f"{name}.tif", textured_volume((8, 20, 40), seed))
+    (folder / "d.tif").write_bytes(b"")
+    return folder
+
+
+def test_files_without_a_voxel_size(viewer, qtbot, plain):
+    """They are named before any work starts; the voxel size that is entered is used for them only."""
+    batch = opened(viewer, plain, a_model())
+    unknown = "is not known. Enter Voxel size, which is used for files that store none."
+    qtbot.waitUntil(lambda: batch.message.text().startswith("4 images. 3 cannot be processed"), timeout=TIMEOUT)
+    first, second, third, damaged = batch.table.texts("Result")
+    assert first == "" and all(f"The voxel size of {n} {unknown}" == t for n, t in (("b", second), ("c", third)))
+    assert damaged.startswith("d.tif is empty") and set(batch.table.texts("Status")) == {"waiting"}
+    for box, step in zip(batch.fields.voxel_size, (1000, 250, 250), strict=True):
+        box.value = step
+    batch.fields.unit.value = "nm"
+    qtbot.waitUntil(lambda: batch.message.text().startswith("4 images. 1 cannot be processed"), timeout=TIMEOUT)
+    assert batch.table.texts("Result")[1:3] == ["", ""]
+    assert run(qtbot, batch).startswith("3 done, 1 failed, in ")
+    for name, size, unit in (("a", (1, 1, 1), "micrometer"), ("b", (250,) * 3, "nanometer")):
+        source = open_image(plain.parent / "out" / f"{name}_SR.ome.zarr")
+        assert (source.voxel_size, source.unit) == (size, unit)
+
+
+def test_an_incomplete_voxel_size_is_refused(viewer, qtbot, plain):
+    batch = opened(viewer, plain, a_model())
+    batch.fields.voxel_size[0].value = 4
+    assert "is not three positive numbers (z, y, x)" in run(qtbot, batch)
+    assert batch.complaining and everything(plain.parent / "out") == []
+    batch.fields.images.value = "layers"
+    assert not batch.fields.unstored.native.isVisibleTo(batch), "layers have theirs"
+
+
+def test_the_voxel_size_reaches_the_model(viewer, qtbot, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS["fast"], "filters", 4)
+    (tmp_path / "out").mkdir()
+    tifffile.imwrite(tmp_path / "a.tif", LARGE)
+    batch = opened(viewer, tmp_path / "*.tif")
+    batch.fields.destination.value = tmp_path / "out"
+    for box, step in zip(batch.fields.voxel_size, (4, 1, 1), strict=True):
+        box.value = step
+    batch.fields.which.value, batch.fields.minutes.value = "each", 0.02
+    seen = []
+    batch.buttons["start"].native.click()
+    qtbot.waitUntil(lambda: seen.append(batch.message.text()) or batch._job is None, timeout=TIMEOUT)
+    assert batch.message.text().startswith("1 done, in ")
+    acquisition = Model.load(tmp_path / "out" / "a_SR.safetensors").acquisition
+    assert (acquisition.voxel_size, acquisition.unit) == ((4, 1, 1), "micrometer")
+    assert any("better than interpolation on held-out patches" in text for text in seen)
+    (result,) = batch.table.texts("Result")
+    assert re.fullmatch(r"a_SR.ome.zarr, (not|[\d.]+ dB) better than interpolation", result)
+    assert not any("loss" in text for text in seen)
+
+
+def test_messages_can_be_read_and_copied(viewer, qtbot, plain):
+    """In the narrowest window: each wraps and is whole, in the row, in a tooltip and on the clipboard."""
+    viewer.window.resize(1280, 720)
+    batch = opened(viewer, plain, a_model())
+    qtbot.waitUntil(lambda: batch.message.text().startswith("4 images. 3"), timeout=TIMEOUT)
+    table, message = batch.table, batch.table.item(1, 2)
+    assert table.horizontalScrollBar().maximum() == 0 and batch.below.verticalScrollBar().maximum() == 0
+    metrics, width = table.fontMetrics(), table.columnWidth(2) - 8
+    flags = Qt.TextFlag.TextWordWrap.value
+    needed = metrics.boundingRect(0, 0, width, 10_000, flags, message.text()).height()
+    qtbot.waitUntil(lambda: table.rowHeight(1) >= needed > 2 * metrics.height(), timeout=TIMEOUT)
+    assert message.toolTip() == message.text()
+    table.window().activateWindow()
+    table.setFocus()
+    table.selectRow(1)
+    QTest.keyClick(table, Qt.Key.Key_C, Qt.KeyboardModifier.ControlModifier)
+    copied = "\t".join([str(plain / "b.tif"), "waiting", message.text()])
+    assert QGuiApplication.clipboard().text() == copied
+
+
+def test_the_model_of_a_run_is_named(viewer, qtbot, tmp_path):
+    many(tmp_path)
+    batch = opened(viewer, tmp_path / "data", a_model(filters=16))
+    batch.buttons["start"].native.click()
+    batch.session.use_model(a_model(), "another")
+    qtbot.waitUntil(lambda: ", with m.safetensors." in batch.message.text(), timeout=TIMEOUT)
+    batch.buttons["stop"].native.click()
+    qtbot.waitUntil(lambda: batch._job is None, timeout=TIMEOUT)

@@ -170,6 +170,11 @@ def test_the_arrow_keys_change_the_step(viewer, qtbot):
 def test_the_focus_is_seen(viewer, qtbot, theme):
     viewer.theme = theme
     panel = shown(viewer, "Volume")
+    bar = steps_of(viewer).tabs.tabBar()
+    panel.buttons["start"].native.setFocus()
+    without = bar.grab().toImage()
+    bar.setFocus(Qt.FocusReason.TabFocusReason)
+    assert bar.grab().toImage() != without
     for widget in (panel.buttons["start"].native, panel.dtype.native, panel.destination.line_edit.native):
         steps_of(viewer).tabs.tabBar().setFocus()
         before = widget.grab().toImage()

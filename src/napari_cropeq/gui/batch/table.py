@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from qtpy.QtCore import QLocale, QSize, Qt
-from qtpy.QtGui import QAction, QBrush, QColor, QGuiApplication, QKeySequence
+from qtpy.QtCore import QEvent, QLocale, QSize, Qt
+from qtpy.QtGui import QAction, QBrush, QColor, QGuiApplication, QKeyEvent, QKeySequence
 from qtpy.QtWidgets import QAbstractItemView, QStyledItemDelegate, QTableWidget, QTableWidgetItem
 from superqt.utils import QSignalDebouncer
 
@@ -61,8 +61,6 @@ class BatchTable(QTableWidget):
         self.setMinimumHeight((ROWS + 1) * self.verticalHeader().defaultSectionSize())
         self.setToolTip("Double-click the border of a column to fit it; Ctrl+C copies the selected rows")
         copy = QAction("Copy", self)
-        copy.setShortcut(QKeySequence.StandardKey.Copy)
-        copy.setShortcutContext(Qt.ShortcutContext.WidgetShortcut)
         copy.triggered.connect(self.copy)
         self.addAction(copy)
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
@@ -70,6 +68,21 @@ class BatchTable(QTableWidget):
     def sizeHint(self) -> QSize:
         """Ask for no more than the least height: the table gets all the room that is left."""
         return QSize(super().sizeHint().width(), self.minimumHeight())
+
+    def event(self, event: QEvent | None) -> bool:
+        """Keep Ctrl+C from napari, whose shortcut it may be, while the table has the focus."""
+        if event is not None and event.type() == QEvent.Type.ShortcutOverride:
+            if event.matches(QKeySequence.StandardKey.Copy):
+                event.accept()
+                return True
+        return bool(super().event(event))
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:
+        """Copy the selected rows with Ctrl+C."""
+        if event is not None and event.matches(QKeySequence.StandardKey.Copy):
+            self.copy()
+        else:
+            super().keyPressEvent(event)
 
     def copy(self) -> None:
         """Copy the selected rows, with their whole texts, as lines of columns separated by tabs."""

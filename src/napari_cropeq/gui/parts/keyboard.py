@@ -23,7 +23,7 @@ from napari_cropeq.gui.colours import Colours
 __all__ = ["focus_style", "order_stops", "stops", "with_mnemonic"]
 
 STOPS = (QAbstractButton, QAbstractItemView, QAbstractSpinBox, QComboBox, QLineEdit)
-FOCUSED = ("QPushButton", "QComboBox", "QAbstractSpinBox", "QLineEdit", "QCheckBox", "QTableWidget")
+FOCUSED = ("QPushButton", "QComboBox", "QAbstractSpinBox", "QLineEdit", "QCheckBox", "QTableWidget", "QTabBar::tab")
 
 # Alt with this letter presses the button. Not in use: what napari uses with Alt, which is D F H L P V W for its menus,
 # S and C for screenshots, and T.

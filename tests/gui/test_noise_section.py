@@ -49,7 +49,7 @@ def unfolded(viewer, qtbot):
 def scrolled_to(column, widget) -> bool:
     """Scroll to a widget, and return whether it is seen as a whole; the layout may still change."""
     end = widget.mapTo(column.widget(), widget.rect().bottomLeft())  # a plot says that only its cursor matters
-    column.ensureVisible(end.x(), end.y(), 0, 0)
+    column.ensureVisible(end.x(), end.y(), 0, 1)  # with no margin, the last line of pixels may stay hidden
     return widget.visibleRegion().boundingRect() == widget.rect()
 
 

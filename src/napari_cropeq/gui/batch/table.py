@@ -103,7 +103,7 @@ class BatchTable(QTableWidget):
                 else ", ".join(filter(None, (output, _quality(item).removesuffix(HELD_OUT))))
             )
             wrong = None if item.error is None else self._colours.bad
-            colours = {"done": self._colours.good, "failed": wrong}
+            colours = {"done": self._colours.good, "failed": self._colours.bad}
             changed = self._write(row, 0, item.name, name)
             self._write(row, 1, status, item.detail, colours.get(item.status))
             changed |= self._write(row, 2, shown, result, wrong)

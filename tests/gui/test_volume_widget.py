@@ -113,7 +113,7 @@ def test_only_usable_buttons_are_enabled(viewer, qtbot, tmp_path):
 def test_progress_in_the_dock_and_in_the_activity_bar(viewer, qtbot, tmp_path):
     volume = started(viewer, qtbot, tmp_path / "out.ome.zarr", filters=32)
     qtbot.waitUntil(lambda: "tiles/s" in volume.message.text(), timeout=TIMEOUT)
-    assert " left; bit-exact on cpu" in volume.message.text()
+    assert " left, with a model; bit-exact on cpu" in volume.message.text()
     [bar] = progress._all_instances
     qtbot.waitUntil(lambda: 0 < bar.n < bar.total, timeout=TIMEOUT)
     assert "cells: " in bar.desc

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_cropeq.gui import session
 
-SIZE = (1200, 800)
+SIZE = (800, 560)
 
 
 class SharedWindow:

@@ -268,7 +268,7 @@ def test_a_preview_does_not_stop_a_run_over_the_volume(viewer, qtbot, tmp_path):
     press(qtbot, volume, "start")
     preview.buttons["preview"].native.click()
     assert preview.result is volume.result, "the type of the existing result is used"
-    preview.planes.value = "both"
+    preview.planes.value = "y"
     preview.buttons["preview"].native.click()
     assert "is being computed" in preview.message.text()
     volume.session.use_model(model_for(filters=8), "another model")

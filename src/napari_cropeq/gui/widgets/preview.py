@@ -148,7 +148,8 @@ class PreviewWidget(ResultPanel):
         done, total = result.state.in_view
         self.bar.setValue(int(1000 * done / max(total, 1)))
         view = result.follower.view
-        self.say(progress_text(result.state, None if view is None else view.limited))
+        model = self.session.name_of(result)
+        self.say(progress_text(result.state, None if view is None else view.limited, model))
         rate = f" {result.state.rate:.1f} tiles are computed per second." if result.state.rate else ""
         self.message.setToolTip(f"{done} of {total} tiles; {result.state.exactness}.{rate} {TERMS}")
 
@@ -256,7 +257,7 @@ class PreviewWidget(ResultPanel):
         self.attempt(start)
 
 
-def progress_text(state: RunState, limited: bool | None) -> str:
+def progress_text(state: RunState, limited: bool | None, model: str) -> str:
     """Return how much of the view is computed, as text.
 
     Parameters
@@ -265,12 +266,14 @@ def progress_text(state: RunState, limited: bool | None) -> str:
         State of the result's worker.
     limited : bool or None
         Whether there is more than one voxel per screen pixel; None if the layer is not in view.
+    model : str
+        Name of the model, which may not be the one in use any more.
     """
     done, total = state.in_view
     if limited is None:
         return "The layer is not in view."
     if done < total:
-        text = f"Computing {'the centre of ' if limited else ''}the view: {done} of {total} tiles."
+        text = f"Computing {'the centre of ' if limited else ''}the view with {model}: {done} of {total} tiles."
     else:
         text = f"{'The centre' if limited else 'All'} of the view is computed; identical to the export."
     return f"{text} Zoom in for the rest." if limited else text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def a_cell(noise, factor=2.5):
     rows = int(len(clean) * factor + 1e-6)
     raw, _, _ = volumes.photograph(clean, "poisson", np.random.default_rng(0))
     again, _, _ = volumes.photograph(clean, "poisson", np.random.default_rng(1))
-    return volumes.Acquired(cell, truth[:rows], clean, raw, again, 0.0)
+    return volumes.Acquired(cell, truth[:rows], clean, raw, again, 0.0, np.zeros(clean.shape[1:], bool))
 
 
 def interpolations(noise, given):
@@ -66,6 +67,20 @@ def test_the_truth_scores_nothing(noise):
     blurred = noise["scores"].against_truth([ndimage.gaussian_filter(given.truth, 2.0)] * 2, bases, given)
     assert blurred["gain bright"] == 0 and blurred["edge"] > 2, "structure that is too wide is not noise"
     assert scores["edge"] < 0.5, "a narrow Gaussian changes no voxel"
+
+
+def test_hot_pixels_are_left_out_of_scores_apart(noise, rng):
+    given = a_cell(noise)
+    hot = np.zeros(given.clean.shape[1:], bool)
+    hot[40, 50] = True
+    given = replace(given, hot=hot)
+    result = given.truth + rng.normal(0, 0.1, given.truth.shape)
+    spoilt = result.copy()
+    spoilt[:, 40, 50] += 1000
+    bases = interpolations(noise, given)
+    clean, hit = (noise["scores"].against_truth([one] * 2, bases, given) for one in (result, spoilt))
+    assert hit["psnr apart"] == clean["psnr apart"] > clean["psnr"] - 1 > hit["psnr"] + 20
+    assert hit["bias apart"] == clean["bias apart"] and max(hit["bias"]) > max(clean["bias"]) + 10
 
 
 def test_a_bias_is_found_with_its_error(noise):

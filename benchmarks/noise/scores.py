@@ -26,13 +26,14 @@ SPOT, VESSEL = 0.3, 0.25  # thresholds, share of the brightest voxel
 STEP_WIDTH = 2.563  # of a Gaussian-blurred step from 10 to 90 %, standard deviations
 
 
-def bias(imaged: Volume, expected: Volume, means: Volume) -> dict[str, list[float]]:
+def bias(imaged: Volume, expected: Volume, means: Volume, where: Volume | None = None) -> dict[str, list[float]]:
     """Return the mean difference in bins of ``means``, in % of the bin's mean, and its standard error.
 
-    The standard error is that of blocks of the volume, left out one after the other.
+    The standard error is that of blocks of the volume, left out one after the other. Only voxels in ``where`` count.
     """
-    edges = np.quantile(means, np.linspace(0, 1, BINS + 1))
-    bins = np.clip(np.searchsorted(edges, means, side="right") - 1, 0, BINS - 1)
+    counted = np.ones(means.shape, bool) if where is None else where
+    edges = np.quantile(means[counted], np.linspace(0, 1, BINS + 1))
+    bins = np.where(counted, np.clip(np.searchsorted(edges, means, side="right") - 1, 0, BINS - 1), -1)
     _, y, x = np.indices(means.shape, sparse=True)
     wide = -(-means.shape[2] // BLOCK)
     blocks = np.broadcast_to(y // BLOCK * wide + x // BLOCK, means.shape)
@@ -58,7 +59,8 @@ def against_truth(results: Sequence[Volume], bases: Sequence[Volume], given: Acq
     """Return all scores of the results (z, y, x) of both images of a truth, less the offset of the camera.
 
     All but the noise gain are of the first; ``bases`` are quintic interpolations. Noise is what differs between the two
-    images: structure that is too wide, or too narrow, does not count as noise.
+    images: structure that is too wide, or too narrow, does not count as noise. Bias is measured where there is light.
+    Scores *apart* leave out what is near hot pixels, each of which is brighter than anything in the truth.
     """
     result, truth, inner = results[0], given.truth, (slice(BORDER, -BORDER),) * 3
     span = float(truth.max() - truth.min())
@@ -74,17 +76,24 @@ def against_truth(results: Sequence[Volume], bases: Sequence[Volume], given: Acq
         "bright": bright & (relative < np.quantile(relative[bright], FLAT)),
     }
     noise = results[0] - results[1], bases[0] - bases[1]
+    imaged = image(result, given.cell.acquisition)
     scores: dict[str, Any] = {
         "psnr": 10 * np.log10(span**2 / max(float(np.mean(np.square(error))), 1e-30)),
         "ssim": structural_similarity(result[inner], truth[inner], data_range=span),
-        **bias(image(result, given.cell.acquisition), given.clean, clean),
+        **bias(imaged, given.clean, clean, clean > 0),
         **{f"gain {name}": noise_gain(*noise, where) for name, where in flat.items()},
         "edge": edge_width(result[inner], truth[inner]),
         "spots": relative_error(spots(result, span), spots(truth, span)),
         "vessels": relative_error(float((result > VESSEL * span).sum()), float((truth > VESSEL * span).sum())),
     }
-    if not error.any():
-        del scores["psnr"]  # infinite
+    if given.hot.any():
+        apart = ~ndimage.binary_dilation(given.hot, iterations=BORDER)
+        squares = np.square(error)[:, apart[inner[1:]]]
+        scores["psnr apart"] = 10 * np.log10(span**2 / max(float(squares.mean()), 1e-30))
+        where = (clean > 0) & apart
+        scores |= {f"{name} apart": found for name, found in bias(imaged, given.clean, clean, where).items()}
+    if not error.any():  # infinite
+        scores = {name: value for name, value in scores.items() if "psnr" not in name}
     return {name: value if isinstance(value, list) else round(float(value), 4) for name, value in scores.items()}
 
 

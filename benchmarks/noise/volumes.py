@@ -85,6 +85,7 @@ class Acquired:
     raw: Volume  # (slices, y, x), what the camera gives, with its offset
     again: Volume  # a second image of the same truth, which nothing is trained on
     offset: float
+    hot: Volume  # (y, x), which pixels are hot in all slices
 
     @classmethod
     def make(cls, cell: Cell, seed: int, data: Path) -> Acquired:
@@ -95,7 +96,8 @@ class Acquired:
         raw, gain, offset = photograph(clean, cell.camera, np.random.default_rng(1000 + seed))
         again, *_ = photograph(clean, cell.camera, np.random.default_rng(2000 + seed))
         rows = sr_length(len(clean), cell.factor)
-        return cls(cell, truth[:rows] * gain, clean * gain, raw, again, offset)
+        hot = hot_pixels(clean.shape[1:]) > 0 if cell.camera == "scmos" else np.zeros(clean.shape[1:], bool)
+        return cls(cell, truth[:rows] * gain, clean * gain, raw, again, offset, hot)
 
 
 def phantom(seed: int) -> Volume:
@@ -138,13 +140,19 @@ def photograph(photons: Volume, camera: str, rng: np.random.Generator) -> tuple[
     if camera == "offset":
         return (400 + 10 * rng.poisson(expected)).astype(np.uint16), 10.0, 400.0
     if camera == "scmos":  # read-out noise, and pixels that are hot in all slices
-        chip = np.random.default_rng(0)  # the same hot pixels in every image
-        hot = (chip.random(expected.shape[1:]) < 3e-4) * chip.gamma(2, 150, expected.shape[1:])
+        hot = hot_pixels(expected.shape[1:])
         counts = 100 + 2 * rng.poisson(expected) + 3 * rng.standard_normal(expected.shape) + hot
         return np.clip(np.rint(counts), 0, 65535).astype(np.uint16), 2.0, 100.0
     noise = ndimage.gaussian_filter(rng.poisson(expected) - expected, (0, 0.7, 0.7))  # over 1 to 2 px
     noise *= np.sqrt(expected.mean()) / noise.std()
     return (expected + noise).astype(np.float32), 1.0, 0.0
+
+
+def hot_pixels(shape: tuple[int, ...]) -> Volume:
+    """Return what the hot pixels of a chip add, in counts; most of them are 0. It is the same in every image."""
+    chip = np.random.default_rng(0)
+    counts: Volume = (chip.random(shape) < 3e-4) * chip.gamma(2, 150, shape)
+    return counts
 
 
 def real_stack(name: str, data: Path) -> tuple[Image, Volume]:

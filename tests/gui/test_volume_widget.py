@@ -55,7 +55,15 @@ def test_an_estimate_is_shown_before_the_start(viewer, qtbot, tmp_path):
     assert not volume.estimate.text()
 
 
-def test_closing_the_dock_ends_the_estimate(viewer, qtbot, monkeypatch):
+ENDS = {
+    "dock closed": lambda volume: volume.viewer.window.remove_dock_widget("all"),
+    "layer removed": lambda volume: volume.viewer.layers.clear(),
+    "another model": lambda volume: volume.session.use_model(model_for(factor=4.0), "another factor"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_an_estimate_that_is_not_needed_any_more_ends(viewer, qtbot, monkeypatch, end):
     """It takes long with many filters: on a busy machine the process would end before its thread."""
     measure, entered, measured = Estimate.of, threading.Event(), []
 
@@ -70,8 +78,9 @@ def test_closing_the_dock_ends_the_estimate(viewer, qtbot, monkeypatch):
     volume.session.use_model(model_for(filters=64), "a model")
     qtbot.waitUntil(entered.is_set, timeout=TIMEOUT)
     jobs = [*volume.jobs]
-    viewer.window.remove_dock_widget("all")
-    assert jobs and not any(job.running for job in jobs) and not measured
+    end(volume)
+    qtbot.waitUntil(lambda: not any(job.running for job in jobs), timeout=TIMEOUT)
+    assert jobs and not measured
 
 
 def test_pause_and_continue(viewer, qtbot, tmp_path):

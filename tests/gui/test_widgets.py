@@ -129,11 +129,11 @@ def test_closing_the_window_stops_the_work(viewer, qtbot, tmp_path, stage):
 def test_removing_a_layer_stops_the_work(viewer, qtbot, which):
     layer = viewer.add_image(cells((30, 128, 128)), scale=(2.5, 1, 1), name="cells")
     volume = dock(viewer, "Volume")
-    volume.session.use_model(model_for(filters=32), "a model")
+    volume.session.use_model(model_for(filters=16), "a model")
     volume.buttons["start"].native.click()
     qtbot.waitUntil(lambda: volume.result.layer in viewer.layers, timeout=TIMEOUT)
     viewer.layers.remove(layer if which == "source" else volume.result.layer)
-    qtbot.waitUntil(lambda: not work_threads(), timeout=20_000)
+    qtbot.waitUntil(lambda: not work_threads(), timeout=TIMEOUT)
     assert not volume.result.alive
 
 

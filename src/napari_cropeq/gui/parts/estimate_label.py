@@ -15,6 +15,7 @@ from superqt.utils import QSignalDebouncer
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.image import acquisition_of
+from napari_cropeq.gui.jobs import Job
 from napari_cropeq.gui.layers.source import source_key, source_of
 from napari_cropeq.gui.parts.duration import duration
 from napari_cropeq.gui.preferences import Preferences
@@ -41,7 +42,8 @@ class EstimateLabel(QLabel):
         self._wanted: tuple[Any, ...] | None = None
         self._known: dict[tuple[Any, ...], Estimate] = {}
         self._path: Path | None = None
-        self._busy = False
+        self._measured: tuple[Any, ...] | None = None  # the key of the measurement in progress
+        self._job: Job | None = None
         self._soon = QSignalDebouncer(parent=self)
         self._soon.setTimeout(WAIT_MS)
         self._soon.triggered.connect(self._measure)
@@ -60,6 +62,8 @@ class EstimateLabel(QLabel):
                 self._wanted = (source_key(layer), source, acquisition, model, planes, dtype)
         except ValueError:
             pass  # the error is shown when the run is started
+        if self._job is not None and (self._wanted is None or self._key() != self._measured):
+            self._job.stop()
         self._show()
         if self._wanted is not None and self._key() not in self._known:
             self._soon.throttle()
@@ -81,7 +85,7 @@ class EstimateLabel(QLabel):
             self._soon.throttle()
 
     def _measure(self) -> None:
-        if self._wanted is None or self._busy or not self.isVisible():
+        if self._wanted is None or self._job is not None or not self.isVisible():
             return
         key, (_, source, acquisition, model, planes, dtype) = self._key(), self._wanted
         device = Preferences.read().device
@@ -94,17 +98,17 @@ class EstimateLabel(QLabel):
             yield
 
         def ended() -> None:
-            self._busy = False
+            self._job = self._measured = None
             if found:
                 self._known[key] = found[0]
             if self._wanted is None:  # the window may be closed by now
                 return
             self._show()
-            if self._key() != key:
+            if self._key() != key or stopped.is_set():
                 self._soon.throttle()
 
-        self._busy = True
-        self._panel.run(steps, lambda _: None, ended, stopped.set)
+        self._measured = key
+        self._job = self._panel.run(steps, lambda _: None, ended, stopped.set)
 
     def _show(self) -> None:
         estimate = None if self._wanted is None else self._known.get(self._key())

@@ -6,6 +6,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from napari.layers import Image
+from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 from conftest import textured_volume, work_threads
@@ -78,7 +79,9 @@ def test_a_unit_that_no_file_stored_is_asked_for(viewer, qtbot, act, unit, scale
     assert (data.source.unit.value, {str(u) for u in layer.units}) == ("µm", {"pixel"}), "proposed, not set"
     act(data)
     assert {str(u) for u in layer.units} == {unit} and np.allclose(layer.scale, scale)
-    assert not train.message.text() and not data.message.text() and not data.source.confirm.native.isVisibleTo(data)
+    factor = "Factor 5: 12 slices become 60." if scale[0] == 5 else ""
+    assert not train.message.text() and data.message.text() == factor
+    assert not data.source.confirm.native.isVisibleTo(data)
     assert viewer.dims.current_step[0] == 4, "the slice is kept"
 
 
@@ -86,7 +89,7 @@ def test_a_unit_of_the_file_is_not_asked_for(viewer):
     layer = viewer.add_image(cells(), scale=(2.5, 1, 1), units=["nm"] * 3, name="cells")
     data = dock(viewer, "Data")
     assert data.source.unit.value == "nm" and not data.source.confirm.native.isVisibleTo(data)
-    assert not data.message.text() and not dock(viewer, "Train").message.text()
+    assert data.message.text() == "Factor 2.5: 12 slices become 30." and not dock(viewer, "Train").message.text()
     data = dock(viewer, "Data")
     data.source.unit.value = "µm"
     assert {str(u) for u in layer.units} == {"micrometer"} and np.allclose(layer.scale, (2.5, 1, 1)), "not converted"
@@ -135,8 +138,38 @@ def test_a_destination_beside_the_file_is_proposed(viewer, qtbot, tmp_path):
     volume.layer.value = viewer.layers["cells"]
     assert volume._target() is None, "a layer without a file has none"
     volume.destination.value = tmp_path / "mine.ome.zarr"
-    volume.layer.value = viewer.layers["stack"]
+    volume.destination.propose(volume.layer.value)
     assert volume.destination.value == tmp_path / "mine.ome.zarr", "the user's own is kept"
+    volume.layer.value = viewer.layers["stack"]
+    assert volume.destination.value == tmp_path / "stack_SR.ome.zarr", "but not for another layer"
+    field = volume.destination.line_edit.native
+    field.selectAll()
+    QTest.keyClicks(field, str(tmp_path / "typed.ome.zarr"))  # the first letter is a path without a name
+    assert volume.destination.path == tmp_path / "typed.ome.zarr" and not volume.complaining
+
+
+def test_channels_of_one_file_are_proposed_different_destinations(viewer, tmp_path):
+    path, data = tmp_path / "two.ome.tif", np.stack([textured_volume((4, 16, 16), seed) for seed in range(2)])
+    info = ImageInfo("czyx", (2.5, 1, 1), "micrometer", channel_names=("signal", "back/ground"))
+    write_image(da.from_array(data), path, info)
+    layers = viewer.open(path, plugin=PLUGIN)
+    volume, names = dock(viewer, "Volume"), []
+    for layer in layers:
+        volume.layer.value = layer
+        names.append(volume.destination.value.name)
+    assert sorted(names) == ["two_back_ground_SR.ome.zarr", "two_signal_SR.ome.zarr"]
+
+
+def test_a_start_that_is_refused_changes_no_layer(viewer, qtbot, tmp_path):
+    viewer.open(a_stack(tmp_path / "stack.ome.tif"), plugin=PLUGIN)
+    (tmp_path / "stack_SR.ome.zarr").mkdir()
+    volume = dock(viewer, "Volume")
+    volume.session.use_model(model_for(), "a model")
+    press(qtbot, volume, "start")
+    assert "exists already" in volume.message.text()
+    assert volume.result is None and [layer.name for layer in viewer.layers] == ["stack"]
+    volume.session.use_model(model_for(filters=4), "another")
+    assert not volume.complaining, "it was about another model"
 
 
 def test_start_writes_an_ome_tiff(viewer, qtbot, tmp_path):

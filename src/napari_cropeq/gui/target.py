@@ -20,7 +20,7 @@ class Target:
     @property
     def partial(self) -> str:
         """The name of its unfinished store; empty if there is none."""
-        folder = unfinished(self.path)
+        folder = unfinished(self.path) if self.path.name else None  # it may just be typed
         return "" if folder is None else folder.name
 
     @property

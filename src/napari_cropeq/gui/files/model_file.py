@@ -55,7 +55,7 @@ class ModelFile(FileField):
         def show_saved(path: Path) -> None:
             self._own.add(path)
             self.remember_folder()
-            self._panel.say(f"Saved {path}.")
+            self._panel.say(f"Saved {path.absolute()}.")
 
         self._panel.say(f"Saving {path.name}.")
         self._panel.run(steps, show_saved, lambda: None)

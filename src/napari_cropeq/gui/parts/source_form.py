@@ -233,7 +233,7 @@ class SourceForm:
         """What has to be confirmed, as a sentence; empty if nothing."""
         layer, unit = self._layer, ""
         if layer is not None and layer.ndim >= 3 and not self._is_confirmed(layer):
-            unit = "The file stores no unit of its voxel size. Set voxel size and unit here, or press Confirm."
+            unit = "The file stores no unit of its voxel size. Set voxel size and unit, or press Confirm."
         return " ".join(filter(None, (self._doubt, unit)))
 
     def _is_confirmed(self, layer: Image) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_cropeq.gui.hints import TRAIN_HINTS
-from napari_cropeq.gui.layers.source import unit_of
+from napari_cropeq.gui.layers.source import source_of, unit_of
 from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.parts.source_form import SourceForm
 from napari_cropeq.gui.sections.measurement import MeasurementSection
@@ -81,9 +81,19 @@ class DataWidget(Panel):
             event.disconnect(self.source.offer)
 
     def _show_notice(self) -> None:
-        """Show what has to be confirmed."""
+        """Show what has to be confirmed, or else what follows from the voxel size."""
         if not self.complaining:
-            self.say(self.source.notice)
+            self.say(self.source.notice or self._factor())
+
+    def _factor(self) -> str:
+        """Return by what the slices are multiplied; nothing for a layer that cannot be super-resolved."""
+        try:
+            acquisition = self.source.acquisition()
+        except ValueError:
+            return ""
+        shape = source_of(self.layer.value).data.shape[-3:]
+        slices, more = (lengths[acquisition.axial] for lengths in (shape, acquisition.sr_shape(shape)))
+        return f"Factor {acquisition.factor:.4g}: {slices} slices become {more}."
 
     def _show_layer(self) -> None:
         self.source.follow(self.layer.value)

@@ -149,7 +149,7 @@ class PreviewWidget(ResultPanel):
         self.bar.setValue(int(1000 * done / max(total, 1)))
         view = result.follower.view
         model = self.session.name_of(result)
-        self.say(progress_text(result.state, None if view is None else view.limited, model))
+        self.say(progress_text(result.state, None if view is None else view.limited, model, result.live))
         rate = f" {result.state.rate:.1f} tiles are computed per second." if result.state.rate else ""
         self.message.setToolTip(f"{done} of {total} tiles; {result.state.exactness}.{rate} {TERMS}")
 
@@ -257,7 +257,7 @@ class PreviewWidget(ResultPanel):
         self.attempt(start)
 
 
-def progress_text(state: RunState, limited: bool | None, model: str) -> str:
+def progress_text(state: RunState, limited: bool | None, model: str, live: bool) -> str:
     """Return how much of the view is computed, as text.
 
     Parameters
@@ -268,6 +268,8 @@ def progress_text(state: RunState, limited: bool | None, model: str) -> str:
         Whether there is more than one voxel per screen pixel; None if the layer is not in view.
     model : str
         Name of the model, which may not be the one in use any more.
+    live : bool
+        Whether it is still being trained.
     """
     done, total = state.in_view
     if limited is None:
@@ -275,5 +277,6 @@ def progress_text(state: RunState, limited: bool | None, model: str) -> str:
     if done < total:
         text = f"Computing {'the centre of ' if limited else ''}the view with {model}: {done} of {total} tiles."
     else:
-        text = f"{'The centre' if limited else 'All'} of the view is computed; identical to the export."
+        what = f"with {model} so far" if live else "identical to the export"
+        text = f"{'The centre' if limited else 'All'} of the view is computed; {what}."
     return f"{text} Zoom in for the rest." if limited else text

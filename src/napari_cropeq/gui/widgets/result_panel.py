@@ -43,6 +43,7 @@ class ResultPanel(Panel):
         self.message.setToolTip(TERMS)
         self.form.extend([self.planes])
         self.layer.changed.connect(self._on_layer)
+        self.session.model_changed.connect(self._forget_complaint)
 
     def show_state(self) -> None:
         """Show the progress of the result."""

@@ -11,6 +11,7 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import choose_device
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.noise import recorded_noise
+from napari_cropeq.core.training.training import LEAST_GAIN
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.gui.files.model_file import ModelFile
 from napari_cropeq.gui.hints import TRAIN_HINTS
@@ -186,7 +187,8 @@ class TrainWidget(Panel):
     def _on_report(self, report: Report) -> None:
         progress = report.progress
         self.bar.setValue(int(1000 * progress.fraction))
-        self.bar.setFormat(f"%p %, {duration(progress.seconds_left)} left, {progress.rate:.0f} patches/s")
+        rate = f"{progress.rate:.0f}" if progress.rate >= 10 else f"{progress.rate:.1f}"
+        self.bar.setFormat(f"%p %, {duration(progress.seconds_left)} left, {rate} patches/s")
         loss = progress.loss if progress.settled else None  # the first batches may all be dark
         self.curves.add(progress.patches, loss, report.validations, report.interpolation)
         if report.thumbnail is not None:
@@ -208,7 +210,9 @@ class TrainWidget(Panel):
             if not self.complaining:
                 spent = f"Trained on {run.last.patches:,} patches in {duration(run.last.seconds)}"
                 advice = run.last.note or "Look at the result in Preview, or press Save model."
-                self.say(f"{spent}, {quality_of(run.model.training)['quality']}. {advice}")
+                learnt = run.model.training.get("gain", LEAST_GAIN) >= LEAST_GAIN  # else the advice says how little
+                quality = f", {quality_of(run.model.training)['quality']}" if learnt else ""
+                self.say(f"{spent}{quality}. {advice}")
         self._enable()
 
     def _show_noise(self, model: Model) -> None:

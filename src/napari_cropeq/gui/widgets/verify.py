@@ -84,6 +84,12 @@ class VerifyWidget(ResultPanel):
         self._frame: SRFrame | None = None
         self.add_status()
 
+    def _on_layer(self) -> None:
+        """Clear what was found on another layer."""
+        if not self.busy:
+            self.bar.reset()
+            self.say("")
+
     def verify(self) -> None:
         """Check the model in use."""
         self._start(padded=False)

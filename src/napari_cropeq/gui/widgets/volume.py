@@ -7,9 +7,10 @@ from qtpy.QtWidgets import QLabel
 
 from napari_cropeq.compute.super_resolution import DTYPES
 from napari_cropeq.errors import ArgumentError
-from napari_cropeq.formats.paths import output_kind
+from napari_cropeq.formats.paths import check_output, output_kind
 from napari_cropeq.gui.files.destination import Destination
 from napari_cropeq.gui.jobs import Job
+from napari_cropeq.gui.layers.source import check_layer, source_of
 from napari_cropeq.gui.layers.unfinished_layer import remove_stale, resume_from, unfinished_in, unfinished_layers
 from napari_cropeq.gui.parts.activity import Activity
 from napari_cropeq.gui.parts.estimate_label import EstimateLabel
@@ -91,6 +92,8 @@ class VolumeWidget(ResultPanel):
         if target is not None and output_kind(target.path) == ".ome.tif":  # computed into a store, and converted
             self.save()
             return
+        if target is not None:  # before anything is shown
+            check_output(target.path, target.existing, source_of(check_layer(self.layer.value)).files)
         result = self.open_result(self.dtype.value)
         result.shown.superseded += unfinished_layers(self.viewer)
         if target is None:
@@ -106,6 +109,8 @@ class VolumeWidget(ResultPanel):
         """Pause the run, or continue it."""
         if self.result is None or self._clock is None:
             return
+        if not self.result.state.running or not self.result.state.tiles[1]:
+            raise ArgumentError("The run has not started yet.", "Press Pause once it shows its tiles.")
         paused = not self.result.state.paused
         self.result.worker.pause_all(paused)
         self._clock.pause(paused)

@@ -95,6 +95,16 @@ def test_a_unit_of_the_file_is_not_asked_for(viewer):
     assert {str(u) for u in layer.units} == {"micrometer"} and np.allclose(layer.scale, (2.5, 1, 1)), "not converted"
 
 
+def test_one_measurement_is_unfolded_so_that_its_button_is_in_sight(viewer, qtbot):
+    viewer.add_image(cells(), scale=(2.5, 1, 1), units=["um"] * 3, name="cells")
+    viewer.window.resize(1280, 720)
+    data = dock(viewer, "Data")
+    for section, other in ((data.profile, data.noise), (data.noise, data.profile), (data.profile, data.noise)):
+        section.expand(animate=False)
+        assert section.isExpanded() and not other.isExpanded()
+        qtbot.waitUntil(lambda section=section: not section.button.visibleRegion().isEmpty(), timeout=TIMEOUT)
+
+
 def test_the_axial_view_and_back(viewer, qtbot):
     viewer.add_image(cells((12, 72, 80)), scale=(2.5, 1, 1), name="cells")
     preview = dock(viewer, "Preview")

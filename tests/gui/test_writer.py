@@ -229,9 +229,7 @@ REFUSED = [
     pytest.param(lambda: [Image(VOLUME), Image(VOLUME, scale=(2, 1, 1))], "differ in voxel size", id="sizes"),
     pytest.param(lambda: [Image(VOLUME), Image(VOLUME, translate=(2, 1, 1))], "differ in position", id="places"),
     pytest.param(lambda: [Image(np.stack(TWO), axis_labels="czyx")] * 2, "already have channels", id="channels-twice"),
-    pytest.param(
-        lambda: [Image(VOLUME, metadata={"napari-cropeq": {}})], "Press Start in the Volume widget", id="result-of-old"
-    ),
+    pytest.param(lambda: [Image(VOLUME, metadata={"napari-cropeq": {}})], "Press Start in Volume", id="result-of-old"),
 ]
 
 

@@ -17,7 +17,7 @@ def in_words(name: str) -> str:
 
 
 def _of_training(name: str) -> str:
-    return f"Change {in_words(name)} under Advanced options in the Train widget."
+    return f"Change {in_words(name)} under Advanced options in Train."
 
 
 HINTS: dict[str, str] = {field.name: _of_training(field.name) for field in dataclasses.fields(TrainingConfig)} | {
@@ -29,19 +29,19 @@ HINTS: dict[str, str] = {field.name: _of_training(field.name) for field in datac
     "lateral_fwhm": "Correct Lateral FWHM in the section Slice profile under Data.",
     "channels": "Choose other Channels under Data.",
     "time": "Choose other Time points under Data.",
-    "preset": "Choose another Preset in the Train widget.",
-    "minutes": "Change Budget in the Train widget.",
-    "patches": "Change Budget in the Train widget.",
-    "filters": "Change Filters under Advanced options in the Train widget; fewer filters need less memory.",
-    "rate": "Change Rate under Advanced options in the Train widget; training is more stable with a lower one.",
-    "start": "Use the model's own settings under Advanced options in the Train widget, or press Start there.",
-    "device": f"Choose another Device in the Train widget or in {PREFERENCES}.",
-    "model": "Train a model, or load another one, in the Train widget.",
+    "preset": "Choose another Preset in Train.",
+    "minutes": "Change Budget in Train.",
+    "patches": "Change Budget in Train.",
+    "filters": "Change Filters under Advanced options in Train; fewer filters need less memory.",
+    "rate": "Change Rate under Advanced options in Train; training is more stable with a lower one.",
+    "start": "Use the model's own settings under Advanced options in Train, or press Start there.",
+    "device": f"Choose another Device in Train or in {PREFERENCES}.",
+    "model": "Train a model, or load another one, in Train.",
     "planes": "Choose other Planes.",
     "dtype": "Choose another Type.",
     "tile": "Choose another Tile size.",
     "memory": f"Close other images and programs, lower Memory for tiles in {PREFERENCES}, or train with fewer Filters.",
-    "memory_limit": f"Choose a Destination in the Volume widget, or raise Memory for tiles in {PREFERENCES}.",
+    "memory_limit": f"Choose a Destination in Volume, or raise Memory for tiles in {PREFERENCES}.",
     "existing": "Choose another Destination, or check Overwrite.",
     "unfinished": "Press Resume to complete it, or check Overwrite to start again.",
     "restart": "Check Overwrite to start again, or use the settings that it was started with.",
@@ -61,8 +61,8 @@ BATCH_HINTS = HINTS | {
     "unknown_voxel_size": "Enter Voxel size, which is used for files that store none.",
     "allow_missing": "Open the image, which asks for a value, and choose the selected layers as Images.",
     "minutes": "Change Minutes.",
-    "filters": "Train a model with fewer Filters in the Train widget.",
-    "model": "Train or load another model in the Train widget, or choose to train on each image.",
+    "filters": "Train a model with fewer Filters in Train.",
+    "model": "Train or load another model in Train, or choose to train on each image.",
     "names": "Add {number} or {folder} to Names.",
     "existing": "Choose another Destination, or under Existing choose resume to skip it or overwrite to replace it.",
     "outputs": "Under Existing, choose resume to skip complete results or overwrite to replace them.",

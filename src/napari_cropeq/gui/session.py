@@ -95,7 +95,7 @@ class Session(QObject):
             If there is none.
         """
         if self.model is None:
-            raise ArgumentError("There is no model yet.", "Train on this layer, or load a model, in the Train widget.")
+            raise ArgumentError("There is no model yet.", "Train on this layer, or load a model, in Train.")
         return self.model
 
     def result_for(
@@ -141,7 +141,7 @@ class Session(QObject):
         if any(r.running_all for r in own):
             raise ArgumentError(
                 f"The whole of '{layer.name}' is being computed with another model or other settings.",
-                "Wait until it is complete, or press Stop in the Volume widget.",
+                "Wait until it is complete, or press Stop in Volume.",
             )
         device = device or Preferences.read().device
         new = Result(self.viewer, layer, model, planes, dtype or "source", device, self.cache, label)

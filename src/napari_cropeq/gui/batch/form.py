@@ -181,7 +181,7 @@ class BatchForm:
         if self._session.model is None:
             raise ArgumentError(
                 "There is no model yet.",
-                "Train or load one in the Train widget, or choose to train on each image.",
+                "Train or load one in Train, or choose to train on each image.",
             )
         return self._session.model
 

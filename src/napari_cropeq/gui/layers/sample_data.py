@@ -12,7 +12,7 @@ def light_sheet() -> list[LayerData]:
     """Return the anisotropic volume, one layer for each channel."""
     layers = layer_data(light_sheet_sample()[0])
     for _, options, _ in layers:
-        options["metadata"]["fwhm"] = AXIAL_FWHM  # wider than the step; shown in the Train widget
+        options["metadata"]["fwhm"] = AXIAL_FWHM  # wider than the step; shown in the step Data
     return layers
 
 

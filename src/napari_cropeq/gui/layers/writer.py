@@ -161,7 +161,7 @@ def _check_complete(images: Sequence[_Image]) -> None:
         if image.ours and not is_complete(image.finest):
             raise ImageError(
                 f"'{image.info.name}' is a result that is not complete, or its tiles were dropped from memory.",
-                "Press Start in the Volume widget and wait until it is complete, or press Save there.",
+                "Press Start in Volume and wait until it is complete, or press Save there.",
             )
 
 

@@ -39,7 +39,9 @@ class DataWidget(Panel):
         self.profile = ProfileSection(self.source.fwhm, self.source.lateral_fwhm, self.colours)
         self.noise = NoiseSection(self.colours)
         self.coloured += [self.profile, self.noise]
-        for section in (self.profile, self.noise):
+        for section, other in ((self.profile, self.noise), (self.noise, self.profile)):
+            # In a small window there is no room for both.
+            section.toggled.connect(lambda on, other=other: other.collapse(animate=False) if on else None)
             self.below.rows.addWidget(section)
             section.asked.connect(lambda section=section: self.pressed(lambda: self.measure(section)))
             for box in (*self.source.voxel_size, self.source.axial, self.source.lateral_fwhm):

@@ -65,7 +65,8 @@ def short_table(summary: dict[str, dict[str, dict[str, Any]]]) -> str:
             if method == "truth" or method.endswith("rounded"):
                 continue
             best = scores | {name: scores[f"{name} apart"] for name in ("bias", "psnr") if f"{name} apart" in scores}
-            bias = f"{max(best['bias'], key=abs):+.1f}" if "bias" in best else ""
+            known = [value for value in best.get("bias", ()) if value is not None]  # a bin may hold no light
+            bias = f"{max(known, key=abs):+.1f}" if known else ""
             shown = [f"{best[key]:.4g}" if key in best else "" for key in SHORT]
             rows.append([name, str(scores["seeds"]), method, bias, *shown])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -79,9 +80,15 @@ def _summary(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         found[method] = {"seeds": len(of_seeds)}
         for name in of_seeds[0]:
             values = np.array([scores[name] for scores in of_seeds], float)
-            found[method][name] = np.round(values.mean(axis=0), 4).tolist()
-            found[method][f"{name}, sd"] = np.round(values.std(axis=0), 4).tolist()
+            found[method][name] = _listed(values.mean(axis=0))
+            found[method][f"{name}, sd"] = _listed(values.std(axis=0))
     return found
+
+
+def _listed(values: Any) -> Any:
+    """Return rounded numbers as JSON has them: None where there is none."""
+    rounded = np.round(values, 4).tolist()
+    return [None if v != v else v for v in rounded] if isinstance(rounded, list) else rounded
 
 
 def _table(methods: dict[str, dict[str, Any]]) -> str:
@@ -93,6 +100,6 @@ def _table(methods: dict[str, dict[str, Any]]) -> str:
         row = [method]
         row += [f"{scores[name]:.4g} ± {scores[f'{name}, sd']:.2g}" if name in scores else "" for name in shown]
         pairs = zip(scores.get("bias", ()), scores.get("error", ()), strict=True)
-        row += [f"{value:.2f} (se {error:.2f})" for value, error in pairs]
+        row += ["" if value is None else f"{value:.2f} (se {error:.2f})" for value, error in pairs]
         rows.append(row)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

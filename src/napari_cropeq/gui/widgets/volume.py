@@ -109,8 +109,6 @@ class VolumeWidget(ResultPanel):
         """Pause the run, or continue it."""
         if self.result is None or self._clock is None:
             return
-        if not self.result.state.running or not self.result.state.tiles[1]:
-            raise ArgumentError("The run has not started yet.", "Press Pause once it shows its tiles.")
         paused = not self.result.state.paused
         self.result.worker.pause_all(paused)
         self._clock.pause(paused)
@@ -183,6 +181,7 @@ class VolumeWidget(ResultPanel):
             return
         model = f"with {self.session.name_of(result)}"
         if running:
+            self.buttons["pause"].enabled = total > 0
             text = f"{done} of {total} tiles, {clock.text(state)}, {model}" if total else "Checking finished tiles"
             self.say("; ".join(filter(None, (text, mended(state.damaged), state.exactness))) + ".")
             if self._activity is not None:
@@ -244,7 +243,8 @@ class VolumeWidget(ResultPanel):
     def _show_possible(self) -> None:
         """Enable the buttons that can be used, and show which unfinished store can be resumed."""
         running, saving = self._clock is not None, self.saving is not None
-        able = {"start": not running and not saving, "pause": running, "stop": running or saving, "save": not saving}
+        pausable = running and self.result is not None and self.result.state.tiles[1] > 0  # it computes
+        able = {"start": not running and not saving, "pause": pausable, "stop": running or saving, "save": not saving}
         for name, button in self.buttons.items():
             button.enabled = able[name]
         target, opened = self._target(), None if running else unfinished_in(self.viewer)

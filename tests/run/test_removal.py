@@ -166,6 +166,19 @@ def test_a_complete_output_needs_no_store(folder, capsys):
     assert files_of(folder) == before and "was complete already" in capsys.readouterr().out
 
 
+def test_what_a_kill_left_beside_a_complete_output_is_removed(folder):
+    words = ["export", "a.ome.tif", "-m", "m.safetensors", "-o", "y.ome.zarr", "--device", "cpu"]
+    assert main(words) == 0
+    before = sorted(path.name for path in folder.iterdir())
+    (folder / "y.ome.zarr" / ".cropeq").mkdir()
+    (folder / "y.partial.ome.zarr" / ".cropeq").mkdir(parents=True)
+    for name in ("begin", "0-of-1", "1-of-3"):
+        (folder / f".y.partial.ome.zarr.lock-{name}").touch()
+    assert main([*words, "--resume"]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert not (folder / "y.ome.zarr" / ".cropeq").exists()
+
+
 @pytest.mark.parametrize("existing", ["resume", "overwrite"])
 def test_a_half_made_store_is_made_again(tmp_path, existing):
     """As it is left after a kill: the mark is written first and removed last."""

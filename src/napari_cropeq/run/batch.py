@@ -7,7 +7,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +27,7 @@ from napari_cropeq.run.partition import Partition
 from napari_cropeq.run.train_to_file import OwnTraining, check_model_free, is_training_unfinished, train_to_file
 from napari_cropeq.short_repr import quality_of
 from napari_cropeq.store.disk_errors import disk_errors
+from napari_cropeq.store.folder import sweep
 
 __all__ = ["STATUSES", "Batch", "BatchProgress", "BatchSettings", "Item", "open_input", "summary"]
 
@@ -202,7 +203,11 @@ class Batch:
             yield self._progress(number)
         self._check_outputs()
         for number, given in enumerate(self._inputs):
-            if not self.items[number].ended:
+            item = self.items[number]
+            if item.status == "skipped" and item.output is not None:
+                with suppress(OSError):  # a complete output may lie where nobody can write
+                    sweep(item.output)
+            if not item.ended:
                 yield from self._run(number, given)
 
     def _plan(self, number: int, given: Path | Image) -> Item:

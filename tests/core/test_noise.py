@@ -152,6 +152,12 @@ def denoised(rng) -> np.ndarray:
     return clean + 0.05 * rng.normal(size=clean.shape) * np.exp(-(((clean - 0.5) / 0.1) ** 2))
 
 
+def compressed(rng) -> np.ndarray:
+    """Noise that grows faster than the light, as after a change of contrast."""
+    clean = blobs(rng, 12.0)
+    return clean + 0.2 * clean**1.2 * rng.normal(size=clean.shape)
+
+
 DOUBTS = [
     pytest.param(lambda rng: [], "No noise could be measured", id="none"),
     pytest.param(lambda rng: np.zeros((8, 20, 20)), "too small or do not vary", id="tiny"),
@@ -159,6 +165,7 @@ DOUBTS = [
     pytest.param(correlated, "correlated between neighbouring pixels", id="correlated"),
     pytest.param(lambda rng: correlated(rng, 0.7, 0.01), "", id="correlated-but-little"),
     pytest.param(denoised, "does not depend on the intensity as that of a detector does", id="processed"),
+    pytest.param(compressed, "the line, so the estimate of the noise is approximate. Check", id="contrast"),
     pytest.param(shot, "", id="photons"),
     pytest.param(lambda rng: shot(rng) + 0.05 * rng.normal(size=(8, 200, 220)), "", id="photons-and-read-out"),
     pytest.param(lambda rng: blobs(rng, 6.0), "", id="clean"),

@@ -38,7 +38,9 @@ NORMALISED = Normalisation(0.0, 1.0)
 LEAST_NOISE = 1e-3  # standard deviation that counts as noise, share of the range of intensities
 MOST_CORRELATION = 1.0
 HARMLESS_NOISE = 0.01  # standard deviation below which correlation does not matter, share of the range
-MOST_DEVIATION = 0.5  # of the variances from the line, root mean square of relative deviations
+# Root mean square of the relative deviations of the variances from the line: above the first, the line is approximate,
+# above the second, it says nothing.
+NOTED_DEVIATION, MOST_DEVIATION = 0.25, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +217,19 @@ class PhotonTransfer:
             )
         line = self.model.variance(self.intensity)
         relative = self.variance / np.maximum(line, 0.01 * self.variance.max()) - 1
-        if float(np.mean(relative**2)) ** 0.5 > MOST_DEVIATION:
+        deviation = float(np.mean(relative**2)) ** 0.5
+        if deviation > MOST_DEVIATION:
             return (
                 "The noise does not depend on the intensity as that of a detector does, so its estimate is uncertain. "
                 "Use the image as it was acquired, without denoising or a change of contrast, or train without "
                 "matching the noise."
+            )
+        if deviation > NOTED_DEVIATION:
+            most = float(relative[np.abs(relative).argmax()])
+            return (
+                f"The variances that were measured lie up to {abs(most):.0%} {'above' if most > 0 else 'below'} the "
+                "line, so the estimate of the noise is approximate. Check flat regions of the result for sharpened "
+                "noise."
             )
         return ""
 

@@ -71,6 +71,7 @@ class SRLayer(QObject):
         self._refresh_soon.setTimeout(FIRST_MS)
         self._refresh_soon.triggered.connect(self._refresh)
         viewer.layers.events.removed.connect(self._on_removed)
+        viewer.dims.events.current_step.connect(self._on_step)
 
     def make(self, lazy: LazyView, description: dict[str, Any]) -> Image:
         """Create and return the layer; it is added to the viewer with its first data.
@@ -173,6 +174,7 @@ class SRLayer(QObject):
     def close(self) -> None:
         """Stop refreshing; the layer, if it stays, keeps what it shows."""
         self._viewer.layers.events.removed.disconnect(self._on_removed)
+        self._viewer.dims.events.current_step.disconnect(self._on_step)
         with contextlib.suppress(RuntimeError):  # Qt may be shut down before Python
             self._refresh_soon.cancel()
         if self.box is not None:
@@ -208,11 +210,17 @@ class SRLayer(QObject):
 
     def _refresh(self) -> None:
         """Refresh the layers; the slower this is, the longer until the next refresh."""
+        if self._changes == self._read:
+            return
         started, self._read = time.perf_counter(), self._changes
         for layer in (self.image, None if self.box is None else self.box.layer, self.interpolated):
             if layer is not None and layer.visible:
                 layer.refresh(extent=False, thumbnail=False, highlight=False)
         self._refresh_soon.setTimeout(max(REFRESH_MS, round(4000 * (time.perf_counter() - started))))
+
+    def _on_step(self) -> None:
+        """Need no refresh while a slider moves: napari slices the layers at each step."""
+        self._read = self._changes
 
     def _on_removed(self, event: Any) -> None:
         if self.box is not None and event.value is self.box.layer:

@@ -152,7 +152,7 @@ class BatchWidget(Panel):
         self.table.show_items(run.progress.items)
         self.table.scrollToItem(self.table.item(run.progress.current, 0))
         self.bar.setValue(int(1000 * run.progress.fraction))
-        if not run.stopped:
+        if not run.stopped and not self.complaining:  # an error comes before the end
             self.say(run.text())
 
     def _on_ended(self) -> None:

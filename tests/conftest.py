@@ -17,6 +17,7 @@ import torch
 from npe2 import PluginManifest
 from scipy import ndimage
 
+from napari_cropeq.compute.fill import TileFiller
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition
 from napari_cropeq.core.model import Model
@@ -178,6 +179,21 @@ def preferences_file(monkeypatch, tmp_path_factory):
     napari.settings._clear_plugin_settings_cache()
     yield folder / "napari-cropeq.yaml"
     napari.settings._clear_plugin_settings_cache()
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Return an event; until it is set, runs over a volume wait with their second group of tiles."""
+    gate, put = threading.Event(), TileFiller._put
+
+    def held(self, *group) -> None:
+        if next(iter(self._store), None) is not None:
+            gate.wait(60)
+        put(self, *group)
+
+    monkeypatch.setattr(TileFiller, "_put", held)
+    yield gate
+    gate.set()  # no thread waits after a failure
 
 
 @pytest.fixture(scope="module")

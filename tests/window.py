@@ -23,9 +23,9 @@ def cells(shape=(12, 72, 80), seed: int = 1) -> np.ndarray:
     return volume
 
 
-def model_for(factor: float = 2.5, filters: int = 8) -> Model:
-    """Return a model with random weights, and the step that keeps intensities."""
-    network, acquisition = random_network("valid", filters), Acquisition((factor, 1, 1))
+def model_for(factor: float = 2.5, filters: int = 8, blocks: int = 2) -> Model:
+    """Return a model with random weights, and the step that keeps intensities; 2 blocks compute faster than 7."""
+    network, acquisition = random_network("valid", filters, blocks), Acquisition((factor, 1, 1))
     return Model(network, acquisition, [Normalisation(0.0, 3000.0)], correction=2.0)
 
 
@@ -56,7 +56,7 @@ def press(qtbot, panel, name: str) -> None:
     panel.buttons[name].native.click()
 
 
-def started(viewer, qtbot, path, filters: int = 8, shape=(40, 128, 160)):
+def started(viewer, qtbot, path, filters: int = 8, shape=(30, 128, 128)):
     """Start a run over a volume to ``path``, or into memory, and return the widget once a tile is finished."""
     if "cells" not in viewer.layers:
         viewer.add_image(cells(shape), scale=(2.5, 1, 1), name="cells")
@@ -69,15 +69,17 @@ def started(viewer, qtbot, path, filters: int = 8, shape=(40, 128, 160)):
     return volume
 
 
-def stopped(volume, qtbot) -> None:
-    """Stop a run, and wait until all work has ended."""
+def stopped(volume, qtbot, gate=None) -> None:
+    """Stop a run, which may wait at a gate, and wait until all work has ended."""
     volume.buttons["stop"].native.click()
+    if gate is not None:
+        gate.set()
     qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
 
 
 def small(train, **budget: float) -> None:
     """Choose a small network and a budget."""
-    train.config.fields["filters"].value = 8
+    train.config.fields["filters"].value, train.config.fields["blocks"].value = 8, 2
     train.config.set_budget(**budget)
 
 

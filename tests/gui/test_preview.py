@@ -226,7 +226,7 @@ def test_a_large_volume_is_never_empty(viewer, qtbot, monkeypatch):
     monkeypatch.setattr(overview, "VOXELS", 1000)
     viewer.add_image(cells((40, 72, 80)) + 100, scale=(2.5, 1, 1), name="cells")
     panel = dock(viewer, "Preview")
-    model = model_for(filters=32)
+    model = model_for(filters=32, blocks=7)
     torch.nn.init.zeros_(model.network.tail.weight)  # the SR is the interpolation, nowhere 0
     model.correction = 0.0
     panel.session.use_model(model, "a model")
@@ -332,10 +332,10 @@ def test_another_model_is_shown_if_the_view_is_followed(viewer, qtbot):
 
 def test_live_while_training(viewer, qtbot, monkeypatch):
     """One layer shows the newest weights, and at the end those of the model."""
-    monkeypatch.setattr("napari_cropeq.gui.training_run.SNAPSHOT_SECONDS", 0.5)
+    monkeypatch.setattr("napari_cropeq.gui.training_run.SNAPSHOT_SECONDS", 0.2)
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train, panel = dock(viewer, "Train"), dock(viewer, "Preview")
-    small(train, minutes=0.1)
+    small(train, minutes=0.05)
     panel.live.value = True
     train.buttons["start"].native.click()
     models = set()
@@ -580,7 +580,7 @@ def test_nothing_is_left_behind(viewer, qtbot, end, when):
     before, keys = connections(viewer), set(viewer.keymap)
     panel = dock(viewer, "Preview")
     docked = connections(viewer)
-    panel.session.use_model(model_for(filters=32), "a model")
+    panel.session.use_model(model_for() if when == "idle" else model_for(filters=32, blocks=7), "a model")
     panel.buttons["preview"].native.click()
     result = panel.result
     if when != "preparing":

@@ -141,7 +141,7 @@ def test_the_curve_does_not_rise_because_the_first_batches_are_dark(viewer, qtbo
     """Few bright cells in a dark volume: most patches are dark, with a low loss that says nothing."""
     viewer.add_image(few_cells(), scale=(3, 1, 1), name="dark")
     train = dock(viewer, "Train")
-    small(train, patches=400)
+    small(train, patches=200)
     trained(qtbot, train)
     patches, losses = train.curves._training.getData()
     assert patches[0] >= 14 * 4, "not of the first batches"
@@ -161,7 +161,7 @@ def test_a_training_says_how_much_better_than_interpolation_it_is(viewer, qtbot)
     """In dB; the losses, which say little to a user, are in the tooltip. No message has a NaN."""
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train = dock(viewer, "Train")
-    small(train, patches=120)
+    small(train, patches=80)
     texts = []
     say = train.say
     train.say = lambda text, tooltip="": (texts.append((text, tooltip, train.bar.format())), say(text, tooltip))
@@ -182,11 +182,11 @@ def test_the_plot_has_a_line_for_interpolation(viewer, qtbot):
     """Over all patches, also on a logarithmic axis; the key is above the data, not on it."""
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     train = dock(viewer, "Train")
-    small(train, patches=120)
+    small(train, patches=80)
     model = trained(qtbot, train)
     patches, level = train.curves._interpolation.getData()
     best = min(loss for *_, loss in model.training["losses"])
-    assert patches[0] < 20 and patches[-1] == 120
+    assert patches[0] < 20 and patches[-1] == 80
     assert level[0] == level[1] == pytest.approx(train.curves.interpolation) and level[0] > best
     train.curves.logarithmic.setChecked(True)
     assert np.allclose(train.curves._interpolation.getData()[1], np.log10(level))
@@ -260,7 +260,7 @@ def test_continue_trains_further(viewer, qtbot, tmp_path):
 def interrupted(layer, patches: int) -> Checkpoint:
     """Write the checkpoint that a killed training of a layer leaves behind."""
     data = TrainingData.of([layer], [0], [0])
-    config = TrainingConfig.preset("fast", filters=8, patches=80)
+    config = TrainingConfig.preset("fast", filters=8, blocks=2, patches=60)
     training = Training(data.channels, Acquisition((3.0, 1.0, 1.0), fwhm=4.0), config, "cpu")
     for progress in training.run():
         if progress.patches == patches:
@@ -283,7 +283,7 @@ def test_an_interrupted_training_is_resumed(viewer, qtbot):
     assert train.buttons["resume"].native.isVisibleTo(train)
     assert "interrupted" in train.message.text()
     model = trained(qtbot, train, "resume")
-    assert model.state.patches == 80, "completed, not started again"
+    assert model.state.patches == 60, "completed, not started again"
     assert (model.training["recipe"]["filters"], model.acquisition.fwhm) == (8, 4.0)
     assert model.training["losses"][0][0] <= 20, "its curve starts with the first training"
     assert np.allclose(layer.scale, (3, 1, 1)), "the voxel size of the first training"

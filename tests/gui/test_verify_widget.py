@@ -15,13 +15,14 @@ from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.evidence.verify.slices import Slices
 from window import TIMEOUT, cells, dock, model_for
 
-SHAPE = (12, 72, 80)
+SHAPE = (12, 40, 48)
+LARGE = (12, 72, 80)  # to train on
 TURN = np.array([[1, 0, 0, 5], [0, 1, 0.1, -3], [0, 0, 1, 2], [0, 0, 0, 1]], float)
 
 
-def open_panel(viewer, tile: int = 20):
+def open_panel(viewer, tile: int = 20, filters: int = 8):
     panel = dock(viewer, "Verify")
-    panel.session.use_model(model_for(), "a model")
+    panel.session.use_model(model_for(filters=filters), "a model")
     panel.tile.value = tile
     return panel
 
@@ -46,9 +47,9 @@ def padded_model(path):
 
 VIEWS = [
     pytest.param((0, 1, 2), 2, {}, 12, id="lateral"),
-    pytest.param((1, 0, 2), 2, {}, 40, id="axial"),
-    pytest.param((2, 1, 0), 2, {}, 40, id="axial-turned"),
-    pytest.param((1, 0, 2), 2, {"affine": TURN, "translate": (3, 1, 2)}, 40, id="affine"),
+    pytest.param((1, 0, 2), 2, {}, 20, id="axial"),
+    pytest.param((2, 1, 0), 2, {}, 20, id="axial-turned"),
+    pytest.param((1, 0, 2), 2, {"affine": TURN, "translate": (3, 1, 2)}, 20, id="affine"),
     pytest.param((0, 1, 2), 3, {}, 12, id="3d"),
 ]
 
@@ -92,8 +93,8 @@ def test_the_seams_of_a_padded_network_are_found_and_shown(viewer, qtbot, tmp_pa
 
 
 def test_a_padded_network_is_trained_once_and_saved(viewer, qtbot, preferences_file, tmp_path, monkeypatch):
-    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
-    panel = open_panel(viewer)
+    viewer.add_image(cells(LARGE), scale=(2.5, 1, 1), name="cells")
+    panel = open_panel(viewer, filters=4)  # the padded network has 66 layers with as many
     panel.session.model.training["recipe"] = asdict(TrainingConfig(patch=40, validation=4))
     panel.minutes.min = 0.0
     panel.minutes.value = 0.005
@@ -187,7 +188,7 @@ def test_a_valid_network_is_not_a_padded_one(viewer, qtbot, tmp_path):
 
 @pytest.mark.parametrize("end", ["stop", "dock", "window"])
 def test_a_check_can_be_stopped_at_any_time(viewer, qtbot, preferences_file, no_thread_is_left, end):
-    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    viewer.add_image(cells(LARGE), scale=(2.5, 1, 1), name="cells")
     panel = open_panel(viewer)
     panel.minutes.value = 60
     panel.buttons["against_padded"].native.click()

@@ -83,9 +83,10 @@ def test_an_estimate_that_is_not_needed_any_more_ends(viewer, qtbot, monkeypatch
     assert jobs and not measured
 
 
-def test_pause_and_continue(viewer, qtbot, tmp_path):
-    volume = started(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16)
+def test_pause_and_continue(viewer, qtbot, gate, tmp_path):
+    volume = started(viewer, qtbot, tmp_path / "out.ome.zarr")
     press(qtbot, volume, "pause")
+    gate.set()
     qtbot.waitUntil(lambda: volume.result.state.paused and not volume.result.busy, timeout=TIMEOUT)
     volume.result.worker.whole.disk.flush()
     done = volume.result.state.tiles[0]
@@ -101,38 +102,41 @@ def able(volume) -> set[str]:
     return {name for name, button in volume.buttons.items() if button.enabled}
 
 
-def test_only_usable_buttons_are_enabled(viewer, qtbot, tmp_path):
-    viewer.add_image(cells((40, 128, 160)), scale=(2.5, 1, 1), name="cells")
+def test_only_usable_buttons_are_enabled(viewer, qtbot, gate, tmp_path):
+    viewer.add_image(cells((30, 128, 128)), scale=(2.5, 1, 1), name="cells")
     volume, idle = dock(viewer, "Volume"), {"start", "save"}
     assert able(volume) == idle
-    started(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16)
+    started(viewer, qtbot, tmp_path / "out.ome.zarr")
     assert able(volume) == {"pause", "stop", "save"}
-    stopped(volume, qtbot)
+    stopped(volume, qtbot, gate)
     assert able(volume) == idle
     press(qtbot, volume, "save")
     assert able(volume) == {"stop"}
     qtbot.waitUntil(lambda: volume.message.text().startswith("Saved"), timeout=TIMEOUT)
     assert able(volume) == idle
     volume.destination.value = None
-    started(viewer, qtbot, None, filters=16)
+    gate.clear()
+    started(viewer, qtbot, None)
+    gate.set()
     viewer.layers.remove("cells")  # ends the run
     qtbot.waitUntil(lambda: able(volume) == idle, timeout=TIMEOUT)
 
 
-def test_progress_in_the_dock_and_in_the_activity_bar(viewer, qtbot, tmp_path):
-    volume = started(viewer, qtbot, tmp_path / "out.ome.zarr", filters=32)
+def test_progress_in_the_dock_and_in_the_activity_bar(viewer, qtbot, gate, tmp_path):
+    volume = started(viewer, qtbot, tmp_path / "out.ome.zarr")
     qtbot.waitUntil(lambda: "tiles/s" in volume.message.text(), timeout=TIMEOUT)
     assert " left, with a model; bit-exact on cpu" in volume.message.text()
     [bar] = progress._all_instances
     qtbot.waitUntil(lambda: 0 < bar.n < bar.total, timeout=TIMEOUT)
     assert "cells: " in bar.desc
-    stopped(volume, qtbot)
+    stopped(volume, qtbot, gate)
     assert not progress._all_instances
 
 
-def test_a_saving_that_ends_during_a_run_leaves_the_display_of_the_run(viewer, qtbot, tmp_path):
-    volume = started(viewer, qtbot, None, filters=16)
+def test_a_saving_that_ends_during_a_run_leaves_the_display_of_the_run(viewer, qtbot, gate, tmp_path):
+    volume = started(viewer, qtbot, None)
     press(qtbot, volume, "pause")
+    gate.set()
     volume.destination.value = tmp_path / "out.ome.tif"
     press(qtbot, volume, "save")
     qtbot.waitUntil(lambda: volume.saving is None, timeout=TIMEOUT)
@@ -140,17 +144,19 @@ def test_a_saving_that_ends_during_a_run_leaves_the_display_of_the_run(viewer, q
     assert volume.result.running_all and able(volume) == {"pause", "stop", "save"}
     assert text_of(volume, "pause") == "Continue"
     assert len(list(progress._all_instances)) == 1
+    gate.clear()
     press(qtbot, volume, "pause")
     qtbot.waitUntil(lambda: "tiles/s" in volume.message.text(), timeout=TIMEOUT)
+    gate.set()
     qtbot.waitUntil(lambda: volume.message.text().startswith("All "), timeout=TIMEOUT)
     assert able(volume) == {"start", "save"} and not progress._all_instances
     assert is_the_result(tmp_path / "out.ome.tif", volume.result.result)
 
 
-def test_stop_reports_what_is_kept_and_can_be_resumed(viewer, qtbot, tmp_path):
+def test_stop_reports_what_is_kept_and_can_be_resumed(viewer, qtbot, gate, tmp_path):
     path = tmp_path / "out.ome.zarr"
     volume = started(viewer, qtbot, path)
-    stopped(volume, qtbot)
+    stopped(volume, qtbot, gate)
     assert "Finished tiles are kept in out.partial.ome.zarr. Press Resume to continue." in volume.message.text()
     assert text_of(volume, "start") == "Resume" and "out.partial.ome.zarr is unfinished" in volume.started.text()
     done = volume.result.state.tiles[0]
@@ -161,9 +167,9 @@ def test_stop_reports_what_is_kept_and_can_be_resumed(viewer, qtbot, tmp_path):
     assert text_of(volume, "start") == "Start" and not volume.started.text()
 
 
-def test_damaged_parts_are_reported(viewer, qtbot, tmp_path):
-    volume, messages = started(viewer, qtbot, tmp_path / "out.ome.zarr", filters=16), []
-    stopped(volume, qtbot)
+def test_damaged_parts_are_reported(viewer, qtbot, gate, tmp_path):
+    volume, messages = started(viewer, qtbot, tmp_path / "out.ome.zarr"), []
+    stopped(volume, qtbot, gate)
     shard = next(path for path in (tmp_path / "out.partial.ome.zarr" / "0" / "c").rglob("*") if path.is_file())
     shard.write_bytes(shard.read_bytes()[:100])
     press(qtbot, volume, "start")
@@ -177,9 +183,9 @@ def test_damaged_parts_are_reported(viewer, qtbot, tmp_path):
     assert is_the_result(tmp_path / "out.ome.zarr", volume.result.result)
 
 
-def test_an_unfinished_store_is_not_touched_by_another_model(viewer, qtbot, tmp_path):
+def test_an_unfinished_store_is_not_touched_by_another_model(viewer, qtbot, gate, tmp_path):
     volume = started(viewer, qtbot, tmp_path / "out.ome.zarr")
-    stopped(volume, qtbot)
+    stopped(volume, qtbot, gate)
     volume.session.use_model(model_for(filters=4), "another")
     press(qtbot, volume, "start")
     qtbot.waitUntil(lambda: "differs in model" in volume.message.text(), timeout=TIMEOUT)
@@ -191,15 +197,15 @@ def test_an_unfinished_store_is_not_touched_by_another_model(viewer, qtbot, tmp_
 
 
 @pytest.mark.parametrize("source_is", ["open", "to be opened", "gone"])
-def test_resume_from_file_open(viewer, qtbot, tmp_path, source_is):
+def test_resume_from_file_open(viewer, qtbot, gate, tmp_path, source_is):
     """A store of an earlier session, with nothing in the window but the layers of File > Open."""
     source, path = tmp_path / "cells.ome.zarr", tmp_path / "out.ome.zarr"
-    viewer.add_image(cells((40, 128, 160)), scale=(2.5, 1, 1), name="cells", units=["um"] * 3)
+    viewer.add_image(cells((30, 128, 128)), scale=(2.5, 1, 1), name="cells", units=["um"] * 3)
     viewer.layers.save(str(source))
     viewer.layers.clear()
     viewer.open(source, plugin="napari-cropeq")
     volume = started(viewer, qtbot, path)
-    stopped(volume, qtbot)
+    stopped(volume, qtbot, gate)
     model = volume.session.model.fingerprint
     viewer.window.remove_dock_widget("all")
     viewer.layers.clear()

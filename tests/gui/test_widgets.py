@@ -24,7 +24,7 @@ def test_train_preview_volume_save(viewer, qtbot, tmp_path):
     train = dock(viewer, "Train")
     assert [box.value for box in train.source.voxel_size] == [2.5, 1, 1]
     assert (train.source.axial.value, train.source.fwhm.value) == ("z", 2.5)
-    small(train, minutes=0.05)
+    small(train, patches=80)
     train.buttons["start"].native.click()
     assert not train.buttons["start"].enabled
     qtbot.waitUntil(lambda: train._job is None, timeout=TIMEOUT)
@@ -98,9 +98,9 @@ def test_the_whole_volume_straight_to_disk(viewer, qtbot, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out.ome.zarr"]
 
 
-def test_stop_keeps_finished_tiles_and_start_continues(viewer, qtbot):
-    volume = started(viewer, qtbot, None, filters=32, shape=(20, 96, 160))
-    stopped(volume, qtbot)
+def test_stop_keeps_finished_tiles_and_start_continues(viewer, qtbot, gate):
+    volume = started(viewer, qtbot, None, shape=(20, 96, 160))
+    stopped(volume, qtbot, gate)
     done, total = volume.result.state.tiles
     assert 0 < done < total
     press(qtbot, volume, "start")
@@ -130,6 +130,7 @@ def test_removing_a_layer_stops_the_work(viewer, qtbot, which):
     layer = viewer.add_image(cells((30, 128, 128)), scale=(2.5, 1, 1), name="cells")
     volume = dock(viewer, "Volume")
     volume.session.use_model(model_for(filters=16), "a model")
+    volume.planes.value = "x"
     volume.buttons["start"].native.click()
     qtbot.waitUntil(lambda: volume.result.layer in viewer.layers, timeout=TIMEOUT)
     viewer.layers.remove(layer if which == "source" else volume.result.layer)

@@ -92,15 +92,16 @@ def test_real_files_are_the_same_when_saved_and_opened(viewer, tmp_path, file, n
     path = DATA / file
     if not path.exists():
         pytest.skip(f"{path} is not here")
-    wanted = [
-        (place(layer), np.asarray(layer.data[:, :50])) for layer in viewer.open(str(path), plugin="napari-cropeq")
-    ]
+    wanted = []
+    for layer in viewer.open(str(path), plugin="napari-cropeq"):
+        layer.data = layer.data[:, :50]  # compressing all of it takes long
+        wanted.append((place(layer), np.asarray(layer.data)))
     viewer.layers.save(str(tmp_path / name))
     back = reopened(viewer, tmp_path / name)
     for layer, ((corners, *expected), voxels) in zip(back, wanted, strict=True):
         found, *names_and_units = place(layer)
         assert found == pytest.approx(corners) and names_and_units == expected
-        assert np.array_equal(np.asarray(layer.data[:, :50]), voxels)
+        assert np.array_equal(np.asarray(layer.data), voxels)
 
 
 @pytest.mark.parametrize("name", NAMES)

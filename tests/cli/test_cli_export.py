@@ -239,7 +239,7 @@ def test_an_interrupted_batch_is_gone_on_from(tmp_path, how):
     """Stopped in the second of two, the same command with --resume skips the first and completes the second."""
     for name in "ab":
         a_stack(tmp_path / f"{name}.ome.tif", LARGE if name == "a" else textured_volume((12, 96, 128)))
-    a_model(filters=16).save(tmp_path / "m.safetensors")
+    a_model(filters=16, blocks=7).save(tmp_path / "m.safetensors")
     out = tmp_path / "out"
     words = [
         str(tmp_path / "a.ome.tif"),

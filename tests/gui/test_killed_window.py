@@ -17,7 +17,7 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.gui.training_plan import checkpoint_path
 from window import PLUGIN, TIMEOUT, cells, dock, trained
 
-BUDGET = 400
+BUDGET = 200
 
 WINDOW = """
 import sys

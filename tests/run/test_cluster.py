@@ -74,7 +74,7 @@ def expected(stack, tmp_path_factory):
 
 
 def result_of(path, planes="x", **options) -> SuperResolution:
-    return SuperResolution(open_image(path), a_model(filters=16), planes=planes, device="cpu", **options)
+    return SuperResolution(open_image(path), a_model(filters=16, blocks=7), planes=planes, device="cpu", **options)
 
 
 def run(result, path, **options) -> None:
@@ -135,7 +135,7 @@ def test_workers_give_the_same_bytes(cluster, tmp_path, leading, options):
 def test_planes_that_the_source_lacks(cluster, tmp_path):
     """Each worker reads them as the value that was given to this process."""
     path = lacking(tmp_path / "a.ome.tif", textured_volume((6, 80, 40)), "ZYX", {"Z": 8})
-    result = SuperResolution(open_image(path, 700), a_model(filters=16), device="cpu")
+    result = SuperResolution(open_image(path, 700), a_model(filters=16, blocks=7), device="cpu")
     expected = undisturbed(result, tmp_path)
     run(result, tmp_path / "out.ome.zarr", cluster=cluster)
     assert contents(tmp_path / "out.ome.zarr") == expected
@@ -412,7 +412,7 @@ def words(tmp_path, small_groups_and_three_levels, monkeypatch):
     """A command on a stack that takes some seconds; its store has the levels that other processes give it."""
     monkeypatch.undo()
     a_stack(tmp_path / "a.ome.tif", textured_volume((10, 224, 72)))
-    a_model(filters=16).save(tmp_path / "m.safetensors")
+    a_model(filters=16, blocks=7).save(tmp_path / "m.safetensors")
     model, out = str(tmp_path / "m.safetensors"), str(tmp_path / "out.ome.zarr")
     return ["export", str(tmp_path / "a.ome.tif"), "-m", model, "-o", out, "--device", "cpu", "--tile", str(TILE)]
 

@@ -99,7 +99,7 @@ def test_the_whole_volume_straight_to_disk(viewer, qtbot, tmp_path):
 
 
 def test_stop_keeps_finished_tiles_and_start_continues(viewer, qtbot, gate):
-    volume = started(viewer, qtbot, None, shape=(20, 96, 160))
+    volume = started(viewer, qtbot, None, shape=(20, 200, 80))
     stopped(volume, qtbot, gate)
     done, total = volume.result.state.tiles
     assert 0 < done < total

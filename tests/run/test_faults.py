@@ -62,7 +62,7 @@ soak = pytest.mark.soak
 
 def write_model(path: Path, filters: int = 4) -> Path:
     scales = [Normalisation(0.0, 4000.0)]
-    Model(random_network("valid", filters), Acquisition((2.5, 1, 1)), scales).save(path)
+    Model(random_network("valid", filters, blocks=2), Acquisition((2.5, 1, 1)), scales).save(path)
     return path
 
 

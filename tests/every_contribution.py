@@ -7,6 +7,7 @@ if a kind, file name pattern, preference or command is not used.
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import sys
@@ -76,6 +77,7 @@ class Tour:
 
     def __init__(self) -> None:
         self.viewer = napari.Viewer()
+        gc.freeze()  # napari collects garbage whenever a layer is removed
         self.manifest = npe2.PluginManager.instance().get_manifest(PLUGIN)
         self.used: dict[str, list[str]] = {}
 

@@ -61,17 +61,26 @@ for common, modules, keep in json.loads(sys.argv[1]):
         importlib.import_module(module)
 """
 
-CORE = [(["numpy", "safetensors", "scipy.ndimage", "torch"], "core", False)]
+WINDOW_PARTS = [
+    "napari.layers",
+    "napari.utils",
+    "napari.viewer",
+    "magicgui.widgets",
+    "pyqtgraph",
+    "superqt",
+    "vispy.scene",
+]
+CORE = [(["numpy", "safetensors", "scipy.ndimage", "scipy.optimize", "torch"], "core", False)]
 OTHERS = [
     (["numpy", "scipy.ndimage", "dask.array", "tifffile", "zarr"], "formats", True),
     ([], "store", True),
-    (["torch"], "compute", True),
+    (["scipy.optimize", "torch"], "compute", True),
     ([], "view", True),
     ([], "run", True),
     ([], "api", False),
     ([], "cli", False),
     (["matplotlib.figure", "skimage.metrics"], "evidence", True),
-    (["napari.layers", "napari.utils", "napari.viewer", "magicgui.widgets", "pyqtgraph"], "gui", False),
+    (WINDOW_PARTS, "gui", False),
 ]
 """What is imported first, the floor, and whether it is imported for those after it: by one process, in this order."""
 

@@ -34,7 +34,7 @@ from napari_cropeq.run.export import export
 from processes import cropeq
 
 STACK = textured_volume((10, 70, 72))
-TINY = ("--patches", "32", "--filters", "4", "--device", "cpu")
+TINY = ("--patches", "32", "--filters", "4", "--set", "blocks=2", "--set", "validation=4", "--device", "cpu")
 
 
 def write(path: Path, data: np.ndarray = STACK, size=(4.0, 1.0, 1.0), axes: str = "ZYX") -> Path:
@@ -45,8 +45,8 @@ def write(path: Path, data: np.ndarray = STACK, size=(4.0, 1.0, 1.0), axes: str 
     return path
 
 
-def a_model(path: Path, factor: float = 4.0, filters: int = 4) -> Path:
-    network = random_network(filters=filters, factor=factor)
+def a_model(path: Path, factor: float = 4.0, filters: int = 4, blocks: int = 2) -> Path:
+    network = random_network(filters=filters, blocks=blocks, factor=factor)
     Model(network, Acquisition((factor, 1.0, 1.0)), [Normalisation(0.0, 4000.0)]).save(path)
     return path
 
@@ -58,12 +58,17 @@ def call(*words, code: int = 0) -> subprocess.CompletedProcess[str]:
     return ran
 
 
+def info(path: Path, capsys) -> dict:
+    assert main(["info", str(path), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
 def everything(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_train_export_and_info_end_to_end(tmp_path):
-    """What a user types, in processes of their own."""
+def test_train_export_and_info_end_to_end(tmp_path, capsys):
+    """What a user types, in processes of their own, until there are files to ask about."""
     stack, model, out = write(tmp_path / "stack.ome.tif"), tmp_path / "m.safetensors", tmp_path / "out.ome.zarr"
     report = json.loads(call("train", stack, "-o", model, *TINY, "--json").stdout)
     assert report["model"] == str(model) and report["patches"] == 32 and report["factor"] == 4
@@ -73,12 +78,12 @@ def test_train_export_and_info_end_to_end(tmp_path):
     (done,) = json.loads(last)["exports"]
     assert (done["output"], done["shape"], done["dtype"]) == (str(out), [40, 70, 72], "uint16")
     assert (done["voxel_size"], done["unit"], done["exactness"]) == ([1, 1, 1], "micrometer", "bit-exact on cpu")
-    shown = json.loads(call("info", out, "--json").stdout)
+    shown = info(out, capsys)
     assert (shown["shape"], shown["voxel_size"], shown["translate"]) == ([40, 70, 72], [1, 1, 1], [-1.5, 0, 0])
     assert shown["factor"] is None and "isotropic" in shown["note"]
     assert shown["result"]["model"] == report["fingerprint"] and shown["result"]["source"]["name"] == "stack"
-    shown = json.loads(call("info", model, "--json").stdout)
-    assert shown["fingerprint"] == report["fingerprint"] and shown["network"]["receptive_field"] == 33
+    shown = info(model, capsys)
+    assert shown["fingerprint"] == report["fingerprint"] and shown["network"]["receptive_field"] == 13
     assert shown["provenance"]["source"]["name"] == "stack" and shown["training"]["patches"] == 32
     assert everything(tmp_path)[0] == "m.safetensors" and not list(tmp_path.glob("*.partial"))
 
@@ -173,9 +178,9 @@ DOUBTFUL = [
 @pytest.mark.parametrize(("volume", "words", "times"), DOUBTFUL)
 def test_a_training_says_once_that_its_noise_is_doubtful(tmp_path, volume, words, times):
     stack, model = write(tmp_path / "a.ome.tif", volume.astype(np.float32)), tmp_path / "a.safetensors"
-    ran = call("train", stack, "-o", model, *TINY, *words, "--json")
-    assert ran.stderr.count("makes the estimate of the noise uncertain") == times
-    assert json.loads(ran.stdout)["model"] == str(model)
+    out, err = cropeq("train", stack, "-o", model, *TINY, *words, "--json").communicate(timeout=120)
+    assert err.count("makes the estimate of the noise uncertain") == times
+    assert json.loads(out)["model"] == str(model)
     assert ("photon_transfer" in Model.load(model).training) == (not words)
 
 
@@ -276,7 +281,7 @@ def test_options_of_a_training_reach_its_model(tmp_path):
     stack, path = write(tmp_path / "a.ome.tif", data, axes="CZYX"), tmp_path / "m.safetensors"
     words = ["--channel", "1", "--fwhm", "6.5", "--voxel-size", "5", "2", "2", "--axial", "z", "--lateral-fwhm", "2.5"]
     words += ["--set", "edge_weight=0.5", "--set", "match-noise=false", "--set", "blocks=3"]
-    assert main(["train", str(stack), "-o", str(path), *words, *TINY]) == 0
+    assert main(["train", str(stack), "-o", str(path), *TINY, *words]) == 0
     model = Model.load(path)
     assert model.acquisition == Acquisition((5.0, 2.0, 2.0), 0, 6.5, lateral_fwhm=2.5)
     assert model.normalisations == [Normalisation.measure(data[1])] != [Normalisation.measure(data[0])]
@@ -300,10 +305,10 @@ def test_presets_reach_the_model_and_can_be_overridden(tmp_path, preset, seen):
     config = TrainingConfig.preset(preset)
     assert (config.filters, config.optimiser, config.rotations, config.batch, config.match_noise) == seen
     stack, path = write(tmp_path / "a.ome.tif"), tmp_path / "m.safetensors"
-    words = ["--preset", preset, *TINY, "--set", "batch=8", "--set", "validation=4"]
+    words = ["--preset", preset, *TINY, "--set", "batch=8"]
     assert main(["train", str(stack), "-o", str(path), *words]) == 0
     shown = Model.load(path).training["recipe"]
-    changed = {"filters": 4, "patches": 32, "minutes": None, "batch": 8, "validation": 4}
+    changed = {"filters": 4, "patches": 32, "minutes": None, "batch": 8, "blocks": 2, "validation": 4}
     assert shown == vars(config) | changed
 
 
@@ -630,7 +635,7 @@ def test_interrupting_a_training(tmp_path, tmp_path_factory, number):
 @pytest.mark.parametrize("output", ["out.ome.zarr", "out.ome.tif", "folder/"])
 def test_interrupting_an_export(tmp_path, number, output):
     stack = write(tmp_path / "a.ome.tif", textured_volume((40, 300, 300)))
-    model = a_model(tmp_path / "m.safetensors", filters=32)
+    model = a_model(tmp_path / "m.safetensors", filters=32, blocks=7)
     words = ["export", stack, "-m", model, "-o", f"{tmp_path}/{output}", "--tile", "64"]
 
     def started() -> bool:

@@ -78,7 +78,7 @@ def test_a_continued_training_starts_with_weights_and_optimiser(tmp_path, kind, 
 
 
 def test_a_continued_training_keeps_the_best_weights():
-    one = finished(training(patches=400))
+    one = finished(training(patches=160))
     two = finished(training(one.model({}), rate=0.5, patches=16))  # a rate that ruins the weights
     assert two._weights.best_loss == pytest.approx(one._weights.best_loss)
     assert all(torch.equal(v, two.network.state_dict()[k]) for k, v in one.network.state_dict().items())
@@ -165,7 +165,7 @@ def keep_every_step() -> None:
 
 
 KILLS = [pytest.param(n, id=f"kill-{n}", marks=[pytest.mark.soak] * (n > 1)) for n in range(4)]
-BUDGET = 1600  # patches; it is killed before it can train on all of them
+BUDGET = 800  # patches; it is killed before it can train on all of them
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
@@ -181,7 +181,7 @@ def test_a_killed_training_is_resumed(tmp_path, number):
     deadline = time.monotonic() + 60
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(np.random.default_rng(number).uniform(0.05, 1.0))
+    time.sleep(np.random.default_rng(number).uniform(0.05, 0.5))
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 
 import numpy as np
@@ -14,6 +15,7 @@ from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.formats.image import open_image
+from napari_cropeq.gui.layers import sample_data
 from napari_cropeq.store import disk as storing
 from window import PLUGIN, TIMEOUT, cells, dock, model_for, press, small, started, stopped
 
@@ -197,7 +199,8 @@ def actions_below(menu: QMenu):
             yield action
 
 
-def test_the_sample_opens_with_its_truth(viewer):
+def test_the_sample_opens_with_its_truth(viewer, monkeypatch):
+    monkeypatch.setattr(sample_data, "light_sheet_sample", functools.cache(sample_data.light_sheet_sample))
     viewer.open_sample(PLUGIN, "light_sheet")
     viewer.open_sample(PLUGIN, "light_sheet_truth")
     vessels, neurons, truth, _ = viewer.layers

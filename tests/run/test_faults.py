@@ -580,7 +580,7 @@ def test_ended_in_the_window(viewer, qtbot, tmp_path, ending, tiles, record_prop
     """A real window; its unfinished output is resumed, and equals one that was never in a window."""
     viewer.add_image(cells((20, 40, 72)), scale=(2.5, 1, 1), name="cells")
     volume = dock(viewer, "Volume")
-    volume.session.use_model(model_for(filters=16), "a model")
+    volume.session.use_model(model_for(filters=16, blocks=7), "a model")
     (tmp_path / "out").mkdir()
     output = tmp_path / "out" / ZARR
     volume.destination.value = output

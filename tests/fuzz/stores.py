@@ -42,7 +42,7 @@ class UnfinishedStore(Kind):
         inputs, whole, killed = (self.folder / name for name in ("inputs", "whole", "killed"))
         for folder in (inputs, whole, killed):
             folder.mkdir()
-        network = build_network("valid", 4, 7, 3, subpositions_for("valid", 2.5))
+        network = build_network("valid", 4, 2, 3, subpositions_for("valid", 2.5))
         Model(network, Acquisition((2.5, 1, 1)), [Normalisation(0.0, 4000.0)]).save(inputs / "m.safetensors")
         job = Job(whole / OUTPUT, write_source(inputs / "a.ome.zarr"), inputs / "m.safetensors")
         source = zarr.open_array(job.source / "0", mode="r+")

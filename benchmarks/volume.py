@@ -290,7 +290,7 @@ def heartbeat(folder: Path, seconds: float, runs: int) -> dict[str, Any]:
             volume.buttons["start"].native.click()
             wait(lambda: volume.result is not None and volume.result.state.tiles[0] > 0)
         if number:
-            volume.result.pause_all(kind == "idle")
+            volume.result.worker.pause_all(kind == "idle")
             spin(15.0)  # the current part is finished
         load = load_average()
         found = summary(beat.run(seconds, lambda: None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 
 import dask
@@ -9,6 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import tifffile
+import torch
 import zarr
 
 import napari_cropeq as cq
@@ -17,7 +19,9 @@ from napari_cropeq.api import voxels
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
+from napari_cropeq.core.network import ErrorTail
 from napari_cropeq.core.normalisation import Normalisation
+from napari_cropeq.errors import ArgumentError
 from napari_cropeq.formats.image import acquisition_of, open_image
 from napari_cropeq.run import export as run_export
 
@@ -69,6 +73,20 @@ def test_same_bits_as_an_export(stack, model, tmp_path, options):
     np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), expected)
     assert path == tmp_path / "got.ome.zarr"
     np.testing.assert_array_equal(zarr.open_group(path, mode="r")["0"][:], expected)
+
+
+def test_expected_errors(stack, model):
+    with pytest.raises(ArgumentError, match="The model has no expected error: it was made by an earlier version"):
+        cq.super_resolve(stack, model, return_error=True)
+    tail = model.network.tail
+    weights = torch.randn(tail.weight.shape, generator=torch.manual_seed(0)) / 20
+    other = dataclasses.replace(model, error_tail=ErrorTail.of(weights, tail.bias.detach() - 3, {0.5: 0.6}))
+    voxels, error = cq.super_resolve(stack, other, return_error=True)
+    assert np.array_equal(voxels, cq.super_resolve(stack, model)) and voxels.dtype == np.uint16
+    result = SuperResolution(open_image(stack), other, with_error=True)
+    expected = result.predictor((1,))(Box.whole(result.sr_shape))[1]
+    assert error.dtype == np.float32 and np.array_equal(error[1], expected)
+    assert 0 < error.min() < error.max() < 4000
 
 
 def test_an_export_has_the_bytes_of_the_command_line(stack, model, tmp_path):

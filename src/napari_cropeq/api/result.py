@@ -25,6 +25,7 @@ def result_of(
     dtype: str,
     device: str,
     allow_missing: float | None = None,
+    with_error: bool = False,
 ) -> SuperResolution:
     """Return the super-resolution of data; the arguments are those of :func:`~.voxels.super_resolve`.
 
@@ -41,7 +42,7 @@ def result_of(
     image = image_of(data, allow_missing)
     acquisition = _acquisition(image, model, size)
     plane_axes(planes, acquisition.axial)
-    return SuperResolution(image, model, acquisition, planes, device, dtype)
+    return SuperResolution(image, model, acquisition, planes, device, dtype, with_error=with_error)
 
 
 def _acquisition(image: Image, model: Model, size: tuple[float, float, float] | None) -> Acquisition:

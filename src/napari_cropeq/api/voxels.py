@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import dask.array as da
 import numpy as np
@@ -42,6 +42,34 @@ CHUNK: IntTriple = (128, 256, 256)
 """Approximate chunk of the lazy array, SR voxels; it is rounded to a multiple of the box computed at once."""
 
 
+@overload
+def super_resolve(
+    data: Any,
+    model: Model | str | Path,
+    voxel_size: Sequence[float] | None = ...,
+    *,
+    planes: str | None = ...,
+    dtype: str = ...,
+    device: str = ...,
+    return_error: Literal[False] = ...,
+    callback: Callback[ExportProgress] | None = ...,
+) -> npt.NDArray[Any]: ...
+
+
+@overload
+def super_resolve(
+    data: Any,
+    model: Model | str | Path,
+    voxel_size: Sequence[float] | None = ...,
+    *,
+    planes: str | None = ...,
+    dtype: str = ...,
+    device: str = ...,
+    return_error: Literal[True],
+    callback: Callback[ExportProgress] | None = ...,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]: ...
+
+
 def super_resolve(
     data: Any,
     model: Model | str | Path,
@@ -50,8 +78,9 @@ def super_resolve(
     planes: str | None = None,
     dtype: str = "source",
     device: str = "auto",
+    return_error: bool = False,
     callback: Callback[ExportProgress] | None = None,
-) -> npt.NDArray[Any]:
+) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Super-resolve a volume in memory.
 
     Parameters
@@ -69,6 +98,9 @@ def super_resolve(
         The voxel type of the data, rounded and clipped, or float32.
     device : {'auto', 'cpu', 'cuda'}
         Where to compute.
+    return_error : bool
+        Whether to return the expected absolute error of every voxel as well. Half of the errors are expected within
+        ``model.error_tail.intervals[0.5]`` times this, and so on for 0.8 and 0.9.
     callback : callable, optional
         Called with the progress (``done``, ``total``, ``seconds_left``, ...) after every tile. The work stops if it
         returns False. By default, terminals and notebooks show a progress bar.
@@ -76,25 +108,28 @@ def super_resolve(
     Returns
     -------
     numpy.ndarray
-        With the leading axes of the data, then (z, y, x) on the isotropic grid.
+        With the leading axes of the data, then (z, y, x) on the isotropic grid. With ``return_error`` a tuple of this
+        and the expected errors, float32.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is wrong, or data and model do not match.
+    ArgumentError
+        If the model has no expected error: it was made by version 0.1.0, or trained on fewer than 512 patches.
     OSError
         If the data cannot be read.
     StoppedError
         If the callback returned False.
     """
     check_callback(callback)
-    result = result_of(data, model, voxel_size, planes, dtype, device)
+    result = result_of(data, model, voxel_size, planes, dtype, device, with_error=return_error)
     store = _ArrayStore(result)
     with reporting(callback, "super-resolving") as continues, closing(_filled(store, result)) as steps:
         for progress in steps:
             if not continues(progress):
                 raise StoppedError(f"The callback stopped the work after {progress.done} of {progress.total} tiles.")
-    return store.voxels
+    return (store.voxels["voxels"].copy(), store.voxels["error"].copy()) if return_error else store.voxels
 
 
 def super_resolve_lazy(

@@ -95,6 +95,8 @@ class SuperResolution:
     parallel : bool
         Whether boxes may be computed in parallel where that is faster. Not in a window, because parallel threads
         make its thread wait.
+    with_error : bool
+        Whether voxels come with their expected absolute errors: the dtype has the fields ``voxels`` and ``error``.
 
     Attributes
     ----------
@@ -120,8 +122,15 @@ class SuperResolution:
         device: str = "auto",
         dtype: str = "source",
         parallel: bool = True,
+        with_error: bool = False,
     ) -> None:
         check_dtype(dtype)
+        if with_error and model.error_tail is None:
+            raise ArgumentError(
+                "The model has no expected error: it was made by an earlier version, or trained on few patches.",
+                "Train it again, on more patches.",
+                setting="error",
+            )
         check_volume(source.data, source.name)
         self.source, self.model, self._parallel = source, model, parallel
         acquisition = acquisition or acquisition_of(source, axial=axial_of(source, model))
@@ -153,7 +162,10 @@ class SuperResolution:
             planes or AUTOMATIC,
             device,
             correction=model.correction,
+            error_tail=model.error_tail if with_error else None,
         )
+        if with_error:
+            self.dtype = np.dtype([("voxels", self.dtype), ("error", np.float32)])
         self.planes = self._predictor.planes
         canonical = None if self.exactness.bit_exact else self._predictor.canonical_tile
         self.shapes = TileShapes(self.acquisition.axial, self.planes, canonical)
@@ -249,7 +261,12 @@ class SuperResolution:
         predictor = self.predictor(leading)
         if region is not None:
             predictor = predictor.over(region, predictor.normalisation)
-        voxels = convert(predictor(box, stop), self.dtype)
+        if self.dtype.fields is None:
+            voxels = convert(predictor(box, stop), self.dtype)
+        else:
+            voxels = np.empty(box.shape, self.dtype)
+            refined, voxels["error"] = predictor(box, stop)
+            voxels["voxels"] = convert(refined, self.dtype.fields["voxels"][0])
         self.source.check_unchanged()
         return voxels
 

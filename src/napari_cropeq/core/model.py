@@ -20,7 +20,7 @@ from safetensors.torch import save
 from napari_cropeq.core.back_projection import WIDEST
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition
 from napari_cropeq.core.model_records import check_records, is_number
-from napari_cropeq.core.network import Network, build_network, use_channels_last
+from napari_cropeq.core.network import LEVELS, ErrorTail, Network, build_network, use_channels_last
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.whole_file import path_of, write_whole
 from napari_cropeq.errors import (
@@ -40,6 +40,7 @@ SUFFIX = ".safetensors"
 CHOOSE = f"Choose a model file that napari-cropeq has saved, ending in {SUFFIX}."
 MAX_BYTES = 2**31
 STATE = "state/"
+ERROR = "error/"
 STATE_GROUPS = ("last", "average", "exp_avg", "exp_avg_sq")
 """The last weights, their running average, and the optimiser's two moments."""
 
@@ -92,6 +93,8 @@ class Model(ShortRepr):
     correction : float
         Width of the filter that keeps local mean intensities, px; 0 for none. See
         :class:`napari_cropeq.core.back_projection.BackProjection`.
+    error_tail : ErrorTail, optional
+        Makes the expected error of a result; models of earlier versions have none.
     """
 
     network: Network
@@ -101,6 +104,7 @@ class Model(ShortRepr):
     provenance: Mapping[str, Any] = field(default_factory=dict)
     state: State | None = None
     correction: float = 0.0
+    error_tail: ErrorTail | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -159,11 +163,14 @@ class Model(ShortRepr):
         if self.correction:
             header["correction"] = self.correction
         weights = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
+        if self.error_tail is not None:
+            header["error"] = {"intervals": [self.error_tail.intervals[level] for level in LEVELS]}
+            weights |= {f"{ERROR}{k}": v.contiguous() for k, v in self.error_tail.tail.state_dict().items()}
         if self.state is not None:
             numbers = {"steps": self.state.steps, "patches": self.state.patches, "seconds": self.state.seconds}
             header["state"] = numbers
             weights |= {f"{STATE}{k}": v.contiguous() for k, v in self.state.tensors.items()}
-        header["checksum"] = _checksum(json.loads(json.dumps(header)), self.state)
+        header["checksum"] = _checksum(json.loads(json.dumps(header)), self.state, self.error_tail)
         return save(weights, metadata={"cropeq": json.dumps(header)})
 
     @classmethod
@@ -189,11 +196,13 @@ class Model(ShortRepr):
                 normalisations = [_read_normalisation(n) for n in header["normalisations"]]
                 network = _read_network(file, header["network"], header.get("fingerprint"))
                 state = _read_state(file, header.get("state"), network)
-            if "checksum" in header and header["checksum"] != _checksum(header, state):  # version 0.1.0 wrote none
+                error_tail = _read_error_tail(file, header.get("error"), network)
+            known = header.get("checksum")
+            if known is not None and known != _checksum(header, state, error_tail):  # version 0.1.0 wrote none
                 raise ValueError("its header or training state differs from what was saved")
             correction = _read_correction(header.get("correction", 0.0))  # version 0.1.0 made none
             about = header["training"], header["provenance"]
-            return cls(network, acquisition, normalisations, *about, state, correction)
+            return cls(network, acquisition, normalisations, *about, state, correction, error_tail)
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
             raise ModelFileError(
                 f"{path.name} is not a readable napari-cropeq model ({_one_line(error)}).", CHOOSE, setting="model"
@@ -244,10 +253,13 @@ def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _checksum(header: Mapping[str, Any], state: State | None) -> str:
+def _checksum(header: Mapping[str, Any], state: State | None, error_tail: ErrorTail | None) -> str:
     """Return a digest of all that a file contains: a header has the fingerprint of the weights."""
     covered = {key: value for key, value in header.items() if key != "checksum"}
-    return _digest(json.dumps(covered, sort_keys=True), {} if state is None else state.tensors)
+    tensors = {} if state is None else dict(state.tensors)
+    if error_tail is not None:
+        tensors |= {f"{ERROR}{k}": v for k, v in error_tail.tail.state_dict().items()}
+    return _digest(json.dumps(covered, sort_keys=True), tensors)
 
 
 def _architecture(network: Network) -> dict[str, Any]:
@@ -284,7 +296,7 @@ def _read_network(file: Any, architecture: dict[str, Any], fingerprint: Any) -> 
     with torch.device("meta"):  # shapes without memory and first weights: a hostile header costs nothing
         network = build_network(kind, *numbers)
     expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}
-    names = [k for k in file.keys() if not k.startswith(STATE)]
+    names = [k for k in file.keys() if not k.startswith((STATE, ERROR))]
     weights = _read_tensors(file, dict(zip(names, names, strict=True)), expected)
     if fingerprint != _digest(json.dumps(_architecture(network)), weights):
         raise ValueError("its weights differ from those that were saved")
@@ -313,6 +325,19 @@ def _read_state(file: Any, numbers: Any, network: Network) -> State | None:
     if len(tensors) != len(names):
         raise ValueError("its training state does not fit its network")
     return State(tensors, steps, patches, float(seconds))
+
+
+def _read_error_tail(file: Any, record: Any, network: Network) -> ErrorTail | None:
+    """Return the tail for the expected error, or None; its shapes are those of the tail of the network."""
+    names = {k.removeprefix(ERROR): k for k in file.keys() if k.startswith(ERROR)}
+    if record is None and not names:
+        return None
+    intervals = record["intervals"]
+    if not (len(intervals) == len(LEVELS) and all(is_number(v) and 0 < v < 1e6 for v in intervals)):
+        raise ValueError("its expected error has impossible intervals")
+    expected = {k: tuple(v.shape) for k, v in network.tail.state_dict().items()}
+    tensors = _read_tensors(file, names, expected)
+    return ErrorTail.of(tensors["weight"], tensors["bias"], dict(zip(LEVELS, map(float, intervals), strict=True)))
 
 
 def _read_tensors(

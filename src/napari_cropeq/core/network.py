@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,11 +13,27 @@ from torch.nn import functional
 
 from napari_cropeq.errors import ArgumentError
 
-__all__ = ["NETWORKS", "PaddedNetwork", "SubpixelNetwork", "ValidNetwork", "build_network", "shrink", "work"]
+__all__ = [
+    "LEVELS",
+    "NETWORKS",
+    "ErrorTail",
+    "PaddedNetwork",
+    "SubpixelNetwork",
+    "ValidNetwork",
+    "build_network",
+    "shrink",
+    "spread",
+    "work",
+]
 
 MAX_FILTERS = 1024
 MAX_BLOCKS = 64
 MAX_SUBPOSITIONS = 32
+
+LEVELS = (0.5, 0.8, 0.9)
+"""Shares of voxels whose error is within an interval."""
+
+LEAST, MOST = 1e-3, 0.5  # of the expected error, share of the range of intensities
 
 
 def shrink(layers: int, kernel: int) -> int:
@@ -118,30 +136,45 @@ class ValidNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Refine an interpolated image, with gradients. (N, 1, H, W) -> (N, 1, H - shrink, W - shrink)."""
-        return crop(image, self.axial_halo, self.halo) + self._tail(image)
+        return self._finished(self.tail(self.features(image)), image)
 
     @property
     def _skip(self) -> tuple[int, int]:
         """How many px a block crops from each side of its skip path (axial, lateral); 2 px in the paper."""
         return self.kernel // 2 + self.second(self.kernel) // 2, 2 * (self.kernel // 2)
 
-    def _tail(self, image: Tensor) -> Tensor:
-        x = self.head(channels_last(image))  # (N, C, H - 2, W - 2)
+    def features(self, image: Tensor) -> Tensor:
+        """Return the feature maps from which the tail makes the result, with gradients, (N, filters, H', W')."""
+        x: Tensor = self.head(channels_last(image))  # (N, C, H - 2, W - 2)
         for first, second in zip(self.body[::2], self.body[1::2], strict=True):
             x = crop(x, *self._skip) + second(functional.relu(first(x)))
-        return self.tail(x)  # type: ignore[no-any-return]
+        return x
 
     @torch.inference_mode()
     def predict(self, image: Tensor) -> Tensor:
         """Refine as :meth:`forward` does, without gradients and with bits that do not depend on H, W or N."""
-        return self._exact_tail(image).add_(crop(image, self.axial_halo, self.halo))
+        return self._finished(exact_conv(self._exact_features(image), self.tail), image)
 
-    def _exact_tail(self, image: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def predict_both(self, image: Tensor, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
+        """Return :meth:`predict`, and what a second tail makes of the same feature maps, in the same shape."""
+        features = self._exact_features(image)
+        return self._finished(exact_conv(features, self.tail), image), self.arranged(exact_conv(features, second))
+
+    def arranged(self, output: Tensor) -> Tensor:
+        """Return the output of a tail as an image (N, 1, H', W')."""
+        return output
+
+    def _finished(self, output: Tensor, image: Tensor) -> Tensor:
+        """Return the result, from the output of the tail."""
+        return output.add_(crop(image, self.axial_halo, self.halo))
+
+    def _exact_features(self, image: Tensor) -> Tensor:
         convs: list[Any] = list(self.body)
         x = exact_conv(channels_last(image), self.head)
         for first, second in zip(convs[::2], convs[1::2], strict=True):
             x = exact_conv(exact_conv(x, first).relu_(), second).add_(crop(x, *self._skip))
-        return exact_conv(x, self.tail)
+        return x
 
 
 class SubpixelNetwork(ValidNetwork):
@@ -166,14 +199,44 @@ class SubpixelNetwork(ValidNetwork):
         """Return 1: the second convolution of a block is purely lateral."""
         return 1
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the residual at all sub-positions, with gradients."""
-        return interleave(self._tail(image))
+    def arranged(self, output: Tensor) -> Tensor:
+        """Return the output of a tail with all sub-positions interleaved, (N, 1, H', W')."""
+        return interleave(output)
 
-    @torch.inference_mode()
-    def predict(self, image: Tensor) -> Tensor:
-        """Return the residual without gradients, with bits that do not depend on H, W or N."""
-        return interleave(self._exact_tail(image))
+    def _finished(self, output: Tensor, image: Tensor) -> Tensor:
+        """Return the residual at all sub-positions."""
+        return self.arranged(output)
+
+
+@dataclass(frozen=True)
+class ErrorTail:
+    """Makes the expected absolute error of a result from the feature maps of its network.
+
+    Parameters
+    ----------
+    tail : Conv2d
+        From the feature maps to the logarithm of the expected error, normalised.
+    intervals : mapping
+        Half-widths of the intervals that hold each share of :data:`LEVELS` of the voxels, in expected errors.
+    """
+
+    tail: nn.Conv2d
+    intervals: Mapping[float, float]
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor, intervals: Mapping[float, float]) -> ErrorTail:
+        """Return the tail with these weights (subpositions, filters, kernel, kernel) and biases (subpositions,)."""
+        each, filters, kernel, _ = weight.shape
+        with torch.device("meta"):
+            tail = nn.Conv2d(filters, each, kernel)
+        tail.load_state_dict({"weight": weight, "bias": bias}, assign=True)
+        use_channels_last(tail)
+        return cls(tail.eval().requires_grad_(False), dict(intervals))
+
+
+def spread(logarithm: Tensor) -> Tensor:
+    """Return a normalised error from its logarithm: smooth, and neither tiny nor larger than the range."""
+    return torch.sqrt(torch.exp(2 * logarithm.clamp(max=math.log(MOST))) + LEAST**2)
 
 
 def interleave(image: Tensor) -> Tensor:

@@ -6,19 +6,20 @@ import copy
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor, nn
 
 from napari_cropeq.core.back_projection import BackProjection
 from napari_cropeq.core.exactness import check_exactness, reproducible, same_bits_side_by_side
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
 from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back, is_untouched
-from napari_cropeq.core.network import Network, use_channels_last, work
+from napari_cropeq.core.network import ErrorTail, Network, PaddedNetwork, spread, use_channels_last, work
 from napari_cropeq.core.network_grid import WHOLE_PLANES, CallSize, NetworkGrid
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.out_of_memory import is_out_of_memory
@@ -30,6 +31,8 @@ __all__ = ["Predictor", "choose_device", "convert", "plane_axes"]
 logger = logging.getLogger(__name__)
 
 SIDE_BY_SIDE = 2
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def never() -> bool:
@@ -121,6 +124,8 @@ class Predictor:
         Precision of interpolation and network; float64 is for tests.
     correction : float
         Width of the :class:`BackProjection` that keeps local mean intensities, px; 0 for none.
+    error_tail : ErrorTail, optional
+        Makes the expected error of every voxel, which is then returned as well.
     """
 
     def __init__(
@@ -133,11 +138,13 @@ class Predictor:
         device: str = "auto",
         dtype: torch.dtype = torch.float32,
         correction: float = 0.0,
+        error_tail: ErrorTail | None = None,
     ) -> None:
         self.device = choose_device(device)
         self.acquisition, self.source, self.normalisation = acquisition, source, normalisation
         self.planes = plane_axes(planes, acquisition.axial)
         self.network = _twin(network, self.device, dtype)
+        self._second = None if error_tail is None else _twin(error_tail.tail, self.device, dtype)
         self._grid = NetworkGrid.of(network, acquisition, self.planes)
         self.dtype = np.dtype(np.float64 if dtype is torch.float64 else np.float32)
         self.sr_shape = acquisition.sr_shape(source.shape)
@@ -186,12 +193,14 @@ class Predictor:
     def work(self, box: Box) -> int:
         """Return the multiply-adds of the network for the SR voxels of ``box``, with halos."""
         total, axial = 0, self.acquisition.axial
-        for plane, tile in self._tiles(box):
+        for plane, tile in self._tiles(box, self._calls.size):
             total += tile.shape[3 - axial - plane] * work(self.network, tile.shape[axial], tile.shape[plane])
         return total
 
     def __call__(self, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:
         """Return the SR voxels of ``box`` (z, y, x) in source intensities, float32.
+
+        With an error tail they are followed by their expected absolute errors, (2, z, y, x).
 
         The bits do not depend on the box they are computed in: if the bits depend on the shape of a call on this
         device, whole tiles of the canonical grid are computed and cropped.
@@ -228,48 +237,59 @@ class Predictor:
 
     def _compute(self, box: Box, calls: CallSize, stop: Callable[[], bool]) -> npt.NDArray[Any]:
         wide = self._refined_box(box)
-        tiles = self._grid.tiles(self._grid.input_samples(wide), self._shape(calls))
+        tiles = self._tiles(box, calls)
         window = self._read(wide, [self._grid.with_halo(tile, plane) for plane, tile in tiles])
-        refined = self._refined(window, wide, tiles, stop)
+        refined, *logarithms = self._refined(window, wide, tiles, stop)
         if self._correction is not None:
             acquired = window.samples_of(self._correction.samples(box))
             refined = self._correction.apply(refined, wide, acquired, box)
-        return self.normalisation.undo(refined)
+        voxels = self.normalisation.undo(refined)
+        if not logarithms:
+            return voxels
+        inside = np.ascontiguousarray(logarithms[0][box.relative_to(wide.start).slices])
+        span = self.dtype.type(self.normalisation.high - self.normalisation.low)
+        return np.stack([voxels, spread(torch.from_numpy(inside)).numpy() * span])
 
     def _refined_box(self, box: Box) -> Box:
         """Return the SR voxels that the network must give for those of ``box``."""
         return box if self._correction is None else self._correction.sr_box(box)
 
     def _refined(
-        self, window: Window, box: Box, tiles: list[tuple[int, Box]], stop: Callable[[], bool]
-    ) -> npt.NDArray[Any]:
-        """Return the normalised SR voxels of ``box`` that the network gives, computed in ``tiles``."""
+        self,
+        window: Window,
+        box: Box,
+        tiles: list[tuple[int, Box]],
+        stop: Callable[[], bool],
+    ) -> list[npt.NDArray[Any]]:
+        """Return the normalised SR voxels of ``box`` that each tail gives, computed in ``tiles``."""
         grid = self._grid
         samples = grid.input_samples(box)
-        outputs = {plane: np.empty(grid.outputs(samples).shape, self.dtype) for plane in self.planes}
+        tails = 1 if self._second is None else 2
+        outputs = {plane: np.empty((tails, *grid.outputs(samples).shape), self.dtype) for plane in self.planes}
         for plane, tile in tiles:
             part = tile.intersect(samples)
             if stop():
                 raise StoppedError
             if part is not None:
                 into, taken = (grid.outputs(part.relative_to(b.start)).slices for b in (samples, tile))
-                outputs[plane][into] = self._refine(window, tile, plane)[taken]
-        parts = [grid.carry(voxels, samples, box) for voxels in outputs.values()]
-        refined = parts[0] if len(parts) == 1 else (parts[0] + parts[1]) * self.dtype.type(0.5)
+                for number, output in enumerate(self._refine(window, tile, plane)):
+                    outputs[plane][number][into] = output[taken]
+        half, found = self.dtype.type(0.5), []
+        for number in range(tails):
+            parts = [grid.carry(output[number], samples, box) for output in outputs.values()]
+            found.append(parts[0] if len(parts) == 1 else (parts[0] + parts[1]) * half)
         if grid.axial_grid.on_source_grid:  # the network predicts the residual
-            refined = refined + window.interpolated(box)
-        return refined
+            found[0] = found[0] + window.interpolated(box)
+        return found
 
-    def _shape(self, calls: CallSize) -> CallSize | None:
-        """Return the size of calls; None for canonical tiles, if other shapes would give other bits."""
-        return calls if self.exactness.bit_exact or self._at_once else None
-
-    def _tiles(self, box: Box) -> list[tuple[int, Box]]:
-        return self._grid.tiles(self._grid.input_samples(self._refined_box(box)), self._shape(self._calls.size))
+    def _tiles(self, box: Box, calls: CallSize) -> list[tuple[int, Box]]:
+        """Return what the network computes for ``box``; canonical tiles, if other shapes would give other bits."""
+        size = calls if self.exactness.bit_exact or self._at_once else None
+        return self._grid.tiles(self._grid.input_samples(self._refined_box(box)), size)
 
     def source_box(self, box: Box) -> Box:
         """Return the source voxels that the SR voxels of ``box``, and of its parts, need; may cross the border."""
-        inputs = [self._grid.with_halo(tile, plane) for plane, tile in self._tiles(box)]
+        inputs = [self._grid.with_halo(tile, plane) for plane, tile in self._tiles(box, self._calls.size)]
         return self._grid.source_box(self._refined_box(box), inputs)
 
     def interpolated(self, box: Box) -> npt.NDArray[Any]:
@@ -284,15 +304,21 @@ class Predictor:
         samples = np.moveaxis(self.normalisation.apply(raw, self.dtype), self.acquisition.axial, 0)
         return Window(np.ascontiguousarray(samples), read, self.acquisition)
 
-    def _refine(self, window: Window, samples: Box, plane: int) -> npt.NDArray[Any]:
-        """Return the network's outputs (z, y, x) for input ``samples``, computed in their planes (axial, ``plane``)."""
+    def _refine(self, window: Window, samples: Box, plane: int) -> Iterator[npt.NDArray[Any]]:
+        """Yield the outputs (z, y, x) of each tail for input ``samples``, computed in planes (axial, ``plane``)."""
         box = self._grid.with_halo(samples, plane)
         image = window.samples_of(box) if self._grid.axial_grid.on_source_grid else window.interpolated(box)
         order = (3 - self.acquisition.axial - plane, self.acquisition.axial, plane)
         batch = torch.from_numpy(np.ascontiguousarray(image.transpose(order))[:, None])  # (rows, 1, axial, plane)
         with reproducible(self.device):
-            refined = self.network.predict(batch.to(self.device)).cpu().numpy()[:, 0]
-        return refined.transpose(np.argsort(order))
+            on_device = batch.to(self.device)
+            if self._second is None:
+                outputs: tuple[Tensor, ...] = (self.network.predict(on_device),)
+            else:
+                assert not isinstance(self.network, PaddedNetwork)
+                outputs = self.network.predict_both(on_device, self._second)
+        for output in outputs:
+            yield output.cpu().numpy()[:, 0].transpose(np.argsort(order))
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +346,7 @@ class Window:
         return np.moveaxis(out, 0, axial)
 
 
-def _twin(network: Network, device: torch.device, dtype: torch.dtype) -> Network:
+def _twin(network: _Module, device: torch.device, dtype: torch.dtype) -> _Module:
     twin = copy.deepcopy(network).to(device=device, dtype=dtype)
     use_channels_last(twin)
     return twin.eval().requires_grad_(False)

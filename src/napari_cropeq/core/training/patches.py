@@ -19,7 +19,7 @@ from napari_cropeq.core.network import Network, crop
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.noise import NOISE_PLANES, NoiseModel, PhotonTransfer
 from napari_cropeq.core.training.plane_pool import HELD_OUT, WINDOW, Plane, PlanePool, PlaneReader, Volume, upwards
-from napari_cropeq.core.training.thinning import share_noise
+from napari_cropeq.core.training.thinning import share_noise, target_variance
 
 __all__ = ["PatchSampler", "TrainingBatch", "min_lateral"]
 
@@ -46,6 +46,7 @@ class TrainingBatch:
     base: Tensor | None = None  # (N, 1, rows, columns), the interpolation, if the network predicts the residual only
     carry: Tensor | None = None  # (N, rows, outputs), from the network's outputs to the SR grid if they differ
     noise: Tensor | None = None  # (N,), standard deviation of the noise at the mean intensity of each image
+    variance: Tensor | None = None  # (N, 1, rows, columns), of the noise of the targets, if it is asked for
 
     def __len__(self) -> int:
         return len(self.image)
@@ -124,6 +125,7 @@ class PatchSampler:
         self.inputs = min(self.columns, math.floor((smallest - offset) / self.axial_grid.step))
         room = math.ceil((self.inputs + 2 * self.axial_halo) * self.axial_grid.step) + 2 * self.support + offset
         space = (room, self.columns + 2 * self.halo)
+        self.with_variance = False  # whether pairs have the variance of the noise of their targets
         self.noise: dict[int, NoiseModel] = {}
         self.transfer: dict[int, PhotonTransfer] = {}  # empty if the noise is not measured by it
         self._held_out: list[Plane] = []
@@ -160,9 +162,12 @@ class PatchSampler:
 
     def _pairs(self, planes: Iterator[Plane], rng: np.random.Generator) -> TrainingBatch:
         parts = zip(*(self._draw_one(plane, rng) for plane in planes), strict=True)
-        image, target, base, carry, noise = (None if x[0] is None else torch.from_numpy(np.stack(x)) for x in parts)
+        image, target, base, carry, noise, variance = (
+            None if x[0] is None else torch.from_numpy(np.stack(x)) for x in parts
+        )
         assert image is not None and target is not None
-        return TrainingBatch(image[:, None], target[:, None], None if base is None else base[:, None], carry, noise)
+        base, variance = (None if x is None else x[:, None] for x in (base, variance))
+        return TrainingBatch(image[:, None], target[:, None], base, carry, noise, variance)
 
     def _draw_one(self, plane: Plane, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32] | None, ...]:
         axial_grid, halo, deep = self.axial_grid, self.halo, self.axial_halo
@@ -183,25 +188,34 @@ class PatchSampler:
         high = int(max(needed[-1], *taken)) + 1 if len(taken) else int(needed[-1]) + 1
         noise = self.noise[plane.channel]
         coarse, sharp = plane.coarse[low:high, left:right], plane.sharp[start:stop, column : column + self.columns]
+        variance = None
         if self.config.share_noise:
             window = plane.rows(low, high, start, stop)
-            of_samples, of_target = share_noise(
-                noise, plane.sharp[window, left:right], plane.down[low:high, window], plane.kept[low:high], rng
-            )
+            whole, down, kept = plane.sharp[window, left:right], plane.down[low:high, window], plane.kept[low:high]
+            of_samples, of_target = share_noise(noise, whole, down, kept, rng)
             coarse = coarse + of_samples
-            sharp = sharp + of_target[start - window.start : stop - window.start, column - left :][:, : self.columns]
+            inside = (
+                slice(start - window.start, stop - window.start),
+                slice(column - left, column - left + self.columns),
+            )
+            sharp = sharp + of_target[inside]
+            if self.with_variance:
+                variance = target_variance(noise, whole + of_target, down, kept)[inside]
         else:
             coarse = noise.top_up(coarse, plane.kept[low:high], rng)
+            if self.with_variance:
+                variance = noise.variance(sharp)
         coarse = self._more_noise(coarse, rng)[:, columns - left]
         reach = self.config.intensity
         gain, shift = np.float32(rng.uniform(1 - reach, 1 + reach)), np.float32(rng.uniform(-reach / 2, reach / 2))
         coarse = coarse * gain + shift
         target = sharp * gain + shift
+        variance = None if variance is None else variance * gain * gain
         spread = np.asarray(gain * noise.variance(plane.coarse[low:high, left:right].mean()) ** 0.5, np.float32)
         if not axial_grid.on_source_grid:
-            return rows[:, low:high] @ coarse, target, None, None, spread
+            return rows[:, low:high] @ coarse, target, None, None, spread, variance
         base = rows[:, low:high] @ coarse[:, halo : halo + self.columns]
-        return coarse[taken - low], target, base, axial_grid.matrix(first, self.inputs, start, stop), spread
+        return coarse[taken - low], target, base, axial_grid.matrix(first, self.inputs, start, stop), spread, variance
 
     def _place(self, plane: Plane, rng: np.random.Generator) -> tuple[int, int]:
         """Return the first input sample and the first column of a patch, without its halo."""

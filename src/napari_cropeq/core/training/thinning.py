@@ -25,7 +25,7 @@ import numpy.typing as npt
 from napari_cropeq.core.training.noise import NoiseModel
 from napari_cropeq.core.training.plane_pool import LEAST_WEIGHT
 
-__all__ = ["share_noise"]
+__all__ = ["share_noise", "target_variance"]
 
 MOST_SHARED = 0.9  # largest share of a voxel's photons that samples get
 LEAST_FRESH = 0.2  # of the read-out noise of a sample: with less, the target would get too much
@@ -57,9 +57,7 @@ def share_noise(
     """
     of_samples = np.zeros((len(down), sharp.shape[1]), np.float32)
     of_target = np.zeros(sharp.shape, np.float32)
-    dark, variance = 0.0, model.offset
-    if variance < 0:  # there is light of this intensity where the line reaches 0
-        dark, variance = -model.offset / model.slope, 0.0
+    dark, variance = _dark(model)
     if model.slope > 0:
         _share_photons(np.maximum(sharp - np.float32(dark), 0), model.slope, down, rng, of_samples, of_target)
     if variance > 0:
@@ -68,6 +66,39 @@ def share_noise(
         of_samples += added
         of_target -= down.T @ (added / np.maximum(fresh, LEAST_FRESH)[:, None])
     return of_samples, of_target
+
+
+def target_variance(model: NoiseModel, target: Values, down: Values, kept: Values) -> Values:
+    """Return the variance of the noise of a target, (rows, columns).
+
+    The error of a network is its difference from the target less this variance, on average over many voxels.
+
+    Parameters
+    ----------
+    model : NoiseModel
+        Noise of the slice.
+    target : (rows, columns)
+        The slice with the noise of :func:`share_noise`.
+    down : (samples, rows)
+        The weights that blur and sample it.
+    kept : (samples,)
+        Share of a voxel's noise variance that remains in each sample.
+    """
+    _, chances = _chances(down)
+    remaining = 1 - chances.sum(axis=0)
+    dark, variance = _dark(model)
+    light = np.maximum(target - np.float32(dark), 0)
+    fresh = np.maximum(1 - kept, 0)
+    read_out = variance * (1 + np.square(down.T) @ (fresh / np.square(np.maximum(fresh, LEAST_FRESH))))
+    found: Values = (light * (model.slope / remaining)[:, None] + read_out[:, None]).astype(np.float32)
+    return found
+
+
+def _dark(model: NoiseModel) -> tuple[float, float]:
+    """Return the intensity without light, and the variance of the read-out noise."""
+    if model.offset < 0:  # there is light of this intensity where the line reaches 0
+        return -model.offset / model.slope, 0.0
+    return 0.0, model.offset
 
 
 def _share_photons(

@@ -15,13 +15,14 @@ from torch import Tensor
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back
 from napari_cropeq.core.model import Model, State, provenance
-from napari_cropeq.core.network import Network, build_network, subpositions_for
+from napari_cropeq.core.network import ErrorTail, Network, PaddedNetwork, build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.out_of_memory import is_out_of_memory
 from napari_cropeq.core.predict import choose_device
 from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.core.training.budget import Budget
 from napari_cropeq.core.training.config import TrainingConfig
+from napari_cropeq.core.training.learn_error import learn_error
 from napari_cropeq.core.training.loss import loss_of
 from napari_cropeq.core.training.parts import Parts
 from napari_cropeq.core.training.patches import PatchSampler, TrainingBatch
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 LEAST_GAIN = 0.5
 """Improvement over interpolation on held-out patches, dB; with less, a network has hardly learnt."""
+
+LEAST_PATCHES = 512
+"""A network that was trained on fewer gets no expected error."""
 
 MIN_TARGET = 3
 """Smallest target with an edge, px."""
@@ -119,6 +123,7 @@ class Training:
         self._interpolated = max(float((interpolated - target).square().sum()), 1e-30)
         self.interpolation_loss = float(loss_of(interpolated, target, self._held_out.noise, config))
         self.gain = 0.0
+        self._error_tail: ErrorTail | None = None
         self.history: list[Progress] = _history(start) if start is not None and resume else []
 
     @property
@@ -204,6 +209,23 @@ class Training:
             time.monotonic() - started,
             weights.best_loss,
         )
+        if self.history and budget.fraction == 1:
+            yield from self._learn_error(self.history[-1])
+
+    def _learn_error(self, last: Progress) -> Iterator[Progress]:
+        """Learn the expected error of the best weights, if the network has seen enough patches to have one."""
+        network, started = self.network, time.monotonic()
+        if isinstance(network, PaddedNetwork) or last.patches < LEAST_PATCHES:
+            return
+        steps = learn_error(network, self._sampler, last.patches // 4)
+        try:
+            while True:
+                next(steps)
+                yield replace(last, validation=None, note="Learning the expected error.")
+        except StopIteration as end:
+            self._error_tail = end.value
+        logger.info("Learnt the expected error in %.1f s", time.monotonic() - started)
+        yield replace(last, validation=None)
 
     def _log_start(self) -> None:
         config, network, spent = self.config, self._weights.network, self._budget.patches
@@ -231,6 +253,7 @@ class Training:
             provenance(source),
             self._weights.state(self._budget.patches, self._budget.seconds),
             self._correction,
+            self._error_tail,
         )
 
     def snapshot(self, source: Mapping[str, Any]) -> Model:

@@ -1,0 +1,112 @@
+"""Learns the expected error of a trained network, on the slices that it was trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_cropeq.core.network import LEVELS, ErrorTail, Network, PaddedNetwork, spread
+from napari_cropeq.core.training.patches import PatchSampler, TrainingBatch
+
+__all__ = ["learn_error"]
+
+PATCHES = 3072
+BATCH = 32
+HELD_OUT = 512  # patches
+RATE = 3e-3
+FEWEST_STEPS = 4
+LAPLACE = {0.5: 0.6931, 0.8: 1.6094, 0.9: 2.3026}  # intervals of Laplace's distribution, in mean absolute errors
+MEAN_OF_LAPLACE = 0.5**0.5  # mean absolute error over the standard deviation
+NOISY = (0.25, 0.75)  # share of noise in squared differences: from here the distribution of errors is assumed
+
+
+def learn_error(network: Network, sampler: PatchSampler, patches: int) -> Generator[float, None, ErrorTail]:
+    """Fit a second tail to the errors of a network, yielding the share that is done; return it.
+
+    The feature maps and the result of the network stay as they are. The tail is fitted by quasi-likelihood of squared
+    errors: its minimum is their mean, whatever their distribution. The squared difference from a noisy target exceeds
+    that from the truth by the variance of the noise, on average, because the noise of a target is independent of that
+    of the samples; that variance is subtracted.
+
+    Parameters
+    ----------
+    network : Network
+        Trained, without padding.
+    sampler : PatchSampler
+        Draws the pairs, and those of the held-out rotation that the intervals are measured on.
+    patches : int
+        Pairs to draw.
+    """
+    assert not isinstance(network, PaddedNetwork)
+    sampler.with_variance = True
+    steps = max(FEWEST_STEPS, min(patches, PATCHES) // BATCH)
+    weight = torch.zeros_like(network.tail.weight).requires_grad_()
+    bias = torch.zeros(len(weight), requires_grad=True)
+    optimiser = torch.optim.Adam([weight, bias], lr=RATE)
+    mean, deviation = torch.zeros(1), torch.ones(1)
+    for step in range(steps):
+        batch = sampler.draw(BATCH)
+        features, difference = _evaluated(network, batch)
+        square = difference.square() - _variance(batch)
+        if step == 0:
+            mean, deviation = (f(features, (0, 2, 3), keepdim=True) for f in (torch.mean, torch.std))
+            deviation = deviation + 1e-6
+            nn.init.constant_(bias, 0.5 * math.log(max(float(square.mean()), 1e-5)))
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * (0.505 + 0.495 * math.cos(math.pi * step / steps))
+        output = functional.conv2d((features - mean) / deviation, weight, bias)
+        variance = spread(_carried(network, output, batch)).square()
+        loss = (torch.log(variance) + square / variance).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([weight, bias], 1.0)
+        optimiser.step()
+        yield (step + 1) / (steps + 1)
+    with torch.no_grad():  # the scale of the feature maps becomes a part of the weights
+        folded = weight / deviation
+        found = ErrorTail.of(folded, bias - (folded * mean).sum((1, 2, 3)), {})
+    return _calibrated(network, found, sampler.held_out(HELD_OUT))
+
+
+def _calibrated(network: Network, found: ErrorTail, batch: TrainingBatch) -> ErrorTail:
+    """Return a tail for mean absolute errors, and their intervals, as they are on held-out patches."""
+    parts = [(p, *_evaluated(network, p)) for p in batch.split(BATCH)]
+    with torch.no_grad():
+        expected = torch.cat([spread(_carried(network, found.tail(f), p)) for p, f, _ in parts]).square()
+    square = torch.cat([d for _, _, d in parts]).square()
+    noise = torch.cat([_variance(p).expand_as(d) for p, _, d in parts])
+    # A regression of the squares on what is expected. The weights must not depend on the noise of single voxels.
+    weight = 1 / (expected + noise.mean()).square()
+    scale = max(float((weight * expected * (square - noise)).sum() / (weight * expected.square()).sum()), 0.01)
+    ratio = torch.sqrt(square / (scale * expected + noise)).flatten().numpy()
+    low, high = NOISY
+    assumed = float(np.clip((float(noise.mean() / square.mean()) - low) / (high - low), 0, 1))
+    each = (1 - assumed) * float(ratio.mean()) + assumed * MEAN_OF_LAPLACE
+    of_ratio = dict(zip(LEVELS, np.quantile(ratio, LEVELS) / ratio.mean(), strict=True))
+    intervals = {level: float((1 - assumed) * of_ratio[level] + assumed * LAPLACE[level]) for level in LEVELS}
+    shift = math.log(each * scale**0.5)
+    assert found.tail.bias is not None
+    return ErrorTail.of(found.tail.weight, found.tail.bias + shift, intervals)
+
+
+def _evaluated(network: Network, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+    """Return the feature maps of a batch, and how far its targets are from the result."""
+    assert not isinstance(network, PaddedNetwork)
+    with torch.no_grad():
+        features = network.features(batch.image)
+        return features, batch.target - batch.output(network)
+
+
+def _carried(network: Network, output: Tensor, batch: TrainingBatch) -> Tensor:
+    assert not isinstance(network, PaddedNetwork)
+    arranged = network.arranged(output)
+    return arranged if batch.carry is None else (batch.carry @ arranged[:, 0])[:, None]
+
+
+def _variance(batch: TrainingBatch) -> Tensor:
+    return torch.zeros(1) if batch.variance is None else batch.variance

@@ -137,6 +137,18 @@ def test_curves_thumbnails_and_time_left_update(viewer, qtbot):
     assert np.allclose(train.curves._validation.getData()[1], np.log10(losses))
 
 
+def test_learning_the_expected_error_adds_no_points(viewer, qtbot, monkeypatch):
+    monkeypatch.setattr("napari_cropeq.core.training.training.LEAST_PATCHES", 60)
+    viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
+    train, texts = dock(viewer, "Train"), []
+    small(train, patches=60)
+    say = train.say
+    train.say = lambda text, tooltip="": (texts.append(text), say(text, tooltip))
+    model = trained(qtbot, train)
+    assert any("Learning the expected error" in text for text in texts) and model.error_tail is not None
+    assert np.all(np.diff([patches for patches, _ in train.curves.points]) > 0)
+
+
 def test_the_curve_does_not_rise_because_the_first_batches_are_dark(viewer, qtbot):
     """Few bright cells in a dark volume: most patches are dark, with a low loss that says nothing."""
     viewer.add_image(few_cells(), scale=(3, 1, 1), name="dark")

@@ -85,7 +85,8 @@ class TrainingRun:
         thumbnail: Thumbnail | None = None
         validations: tuple[tuple[int, float], ...] = ()
         for progress in steps:
-            if time.monotonic() - drawn >= THUMBNAIL_SECONDS or progress.fraction == 1:
+            ends = progress.fraction == 1 and progress.validation is not None
+            if ends or time.monotonic() - drawn >= THUMBNAIL_SECONDS:
                 thumbnail, drawn = training.thumbnail(), time.monotonic()
             if len(validations) < len(training.history):
                 validations = tuple((p.patches, p.validation) for p in training.history if p.validation is not None)

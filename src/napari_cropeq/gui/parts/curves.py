@@ -79,9 +79,9 @@ class Curves(QWidget):
         validations: Sequence[tuple[int, float]],
         interpolation: float | None = None,
     ) -> None:
-        """Add a point of the training loss, if it is known; replace the others, and redraw a few times a second."""
+        """Add a point of the training loss, if there is a new one; replace the others; redraw a few times a second."""
         self.interpolation = interpolation
-        if loss is not None:
+        if loss is not None and (not self.points or patches > self.points[-1][0]):
             self._seen += 1
             if self._seen % self._every == 0:
                 self.points.append((patches, loss))

@@ -190,14 +190,28 @@ def preferences_file(monkeypatch, tmp_path_factory):
     napari.settings._clear_plugin_settings_cache()
 
 
+class Gate(threading.Event):
+    """Until it is set, runs over a volume wait at their second group of tiles, or after some more."""
+
+    groups = 1  # that pass
+    passed = 0
+
+    def hold(self, filler: TileFiller) -> None:
+        """Wait if the store has tiles already, and all groups that may pass have passed."""
+        end = time.monotonic() + 60
+        while next(iter(filler._store), None) is not None and self.passed >= self.groups and time.monotonic() < end:
+            if self.wait(0.01):
+                break
+        self.passed += 1
+
+
 @pytest.fixture
 def gate(monkeypatch):
-    """Return an event; until it is set, runs over a volume wait with their second group of tiles."""
-    gate, put = threading.Event(), TileFiller._put
+    """Return a gate at which runs over a volume wait."""
+    gate, put = Gate(), TileFiller._put
 
     def held(self, *group) -> None:
-        if next(iter(self._store), None) is not None:
-            gate.wait(60)
+        gate.hold(self)
         put(self, *group)
 
     monkeypatch.setattr(TileFiller, "_put", held)

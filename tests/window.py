@@ -57,7 +57,7 @@ def press(qtbot, panel, name: str) -> None:
 
 
 def started(viewer, qtbot, path, filters: int = 8, shape=(30, 128, 128)):
-    """Start a run over a volume to ``path``, or into memory, and return the widget once a tile is finished."""
+    """Start a run over a volume to ``path``, or into memory; return the widget once a tile is finished and shown."""
     if "cells" not in viewer.layers:
         viewer.add_image(cells(shape), scale=(2.5, 1, 1), name="cells")
     volume = dock(viewer, "Volume")
@@ -65,7 +65,12 @@ def started(viewer, qtbot, path, filters: int = 8, shape=(30, 128, 128)):
     volume.planes.value = "x"  # takes half the time of both
     volume.destination.value = path
     press(qtbot, volume, "start")
-    qtbot.waitUntil(lambda: volume.result.state.tiles[0] > 0, timeout=TIMEOUT)
+
+    def shown() -> bool:
+        text = volume.message.text()
+        return volume.result.state.tiles[0] > 0 and (" tiles" in text or text.startswith("Saved"))
+
+    qtbot.waitUntil(shown, timeout=TIMEOUT)
     return volume
 
 

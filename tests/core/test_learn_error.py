@@ -24,6 +24,7 @@ FACTOR = 3
 ACQUISITION = Acquisition((float(FACTOR), 1.0, 1.0))
 TRUTH = blobs((60, 90, 96))
 NETWORKS = ("subpixel", "valid")
+SMALL = TrainingConfig(minutes=None, patches=LEAST_PATCHES, filters=4, blocks=2)
 
 
 def trained(volume: np.ndarray, network: str = "subpixel", patches: int = 1024) -> Model:
@@ -141,14 +142,25 @@ def test_an_impossible_one_is_refused(models, tmp_path, name, values, message):
 
 def test_a_training_says_what_it_does_and_is_deterministic():
     low = acquired(TRUTH, FACTOR).astype(np.float32)
-    config = TrainingConfig(minutes=None, patches=LEAST_PATCHES, filters=4, blocks=2)
     tails = []
     for _ in range(2):
-        training = Training(low, ACQUISITION, config, "cpu")
+        training = Training(low, ACQUISITION, SMALL, "cpu")
         notes = [progress.note for progress in training.run()]
         assert "Learning the expected error." in notes and notes[-1] != "Learning the expected error."
         tails.append(training.model({}).error_tail)
     assert torch.equal(tails[0].tail.weight, tails[1].tail.weight) and tails[0].intervals == tails[1].intervals
+
+
+def test_a_training_survives_too_little_memory_for_it(monkeypatch, caplog):
+    def fail(*_):
+        raise MemoryError
+        yield
+
+    monkeypatch.setattr("napari_cropeq.core.training.training.learn_error", fail)
+    training = Training(acquired(TRUTH, FACTOR).astype(np.float32), ACQUISITION, SMALL, "cpu")
+    steps = list(training.run())
+    assert steps[-1].fraction == 1 and training.model({}).error_tail is None
+    assert "too little memory to learn the expected error" in caplog.text
 
 
 NONE = [

@@ -124,6 +124,7 @@ def test_only_usable_buttons_are_enabled(viewer, qtbot, gate, tmp_path):
 
 def test_progress_in_the_dock_and_in_the_activity_bar(viewer, qtbot, gate, tmp_path):
     volume = started(viewer, qtbot, tmp_path / "out.ome.zarr")
+    gate.groups = 2  # a rate needs a second one
     qtbot.waitUntil(lambda: "tiles/s" in volume.message.text(), timeout=TIMEOUT)
     assert " left, with a model; bit-exact on cpu" in volume.message.text()
     [bar] = progress._all_instances

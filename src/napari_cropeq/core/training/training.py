@@ -224,7 +224,11 @@ class Training:
                 yield replace(last, validation=None, note="Learning the expected error.")
         except StopIteration as end:
             self._error_tail = end.value
-        logger.info("Learnt the expected error in %.1f s", time.monotonic() - started)
+            logger.info("Learnt the expected error in %.1f s", time.monotonic() - started)
+        except (RuntimeError, MemoryError) as error:  # the training itself is complete
+            if not is_out_of_memory(error):
+                raise
+            logger.warning("There is too little memory to learn the expected error; the model has none")
         yield replace(last, validation=None)
 
     def _log_start(self) -> None:

@@ -115,9 +115,13 @@ def main(words: list[str]) -> int:
     wrong, new = upwards(), picture(trips())
     print("\n".join(wrong) or "Every import points downwards.")
     if "--check" in words:
-        same = names_in(drawn(page)) == names_in(new)
-        print("The picture is up to date." if same else f"{PAGE.name} is out of date: run python scripts/house.py")
-        return bool(wrong) or not same
+        old, found = names_in(drawn(page)), names_in(new)
+        for _ in range(2):  # on a busy machine, a run may end before a thread has passed its last file
+            found = found if found == old else names_in(picture(trips()))
+        changed = sorted(set(old) ^ set(found))
+        out_of_date = f"{PAGE.name} is out of date ({', '.join(changed)}): run python scripts/house.py"
+        print("The picture is up to date." if old == found else out_of_date)
+        return bool(wrong) or old != found
     begin = page.index(BEGIN) + len(BEGIN)
     PAGE.write_text(page[:begin] + new + page[page.index(END) :], encoding="utf-8")
     return bool(wrong)

@@ -136,7 +136,7 @@ class ValidNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Refine an interpolated image, with gradients. (N, 1, H, W) -> (N, 1, H - shrink, W - shrink)."""
-        return self._finished(self.tail(self.features(image)), image)
+        return self.finished(self.tail(self.features(image)), image)
 
     @property
     def _skip(self) -> tuple[int, int]:
@@ -153,19 +153,19 @@ class ValidNetwork(nn.Module):
     @torch.inference_mode()
     def predict(self, image: Tensor) -> Tensor:
         """Refine as :meth:`forward` does, without gradients and with bits that do not depend on H, W or N."""
-        return self._finished(exact_conv(self._exact_features(image), self.tail), image)
+        return self.finished(exact_conv(self._exact_features(image), self.tail), image)
 
     @torch.inference_mode()
     def predict_both(self, image: Tensor, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
         """Return :meth:`predict`, and what a second tail makes of the same feature maps, in the same shape."""
         features = self._exact_features(image)
-        return self._finished(exact_conv(features, self.tail), image), self.arranged(exact_conv(features, second))
+        return self.finished(exact_conv(features, self.tail), image), self.arranged(exact_conv(features, second))
 
     def arranged(self, output: Tensor) -> Tensor:
         """Return the output of a tail as an image (N, 1, H', W')."""
         return output
 
-    def _finished(self, output: Tensor, image: Tensor) -> Tensor:
+    def finished(self, output: Tensor, image: Tensor) -> Tensor:
         """Return the result, from the output of the tail."""
         return output.add_(crop(image, self.axial_halo, self.halo))
 
@@ -203,7 +203,7 @@ class SubpixelNetwork(ValidNetwork):
         """Return the output of a tail with all sub-positions interleaved, (N, 1, H', W')."""
         return interleave(output)
 
-    def _finished(self, output: Tensor, image: Tensor) -> Tensor:
+    def finished(self, output: Tensor, image: Tensor) -> Tensor:
         """Return the residual at all sub-positions."""
         return self.arranged(output)
 

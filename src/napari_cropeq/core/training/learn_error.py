@@ -99,13 +99,13 @@ def _evaluated(network: Network, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
     assert not isinstance(network, PaddedNetwork)
     with torch.no_grad():
         features = network.features(batch.image)
-        return features, batch.target - batch.output(network)
+        output = network.finished(network.tail(features), batch.image)
+        return features, batch.target - batch.completed(output)
 
 
 def _carried(network: Network, output: Tensor, batch: TrainingBatch) -> Tensor:
     assert not isinstance(network, PaddedNetwork)
-    arranged = network.arranged(output)
-    return arranged if batch.carry is None else (batch.carry @ arranged[:, 0])[:, None]
+    return batch.carried(network.arranged(output))
 
 
 def _variance(batch: TrainingBatch) -> Tensor:

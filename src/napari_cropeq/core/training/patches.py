@@ -53,10 +53,16 @@ class TrainingBatch:
 
     def output(self, network: Network) -> Tensor:
         """Return the result of ``network`` for the images, (N, 1, rows, columns) on the SR grid."""
-        output: Tensor = network(self.image)
-        if self.carry is not None:
-            output = (self.carry @ output[:, 0])[:, None]
-        return output if self.base is None else self.base + output
+        return self.completed(network(self.image))
+
+    def completed(self, output: Tensor) -> Tensor:
+        """Return the result, (N, 1, rows, columns), from the output of a network for the images."""
+        carried = self.carried(output)
+        return carried if self.base is None else self.base + carried
+
+    def carried(self, output: Tensor) -> Tensor:
+        """Return what a network gives for the images on the SR grid, (N, 1, rows, columns)."""
+        return output if self.carry is None else (self.carry @ output[:, 0])[:, None]
 
     def interpolated(self, network: Network) -> Tensor:
         """Return the interpolation, (N, 1, rows, columns), that ``network`` refines."""

@@ -83,7 +83,7 @@ def exports(
 
 def half_an_export(folder: Path, name: str = ZARR) -> None:
     steps = export(result(), folder / name, TILE)
-    next(step for step in steps if step.done == 2)
+    next(step for step in steps if step.done >= 2)  # several tiles may be written between two steps
     steps.close()
     (folder / STORE / "zarr.json.0123456789abcdef.partial").touch()  # as if killed before
 

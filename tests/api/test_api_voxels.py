@@ -83,8 +83,8 @@ def test_expected_errors(stack, model):
     other = dataclasses.replace(model, error_tail=ErrorTail.of(weights, tail.bias.detach() - 3, {0.5: 0.6}))
     voxels, error = cq.super_resolve(stack, other, return_error=True)
     assert np.array_equal(voxels, cq.super_resolve(stack, model)) and voxels.dtype == np.uint16
-    result = SuperResolution(open_image(stack), other, with_error=True)
-    expected = result.predictor((1,))(Box.whole(result.sr_shape))[1]
+    result = SuperResolution(open_image(stack), other)
+    expected = result.predictor((1,))(Box.whole(result.sr_shape), with_error=True)[1]
     assert error.dtype == np.float32 and np.array_equal(error[1], expected)
     assert 0 < error.min() < error.max() < 4000
 

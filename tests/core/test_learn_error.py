@@ -50,7 +50,7 @@ def predictor_of(model: Model, volume: np.ndarray, planes: str = "both", **optio
 def test_intervals_hold_on_the_axial_truth(models, network):
     model = models[network]
     predictor = predictor_of(model, acquired(TRUTH, FACTOR))
-    voxels, expected = predictor(Box.whole(predictor.sr_shape))
+    voxels, expected = predictor(Box.whole(predictor.sr_shape), with_error=True)
     error = np.abs(voxels - TRUTH[: len(voxels)])
     for level in LEVELS:
         share = float((error <= model.error_tail.intervals[level] * expected).mean())
@@ -65,7 +65,7 @@ def test_noise_of_the_targets_is_no_error():
     noisy = rng.poisson(40 * np.maximum(acquired(TRUTH, FACTOR), 0) + 4) / 40
     model = trained(noisy)
     predictor = predictor_of(model, noisy, planes="x")
-    voxels, expected = predictor(Box.whole(predictor.sr_shape))
+    voxels, expected = predictor(Box.whole(predictor.sr_shape), with_error=True)
     error = np.abs(voxels - TRUTH[: len(voxels)] - 0.1)
     assert 0.4 < expected.mean() / error.mean() < 2.5
     noise = np.sqrt((noisy / 40).mean())
@@ -77,7 +77,7 @@ def test_noise_of_the_targets_is_no_error():
 def test_any_box_has_the_bits_of_the_whole(models, network, planes, rng):
     predictor = predictor_of(models[network], acquired(TRUTH, FACTOR), planes)
     whole = Box.whole(predictor.sr_shape)
-    voxels, expected = predictor(whole)
+    voxels, expected = predictor(whole, with_error=True)
     alone = predictor_of(dataclasses.replace(models[network], error_tail=None), acquired(TRUTH, FACTOR), planes)
     assert np.array_equal(voxels, alone(whole)), "the result itself has the bits that it has without"
     assert expected.dtype == np.float32 and 0 < expected.min() and expected.max() < 0.6
@@ -85,7 +85,7 @@ def test_any_box_has_the_bits_of_the_whole(models, network, planes, rng):
         start = [int(rng.integers(0, n - 1)) for n in whole.shape]
         stop = [int(rng.integers(a + 1, n + 1)) for a, n in zip(start, whole.shape, strict=True)]
         box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
-        part, of_part = predictor(box)
+        part, of_part = predictor(box, with_error=True)
         assert np.array_equal(part, voxels[box.slices]) and np.array_equal(of_part, expected[box.slices])
 
 

@@ -25,7 +25,6 @@ def result_of(
     dtype: str,
     device: str,
     allow_missing: float | None = None,
-    with_error: bool = False,
 ) -> SuperResolution:
     """Return the super-resolution of data; the arguments are those of :func:`~.voxels.super_resolve`.
 
@@ -42,7 +41,7 @@ def result_of(
     image = image_of(data, allow_missing)
     acquisition = _acquisition(image, model, size)
     plane_axes(planes, acquisition.axial)
-    return SuperResolution(image, model, acquisition, planes, device, dtype, with_error=with_error)
+    return SuperResolution(image, model, acquisition, planes, device, dtype)
 
 
 def _acquisition(image: Image, model: Model, size: tuple[float, float, float] | None) -> Acquisition:

@@ -23,7 +23,7 @@ from napari_cropeq.api.progress import Callback, reporting
 from napari_cropeq.api.result import result_of
 from napari_cropeq.compute.fill import Done, Failed, TileFiller
 from napari_cropeq.compute.fingerprint import fingerprint_of
-from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.compute.super_resolution import SuperResolution, with_error
 from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
 from napari_cropeq.core.model import Model
@@ -123,9 +123,10 @@ def super_resolve(
         If the callback returned False.
     """
     check_callback(callback)
-    result = result_of(data, model, voxel_size, planes, dtype, device, with_error=return_error)
-    store = _ArrayStore(result)
-    with reporting(callback, "super-resolving") as continues, closing(_filled(store, result)) as steps:
+    result = result_of(data, model, voxel_size, planes, dtype, device)
+    store = _ArrayStore(result, with_error(result) if return_error else result.dtype)
+    source = TileSource(result, dtype=store.voxels.dtype)
+    with reporting(callback, "super-resolving") as continues, closing(_filled(store, source, result)) as steps:
         for progress in steps:
             if not continues(progress):
                 raise StoppedError(f"The callback stopped the work after {progress.done} of {progress.total} tiles.")
@@ -173,14 +174,14 @@ def _chunk(part: IntTriple) -> IntTriple:
     return int_triple([max(1, size // n) * n for size, n in zip(CHUNK, part, strict=True)])
 
 
-def _filled(store: _ArrayStore, result: SuperResolution) -> Generator[ExportProgress, None, None]:
+def _filled(store: _ArrayStore, source: TileSource, result: SuperResolution) -> Generator[ExportProgress, None, None]:
     """Compute all tiles of a store, yielding after each part of one."""
     total = TileGrid(result.sr_shape, result.shapes.bulk).count * len(result.leading_indices)
     started = time.monotonic()
     if result.rounding:
         logger.warning("%s", result.rounding)
     yield ExportProgress("tiles", 0, total, 0.0)
-    with closing(TileFiller(store, TileSource(result)).events(never, lambda: 0)) as events:
+    with closing(TileFiller(store, source).events(never, lambda: 0)) as events:
         done = itertools.count(1)
         for event in events:
             if isinstance(event, Failed):
@@ -192,9 +193,9 @@ def _filled(store: _ArrayStore, result: SuperResolution) -> Generator[ExportProg
 class _ArrayStore:
     """A tile store in one array, which is filled once."""
 
-    def __init__(self, result: SuperResolution) -> None:
+    def __init__(self, result: SuperResolution, dtype: np.dtype[Any]) -> None:
         self.grid = TileGrid(result.sr_shape, _chunk(result.shapes.bulk))
-        self.voxels = np.empty((*result.leading_shape, *result.sr_shape), result.dtype)
+        self.voxels = np.empty((*result.leading_shape, *result.sr_shape), dtype)
         self._done: set[Tile] = set()
 
     def __contains__(self, tile: Tile) -> bool:

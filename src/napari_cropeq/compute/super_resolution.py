@@ -30,6 +30,7 @@ __all__ = [
     "SuperResolution",
     "axial_of",
     "check_dtype",
+    "with_error",
 ]
 
 logger = logging.getLogger(__name__)
@@ -95,8 +96,6 @@ class SuperResolution:
     parallel : bool
         Whether boxes may be computed in parallel where that is faster. Not in a window, because parallel threads
         make its thread wait.
-    with_error : bool
-        Whether voxels come with their expected absolute errors: the dtype has the fields ``voxels`` and ``error``.
 
     Attributes
     ----------
@@ -122,15 +121,8 @@ class SuperResolution:
         device: str = "auto",
         dtype: str = "source",
         parallel: bool = True,
-        with_error: bool = False,
     ) -> None:
         check_dtype(dtype)
-        if with_error and model.error_tail is None:
-            raise ArgumentError(
-                "The model has no expected error: it was made by an earlier version, or trained on few patches.",
-                "Train it again, on more patches.",
-                setting="error",
-            )
         check_volume(source.data, source.name)
         self.source, self.model, self._parallel = source, model, parallel
         acquisition = acquisition or acquisition_of(source, axial=axial_of(source, model))
@@ -162,10 +154,8 @@ class SuperResolution:
             planes or AUTOMATIC,
             device,
             correction=model.correction,
-            error_tail=model.error_tail if with_error else None,
+            error_tail=model.error_tail,
         )
-        if with_error:
-            self.dtype = np.dtype([("voxels", self.dtype), ("error", np.float32)])
         self.planes = self._predictor.planes
         canonical = None if self.exactness.bit_exact else self._predictor.canonical_tile
         self.shapes = TileShapes(self.acquisition.axial, self.planes, canonical)
@@ -236,7 +226,12 @@ class SuperResolution:
         return self._volumes(leading)
 
     def compute(
-        self, leading: LeadingIndex, box: Box, stop: Callable[[], bool] = never, region: Region | None = None
+        self,
+        leading: LeadingIndex,
+        box: Box,
+        stop: Callable[[], bool] = never,
+        region: Region | None = None,
+        dtype: np.dtype[Any] | None = None,
     ) -> npt.NDArray[Any]:
         """Return the SR voxels of ``box`` (z, y, x) in the result's dtype.
 
@@ -250,6 +245,8 @@ class SuperResolution:
             Called before every call of the network.
         region : Region, optional
             Source voxels that were read for a larger box; read from the source by default.
+        dtype : dtype, optional
+            That of :func:`with_error`, to get the expected errors as well.
 
         Raises
         ------
@@ -261,12 +258,12 @@ class SuperResolution:
         predictor = self.predictor(leading)
         if region is not None:
             predictor = predictor.over(region, predictor.normalisation)
-        if self.dtype.fields is None:
+        if dtype is None or dtype.fields is None:
             voxels = convert(predictor(box, stop), self.dtype)
         else:
-            voxels = np.empty(box.shape, self.dtype)
-            refined, voxels["error"] = predictor(box, stop)
-            voxels["voxels"] = convert(refined, self.dtype.fields["voxels"][0])
+            voxels = np.empty(box.shape, dtype)
+            refined, voxels["error"] = predictor(box, stop, with_error=True)
+            voxels["voxels"] = convert(refined, self.dtype)
         self.source.check_unchanged()
         return voxels
 
@@ -306,3 +303,20 @@ def axial_of(source: Image, model: Model) -> int:
     """Return the axial axis of an image: the one with the largest step, or the model's if no step is known."""
     size = source.voxel_size
     return model.acquisition.axial if size is None else guess_axial(size)
+
+
+def with_error(result: SuperResolution) -> np.dtype[Any]:
+    """Return the dtype of a voxel with its expected absolute error: the fields ``voxels`` and ``error``.
+
+    Raises
+    ------
+    ArgumentError
+        If the model has no expected error.
+    """
+    if result.model.error_tail is None:
+        raise ArgumentError(
+            "The model has no expected error: it was made by an earlier version, or trained on few patches.",
+            "Train it again, on more patches.",
+            setting="error",
+        )
+    return np.dtype([("voxels", result.dtype), ("error", np.float32)])

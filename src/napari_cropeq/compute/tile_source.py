@@ -36,6 +36,8 @@ class TileSource:
         Returns the stores whose finished tiles are used; called for every box.
     side_by_side : int, optional
         Number of boxes computed in parallel; the best for the result by default.
+    dtype : dtype, optional
+        :func:`~.super_resolution.with_error` of the result, to get the expected errors as well.
 
     Attributes
     ----------
@@ -45,8 +47,14 @@ class TileSource:
         Best box to compute at once, SR voxels.
     """
 
-    def __init__(self, result: SuperResolution, computed: Stores = tuple, side_by_side: int | None = None) -> None:
-        self._result, self._computed = result, computed
+    def __init__(
+        self,
+        result: SuperResolution,
+        computed: Stores = tuple,
+        side_by_side: int | None = None,
+        dtype: np.dtype[Any] | None = None,
+    ) -> None:
+        self._result, self._computed, self._dtype = result, computed, dtype
         self.leading_indices, self.part = result.leading_indices, result.shapes.bulk
         self.side_by_side = result.side_by_side if side_by_side is None else side_by_side
         # Threads in parallel have started one part more than there are threads, at worst each of another group.
@@ -102,8 +110,8 @@ class TileSource:
             if own == leading and group.intersect(box) == box:
                 # If the prefetch failed, the source is read again directly, which raises the error.
                 with contextlib.suppress(OSError, ValueError):
-                    return self._result.compute(leading, box, stop, reading.result())
-        return self._result.compute(leading, box, stop)
+                    return self._result.compute(leading, box, stop, reading.result(), self._dtype)
+        return self._result.compute(leading, box, stop, dtype=self._dtype)
 
 
 def bounding_box(mask: npt.NDArray[np.bool_]) -> Box:

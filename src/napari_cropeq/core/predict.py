@@ -125,7 +125,7 @@ class Predictor:
     correction : float
         Width of the :class:`BackProjection` that keeps local mean intensities, px; 0 for none.
     error_tail : ErrorTail, optional
-        Makes the expected error of every voxel, which is then returned as well.
+        Makes the expected error of every voxel, where that is wanted.
     """
 
     def __init__(
@@ -197,10 +197,10 @@ class Predictor:
             total += tile.shape[3 - axial - plane] * work(self.network, tile.shape[axial], tile.shape[plane])
         return total
 
-    def __call__(self, box: Box, stop: Callable[[], bool] = never) -> npt.NDArray[Any]:
+    def __call__(self, box: Box, stop: Callable[[], bool] = never, with_error: bool = False) -> npt.NDArray[Any]:
         """Return the SR voxels of ``box`` (z, y, x) in source intensities, float32.
 
-        With an error tail they are followed by their expected absolute errors, (2, z, y, x).
+        ``with_error`` adds their expected absolute errors, (2, z, y, x); there must be an error tail.
 
         The bits do not depend on the box they are computed in: if the bits depend on the shape of a call on this
         device, whole tiles of the canonical grid are computed and cropped.
@@ -219,7 +219,7 @@ class Predictor:
             try:
                 started = time.perf_counter()
                 with freed_memory_kept():
-                    voxels = self._compute(box, calls, stop)
+                    voxels = self._compute(box, calls, stop, with_error)
                 logger.debug("Computed %s in %.3f s", box, time.perf_counter() - started)
                 return voxels
             except Exception as error:
@@ -235,11 +235,11 @@ class Predictor:
                     ) from error
             give_freed_memory_back()
 
-    def _compute(self, box: Box, calls: CallSize, stop: Callable[[], bool]) -> npt.NDArray[Any]:
+    def _compute(self, box: Box, calls: CallSize, stop: Callable[[], bool], with_error: bool) -> npt.NDArray[Any]:
         wide = self._refined_box(box)
         tiles = self._tiles(box, calls)
         window = self._read(wide, [self._grid.with_halo(tile, plane) for plane, tile in tiles])
-        refined, *logarithms = self._refined(window, wide, tiles, stop)
+        refined, *logarithms = self._refined(window, wide, tiles, stop, 2 if with_error else 1)
         if self._correction is not None:
             acquired = window.samples_of(self._correction.samples(box))
             refined = self._correction.apply(refined, wide, acquired, box)
@@ -260,11 +260,11 @@ class Predictor:
         box: Box,
         tiles: list[tuple[int, Box]],
         stop: Callable[[], bool],
+        tails: int,
     ) -> list[npt.NDArray[Any]]:
-        """Return the normalised SR voxels of ``box`` that each tail gives, computed in ``tiles``."""
+        """Return the normalised SR voxels of ``box`` that each of the ``tails`` gives, computed in ``tiles``."""
         grid = self._grid
         samples = grid.input_samples(box)
-        tails = 1 if self._second is None else 2
         outputs = {plane: np.empty((tails, *grid.outputs(samples).shape), self.dtype) for plane in self.planes}
         for plane, tile in tiles:
             part = tile.intersect(samples)
@@ -272,7 +272,7 @@ class Predictor:
                 raise StoppedError
             if part is not None:
                 into, taken = (grid.outputs(part.relative_to(b.start)).slices for b in (samples, tile))
-                for number, output in enumerate(self._refine(window, tile, plane)):
+                for number, output in enumerate(self._refine(window, tile, plane, tails)):
                     outputs[plane][number][into] = output[taken]
         half, found = self.dtype.type(0.5), []
         for number in range(tails):
@@ -304,18 +304,18 @@ class Predictor:
         samples = np.moveaxis(self.normalisation.apply(raw, self.dtype), self.acquisition.axial, 0)
         return Window(np.ascontiguousarray(samples), read, self.acquisition)
 
-    def _refine(self, window: Window, samples: Box, plane: int) -> Iterator[npt.NDArray[Any]]:
-        """Yield the outputs (z, y, x) of each tail for input ``samples``, computed in planes (axial, ``plane``)."""
+    def _refine(self, window: Window, samples: Box, plane: int, tails: int) -> Iterator[npt.NDArray[Any]]:
+        """Yield the outputs (z, y, x) of the tails for input ``samples``, computed in planes (axial, ``plane``)."""
         box = self._grid.with_halo(samples, plane)
         image = window.samples_of(box) if self._grid.axial_grid.on_source_grid else window.interpolated(box)
         order = (3 - self.acquisition.axial - plane, self.acquisition.axial, plane)
         batch = torch.from_numpy(np.ascontiguousarray(image.transpose(order))[:, None])  # (rows, 1, axial, plane)
         with reproducible(self.device):
             on_device = batch.to(self.device)
-            if self._second is None:
+            if tails == 1:
                 outputs: tuple[Tensor, ...] = (self.network.predict(on_device),)
             else:
-                assert not isinstance(self.network, PaddedNetwork)
+                assert self._second is not None and not isinstance(self.network, PaddedNetwork)
                 outputs = self.network.predict_both(on_device, self._second)
         for output in outputs:
             yield output.cpu().numpy()[:, 0].transpose(np.argsort(order))

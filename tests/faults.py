@@ -93,6 +93,7 @@ class Job:
     tile: int = TILE
     faults: tuple[Callable[[Job], None], ...] = ()
     close_at: int | None = None  # number of the progress after which the run is cancelled
+    error: bool = False  # whether the expected errors are exported as well
     words: tuple[str, ...] = ()  # arguments of the command line, which runs instead of the engine
     part: tuple[int, int] = (0, 1)  # number of this process among those that share the work, and their count
 
@@ -212,7 +213,7 @@ def engine(job: Job) -> int:
     """Run the export's engine."""
     from napari_cropeq.run.export import export
 
-    steps = export(result_of(job), job.output, job.tile, job.existing, part_of=job.part)
+    steps = export(result_of(job), job.output, job.tile, job.existing, part_of=job.part, error=job.error)
     for number, step in enumerate(steps):
         if number == 0:
             job.report_line(started=step.started)

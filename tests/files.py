@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import tifffile
+import torch
 import zarr
 
 from conftest import random_network, textured_volume
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
+from napari_cropeq.core.network import ErrorTail
 from napari_cropeq.core.normalisation import Normalisation
 
 SIZE = (4.0, 1.0, 1.0)
+INTERVALS = {0.5: 0.6, 0.8: 1.6, 0.9: 2.5}  # of expected errors
 
 
 def a_stack(path: Path, data: np.ndarray | None = None, size=SIZE, axes: str = "ZYX", seed: int = 0) -> Path:
@@ -59,3 +63,10 @@ def a_model(factor: float = 4.0, filters: int = 4, correction: float = 0.0, bloc
 def everything(folder: Path) -> list[str]:
     """Return the names of the files and folders in a folder, not recursively."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def with_tail(model: Model, seed: int = 0) -> Model:
+    """Return a model with an expected error from random weights."""
+    tail = model.network.tail
+    weights = torch.randn(tail.weight.shape, generator=torch.manual_seed(seed)) / 5
+    return replace(model, error_tail=ErrorTail.of(weights, torch.full_like(tail.bias, -3).detach(), INTERVALS))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from conftest import textured_volume
-from files import a_model, a_stack, a_zarr, everything
+from files import a_model, a_stack, a_zarr, everything, with_tail
 from napari_cropeq.cli.main import main
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
@@ -271,3 +271,18 @@ def test_an_interrupted_batch_is_gone_on_from(tmp_path, how):
     model = Model.load(tmp_path / "m.safetensors" if how == "model" else out / "b_SR.safetensors")
     assert main(["export", *words, "--resume"]) == 0
     assert np.array_equal(stored(out / "b_SR.ome.zarr"), whole(tmp_path / "b.ome.tif", model))
+
+
+def test_expected_errors_of_a_folder(folder, tmp_path, capsys):
+    model, out = Model.load(tmp_path / "m.safetensors"), tmp_path / "out"
+    words = ["export", str(folder), "-o", f"{out}/", "--planes", "x", "--error", "-m"]
+    assert main([*words, str(tmp_path / "m.safetensors")]) == 1
+    assert "The model has no expected error" in capsys.readouterr().err and not out.exists()
+    with_tail(model).save(tmp_path / "e.safetensors")
+    assert main([*words, str(tmp_path / "e.safetensors")]) == 0
+    stems = ("a_SR", "b_SR", "c_SR")
+    assert sorted(os.listdir(out)) == sorted(f"{s}{of}.ome.zarr" for s in stems for of in ("", ".error"))
+    assert main([*words, str(tmp_path / "e.safetensors")]) == 1
+    assert "3 outputs exist already" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "e.safetensors"), "--resume"]) == 0
+    assert "3 skipped" in capsys.readouterr().out

@@ -25,7 +25,8 @@ __all__ = ["export"]
 def export(
     data: Any, model: Model | str | Path, path: str | Path, voxel_size: Sequence[float] | None = None, *,
     planes: str | None = None, dtype: str | None = None, existing: str = "refuse", partition: tuple[int, int] = (0, 1),
-    device: str = "auto", allow_missing: float | None = None, callback: Callback[ExportProgress] | None = None,
+    device: str = "auto", allow_missing: float | None = None, error: bool = False,
+    callback: Callback[ExportProgress] | None = None,
 ) -> Path:  # fmt: skip
     """Super-resolve a volume of any size into an OME-Zarr or OME-TIFF, with the bits of :func:`super_resolve`.
 
@@ -47,6 +48,9 @@ def export(
         one to end completes the file.
     allow_missing : float, optional
         What planes that an OME-TIFF lacks are read as; by default such a file is refused.
+    error : bool
+        Whether to write the expected error of every voxel as well, float32, into ``NAME.error.ome.zarr`` (or
+        ``.ome.tif``) beside the file. With 'resume', a complete file gets its expected errors.
     callback : callable, optional
         Called with the progress (``stage``, ``done``, ``total``, ``seconds_left``, ...) after every tile. The work
         stops if it returns False. By default, terminals and notebooks show a progress bar.
@@ -67,11 +71,11 @@ def export(
     """
     check_callback(callback)
     part = _partition(partition)
-    path = _output(path, existing, part)
+    path = _output(path, existing, part, error)
     planes, device, dtype = whole_volumes.settings_of(path, part.existing(existing), planes, device, dtype)
     result = result_of(data, model, voxel_size, planes, dtype, device, allow_missing)
     steps: Iterator[ExportProgress] = whole_volumes.export(
-        result, path, existing=existing, part_of=(part.number, part.count)
+        result, path, existing=existing, part_of=(part.number, part.count), error=error
     )
     with reporting(callback, "exporting") as continues, closing(cast(Any, steps)):
         for progress in steps:
@@ -81,9 +85,9 @@ def export(
     return path
 
 
-def _output(path: object, existing: str, partition: Partition) -> Path:
+def _output(path: object, existing: str, partition: Partition, error: bool) -> Path:
     """Return the path of the result, if it can be written there."""
-    check_options(None, existing, partition, None)
+    check_options(None, existing, partition, None, error)
     output = path_of("path", path, "Give a name ending in .ome.zarr or .ome.tif.")
     check_output(output, partition.existing(existing))
     return output

@@ -54,6 +54,11 @@ def add_export(commands: Any) -> None:
     )
     parser.add_argument("--dtype", choices=("source", "float32"), help="type of the voxels (default: as the image)")
     parser.add_argument("--tile", type=int, metavar="N", help="side of a tile, in SR voxels; results stay the same")
+    parser.add_argument(
+        "--error",
+        action="store_true",
+        help="also write the expected error of every voxel, as NAME.error beside the result (see docs/trust.md)",
+    )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
         "--resume",
@@ -140,7 +145,17 @@ def _settings(arguments: argparse.Namespace) -> BatchSettings:
     existing = "resume" if arguments.resume else "overwrite" if arguments.overwrite else "refuse"
     missing = arguments.allow_missing
     return BatchSettings(
-        _model(arguments), existing, planes, dtype, tile, size, device, part, cluster, allow_missing=missing
+        _model(arguments),
+        existing,
+        planes,
+        dtype,
+        tile,
+        size,
+        device,
+        part,
+        cluster,
+        allow_missing=missing,
+        error=arguments.error,
     )
 
 

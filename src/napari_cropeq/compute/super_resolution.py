@@ -30,6 +30,7 @@ __all__ = [
     "SuperResolution",
     "axial_of",
     "check_dtype",
+    "check_has_error",
     "with_error",
 ]
 
@@ -305,6 +306,16 @@ def axial_of(source: Image, model: Model) -> int:
     return model.acquisition.axial if size is None else guess_axial(size)
 
 
+def check_has_error(model: Model) -> None:
+    """Raise ArgumentError if a model cannot tell the expected error of its voxels."""
+    if model.error_tail is None:
+        raise ArgumentError(
+            "The model has no expected error: it was made by an earlier version, or trained on few patches.",
+            "Train it again, on more patches.",
+            setting="error",
+        )
+
+
 def with_error(result: SuperResolution) -> np.dtype[Any]:
     """Return the dtype of a voxel with its expected absolute error: the fields ``voxels`` and ``error``.
 
@@ -313,10 +324,5 @@ def with_error(result: SuperResolution) -> np.dtype[Any]:
     ArgumentError
         If the model has no expected error.
     """
-    if result.model.error_tail is None:
-        raise ArgumentError(
-            "The model has no expected error: it was made by an earlier version, or trained on few patches.",
-            "Train it again, on more patches.",
-            setting="error",
-        )
+    check_has_error(result.model)
     return np.dtype([("voxels", result.dtype), ("error", np.float32)])

@@ -111,7 +111,7 @@ class TileSource:
                 # If the prefetch failed, the source is read again directly, which raises the error.
                 with contextlib.suppress(OSError, ValueError):
                     return self._result.compute(leading, box, stop, reading.result(), self._dtype)
-        return self._result.compute(leading, box, stop, dtype=self._dtype)
+        return self._result.compute(leading, box, stop, None, self._dtype)
 
 
 def bounding_box(mask: npt.NDArray[np.bool_]) -> Box:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from napari_cropeq.compute.super_resolution import SuperResolution, check_dtype
+from napari_cropeq.compute.super_resolution import SuperResolution, check_dtype, check_has_error
 from napari_cropeq.core.geometry import Acquisition, check_shape, check_voxel_size
 from napari_cropeq.core.host import give_freed_memory_back
 from napari_cropeq.core.model import SUFFIX, Model
@@ -21,6 +21,7 @@ from napari_cropeq.errors import ArgumentError, OutputExistsError
 from napari_cropeq.formats.image import Image, acquisition_of, open_image
 from napari_cropeq.formats.paths import check_output
 from napari_cropeq.run.distributed.client import Cluster
+from napari_cropeq.run.error_output import error_of
 from napari_cropeq.run.export import check_options, export, is_complete, settings_of
 from napari_cropeq.run.naming import Naming, check_different
 from napari_cropeq.run.partition import Partition
@@ -109,6 +110,8 @@ class BatchSettings:
         See :class:`napari_cropeq.compute.super_resolution.SuperResolution`.
     allow_missing : float, optional
         See :func:`napari_cropeq.formats.image.open_image`.
+    error : bool
+        Whether to write the expected errors beside each result as well.
 
     Raises
     ------
@@ -128,15 +131,18 @@ class BatchSettings:
     parallel: bool = True
     allow_missing: float | None = None
     assumed: tuple[tuple[float, float, float], str] | None = None
+    error: bool = False
 
     def __post_init__(self) -> None:
         # Checked now, not when the first tile is computed: a training may take minutes before that.
         partition = Partition(*self.part_of)
-        check_options(self.tile, self.existing, partition, self.cluster)
+        check_options(self.tile, self.existing, partition, self.cluster, self.error)
         object.__setattr__(self, "existing", partition.existing(self.existing))
         check_dtype("source" if self.dtype is None else self.dtype)
         if self.assumed is not None:
             check_voxel_size(self.assumed[0])
+        if self.error and isinstance(self.model, Model):
+            check_has_error(self.model)
         if self.part_of[1] > 1 and isinstance(self.model, OwnTraining):
             raise ArgumentError(
                 f"{self.part_of[1]} processes that share the work need the same model, but each would train its own.",
@@ -228,7 +234,12 @@ class Batch:
 
     def _is_done(self, output: Path) -> bool:
         """Return whether an output is complete, and no run has started to replace it."""
-        return is_complete(output) and not is_training_unfinished(self._model_path(output))
+        is_training = is_training_unfinished(self._model_path(output))
+        return all(map(is_complete, self._files(output))) and not is_training
+
+    def _files(self, output: Path) -> list[Path]:
+        """Return all that is written for an output."""
+        return [output, error_of(output)] if self._settings.error else [output]
 
     def _model_path(self, output: Path) -> Path:
         return output.with_name(self._naming.stem(output) + SUFFIX)
@@ -237,11 +248,13 @@ class Batch:
         """Check all outputs before any work."""
         named = [(item.input, item.output) for item in self.items if item.output is not None]
         paths = [given if isinstance(given, Path) else given.path for given in self._inputs]
-        check_different(named, [Path(path) for path in paths if path is not None])
+        written = [(given, file) for given, output in named for file in self._files(output)]
+        check_different(written, [Path(path) for path in paths if path is not None])
         existing: dict[Path, FileExistsError] = {}
         for _, output in named:
             try:
-                check_output(output, self._settings.existing)
+                for file in self._files(output):
+                    check_output(file, self._settings.existing)
                 if isinstance(self._settings.model, OwnTraining):
                     check_model_free(self._model_path(output), self._settings.existing)
             except FileExistsError as error:
@@ -297,8 +310,8 @@ class Batch:
         if isinstance(settings.model, OwnTraining) and "gain" in model.training:
             facts["gain"] = model.training["gain"]
         yield {"status": "computing", "fraction": 0.0, "detail": "", "facts": facts}
-        part, cluster = settings.part_of, settings.cluster
-        tiles = export(result, item.output, settings.tile, settings.existing, part_of=part, cluster=cluster)
+        existing, part, cluster, error = settings.existing, settings.part_of, settings.cluster, settings.error
+        tiles = export(result, item.output, settings.tile, existing, (), part, cluster, error)
         with closing(tiles):  # type: ignore[type-var]
             for progress in tiles:
                 if progress.damaged:

@@ -5,35 +5,44 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from napari_cropeq.compute.fill import Event, Failed, Filled, TileFiller
 from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.compute.scheduler import Scheduler
-from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.compute.super_resolution import SuperResolution, with_error
 from napari_cropeq.compute.tile_shapes import check_tile
 from napari_cropeq.compute.tile_source import TileSource
-from napari_cropeq.core.geometry import AXIS_NAMES
+from napari_cropeq.core.geometry import AXIS_NAMES, IntTriple
 from napari_cropeq.errors import (
     AccessError,
+    ArgumentError,
     CompletedMeanwhileError,
     CropeqError,
     ImageError,
+    MismatchError,
     OutOfMemoryError,
 )
 from napari_cropeq.formats.find import check_result
+from napari_cropeq.formats.metadata import ImageInfo
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
 from napari_cropeq.formats.paths import FOLDER, check_output, old_of, output_kind, partial_of, remove, replace_folder
+from napari_cropeq.formats.provenance import read_provenance
 from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.distributed.run import spread
 from napari_cropeq.run.distributed.worker import check_source
+from napari_cropeq.run.error_output import FieldStores, error_of, error_spec
 from napari_cropeq.run.partition import Partition
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.disk_errors import disk_errors
 from napari_cropeq.store.folder import sweep, unfinished
 from napari_cropeq.store.protocol import TileStore
+from napari_cropeq.store.spec import StoreSpec
 from napari_cropeq.store.unfinished import Settings
 
 __all__ = [
@@ -81,6 +90,7 @@ def export(
     computed: Sequence[TileStore] = (),
     part_of: tuple[int, int] = (0, 1),
     cluster: Cluster | None = None,
+    error: bool = False,
 ) -> Iterator[ExportProgress]:
     """Compute a whole volume into an OME-Zarr or OME-TIFF, yielding after every part.
 
@@ -104,6 +114,9 @@ def export(
         Number of this process, from 0, and how many processes share the work; the last to end completes the output.
     cluster : Cluster, optional
         Its workers compute the tiles; they must see source and output under the same paths. ``computed`` is not used.
+    error : bool
+        Whether to write the expected error of every voxel as well, into ``NAME.error.ome.zarr`` beside the result. A
+        result that is complete already gets its expected errors.
 
     Raises
     ------
@@ -114,10 +127,13 @@ def export(
         started with other settings.
     """
     path, partition = Path(path), Partition(*part_of)
-    check_options(tile, existing, partition, cluster)
+    check_options(tile, existing, partition, cluster, error)
+    if error:
+        yield from _with_error(path, result, tile, existing)
+        return
     if cluster is not None:
         check_source(result)
-    store = _store(path, result, tile, existing, partition)
+    store = _store(path, store_spec(result), tile, existing, partition)
     if store is None:
         yield ExportProgress("saving", 1, 1, 0.0, 1)
         return
@@ -130,22 +146,64 @@ def export(
         if not store.levels[0].complete:  # shards that were damaged since they were finished, by any process
             yield from _tiles(store, result, computed, Partition(), cluster)
         yield ExportProgress("saving", total, total, 0.0)
-        complete(store, result)
+        complete(store, result.image)
     finally:
         store.release()
 
 
+def _with_error(
+    path: Path, result: SuperResolution, tile: int | None, existing: str
+) -> Generator[ExportProgress, None, None]:
+    """Compute the result and its expected errors at once, or what is missing of the two."""
+    specs = {"error": error_spec(result), "voxels": store_spec(result)}  # the result is completed last
+    paths = {"error": error_of(path), "voxels": path}
+    for output in paths.values():
+        check_output(output, existing, result.source.files)
+    with ExitStack() as opened:
+        stores: dict[str, DiskStore] = {}
+        size: int | IntTriple | None = tile
+        for field in ("voxels", "error"):
+            store = _store(paths[field], specs[field], size, existing, Partition())
+            if store is not None:
+                opened.callback(store.release)
+                stores[field], size = store, store.grid.tile
+        if not stores:
+            yield ExportProgress("saving", 1, 1, 0.0, 1)
+            return
+        if "voxels" not in stores:
+            _check_made_by(result, path)
+        both = FieldStores({field: stores[field] for field in specs if field in stores})
+        yield from _tiles(both, result, (), Partition(), None, with_error(result))
+        total = Partition().number_of(both)
+        yield ExportProgress("saving", total, total, 0.0)
+        for field, spec in specs.items():
+            if field in stores:
+                complete(stores[field], spec.image)
+
+
+def _check_made_by(result: SuperResolution, path: Path) -> None:
+    """Raise MismatchError if a complete output, which lacks its expected errors, was made in another way."""
+    record, own = read_provenance(path) or {}, result.describe()
+    differing = [name for name in ("model", "planes", "factor", "axial") if record.get(name) != own[name]]
+    if differing:
+        raise MismatchError(
+            f"{path.name} is complete, but it was made with another {differing[0]} than its expected errors would be.",
+            "Give the model and settings that it was made with, or replace it.",
+            setting=differing[0],
+        )
+
+
 def _store(
-    path: Path, result: SuperResolution, tile: int | None, existing: str, partition: Partition
+    path: Path, spec: StoreSpec, tile: int | IntTriple | None, existing: str, partition: Partition
 ) -> DiskStore | None:
     """Return the store to fill; None if the output is complete, or another process has just completed it."""
-    check_output(path, partition.existing(existing), result.source.files)
+    check_output(path, partition.existing(existing), spec.inputs)
     if existing != "overwrite" and is_complete(path):
         sweep(path)
         logger.info("%s is complete already", path)
         return None
     try:
-        return DiskStore(path, store_spec(result), tile, existing, (partition.number, partition.count))
+        return DiskStore(path, spec, tile, existing, (partition.number, partition.count))
     except CompletedMeanwhileError:
         return None
 
@@ -191,34 +249,44 @@ def settings_of(
     )
 
 
-def check_options(tile: int | None, existing: str, partition: Partition, cluster: Cluster | None) -> None:
+def check_options(
+    tile: int | None, existing: str, partition: Partition, cluster: Cluster | None, error: bool = False
+) -> None:
     """Raise ArgumentError if an option of :func:`export` cannot be used, or two do not go together."""
     check_tile(tile)
     partition.check(existing, cluster is not None)
+    if error and (cluster is not None or partition.count > 1):
+        raise ArgumentError(
+            "Processes that share the work cannot write expected errors.",
+            "Export in one process, or without expected errors.",
+            setting="error",
+        )
 
 
 def _events(
-    store: DiskStore,
+    store: DiskStore | FieldStores,
     result: SuperResolution,
     computed: Sequence[TileStore],
     partition: Partition,
     cluster: Cluster | None,
+    dtype: np.dtype[Any] | None,
 ) -> Generator[Event | None, None, None]:
     """Compute the missing tiles here or on a cluster, and yield the events."""
-    if cluster is not None:
+    if cluster is not None and not isinstance(store, FieldStores):
         yield from spread(store, result, cluster)
         return
     scheduler = Scheduler()
-    scheduler.fill(TileFiller(store, TileSource(result, lambda: computed), partition.holds(store)))
+    scheduler.fill(TileFiller(store, TileSource(result, lambda: computed, dtype=dtype), partition.holds(store)))
     yield from scheduler.run()
 
 
 def _tiles(
-    store: DiskStore,
+    store: DiskStore | FieldStores,
     result: SuperResolution,
     computed: Sequence[TileStore],
     partition: Partition,
     cluster: Cluster | None,
+    dtype: np.dtype[Any] | None = None,
 ) -> Generator[ExportProgress, None, None]:
     start, total, started = time.monotonic(), partition.number_of(store), partition.done_of(store)
     damaged = len(store.damaged)
@@ -228,7 +296,7 @@ def _tiles(
     if damaged:
         logger.warning("%s: %d damaged shards are computed again", store.folder.path, damaged)
     yield ExportProgress("tiles", started, total, 0.0, started, damaged)
-    with closing(_events(store, result, computed, partition, cluster)) as events:
+    with closing(_events(store, result, computed, partition, cluster, dtype)) as events:
         for event in events:
             if isinstance(event, Failed) and event.bulk:
                 raise event.error
@@ -238,8 +306,8 @@ def _tiles(
     logger.info("%s: all %d tiles are done after %.1f s", store.folder.path, total, time.monotonic() - start)
 
 
-def complete(store: DiskStore, result: SuperResolution) -> None:
-    """Make the output from a store whose tiles are all finished.
+def complete(store: DiskStore, image: ImageInfo) -> None:
+    """Make the output, with the metadata of ``image``, from a store whose tiles are all finished.
 
     Raises
     ------
@@ -254,17 +322,17 @@ def complete(store: DiskStore, result: SuperResolution) -> None:
     if output_kind(store.folder.path) == ".ome.zarr":
         store.finish()
     else:
-        _complete_tiff(store, result)
+        _complete_tiff(store, image)
     logger.info("%s: saved in %.1f s", store.folder.path, time.monotonic() - start)
 
 
-def _complete_tiff(store: DiskStore, result: SuperResolution) -> None:
+def _complete_tiff(store: DiskStore, image: ImageInfo) -> None:
     store.complete_levels()
     folder = store.folder
     partial = folder.partial / FOLDER / folder.path.name  # everything in this folder was written by this package
     try:
         with disk_errors(folder.partial.name):
-            write_ome_tiff(store.levels[0].whole, partial, result.image)
+            write_ome_tiff(store.levels[0].whole, partial, image)
         folder.check_place(partial)
         replace_folder(partial, folder.path, old_of(folder.partial))
     finally:

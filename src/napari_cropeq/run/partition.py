@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from napari_cropeq.core.geometry import IntTriple, LeadingIndex
 from napari_cropeq.errors import ArgumentError
+from napari_cropeq.run.error_output import FieldStores
 from napari_cropeq.store.disk import DiskStore
 
 __all__ = ["Partition"]
@@ -62,18 +63,20 @@ class Partition:
         """Return what to do about an output that exists: if the work is shared, other processes may have made it."""
         return "resume" if self.count > 1 and existing == "refuse" else existing
 
-    def holds(self, store: DiskStore) -> Callable[[LeadingIndex, IntTriple], bool]:
+    def holds(self, store: DiskStore | FieldStores) -> Callable[[LeadingIndex, IntTriple], bool]:
         """Return a function that tells whether a tile, by leading index and number (z, y, x), belongs to this part."""
+        if isinstance(store, FieldStores):  # of one process
+            return lambda leading, index: True
         finest = store.levels[0].numbering
         return lambda leading, index: finest.owner((leading, index), self.count) == self.number
 
-    def number_of(self, store: DiskStore) -> int:
+    def number_of(self, store: DiskStore | FieldStores) -> int:
         """Return how many tiles belong to this part."""
         total = store.grid.count * len(store.leading_indices)
         first, after = (math.ceil(n * total / self.count) for n in (self.number, self.number + 1))
         return after - first
 
-    def done_of(self, store: DiskStore) -> int:
+    def done_of(self, store: DiskStore | FieldStores) -> int:
         """Return how many of them are finished."""
         if self.count == 1:
             return len(store)

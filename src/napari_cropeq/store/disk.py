@@ -52,8 +52,8 @@ class DiskStore:
         The output.
     spec : StoreSpec
         Shape, dtype, axes, metadata, and everything that decides the bits.
-    tile : int, optional
-        Side of a tile in SR voxels, instead of 128 x 256 x 256 or, to resume, of that in the store.
+    tile : int or (z, y, x), optional
+        Side of a tile in SR voxels, or its size, instead of 128 x 256 x 256 or, to resume, of that in the store.
     existing : str
         What to do about an existing output, complete or unfinished: ``refuse``, ``resume`` or ``overwrite``.
     part : (int, int)
@@ -90,7 +90,7 @@ class DiskStore:
         self,
         path: Path,
         spec: StoreSpec,
-        tile: int | None = None,
+        tile: int | IntTriple | None = None,
         existing: str = "refuse",
         part: tuple[int, int] = (0, 1),
     ) -> None:
@@ -98,7 +98,7 @@ class DiskStore:
         self.folder = StoreFolder(path, part, existing == "overwrite")
         self.leading_indices = spec.leading_indices
         started = Settings() if existing == "overwrite" else Settings.of(self.folder.partial)
-        shard = (tile, tile, tile) if tile else started.shard or BULK
+        shard = ((tile, tile, tile) if isinstance(tile, int) else tile) or started.shard or BULK
         sizes = [fitted(shard, shape) for shape in level_shapes(spec.volume_shape)]
         tiles = {"shard": list(sizes[0][0]), "chunk": list(sizes[0][1]), "levels": len(sizes)}
         self.fingerprint = dict(spec.fingerprint) | {"tile grid": tiles}

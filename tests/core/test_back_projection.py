@@ -14,8 +14,8 @@ from scipy import ndimage
 from conftest import random_network, textured_volume
 from files import a_model
 from napari_cropeq.compute.super_resolution import Region, SuperResolution
-from napari_cropeq.core.back_projection import BackProjection
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, Box, mirror
+from napari_cropeq.core.imaging.back_projection import BackProjection
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor

@@ -313,3 +313,9 @@ def mirror(index: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
     folded = np.mod(index, period)
     inside: npt.NDArray[np.int64] = np.minimum(folded, period - folded)
     return inside
+
+
+def mirrored_range(start: int, stop: int, length: int) -> tuple[int, int]:
+    """Return the range, inside ``0 <= i < length``, of indices ``start`` to ``stop``, some of which are mirrored."""
+    index = mirror(np.arange(start, stop, dtype=np.int64), length)
+    return int(index.min()), int(index.max()) + 1

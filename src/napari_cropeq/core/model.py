@@ -17,8 +17,8 @@ import safetensors
 import torch
 from safetensors.torch import save
 
-from napari_cropeq.core.back_projection import WIDEST
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition
+from napari_cropeq.core.imaging.back_projection import WIDEST
 from napari_cropeq.core.model_records import check_records, is_number
 from napari_cropeq.core.network import LEVELS, ErrorTail, Network, build_network, use_channels_last
 from napari_cropeq.core.normalisation import Normalisation
@@ -92,7 +92,7 @@ class Model(ShortRepr):
         State of its training, to resume it.
     correction : float
         Width of the filter that keeps local mean intensities, px; 0 for none. See
-        :class:`napari_cropeq.core.back_projection.BackProjection`.
+        :class:`napari_cropeq.core.imaging.back_projection.BackProjection`.
     error_tail : ErrorTail, optional
         Makes the expected error of a result; models of earlier versions have none.
     """

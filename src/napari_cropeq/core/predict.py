@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from napari_cropeq.core.back_projection import BackProjection
 from napari_cropeq.core.exactness import check_exactness, reproducible, same_bits_side_by_side
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
 from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back, is_untouched
+from napari_cropeq.core.imaging.back_projection import BackProjection
 from napari_cropeq.core.network import ErrorTail, Network, PaddedNetwork, spread, use_channels_last, work
 from napari_cropeq.core.network_grid import WHOLE_PLANES, CallSize, NetworkGrid
 from napari_cropeq.core.normalisation import Normalisation, check_finite

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from napari_cropeq.core.back_projection import WIDEST
+from napari_cropeq.core.imaging.back_projection import WIDEST
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.errors import ArgumentError, ModelFileError
 

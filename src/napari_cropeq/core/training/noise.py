@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy import ndimage, optimize
 
 from napari_cropeq.core.geometry import Acquisition
+from napari_cropeq.core.imaging.consistency import NoiseLevel
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.core.training.plane_pool import PlaneReader, Volume
@@ -36,6 +37,7 @@ MOST_SATURATED = 0.05  # share of a square's voxels that have the largest intens
 LAPLACIAN_DIFFERENCE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
 NORMALISED = Normalisation(0.0, 1.0)
 LEAST_NOISE = 1e-3  # standard deviation that counts as noise, share of the range of intensities
+ROUNDING = 12**-0.5  # standard deviation of rounding to whole numbers
 MOST_CORRELATION = 1.0
 HARMLESS_NOISE = 0.01  # standard deviation below which correlation does not matter, share of the range
 # Root mean square of the relative deviations of the variances from the line: above the first, the line is approximate,
@@ -183,6 +185,13 @@ class PhotonTransfer:
         return replace(
             self, intensity=self.intensity * span + low, variance=self.variance * span * span, model=model, scale=scale
         )
+
+    def level(self, dtype: npt.DTypeLike) -> NoiseLevel:
+        """Return the standard deviation of the noise of voxels that are stored as ``dtype``, in source units."""
+        span = self.scale.high - self.scale.low
+        rounding = ROUNDING if np.dtype(dtype).kind in "ui" else 0.0
+        floor = max(LEAST_NOISE * span, rounding)
+        return NoiseLevel(self.model.slope, self.model.offset, floor, self.scale.low, self.scale.high)
 
     @property
     def text(self) -> str:

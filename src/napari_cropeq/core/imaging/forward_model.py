@@ -1,0 +1,83 @@
+"""How the microscope images a volume: blurred along the axial axis by the slice profile, and sampled at the slices.
+
+It is a finite filter at absolute coordinates, summed tap by tap in a fixed order as in
+:mod:`napari_cropeq.core.spline`, so the image of a tile has the bits of the crop of the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, Box, IntTriple, int_triple, mirror, mirrored_range
+
+__all__ = ["ForwardModel"]
+
+TRUNCATED = 3.0
+"""Radius of the slice profile, in standard deviations."""
+
+NARROWEST = 0.5  # standard deviation of the slice profile, SR voxels: a narrower one has no voxel at some samples
+
+Values = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardModel:
+    """Makes the acquired samples of SR voxels.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Grid and slice profile of the source.
+    shape : (z, y, x)
+        Shape of the source.
+    """
+
+    acquisition: Acquisition
+    shape: IntTriple
+
+    def sr_box(self, samples: Box) -> Box:
+        """Return the SR voxels (z, y, x), inside the volume, that acquired ``samples`` (z, y, x) are an image of."""
+        axial = self.acquisition.axial
+        first, last = (self._profile(sample)[0] for sample in (samples.start[axial], samples.stop[axial] - 1))
+        start, stop = list(samples.start), list(samples.stop)
+        start[axial], stop[axial] = mirrored_range(int(first[0]), int(last[-1]) + 1, self._rows)
+        return Box(int_triple(start), int_triple(stop))
+
+    def image(self, voxels: Values, box: Box, samples: Box) -> Values:
+        """Return acquired ``samples`` (z, y, x), as they show SR voxels, in the dtype of these.
+
+        Parameters
+        ----------
+        voxels : array (z, y, x)
+            The SR voxels of ``box``.
+        box : Box
+            Their place: :meth:`sr_box`, or more.
+        samples : Box
+            The samples to return.
+        """
+        axial, inside = self.acquisition.axial, samples.relative_to(box.start).slices
+        lateral = tuple(slice(None) if axis == axial else inside[axis] for axis in range(3))
+        rows_of = np.moveaxis(voxels[lateral], axial, 0)
+        start, stop = samples.start[axial], samples.stop[axial]
+        imaged = np.zeros((stop - start, *rows_of.shape[1:]), voxels.dtype)
+        for sample, plane in enumerate(imaged, start):
+            rows, weights = self._profile(sample)
+            for row, weight in zip(mirror(rows, self._rows) - box.start[axial], weights, strict=True):
+                plane += rows_of[row] * voxels.dtype.type(weight)
+        return np.moveaxis(imaged, 0, axial)
+
+    @property
+    def _rows(self) -> int:
+        return self.acquisition.sr_shape(self.shape)[self.acquisition.axial]
+
+    def _profile(self, sample: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the SR rows, some perhaps outside, that an acquired slice is the weighted sum of, and the weights."""
+        sigma = max(self.acquisition.blur_px / FWHM_PER_SIGMA, NARROWEST)
+        centre, radius = (sample + 0.5) * self.acquisition.factor - 0.5, TRUNCATED * sigma
+        rows = np.arange(math.ceil(centre - radius), math.floor(centre + radius) + 1, dtype=np.int64)
+        weights = np.exp(-0.5 * ((rows - centre) / sigma) ** 2)
+        return rows, weights / weights.sum()

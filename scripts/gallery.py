@@ -258,7 +258,7 @@ class States:
 
     def verify(self) -> Iterator[Caption]:
         """Check the tiles of the current view."""
-        window, panel = self.window, self.window.go("Verify")
+        window, panel = self.window, self.window.go("Trust")
         panel.minutes.value = self.minutes
         for name in ("verify", "against_padded"):
             window.click(panel.buttons[name].native)

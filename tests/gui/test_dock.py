@@ -18,7 +18,7 @@ from napari_cropeq.formats.write import write_image
 from napari_cropeq.gui.widgets.dock import Dock
 from window import PLUGIN, TIMEOUT, cells, dock, model_for, press, small
 
-STEPS = ("Data", "Train", "Preview", "Volume", "Verify", "Batch")
+STEPS = ("Data", "Train", "Preview", "Volume", "Trust", "Batch")
 
 
 def open_docks(viewer) -> list[Dock]:

@@ -24,7 +24,7 @@ CONTROLS = {
     "device": ("Train", "Device"),
     "planes": ("Volume", "Planes"),
     "dtype": ("Volume", "Type"),
-    "tile": ("Verify", "Tile size"),
+    "tile": ("Trust", "Tile size"),
     "existing": ("Volume", "Destination"),
     "unfinished": ("Volume", "Overwrite"),
     "restart": ("Volume", "Overwrite"),
@@ -46,9 +46,9 @@ OTHERS = [
     (HINTS, "start", "Train", "Start"),
     (TRAIN_HINTS, "memory", "Train", "Patch"),
     (TRAIN_HINTS, "model", "Train", "Model file"),
-    (VERIFY_HINTS, "baseline", "Verify", "Padded model"),
-    (VERIFY_HINTS, "model", "Verify", "Padded model"),
-    (VERIFY_HINTS, "minutes", "Verify", "Training (min)"),
+    (VERIFY_HINTS, "baseline", "Trust", "Padded model"),
+    (VERIFY_HINTS, "model", "Trust", "Padded model"),
+    (VERIFY_HINTS, "minutes", "Trust", "Training (min)"),
 ]
 
 
@@ -58,7 +58,7 @@ def names_in(panel) -> set[str]:
     return {child.text().replace("&", "") for kind in kinds for child in panel.findChildren(kind)}
 
 
-@pytest.mark.parametrize("name", ["Data", "Train", "Volume", "Batch", "Verify"])
+@pytest.mark.parametrize("name", ["Data", "Train", "Volume", "Batch", "Trust"])
 def test_hints_name_controls_of_the_window(viewer, name):
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     names = names_in(dock(viewer, name))

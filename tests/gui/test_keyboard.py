@@ -28,7 +28,7 @@ from napari_cropeq.gui.sections.measurement import MeasurementSection
 from napari_cropeq.gui.widgets.dock import Dock, Steps
 from window import TIMEOUT, cells, dock, model_for
 
-STEPS = ("Data", "Train", "Preview", "Volume", "Verify", "Batch")
+STEPS = ("Data", "Train", "Preview", "Volume", "Trust", "Batch")
 CONTROLS = (QAbstractButton, QAbstractItemView, QAbstractSpinBox, QComboBox, QLineEdit)
 PURE = {
     in_words(f.name)

@@ -59,7 +59,7 @@ def previewed(viewer, qtbot):
     return panel
 
 
-@pytest.mark.parametrize("name", ["Train", "Preview", "Volume", "Batch", "Verify"])
+@pytest.mark.parametrize("name", ["Train", "Preview", "Volume", "Batch", "Trust"])
 def test_a_closed_dock_is_deleted(viewer, no_collection, name):
     panel = dock(viewer, name)
     viewer.window.remove_dock_widget("all")

@@ -51,7 +51,7 @@ def test_colours_can_be_read_in_both_themes(theme, name, part):
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.permutations(THEMES)))
-@pytest.mark.parametrize("name", ["Train", "Preview", "Volume", "Verify", "Batch"])
+@pytest.mark.parametrize("name", ["Train", "Preview", "Volume", "Trust", "Batch"])
 def test_an_error_can_be_read_after_the_theme_is_switched(viewer, name, before, after):
     viewer.theme = before
     panel = dock(viewer, name)

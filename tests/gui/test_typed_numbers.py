@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QWidget
 from napari_cropeq.gui.sections.section import Section
 from window import TIMEOUT, cells, data_of, dock
 
-WIDGETS = {"Train": 17, "Preview": 1, "Volume": 0, "Batch": 1, "Verify": 2}
+WIDGETS = {"Train": 17, "Preview": 1, "Volume": 0, "Batch": 1, "Trust": 2}
 """The least number of fields for numbers."""
 
 

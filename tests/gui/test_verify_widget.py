@@ -21,7 +21,7 @@ TURN = np.array([[1, 0, 0, 5], [0, 1, 0.1, -3], [0, 0, 1, 2], [0, 0, 0, 1]], flo
 
 
 def open_panel(viewer, tile: int = 20, filters: int = 8):
-    panel = dock(viewer, "Verify")
+    panel = dock(viewer, "Trust")
     panel.session.use_model(model_for(filters=filters), "a model")
     panel.tile.value = tile
     return panel

@@ -173,7 +173,7 @@ def test_an_existing_destination_is_refused(viewer, tmp_path):
 
 
 @pytest.mark.parametrize("menu", ["Plugins", "Layers"])
-@pytest.mark.parametrize("name", ["Train", "Preview", "Volume", "Batch", "Verify"])
+@pytest.mark.parametrize("name", ["Train", "Preview", "Volume", "Batch", "Trust"])
 def test_widgets_open_from_the_menus(viewer, menu, name):
     viewer.add_image(cells(), scale=(2.5, 1, 1), name="cells")
     titles = {
@@ -181,7 +181,7 @@ def test_widgets_open_from_the_menus(viewer, menu, name):
         "Preview": "Preview super-res",
         "Volume": "Super-resolve volume",
         "Batch": "Super-resolve many images",
-        "Verify": "Verify that tiles equal the whole",
+        "Trust": "Show what to trust in super-resolution",
     }
     top = {a.text().replace("&", ""): a.menu() for a in viewer.window._qt_window.menuBar().actions()}[menu]
     found = [a for a in actions_below(top) if titles[name] in a.text() or a.text().startswith(f"{name} (")]

@@ -15,6 +15,7 @@ from napari_cropeq.core.geometry import Box, IntTriple, LeadingIndex
 from napari_cropeq.store.memory import MemoryStore, TileCache
 from napari_cropeq.store.protocol import Tile, TileStore, covers
 from napari_cropeq.view.lazy import LazyView
+from napari_cropeq.view.maps import Maps
 from napari_cropeq.view.view import View, nearest_first
 
 __all__ = ["InView"]
@@ -49,6 +50,8 @@ class InView:
         Number of tiles computed for views so far.
     compared : bool
         Whether the interpolation is looked at as well, so that it is needed in every view.
+    maps : Maps
+        Maps of what is in view.
     """
 
     def __init__(self, cache: TileCache, source: Hashable) -> None:
@@ -62,7 +65,9 @@ class InView:
         self.store: MemoryStore | None = None
         self.computed = 0
         self.compared = False
-        self._tiles: list[Tile] = []  # missing when the view was set
+        self._finished: Sequence[TileStore] = ()
+        self.maps = Maps(cache, lambda: self._finished)
+        self._tiles: list[tuple[TileStore, Tile]] = []  # missing when the view was set
         self._ready = 0  # number of the other tiles in view
         self._times: deque[float] = deque(maxlen=RATE_TILES)
 
@@ -80,6 +85,7 @@ class InView:
         }
         current = {store.key for store in self._stores.values()}
         self._outdated = [store for store in self._outdated if store.key not in current]
+        self.maps.use(result, key)
         if self.lazy is None:
             self.lazy = LazyView(result, [])
         if not self.lazy.overview.whole and not self._interpolated:
@@ -119,11 +125,13 @@ class InView:
         if view is None or result is None or self.lazy is None:
             return []
         self.store, leading = self._stores[view.across], view.leading
+        self._finished = finished
         filled = [store for store in finished if len(store)]
         numbers, grid = nearest_first(self.store.grid, view), self.store.grid
-        self._tiles = [(leading, i) for i in numbers if not any(covers(s, leading, grid.box(i)) for s in filled)]
-        self._ready = len(numbers) - len(self._tiles)
-        requests = [TileRequest(self.store, tile, self._compute) for tile in self._tiles]
+        missing = {i for i in numbers if not any(covers(s, leading, grid.box(i)) for s in filled)}
+        requests = self.maps.requests(view, self.store, numbers, missing, self._compute)
+        self._tiles = [(request.store, request.tile) for request in requests]
+        self._ready = max(0, len(numbers) - len(self._tiles))
         between: list[TileRequest] = []
         if (requests or self.compared) and self._interpolated:
             plane = self._interpolated[view.across]
@@ -148,7 +156,7 @@ class InView:
 
     def note(self, store: TileStore) -> None:
         """Count a computed tile if ``store`` is one of the stores for views."""
-        if store in self._stores.values():
+        if store in self._stores.values() or store in self.maps:
             self.computed += 1
             self._times.append(time.monotonic())
 
@@ -170,7 +178,7 @@ class InView:
         store, tiles = self.store, self._tiles
         if store is None:
             return 0, 0
-        return self._ready + sum(tile in store for tile in tiles), self._ready + len(tiles)
+        return self._ready + sum(tile in own for own, tile in tiles), self._ready + len(tiles)
 
     @property
     def rate(self) -> float:

@@ -44,6 +44,11 @@ class LazyView:
         self.overview = overview or Overview(result)
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the voxels."""
+        return self.result.dtype
+
+    @property
     def levels(self) -> list[da.Array]:
         """Dask arrays (t, c, z, y, x; leading axes as in the source), finest first, like the levels of a store on disk.
 
@@ -84,7 +89,7 @@ class LazyView:
         own : (z, y, x)
             Indices in that level.
         """
-        out = self.overview.sample(leading, indices)
+        out = self.behind(leading, indices)
         if out.size == 0:
             return out
         for store in reversed(self.stores):
@@ -94,6 +99,10 @@ class LazyView:
             else:
                 _overlay_finished(out, store, leading, indices)
         return out
+
+    def behind(self, leading: LeadingIndex, indices: tuple[Indices, Indices, Indices]) -> npt.NDArray[Any]:
+        """Return what is shown at SR ``indices`` (z, y, x) where there is no tile: the overview."""
+        return self.overview.sample(leading, indices)
 
     def part(self, leading: LeadingIndex, box: Box) -> da.Array:
         """Return ``box`` (SR voxels) of the finest level as a Dask array (z, y, x) of one chunk."""
@@ -150,7 +159,7 @@ class _Block:
         self._view, self._ranges, self._level_shape, self._level = view, ranges, level_shape, level
         self.shape = tuple(len(r) for r in ranges if isinstance(r, range))
         self.ndim = len(self.shape)
-        self.dtype = view.result.dtype
+        self.dtype = view.dtype
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -16,7 +16,7 @@ from napari_cropeq.run.live import RunState
 from napari_cropeq.view.lazy import LazyView
 from napari_cropeq.view.view import View
 
-__all__ = ["SRLayer"]
+__all__ = ["SRLayer", "levels_of"]
 
 FIRST_MS, REFRESH_MS = 15, 250  # refresh at once for the first tile of a view, then a few times a second
 COVERING = ("opaque", "translucent", "translucent_no_depth")
@@ -110,7 +110,7 @@ class SRLayer(QObject):
             layers.insert(layers.index(self.image), layer)
             layers.selection = selected
         elif self._inherited:
-            layer.data = _levels_of(lazy)
+            layer.data = levels_of(lazy)
             layers.move(layers.index(layer), layers.index(self.image))
         else:
             return layer
@@ -185,7 +185,7 @@ class SRLayer(QObject):
 
     def _layer(self, lazy: LazyView, name: str, description: dict[str, Any]) -> Image:
         """Return a layer of all levels in the place of the result, looking like the source."""
-        levels = _levels_of(lazy)
+        levels = levels_of(lazy)
         return Image(
             levels,
             multiscale=isinstance(levels, list),
@@ -199,7 +199,7 @@ class SRLayer(QObject):
     def _add(self, image: Image) -> None:
         """Add the layer; hide a source that would shine through it, since the intensities would add up."""
         if image is self.adopted and self._lazy is not None:
-            image.data, image.visible, self.adopted = _levels_of(self._lazy), True, None
+            image.data, image.visible, self.adopted = levels_of(self._lazy), True, None
         else:
             self._viewer.add_layer(image)
         for other in self.superseded:
@@ -234,7 +234,7 @@ class SRLayer(QObject):
             self.removed.emit()
 
 
-def _levels_of(lazy: LazyView) -> Any:
+def levels_of(lazy: LazyView) -> Any:
     """Return the data of a layer: the levels, or the array if there is only one."""
     levels = lazy.levels
     return levels if len(levels) > 1 else levels[0]

@@ -18,17 +18,17 @@ from napari_cropeq.gui.widgets.data import DataWidget
 from napari_cropeq.gui.widgets.panel import Panel
 from napari_cropeq.gui.widgets.preview import PreviewWidget
 from napari_cropeq.gui.widgets.train import TrainWidget
-from napari_cropeq.gui.widgets.verify import VerifyWidget
+from napari_cropeq.gui.widgets.trust import TrustWidget
 from napari_cropeq.gui.widgets.volume import VolumeWidget
 
-__all__ = ["BatchDock", "DataDock", "Dock", "PreviewDock", "TrainDock", "VerifyDock", "VolumeDock"]
+__all__ = ["BatchDock", "DataDock", "Dock", "PreviewDock", "TrainDock", "TrustDock", "VolumeDock"]
 
 TOOLTIPS = {
     "Data": "How the layer was acquired: axes, voxel size, slice profile, noise",
     "Train": "Train a model on the layer itself, or load one",
     "Preview": "Super-resolve what is in view, and compare",
     "Volume": "Super-resolve the whole volume, and save it",
-    "Verify": "Check that tiles equal the volume computed as a whole",
+    "Trust": "What may be trusted: expected errors, consistency, and tiles that equal the whole",
     "Batch": "Super-resolve many images into files",
 }
 
@@ -60,7 +60,7 @@ class Steps(QWidget):
             "Train": TrainWidget(session, self.layer, data.source, data.noise),
             "Preview": PreviewWidget(session, self.layer),
             "Volume": VolumeWidget(session, self.layer),
-            "Verify": VerifyWidget(session, self.layer),
+            "Trust": TrustWidget(session, self.layer),
             "Batch": BatchWidget(session, self.layer),
         }
         self.tabs = QTabWidget()
@@ -188,10 +188,10 @@ class VolumeDock(Dock):
     step = "Volume"
 
 
-class VerifyDock(Dock):
-    """The dock widget at the step Verify."""
+class TrustDock(Dock):
+    """The dock widget at the step Trust."""
 
-    step = "Verify"
+    step = "Trust"
 
 
 class BatchDock(Dock):

@@ -1,4 +1,4 @@
-"""The base class of the steps Preview, Volume and Verify: the planes and the result."""
+"""The base class of the steps Preview, Volume and Trust: the planes and the result."""
 
 from __future__ import annotations
 

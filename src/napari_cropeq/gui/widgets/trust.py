@@ -1,12 +1,13 @@
-"""The step Verify: check that tiles equal the volume computed as a whole, in the current view."""
+"""The step Trust: maps of expected error and consistency in view, and the check that tiles equal the whole."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from magicgui.widgets import FloatSpinBox, SpinBox
+from magicgui.widgets import ComboBox, FloatSpinBox, Label, SpinBox
 from napari.layers import Image
+from qtpy.compat import isalive
 
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
@@ -20,30 +21,48 @@ from napari_cropeq.formats.image import acquisition_of
 from napari_cropeq.gui.files.field import FileField
 from napari_cropeq.gui.hints import VERIFY_HINTS
 from napari_cropeq.gui.jobs import Job
+from napari_cropeq.gui.layers.map_layers import MapLayers
 from napari_cropeq.gui.layers.source import check_layer, source_of
 from napari_cropeq.gui.layers.sr_frame import SRFrame
+from napari_cropeq.gui.parts.form import Form
 from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.preferences import Preferences
+from napari_cropeq.gui.sections.section import Section
 from napari_cropeq.gui.session import Session
 from napari_cropeq.gui.widgets.result_panel import ResultPanel
 from napari_cropeq.short_repr import quality_of
+from napari_cropeq.view.maps import CONSISTENCY, ERROR
+from napari_cropeq.view.trust import what_to_trust, with_error_text
 
-__all__ = ["VerifyWidget"]
+__all__ = ["TrustWidget"]
 
 MOST = 2**23  # largest number of SR voxels that are checked
 TILE = 64
 KEY = "napari-cropeq"
 
+KINDS = (ERROR, CONSISTENCY)
+MAP_TOOLTIP = (
+    "Which map is shown; both are computed. Expected error: how far each voxel is expected to be from the truth, in "
+    "intensities. Consistency: how far the acquired slices are from the result, imaged again, in units of their noise: "
+    "it shows contradictions, not structures that the microscope could not see"
+)
+UNDER_TOOLTIP = "Intensity of the result ± its expected error"
+TRUST_TOOLTIP = (
+    "Expected error: the mean absolute error that the network expects of itself, from slices whose truth is known. "
+    "Re-imaged: blurred and sampled as the model says that the microscope does."
+)
+
 Step = tuple[float, str] | TilesFound
 TOOLTIPS = {
+    "show_maps": "Compute the maps of the current view, and of every view that follows",
     "verify": "Compute the current view in tiles and as a whole, and compare every voxel. Bit-exact: all are identical",
     "against_padded": "The same check of a common zero-padded network, whose tiles differ at their borders (seams)",
-    "stop": "Stop the check; a training can be resumed",
+    "stop": "Stop computing maps, and stop the check; a training of a padded network can be resumed",
 }
 
 
-class VerifyWidget(ResultPanel):
-    """Computes the current view in tiles and as a whole, and shows the difference.
+class TrustWidget(ResultPanel):
+    """Shows what to trust in the current view, and checks that its tiles equal the whole.
 
     Parameters
     ----------
@@ -57,6 +76,23 @@ class VerifyWidget(ResultPanel):
 
     def __init__(self, session: Session, layer: LayerChoice) -> None:
         super().__init__(session, layer)
+        self.maps: MapLayers | None = None
+        self.map = ComboBox(label="Map", choices=list(KINDS), tooltip=MAP_TOOLTIP)
+        self.under = Label(label="Under the mouse", value="", tooltip=UNDER_TOOLTIP)
+        self.form.extend([self.map, self.under])
+        self.buttons = self.add_buttons(TOOLTIPS, show_maps=self.show_maps, stop=self.stop)
+        self.buttons |= self.add_buttons(TOOLTIPS, verify=self.verify, against_padded=self.against_padded)
+        self.buttons["stop"].enabled = False
+        self.found: TilesFound | None = None
+        self._job: Job | None = None
+        self._frame: SRFrame | None = None
+        self._add_settings()
+        self.add_status()
+        self.map.changed.connect(self._on_map)
+        self.viewer.cursor.events.position.connect(self._on_mouse)
+
+    def _add_settings(self) -> None:
+        """Add the settings of the check, folded."""
         tooltip = "Side of the tiles (blocks of voxels that are computed one by one), in SR voxels"
         self.tile = SpinBox(label="Tile size (voxels)", min=1, max=4096, value=TILE, tooltip=tooltip)
         self.padded = FileField(
@@ -74,15 +110,60 @@ class VerifyWidget(ResultPanel):
             value=1.0,
             tooltip="Training time of the zero-padded network, in minutes",
         )
-        self.form.extend([self.tile, self.padded, self.minutes])
-        self.buttons = self.add_buttons(
-            TOOLTIPS, verify=self.verify, against_padded=self.against_padded, stop=self.stop
-        )
-        self.buttons["stop"].enabled = False
-        self.found: TilesFound | None = None
-        self._job: Job | None = None
-        self._frame: SRFrame | None = None
-        self.add_status()
+        section = Section("Settings of Verify", "Show or hide the size of tiles, and the padded network")
+        section.addWidget(Form([self.tile, self.padded, self.minutes]))
+        self.below.rows.addWidget(section)
+
+    def show_maps(self) -> None:
+        """Compute the chosen maps of the current view."""
+        check_layer(self.layer.value)
+        result = self.open_result()
+        if self.maps is None or self.maps.result is not result:
+            for old in () if self.maps is None else self.maps.images.values():
+                old.visible = False  # of another model or layer
+            self.maps = MapLayers(self.viewer, result)
+        self.maps.show(self.map.value)
+        result.follower.follow(True)
+        result.follower.look()
+        self.buttons["stop"].enabled = True
+
+    def show_state(self) -> None:
+        """Show the maps as they arrive, and what they say about the view."""
+        result, maps = self.result, self.maps
+        if result is None or maps is None or self.left or not result.alive or self.busy:
+            return
+        maps.refresh()
+        self.buttons["stop"].enabled = result.follower.following or result.looking
+        if self.complaining or result.source_layer is not self.layer.value or result.result is None:
+            return
+        done, total = result.state.in_view
+        self.bar.setValue(int(1000 * done / max(total, 1)))
+        view = result.follower.view
+        if view is None or view.across is None:
+            self.say("The maps are shown in slices: leave the 3D display.")
+        elif result.looking or done < total:
+            self.say(f"Computing the maps of the view: {done} of {total} tiles.")
+        else:
+            self.say("\n".join(what_to_trust(result.result, result.worker.in_view.maps, view)), TRUST_TOOLTIP)
+
+    def stop_work(self) -> None:
+        """Stop following the mouse and the view when the dock is closed."""
+        self.viewer.cursor.events.position.disconnect(self._on_mouse)
+        if self.result is not None and self.result.alive:
+            self.result.follower.stop()
+
+    def _on_map(self, kind: str) -> None:
+        if self.maps is not None and self.result is not None and self.result.alive:
+            self.maps.show(kind)
+            self.maps.refresh()
+
+    def _on_mouse(self) -> None:
+        """Show the voxel under the mouse with its expected error."""
+        if self.maps is None or not isalive(self):
+            return
+        alive = self.result is not None and self.result.alive
+        found = self.maps.under(self.viewer.cursor.position) if alive else None
+        self.under.value = "" if found is None else with_error_text(*found)
 
     def _on_layer(self) -> None:
         """Clear what was found on another layer."""
@@ -99,9 +180,12 @@ class VerifyWidget(ResultPanel):
         self._start(padded=True)
 
     def stop(self) -> None:
-        """Stop the check; a training can be resumed."""
-        if self._job is not None:
+        """Stop the check, whose training can be resumed, or else the maps; those that are shown stay."""
+        if self._job is not None and self._job.running:
             self._job.stop()
+        elif self.result is not None and self.result.alive:
+            self.result.follower.stop()
+            self.buttons["stop"].enabled = False
 
     @property
     def busy(self) -> bool:

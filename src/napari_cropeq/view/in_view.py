@@ -129,7 +129,9 @@ class InView:
         filled = [store for store in finished if len(store)]
         numbers, grid = nearest_first(self.store.grid, view), self.store.grid
         missing = {i for i in numbers if not any(covers(s, leading, grid.box(i)) for s in filled)}
-        requests = self.maps.requests(view, self.store, numbers, missing, self._compute)
+        requests = [TileRequest(self.store, (leading, i), self._compute) for i in numbers if i in missing]
+        if self.maps.wanted:
+            requests = self.maps.requests(view, self.store, numbers, requests)
         self._tiles = [(request.store, request.tile) for request in requests]
         self._ready = max(0, len(numbers) - len(self._tiles))
         between: list[TileRequest] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -76,7 +76,7 @@ class Maps:
         return MapView(self._result, stores)
 
     def requests(
-        self, view: View, store: MemoryStore, numbers: Sequence[IntTriple], missing: Collection[IntTriple], own: Compute
+        self, view: View, store: MemoryStore, numbers: Sequence[IntTriple], own: Sequence[TileRequest]
     ) -> list[TileRequest]:
         """Return what must be computed for a view.
 
@@ -88,22 +88,18 @@ class Maps:
             The tiles of the result in this view.
         numbers : sequence of (z, y, x)
             Its tiles, in the order of their computation.
-        missing : collection of (z, y, x)
-            Those that are not finished.
-        own : callable
-            Computes a tile of the result alone.
+        own : sequence of TileRequest
+            Requests for tiles of the result alone.
         """
         errors, differences = (
             self._stores.get((kind, view.across)) if kind in self.wanted else None for kind in (ERROR, CONSISTENCY)
         )
-        requests = []
-        for tile in [(view.leading, index) for index in numbers]:
-            if errors is not None and tile not in errors:
-                requests.append(TileRequest(errors, tile, self._with_result(store)))
-            elif tile[1] in missing:
-                requests.append(TileRequest(store, tile, own))
+        tiles, requests = [(view.leading, index) for index in numbers], list(own)
+        if errors is not None:
+            both = [TileRequest(errors, t, self._with_result(store)) for t in tiles if t not in errors]
+            with_result = {request.tile for request in both}
+            requests = [*both, *(request for request in own if request.tile not in with_result)]
         if differences is not None:
-            tiles = [(view.leading, index) for index in numbers]
             requests += [TileRequest(differences, t, self._differences) for t in tiles if t not in differences]
         return requests
 

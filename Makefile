@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo gallery test test-all test-fast lint house bench-training bench-recipes bench-noise bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak fuzz clean
+.PHONY: setup demo gallery test test-all test-fast lint house bench-training bench-recipes bench-noise bench-trust bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak fuzz clean
 
 setup:
 	@scripts/setup
@@ -54,6 +54,12 @@ bench-recipes: setup
 # is stopped, the same command resumes.
 bench-noise: setup
 	$(venv) benchmarks/noise $(if $(FULL),--full) $(ARGS)
+
+# How well expected errors hold: coverage on known truths, planted structures, and what is measured afterwards. It uses
+# the models of bench-noise, and trains those that are missing. If it is stopped, the same command resumes; one part:
+# make bench-trust ARGS="planted". About an hour and a half on one core.
+bench-trust: setup
+	$(venv) benchmarks/trust $(ARGS)
 
 bench-fwhm: setup
 	$(venv) benchmarks/fwhm.py

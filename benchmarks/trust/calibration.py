@@ -89,7 +89,7 @@ def predicted(
         correction=model.correction,
         error_tail=tail,
     )
-    return predictor(Box.whole(predictor.sr_shape) if box is None else box)
+    return predictor(Box.whole(predictor.sr_shape) if box is None else box, with_error=True)
 
 
 def middle(shape: tuple[int, ...]) -> Box:

@@ -130,7 +130,20 @@ def export(
     check_options(tile, existing, partition, cluster, error)
     if error:
         yield from _with_error(path, result, tile, existing)
-        return
+    else:
+        yield from _alone(path, result, tile, existing, computed, partition, cluster)
+
+
+def _alone(
+    path: Path,
+    result: SuperResolution,
+    tile: int | None,
+    existing: str,
+    computed: Sequence[TileStore],
+    partition: Partition,
+    cluster: Cluster | None,
+) -> Generator[ExportProgress, None, None]:
+    """Compute the result, or this process's part of it."""
     if cluster is not None:
         check_source(result)
     store = _store(path, store_spec(result), tile, existing, partition)

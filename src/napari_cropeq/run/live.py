@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -190,13 +190,6 @@ class LiveWorker:
         """Request the interpolation of every view as well, even where no tile is missing."""
         with self._lock:
             self.in_view.compared = on
-            if self._scheduler is not None:
-                self._look(self._scheduler)
-
-    def show_maps(self, kinds: Iterable[str]) -> None:
-        """Request maps of every view from now on; see :class:`napari_cropeq.view.maps.Maps`."""
-        with self._lock:
-            self.in_view.maps.wanted = frozenset(kinds)
             if self._scheduler is not None:
                 self._look(self._scheduler)
 

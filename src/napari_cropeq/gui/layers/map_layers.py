@@ -49,7 +49,7 @@ class MapLayers(QObject):
         self._shown = kind
         for own, image in self.images.items():
             image.visible = own == kind
-        self.result.worker.show_maps(LOOKS)
+        self.result.worker.in_view.maps.wanted = frozenset(LOOKS)  # from the next view on
 
     def refresh(self) -> None:
         """Add the layers once the result has one, and show the tiles that have arrived."""

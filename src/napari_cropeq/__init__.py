@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from napari_cropeq.api.export import export
     from napari_cropeq.api.fwhm import FwhmEstimate, estimate_fwhm
     from napari_cropeq.api.train import train
+    from napari_cropeq.api.trust import TrustReport, trust
     from napari_cropeq.api.voxels import super_resolve, super_resolve_lazy
     from napari_cropeq.core.model import Model
     from napari_cropeq.formats.image import Image, open_image
@@ -24,12 +25,14 @@ __all__ = [
     "Image",
     "Model",
     "StoppedError",
+    "TrustReport",
     "estimate_fwhm",
     "export",
     "open_image",
     "super_resolve",
     "super_resolve_lazy",
     "train",
+    "trust",
 ]
 
 __version__ = "0.1.0"
@@ -40,12 +43,14 @@ _HOMES = {
     "FwhmEstimate": ("api.fwhm", "FwhmEstimate"),
     "Image": ("formats.image", "Image"),
     "Model": ("core.model", "Model"),
+    "TrustReport": ("api.trust", "TrustReport"),
     "estimate_fwhm": ("api.fwhm", "estimate_fwhm"),
     "export": ("api.export", "export"),
     "open_image": ("formats.image", "open_image"),
     "super_resolve": ("api.voxels", "super_resolve"),
     "super_resolve_lazy": ("api.voxels", "super_resolve_lazy"),
     "train": ("api.train", "train"),
+    "trust": ("api.trust", "trust"),
 }
 """Where each public name is defined."""
 

@@ -15,7 +15,7 @@ from napari_cropeq.cli.options import EARLIER
 from napari_cropeq.errors import ArgumentError, OutOfMemoryError, VoxelSizeError
 
 BEFORE = Path(__file__).parents[1] / "data" / "before"
-COMMANDS = ["info", "train", "export", "degrade", "evaluate", "verify", "mip"]
+COMMANDS = ["info", "train", "export", "degrade", "evaluate", "verify", "trust", "mip"]
 
 CARDS = [
     pytest.param(

@@ -13,11 +13,12 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as Bar
 
 from napari_cropeq.core.training.progress import Progress
+from napari_cropeq.evidence.trust.report import TrustProgress
 from napari_cropeq.run.export import ExportProgress
 
 __all__ = ["Callback", "reporting"]
 
-P = TypeVar("P", Progress, ExportProgress)
+P = TypeVar("P", Progress, ExportProgress, TrustProgress)
 
 Callback = Callable[[P], object]
 """Called with the progress after every step; the job stops if it returns False."""
@@ -67,7 +68,9 @@ def _is_visible(console: Console) -> bool:
     return find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
 
 
-def _fraction_and_detail(progress: Progress | ExportProgress) -> tuple[float, str]:
+def _fraction_and_detail(progress: Progress | ExportProgress | TrustProgress) -> tuple[float, str]:
     if isinstance(progress, Progress):
         return progress.fraction, f"{progress.patches:,} patches, loss {progress.loss:.4f}"
+    if isinstance(progress, TrustProgress):
+        return progress.share, progress.what
     return progress.done / max(progress.total, 1), f"{progress.done} of {progress.total} tiles"

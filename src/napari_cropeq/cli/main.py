@@ -1,4 +1,4 @@
-"""The command line: cropeq info | train | export | degrade | evaluate | verify | mip."""
+"""The command line: cropeq info | train | export | degrade | evaluate | verify | trust | mip."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from napari_cropeq.cli.mip import add_mip
 from napari_cropeq.cli.options import add_common
 from napari_cropeq.cli.progress import interrupted, show_log
 from napari_cropeq.cli.train import add_train
+from napari_cropeq.cli.trust import add_trust
 from napari_cropeq.cli.verify import add_verify
 from napari_cropeq.errors import CropeqError
 
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"cropeq {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for add in (add_info, add_train, add_export, add_degrade, add_evaluate, add_verify, add_mip):
+    for add in (add_info, add_train, add_export, add_degrade, add_evaluate, add_verify, add_trust, add_mip):
         add(commands)
     for command in commands.choices.values():
         add_common(command)

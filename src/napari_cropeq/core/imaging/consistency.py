@@ -69,7 +69,7 @@ class Consistency:
 
     def samples(self, box: Box) -> Box:
         """Return the acquired samples (z, y, x) that the map shows at the SR voxels of ``box``: the nearest ones."""
-        axial, slices = self.forward.acquisition.axial, self._slices(box)
+        axial, slices = self.forward.acquisition.axial, self.nearest(box)
         start, stop = list(box.start), list(box.stop)
         start[axial], stop[axial] = int(slices[0]), int(slices[-1]) + 1
         return Box(int_triple(start), int_triple(stop))
@@ -115,9 +115,9 @@ class Consistency:
         """
         samples, axial = self.samples(box), self.forward.acquisition.axial
         found = self.differences(result, result_box, acquired, samples)
-        return np.take(found, self._slices(box) - samples.start[axial], axis=axial)
+        return np.take(found, self.nearest(box) - samples.start[axial], axis=axial)
 
-    def _slices(self, box: Box) -> npt.NDArray[np.int64]:
+    def nearest(self, box: Box) -> npt.NDArray[np.int64]:
         """Return the nearest acquired slice of each SR row of ``box``, (n,)."""
         acquisition, axial = self.forward.acquisition, self.forward.acquisition.axial
         positions = source_positions(box.start[axial], box.stop[axial], acquisition.factor)

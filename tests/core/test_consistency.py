@@ -170,3 +170,17 @@ def test_the_noise_has_a_floor(dtype, high, floor):
     level = consistency_of(a_result(data), ()).noise
     assert level.deviation(np.array(0.0)) >= floor * 0.999
     assert level.floor == pytest.approx(floor)
+
+
+@pytest.mark.parametrize(
+    ("slices", "fwhm", "expected"),
+    [
+        pytest.param(20, 4.0, (1, 19), id="fwhm-of-the-step"),
+        pytest.param(20, 1.0, (0, 20), id="narrow"),
+        pytest.param(20, 9.0, (2, 18), id="wide"),
+        pytest.param(4, 30.0, (0, 4), id="all-reach-beyond"),
+    ],
+)
+def test_slices_that_show_what_lies_beyond_the_volume_are_known(slices, fwhm, expected):
+    forward = ForwardModel(Acquisition((4.0, 1.0, 1.0), fwhm=fwhm), (slices, 9, 9))
+    assert forward.covered == expected

@@ -166,7 +166,11 @@ def saturated(source, truth, model):
 
 
 def another_image(source, truth, model):
-    return source, truth, replace(model, provenance={"source": {"name": "elsewhere"}})
+    return source, truth, replace(model, provenance={"source": {"name": "elsewhere", "shape": [9, 9, 9]}})
+
+
+def unknown_image(source, truth, model):
+    return source, truth, replace(model, provenance={})
 
 
 def few_slices(source, truth, model):
@@ -176,6 +180,7 @@ def few_slices(source, truth, model):
 DOUBTS = [
     pytest.param(saturated, "have the highest intensity (600)", id="saturated"),
     pytest.param(another_image, "trained on another image (elsewhere)", id="another-image"),
+    pytest.param(unknown_image, "The model does not say that this is its image.", id="unknown-image"),
     pytest.param(few_slices, "The stack has 4 slices.", id="few-slices"),
 ]
 

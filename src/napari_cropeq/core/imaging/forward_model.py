@@ -21,6 +21,8 @@ TRUNCATED = 3.0
 
 NARROWEST = 0.5  # standard deviation of the slice profile, SR voxels: a narrower one has no voxel at some samples
 
+BEYOND = 0.02  # share of a slice that may come from beyond the volume
+
 Values = npt.NDArray[np.floating]
 
 
@@ -69,6 +71,25 @@ class ForwardModel:
             for row, weight in zip(mirror(rows, self._rows) - box.start[axial], weights, strict=True):
                 plane += rows_of[row] * voxels.dtype.type(weight)
         return np.moveaxis(imaged, 0, axial)
+
+    @property
+    def covered(self) -> tuple[int, int]:
+        """The range of acquired slices that show hardly anything beyond the volume; all of them if there are none.
+
+        What lies beyond the first and the last slice is not known. :meth:`image` mirrors the volume there.
+        """
+        slices = self.shape[self.acquisition.axial]
+        start, stop = 0, slices
+        while start < slices and self._beyond(start) > BEYOND:
+            start += 1
+        while stop > start and self._beyond(stop - 1) > BEYOND:
+            stop -= 1
+        return (start, stop) if start < stop else (0, slices)
+
+    def _beyond(self, sample: int) -> float:
+        """Return the share of an acquired slice that comes from beyond the volume."""
+        rows, weights = self._profile(sample)
+        return float(weights[(rows < 0) | (rows >= self._rows)].sum())
 
     @property
     def _rows(self) -> int:

@@ -36,11 +36,11 @@ class Comparison:
     place : (z, y, x)
         Middle of that square, acquired voxels.
     saturated : float
-        Share of the acquired voxels that have the highest intensity.
+        Share of the compared voxels that have the highest intensity.
     highest : float
         That intensity.
     part : float
-        Share of the slices that was compared.
+        Share of the voxels of these slices that was compared.
     """
 
     agreement: Agreement
@@ -56,15 +56,19 @@ def compare(
 ) -> Generator[float, None, Comparison]:
     """Compare a result (z, y, x) with its source (z, y, x), yielding the share that is done; return what was found.
 
-    A very large volume is compared in parts that are spread over it.
+    Slices that also show what lies beyond the volume are left out. A very large volume is compared in parts that are
+    spread over it.
 
     Raises
     ------
     StoppedError
         If ``stop`` returned True.
     """
-    shape, acquisition = int_triple(source.shape), consistency.forward.acquisition
-    tile = pick([acquisition.axial], max(2, round(ROWS / acquisition.factor)), SIDE)
+    acquisition, axial = consistency.forward.acquisition, consistency.forward.acquisition.axial
+    first, last = consistency.forward.covered
+    start = pick([axial], first, 0)
+    shape = int_triple([last - first if axis == axial else n for axis, n in enumerate(source.shape)])
+    tile = pick([axial], max(2, round(ROWS / acquisition.factor)), SIDE)
     grid = TileGrid(shape, int_triple([min(t, n) for t, n in zip(tile, shape, strict=True)]))
     total = Box.whole(acquisition.sr_shape(shape)).size
     numbers = np.unique(np.linspace(0, grid.count - 1, max(1, min(grid.count, grid.count * MOST // total))).astype(int))
@@ -73,14 +77,14 @@ def compare(
     for done, number in enumerate(numbers, 1):
         if stop():
             raise StoppedError
-        box = grid.box(int_triple(np.unravel_index(number, grid.counts)))
+        box = grid.box(int_triple(np.unravel_index(number, grid.counts))).relative_to([-n for n in start])
         needed = consistency.forward.sr_box(box)
         acquired = np.asarray(source[box.slices])
         found = consistency.differences(np.asarray(result[needed.slices]), needed, acquired, box)
         agreement, compared = agreement.adding(found), compared + found.size
-        size, there = _worst(np.moveaxis(found, acquisition.axial, 0))
+        size, there = _worst(np.moveaxis(found, axial, 0))
         if size > worst:
-            worst, place = size, _at(there, box, acquisition.axial)
+            worst, place = size, _at(there, box, axial)
         top = float(acquired.max())
         if top >= highest:
             count = int((acquired == acquired.max()).sum()) + (count if top == highest else 0)

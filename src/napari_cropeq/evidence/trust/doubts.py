@@ -64,9 +64,11 @@ def _made_by_another(computed: SuperResolution, made: Mapping[str, Any] | None) 
 def _trained_on_another(computed: SuperResolution) -> str:
     if trained_on_it(computed):
         return ""
-    name = computed.model.provenance.get("source", {}).get("name")
+    source = computed.model.provenance.get("source", {})
+    name = f" ({source['name']})" if source.get("name") else ""
+    known = f"was trained on another image{name}" if "shape" in source else f"does not say that this is its image{name}"
     return (
-        f"The model was trained on another image{f' ({name})' if name else ''}. Structures, noise or resolution that "
+        f"The model {known}. Structures, noise or resolution that "
         "it has not seen make larger errors than those that are expected."
     )
 

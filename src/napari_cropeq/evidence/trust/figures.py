@@ -15,19 +15,18 @@ from napari_cropeq.formats.ome_tiff import UNITS
 __all__ = ["draw_differences", "draw_maps"]
 
 LIMIT = 5.0  # of the colour scale of the differences, times the noise
-PANEL = 3.3  # inches
-LONG = 1.6  # width over height of a plane from which on two panels are above each other
+WIDTH, HEIGHT = 5.6, 5.0  # of a panel at most, inches
+BEYOND = "#b8b8c0"  # slices that cannot be compared
 
 
 def draw_maps(report: TrustReport, path: Path) -> None:
     """Draw the acquired slices, the result, its expected error and its consistency on one axial plane."""
     section, noise = report.section, report.comparison.agreement.noise
     high, wide = section.result.shape
-    rows, columns = (2, 2) if wide > LONG * high else (1, 4)
-    width = PANEL * (2 if columns == 2 else 1)
-    figure = Figure(figsize=((width + 0.9) * columns, (0.85 * width * high / wide + 0.9) * rows))
+    width = min(WIDTH, HEIGHT * wide / high)
+    figure = Figure(figsize=(2 * (width + 1.5), 2 * (width * high / wide + 0.9)))
     figure.set_layout_engine("constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    axes = figure.subplots(2, 2).ravel()
     low, top = (float(p) for p in np.percentile(section.result, (0.3, 99.7)))
     gray = {"cmap": "gray", "vmin": low, "vmax": max(top, low + 1e-6)}
     largest = max(float(np.percentile(section.error, 99.5)), 1e-6)
@@ -48,6 +47,7 @@ def draw_maps(report: TrustReport, path: Path) -> None:
     for axis, (title, image, options, label) in zip(axes, panels, strict=True):
         shown = axis.imshow(image, interpolation="nearest", extent=(0, wide * step, high * step, 0), **options)
         axis.set_title(title, fontsize=10)
+        axis.set_facecolor(BEYOND)
         axis.set_ylabel(f"{section.axes[0]} ({unit})")
         axis.set_xlabel(f"{section.axes[1]} ({unit})")
         figure.colorbar(shown, ax=axis, label=label, shrink=0.85, aspect=18)

@@ -20,6 +20,7 @@ def methods_of(computed: SuperResolution, sentences: Mapping[str, str]) -> str:
     planes = ["".join(sorted((axial, "zyx"[plane]), key="zyx".index)) for plane in computed.planes]
     through = f"the mean of the {' and '.join(planes)} planes" if len(planes) > 1 else f"computed in {planes[0]} planes"
     lateral = f" (lateral FWHM {acquisition.lateral_fwhm:.3g} {unit})" if acquisition.lateral_fwhm else ""
+    calibrated = [] if model.error_tail is None else ["expected error"]
     parts = [
         f"The axial step ({acquisition.voxel_size[acquisition.axial]:.4g} {unit} along {axial}) was reduced by a "
         f"factor of {acquisition.factor:.4g} to the lateral step ({acquisition.lateral_step:.4g} {unit}) by "
@@ -27,7 +28,7 @@ def methods_of(computed: SuperResolution, sentences: Mapping[str, str]) -> str:
         _training(computed),
         f"The slice profile was taken to be Gaussian, with an FWHM of {acquisition.fwhm:.3g} {unit}{lateral}; the "
         f"result is {through}.",
-        *(sentences[name] for name in ("consistency", "inferred", "expected error", "resolution") if name in sentences),
+        *(sentences[name] for name in ("consistency", "inferred", *calibrated, "resolution") if name in sentences),
     ]
     return " ".join(part for part in parts if part)
 

@@ -63,7 +63,11 @@ def _page(report: TrustReport, paths: list[Path], command: str) -> None:
         f"{name} {start} to {stop - 1}" if stop - start > 1 else f"{name} {start}"
         for name, start, stop in zip("zyx", section.box.start, section.box.stop, strict=True)
     )
-    page.picture(paths[1], f"One axial plane through the middle (SR voxels {places}).")
+    page.picture(
+        paths[1],
+        f"One axial plane through the middle (SR voxels {places}). "
+        "Slices that also show what lies beyond the volume cannot be compared, and are gray in the last map.",
+    )
     for name, sentence in report.sentences.items():
         page.heading(TITLES[name])
         page.text(sentence)

@@ -52,7 +52,8 @@ class Section:
     axes : str
         Names of the two axes, the axial one first.
     acquired, result, error, consistency
-        On the SR grid; the acquired slices and the consistency are repeated as often as there are SR rows.
+        On the SR grid; the acquired slices and the consistency are repeated as often as there are SR rows. The
+        consistency is NaN at slices that also show what lies beyond the volume.
     """
 
     box: Box
@@ -257,6 +258,9 @@ def _section(computed: SuperResolution, leading: LeadingIndex, voxels: Any, box:
         error,
         consistency.map(result, needed, acquired, box),
     )
+    first, last = consistency.forward.covered
+    beyond = (rows + samples.start[axial] < first) | (rows + samples.start[axial] >= last)
+    np.moveaxis(images[3], axial, 0)[beyond] = np.nan
     planes = [image.transpose(axial, along, across)[..., 0] for image in images]
     return Section(box, AXIS_NAMES[axial] + AXIS_NAMES[along], *planes)
 

@@ -14,8 +14,10 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import LEVELS, ErrorTail
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.training.config import TrainingConfig
+from napari_cropeq.core.training.learn_error import learn_error
 from napari_cropeq.core.training.noise import NoiseModel
-from napari_cropeq.core.training.plane_pool import downwards
+from napari_cropeq.core.training.patches import PatchSampler
+from napari_cropeq.core.training.plane_pool import Volume, downwards
 from napari_cropeq.core.training.thinning import share_noise, target_variance
 from napari_cropeq.core.training.training import LEAST_PATCHES, Training
 from napari_cropeq.errors import ModelFileError
@@ -70,6 +72,27 @@ def test_noise_of_the_targets_is_no_error():
     assert 0.4 < expected.mean() / error.mean() < 2.5
     noise = np.sqrt((noisy / 40).mean())
     assert expected.mean() < 0.7 * noise, "less than the noise of the slices"
+
+
+def test_few_photons_do_not_upset_the_scale():
+    """Where much is expected and elsewhere, it is of the size of the error."""
+    truth = 4 * np.maximum(TRUTH, 0) ** 2 / TRUTH.max()
+    noisy = np.random.default_rng(0).poisson(np.maximum(acquired(truth, FACTOR), 0) + 0.3).astype(np.float32)
+    model = trained(noisy)
+    config = TrainingConfig.read(model.training["recipe"])
+    sampler = PatchSampler([Volume(noisy, model.normalisations[0])], ACQUISITION, model.network, config, 1024)
+    steps, tail = learn_error(model.network, sampler, 1024), None
+    while tail is None:
+        try:
+            next(steps)
+        except StopIteration as end:
+            tail = end.value
+    sampler.close()
+    predictor = predictor_of(dataclasses.replace(model, error_tail=tail), noisy, planes="x")
+    voxels, expected = predictor(Box.whole(predictor.sr_shape))
+    error, top = np.abs(voxels - truth[: len(voxels)] - 0.3), expected > np.quantile(expected, 0.8)
+    for where in (top, ~top):
+        assert 0.4 < error[where].mean() / expected[where].mean() < 5
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Generator
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,6 +16,8 @@ from napari_cropeq.core.training.patches import PatchSampler, TrainingBatch
 
 __all__ = ["learn_error"]
 
+Values = npt.NDArray[np.float64]
+
 PATCHES = 3072
 BATCH = 32
 HELD_OUT = 512  # patches
@@ -22,6 +25,9 @@ RATE = 3e-3
 FEWEST_STEPS = 4
 LAPLACE = {0.5: 0.6931, 0.8: 1.6094, 0.9: 2.3026}  # intervals of Laplace's distribution, in mean absolute errors
 MEAN_OF_LAPLACE = 0.5**0.5  # mean absolute error over the standard deviation
+GROUPS = 50  # of held-out voxels
+POWERS = np.linspace(0.5, 1.5, 21)  # of the expected squares, that are tried
+LEAST_SCALE = 0.01  # measured squares over expected ones
 NOISY = (0.25, 0.75)  # share of noise in squared differences: from here the distribution of errors is assumed
 
 
@@ -60,8 +66,11 @@ def learn_error(network: Network, sampler: PatchSampler, patches: int) -> Genera
         for group in optimiser.param_groups:
             group["lr"] = RATE * (0.505 + 0.495 * math.cos(math.pi * step / steps))
         output = functional.conv2d((features - mean) / deviation, weight, bias)
-        variance = spread(_carried(network, output, batch)).square()
-        loss = (torch.log(variance) + square / variance).mean()
+        # Of error and noise together: the loss of the error alone has no minimum where a square happens to be negative.
+        # The noise is that of the batch: weights must not depend on the noise of single voxels.
+        noise = _variance(batch).mean()
+        variance = spread(_carried(network, output, batch)).square() + noise
+        loss = (torch.log(variance) + (square + noise) / variance).mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([weight, bias], 1.0)
@@ -80,10 +89,8 @@ def _calibrated(network: Network, found: ErrorTail, batch: TrainingBatch) -> Err
         expected = torch.cat([spread(_carried(network, found.tail(f), p)) for p, f, _ in parts]).square()
     square = torch.cat([d for _, _, d in parts]).square()
     noise = torch.cat([_variance(p).expand_as(d) for p, _, d in parts])
-    # A regression of the squares on what is expected. The weights must not depend on the noise of single voxels.
-    weight = 1 / (expected + noise.mean()).square()
-    scale = max(float((weight * expected * (square - noise)).sum() / (weight * expected.square()).sum()), 0.01)
-    ratio = torch.sqrt(square / (scale * expected + noise)).flatten().numpy()
+    scale, power = _regression(*(x.flatten().numpy().astype(np.float64) for x in (expected, square - noise, noise)))
+    ratio = torch.sqrt(square / (scale * expected**power + noise)).flatten().numpy()
     low, high = NOISY
     assumed = float(np.clip((float(noise.mean() / square.mean()) - low) / (high - low), 0, 1))
     each = (1 - assumed) * float(ratio.mean()) + assumed * MEAN_OF_LAPLACE
@@ -91,7 +98,26 @@ def _calibrated(network: Network, found: ErrorTail, batch: TrainingBatch) -> Err
     intervals = {level: float((1 - assumed) * of_ratio[level] + assumed * LAPLACE[level]) for level in LEVELS}
     shift = math.log(each * scale**0.5)
     assert found.tail.bias is not None
-    return ErrorTail.of(found.tail.weight, found.tail.bias + shift, intervals)
+    return ErrorTail.of(found.tail.weight * power, found.tail.bias * power + shift, intervals)
+
+
+def _regression(expected: Values, square: Values, noise: Values) -> tuple[float, float]:
+    """Return scale and power with which the expected squares, (n,), are most like the measured ones.
+
+    ``square`` has the squares less the variance of the noise, ``noise``. The means of voxels that expect similar
+    squares are compared: a weight that depended on the noise of a single voxel would favour those with little of it.
+    """
+    parts = np.array_split(np.argsort(expected), GROUPS)
+    e, q, n = (np.array([values[part].mean() for part in parts]) for values in (expected, square, noise))
+    typical, weight = float(e.mean()), 1 / (e + n) ** 2
+
+    def fitted(power: float) -> tuple[float, float, float]:
+        raised = typical * (e / typical) ** power
+        scale = max(float((weight * raised * q).sum() / (weight * raised**2).sum()), LEAST_SCALE)
+        return float((weight * (q - scale * raised) ** 2).sum()), scale, power
+
+    _, scale, power = min(fitted(float(power)) for power in POWERS)
+    return scale * typical ** (1 - power), power
 
 
 def _evaluated(network: Network, batch: TrainingBatch) -> tuple[Tensor, Tensor]:

@@ -112,7 +112,13 @@ class Maps:
     def agreement(self, view: View) -> Agreement | None:
         """Return how far the result agrees with what was acquired, in a view; None if a tile is missing."""
         found = self.values(CONSISTENCY, view)
-        return None if found is None else Agreement(self._judge(view.leading).noise).adding(found)
+        if found is None:
+            return None
+        judge = self._judge(view.leading)
+        first, last = judge.forward.covered  # the other slices also show what lies beyond the volume
+        nearest = judge.nearest(view.box)
+        inside = (nearest >= first) & (nearest < last)
+        return Agreement(judge.noise).adding(np.compress(inside, found, judge.forward.acquisition.axial))
 
     def _with_result(self, store: MemoryStore) -> Compute:
         """Return what computes a tile of the expected error, and puts that of the result into ``store``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from magicgui.widgets import ComboBox, FloatSpinBox, Label, SpinBox
@@ -13,6 +14,7 @@ from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import plane_axes
 from napari_cropeq.errors import ArgumentError
+from napari_cropeq.evidence.trust.resolution import AxialResolution, check_cubic, measure_resolution
 from napari_cropeq.evidence.verify.baseline import Baseline, load_baseline
 from napari_cropeq.evidence.verify.slices import Slices
 from napari_cropeq.evidence.verify.tile_check import TileCheck, TilesFound
@@ -29,10 +31,10 @@ from napari_cropeq.gui.parts.layer_choice import LayerChoice
 from napari_cropeq.gui.preferences import Preferences
 from napari_cropeq.gui.sections.section import Section
 from napari_cropeq.gui.session import Session
+from napari_cropeq.gui.what_to_trust import what_to_trust, with_error_text
 from napari_cropeq.gui.widgets.result_panel import ResultPanel
 from napari_cropeq.short_repr import quality_of
 from napari_cropeq.view.maps import CONSISTENCY, ERROR
-from napari_cropeq.view.trust import what_to_trust, with_error_text
 
 __all__ = ["TrustWidget"]
 
@@ -52,12 +54,14 @@ TRUST_TOOLTIP = (
     "Re-imaged: blurred and sampled as the model says that the microscope does."
 )
 
-Step = tuple[float, str] | TilesFound
+Step = tuple[float, str] | TilesFound | AxialResolution
 TOOLTIPS = {
     "show_maps": "Compute the maps of the current view, and of every view that follows",
+    "measure_resolution": "Measure the finest structure along the axial axis, of the acquired slices and of the "
+    "result. The whole volume must be computed",
     "verify": "Compute the current view in tiles and as a whole, and compare every voxel. Bit-exact: all are identical",
     "against_padded": "The same check of a common zero-padded network, whose tiles differ at their borders (seams)",
-    "stop": "Stop computing maps, and stop the check; a training of a padded network can be resumed",
+    "stop": "Stop the check or computing maps; a training of a padded network can be resumed",
 }
 
 
@@ -80,8 +84,14 @@ class TrustWidget(ResultPanel):
         self.map = ComboBox(label="Map", choices=list(KINDS), tooltip=MAP_TOOLTIP)
         self.under = Label(label="Under the mouse", value="", tooltip=UNDER_TOOLTIP)
         self.form.extend([self.map, self.under])
-        self.buttons = self.add_buttons(TOOLTIPS, show_maps=self.show_maps, stop=self.stop)
-        self.buttons |= self.add_buttons(TOOLTIPS, verify=self.verify, against_padded=self.against_padded)
+        self.buttons = self.add_buttons(
+            TOOLTIPS, show_maps=self.show_maps, measure_resolution=self.measure_resolution, stop=self.stop
+        )
+        self.buttons |= self.add_buttons(
+            TOOLTIPS,
+            verify=lambda: self._start(padded=False),
+            against_padded=lambda: self._start(padded=True),
+        )
         self.buttons["stop"].enabled = False
         self.found: TilesFound | None = None
         self._job: Job | None = None
@@ -127,6 +137,29 @@ class TrustWidget(ResultPanel):
         result.follower.look()
         self.buttons["stop"].enabled = True
 
+    def measure_resolution(self) -> None:
+        """Measure the finest structure along the axial axis, before and after, on the whole result."""
+        if self.busy:
+            raise ArgumentError("Other work is in progress.", "Wait until it ends, or press Stop.")
+        check_cubic()
+        result = self.open_result()
+        computed, lazy = result.result, result.worker.in_view.lazy
+        if computed is None or lazy is None or not result.state.complete:
+            raise ArgumentError(
+                "The resolution is measured on the whole volume, which is not computed yet.",
+                "Press Start in Volume, then try again.",
+            )
+        view = SRFrame(check_layer(self.layer.value), computed.acquisition).view(self.viewer)
+        leading = computed.leading_indices[0] if view is None else view.leading
+        whole = lazy.levels[0][leading]
+
+        def steps() -> Iterator[Step]:
+            yield 0.05, "Measuring the finest structure along the axial axis."
+            yield measure_resolution(partial(computed.interpolated, leading), whole, computed.acquisition)
+
+        self._job = self.run(steps, lambda step: self._on_step(step, self.layer.value), self._on_end)
+        self.buttons["stop"].enabled = True
+
     def show_state(self) -> None:
         """Show the maps as they arrive, and what they say about the view."""
         result, maps = self.result, self.maps
@@ -170,14 +203,6 @@ class TrustWidget(ResultPanel):
         if not self.busy:
             self.bar.reset()
             self.say("")
-
-    def verify(self) -> None:
-        """Check the model in use."""
-        self._start(padded=False)
-
-    def against_padded(self) -> None:
-        """Check a zero-padded network: the chosen one, or one trained on the layer."""
-        self._start(padded=True)
 
     def stop(self) -> None:
         """Stop the check, whose training can be resumed, or else the maps; those that are shown stay."""
@@ -226,6 +251,9 @@ class TrustWidget(ResultPanel):
             self.found = step
             self.say(step.sentence)
             self._show(step, layer)
+        elif isinstance(step, AxialResolution):
+            self.bar.setValue(1000)
+            self.say("\n".join(filter(None, [step.text, step.warning])))
         else:
             share, what = step
             self.bar.setValue(round(1000 * share))

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.evidence.trust.doubts import inferred
 from napari_cropeq.view.maps import CONSISTENCY, ERROR, Maps
 from napari_cropeq.view.view import View
 
@@ -16,7 +17,6 @@ NO_ERROR = (
     "The model has no expected error, because it was made by an earlier version or trained on few patches: train it "
     "again, on more patches."
 )
-LARGE = 4.0  # factor from which most of the axial detail is inferred
 
 
 def what_to_trust(result: SuperResolution, maps: Maps, view: View) -> list[str]:
@@ -26,12 +26,7 @@ def what_to_trust(result: SuperResolution, maps: Maps, view: View) -> list[str]:
         said.append(NO_ERROR if result.model.error_tail is None else _expected(result, maps, view))
     if CONSISTENCY in maps.wanted and (agreement := maps.agreement(view)) is not None:
         said.append(agreement.text)
-    factor = result.acquisition.factor
-    if factor >= LARGE:
-        said.append(
-            f"Of {factor:.3g} slices of the result only one was acquired: most of the detail along the axial axis is "
-            "inferred from lateral structure."
-        )
+    said += inferred(result.acquisition.factor).values()
     return [sentence for sentence in said if sentence]
 
 

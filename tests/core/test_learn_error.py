@@ -89,7 +89,7 @@ def test_few_photons_do_not_upset_the_scale():
             tail = end.value
     sampler.close()
     predictor = predictor_of(dataclasses.replace(model, error_tail=tail), noisy, planes="x")
-    voxels, expected = predictor(Box.whole(predictor.sr_shape))
+    voxels, expected = predictor(Box.whole(predictor.sr_shape), with_error=True)
     error, top = np.abs(voxels - truth[: len(voxels)] - 0.3), expected > np.quantile(expected, 0.8)
     for where in (top, ~top):
         assert 0.4 < error[where].mean() / expected[where].mean() < 5

@@ -39,6 +39,7 @@ DOCS = {
     "preview, 3D": "preview-3d",
     "volume, during a run": "volume-widget",
     "volume, complete": "window",
+    "trust, expected error": "trust-widget",
     "verify, at its end": "verify-widget",
     "batch, during a run": "batch-widget",
 }
@@ -256,9 +257,27 @@ class States:
         window.spin(2)
         yield "volume, an error", "The destination exists already."
 
-    def verify(self) -> Iterator[Caption]:
-        """Check the tiles of the current view."""
+    def trust(self) -> Iterator[Caption]:
+        """Show the maps of the current view, measure the resolution, and check its tiles."""
         window, panel = self.window, self.window.go("Trust")
+        window.click(panel.buttons["show_maps"].native)
+        window.spin(120, lambda: "Re-imaged" in panel.message.text())
+        window.spin(1)
+        yield "trust, expected error", "How far each voxel is expected to be from the truth."
+        panel.map.value = "consistency"
+        window.spin(1)
+        yield (
+            "trust, consistency",
+            "How far the acquired slices are from the result, imaged again, in units of their noise.",
+        )
+        panel.map.value = "expected error"
+        window.click(panel.buttons["measure_resolution"].native)
+        window.spin(300, lambda: not panel.busy)
+        window.spin(1)
+        yield "trust, resolution", "The finest structure along the axial axis, before and after."
+        window.click(panel.buttons["stop"].native)
+        for image in panel.maps.images.values():
+            image.visible = False
         panel.minutes.value = self.minutes
         for name in ("verify", "against_padded"):
             window.click(panel.buttons[name].native)
@@ -313,7 +332,7 @@ def main() -> None:
     gallery = Gallery(window, options.out, options.docs)
     with tempfile.TemporaryDirectory() as folder:
         states = States(window, Path(folder), options.minutes)
-        for part in (states.data, states.train, states.preview, states.volume, states.verify, states.batch):
+        for part in (states.data, states.train, states.preview, states.volume, states.trust, states.batch):
             for caption in part():
                 gallery.add(caption)
         window.viewer.close()

@@ -149,6 +149,7 @@ def test_a_model_without_expected_error(viewer, qtbot):
     panel = begin(viewer, qtbot, model_for())
     assert panel.message.text().startswith("The model has no expected error")
     assert "Re-imaged" in panel.message.text() and list(panel.maps.images) == [CONSISTENCY]
+    assert panel.map.value == CONSISTENCY and panel.maps.images[CONSISTENCY].visible
 
 
 def test_another_model_gets_other_layers(viewer, qtbot):
@@ -192,3 +193,6 @@ def test_the_resolution_of_the_whole_volume(viewer, qtbot):
     qtbot.wait(50)
     assert "finest structure of the result along z" in panel.message.text(), panel.message.text()
     assert "no proof of resolution" in panel.message.text()
+    viewer.dims.set_current_step(0, 3)
+    settle(qtbot, panel)
+    assert "Re-imaged" in panel.message.text() and "no proof of resolution" in panel.message.text(), "it stays"

@@ -94,6 +94,7 @@ class TrustWidget(ResultPanel):
         )
         self.buttons["stop"].enabled = False
         self.found: TilesFound | None = None
+        self._measured = ""  # the resolution, in words
         self._job: Job | None = None
         self._frame: SRFrame | None = None
         self._add_settings()
@@ -128,6 +129,9 @@ class TrustWidget(ResultPanel):
         """Compute the chosen maps of the current view."""
         check_layer(self.layer.value)
         result = self.open_result()
+        self._measured = ""
+        if result.model.error_tail is None:
+            self.map.value = CONSISTENCY  # the only one
         if self.maps is None or self.maps.result is not result:
             for old in () if self.maps is None else self.maps.images.values():
                 old.visible = False  # of another model or layer
@@ -177,7 +181,8 @@ class TrustWidget(ResultPanel):
         elif result.looking or done < total:
             self.say(f"Computing the maps of the view: {done} of {total} tiles.")
         else:
-            self.say("\n".join(what_to_trust(result.result, result.worker.in_view.maps, view)), TRUST_TOOLTIP)
+            said = [*what_to_trust(result.result, result.worker.in_view.maps, view), self._measured]
+            self.say("\n".join(filter(None, said)), TRUST_TOOLTIP)
 
     def stop_work(self) -> None:
         """Stop following the mouse and the view when the dock is closed."""
@@ -201,6 +206,7 @@ class TrustWidget(ResultPanel):
     def _on_layer(self) -> None:
         """Clear what was found on another layer."""
         if not self.busy:
+            self._measured = ""
             self.bar.reset()
             self.say("")
 
@@ -253,7 +259,8 @@ class TrustWidget(ResultPanel):
             self._show(step, layer)
         elif isinstance(step, AxialResolution):
             self.bar.setValue(1000)
-            self.say("\n".join(filter(None, [step.text, step.warning])))
+            self._measured = "\n".join(filter(None, [step.text, step.warning]))
+            self.say(self._measured)
         else:
             share, what = step
             self.bar.setValue(round(1000 * share))

@@ -11,13 +11,16 @@ import pytest
 from scipy import ndimage
 
 import napari_cropeq as cq
-from conftest import acquired, blobs, textured_volume
+from conftest import Recorded, acquired, blobs, textured_volume
 from files import a_model, a_stack, with_tail
 from napari_cropeq.cli.main import main
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition
+from napari_cropeq.core.imaging.consistency import Consistency, NoiseLevel
+from napari_cropeq.core.imaging.forward_model import ForwardModel
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.spline import interpolate
 from napari_cropeq.errors import ArgumentError, MismatchError, MissingFileError, MissingPackageError, StoppedError
+from napari_cropeq.evidence.trust.comparison import compare
 from napari_cropeq.evidence.trust.doubts import inferred
 from napari_cropeq.evidence.trust.resolution import AxialResolution, _finest, check_cubic, measure_resolution
 
@@ -233,6 +236,36 @@ def test_the_axial_axis_may_be_another():
     assert other.section.axes == "xy"
     assert other.comparison.agreement.rms == pytest.approx(report.comparison.agreement.rms, rel=0.02)
     assert other.section.result.shape == (*report.section.result.shape[:1], 24)
+
+
+@pytest.mark.parametrize(
+    ("most", "part"), [pytest.param(2**32, 1.0, id="all"), pytest.param(6000, 0.5, id="spread-parts")]
+)
+def test_a_large_volume_is_compared_part_by_part(monkeypatch, most, part):
+    """Each part is small, and the numbers are those of the whole; of a huge volume, some parts are compared."""
+    forward = ForwardModel(Acquisition((4.0, 1.0, 1.0)), (22, 14, 12))
+    consistency = Consistency(forward, NoiseLevel(1.0, 0.0, 1.0, 0.0, 4000.0))
+    volume, source = textured_volume((88, 14, 12)), textured_volume((22, 14, 12), 1)
+
+    def found(result):
+        steps = compare(consistency, result, source, lambda: False)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+
+    whole = found(volume)
+    monkeypatch.setattr("napari_cropeq.evidence.trust.comparison.SIDE", 5)
+    monkeypatch.setattr("napari_cropeq.evidence.trust.comparison.ROWS", 16)
+    monkeypatch.setattr("napari_cropeq.evidence.trust.comparison.MOST", most)
+    recorded = Recorded(volume)
+    parts = found(recorded)
+    assert max(recorded.sizes) <= (16 + 10) * 25
+    assert parts.part == pytest.approx(part, abs=0.2)
+    if part == 1:
+        assert np.array_equal(parts.agreement.counts, whole.agreement.counts)
+        assert (parts.saturated, parts.highest) == (whole.saturated, whole.highest)
 
 
 WRONG = [

@@ -15,7 +15,7 @@ from napari_cropeq.formats.ome_tiff import UNITS
 
 __all__ = ["doubts_of", "inferred"]
 
-LARGE_FACTOR = 3.5  # from here on, most slices of the result are far from an acquired one
+LARGE_FACTOR = 4.0  # from here on, most slices of the result are far from an acquired one
 SATURATED = 0.001  # share of the voxels
 CONTRADICTION = 0.03  # share of the voxels that differ by more than three times the noise
 LARGEST_BIAS = 0.02  # difference that is too large for an image without noise, share of the range of intensities

@@ -63,7 +63,8 @@ class ExpectedError:
             )
         wide = self.intervals.get(0.9)
         within = "" if wide is None else f" Nine of ten errors are expected within {wide:.2g} times its expected error."
-        return f"The expected absolute error of a voxel is {size}.{within}"
+        where = " in a few regions" if self.origin == "model" else ""
+        return f"The expected absolute error of a voxel{where} is {size}.{within}"
 
 
 class ExpectedErrors:

@@ -90,6 +90,7 @@ def test_without_cubic_it_is_said_how_to_install_it(monkeypatch, exported):
     report = cq.trust(result, stack, model, device="cpu", callback=quietly)
     assert report.resolution is None
     assert "pip install" in report.sentences["resolution"]
+    assert "cubic" not in report.methods
 
 
 def test_the_command_writes_figures_pictures_and_a_page(exported, tmp_path, capsys):
@@ -198,8 +199,9 @@ def test_reasons_not_to_trust_it_are_found(change, words):
 def test_without_reasons_there_is_none(exported):
     source, truth, model = a_volume()
     report = cq.trust(truth, source, model, (4.0, 1.0, 1.0), device="cpu", callback=quietly)
-    left = [sentence for sentence in report.warnings if "without making it true" not in sentence]
-    assert left == []
+    assert report.warnings == ()
+    assert "without making it true" in report.sentences["resolution"]
+    assert "without making it true" not in report.methods
     assert "inferred" in report.sentences
     assert "save(FOLDER)" in repr(report)
 
@@ -266,6 +268,20 @@ def test_a_large_volume_is_compared_part_by_part(monkeypatch, most, part):
     if part == 1:
         assert np.array_equal(parts.agreement.counts, whole.agreement.counts)
         assert (parts.saturated, parts.highest) == (whole.saturated, whole.highest)
+
+
+def test_a_channel_at_a_time_point():
+    """Its figures are those of the volume alone."""
+    data = np.stack([textured_volume((8, 20, 24), n) for n in range(4)]).reshape(2, 2, 8, 20, 24)
+    model, size = a_model(), (4, 1, 1)
+    sr = cq.super_resolve(data, model, size, device="cpu", callback=quietly)
+    one = cq.trust(sr, data, model, size, channel=1, time=0, device="cpu", callback=quietly)
+    noise = one.comparison.agreement.noise
+    alone = cq.trust(sr[0, 1], data[0, 1], model, size, device="cpu", callback=quietly)
+    assert one.about["place"] == {"t": 0, "c": 1}
+    assert np.array_equal(one.section.acquired, alone.section.acquired)
+    assert np.array_equal(one.section.result, alone.section.result)
+    assert noise.slope == pytest.approx(alone.comparison.agreement.noise.slope)
 
 
 WRONG = [

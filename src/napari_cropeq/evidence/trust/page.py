@@ -9,6 +9,7 @@ from napari_cropeq.evidence.page import Page
 from napari_cropeq.evidence.records import write_json
 from napari_cropeq.evidence.trust.figures import draw_differences, draw_maps
 from napari_cropeq.evidence.trust.report import TrustReport
+from napari_cropeq.formats.ome_tiff import UNITS
 
 __all__ = ["write_report"]
 
@@ -20,12 +21,17 @@ TITLES = {
 }
 MEANINGS = {
     "consistency": "The result is blurred and sampled as the model assumes that the microscope does, and compared with "
-    "the acquired slices. A result without noise differs from noisy slices by 1 time their noise: that is right. "
+    "the acquired slices. A result without noise differs from noisy slices by 1 × their noise: that is right. "
     "Consistency shows contradictions. It does not show structure that is invented where the microscope sees nothing.",
     "expected error": "How far voxels are from the truth, on average, as the network has learnt it from lateral "
     "slices. Structure that no lateral slice shows is neither restored nor expected.",
     "resolution": "By decorrelation analysis, in a cone of 30 degrees around the axial axis.",
 }
+
+UNKNOWN = (
+    "Whether structures look alike in all directions cannot be detected: the network knows only how lateral slices "
+    "look. Check conclusions in the acquired slices."
+)
 
 
 def write_report(report: TrustReport, folder: Path, command: str = "") -> list[Path]:
@@ -55,10 +61,9 @@ def _page(report: TrustReport, paths: list[Path], command: str) -> None:
     page, section = Page(f"What to trust: {report.name}"), report.section
     if command:
         page.command(command)
-    if report.warnings:
-        page.heading("When not to trust it")
-        for sentence in report.warnings:
-            page.text(sentence)
+    page.heading("When not to trust it")
+    for sentence in (*(report.warnings or ("No reason was detected.",)), UNKNOWN):
+        page.text(sentence)
     places = ", ".join(
         f"{name} {start} to {stop - 1}" if stop - start > 1 else f"{name} {start}"
         for name, start, stop in zip("zyx", section.box.start, section.box.stop, strict=True)
@@ -89,4 +94,5 @@ def _rows(report: TrustReport) -> list[list[str]]:
     found = report.resolution
     assert found is not None
     rows = [("acquired slices, interpolated", found.before), ("result", found.after)]
-    return [[name, *(f"{value:.3g} {found.unit}" for value in values)] for name, values in rows if values is not None]
+    unit = UNITS.get(found.unit, found.unit)
+    return [[name, *(f"{value:.3g} {unit}" for value in values)] for name, values in rows if values is not None]

@@ -17,12 +17,14 @@ from napari_cropeq.compute.consistency import consistency_of, noise_of
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import AXIS_NAMES, Box, LeadingIndex, int_triple
 from napari_cropeq.core.predict import never
+from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.errors import MissingPackageError
 from napari_cropeq.evidence.trust.comparison import Comparison, compare
 from napari_cropeq.evidence.trust.doubts import doubts_of, inferred
 from napari_cropeq.evidence.trust.expected import ExpectedError, ExpectedErrors
 from napari_cropeq.evidence.trust.methods import methods_of
 from napari_cropeq.evidence.trust.resolution import AxialResolution, measure_resolution
+from napari_cropeq.formats.chunk_cache import ChunkCache
 from napari_cropeq.formats.image import Image
 from napari_cropeq.short_repr import ShortRepr
 
@@ -174,8 +176,8 @@ def measure(
     SourceChangedError
         If a file has changed since it was opened.
     """
-    voxels, volume, consistency = result.data[leading], computed.volume(leading), consistency_of(computed, leading)
-    steps = compare(consistency, _Read(voxels), volume, stop)
+    voxels, consistency = ChunkCache(result.data[leading]), consistency_of(computed, leading)
+    steps = compare(consistency, voxels, computed.volume(leading), stop)
     comparison = yield from _shared(steps, "imaging the result again", 0.0, 0.3)
     box, expected = _middle(computed), ExpectedErrors(computed, leading, errors)
     parts = [expected.at(box, stop)]
@@ -185,44 +187,31 @@ def measure(
         parts.append(expected.at(part, stop))
     error = expected.summary(parts[1:])
     yield TrustProgress("measuring the resolution", 0.6)
-    resolution, words = _resolution(computed, leading, voxels, stop)
+    resolution, missing = _resolution(computed, leading, voxels, stop)
     yield TrustProgress("looking for reasons not to trust it", 0.95)
     section = _section(computed, leading, voxels, box, parts[0])
     sentences = {"consistency": comparison.agreement.text}
     sentences |= inferred(computed.acquisition.factor)
-    sentences |= {"expected error": error.text, "resolution": words}
+    sentences |= {"expected error": error.text}
+    figures = {} if resolution is None else {"resolution": resolution.text}
+    methods, about = methods_of(computed, sentences | figures), _about(computed, leading)
+    sentences["resolution"] = missing if resolution is None else f"{resolution.text} {resolution.warning}".strip()
     doubts = doubts_of(computed, leading, comparison, made)
-    if resolution is not None and resolution.warning:
-        doubts.append(resolution.warning)
-    methods, about = methods_of(computed, sentences), _about(computed, leading)
     computed.source.check_unchanged()
     result.check_unchanged()
     return TrustReport(result.name, comparison, error, resolution, sentences, tuple(doubts), methods, about, section)
 
 
 def _resolution(
-    computed: SuperResolution, leading: LeadingIndex, voxels: Any, stop: Callable[[], bool]
+    computed: SuperResolution, leading: LeadingIndex, voxels: ArrayLike, stop: Callable[[], bool]
 ) -> tuple[AxialResolution | None, str]:
-    """Return the resolution and a sentence on it, or None and how to install what measures it."""
+    """Return the resolution, or None and how to install what measures it."""
     try:
-        found = measure_resolution(
-            lambda box: computed.interpolated(leading, box), _Read(voxels), computed.acquisition, stop
-        )
+        return measure_resolution(
+            lambda box: computed.interpolated(leading, box), voxels, computed.acquisition, stop
+        ), ""
     except MissingPackageError as absent:
         return None, str(absent)
-    return found, found.text
-
-
-class _Read:
-    """A lazy volume (z, y, x) whose boxes are read when they are indexed."""
-
-    def __init__(self, lazy: Any) -> None:
-        self._lazy = lazy
-        self.shape: tuple[int, ...] = tuple(int(n) for n in lazy.shape)
-        self.dtype = lazy.dtype
-
-    def __getitem__(self, key: Any) -> Values:
-        return np.asarray(self._lazy[key])
 
 
 def _shared(
@@ -245,7 +234,7 @@ def _middle(computed: SuperResolution) -> Box:
     return Box(start, int_triple([a + side for a, side in zip(start, sides, strict=True)]))
 
 
-def _section(computed: SuperResolution, leading: LeadingIndex, voxels: Any, box: Box, error: Values) -> Section:
+def _section(computed: SuperResolution, leading: LeadingIndex, voxels: ArrayLike, box: Box, error: Values) -> Section:
     consistency, acquisition = consistency_of(computed, leading), computed.acquisition
     axial, (across, along) = acquisition.axial, acquisition.lateral
     needed, samples = consistency.sr_box(box), consistency.samples(box)

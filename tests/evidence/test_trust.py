@@ -129,7 +129,7 @@ def test_the_expected_error_comes_from_the_file_the_model_or_the_planes(exported
     assert np.array_equal(file.section.error, own.section.error)
     assert not planes.expected.intervals
     assert "This is no interval" in planes.expected.text
-    assert "Nine of ten" in own.expected.text
+    assert "nine of ten" in own.expected.text
     one, other = (
         cq.super_resolve(stack, model, planes=p, dtype="float32", device="cpu", callback=quietly) for p in "xy"
     )
@@ -181,7 +181,18 @@ def few_slices(source, truth, model):
     return source[:4], truth[:16], replace(model, network=a_model(blocks=7).network)
 
 
+def another_fwhm(source, truth, model):
+    return source, truth, replace(model, acquisition=replace(model.acquisition, fwhm=9.0))
+
+
+def correlated_noise(source, truth, model):
+    noise = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=source.shape), (0, 1, 1)) * 400
+    return np.clip(source + noise, 0, 65535).astype(np.uint16), truth, model
+
+
 DOUBTS = [
+    pytest.param(another_fwhm, "has an FWHM of 9 µm, but the image suggests 4 µm", id="another-fwhm"),
+    pytest.param(correlated_noise, "correlated between neighbouring pixels", id="correlated-noise"),
     pytest.param(saturated, "have the highest intensity (600)", id="saturated"),
     pytest.param(another_image, "trained on another image (elsewhere)", id="another-image"),
     pytest.param(unknown_image, "The model does not say that this is its image.", id="unknown-image"),

@@ -62,7 +62,7 @@ class ExpectedError:
                 "both planes share do not show."
             )
         wide = self.intervals.get(0.9)
-        within = "" if wide is None else f" Nine of ten errors are expected within {wide:.2g} times its expected error."
+        within = "" if wide is None else f" On lateral slices, nine of ten errors were within {wide:.2g} times it."
         where = " in a few regions" if self.origin == "model" else ""
         return f"The expected absolute error of a voxel{where} is {size}.{within}"
 

@@ -144,7 +144,7 @@ def trace_tubes(volume: Voxels, known: Voxels) -> Scores:
 
 
 def split_nuclei(volume: Voxels, known: Voxels) -> Scores:
-    """Return count, F1 score (overlap of at least a half), and the share of touching pairs that are told apart."""
+    """Return count, F1 score (overlap of at least a half), and the share of touching pairs that are separated."""
     smooth = gaussian(volume, 1.0)
     mask = remove_small_objects(smooth > threshold_otsu(smooth), max_size=100)
     inside = gaussian(ndimage.distance_transform_edt(mask), 1.0)

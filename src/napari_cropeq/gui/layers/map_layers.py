@@ -17,7 +17,7 @@ __all__ = ["MapLayers"]
 
 LOOKS: dict[str, dict[str, Any]] = {
     ERROR: {"colormap": "inferno", "contrast_limits": (0.0, 1.0)},
-    CONSISTENCY: {"colormap": "RdBu_r", "contrast_limits": (-5.0, 5.0)}  # red where more was acquired,
+    CONSISTENCY: {"colormap": "RdBu_r", "contrast_limits": (-5.0, 5.0)},  # red where more was acquired,
 }
 BRIGHTEST = 0.995  # quantile of the expected errors in view that gets the last colour
 

@@ -27,7 +27,7 @@ class Counted:
     def __init__(self) -> None:
         self.boxes: list[tuple[tuple[int, ...], Box]] = []
 
-    def __call__(self, leading, box: Box, stop=None) -> np.ndarray:
+    def __call__(self, leading, box: Box, stop=None, *_) -> np.ndarray:
         self.boxes.append((leading, box))
         z, y, x = np.ogrid[box.slices]
         return (z * 10_000 + y * 100 + x).astype(np.float32)
@@ -51,7 +51,7 @@ class FunctionSource:
         self.leading_indices, self.part, self.side_by_side, self._compute = leading_indices, part, side_by_side, compute
         self.prefetch = prefetch or (lambda leading, box: None)
 
-    def __call__(self, leading, box: Box, stop) -> np.ndarray:
+    def __call__(self, leading, box: Box, stop, *_) -> np.ndarray:
         return self._compute(leading, box, stop)
 
     def close(self) -> None:
@@ -186,7 +186,7 @@ def test_stopping_bulk_stops_the_current_box():
 def asking(asked: list[int]):
     """Return a function that runs until it must stop, which it checks often, as the network does."""
 
-    def compute(leading, box, stop):
+    def compute(leading, box, stop, *_):
         while not stop():
             asked.append(len(asked))
             time.sleep(0.001)
@@ -265,7 +265,7 @@ def test_closing_ends_a_waiting_worker():
 def broken_at(*bad: tuple[int, int, int]):
     """Return a function that computes coordinates, but fails for boxes that start at ``bad``."""
 
-    def compute(leading, box, stop=None):
+    def compute(leading, box, stop=None, *_):
         compute.asked.append(box.start)
         if box.start in bad:
             raise OSError(f"no data at {box.start}")
@@ -319,7 +319,7 @@ def test_a_tile_with_a_part_that_cannot_be_computed_is_not_stored(monkeypatch, t
 def test_a_source_that_recovers_is_read():
     asked = []
 
-    def compute(leading, box, stop=None):
+    def compute(leading, box, stop=None, *_):
         asked.append(box)
         if len(asked) == 1:
             raise OSError("the network drive is asleep")

@@ -71,6 +71,15 @@ def needs_data(part: str, name: str) -> bool:
     return (part == "coverage" and name not in phantoms) or (part == "tasks" and name == "EM")
 
 
+def plain(scores: Any) -> Any:
+    """Return scores as JSON has them: None where there is none."""
+    if isinstance(scores, dict):
+        return {name: plain(value) for name, value in scores.items()}
+    if isinstance(scores, list):
+        return [plain(value) for value in scores]
+    return None if scores != scores else scores
+
+
 def main() -> None:
     """Measure what is missing, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,7 +119,7 @@ def main() -> None:
             "seed": seed,
             "seconds": round(time.perf_counter() - started, 1),
             "machine": describe_machine() | {"torch_threads": torch.get_num_threads()},
-            "scores": scores,
+            "scores": plain(scores),
         }
         path.write_text(json.dumps(record, indent=1) + "\n")
         print(f"{part}, {name}, seed {seed}: {record['seconds']} s", flush=True)

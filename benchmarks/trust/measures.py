@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,9 +65,9 @@ def judged(error: Voxels, expected: Voxels, intervals: Mapping[float, float]) ->
     }
 
 
-def summary(values: list[float]) -> str:
-    """Return mean and standard deviation in words; the mean alone if there is one value."""
-    known = np.array([v for v in values if v == v], float)
+def summary(values: Sequence[float | None]) -> str:
+    """Return mean and standard deviation in words; the mean alone if there is one value. None does not count."""
+    known = np.array([value for value in values if value is not None], float)
     if not len(known):
         return ""
     return f"{known.mean():.3g}" if len(known) == 1 else f"{known.mean():.3g} ± {known.std(ddof=1):.2g}"

@@ -21,7 +21,7 @@ def draw_structures(models: Path, seed: int, folder: Path) -> None:
         if not path.exists():
             continue
         sections = np.load(path)
-        figure = Figure(figsize=(9.6, 2.3), layout="constrained")
+        figure = Figure(figsize=(9.6, 1.95), layout="constrained")
         cells = figure.subplots(1, len(PANELS))
         truth, error = sections["truth"], sections["true error"]
         brightest, largest = float(np.percentile(truth, 99.5)), float(np.percentile(error, 99.5))

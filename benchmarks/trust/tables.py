@@ -71,10 +71,8 @@ def coverage_table(cells: dict[str, list[Record]], planes: str = "both planes") 
 
 def planted_table(cells: dict[str, list[Record]]) -> list[list[str]]:
     """Return what is recovered, invented and flagged of each structure."""
-    head = ["structure", "seeds"]
-    head += [f"{name} {kind} (%)" for kind in ("recovered", "invented") for name in ("interpolated", "super-resolved")]
-    head = ["structure", "seeds", "recovered: interpolated (%)", "super-resolved (%)"]
-    head += ["invented: interpolated (%)", "super-resolved (%)"]
+    head = ["structure", "seeds", "recovered, interpolated (%)", "recovered, super-resolved (%)"]
+    head += ["invented, interpolated (%)", "invented, super-resolved (%)"]
     head += ["within 80 %", "within 90 %", "error / expected", "flagged (%)"]
     rows = [head]
     for cell, records in cells.items():
@@ -114,7 +112,12 @@ def interval(values: Any) -> float:
 def with_interval(values: Any) -> str:
     """Return mean and 95 % interval in words."""
     half = interval(values)
-    return f"{values.mean():.3g}" if not half > 0 else f"{values.mean():.3g} ± {half:.2g}"
+    return in_words(values.mean(), 3) + (f" ± {in_words(half, 2)}" if half > 0 else "")
+
+
+def in_words(value: float, digits: int) -> str:
+    """Return a number with so many digits, and never with an exponent."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
 
 
 def verdict(difference: Any) -> str:

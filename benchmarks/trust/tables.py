@@ -117,7 +117,7 @@ def with_interval(values: Any) -> str:
 
 def in_words(value: float, digits: int) -> str:
     """Return a number with so many digits, and never with an exponent."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
+    return f"{value:.0f}" if abs(value) >= 99.5 else f"{value:.{digits}g}"
 
 
 def verdict(difference: Any) -> str:

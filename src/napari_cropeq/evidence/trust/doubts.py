@@ -29,8 +29,8 @@ def inferred(factor: float) -> dict[str, str]:
     slices = round(factor)
     return {
         "inferred": f"Of {slices} slices of the result, 1 was acquired and {slices - 1} are inferred from lateral "
-        "structure. Most of the axial detail is inferred. In tissue whose truth is known, errors at factor 4 were 1.4 to "
-        "1.9 times as large as expected."
+        "structure. Most of the axial detail is inferred. In tissue whose truth is known, errors at factor 4 were 1.4 "
+        "to 1.9 times as large as expected."
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ from napari_cropeq.errors import ArgumentError, MismatchError, MissingFileError,
 from napari_cropeq.evidence.trust.comparison import compare
 from napari_cropeq.evidence.trust.doubts import inferred
 from napari_cropeq.evidence.trust.resolution import AxialResolution, _finest, check_cubic, measure_resolution
+from napari_cropeq.run.error_output import error_of
 
 FACTOR = 4
 
@@ -222,7 +224,21 @@ def test_a_result_of_another_model_is_named(exported):
     other = with_tail(a_model(filters=5))
     report = cq.trust(result, stack, other, device="cpu", callback=quietly)
     assert report.expected.origin == "model", "the file beside it is of the model that made the result"
-    assert "made by another model" in report.warnings[0]
+    assert "made by another model" in report.warnings[0] and report.methods.startswith("There is no paragraph")
+
+
+def test_a_result_of_another_image_is_named(exported, tmp_path):
+    stack, model, result = exported
+    other = shutil.copy(stack, tmp_path / "other.ome.tif")
+    report = cq.trust(result, other, model, device="cpu", callback=quietly)
+    assert report.warnings[0].startswith("The result was computed from stack (")
+    assert "not from other (" in report.warnings[0] and report.methods.startswith("There is no paragraph")
+
+
+def test_expected_errors_are_no_result(exported):
+    stack, model, result = exported
+    with pytest.raises(ArgumentError, match="has expected errors, not a result"):
+        cq.trust(error_of(result), stack, model, device="cpu", callback=quietly)
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_another_model_gets_other_layers(viewer, qtbot):
     panel.session.use_model(with_tail(model_for(filters=6)), "another")
     panel.buttons["show_maps"].native.click()
     settle(qtbot, panel)
-    assert not any(image.visible for image in first.values())
+    assert not any(image in viewer.layers for image in first.values())
     assert panel.maps.images[ERROR].visible and panel.maps.images[ERROR] not in first.values()
 
 
@@ -173,6 +173,7 @@ def test_stop_and_the_3d_display(viewer, qtbot):
     settle(qtbot, panel)
     panel.buttons["stop"].native.click()
     assert not panel.buttons["stop"].enabled and not panel.result.follower.following
+    assert panel.message.text().startswith("Stopped.")
     viewer.layers.remove(panel.maps.images[ERROR])
     panel.buttons["show_maps"].native.click()
     settle(qtbot, panel)
@@ -196,3 +197,12 @@ def test_the_resolution_of_the_whole_volume(viewer, qtbot):
     viewer.dims.set_current_step(0, 3)
     settle(qtbot, panel)
     assert "Re-imaged" in panel.message.text() and "no proof of resolution" in panel.message.text(), "it stays"
+
+
+def test_no_map_stays_without_its_dock(viewer, qtbot):
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel = begin(viewer, qtbot)
+    assert len(viewer.layers) == 4
+    viewer.window.remove_dock_widget("all")
+    assert [layer.name for layer in viewer.layers] == ["cells", "cells SR (a model)"]
+    del panel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import closing
 from dataclasses import replace
@@ -78,6 +79,10 @@ def test_both_files_have_the_bits_of_the_whole(tmp_path, name, tile):
         of_result.unit,
         of_result.translate,
     )
+    names_of = (json.loads((tmp_path / n / "zarr.json").read_text()) for n in (errors.name, name))
+    if name == ZARR:
+        of_errors, of_voxels = (found["attributes"]["ome"]["multiscales"][0]["name"] for found in names_of)
+        assert of_errors == f"{of_voxels} expected error"
     record = read_provenance(errors)
     assert record["quantity"] == "expected absolute error" and record["model"] == own.model.fingerprint
     assert {float(k): v for k, v in record["intervals"].items()} == INTERVALS
@@ -113,6 +118,16 @@ def test_a_complete_result_gets_its_expected_errors(tmp_path):
     times = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")}
     run(own, path, existing="resume")
     assert times == {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")}, "nothing is left to do"
+
+
+def test_expected_errors_of_another_result_do_not_stay(tmp_path):
+    own, path = result(), tmp_path / ZARR
+    run(own, path)
+    with pytest.raises(OutputExistsError, match=r"out\.error\.ome\.zarr has the expected errors of the result that"):
+        run(result(1), path, existing="overwrite", error=False)
+    assert np.array_equal(stored(path)[0], own.compute((0,), Box.whole(own.sr_shape)))
+    run(result(1), path, existing="overwrite")
+    assert not np.array_equal(stored(path)[0], own.compute((0,), Box.whole(own.sr_shape)))
 
 
 def other_model(own: SuperResolution) -> Model:

@@ -14,7 +14,7 @@ from napari_cropeq.api.progress import Callback, reporting
 from napari_cropeq.api.result import result_of
 from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.core.model import Model
-from napari_cropeq.errors import StoppedError
+from napari_cropeq.errors import ArgumentError, StoppedError
 from napari_cropeq.evidence.mip.inputs import check_grid, open_complete
 from napari_cropeq.evidence.trust.report import TrustProgress, TrustReport, measure
 from napari_cropeq.formats.provenance import read_provenance
@@ -59,6 +59,10 @@ def trust(
     check_callback(callback)
     path = Path(result).expanduser() if isinstance(result, (str, os.PathLike)) else None
     made = None if path is None else read_provenance(path)
+    if made is not None and "quantity" in made:
+        raise ArgumentError(
+            f"{path} has expected errors, not a result.", "Give the result that it is beside.", setting="result"
+        )
     computed = result_of(source, model, voxel_size, _planes(made), "source", device, allow_missing)
     image = image_of(result) if path is None else open_complete(path)
     check_grid(image, computed.source, computed.acquisition)

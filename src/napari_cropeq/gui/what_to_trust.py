@@ -39,7 +39,7 @@ def _expected(result: SuperResolution, maps: Maps, view: View) -> str:
     share = 100 * mean / (scale.high - scale.low)
     within = ""
     if 0.8 in tail.intervals:
-        within = f" On lateral slices, 80 % of the errors were smaller than {tail.intervals[0.8]:.2g} × this."
+        within = f" On lateral slices, 80 % of errors were within {tail.intervals[0.8]:.2g} × that of their voxel."
     return f"The expected error in view is {_number(mean)} on average, {share:.2g} % of the range.{within}"
 
 

@@ -52,7 +52,12 @@ def error_spec(result: SuperResolution) -> StoreSpec:
     return replace(
         spec,
         dtype=dtype["error"],
-        image=replace(spec.image, windows=windows, provenance=dict(spec.image.provenance or {}) | about),
+        image=replace(
+            spec.image,
+            name=f"{spec.image.name} expected error".strip(),
+            windows=windows,
+            provenance=dict(spec.image.provenance or {}) | about,
+        ),
         description=dict(spec.description) | about,
         fingerprint=dict(spec.fingerprint) | {"type": "expected error", "error tail": digest},
     )

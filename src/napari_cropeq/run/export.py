@@ -27,6 +27,7 @@ from napari_cropeq.errors import (
     ImageError,
     MismatchError,
     OutOfMemoryError,
+    OutputExistsError,
 )
 from napari_cropeq.formats.find import check_result
 from napari_cropeq.formats.metadata import ImageInfo
@@ -144,6 +145,12 @@ def _alone(
     cluster: Cluster | None,
 ) -> Generator[ExportProgress, None, None]:
     """Compute the result, or this process's part of it."""
+    if existing == "overwrite" and path.exists() and error_of(path).exists():
+        raise OutputExistsError(
+            f"{error_of(path).name} has the expected errors of the result that would be replaced.",
+            "Remove it, or write expected errors as well.",
+            setting="existing",
+        )
     if cluster is not None:
         check_source(result)
     store = _store(path, store_spec(result), tile, existing, partition)

@@ -13,7 +13,7 @@ from napari_cropeq.errors import ImageError
 from napari_cropeq.evidence.trust.comparison import Comparison
 from napari_cropeq.formats.ome_tiff import UNITS
 
-__all__ = ["doubts_of", "inferred"]
+__all__ = ["doubts_of", "inferred", "made_otherwise"]
 
 LARGE_FACTOR = 4.0  # from here on, most slices of the result are far from an acquired one
 SATURATED = 0.001  # share of the voxels
@@ -50,16 +50,27 @@ def doubts_of(
     made : mapping, optional
         What the file of the result says about how it was made.
     """
-    found = [_made_by_another(computed, made), _trained_on_another(computed), _few_slices(computed)]
+    found = [made_otherwise(computed, made), _trained_on_another(computed), _few_slices(computed)]
     found += [_saturated(comparison), *_contradictions(computed, comparison), noise_of(computed, leading).doubt]
     found.append(_other_fwhm(computed, leading))
     return [sentence for sentence in found if sentence]
 
 
-def _made_by_another(computed: SuperResolution, made: Mapping[str, Any] | None) -> str:
-    if made is None or made.get("model") in (None, computed.model.fingerprint):
+def made_otherwise(computed: SuperResolution, made: Mapping[str, Any] | None) -> str:
+    """Return that a result was made by another model, or of another image, than is given; empty if not."""
+    if made is None:
         return ""
-    return f"The result was made by another model ({made['model']}), so expected errors are not those of this result."
+    if made.get("model") not in (None, computed.model.fingerprint):
+        return (
+            f"The result was made by another model ({made['model']}), so expected errors are not those of this result."
+        )
+    source, own = made.get("source"), computed.source.describe()
+    if not isinstance(source, Mapping) or all(source.get(key, own[key]) == own[key] for key in ("name", "dtype")):
+        return ""
+    return (
+        f"The result was computed from {source.get('name')} ({source.get('dtype')}), not from {own['name']} "
+        f"({own['dtype']}), so the figures of this report are of two images."
+    )
 
 
 def _trained_on_another(computed: SuperResolution) -> str:

@@ -20,7 +20,7 @@ from napari_cropeq.core.predict import never
 from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.errors import MissingPackageError
 from napari_cropeq.evidence.trust.comparison import Comparison, compare
-from napari_cropeq.evidence.trust.doubts import doubts_of, inferred
+from napari_cropeq.evidence.trust.doubts import doubts_of, inferred, made_otherwise
 from napari_cropeq.evidence.trust.expected import ExpectedError, ExpectedErrors
 from napari_cropeq.evidence.trust.methods import methods_of
 from napari_cropeq.evidence.trust.resolution import AxialResolution, measure_resolution
@@ -30,6 +30,9 @@ from napari_cropeq.short_repr import ShortRepr
 
 __all__ = ["Section", "TrustProgress", "TrustReport", "measure"]
 
+NO_METHODS = (
+    "There is no paragraph, because the result was made from another image, or by another model, than is given."
+)
 SIDE = 320  # of the section that is drawn, SR voxels
 
 Values = npt.NDArray[Any]
@@ -194,7 +197,8 @@ def measure(
     sentences |= inferred(computed.acquisition.factor)
     sentences |= {"expected error": error.text}
     figures = {} if resolution is None else {"resolution": resolution.text}
-    methods, about = methods_of(computed, sentences | figures), _about(computed, leading)
+    methods = NO_METHODS if made_otherwise(computed, made) else methods_of(computed, sentences | figures)
+    about = _about(computed, leading)
     sentences["resolution"] = missing if resolution is None else f"{resolution.text} {resolution.warning}".strip()
     doubts = doubts_of(computed, leading, comparison, made)
     computed.source.check_unchanged()

@@ -67,11 +67,13 @@ class AxialResolution:
         if self.after is None:
             return f"The resolution along {self.axis} could not be measured: there are too few slices or structures."
         unit = UNITS.get(self.unit, self.unit)
-        theirs = "none was found in them" if self.before is None else f"theirs is {_of(self.before, unit)}"
+        before, after = (None if q is None else _of(q, unit, self.regions > 1) for q in (self.before, self.after))
+        theirs = "none was found in them" if before is None else f"theirs is {before}"
+        several = f"Medians and quartiles of {self.regions} regions."
         return (
-            f"The finest structure of the result along {self.axis} is {_of(self.after, unit)}. The acquired slices can "
-            f"carry {self.limit:.3g} {unit} at most (two steps); {theirs}. Medians and quartiles of {self.regions} "
-            f"region{'s' * (self.regions > 1)}."
+            f"The finest structure of the result along {self.axis} is {after}. The acquired slices can carry "
+            f"{self.limit:.3g} {unit} at most (two steps); {theirs}. "
+            f"{several if self.regions > 1 else 'Of one region only, so the uncertainty is not known.'}"
         )
 
     @property
@@ -184,6 +186,6 @@ def _quartiles(values: list[float]) -> Quartiles | None:
     return low, middle, high
 
 
-def _of(quartiles: Quartiles, unit: str) -> str:
+def _of(quartiles: Quartiles, unit: str, spread: bool) -> str:
     low, middle, high = quartiles
-    return f"{middle:.3g} {unit} ({low:.3g} to {high:.3g})"
+    return f"{middle:.3g} {unit} ({low:.3g} to {high:.3g})" if spread else f"{middle:.3g} {unit}"

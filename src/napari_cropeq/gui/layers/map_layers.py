@@ -19,6 +19,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     ERROR: {"colormap": "inferno", "contrast_limits": (0.0, 1.0)},
     CONSISTENCY: {"colormap": "RdBu_r", "contrast_limits": (-5.0, 5.0)},  # red where more was acquired,
 }
+UNITS = {ERROR: "intensity", CONSISTENCY: "× noise"}
 BRIGHTEST = 0.995  # quantile of the expected errors in view that gets the last colour
 
 
@@ -69,6 +70,13 @@ class MapLayers(QObject):
                 image.refresh(extent=False, thumbnail=False, highlight=False)
         self._fit()
 
+    def remove(self) -> None:
+        """Remove the layers, because they are of another result, or nothing computes them any more."""
+        for image in self.images.values():
+            if image in self._viewer.layers:
+                self._viewer.layers.remove(image)
+        self.images.clear()
+
     def under(self, position: Any) -> tuple[float, float] | None:
         """Return the result and its expected error at a position in the world; None where they are not computed."""
         image, lazy, maps = self.result.layer, self.result.worker.in_view.lazy, self.result.worker.in_view.maps
@@ -90,7 +98,7 @@ class MapLayers(QObject):
         image = Image(
             levels,
             multiscale=isinstance(levels, list),
-            name=f"{layer.name}: {kind}",
+            name=f"{layer.name}: {kind} ({UNITS[kind]})",
             cache=False,
             blending="translucent",
             metadata={"napari-cropeq": {"map": kind, **result.describe()}},

@@ -130,13 +130,12 @@ class TrustWidget(ResultPanel):
         """Compute the chosen maps of the current view."""
         check_layer(self.layer.value)
         result = self.open_result()
-        self._measured = ""
         if result.model.error_tail is None:
             self.map.value = CONSISTENCY  # the only one
         if self.maps is None or self.maps.result is not result:
-            for old in () if self.maps is None else self.maps.images.values():
-                old.visible = False  # of another model or layer
-            self.maps = MapLayers(self.viewer, result)
+            if self.maps is not None:
+                self.maps.remove()
+            self.maps, self._measured = MapLayers(self.viewer, result), ""
         self.maps.show(self.map.value)
         result.follower.follow(True)
         result.follower.look()
@@ -177,8 +176,10 @@ class TrustWidget(ResultPanel):
         done, total = result.state.in_view
         self.bar.setValue(int(1000 * done / max(total, 1)))
         view = result.follower.view
-        if view is None or view.across is None:
+        if self.viewer.dims.ndisplay == 3:
             self.say("The maps are shown in slices: leave the 3D display.")
+        elif view is None or not (result.follower.following or result.looking):
+            self.say("Stopped. Press Show maps to continue.")
         elif result.looking or done < total:
             self.say(f"Computing the maps of the view: {done} of {total} tiles.")
         else:
@@ -188,6 +189,8 @@ class TrustWidget(ResultPanel):
     def stop_work(self) -> None:
         """Stop following the mouse and the view when the dock is closed."""
         self.viewer.cursor.events.position.disconnect(self._on_mouse)
+        if self.maps is not None:
+            self.maps.remove()
         if self.result is not None and self.result.alive:
             self.result.follower.stop()
 
@@ -217,7 +220,7 @@ class TrustWidget(ResultPanel):
             self._job.stop()
         elif self.result is not None and self.result.alive:
             self.result.follower.stop()
-            self.buttons["stop"].enabled = False
+            self.show_state()
 
     @property
     def busy(self) -> bool:

@@ -9,11 +9,13 @@ import pytest
 from qtpy.QtCore import QPoint
 from qtpy.QtTest import QTest
 
+from conftest import a_source
 from files import with_tail
 from napari_cropeq.compute.consistency import consistency_of
 from napari_cropeq.compute.super_resolution import SuperResolution, with_error
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.gui.what_to_trust import with_error_text
+from napari_cropeq.run.export import export
 from napari_cropeq.view.maps import CONSISTENCY, ERROR
 from window import TIMEOUT, cells, dock, model_for
 
@@ -47,8 +49,6 @@ def shown(layer) -> np.ndarray:
 @pytest.fixture(scope="module")
 def expected() -> dict[str, np.ndarray]:
     """Return both maps of the whole volume, computed at once."""
-    from conftest import a_source
-
     result = SuperResolution(a_source(cells(SHAPE)), with_tail(model_for()), device="cpu")
     whole = Box.whole(result.sr_shape)
     both = result.compute((), whole, dtype=with_error(result))
@@ -106,6 +106,7 @@ def test_the_sentences_and_the_colours(viewer, qtbot, expected):
 def test_most_is_inferred_at_a_large_factor(viewer, qtbot):
     viewer.add_image(cells(SHAPE), scale=(6, 1, 1), name="cells")
     panel = begin(viewer, qtbot, with_tail(model_for(factor=6)))
+    assert "The model does not say that this is its image" in panel.message.text()
     assert "Of 6 slices of the result, 1 was acquired and 5 are inferred" in panel.message.text()
 
 
@@ -126,6 +127,11 @@ def test_a_number_under_the_mouse(viewer, qtbot, expected):
     index = np.rint(panel.result.layer.world_to_data(viewer.cursor.position)).astype(int)
     found = tuple(float(expected[name][tuple(index)]) for name in ("voxels", ERROR))
     assert panel.under.value == with_error_text(*found)
+    index[0] = 4
+    viewer.dims.set_current_step(0, 4)
+    settle(qtbot, panel)
+    found = tuple(float(expected[name][tuple(index)]) for name in ("voxels", ERROR))
+    assert panel.under.value == with_error_text(*found), "also after the slider has moved"
     viewer.scene.camera.zoom /= 4
     settle(qtbot, panel)
     qtbot.waitUntil(lambda: moved_around(corner) == "", timeout=TIMEOUT)
@@ -206,3 +212,12 @@ def test_no_map_stays_without_its_dock(viewer, qtbot):
     viewer.window.remove_dock_widget("all")
     assert [layer.name for layer in viewer.layers] == ["cells", "cells SR (a model)"]
     del panel
+
+
+def test_expected_errors_in_a_file_are_no_source(viewer, tmp_path):
+    result = SuperResolution(a_source(cells(SHAPE)), with_tail(model_for()), planes="x", device="cpu")
+    for _ in export(result, tmp_path / "out.ome.zarr", error=True):
+        pass
+    [layer] = viewer.open(tmp_path / "out.error.ome.zarr", plugin="napari-cropeq")
+    assert layer.name == "out.error" and layer.colormap.name == "inferno"
+    assert layer not in dock(viewer, "Trust").layer.sources()

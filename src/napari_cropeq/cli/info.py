@@ -106,7 +106,8 @@ def _image(path: Path, allow_missing: float | None) -> tuple[dict[str, Any], str
     more, outlook = _outlook(image, path)
     made = read_provenance(path)
     if made is not None:
-        return report | more | {"result": made}, card(f"{path.name}: result of napari-cropeq", facts | _origin(made))
+        what = "expected errors of a result" if "quantity" in made else "result"
+        return report | more | {"result": made}, card(f"{path.name}: {what} of napari-cropeq", facts | _origin(made))
     return report | more, card(f"{path.name}: image", facts | outlook)
 
 
@@ -177,6 +178,9 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
         "training": dict(model.training),
         "provenance": dict(model.provenance),
         "fingerprint": model.fingerprint,
+        "expected error": None
+        if model.error_tail is None
+        else {str(k): v for k, v in model.error_tail.intervals.items()},
     }
     return report, _model_card(path, model)
 
@@ -192,6 +196,7 @@ def _model_card(path: Path, model: Model) -> str:
         "training": _spent(model.training),
     }
     facts |= quality_of(model.training) | _noise(model)
+    facts["expected error"] = _expected(model)
     if losses:
         facts["validation"] = f"lowest loss {min(losses):.4g}"
     version = model.provenance.get("versions", {}).get("napari-cropeq")
@@ -205,6 +210,14 @@ def _model_card(path: Path, model: Model) -> str:
         return card(f"{path.name}: training that was interrupted", facts)
     facts["next"] = f"cropeq export {image} -m {path} -o {source.get('name') or 'result'}_SR.ome.zarr"
     return card(f"{path.name}: model", facts)
+
+
+def _expected(model: Model) -> str:
+    """Return what a model tells about the errors of its results."""
+    if model.error_tail is None:
+        return "none: made by an earlier version, or trained on few patches"
+    within = ", ".join(f"{100 * level:g} % within {width:.2g} ×" for level, width in model.error_tail.intervals.items())
+    return f"learnt; of errors on lateral slices, {within}"
 
 
 def _noise(model: Model) -> dict[str, str]:

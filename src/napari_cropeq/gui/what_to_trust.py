@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from napari_cropeq.compute.super_resolution import SuperResolution
-from napari_cropeq.evidence.trust.doubts import inferred
+from napari_cropeq.evidence.trust.doubts import doubts_of_model, inferred
 from napari_cropeq.view.maps import CONSISTENCY, ERROR, Maps
 from napari_cropeq.view.view import View
 
@@ -20,13 +20,13 @@ NO_ERROR = (
 
 
 def what_to_trust(result: SuperResolution, maps: Maps, view: View) -> list[str]:
-    """Return sentences about the maps of a view that are wanted, and about the factor."""
+    """Return sentences about the maps of a view that are wanted, the factor, and what speaks against the model."""
     said = []
     if ERROR in maps.wanted:
         said.append(NO_ERROR if result.model.error_tail is None else _expected(result, maps, view))
     if CONSISTENCY in maps.wanted and (agreement := maps.agreement(view)) is not None:
         said.append(agreement.text)
-    said += inferred(result.acquisition.factor).values()
+    said += [*inferred(result.acquisition.factor).values(), *doubts_of_model(result)]
     return [sentence for sentence in said if sentence]
 
 

@@ -13,7 +13,7 @@ from napari_cropeq.errors import ImageError
 from napari_cropeq.evidence.trust.comparison import Comparison
 from napari_cropeq.formats.ome_tiff import UNITS
 
-__all__ = ["doubts_of", "inferred", "made_otherwise"]
+__all__ = ["doubts_of", "doubts_of_model", "inferred", "made_otherwise"]
 
 LARGE_FACTOR = 4.0  # from here on, most slices of the result are far from an acquired one
 SATURATED = 0.001  # share of the voxels
@@ -50,10 +50,15 @@ def doubts_of(
     made : mapping, optional
         What the file of the result says about how it was made.
     """
-    found = [made_otherwise(computed, made), _trained_on_another(computed), _few_slices(computed)]
-    found += [_saturated(comparison), *_contradictions(computed, comparison), noise_of(computed, leading).doubt]
+    found = [made_otherwise(computed, made), *doubts_of_model(computed), _saturated(comparison)]
+    found += [*_contradictions(computed, comparison), noise_of(computed, leading).doubt]
     found.append(_other_fwhm(computed, leading))
     return [sentence for sentence in found if sentence]
+
+
+def doubts_of_model(computed: SuperResolution) -> list[str]:
+    """Return reasons not to trust any result of this model on this source, which need no voxels."""
+    return [sentence for sentence in (_trained_on_another(computed), _few_slices(computed)) if sentence]
 
 
 def made_otherwise(computed: SuperResolution, made: Mapping[str, Any] | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_cropeq.formats.image import COARSE_VOXELS, SUFFIXES, Image
+from napari_cropeq.formats.provenance import read_provenance
 from napari_cropeq.gui.layers.missing_planes import open_or_ask
 from napari_cropeq.gui.layers.source import WATCH
 from napari_cropeq.gui.layers.unfinished_layer import UNFINISHED
@@ -41,6 +42,11 @@ def read(path: str | list[str]) -> list[LayerData]:
 def _opened(path: Path) -> list[LayerData]:
     """Return the layers of a file; those of an unfinished result are named so, and the result can be resumed."""
     layers = layer_data(open_or_ask(path))
+    made = read_provenance(path) or {}
+    if "quantity" in made:  # of a result, so not something to super-resolve
+        for _, options, _ in layers:
+            options["metadata"] |= {"napari-cropeq": made}
+            options["colormap"] = "inferno"
     unfinished = Unfinished.open(path) if path.is_dir() else None
     if unfinished is not None:
         for _, options, _ in layers:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from magicgui.widgets import ComboBox, FloatSpinBox, Label, SpinBox
 from napari.layers import Image
 from qtpy.compat import isalive
@@ -101,7 +102,8 @@ class TrustWidget(ResultPanel):
         self._add_settings()
         self.add_status()
         self.map.changed.connect(self._on_map)
-        self.viewer.cursor.events.position.connect(self._on_mouse)
+        for event in (self.viewer.cursor.events.position, self.viewer.dims.events.point):
+            event.connect(self._on_mouse)
 
     def _add_settings(self) -> None:
         """Add the settings of the check, folded."""
@@ -188,7 +190,8 @@ class TrustWidget(ResultPanel):
 
     def stop_work(self) -> None:
         """Stop following the mouse and the view when the dock is closed."""
-        self.viewer.cursor.events.position.disconnect(self._on_mouse)
+        for event in (self.viewer.cursor.events.position, self.viewer.dims.events.point):
+            event.disconnect(self._on_mouse)
         if self.maps is not None:
             self.maps.remove()
         if self.result is not None and self.result.alive:
@@ -204,7 +207,10 @@ class TrustWidget(ResultPanel):
         if self.maps is None or not isalive(self):
             return
         alive = self.result is not None and self.result.alive
-        found = self.maps.under(self.viewer.cursor.position) if alive else None
+        position = np.array(self.viewer.dims.point)  # the mouse does not move along the slider
+        for axis in self.viewer.dims.displayed:
+            position[axis] = self.viewer.cursor.position[axis]
+        found = self.maps.under(position) if alive else None
         self.under.value = "" if found is None else with_error_text(*found)
 
     def _on_layer(self) -> None:

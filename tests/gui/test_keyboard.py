@@ -93,7 +93,12 @@ def test_every_number_has_a_unit(viewer, name):
 
 def visited(first: QWidget, panel: QWidget) -> list[QWidget]:
     """Press Tab from a widget on, and return what gets the focus in the panel."""
-    first.setFocus(Qt.FocusReason.TabFocusReason)
+    for _ in range(200):  # the window of another test process on the screen may have the focus for a moment
+        first.window().activateWindow()
+        first.setFocus(Qt.FocusReason.TabFocusReason)
+        if QApplication.focusWidget() is first:
+            break
+        QTest.qWait(50)
     assert QApplication.focusWidget() is first
     found = []
     for _ in range(100):

@@ -6,8 +6,9 @@ import re
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QPoint
-from qtpy.QtTest import QTest
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtWidgets import QApplication
 
 from conftest import a_source
 from files import with_tail
@@ -117,9 +118,12 @@ def test_a_number_under_the_mouse(viewer, qtbot, expected):
     middle, corner = QPoint(canvas.width() // 2, canvas.height() // 2), QPoint(1, 1)
 
     def moved_around(place: QPoint) -> str:
-        """Return what is shown after the mouse has moved, which other windows on the screen may have caught."""
+        """Return what is shown after the mouse has moved; the pointer of the screen, which others share, does not."""
         for move in (QPoint(0, 0), QPoint(2, 3)):
-            QTest.mouseMove(canvas, place + move)
+            local, none = QPointF(place + move), Qt.MouseButton.NoButton
+            everywhere = QPointF(canvas.mapToGlobal(place + move))
+            kind, keys = QEvent.Type.MouseMove, Qt.KeyboardModifier.NoModifier
+            QApplication.sendEvent(canvas, QMouseEvent(kind, local, everywhere, none, none, keys))
         qtbot.wait(20)
         return panel.under.value
 

@@ -184,6 +184,7 @@ def test_stop_and_the_3d_display(viewer, qtbot):
     panel.buttons["stop"].native.click()
     assert not panel.buttons["stop"].enabled and not panel.result.follower.following
     assert panel.message.text().startswith("Stopped.")
+    assert not panel.result.worker.in_view.maps.wanted, "a preview that follows the view computes no maps"
     viewer.layers.remove(panel.maps.images[ERROR])
     panel.buttons["show_maps"].native.click()
     settle(qtbot, panel)
@@ -213,7 +214,9 @@ def test_no_map_stays_without_its_dock(viewer, qtbot):
     viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
     panel = begin(viewer, qtbot)
     assert len(viewer.layers) == 4
+    in_view = panel.result.worker.in_view
     viewer.window.remove_dock_widget("all")
+    assert not in_view.maps.wanted
     assert [layer.name for layer in viewer.layers] == ["cells", "cells SR (a model)"]
     del panel
 

@@ -70,8 +70,13 @@ class MapLayers(QObject):
                 image.refresh(extent=False, thumbnail=False, highlight=False)
         self._fit()
 
+    def stop(self) -> None:
+        """Compute no more tiles of maps, also if the view is followed for the result itself."""
+        self.result.worker.in_view.maps.wanted = frozenset()
+
     def remove(self) -> None:
-        """Remove the layers, because they are of another result, or nothing computes them any more."""
+        """Compute no more of them, and remove the layers: they are of another result, or their dock is closed."""
+        self.stop()
         for image in self.images.values():
             if image in self._viewer.layers:
                 self._viewer.layers.remove(image)

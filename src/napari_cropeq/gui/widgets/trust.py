@@ -225,6 +225,8 @@ class TrustWidget(ResultPanel):
         if self._job is not None and self._job.running:
             self._job.stop()
         elif self.result is not None and self.result.alive:
+            if self.maps is not None:
+                self.maps.stop()
             self.result.follower.stop()
             self.show_state()
 

@@ -16,6 +16,7 @@ from napari_cropeq.compute.consistency import consistency_of
 from napari_cropeq.compute.super_resolution import SuperResolution, with_error
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.gui.what_to_trust import with_error_text
+from napari_cropeq.gui.widgets import trust
 from napari_cropeq.run.export import export
 from napari_cropeq.view.maps import CONSISTENCY, ERROR
 from window import TIMEOUT, cells, dock, model_for
@@ -102,6 +103,19 @@ def test_the_sentences_and_the_colours(viewer, qtbot, expected):
     limits = panel.maps.images[ERROR].contrast_limits
     assert limits == pytest.approx([0, np.quantile(of_view, 0.995)])
     assert panel.maps.images[ERROR].colorbar.visible
+
+
+def test_a_view_is_judged_once(viewer, qtbot, monkeypatch):
+    viewer.add_image(cells(SHAPE), scale=(2.5, 1, 1), name="cells")
+    panel, judged = begin(viewer, qtbot), []
+    monkeypatch.setattr(trust, "what_to_trust", lambda *_: judged.append(1) or ["judged"])
+    for _ in range(3):  # as during a run over the volume
+        panel.show_state()
+    assert judged == []
+    viewer.dims.set_current_step(0, 3)
+    settle(qtbot, panel)
+    panel.show_state()
+    assert judged == [1] and panel.message.text() == "judged"
 
 
 def test_most_is_inferred_at_a_large_factor(viewer, qtbot):

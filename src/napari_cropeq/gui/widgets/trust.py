@@ -97,6 +97,7 @@ class TrustWidget(ResultPanel):
         self.buttons["stop"].enabled = False
         self.found: TilesFound | None = None
         self._measured = ""  # the resolution, in words
+        self._judged: tuple[object, list[str]] = (None, [])  # what the maps of a view say
         self._job: Job | None = None
         self._frame: SRFrame | None = None
         self._add_settings()
@@ -139,6 +140,7 @@ class TrustWidget(ResultPanel):
                 self.maps.remove()
             self.maps, self._measured = MapLayers(self.viewer, result), ""
         self.maps.show(self.map.value)
+        self._judged = (None, [])
         result.follower.follow(True)
         result.follower.look()
         self.buttons["stop"].enabled = True
@@ -185,8 +187,9 @@ class TrustWidget(ResultPanel):
         elif result.looking or done < total:
             self.say(f"Computing the maps of the view: {done} of {total} tiles.")
         else:
-            said = [*what_to_trust(result.result, result.worker.in_view.maps, view), self._measured]
-            self.say("\n".join(filter(None, said)), TRUST_TOOLTIP)
+            if self._judged[0] != (result.result, view):  # a run over the volume changes nothing that is in view
+                self._judged = (result.result, view), what_to_trust(result.result, result.worker.in_view.maps, view)
+            self.say("\n".join(filter(None, [*self._judged[1], self._measured])), TRUST_TOOLTIP)
 
     def stop_work(self) -> None:
         """Stop following the mouse and the view when the dock is closed."""

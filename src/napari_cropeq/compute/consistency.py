@@ -11,11 +11,11 @@ from napari_cropeq.core.training.noise import PhotonTransfer, measure_noise, rec
 __all__ = ["consistency_of", "noise_of", "trained_on_it"]
 
 
-def consistency_of(result: SuperResolution, leading: LeadingIndex) -> Consistency:
-    """Return what compares a result with its source at the given leading indices."""
+def consistency_of(result: SuperResolution, leading: LeadingIndex, noise: PhotonTransfer | None = None) -> Consistency:
+    """Return what compares a result with its source at the given leading indices; ``noise`` if it is known already."""
     volume = result.volume(leading)
     forward = ForwardModel(result.acquisition, int_triple(volume.shape))
-    return Consistency(forward, noise_of(result, leading).level(volume.dtype))
+    return Consistency(forward, (noise or noise_of(result, leading)).level(volume.dtype))
 
 
 def noise_of(result: SuperResolution, leading: LeadingIndex) -> PhotonTransfer:

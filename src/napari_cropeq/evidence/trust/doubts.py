@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from napari_cropeq.compute.consistency import noise_of, trained_on_it
+from napari_cropeq.compute.consistency import trained_on_it
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import AXIS_NAMES, LeadingIndex
 from napari_cropeq.core.slice_profile.suggestion import Suggestion, suggest_fwhm
+from napari_cropeq.core.training.noise import PhotonTransfer
 from napari_cropeq.errors import ImageError
 from napari_cropeq.evidence.trust.comparison import Comparison
 from napari_cropeq.formats.ome_tiff import UNITS
@@ -35,7 +36,11 @@ def inferred(factor: float) -> dict[str, str]:
 
 
 def doubts_of(
-    computed: SuperResolution, leading: LeadingIndex, comparison: Comparison, made: Mapping[str, Any] | None
+    computed: SuperResolution,
+    leading: LeadingIndex,
+    noise: PhotonTransfer,
+    comparison: Comparison,
+    made: Mapping[str, Any] | None,
 ) -> list[str]:
     """Return reasons not to trust a result, or the figures about it.
 
@@ -45,13 +50,15 @@ def doubts_of(
         Source and model.
     leading : tuple of int
         Channel and time point.
+    noise : PhotonTransfer
+        Of the source.
     comparison : Comparison
         The result against the acquired slices.
     made : mapping, optional
         What the file of the result says about how it was made.
     """
     found = [made_otherwise(computed, made), *doubts_of_model(computed), _saturated(comparison)]
-    found += [*_contradictions(computed, comparison), noise_of(computed, leading).doubt]
+    found += [*_contradictions(computed, comparison), noise.doubt]
     found.append(_other_fwhm(computed, leading))
     return [sentence for sentence in found if sentence]
 

@@ -16,8 +16,10 @@ from napari_cropeq import __version__
 from napari_cropeq.compute.consistency import consistency_of, noise_of
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import AXIS_NAMES, Box, LeadingIndex, int_triple
+from napari_cropeq.core.imaging.consistency import Consistency
 from napari_cropeq.core.predict import never
 from napari_cropeq.core.spline import ArrayLike
+from napari_cropeq.core.training.noise import PhotonTransfer
 from napari_cropeq.errors import MissingPackageError
 from napari_cropeq.evidence.trust.comparison import Comparison, compare
 from napari_cropeq.evidence.trust.doubts import doubts_of, inferred, made_otherwise
@@ -179,7 +181,8 @@ def measure(
     SourceChangedError
         If a file has changed since it was opened.
     """
-    voxels, consistency = ChunkCache(result.data[leading]), consistency_of(computed, leading)
+    voxels, noise = ChunkCache(result.data[leading]), noise_of(computed, leading)
+    consistency = consistency_of(computed, leading, noise)
     steps = compare(consistency, voxels, computed.volume(leading), stop)
     comparison = yield from _shared(steps, "imaging the result again", 0.0, 0.3)
     box, expected = _middle(computed), ExpectedErrors(computed, leading, errors)
@@ -192,15 +195,15 @@ def measure(
     yield TrustProgress("measuring the resolution", 0.6)
     resolution, missing = _resolution(computed, leading, voxels, stop)
     yield TrustProgress("looking for reasons not to trust it", 0.95)
-    section = _section(computed, leading, voxels, box, parts[0])
+    section = _section(computed, leading, consistency, voxels, box, parts[0])
     sentences = {"consistency": comparison.agreement.text}
     sentences |= inferred(computed.acquisition.factor)
     sentences |= {"expected error": error.text}
     figures = {} if resolution is None else {"resolution": resolution.text}
     methods = NO_METHODS if made_otherwise(computed, made) else methods_of(computed, sentences | figures)
-    about = _about(computed, leading)
+    about = _about(computed, leading, noise)
     sentences["resolution"] = missing if resolution is None else f"{resolution.text} {resolution.warning}".strip()
-    doubts = doubts_of(computed, leading, comparison, made)
+    doubts = doubts_of(computed, leading, noise, comparison, made)
     computed.source.check_unchanged()
     result.check_unchanged()
     return TrustReport(result.name, comparison, error, resolution, sentences, tuple(doubts), methods, about, section)
@@ -238,8 +241,15 @@ def _middle(computed: SuperResolution) -> Box:
     return Box(start, int_triple([a + side for a, side in zip(start, sides, strict=True)]))
 
 
-def _section(computed: SuperResolution, leading: LeadingIndex, voxels: ArrayLike, box: Box, error: Values) -> Section:
-    consistency, acquisition = consistency_of(computed, leading), computed.acquisition
+def _section(
+    computed: SuperResolution,
+    leading: LeadingIndex,
+    consistency: Consistency,
+    voxels: ArrayLike,
+    box: Box,
+    error: Values,
+) -> Section:
+    acquisition = computed.acquisition
     axial, (across, along) = acquisition.axial, acquisition.lateral
     needed, samples = consistency.sr_box(box), consistency.samples(box)
     result, acquired = np.asarray(voxels[needed.slices]), np.asarray(computed.volume(leading)[samples.slices])
@@ -258,8 +268,7 @@ def _section(computed: SuperResolution, leading: LeadingIndex, voxels: ArrayLike
     return Section(box, AXIS_NAMES[axial] + AXIS_NAMES[along], *planes)
 
 
-def _about(computed: SuperResolution, leading: LeadingIndex) -> dict[str, Any]:
-    noise = noise_of(computed, leading)
+def _about(computed: SuperResolution, leading: LeadingIndex, noise: PhotonTransfer) -> dict[str, Any]:
     return {
         "source": json.loads(json.dumps(computed.source.describe(), default=str)),
         "model": computed.model.fingerprint,

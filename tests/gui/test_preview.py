@@ -41,12 +41,19 @@ def begin(viewer, qtbot, model=None, **options):
 
 def settle(viewer, qtbot, panel) -> None:
     """Wait until all tiles in view are computed and shown, and the message is up to date."""
+
+    def settled() -> bool:
+        """Return whether nothing is due: while this waited, the canvas may have got another size, and so the view."""
+        if panel.result.layer not in viewer.layers or panel.result.looking:
+            return False
+        panel.result.shown._refresh_soon.flush()
+        panel._show_soon.flush()
+        return not panel.result.looking and all(layer.loaded for layer in viewer.layers)
+
     qtbot.wait(80)  # tiles are requested once the view has stopped changing
-    qtbot.waitUntil(lambda: panel.result.layer in viewer.layers and not panel.result.looking, timeout=TIMEOUT)
+    qtbot.waitUntil(settled, timeout=TIMEOUT)
     qtbot.wait(120)
-    panel.result.shown._refresh_soon.flush()
-    panel._show_soon.flush()
-    qtbot.waitUntil(lambda: all(layer.loaded for layer in viewer.layers), timeout=TIMEOUT)
+    qtbot.waitUntil(settled, timeout=TIMEOUT)
 
 
 def shown(layer) -> np.ndarray:

@@ -35,12 +35,19 @@ def begin(viewer, qtbot, model=None):
 
 def settle(qtbot, panel) -> None:
     """Wait until the maps of the view are computed and shown, and the message is up to date."""
+
+    def settled() -> bool:
+        """Return whether nothing is due: while this waited, the canvas may have got another size, and so the view."""
+        if panel.result.layer not in panel.viewer.layers or panel.result.looking:
+            return False
+        panel._show_soon.flush()
+        panel.show_state()
+        return not panel.result.looking and all(layer.loaded for layer in panel.viewer.layers)
+
     qtbot.wait(80)  # tiles are requested once the view has stopped changing
-    qtbot.waitUntil(lambda: panel.result.layer in panel.viewer.layers and not panel.result.looking, timeout=TIMEOUT)
+    qtbot.waitUntil(settled, timeout=TIMEOUT)
     qtbot.wait(120)
-    panel._show_soon.flush()
-    panel.show_state()
-    qtbot.waitUntil(lambda: all(layer.loaded for layer in panel.viewer.layers), timeout=TIMEOUT)
+    qtbot.waitUntil(settled, timeout=TIMEOUT)
     assert not panel.complaining, panel.message.text()
 
 

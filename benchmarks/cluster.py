@@ -20,7 +20,7 @@ import torch
 
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.evidence.machine import describe_machine, load_average
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.export import export
 from volume import ROOT, result_of, write_source

@@ -43,7 +43,7 @@ from napari_cropeq.evidence.evaluate.score import score
 from napari_cropeq.evidence.evaluate.truth import Degraded, degrade
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
 from napari_cropeq.evidence.machine import describe_machine, load_average
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 
 ROOT = Path(__file__).resolve().parents[1]
 VOLUME = "mri_t1_isotropic_1mm.nii.gz"

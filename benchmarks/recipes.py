@@ -18,7 +18,7 @@ from napari_cropeq.evidence.evaluate.experiment import Experiment
 from napari_cropeq.evidence.evaluate.table import decibels, markdown
 from napari_cropeq.evidence.evaluate.truth import Truth
 from napari_cropeq.evidence.records import write_json
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from training import ROOT, VOLUMES, find_data
 
 VARIANTS: tuple[tuple[str, ...], ...] = (

@@ -23,7 +23,7 @@ from napari_cropeq.evidence.evaluate.table import NONE, decibels, gain_of, markd
 from napari_cropeq.evidence.evaluate.truth import Truth
 from napari_cropeq.evidence.evaluate.upscaling import INTERPOLATIONS
 from napari_cropeq.evidence.records import CELLS, read_records, write_json
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = "training-cells"

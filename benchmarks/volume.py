@@ -32,7 +32,8 @@ import zarr
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.evidence.machine import describe_machine, load_average
-from napari_cropeq.formats.image import Image, open_image
+from napari_cropeq.formats.image import Image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.run.export import export
 from napari_cropeq.store.disk import BULK
 

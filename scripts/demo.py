@@ -25,7 +25,7 @@ from napari_cropeq.core.predict import Predictor
 from napari_cropeq.evidence.evaluate.metrics import psnr
 from napari_cropeq.evidence.verify.slices import Slices, middle
 from napari_cropeq.evidence.verify.tile_check import TileCheck
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 
 PLUGIN = "napari-cropeq"
 BORDER = 8

@@ -48,7 +48,7 @@ CREATE = {
 }
 SHARD = {
     "encode": "napari_cropeq.store.shards:Shards._encoded",
-    "compress": "napari_cropeq.formats.ome_zarr_write:BloscCodec._encode_sync",
+    "compress": "napari_cropeq.formats.ome_zarr.write:BloscCodec._encode_sync",
     "new-file": "pathlib:Path.write_bytes",
     "rename": "os:replace",
     "shard-write": "napari_cropeq.store.shards:Shards.write",
@@ -204,7 +204,7 @@ def result_of(job: Job) -> Any:
     """Open source and model."""
     from napari_cropeq.compute.super_resolution import SuperResolution
     from napari_cropeq.core.model import Model
-    from napari_cropeq.formats.image import open_image
+    from napari_cropeq.formats.open import open_image
 
     return SuperResolution(open_image(job.source), Model.load(job.model), device="cpu", **job.options)
 
@@ -533,7 +533,7 @@ def contents(path: Path) -> dict[str, bytes]:
 def write_source(path: Path, seed: int = 0) -> Path:
     """Write an OME-Zarr of two channels."""
     from napari_cropeq.formats.metadata import ImageInfo
-    from napari_cropeq.formats.ome_zarr_write import Level, write_metadata
+    from napari_cropeq.formats.ome_zarr.write import Level, write_metadata
 
     rng = np.random.default_rng(seed)
     voxels = (rng.integers(0, 3000, SHAPE) + np.linspace(0, 900, SHAPE[-1])).astype(np.uint16)

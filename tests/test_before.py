@@ -29,7 +29,8 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
-from napari_cropeq.formats.image import Image, acquisition_of, open_image, training_volumes
+from napari_cropeq.formats.image import Image, acquisition_of, training_volumes
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.run.export import export
 from napari_cropeq.store.unfinished import Unfinished
 

@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, sr_length
 from napari_cropeq.core.training.plane_pool import downwards
-from napari_cropeq.formats.image import Image, open_image
+from napari_cropeq.formats.image import Image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.phantom import draw_background, draw_neurons
 
 Volume = npt.NDArray[Any]

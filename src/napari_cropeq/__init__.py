@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from napari_cropeq.api.trust import TrustReport, trust
     from napari_cropeq.api.voxels import super_resolve, super_resolve_lazy
     from napari_cropeq.core.model import Model
-    from napari_cropeq.formats.image import Image, open_image
+    from napari_cropeq.formats.image import Image
+    from napari_cropeq.formats.open import open_image
 
 __all__ = [
     "CropeqError",
@@ -46,7 +47,7 @@ _HOMES = {
     "TrustReport": ("api.trust", "TrustReport"),
     "estimate_fwhm": ("api.fwhm", "estimate_fwhm"),
     "export": ("api.export", "export"),
-    "open_image": ("formats.image", "open_image"),
+    "open_image": ("formats.open", "open_image"),
     "super_resolve": ("api.voxels", "super_resolve"),
     "super_resolve_lazy": ("api.voxels", "super_resolve_lazy"),
     "train": ("api.train", "train"),

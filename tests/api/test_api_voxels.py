@@ -22,7 +22,8 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import ErrorTail
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.errors import ArgumentError
-from napari_cropeq.formats.image import acquisition_of, open_image
+from napari_cropeq.formats.image import acquisition_of
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.run import export as run_export
 
 SIZE = (2.5, 1.0, 1.0)

@@ -29,7 +29,7 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.training.checkpoint import Checkpoint
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.run.export import export
 from processes import cropeq
 

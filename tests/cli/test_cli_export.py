@@ -18,7 +18,7 @@ from napari_cropeq.cli.main import main
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from processes import cropeq
 
 LARGE = textured_volume((10, 70, 72))

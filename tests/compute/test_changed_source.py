@@ -20,7 +20,7 @@ from napari_cropeq.compute.tile_shapes import TileShapes
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.errors import SourceChangedError
 from napari_cropeq.formats.chunk_cache import ChunkCache
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.paths import partial_of
 from napari_cropeq.run.export import export
 from napari_cropeq.store.journal import Journal

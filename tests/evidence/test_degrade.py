@@ -12,7 +12,8 @@ from conftest import textured_volume
 from files import a_stack, everything
 from napari_cropeq.cli.main import main
 from napari_cropeq.evidence.evaluate.truth import degrade
-from napari_cropeq.formats.image import acquisition_of, open_image
+from napari_cropeq.formats.image import acquisition_of
+from napari_cropeq.formats.open import open_image
 
 TRUTH = textured_volume((36, 40, 44))
 

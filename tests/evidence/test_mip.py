@@ -27,7 +27,8 @@ from napari_cropeq.evidence.mip import projection as projecting
 from napari_cropeq.evidence.mip.figure import bar_length, colored, draw_projection
 from napari_cropeq.evidence.mip.projection import PERCENTILES, Projection, block_size, limits_of
 from napari_cropeq.evidence.mip.regions import Zoom, chosen_slab
-from napari_cropeq.formats.image import Image, acquisition_of, open_image
+from napari_cropeq.formats.image import Image, acquisition_of
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.run.export import export
 
 SIZES = {0: (2.5, 1.0, 1.0), 1: (1.0, 2.433, 1.0), 2: (1.0, 1.0, 4.0)}

@@ -18,7 +18,7 @@ import tifffile
 import zarr
 
 from napari_cropeq.errors import CropeqError, OutOfMemoryError
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 
 SHAPE = (8, 16, 16)
 
@@ -195,7 +195,7 @@ HUGE = [
 
 OPEN = """
 import resource, sys, time
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.errors import CropeqError, OutOfMemoryError
 peak, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
 try:

@@ -18,7 +18,7 @@ from napari_cropeq.cli.main import main
 from napari_cropeq.compute.fingerprint import fingerprint_of
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.errors import ArgumentError, ImageError, SourceChangedError
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.gui.layers.reader import read
 from napari_cropeq.gui.layers.source import source_of
 

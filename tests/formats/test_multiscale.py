@@ -16,8 +16,9 @@ import zarr
 
 from conftest import textured_volume
 from napari_cropeq.formats import image, tiff
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats import open as open_module
 from napari_cropeq.formats.metadata import ImageInfo
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.write import write_image
 from napari_cropeq.gui.layers import reader
 from napari_cropeq.gui.layers.source import source_of
@@ -144,9 +145,9 @@ def test_copies_of_the_finest_level_are_ignored(tmp_path):
 def test_opening_reads_no_pixel(tmp_path, write, monkeypatch):
     path = write(tmp_path, pyramid(leading=(2,)), "czyx")
     read: list[str] = []
-    plain = image.OrderedAxes.__getitem__
+    plain = open_module.OrderedAxes.__getitem__
     monkeypatch.setattr(
-        image.OrderedAxes, "__getitem__", lambda self, key: (read.append(self.shape), plain(self, key))[1]
+        open_module.OrderedAxes, "__getitem__", lambda self, key: (read.append(self.shape), plain(self, key))[1]
     )
     layers = reader.layer_data(open_image(path))
     assert not read
@@ -187,14 +188,14 @@ def test_a_window_shows_a_coarser_level_and_reads_no_whole_plane(viewer, qtbot, 
         levels.append(levels[-1][:, ::2, ::2])
     path = write(tmp_path, [np.ascontiguousarray(level) for level in levels], "zyx")
     read: list[tuple[int, ...]] = []
-    plain = image.OrderedAxes.__getitem__
+    plain = open_module.OrderedAxes.__getitem__
 
     def counted(self: Any, key: Any) -> Any:
         box = plain(self, key)
         read.append((self.shape[-1], box.size))
         return box
 
-    monkeypatch.setattr(image.OrderedAxes, "__getitem__", counted)
+    monkeypatch.setattr(open_module.OrderedAxes, "__getitem__", counted)
     (layer,) = viewer.open(str(path), plugin="napari-cropeq")
     assert layer.multiscale and [level.shape for level in layer.data] == [level.shape for level in levels]
     qtbot.waitUntil(lambda: layer.data_level >= 1, timeout=10_000)

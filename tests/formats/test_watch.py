@@ -18,7 +18,8 @@ import zarr
 
 from napari_cropeq.api.image import image_of
 from napari_cropeq.errors import SourceChangedError
-from napari_cropeq.formats.image import Image, open_image
+from napari_cropeq.formats.image import Image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.paths import FOLDER
 
 SHAPE, CHUNKS, SHARDS = (16, 16, 32), (8, 8, 8), (8, 16, 16)

@@ -19,7 +19,7 @@ from fuzz.edits import Edit
 from fuzz.images import SHAPE, voxels
 from fuzz.oracle import REFUSED, RIGHT, TOLD, Kind, WrongError, unless_refused
 from fuzz.strategies import byte_edits
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 
 FILL = 7
 FILE = (4, 8, 16)  # voxels of a file

@@ -25,7 +25,8 @@ from fuzz import other_readers
 from fuzz.edits import Edit
 from fuzz.oracle import REFUSED, RIGHT, TOLD, Kind, Seen, WrongError, in_any, same, seen, unless_refused
 from fuzz.strategies import byte_edits, field_edits, json_edits, tag_fields, xml_edits
-from napari_cropeq.formats.image import Image, open_image
+from napari_cropeq.formats.image import Image
+from napari_cropeq.formats.open import open_image
 
 SHAPE = (8, 16, 16)
 SIZE = (4.0, 1.0, 0.5)  # (z, y, x) µm

@@ -21,7 +21,7 @@ from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import PRESETS
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.store import disk as storing
 from window import TIMEOUT, dock
 

@@ -12,8 +12,8 @@ from qtpy.QtWidgets import QApplication
 from conftest import textured_volume, work_threads
 from files import a_stack
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.formats.image import open_image
 from napari_cropeq.formats.metadata import ImageInfo
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.write import write_image
 from napari_cropeq.gui.widgets.dock import Dock
 from window import PLUGIN, TIMEOUT, cells, dock, model_for, press, small

@@ -17,7 +17,7 @@ from conftest import a_source, our_threads, work_threads
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.errors import AccessError
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.gui.layers.viewport import view_of, view_signals
 from napari_cropeq.gui.session import Session
 from napari_cropeq.run.export import export

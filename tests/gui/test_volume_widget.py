@@ -14,8 +14,8 @@ from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.compute.tile_shapes import TileShapes
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.formats import pyramid
-from napari_cropeq.formats.image import open_image
 from napari_cropeq.formats.metadata import ImageInfo
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.write import write_image
 from napari_cropeq.gui.layers.unfinished_layer import UNFINISHED
 from napari_cropeq.gui.parts.duration import duration

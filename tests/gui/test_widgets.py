@@ -14,7 +14,7 @@ from conftest import work_threads
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.gui.layers import sample_data
 from napari_cropeq.store import disk as storing
 from window import PLUGIN, TIMEOUT, cells, dock, model_for, press, small, started, stopped

@@ -17,8 +17,8 @@ from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QLineEdi
 
 from conftest import DATA, textured_volume
 from napari_cropeq.formats import pyramid, write
-from napari_cropeq.formats.image import open_image
 from napari_cropeq.formats.metadata import ImageInfo
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.gui.layers.source import source_of
 from window import TIMEOUT, cells, dock, model_for
 

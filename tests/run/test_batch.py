@@ -21,7 +21,7 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.errors import ArgumentError, OutputExistsError
 from napari_cropeq.formats.find import find_images, is_result
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.run.batch import Batch, BatchSettings, summary
 from napari_cropeq.run.export import export
 from napari_cropeq.run.naming import FIELDS, Naming

@@ -28,7 +28,7 @@ from napari_cropeq.compute.tile_shapes import TileShapes
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.errors import AccessError, ArgumentError, ClusterError, MismatchError, StoppedError
 from napari_cropeq.formats import pyramid
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.paths import partial_of
 from napari_cropeq.run.batch import BatchSettings
 from napari_cropeq.run.distributed.client import Cluster

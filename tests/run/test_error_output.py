@@ -17,7 +17,7 @@ from napari_cropeq.compute.super_resolution import SuperResolution, with_error
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.errors import ArgumentError, MismatchError, OutputExistsError
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.provenance import read_provenance
 from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.error_output import error_of

@@ -23,7 +23,7 @@ from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import convert
 from napari_cropeq.errors import ArgumentError, ImageError
 from napari_cropeq.formats import ome_tiff, pyramid
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.paths import output_kind
 from napari_cropeq.run import export as exporting
 from napari_cropeq.run.estimate import Estimate

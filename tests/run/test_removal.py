@@ -14,7 +14,7 @@ from files import a_model, a_stack, a_zarr
 from napari_cropeq.cli.main import main
 from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.compute.super_resolution import SuperResolution
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.paths import partial_of
 from napari_cropeq.formats.write import write_image
 from napari_cropeq.run.export import export

@@ -18,7 +18,8 @@ from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.errors import ArgumentError, ImageError, MismatchError
-from napari_cropeq.formats.image import Image, open_image
+from napari_cropeq.formats.image import Image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.run.batch import Batch, BatchSettings
 from napari_cropeq.run.export import export
 from napari_cropeq.run.naming import Naming

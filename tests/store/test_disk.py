@@ -125,7 +125,7 @@ def test_tiles_that_wait_to_be_written_can_be_read(tmp_path, result, opened, mon
 
 
 def test_parts_across_chunks(tmp_path, opened, monkeypatch):
-    monkeypatch.setattr("napari_cropeq.formats.ome_zarr_write.CHUNK", 8)
+    monkeypatch.setattr("napari_cropeq.formats.ome_zarr.write.CHUNK", 8)
     disk = opened(tmp_path / "out.ome.zarr", a_result(textured_volume(SHAPE)), 32)
     put(disk)
     for part in (Box((3, 5, 6), (20, 31, 30)), Box((0, 0, 0), (1, 32, 32)), Box((7, 8, 9), (8, 9, 10))):

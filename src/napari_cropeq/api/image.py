@@ -15,8 +15,9 @@ from napari_cropeq.api.arguments import axial_index, length, voxel_size_of
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.errors import ImageError, VoxelSizeError, WrongTypeError
 from napari_cropeq.formats.chunk_cache import lazy_array
-from napari_cropeq.formats.image import Image, acquisition_of, check_volume, open_image
+from napari_cropeq.formats.image import Image, acquisition_of, check_volume
 from napari_cropeq.formats.metadata import PIXEL, calibrated, full_unit, timing
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.watch.chunks import watched
 
 __all__ = ["image_of", "sampled"]
@@ -37,7 +38,7 @@ def image_of(data: Any, allow_missing: float | None = None) -> Image:
     data : array, Image, xarray.DataArray or path
         An array needs a shape, a dtype and slicing: (z, y, x), (c, z, y, x) or (t, c, z, y, x).
     allow_missing : float, optional
-        For a path, as in :func:`~napari_cropeq.formats.image.open_image`.
+        For a path, as in :func:`~napari_cropeq.formats.open.open_image`.
 
     Raises
     ------

@@ -64,7 +64,7 @@ def train(
     device : {'auto', 'cpu', 'cuda'}
         Where to compute.
     allow_missing : float, optional
-        As in :func:`~napari_cropeq.formats.image.open_image`.
+        As in :func:`~napari_cropeq.formats.open.open_image`.
     callback : callable, optional
         Called with the progress (``patches``, ``fraction``, ``loss``, ``validation``, ...) after every step. The
         training stops if it returns False. By default, terminals and notebooks show a progress bar.

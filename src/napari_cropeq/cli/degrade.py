@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cropeq.cli.options import add_command, add_out, add_place
+from napari_cropeq.cli.options import add_command, add_out, add_place, image_path
 
 if TYPE_CHECKING:
     from napari_cropeq.evidence.evaluate.truth import Degraded, Truth
@@ -24,7 +24,9 @@ def add_degrade(commands: Any) -> None:
     ]
     summary = "blur and sample an isotropic volume like thick slices, to test where the truth is known"
     parser = add_command(commands, "degrade", summary, examples, _degrade)
-    parser.add_argument("truth", type=Path, metavar="TRUTH", help="an isotropic image, of any type that train reads")
+    parser.add_argument(
+        "truth", type=image_path, metavar="TRUTH", help="an isotropic image, of any type that train reads"
+    )
     add_out(parser, "IMAGE", "file to write, ending in .ome.tif or .ome.zarr", type=Path)
     parser.add_argument(
         "--factor", type=float, required=True, metavar="F", help="distance between slices, in voxels of TRUTH"
@@ -44,7 +46,7 @@ def _degrade(arguments: argparse.Namespace) -> dict[str, Any]:
     import dask.array as da
 
     from napari_cropeq.evidence.evaluate.truth import Truth, acquisition_for, degrade
-    from napari_cropeq.formats.image import open_image
+    from napari_cropeq.formats.open import open_image
     from napari_cropeq.formats.paths import check_output
     from napari_cropeq.formats.write import write_image
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cropeq.cli.hints import sentence
-from napari_cropeq.cli.options import add_allow_missing, add_command, add_device, add_out, add_voxel_size
+from napari_cropeq.cli.options import add_command, add_device, add_opening, add_out, add_voxel_size
 from napari_cropeq.cli.progress import progress_bar
 from napari_cropeq.cli.train import add_config, training_config
 from napari_cropeq.errors import ArgumentError
@@ -36,13 +36,13 @@ def add_export(commands: Any) -> None:
     ]
     summary = "super-resolve whole images"
     parser = add_command(commands, "export", summary, examples, _export)
-    parser.add_argument("input", nargs="+", metavar="IMAGE", help="a file, a folder, or a pattern in quotes")
+    parser.add_argument("input", nargs="+", metavar="IMAGE", help="a file, folder, address, or pattern in quotes")
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("-m", "--model", type=Path, metavar="MODEL", help="use this model for all images")
     model.add_argument("--train", action="store_true", help="train a model on each image and save it beside the result")
     add_out(parser, "OUT", "a name ending in .ome.zarr or .ome.tif, or a folder ending in / for several images")
     add_voxel_size(parser)
-    add_allow_missing(parser)
+    add_opening(parser)
     parser.add_argument(
         "--name", metavar="PATTERN", help="names of the results in a folder (default {name}_SR); see docs/batch.md"
     )
@@ -101,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> list[Item]:
     from napari_cropeq.formats.find import find_images
     from napari_cropeq.run.batch import Batch
 
-    inputs = find_images(arguments.input)
+    inputs = find_images(arguments.input, each=arguments.scene is None)
     naming = _naming(arguments, len(inputs))
     settings = _settings(arguments)
     batch = Batch(inputs, naming, settings)
@@ -155,6 +155,7 @@ def _settings(arguments: argparse.Namespace) -> BatchSettings:
         part,
         cluster,
         allow_missing=missing,
+        scene=arguments.scene,
         error=arguments.error,
     )
 
@@ -199,7 +200,7 @@ def _model(arguments: argparse.Namespace) -> Model | OwnTraining:
 
 
 def _is_folder(output: str) -> bool:
-    from napari_cropeq.formats.image import SUFFIXES
+    from napari_cropeq.formats.open import SUFFIXES
 
     # A shell completes the name of an existing OME-Zarr folder with a slash.
     is_image = output.rstrip("/\\").lower().endswith(SUFFIXES)

@@ -12,6 +12,7 @@ HINTS = {
     "voxel_size": VOXEL_SIZE,
     "unknown_voxel_size": VOXEL_SIZE,
     "allow_missing": "Copy it again, or give the value that missing planes are read as with --allow-missing VALUE.",
+    "scene": "Choose one with --scene NAME; cropeq info lists them.",
     "existing": "Choose another name, or replace it with --overwrite.",
     "unfinished": "Complete it with --resume, or start again with --overwrite.",
     "restart": "Choose another name, or start again with --overwrite.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.filesize import decimal
 
 from napari_cropeq.cli.hints import sentence
-from napari_cropeq.cli.options import add_allow_missing, add_command, add_device
+from napari_cropeq.cli.options import add_command, add_device, add_opening, image_path
 from napari_cropeq.cli.progress import progress_bar
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.short_repr import card, duration, quality_of
@@ -30,7 +31,7 @@ def add_info(commands: Any) -> None:
     examples = ["cropeq info stack.ome.tif", "cropeq info stack.safetensors --json"]
     summary = "show what an image, a result or a model contains"
     parser = add_command(commands, "info", summary, examples, _info)
-    parser.add_argument("path", type=Path, nargs="?", metavar="FILE", help="an image, a result, or a model")
+    parser.add_argument("path", type=image_path, nargs="?", metavar="FILE", help="an image, a result, or a model")
     parser.add_argument(
         "--networks", action="store_true", help="instead, compare the layers, work and speed of all networks here"
     )
@@ -40,7 +41,7 @@ def add_info(commands: Any) -> None:
     parser.add_argument(
         "--factor", type=float, default=4.0, metavar="F", help="with --networks: factor of the images (default 4)"
     )
-    add_allow_missing(parser)
+    add_opening(parser)
     add_device(parser)
 
 
@@ -52,10 +53,10 @@ def _info(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     if arguments.networks:
         return _networks(arguments)
-    if arguments.path.name.endswith(MODEL):
+    if str(arguments.path).endswith(MODEL):
         report, text = _model(arguments.path)
     else:
-        report, text = _image(arguments.path, arguments.allow_missing)
+        report, text = _image(arguments.path, arguments.allow_missing, arguments.scene)
     if not arguments.json:
         print(text)
     return report
@@ -79,16 +80,16 @@ def _networks(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"networks": [fact.as_json() for fact in facts], "machine": machine}
 
 
-def _image(path: Path, allow_missing: float | None) -> tuple[dict[str, Any], str]:
+def _image(path: Path | str, allow_missing: float | None, scene: str | None) -> tuple[dict[str, Any], str]:
     """Return the record and the card of an image: a source, a result of ours, or a result that is not complete."""
-    from napari_cropeq.formats.image import open_image
+    from napari_cropeq.formats.open import open_image
     from napari_cropeq.formats.paths import partial_of
     from napari_cropeq.formats.provenance import read_provenance
     from napari_cropeq.store.unfinished import Unfinished
 
-    folder = path if path.exists() else partial_of(path)
-    unfinished = Unfinished.open(folder) if folder.is_dir() else None
-    image = open_image(path if unfinished is None else folder, allow_missing)
+    folder = path if isinstance(path, str) or path.exists() else partial_of(path)
+    unfinished = Unfinished.open(folder) if isinstance(folder, Path) and folder.is_dir() else None
+    image = open_image(path if unfinished is None else folder, allow_missing, scene)
     report, facts = image.describe(), _facts(image)
     if unfinished is not None:
         source = unfinished.source
@@ -104,14 +105,16 @@ def _image(path: Path, allow_missing: float | None) -> tuple[dict[str, Any], str
         }
         return report, card(f"{folder.name}: unfinished result of napari-cropeq", facts)
     more, outlook = _outlook(image, path)
-    made = read_provenance(path)
+    name, made = image.name if isinstance(path, str) else path.name, read_provenance(path)
     if made is not None:
         what = "expected errors of a result" if "quantity" in made else "result"
-        return report | more | {"result": made}, card(f"{path.name}: {what} of napari-cropeq", facts | _origin(made))
-    return report | more, card(f"{path.name}: image", facts | outlook)
+        return report | more | {"result": made}, card(f"{name}: {what} of napari-cropeq", facts | _origin(made))
+    return report | more, card(f"{name}: image", facts | outlook)
 
 
 def _facts(image: Image) -> dict[str, str]:
+    from napari_cropeq.formats.metadata import named
+
     sizes = " × ".join(f"{axis} {length}" for axis, length in zip(image.axes, image.data.shape, strict=True))
     facts = {"shape": f"{sizes}, {image.data.dtype}, {decimal(image.data.nbytes)}"}
     facts["voxel size"] = _size(image.voxel_size, image.unit) if image.voxel_size else "not in the file"
@@ -119,15 +122,17 @@ def _facts(image: Image) -> dict[str, str]:
         facts["channels"] = ", ".join(image.channel_names) or str(image.n_channels)
     if image.coarser:
         facts["levels"] = str(len(image.levels))
+    if image.scenes:
+        facts["images"] = f"{len(image.scenes)} ({named(image.scenes)}); choose one with --scene"
     return facts
 
 
-def _outlook(image: Image, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def _outlook(image: Image, path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what super-resolution would make of an image, as JSON values and as facts."""
     from napari_cropeq.formats.image import acquisition_of
 
-    model = path.name.split(".")[0] + MODEL
-    train = f"cropeq train {path} -o {model}"
+    model = image.name.split(".")[0] + MODEL
+    train = f"cropeq train {path} -o {model}" + (f" --scene {shlex.quote(image.scene)}" if image.scene else "")
     try:
         acquisition = acquisition_of(image)
     except ValueError as error:

@@ -7,7 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cropeq.cli.options import add_command, add_out, add_voxel_size, integers
+from napari_cropeq.cli.options import (
+    add_command,
+    add_opening,
+    add_out,
+    add_voxel_size,
+    image_path,
+    integers,
+)
 from napari_cropeq.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -25,9 +32,10 @@ def add_mip(commands: Any) -> None:
     summary = "draw maximum intensity projections of a result beside cubic interpolation"
     parser = add_command(commands, "mip", summary, examples, _mip)
     parser.add_argument("result", type=Path, metavar="RESULT", help="a result of export")
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="the image that it was computed from")
+    parser.add_argument("source", type=image_path, metavar="SOURCE", help="the image that it was computed from")
     add_out(parser, "PNG", "picture to write; a .json file of the same name keeps the settings", type=Path)
     add_voxel_size(parser)
+    add_opening(parser)
     parser.add_argument("--along", choices="zyx", help="lateral axis to project along (default: the last one)")
     parser.add_argument(
         "--channels",
@@ -82,7 +90,10 @@ def _projection(arguments: argparse.Namespace) -> Projection:
     from napari_cropeq.evidence.mip.projection import Projection
     from napari_cropeq.evidence.mip.regions import Zoom
 
-    result, source = open_complete(arguments.result), open_complete(arguments.source)
+    result, source = (
+        open_complete(arguments.result),
+        open_complete(arguments.source, arguments.allow_missing, arguments.scene),
+    )
     projection = Projection(
         result,
         source,

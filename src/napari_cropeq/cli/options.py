@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 __all__ = [
-    "add_allow_missing",
     "add_budget",
     "add_command",
     "add_common",
     "add_device",
+    "add_opening",
     "add_out",
     "add_place",
     "add_voxel_size",
+    "image_path",
     "integers",
     "numbers",
 ]
@@ -87,8 +89,21 @@ def add_voxel_size(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_allow_missing(parser: argparse.ArgumentParser) -> None:
-    """Add ``--allow-missing``."""
+def image_path(text: str) -> Path | str:
+    """Return the path of an image, or its address; see :func:`napari_cropeq.formats.paths.place_of`."""
+    from napari_cropeq.formats.paths import is_url
+
+    return text if is_url(text) else Path(text)
+
+
+def add_opening(parser: argparse.ArgumentParser) -> None:
+    """Add ``--scene`` and ``--allow-missing``: how an image is opened."""
+    parser.add_argument(
+        "--scene",
+        metavar="NAME",
+        help="name or number of the image in a file that has several (default: the first), or path of a field in a "
+        "plate, such as B/3/0",
+    )
     parser.add_argument(
         "--allow-missing",
         type=float,

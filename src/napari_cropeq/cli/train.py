@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cropeq.cli.options import (
     PRESETS,
-    add_allow_missing,
     add_budget,
     add_command,
     add_device,
+    add_opening,
     add_out,
     add_voxel_size,
+    image_path,
     integers,
 )
 from napari_cropeq.cli.progress import progress_bar
@@ -40,10 +41,12 @@ def add_train(commands: Any) -> None:
         "cropeq train stack.tif -o stack.safetensors --voxel-size 2.31 0.32 0.32 --channel all --minutes 10",
     ]
     parser = add_command(commands, "train", "train a model on an image itself", examples, _train)
-    parser.add_argument("input", type=Path, metavar="IMAGE", help="a TIFF, OME-TIFF, ImageJ, NIfTI or OME-Zarr image")
+    parser.add_argument(
+        "input", type=image_path, metavar="IMAGE", help="a TIFF, OME-TIFF, ImageJ, NIfTI or OME-Zarr image"
+    )
     add_out(parser, "MODEL", "file to save the model in; its name ends in .safetensors", type=Path)
     add_voxel_size(parser)
-    add_allow_missing(parser)
+    add_opening(parser)
     parser.add_argument(
         "--axial", choices="zyx", help="axis of low resolution (default: the one with the largest step)"
     )
@@ -125,7 +128,8 @@ def _indices(text: str) -> list[int] | None:
 def _train(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.core.model import Model, check_model_path
     from napari_cropeq.core.training.checkpoint import Checkpoint
-    from napari_cropeq.formats.image import acquisition_of, open_image
+    from napari_cropeq.formats.image import acquisition_of
+    from napari_cropeq.formats.open import open_image
     from napari_cropeq.run.train_to_file import OwnTraining, train_to_file
 
     output = check_model_path(arguments.out)
@@ -139,7 +143,7 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     start = None if arguments.start is None else Model.load(arguments.start)
     config = training_config(arguments, start)
-    source = open_image(arguments.input, arguments.allow_missing)
+    source = open_image(arguments.input, arguments.allow_missing, arguments.scene)
     axial = "zyx".index(arguments.axial) if arguments.axial else None
     size = tuple(arguments.voxel_size) if arguments.voxel_size else None
     acquisition = acquisition_of(source, size, axial, arguments.fwhm, arguments.lateral_fwhm)

@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from napari_cropeq.cli.options import add_allow_missing, add_command, add_device, add_out, add_place, add_voxel_size
+from napari_cropeq.cli.options import (
+    add_command,
+    add_device,
+    add_opening,
+    add_out,
+    add_place,
+    add_voxel_size,
+    image_path,
+)
 from napari_cropeq.cli.progress import progress_bar
 
 __all__ = ["add_trust"]
@@ -23,7 +31,7 @@ def add_trust(commands: Any) -> None:
     summary = "report what to trust in a result: consistency, expected error, axial resolution, and warnings"
     parser = add_command(commands, "trust", summary, examples, _trust)
     parser.add_argument("result", type=Path, metavar="RESULT", help="a finished result of export")
-    parser.add_argument("source", type=Path, metavar="IMAGE", help="the image that it was computed from")
+    parser.add_argument("source", type=image_path, metavar="IMAGE", help="the image that it was computed from")
     parser.add_argument(
         "-m", "--model", type=Path, required=True, metavar="MODEL", help="the model that it was computed by"
     )
@@ -34,24 +42,25 @@ def add_trust(commands: Any) -> None:
         type=Path,
     )
     add_voxel_size(parser)
-    add_allow_missing(parser)
+    add_opening(parser)
     add_place(parser)
     add_device(parser)
 
 
 def _trust(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.api.trust import trust
+    from napari_cropeq.formats.open import open_image
 
+    source = open_image(arguments.source, arguments.allow_missing, arguments.scene)
     with progress_bar() as update:
         report = trust(
             arguments.result,
-            arguments.source,
+            source,
             arguments.model,
             arguments.voxel_size,
             channel=arguments.channel,
             time=arguments.time,
             device=arguments.device,
-            allow_missing=arguments.allow_missing,
             callback=lambda step: update(step.what, step.share, ""),
         )
     files = report.save(arguments.out, " ".join(map(shlex.quote, ["cropeq", *sys.argv[1:]])))

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cropeq.cli.options import (
-    add_allow_missing,
     add_budget,
     add_command,
     add_device,
+    add_opening,
     add_out,
     add_place,
     add_voxel_size,
+    image_path,
     integers,
 )
 from napari_cropeq.cli.progress import progress_bar
@@ -36,13 +37,13 @@ def add_verify(commands: Any) -> None:
     ]
     summary = "compare tiles with the whole plane, for a model and for a zero-padded network"
     parser = add_command(commands, "verify", summary, examples, _verify)
-    parser.add_argument("input", type=Path, metavar="IMAGE", help="an image of any type that train reads")
+    parser.add_argument("input", type=image_path, metavar="IMAGE", help="an image of any type that train reads")
     parser.add_argument(
         "-m", "--model", type=Path, required=True, metavar="MODEL", help="model trained for the factor of the image"
     )
     add_out(parser, "FOLDER", "folder for the results; the same command resumes a stopped run there", type=Path)
     add_voxel_size(parser)
-    add_allow_missing(parser)
+    add_opening(parser)
     parser.add_argument(
         "--tiles", type=integers, metavar="T,T", help="sides of the tiles, in SR voxels (default 64,96,128,192)"
     )
@@ -71,9 +72,9 @@ def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
     from napari_cropeq.evidence.verify.page import HEADER, cells, conclusion, write_page
     from napari_cropeq.evidence.verify.slices import Slices, middle
     from napari_cropeq.evidence.verify.verification import Verification, tiles_for
-    from napari_cropeq.formats.image import open_image
+    from napari_cropeq.formats.open import open_image
 
-    source = open_image(arguments.input, arguments.allow_missing)
+    source = open_image(arguments.input, arguments.allow_missing, arguments.scene)
     if arguments.voxel_size:
         source = source.with_voxel_size(tuple(arguments.voxel_size))
     where = (arguments.channel, arguments.time, arguments.planes, arguments.device)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from napari_cropeq.errors import ImageError, MissingFileError, OutputExistsError
-from napari_cropeq.formats.image import SUFFIXES
+from napari_cropeq.formats.ome_zarr.collection import every_image
+from napari_cropeq.formats.ome_zarr.remote import RemoteStore
+from napari_cropeq.formats.open import SUFFIXES
+from napari_cropeq.formats.paths import place_of
 from napari_cropeq.formats.provenance import read_provenance
 
 __all__ = ["check_result", "find_images", "is_result"]
@@ -16,16 +20,19 @@ PARTIAL = ".partial.ome.zarr"
 ZARR = ("zarr.json", ".zgroup", ".zattrs")
 
 
-def find_images(words: Iterable[str | Path]) -> list[Path]:
+def find_images(words: Iterable[str | Path], each: bool = True) -> list[Path | str]:
     """Return the images named by ``words``, each once, in the order of the words.
 
     Parameters
     ----------
     words : iterable of str or path
-        Each is an image (a file, or the folder of an OME-Zarr), a folder, or a pattern with ``*``, ``?``, ``[...]`` or
-        ``**``. The images of a folder or pattern come in alphabetical order, without hidden files, results of this
-        package and unfinished outputs; subfolders are not searched. A path that is named directly is always
+        Each is an image (a file, the folder of an OME-Zarr, or its address), a folder, or a pattern with ``*``, ``?``,
+        ``[...]`` or ``**``. The images of a folder or pattern come in alphabetical order, without hidden files, results
+        of this package and unfinished outputs; subfolders are not searched. A path that is named directly is always
         returned, whether it can be read or not.
+    each : bool
+        Whether to return, in the place of a plate or of a collection of several images, all fields of all its wells, or
+        all its images.
 
     Raises
     ------
@@ -34,10 +41,12 @@ def find_images(words: Iterable[str | Path]) -> list[Path]:
     ImageError
         If a folder has no image.
     """
-    found: dict[Path, Path] = {}  # by absolute path
+    found: dict[Path | str, Path | str] = {}  # by absolute path, or address
     for word in words:
-        for path in _named(Path(word).expanduser()):
-            found.setdefault(path.absolute(), path)
+        place = place_of(word)
+        for path in [place] if isinstance(place, str) else _named(place):
+            for image in _parts(path) if each else [path]:
+                found.setdefault(image if isinstance(image, str) else image.absolute(), image)
     if not found:
         raise MissingFileError("There are no images to work on.", "Name files, a folder or a pattern.")
     return list(found.values())
@@ -75,6 +84,18 @@ def _named(path: Path) -> Iterator[Path]:
         yield from images
     else:
         yield path
+
+
+def _parts(place: Path | str) -> Iterator[Path | str]:
+    """Yield the images of a plate or of a collection with several, and anything else as it is."""
+    several: tuple[str, ...] = ()
+    if isinstance(place, str) or place.is_dir():
+        with suppress(Exception):  # what is wrong with it is reported when it is opened
+            several = every_image(RemoteStore(place) if isinstance(place, str) else place)
+    if len(several) < 2:
+        yield place
+    for name in several if len(several) > 1 else ():
+        yield f"{place}/{name}" if isinstance(place, str) else place / name
 
 
 def _images(paths: Iterable[Path]) -> list[Path]:

@@ -1,42 +1,24 @@
-"""Files as lazy arrays with axes, voxel size and units."""
+"""An image as a lazy array with axes, voxel size and unit."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
 
 from napari_cropeq.core.geometry import Acquisition, check_voxel_size, guess_axial
-from napari_cropeq.core.whole_file import path_of
-from napari_cropeq.errors import ArgumentError, ImageError, MissingFileError, VoxelSizeError, WrongTypeError
-from napari_cropeq.formats.axis_order import OrderedAxes, axis_order
-from napari_cropeq.formats.chunk_cache import CAP, ChunkCache, lazy_array
-from napari_cropeq.formats.metadata import PIXEL, ImageInfo, Metadata, Stored
-from napari_cropeq.formats.nifti import read_nifti
-from napari_cropeq.formats.ome_zarr import read_ome_zarr
-from napari_cropeq.formats.tiff import read_tiff
+from napari_cropeq.errors import ArgumentError, ImageError, VoxelSizeError, WrongTypeError
+from napari_cropeq.formats.chunk_cache import CAP, ChunkCache
+from napari_cropeq.formats.metadata import PIXEL, ImageInfo
+from napari_cropeq.formats.paths import is_url
 from napari_cropeq.formats.watch.files import Watch
 from napari_cropeq.short_repr import ShortRepr
 
-_READERS: dict[str, Callable[[Path, Watch, float | None], Stored]] = {
-    ".ome.tif": read_tiff,
-    ".ome.tiff": read_tiff,
-    ".ome.btf": read_tiff,
-    ".tif": read_tiff,
-    ".tiff": read_tiff,
-    ".btf": read_tiff,
-    ".tf8": read_tiff,
-    ".nii": read_nifti,
-    ".nii.gz": read_nifti,
-}
-_FOLDERS = (".ome.zarr", ".zarr")
-SUFFIXES = (*_READERS, *_FOLDERS)
 COARSE_VOXELS = 2**26
 
 
@@ -58,6 +40,8 @@ class Image(ShortRepr):
     coarser: tuple[da.Array, ...] = ()  # further levels of the same extent, each coarser than the one before
     watch: Watch | None = field(default=None, compare=False)  # the files that are read; None for an image in memory
     missing: float | None = None  # what voxels of planes that the file lacks are read as; None if it lacks none
+    scene: str = ""  # which image of a file with several this is; "" where its path says so, or there is one
+    scenes: tuple[str, ...] = ()  # all images of the file, by name; empty if there is one
 
     def _title(self) -> str:
         return f"Image {self.name!r}"
@@ -84,8 +68,13 @@ class Image(ShortRepr):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Paths of the files that are read; none for an image in memory."""
-        return () if self.path is None else (self.path,)
+        """Paths of the files that are read; none for an image in memory or at an address."""
+        return () if self.path is None or self.remote else (self.path,)
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is at an address, so that reading waits for a server."""
+        return is_url(self.path)
 
     @property
     def n_channels(self) -> int:
@@ -175,10 +164,13 @@ class Image(ShortRepr):
         Returns
         -------
         dict
-            name, axes, shape, dtype, voxel_size and translate (z, y, x), unit, channels, path; missing, if planes are.
+            name, axes, shape, dtype, voxel_size and translate (z, y, x), unit, channels, path; missing, if planes are;
+            scene, if the path has several.
         """
-        missing = {} if self.missing is None else {"missing": self.missing}
-        return missing | {
+        more: dict[str, Any] = {} if self.missing is None else {"missing": self.missing}
+        if self.scene:
+            more |= {"scene": self.scene}
+        return more | {
             "name": self.name,
             "axes": self.axes,
             "shape": [int(size) for size in self.data.shape],
@@ -189,96 +181,6 @@ class Image(ShortRepr):
             "channels": list(self.channel_names),
             "path": self.path,
         }
-
-
-def open_image(path: str | Path, allow_missing: float | None = None) -> Image:
-    """Open an image file as a lazy array; its pixels are read when they are needed.
-
-    Parameters
-    ----------
-    path
-        A TIFF, OME-TIFF or ImageJ file, a NIfTI file, or the folder of an OME-Zarr image.
-    allow_missing : float, optional
-        An OME-TIFF may lack planes, for example after an acquisition that was aborted. It is refused by default; with
-        a value such as 0, all voxels of the missing planes are read as this value.
-
-    Returns
-    -------
-    Image
-        The first image of the file, with its levels.
-
-    Raises
-    ------
-    WrongTypeError, MissingFileError
-        If it is not a path, or there is no such file.
-    ImageError
-        If the file is of an unknown type, damaged, cut short, lacks planes, or has no 3D grey-level image.
-    ArgumentError
-        If the image cannot have the value of ``allow_missing``.
-    MissingPackageError
-        If a package that reads the file is not installed.
-    """
-    path = path_of("path", path, "Give the name of an image file.")
-    if not path.exists():
-        raise MissingFileError(f"There is no file {path}.", "Check its name and folder.")
-    suffix = _suffix(path)
-    watch = Watch(path.name, [] if path.is_dir() else [path])  # before anything is read
-    if path.is_dir():
-        stored = read_ome_zarr(path, watch)
-    elif suffix in _READERS:
-        stored = _READERS[suffix](path, watch, allow_missing)
-    else:
-        raise ImageError(
-            f"{path.name} is of an unknown type. Known types are {', '.join(SUFFIXES)}.",
-            "Save it as OME-TIFF or OME-Zarr.",
-        )
-    name = path.name[: len(path.name) - len(suffix)] or path.name
-    levels, axes = _levels(stored, watch)
-    metadata: Metadata = stored.metadata
-    return Image(
-        data=levels[0],
-        axes=axes,
-        voxel_size=metadata.voxel_size,
-        unit=metadata.unit if metadata.voxel_size is not None else PIXEL,
-        translate=metadata.translate if metadata.voxel_size is not None else (0.0, 0.0, 0.0),
-        name=name,
-        channel_names=metadata.channel_names,
-        channel_colors=metadata.channel_colors,
-        path=str(path.absolute()),
-        time_step=metadata.time_step,
-        time_unit=metadata.time_unit,
-        coarser=tuple(_ever_coarser(levels)),
-        watch=watch,
-        missing=stored.missing,
-    )
-
-
-def _levels(stored: Stored, watch: Watch) -> tuple[list[da.Array], str]:
-    """Return the levels as lazy arrays with their axes in order, and the letters of the axes."""
-    order, fixed, axes = axis_order(stored, watch.name)
-    arrays = [
-        (OrderedAxes(level.array, order, fixed, watch), [level.chunks[axis] for axis in order])
-        for level in (stored, *(level for level in stored.coarser if level.array.dtype == stored.array.dtype))
-    ]
-    check_volume(arrays[0][0], watch.name)
-    return [lazy_array(array, chunks, watch.name) for array, chunks in arrays], axes
-
-
-def _ever_coarser(levels: Sequence[da.Array]) -> Iterator[da.Array]:
-    """Yield the levels after the first that show the same image in fewer and fewer voxels."""
-    last = levels[0]
-    for level in levels[1:]:
-        alike = level.shape[:-3] == last.shape[:-3] and level.dtype == last.dtype
-        smaller = all(0 < m <= n for m, n in zip(level.shape[-3:], last.shape[-3:], strict=True))
-        if alike and smaller and level.shape != last.shape:
-            yield level
-            last = level
-
-
-def _suffix(path: Path) -> str:
-    """Return the longest image suffix of a file name, or its last suffix if it has no image suffix."""
-    name = path.name.lower()
-    return max((known for known in SUFFIXES if name.endswith(known)), key=len, default=path.suffix.lower())
 
 
 def check_volume(data: Any, name: str) -> None:

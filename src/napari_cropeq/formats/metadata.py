@@ -9,6 +9,8 @@ from fractions import Fraction
 from typing import Any
 from xml.etree import ElementTree
 
+from napari_cropeq.errors import ArgumentError
+
 PIXEL = "pixel"
 _METRES = {
     "kilometer": Fraction(1000),
@@ -62,6 +64,31 @@ class Stored:
     metadata: Metadata
     coarser: tuple[Stored, ...] = ()  # the coarser levels that can be read
     missing: float | None = None  # what voxels of missing planes are read as; None if there are none
+    scene: str = ""  # which image of the file this is: its name, or its path in a Zarr group; "" if there is only one
+    scenes: tuple[str, ...] = ()  # names or paths of all images of the file; empty if there is only one
+
+
+def scene_number(scene: str | int | None, scenes: Sequence[str], file: str) -> int:
+    """Return the number of the scene that is chosen by its name or number; 0, the first, by default.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such scene.
+    """
+    if scene is None or scene in scenes:
+        return 0 if scene is None else list(scenes).index(str(scene))
+    number = int(scene) if str(scene).isdecimal() else -1
+    if not 0 <= number < max(1, len(scenes)):
+        known = f"Its scenes are {named(scenes)}." if scenes else "It has one image: leave out the scene."
+        raise ArgumentError(f"{file} has no scene {scene!r}.", known, setting="scene")
+    return number
+
+
+def named(names: Sequence[str], most: int = 12) -> str:
+    """Return names as text, the first and the last of many."""
+    listed = list(names) if len(names) <= most else [*names[: most - 1], "...", names[-1]]
+    return ", ".join(listed)
 
 
 def reason(error: Exception) -> str:
@@ -177,7 +204,7 @@ def filled_names(names: Sequence[object]) -> tuple[str, ...]:
     return tuple(str(name) if name else f"channel {i}" for i, name in enumerate(names))
 
 
-def ome_xml_metadata(xml: str, sizes: Mapping[str, int]) -> Metadata:
+def ome_xml_metadata(xml: str, sizes: Mapping[str, int], number: int = 0) -> Metadata:
     """Read voxel size, unit, position and channels from the OME-XML of a TIFF file.
 
     Parameters
@@ -185,8 +212,9 @@ def ome_xml_metadata(xml: str, sizes: Mapping[str, int]) -> Metadata:
     xml
         The image description of the first page.
     sizes
-        Lengths by axis letter ('x', 'y', 'z', ...) of the image that was read: the metadata come from the first OME
-        image with these lengths.
+        Lengths by axis letter ('x', 'y', 'z', ...) of the image that was read.
+    number
+        Number of that image in the file: the metadata come from the first OME image from there on with these lengths.
 
     Returns
     -------
@@ -197,7 +225,8 @@ def ome_xml_metadata(xml: str, sizes: Mapping[str, int]) -> Metadata:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError:
         return Metadata()
-    for pixels in root.iterfind("{*}Image/{*}Pixels"):
+    every = root.findall("{*}Image/{*}Pixels")
+    for pixels in [*every[number:], *every[:number]]:
         if all(pixels.get(f"Size{axis.upper()}") == str(sizes.get(axis, 1)) for axis in "zyx"):
             return _of_pixels(pixels)
     return Metadata()

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cropeq.errors import AccessError, ImageError, MissingPackageError, OutOfMemoryError
-from napari_cropeq.formats.metadata import Metadata, Stored, full_unit, reason
+from napari_cropeq.formats.metadata import Metadata, Stored, full_unit, reason, scene_number
 from napari_cropeq.formats.paths import truncated
+from napari_cropeq.formats.watch.files import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -153,13 +154,17 @@ class Scaled:
         return values
 
 
-def read_nifti(path: Path, *_: object) -> Stored:
+def read_nifti(path: Path, watch: Watch, allow_missing: float | None = None, scene: str | int | None = None) -> Stored:
     """Open a NIfTI file; only the header of a compressed file is read.
 
     Parameters
     ----------
     path
         A .nii or .nii.gz file.
+    watch, allow_missing
+        As for the other formats; not needed.
+    scene
+        A file has one image only.
 
     Returns
     -------
@@ -172,7 +177,10 @@ def read_nifti(path: Path, *_: object) -> Stored:
         If nibabel is not installed.
     ImageError
         If the file is damaged or cut short.
+    ArgumentError
+        If a scene is chosen.
     """
+    scene_number(scene, (), path.name)
     try:
         import nibabel
     except ImportError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from napari_cropeq.core.whole_file import sync_folder
+from napari_cropeq.core.whole_file import path_of, sync_folder
 from napari_cropeq.errors import AccessError, ArgumentError, OutputExistsError
 
 __all__ = [
@@ -23,10 +23,12 @@ __all__ = [
     "claim",
     "escaped",
     "is_ours",
+    "is_url",
     "key_of",
     "old_of",
     "output_kind",
     "partial_of",
+    "place_of",
     "put_back",
     "remove",
     "remove_ours",
@@ -41,7 +43,26 @@ EXISTING = ("refuse", "resume", "overwrite")
 """Choices for an output, complete or unfinished, that exists already."""
 
 PARTIAL = ".partial"
+_SCHEMES = ("http://", "https://", "s3://", "gs://")
 _SUFFIXES = (".ome.zarr", ".zarr", ".ome.tiff", ".ome.tif")
+
+
+def is_url(place: object) -> bool:
+    """Return whether this is the address of an image, not the path of a file."""
+    return isinstance(place, str) and place.lower().startswith(_SCHEMES)
+
+
+def place_of(place: object) -> Path | str:
+    """Return where a user says that an image is: an address as it is, anything else as a path.
+
+    Raises
+    ------
+    WrongTypeError
+        If it is neither.
+    """
+    if isinstance(place, str) and is_url(place):
+        return place.rstrip("/")
+    return path_of("path", place, "Give the name of an image file.")
 
 
 def output_kind(path: Path) -> str:

@@ -16,13 +16,13 @@ __all__ = ["NAMESPACE", "read_provenance"]
 NAMESPACE = "napari-cropeq"
 
 
-def read_provenance(path: Path) -> dict[str, Any] | None:
+def read_provenance(path: Path | str) -> dict[str, Any] | None:
     """Return the record that an export writes into its result.
 
     Parameters
     ----------
     path : Path
-        A TIFF file or the folder of an OME-Zarr image.
+        A TIFF file or the folder of an OME-Zarr image. An address has no record that is read.
 
     Returns
     -------
@@ -31,6 +31,8 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
         training and versions; None where the file is not a result of this package, or cannot be read.
     """
     with suppress(Exception):  # what is wrong with an image is reported when it is opened
+        if isinstance(path, str):
+            return None
         if path.is_dir():
             record = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"][NAMESPACE]
         else:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
 from napari_cropeq.core.tiles import divide
-from napari_cropeq.formats.ome_zarr_write import Level
+from napari_cropeq.formats.ome_zarr.write import Level
 
 __all__ = ["coarser", "level_shapes", "levels_of", "parents", "support"]
 

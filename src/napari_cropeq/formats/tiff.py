@@ -6,8 +6,9 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,15 @@ from tifffile import TIFF, TiffFile, TiffPage, TiffPageSeries
 
 from napari_cropeq.errors import AccessError, ArgumentError, CropeqError, ImageError
 from napari_cropeq.formats.check.pages import DIRECTORY, bytes_needed, check_complete, read_list
-from napari_cropeq.formats.metadata import Metadata, Stored, imagej_metadata, ome_xml_metadata, planes_named, reason
+from napari_cropeq.formats.metadata import (
+    Metadata,
+    Stored,
+    imagej_metadata,
+    ome_xml_metadata,
+    planes_named,
+    reason,
+    scene_number,
+)
 from napari_cropeq.formats.paths import truncated
 from napari_cropeq.formats.watch.files import Watch
 
@@ -29,7 +38,7 @@ _CHUNK = 2048  # side in px: whole pages of the usual cameras, a part of a stitc
 
 
 class DecodedPages:
-    """One level of the first series of a TIFF file; reading decodes only the strips or tiles needed.
+    """One level of a series of a TIFF file; reading decodes only the strips or tiles needed.
 
     Parameters
     ----------
@@ -39,14 +48,16 @@ class DecodedPages:
         From 0, the finest.
     missing
         What voxels of missing planes are read as.
+    number
+        Number of the series.
     """
 
-    def __init__(self, path: Path, level: int = 0, missing: float = 0) -> None:
-        self._arguments = path, level, missing
+    def __init__(self, path: Path, level: int = 0, missing: float = 0, number: int = 0) -> None:
+        self._arguments = path, level, missing, number
         file = _opened(path)
         weakref.finalize(self, file.close)
         # Several threads can read at once: zarr and tifffile share the file handle with a lock.
-        store = file.series[0].aszarr(level=level, fillvalue=missing)
+        store = file.series[number].aszarr(level=level, fillvalue=missing)
         self._array: Any = zarr.open_array(store, mode="r", zarr_format=2)
         self.shape: tuple[int, ...] = self._array.shape
         self.dtype: np.dtype[Any] = self._array.dtype
@@ -60,17 +71,19 @@ class DecodedPages:
         return DecodedPages, self._arguments
 
 
-def read_tiff(path: Path, watch: Watch, allow_missing: float | None = None) -> Stored:
+def read_tiff(path: Path, watch: Watch, allow_missing: float | None = None, scene: str | int | None = None) -> Stored:
     """Open a TIFF file without reading a pixel.
 
     Parameters
     ----------
     path
-        The file; its first series is read.
+        The file.
     watch
         Watches the file; other files with planes of the series are added.
     allow_missing
         What voxels of missing planes are read as; if None, an image with missing planes is refused.
+    scene
+        Name or number of the series to read, by default the first.
 
     Returns
     -------
@@ -81,21 +94,24 @@ def read_tiff(path: Path, watch: Watch, allow_missing: float | None = None) -> S
     ImageError
         If the file is empty, damaged or cut short, its compression cannot be read, or planes are missing.
     ArgumentError
-        If the image cannot have the value for missing planes.
+        If the image cannot have the value for missing planes, or there is no such series.
     """
     if path.stat().st_size == 0:
         raise ImageError(f"{path.name} is empty (0 bytes).", "Copy or save it again.")
     try:
         formats = read_list(path)
         with _opened(path) as file:
-            series = file.series[0]
+            scenes = _scenes(file)
+            number = scene_number(scene, scenes, path.name)
+            series = file.series[number]
             check_complete(file, series, formats)
             _check_decodable(path, series.keyframe)
             if series.is_multifile:
                 watch.add({Path(page.parent.filehandle.path) for page in series if page is not None})
             missing = _value_of_missing(path.name, series, allow_missing)
-            stored = replace(_stored(path, file, series, missing), missing=missing)
-            return replace(stored, coarser=tuple(_coarser(path, file, series, missing)))
+            opened = partial(_stored, path, file, missing=missing, number=number)
+            stored = replace(opened(series), missing=missing, scenes=scenes, scene=scenes[number] if scenes else "")
+            return replace(stored, coarser=tuple(_coarser(path, file, series, opened)))
     except CropeqError:
         raise
     except Exception as error:  # tifffile raises anything for meaningless tags
@@ -128,31 +144,41 @@ def _opened(path: Path, is_ome: bool | None = None) -> TiffFile:
     return file
 
 
-def _coarser(path: Path, file: TiffFile, series: TiffPageSeries, missing: float | None) -> Iterator[Stored]:
+def _scenes(file: TiffFile) -> tuple[str, ...]:
+    """Return the names of the series of a file, or their numbers where it does not name all; none for a single one."""
+    names = tuple(str(series.name or "") for series in file.series)
+    if len(names) < 2:
+        return ()
+    return names if all(names) and len(set(names)) == len(names) else tuple(map(str, range(len(names))))
+
+
+def _coarser(path: Path, file: TiffFile, series: TiffPageSeries, opened: Callable[..., Stored]) -> Iterator[Stored]:
     """Yield the coarser levels until one cannot be read; the image can be used without them."""
     for number, level in enumerate(series.levels[1:], 1):
         try:
             if level.axes != series.axes or bytes_needed(file, level) > os.path.getsize(path):
                 return
-            stored = _stored(path, file, level, missing, number)
+            stored = opened(level, level=number)
         except Exception as error:  # noqa: BLE001 (as above: the finest level is enough)
             logger.warning("Skipped the coarser levels of %s from number %d: %s", path.name, number, error)
             return
         yield stored
 
 
-def _stored(path: Path, file: TiffFile, series: TiffPageSeries, missing: float | None, level: int = 0) -> Stored:
+def _stored(
+    path: Path, file: TiffFile, series: TiffPageSeries, missing: float | None, number: int, level: int = 0
+) -> Stored:
     axes = series.axes.lower()
     natural = (1,) * len(axes)
     array: Any = _raw(path, file, series)
     if array is None:
-        array = DecodedPages(path, level, missing or 0)
+        array = DecodedPages(path, level, missing or 0, number)
         natural = tuple(array._array.chunks)
     chunks = tuple(
         _chunk(size, step) if axis in "yx" else (size if axis == "s" else step)
         for size, step, axis in zip(series.shape, natural, axes, strict=True)
     )
-    return Stored(array, axes, chunks, _metadata(file, series))
+    return Stored(array, axes, chunks, _metadata(file, series, number))
 
 
 def _chunk(size: int, natural: int) -> int:
@@ -263,10 +289,10 @@ def _check_decodable(path: Path, page: TiffPage) -> None:
             ) from error
 
 
-def _metadata(file: TiffFile, series: TiffPageSeries) -> Metadata:
+def _metadata(file: TiffFile, series: TiffPageSeries, number: int) -> Metadata:
     sizes = dict(zip(series.axes.lower(), series.shape, strict=True))
     if series.kind == "ome" and file.ome_metadata:
-        return ome_xml_metadata(file.ome_metadata, sizes)
+        return ome_xml_metadata(file.ome_metadata, sizes, number)
     if file.is_imagej and file.imagej_metadata is not None:
         page = file.pages.first
         lateral = (_pixel_size(page, "YResolution"), _pixel_size(page, "XResolution"))

@@ -19,7 +19,7 @@ from napari_cropeq.core.whole_file import sync_file, sync_folder
 from napari_cropeq.formats.chunk_cache import ChunkCache
 from napari_cropeq.formats.metadata import ImageInfo
 from napari_cropeq.formats.ome_tiff import write_ome_tiff
-from napari_cropeq.formats.ome_zarr_write import create_array, fitted, write_metadata
+from napari_cropeq.formats.ome_zarr.write import create_array, fitted, write_metadata
 from napari_cropeq.formats.paths import (
     PARTIAL,
     check_space,

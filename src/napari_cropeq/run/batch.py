@@ -18,8 +18,9 @@ from napari_cropeq.core.host import give_freed_memory_back
 from napari_cropeq.core.model import SUFFIX, Model
 from napari_cropeq.core.predict import plane_axes
 from napari_cropeq.errors import ArgumentError, OutputExistsError
-from napari_cropeq.formats.image import Image, acquisition_of, open_image
-from napari_cropeq.formats.paths import check_output
+from napari_cropeq.formats.image import Image, acquisition_of
+from napari_cropeq.formats.open import open_image
+from napari_cropeq.formats.paths import check_output, is_url
 from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.error_output import error_of
 from napari_cropeq.run.export import check_options, export, is_complete, settings_of
@@ -108,8 +109,8 @@ class BatchSettings:
         Its workers compute the tiles.
     parallel : bool
         See :class:`napari_cropeq.compute.super_resolution.SuperResolution`.
-    allow_missing : float, optional
-        See :func:`napari_cropeq.formats.image.open_image`.
+    allow_missing, scene : optional
+        See :func:`napari_cropeq.formats.open.open_image`.
     error : bool
         Whether to write the expected errors beside each result as well.
 
@@ -132,6 +133,7 @@ class BatchSettings:
     allow_missing: float | None = None
     assumed: tuple[tuple[float, float, float], str] | None = None
     error: bool = False
+    scene: str | None = None
 
     def __post_init__(self) -> None:
         # Checked now, not when the first tile is computed: a training may take minutes before that.
@@ -186,9 +188,9 @@ class Batch:
         State of each input, in the order of ``inputs``.
     """
 
-    def __init__(self, inputs: Sequence[Path | Image], naming: Naming, settings: BatchSettings) -> None:
+    def __init__(self, inputs: Sequence[Path | str | Image], naming: Naming, settings: BatchSettings) -> None:
         self._inputs, self._naming, self._settings = list(inputs), naming, settings
-        self.items = [Item(str(i) if isinstance(i, Path) else i.name, i.name) for i in inputs]
+        self.items = [Item(i.name, i.name) if isinstance(i, Image) else Item(str(i), Path(i).name) for i in inputs]
 
     def run(self) -> Generator[BatchProgress, None, None]:
         """Plan, then work, yielding whenever the state of an image changes.
@@ -216,11 +218,11 @@ class Batch:
             if not item.ended:
                 yield from self._run(number, given)
 
-    def _plan(self, number: int, given: Path | Image) -> Item:
+    def _plan(self, number: int, given: Path | str | Image) -> Item:
         """Open an image, name its output, and find every problem that shows without reading voxels."""
         item, settings = self.items[number], self._settings
         try:
-            source = open_input(given, settings.assumed, settings.allow_missing)
+            source = open_input(given, settings.assumed, settings.allow_missing, settings.scene)
             acquisition = settings.acquisition(source)
             dtype = str(source.data.dtype) if settings.dtype in (None, "source") else settings.dtype
             output = self._naming.output(number + 1, source, acquisition, dtype)
@@ -247,9 +249,10 @@ class Batch:
     def _check_outputs(self) -> None:
         """Check all outputs before any work."""
         named = [(item.input, item.output) for item in self.items if item.output is not None]
-        paths = [given if isinstance(given, Path) else given.path for given in self._inputs]
+        files = (given.files if isinstance(given, Image) else (given,) for given in self._inputs)
+        paths = [Path(file) for several in files for file in several if not is_url(file)]
         written = [(given, file) for given, output in named for file in self._files(output)]
-        check_different(written, [Path(path) for path in paths if path is not None])
+        check_different(written, paths)
         existing: dict[Path, FileExistsError] = {}
         for _, output in named:
             try:
@@ -268,7 +271,7 @@ class Batch:
         if existing:
             raise next(iter(existing.values()))
 
-    def _run(self, number: int, given: Path | Image) -> Iterator[BatchProgress]:
+    def _run(self, number: int, given: Path | str | Image) -> Iterator[BatchProgress]:
         """Work on one image; an error is recorded in its item."""
         started = time.monotonic()
         planned = self.items[number]
@@ -294,11 +297,11 @@ class Batch:
             logger.info("%s: %s after %.1f s", item.name, item.status, item.seconds)
             give_freed_memory_back()
 
-    def _work(self, given: Path | Image, item: Item) -> Generator[dict[str, Any], None, None]:
+    def _work(self, given: Path | str | Image, item: Item) -> Generator[dict[str, Any], None, None]:
         """Train if requested, then compute, yielding the fields of the item that change."""
         assert item.output is not None
         settings, model = self._settings, self._settings.model
-        source = open_input(given, settings.assumed, settings.allow_missing)
+        source = open_input(given, settings.assumed, settings.allow_missing, settings.scene)
         acquisition = settings.acquisition(source)
         if isinstance(model, OwnTraining):
             yield {"status": "training", "fraction": 0.0}
@@ -334,18 +337,19 @@ def summary(items: Sequence[Item]) -> str:
 
 
 def open_input(
-    given: Path | Image,
+    given: Path | str | Image,
     assumed: tuple[tuple[float, float, float], str] | None = None,
     allow_missing: float | None = None,
+    scene: str | None = None,
 ) -> Image:
-    """Return the source of an input of a batch; ``assumed`` and ``allow_missing`` are those of the settings.
+    """Return the source of an input of a batch; the other arguments are those of the settings.
 
     Raises
     ------
     ValueError, OSError
-        See :func:`napari_cropeq.formats.image.open_image`.
+        See :func:`napari_cropeq.formats.open.open_image`.
     """
-    source = open_image(given, allow_missing) if isinstance(given, Path) else given
+    source = given if isinstance(given, Image) else open_image(given, allow_missing, scene)
     if source.voxel_size is not None or assumed is None:
         return source
     voxel_size, unit = assumed

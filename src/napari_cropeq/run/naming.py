@@ -12,7 +12,8 @@ from typing import Any
 
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.errors import ArgumentError
-from napari_cropeq.formats.image import SUFFIXES, Image
+from napari_cropeq.formats.image import Image
+from napari_cropeq.formats.open import SUFFIXES
 from napari_cropeq.formats.paths import check_not_input, key_of, partial_of
 
 __all__ = ["FIELDS", "PATTERN", "Naming", "check_different", "stem_of"]

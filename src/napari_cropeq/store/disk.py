@@ -18,7 +18,7 @@ from napari_cropeq.core.geometry import Box, IntTriple, LeadingIndex
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.core.whole_file import write_whole
 from napari_cropeq.errors import ImageError
-from napari_cropeq.formats.ome_zarr_write import fitted
+from napari_cropeq.formats.ome_zarr.write import fitted
 from napari_cropeq.formats.paths import check_output
 from napari_cropeq.formats.pyramid import level_shapes
 from napari_cropeq.store.disk_errors import disk_error, disk_errors

@@ -15,7 +15,7 @@ from zarr.storage import MemoryStore
 
 from napari_cropeq.core.geometry import IntTriple
 from napari_cropeq.core.whole_file import write_whole
-from napari_cropeq.formats.ome_zarr_write import create_array, write_metadata
+from napari_cropeq.formats.ome_zarr.write import create_array, write_metadata
 from napari_cropeq.formats.pyramid import level_shapes, levels_of
 from napari_cropeq.store.journal import sync_folder
 from napari_cropeq.store.spec import StoreSpec

@@ -8,7 +8,7 @@ from pathlib import Path
 from napari_cropeq.errors import CropeqError, ImageError
 from napari_cropeq.evidence.evaluate.truth import Truth
 from napari_cropeq.formats.find import find_images
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 
 __all__ = ["TestSet", "joined"]
 
@@ -35,10 +35,10 @@ class TestSet:
         """Truths read so far, in the order of the words."""
         self.notes: list[str] = []
         """Notices about volumes that were given more than once."""
-        self.paths: list[Path] = []
-        found: dict[Path, Path] = {}
+        self.paths: list[Path | str] = []
+        found: dict[Path | str, Path | str] = {}
         for path in (path for word in words for path in find_images([word])):
-            if found.setdefault(path.resolve(), path) is path:
+            if found.setdefault(path if isinstance(path, str) else path.resolve(), path) is path:
                 self.paths.append(path)
             else:
                 self._note(f"{path} is given more than once. It counts once.")
@@ -52,9 +52,9 @@ class TestSet:
             If volumes cannot be used; the message names all of them.
         """
         errors: dict[str, Exception] = {}
-        by_voxels: dict[str, Path] = {}
+        by_voxels: dict[str, Path | str] = {}
         for number, path in enumerate(self.paths):
-            yield path.name, number / len(self.paths)
+            yield Path(path).name, number / len(self.paths)
             try:
                 truth = Truth.of(open_image(path), *self._where)
             except (OSError, ValueError, ImportError) as error:

@@ -13,9 +13,10 @@ from napari_cropeq.core.normalisation import check_dtype, check_finite, sample
 from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.errors import ArgumentError, ImageError, MismatchError
 from napari_cropeq.formats.chunk_cache import ChunkCache
-from napari_cropeq.formats.image import Image, open_image
+from napari_cropeq.formats.image import Image
 from napari_cropeq.formats.metadata import in_one_unit
-from napari_cropeq.formats.paths import partial_of
+from napari_cropeq.formats.open import open_image
+from napari_cropeq.formats.paths import is_url, partial_of
 from napari_cropeq.store.journal import Journal
 
 __all__ = ["channel_name", "check_grid", "check_voxels", "chosen_channels", "open_complete"]
@@ -119,18 +120,20 @@ def check_voxels(volume: ArrayLike, what: str, constant: bool = True) -> npt.NDA
     return voxels
 
 
-def open_complete(path: str | Path) -> Image:
-    """Open an image file that is not an unfinished output.
+def open_complete(path: str | Path, allow_missing: float | None = None, scene: str | int | None = None) -> Image:
+    """Open an image that is not an unfinished output; the arguments are those of :func:`~.open.open_image`.
 
     Raises
     ------
     MissingFileError
         If the file does not exist.
     ImageError
-        If it is unfinished, or as :func:`napari_cropeq.formats.image.open_image`.
+        If it is unfinished, or as :func:`napari_cropeq.formats.open.open_image`.
     """
+    if is_url(path):
+        return open_image(path, allow_missing, scene)
     path = Path(path).expanduser()
     started = path if path.exists() else partial_of(path)
     if started.is_dir() and Journal(started).exists:
         raise ImageError(f"{started.name} is an unfinished output.", "Resume its export first.")
-    return open_image(path)
+    return open_image(path, allow_missing, scene)

@@ -14,7 +14,7 @@ from napari_cropeq.compute.super_resolution import SuperResolution, with_error
 from napari_cropeq.core.geometry import AXIS_NAMES, Box, LeadingIndex, int_triple
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.errors import CropeqError
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.provenance import read_provenance
 
 __all__ = ["ExpectedError", "ExpectedErrors", "spread_boxes"]

@@ -7,7 +7,8 @@ from pathlib import Path
 from qtpy.QtWidgets import QApplication, QInputDialog
 
 from napari_cropeq.errors import ImageError
-from napari_cropeq.formats.image import Image, open_image
+from napari_cropeq.formats.image import Image
+from napari_cropeq.formats.open import open_image
 
 __all__ = ["open_or_ask"]
 
@@ -20,7 +21,7 @@ def open_or_ask(path: Path) -> Image:
     Raises
     ------
     ImageError
-        As :func:`napari_cropeq.formats.image.open_image`, also if the user cancels, or there is no window.
+        As :func:`napari_cropeq.formats.open.open_image`, also if the user cancels, or there is no window.
     """
     try:
         return open_image(path)

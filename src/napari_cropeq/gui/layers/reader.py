@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_cropeq.formats.image import COARSE_VOXELS, SUFFIXES, Image
+from napari_cropeq.formats.image import COARSE_VOXELS, Image
+from napari_cropeq.formats.open import SUFFIXES
 from napari_cropeq.formats.provenance import read_provenance
 from napari_cropeq.gui.layers.missing_planes import open_or_ask
 from napari_cropeq.gui.layers.source import WATCH

@@ -153,6 +153,7 @@ def source_of(layer: Layer | None) -> Source:
         coarser=tuple(lazy_array(level) for level in image.data[1:]) if image.multiscale else (),
         watch=known.get(WATCH),
         missing=known.get("source", {}).get("missing"),
+        scene=known.get("source", {}).get("scene", ""),
     )
 
 

@@ -10,7 +10,8 @@ from napari.layers import Image
 from napari_cropeq.core.model import Model
 from napari_cropeq.errors import MissingFileError
 from napari_cropeq.formats.image import Image as Source
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
+from napari_cropeq.formats.paths import is_url
 from napari_cropeq.gui.layers.source import source_of
 from napari_cropeq.store.unfinished import Unfinished
 
@@ -83,15 +84,15 @@ def source_in_place(store: Unfinished) -> Source:
         If it no longer exists or cannot be read.
     """
     path = store.source.get("path")
-    if not path or not Path(path).exists():
+    if not path or not (is_url(path) or Path(path).exists()):
         raise _missing(store, "Put the image back there")
-    return open_image(path, store.source.get("missing"))
+    return open_image(path, store.source.get("missing"), store.source.get("scene"))
 
 
 def _open(viewer: Any, store: Unfinished) -> Image:
     path, before = store.source.get("path"), set(viewer.layers)
     missing = _missing(store, "Open the image, or put it back there,")
-    if not path or not Path(path).exists():
+    if not path or not (is_url(path) or Path(path).exists()):
         raise missing
     viewer.open(path, plugin="napari-cropeq")
     layer = _find(viewer, store)

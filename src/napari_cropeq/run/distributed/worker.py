@@ -24,7 +24,7 @@ from napari_cropeq.core.host import torch_threads
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.tiles import TileGrid
 from napari_cropeq.errors import ArgumentError, CropeqError, ImageError, MismatchError, StoppedError
-from napari_cropeq.formats.image import open_image
+from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.paths import FOLDER
 from napari_cropeq.store.disk import DiskStore
 from napari_cropeq.store.folder import MODEL
@@ -62,6 +62,7 @@ class Work:
     fingerprint: str  # JSON
     token: str  # the write token
     missing: float | None = None  # what planes that the source lacks are read as
+    scene: str | None = None  # which image of a file with several is read
 
     @classmethod
     def of(cls, store: DiskStore, result: SuperResolution) -> Work:
@@ -76,7 +77,7 @@ class Work:
         planes = "both" if len(result.planes) > 1 else "zyx"[result.planes[0]]
         dtype = "source" if result.dtype == result.source.data.dtype else str(result.dtype)
         return cls(
-            source=str(Path(path).absolute()),
+            source=path,
             folder=str(store.folder.partial.absolute()),
             acquisition=result.acquisition,
             planes=planes,
@@ -85,6 +86,7 @@ class Work:
             fingerprint=json.dumps(store.fingerprint),
             token=store.folder.token.grant(),
             missing=result.source.missing,
+            scene=result.source.scene or None,
         )
 
 
@@ -218,7 +220,7 @@ def _prepared(work: Work, stop: _Asker) -> tuple[SuperResolution, Shards]:
 
 def _result(work: Work) -> SuperResolution:
     model = Model.load(Path(work.folder) / FOLDER / MODEL)
-    source = open_image(work.source, work.missing)
+    source = open_image(work.source, work.missing, work.scene)
     return SuperResolution(source, model, work.acquisition, work.planes, work.device, work.dtype)
 
 

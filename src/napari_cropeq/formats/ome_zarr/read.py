@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import zarr
+from zarr.storage import LocalStore
 
-from napari_cropeq.errors import CropeqError, ImageError
+from napari_cropeq.errors import ArgumentError, CropeqError, ImageError
 from napari_cropeq.formats.metadata import (
     Metadata,
     Stored,
@@ -23,9 +24,13 @@ from napari_cropeq.formats.metadata import (
     full_unit,
     hex_color,
     in_one_unit,
+    named,
     reason,
+    scene_number,
     timing,
 )
+from napari_cropeq.formats.ome_zarr.collection import fields_of, images_in, ome_attributes, wells_of
+from napari_cropeq.formats.ome_zarr.remote import RemoteStore
 from napari_cropeq.formats.paths import FOLDER
 from napari_cropeq.formats.watch.chunks import WatchedChunks, folder_of, metadata_of
 from napari_cropeq.formats.watch.files import Watch
@@ -33,16 +38,18 @@ from napari_cropeq.formats.watch.files import Watch
 logger = logging.getLogger(__name__)
 
 
-def read_ome_zarr(path: Path, watch: Watch) -> Stored:
-    """Open an OME-Zarr image without reading a pixel.
+def read_ome_zarr(place: Path | RemoteStore, watch: Watch, scene: str | int | None = None) -> Stored:
+    """Open an OME-Zarr image without reading a voxel.
 
     Parameters
     ----------
-    path
-        The folder of the image, or of a bioformats2raw collection, from which the first image is read. If there are
-        several multiscales, the first is read.
+    place
+        The folder of the image, or of a plate or a bioformats2raw collection, or the objects at an address. If there
+        are several multiscales, the first is read.
     watch
-        The metadata of the folder, the image and its levels are added, unless it is a result that is being computed.
+        The metadata of a folder, the image and its levels are added, unless it is a result that is being computed.
+    scene
+        Path or number of the image in a collection, by default the first; path of the field in a plate.
 
     Returns
     -------
@@ -51,25 +58,28 @@ def read_ome_zarr(path: Path, watch: Watch) -> Stored:
     Raises
     ------
     ImageError
-        If the folder is not an OME-Zarr image, or its metadata are damaged.
+        If it is not an OME-Zarr image, its metadata are damaged, or it is a plate and no field is chosen.
+    ArgumentError
+        If there is no such scene.
     """
-    name, changing = path.name, (path / FOLDER).is_dir()
-    opened = (lambda array: array) if changing else partial(WatchedChunks, watch=watch)
-    watch = Watch(name, []) if changing else watch
-    watch.add(metadata_of(path))
+    name, changing = watch.name, isinstance(place, Path) and (place / FOLDER).is_dir()
+    watched = isinstance(place, Path) and not changing
+    opened = partial(WatchedChunks, watch=watch) if watched else (lambda array: array)
+    watch = watch if watched else Watch(name, [])
+    if isinstance(place, Path):
+        watch.add(metadata_of(place))
     try:
-        group, attributes = _image_group(path, watch)
+        group, attributes, chosen, scenes = _image_group(place, watch, scene)
         multiscale = attributes["multiscales"][0]
         axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in multiscale["axes"]]
         dataset = multiscale["datasets"][0]
-        array = _member(group, dataset["path"], watch)
+        array, levels = _member(group, dataset["path"], watch), list(multiscale["datasets"][1:])
         steps = [dataset.get("coordinateTransformations", []), multiscale.get("coordinateTransformations", [])]
         scale, translation = _placed(steps, len(axes))
         if not any(step["type"] == "scale" for step in itertools.chain(*steps)):
             scale = [math.nan] * len(axes)  # not known: only a scale of 1 means 1
         names = [str(axis["name"]).lower() for axis in axes]
         metadata = _metadata(names, [axis.get("unit") for axis in axes], scale, translation, attributes.get("omero"))
-        levels = list(multiscale["datasets"][1:])
         if isinstance(array, zarr.Array):
             _check_lengths(array)
     except CropeqError:
@@ -84,7 +94,8 @@ def read_ome_zarr(path: Path, watch: Watch) -> Stored:
             f"The metadata of {name} name {len(axes)} axes, but {dataset['path']} is not an array with that many axes.",
             "Write it again.",
         )
-    stored = Stored(opened(array), "".join(n if len(n) == 1 else "q" for n in names), tuple(array.chunks), metadata)
+    letters = "".join(n if len(n) == 1 else "q" for n in names)
+    stored = Stored(opened(array), letters, array.chunks, metadata, scene=chosen, scenes=scenes)
     arrays = [array for array in _coarser(group, levels, watch) if len(array.shape) == len(axes)]
     coarser = [replace(stored, array=opened(array), chunks=tuple(array.chunks)) for array in arrays]
     return replace(stored, coarser=tuple(coarser))
@@ -92,16 +103,22 @@ def read_ome_zarr(path: Path, watch: Watch) -> Stored:
 
 def _check_lengths(array: zarr.Array[Any]) -> None:
     """Raise ValueError if lengths are not possible; zarr takes ``true`` for 1."""
-    metadata = folder_of(array) / ("zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
-    lengths = json.loads(metadata.read_bytes())["shape"]
+    name, store = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray", array.store
+    metadata = store.kept(f"{array.path}/{name}") if isinstance(store, RemoteStore) else _read(folder_of(array) / name)
+    lengths = json.loads(metadata)["shape"]
     if min(array.chunks, default=1) < 1 or any(type(length) is not int for length in lengths):
         raise ValueError(f"{lengths} voxels in chunks of {array.chunks}")
 
 
 def _member(group: zarr.Group, name: str, watch: Watch) -> Any:
     """Return an array or group inside a group, whose metadata are watched from before they are read."""
-    watch.add(metadata_of(folder_of(group) / name))
+    if isinstance(group.store, LocalStore):  # objects at an address are watched by their store
+        watch.add(metadata_of(folder_of(group) / name))
     return group[name]
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes()
 
 
 def _coarser(group: zarr.Group, datasets: Sequence[Any], watch: Watch) -> Iterator[zarr.Array[Any]]:
@@ -118,37 +135,75 @@ def _coarser(group: zarr.Group, datasets: Sequence[Any], watch: Watch) -> Iterat
             yield array
 
 
-def _image_group(path: Path, watch: Watch) -> tuple[zarr.Group, Mapping[str, Any]]:
-    """Find the group of the first image, and its OME attributes."""
+def _image_group(
+    place: Path | RemoteStore, watch: Watch, scene: str | int | None
+) -> tuple[zarr.Group, Mapping[str, Any], str, tuple[str, ...]]:
+    """Find the group of an image; return it with its OME attributes, its path, and those of all images beside it."""
+    name = watch.name
     try:
-        group = zarr.open_group(path, mode="r")
-        attributes = _ome(group)
+        group = zarr.open_group(place, mode="r")
+        attributes = ome_attributes(group)
+    except CropeqError:
+        raise
     except Exception as error:  # as above
+        where = "folder" if isinstance(place, Path) else "address"
         raise ImageError(
-            f"The folder {path.name} is not an OME-Zarr image.",
-            "Open the folder whose zarr.json (0.5) or .zattrs (0.4) names 'multiscales'.",
+            f"The {where} {name} is not an OME-Zarr image.",
+            f"Open the {where} whose zarr.json (0.5) or .zattrs (0.4) names 'multiscales'.",
         ) from error
-    if not attributes.get("multiscales") and "plate" not in attributes and "0" in group:
-        first = _member(group, "0", watch)  # bioformats2raw puts the images of a file into 0, 1, ...
-        if isinstance(first, zarr.Group):
-            group, attributes = first, _ome(first)
+    plate, scenes, chosen = wells_of(group), images_in(group), ""
+    if plate or scenes:
+        chosen = _field(group, name, plate, scene) if plate else scenes[scene_number(scene, scenes, name)]
+        member = _member(group, chosen, watch)
+        if isinstance(member, zarr.Group):
+            group, attributes = member, ome_attributes(member)
+    elif scene is not None:
+        scene_number(scene, (), name)
     if not attributes.get("multiscales"):
-        if "plate" in attributes:
-            raise ImageError(
-                f"{path.name} is a plate, not an OME-Zarr image.",
-                f"Open one of its fields, such as {path.name}/A/1/0.",
-            )
+        raise _not_an_image(name, attributes)
+    return group, attributes, chosen, scenes
+
+
+def _field(group: zarr.Group, name: str, wells: tuple[str, ...], scene: str | int | None) -> str:
+    """Return the path of the field of a plate that is chosen.
+
+    Raises
+    ------
+    ImageError
+        If none is chosen.
+    ArgumentError
+        If there is no such field.
+    """
+    if scene is None:
         raise ImageError(
-            f"{path.name} is Zarr without 'multiscales', not an OME-Zarr image.", "Open the folder that names them."
+            f"{name} is a plate of {len(wells)} wells ({wells[0]} to {wells[-1]}), not one image.",
+            f"Choose a field of a well, such as scene {wells[0]}/0.",
+            setting="scene",
         )
-    return group, attributes
+    asked = str(scene).strip("/")
+    well = next((well for well in wells if asked.startswith(f"{well}/")), None)
+    known = () if well is None else fields_of(group, well)
+    if asked not in known:
+        of = (
+            f"The well {well} has the fields {', '.join(known) or 'none'}."
+            if well
+            else f"Its wells are {named(wells)}."
+        )
+        raise ArgumentError(f"The plate {name} has no field {asked}.", of, setting="scene")
+    return asked
 
 
-def _ome(group: zarr.Group) -> Mapping[str, Any]:
-    """Return the OME attributes: under 'ome' since 0.5, at the root before that."""
-    attributes: Mapping[str, Any] = group.attrs.asdict()
-    nested = attributes.get("ome")
-    return nested if isinstance(nested, Mapping) else attributes
+def _not_an_image(name: str, attributes: Mapping[str, Any]) -> ImageError:
+    """Return the error for a group without an image."""
+    if "plate" in attributes:
+        return ImageError(f"{name} is a plate without wells.", "Write it again.")
+    if "well" in attributes:
+        return ImageError(f"{name} is a well of a plate, not one image.", f"Open one of its fields, such as {name}/0.")
+    if "labels" in attributes:
+        return ImageError(f"{name} holds the labels of an image.", "Open the image itself, the folder above it.")
+    return ImageError(
+        f"{name} is Zarr without 'multiscales', not an OME-Zarr image.", "Open the folder that names them."
+    )
 
 
 def _placed(transformations: Sequence[Sequence[Mapping[str, Any]]], ndim: int) -> tuple[list[float], list[float]]:

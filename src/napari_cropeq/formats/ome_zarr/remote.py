@@ -1,0 +1,252 @@
+"""A Zarr store of objects at an address (http, https, s3 or gs), read by obstore."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.sync import sync
+from zarr.storage import ObjectStore, WrapperStore
+
+from napari_cropeq.errors import AccessError, ArgumentError, MissingPackageError
+from napari_cropeq.formats.watch.chunks import METADATA
+from napari_cropeq.formats.watch.files import Watch
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore as Objects
+
+__all__ = ["RemoteStore", "RemoteWatch"]
+
+logger = logging.getLogger(__name__)
+
+PAUSES = 0.2, 0.5, 1.0, 2.0, 5.0  # s, before each further attempt
+TIMEOUT = {"timeout": "60s", "connect_timeout": "10s"}  # for a whole object, and for a connection
+RECHECK = 15.0  # s between two looks at the metadata while voxels are read
+
+Identity = tuple[str, int, float] | None
+"""ETag, size in bytes and time of the last change of an object; None if there is no such object."""
+
+
+class RemoteStore(WrapperStore[ObjectStore[Any]]):
+    """The objects at an address, read only; an object that changes, appears or disappears while it is read is an error.
+
+    An object that does not exist is fill value to Zarr; any other failure is an error, after several attempts. What an
+    object is when it is first read counts; its ETag, size and time come with its content, so nothing is asked twice
+    but the metadata, from time to time.
+
+    Parameters
+    ----------
+    url : str
+        Address of the Zarr group.
+
+    Attributes
+    ----------
+    url : str
+        As given, without a slash at its end.
+    requests, received : int
+        Number of requests and of bytes of content so far, also of failed attempts.
+
+    Raises
+    ------
+    MissingPackageError
+        If obstore is not installed.
+    ArgumentError
+        If it is not such an address.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        super().__init__(ObjectStore(_objects(self.url), read_only=True))
+        self.requests = self.received = 0
+        self._seen: dict[str, Identity] = {}
+        self._kept: dict[str, bytes] = {}  # metadata, which several parts of Zarr read again and again
+        self._checked = time.monotonic()
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteStore, (self.url,)
+
+    def with_read_only(self, read_only: bool = True) -> RemoteStore:
+        """Return the store itself: it cannot be written to."""
+        return self
+
+    def kept(self, key: str) -> bytes:
+        """Return metadata that have been read before."""
+        return self._kept[key.lstrip("/")]
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Return an object, or a part of it; None if there is no such object.
+
+        Raises
+        ------
+        AccessError
+            If the server does not answer, or refuses.
+        SourceChangedError
+            If the object has changed since it was first read.
+        """
+        metadata = key.rsplit("/", 1)[-1] in METADATA
+        content = self._kept.get(key) if metadata else None
+        if content is None:
+            if self._seen.get(key, ()) is None and metadata:
+                return None
+            content = await self._fetch(key, byte_range)
+        if content is None:
+            return None
+        if metadata:
+            self._kept[key] = content
+        return prototype.buffer.from_bytes(content)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Return several objects, or parts of them, as :meth:`get` does."""
+        return list(await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges)))
+
+    async def exists(self, key: str) -> bool:
+        """Return whether there is an object."""
+        if key not in self._seen:
+            await self._fetch(key, RangeByteRequest(0, 1))
+        return self._seen[key] is not None
+
+    def check(self) -> None:
+        """Compare the metadata with what they were, unless that was done a moment ago.
+
+        Raises
+        ------
+        SourceChangedError
+            If they have changed or disappeared.
+        AccessError
+            If the server does not answer.
+        """
+        if time.monotonic() - self._checked < RECHECK:
+            return
+        self._checked = time.monotonic()  # before the answer: other threads need not ask as well
+        sync(self._check())
+
+    async def _check(self) -> None:
+        await asyncio.gather(*(self._fetch(key) for key in list(self._kept)))
+
+    async def _fetch(self, key: str, part: ByteRequest | None = None) -> bytes | None:
+        """Read an object, with several attempts, and compare it with what it was."""
+        import obstore
+        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+        options = _options(part)
+        for number, pause in enumerate((*PAUSES, None), 1):
+            self.requests += 1
+            try:
+                answer = await obstore.get_async(self._store.store, key, options=options)
+                content = bytes(await answer.bytes_async())
+            except FileNotFoundError:
+                self._compare(key, None)
+                return None
+            except (PermissionDeniedError, UnauthenticatedError) as error:
+                raise AccessError(
+                    f"{self.url} refuses to give {key} ({_reason(error)}).",
+                    "Check the address, and for a private store its keys in the environment.",
+                    setting="remote",
+                ) from error
+            except BaseError as error:
+                if pause is None:
+                    raise AccessError(
+                        f"{self.url} did not give {key} in {number} attempts ({_reason(error)}).",
+                        "Check the connection, then continue.",
+                        setting="remote",
+                    ) from error
+                logger.warning("%s did not give %s (%s); trying again in %g s", self.url, key, _reason(error), pause)
+                await asyncio.sleep(pause)
+                continue
+            self.received += len(content)
+            meta = answer.meta
+            self._compare(key, (str(meta["e_tag"] or ""), int(meta["size"]), meta["last_modified"].timestamp()))
+            return content
+        raise AssertionError
+
+    def _compare(self, key: str, now: Identity) -> None:
+        seen = self._seen.setdefault(key, now)
+        if now != seen:
+            happened = "was removed" if now is None else "was added" if seen is None else "was replaced or changed"
+            raise Watch(self.url, ()).changed(f"{key} {happened}")
+
+
+class RemoteWatch(Watch):
+    """The metadata at an address as they were when the image was opened.
+
+    Parameters
+    ----------
+    name : str
+        Name of the image for messages.
+    store : RemoteStore
+        Its objects.
+    """
+
+    def __init__(self, name: str, store: RemoteStore) -> None:
+        super().__init__(name, ())
+        self._store = store
+
+    def check(self) -> None:
+        """Compare the metadata with what they were, see :meth:`RemoteStore.check`."""
+        self._store.check()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteWatch, (self.name, self._store)
+
+
+def _objects(url: str) -> Objects:
+    """Return the objects at an address; one attempt each, since this module repeats and reports them."""
+    try:
+        from obstore.store import GCSStore, HTTPStore, S3Store
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{url} is an address, and the package that reads those is not installed.",
+            'Install it with: pip install "napari-cropeq[remote]"',
+        ) from error
+    options: Any = {
+        "client_options": {"allow_http": True, **TIMEOUT},
+        "retry_config": {"max_retries": 0},
+    }
+    try:
+        if url.startswith("s3://"):
+            return S3Store.from_url(url, skip_signature=not _has_keys("AWS_"), **options)
+        if url.startswith("gs://"):
+            return GCSStore.from_url(url, skip_signature=not _has_keys("GOOGLE_"), **options)
+        return HTTPStore.from_url(url, **options)
+    except Exception as error:
+        raise ArgumentError(f"{url} is not an address ({_reason(error)}).", "Check its spelling.") from error
+
+
+def _has_keys(prefix: str) -> bool:
+    """Return whether the environment has keys for a store; without them, it is read as a public one."""
+    words = "ACCESS_KEY", "SERVICE_ACCOUNT", "CREDENTIALS", "TOKEN"
+    return any(name.startswith(prefix) and any(word in name for word in words) for name in os.environ)
+
+
+def _options(part: ByteRequest | None) -> Any:
+    match part:
+        case None:
+            return None
+        case RangeByteRequest(start, end):
+            return {"range": (start, end)}
+        case OffsetByteRequest(offset):
+            return {"range": {"offset": offset}}
+        case SuffixByteRequest(suffix):
+            return {"range": {"suffix": suffix}}
+    raise TypeError(part)
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error of obstore says, without the address and the trace."""
+    text = str(error).split("\n", 1)[0]
+    status = re.search(r"status code: (\d+[^:]*)", text)
+    if status:
+        return status.group(1).strip()
+    return "no answer" if "HTTP error" in text else text.rsplit(" - ", 1)[-1].strip(" .")[:120]

@@ -1,0 +1,166 @@
+"""Open a file, a folder or an address as an image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import dask.array as da
+
+from napari_cropeq.errors import ImageError, MissingFileError
+from napari_cropeq.formats.axis_order import OrderedAxes, axis_order
+from napari_cropeq.formats.chunk_cache import lazy_array
+from napari_cropeq.formats.image import Image, check_volume
+from napari_cropeq.formats.metadata import PIXEL, Metadata, Stored, named
+from napari_cropeq.formats.nifti import read_nifti
+from napari_cropeq.formats.ome_zarr.read import read_ome_zarr
+from napari_cropeq.formats.ome_zarr.remote import RemoteStore, RemoteWatch
+from napari_cropeq.formats.paths import place_of
+from napari_cropeq.formats.tiff import read_tiff
+from napari_cropeq.formats.watch.files import Watch
+
+__all__ = ["SUFFIXES", "open_image"]
+
+logger = logging.getLogger(__name__)
+
+_READERS: dict[str, Callable[[Path, Watch, float | None, str | int | None], Stored]] = {
+    ".ome.tif": read_tiff,
+    ".ome.tiff": read_tiff,
+    ".ome.btf": read_tiff,
+    ".tif": read_tiff,
+    ".tiff": read_tiff,
+    ".btf": read_tiff,
+    ".tf8": read_tiff,
+    ".nii": read_nifti,
+    ".nii.gz": read_nifti,
+}
+_FOLDERS = (".ome.zarr", ".zarr")
+SUFFIXES = (*_READERS, *_FOLDERS)
+
+
+def open_image(path: str | Path, allow_missing: float | None = None, scene: str | int | None = None) -> Image:
+    """Open an image as a lazy array; its voxels are read when they are needed.
+
+    Parameters
+    ----------
+    path
+        A TIFF, OME-TIFF or ImageJ file, a NIfTI file, the folder of an OME-Zarr image, or its address, which starts
+        with http://, https://, s3:// or gs://.
+    allow_missing : float, optional
+        An OME-TIFF may lack planes, for example after an acquisition that was aborted. It is refused by default; with
+        a value such as 0, all voxels of the missing planes are read as this value.
+    scene : str or int, optional
+        Name or number, from 0, of the image to open in a file that has several; by default the first. For a plate it is
+        the path of a field, such as ``B/3/0``, and has no default.
+
+    Returns
+    -------
+    Image
+        The image with its levels.
+
+    Raises
+    ------
+    WrongTypeError, MissingFileError
+        If it is not a path, or there is no such file.
+    ImageError
+        If the file is of an unknown type, damaged, cut short, lacks planes, or has no 3D grey-level image; or it is a
+        plate and no field is chosen.
+    ArgumentError
+        If the image cannot have the value of ``allow_missing``, or there is no such scene.
+    AccessError
+        If a server does not answer.
+    MissingPackageError
+        If a package that reads the file is not installed.
+    """
+    place = place_of(path)
+    if isinstance(place, str):
+        store = RemoteStore(place)
+        watch: Watch = RemoteWatch(place.rsplit("/", 1)[-1], store)
+        stored = read_ome_zarr(store, watch, scene)
+    else:
+        if not place.exists():
+            raise MissingFileError(f"There is no file {place}.", "Check its name and folder.")
+        watch = Watch(place.name, [] if place.is_dir() else [place])  # before anything is read
+        stored = _read(place, watch, allow_missing, scene)
+    if scene is None and stored.scenes:
+        several = f"{len(stored.scenes)} images ({named(stored.scenes)})"
+        logger.warning("%s has %s; the first is read. Choose another with --scene.", watch.name, several)
+    return _image(stored, watch, place, stored.scene if scene is not None else "")
+
+
+def _image(stored: Stored, watch: Watch, place: Path | str, chosen: str) -> Image:
+    """Return an image that is stored at a place; ``chosen`` is its scene, if the user has chosen one."""
+    levels, axes = _levels(stored, watch)
+    metadata: Metadata = stored.metadata
+    whole = place if isinstance(place, str) else str(place.absolute())
+    if stored.scene and (isinstance(place, str) or place.is_dir()):  # an image in a Zarr group has a path of its own
+        whole, stored = f"{whole}/{stored.scene}", replace(stored, scene="")
+    return Image(
+        data=levels[0],
+        axes=axes,
+        voxel_size=metadata.voxel_size,
+        unit=metadata.unit if metadata.voxel_size is not None else PIXEL,
+        translate=metadata.translate if metadata.voxel_size is not None else (0.0, 0.0, 0.0),
+        name=_name(place, chosen),
+        channel_names=metadata.channel_names,
+        channel_colors=metadata.channel_colors,
+        path=whole,
+        time_step=metadata.time_step,
+        time_unit=metadata.time_unit,
+        coarser=tuple(_ever_coarser(levels)),
+        watch=watch,
+        missing=stored.missing,
+        scene=stored.scene,
+        scenes=stored.scenes,
+    )
+
+
+def _read(path: Path, watch: Watch, allow_missing: float | None, scene: str | int | None) -> Stored:
+    """Read the metadata of a file or folder."""
+    suffix = _suffix(path)
+    if path.is_dir():
+        return read_ome_zarr(path, watch, scene)
+    if suffix in _READERS:
+        return _READERS[suffix](path, watch, allow_missing, scene)
+    raise ImageError(
+        f"{path.name} is of an unknown type. Known types are {', '.join(SUFFIXES)}.",
+        "Save it as OME-TIFF or OME-Zarr.",
+    )
+
+
+def _levels(stored: Stored, watch: Watch) -> tuple[list[da.Array], str]:
+    """Return the levels as lazy arrays with their axes in order, and the letters of the axes."""
+    order, fixed, axes = axis_order(stored, watch.name)
+    arrays = [
+        (OrderedAxes(level.array, order, fixed, watch), [level.chunks[axis] for axis in order])
+        for level in (stored, *(level for level in stored.coarser if level.array.dtype == stored.array.dtype))
+    ]
+    check_volume(arrays[0][0], watch.name)
+    return [lazy_array(array, chunks, watch.name) for array, chunks in arrays], axes
+
+
+def _ever_coarser(levels: Sequence[da.Array]) -> Iterator[da.Array]:
+    """Yield the levels after the first that show the same image in fewer and fewer voxels."""
+    last = levels[0]
+    for level in levels[1:]:
+        alike = level.shape[:-3] == last.shape[:-3] and level.dtype == last.dtype
+        smaller = all(0 < m <= n for m, n in zip(level.shape[-3:], last.shape[-3:], strict=True))
+        if alike and smaller and level.shape != last.shape:
+            yield level
+            last = level
+
+
+def _name(place: str | Path, scene: str) -> str:
+    """Return the name of an image: that of its file or Zarr group without suffix, and what was chosen of it."""
+    parts = str(place).replace("\\", "/").rstrip("/").split("/")
+    first = max((n for n, part in enumerate(parts) if part.lower().endswith(_FOLDERS)), default=len(parts) - 1)
+    stem = parts[first][: len(parts[first]) - len(_suffix(Path(parts[first])))] or parts[first]
+    return "_".join([stem, *parts[first + 1 :], *([scene.replace("/", "_")] if scene else ())])
+
+
+def _suffix(path: Path) -> str:
+    """Return the longest image suffix of a file name, or its last suffix if it has no image suffix."""
+    name = path.name.lower()
+    return max((known for known in SUFFIXES if name.endswith(known)), key=len, default=path.suffix.lower())

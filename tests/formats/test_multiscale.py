@@ -165,7 +165,7 @@ SMALLER = [
 
 @pytest.mark.parametrize(("bound", "count", "coarse"), SMALLER)
 def test_layers_have_as_many_levels_as_needed(tmp_path, bound, count, coarse, monkeypatch):
-    monkeypatch.setattr(reader, "COARSE_VOXELS", bound)
+    monkeypatch.setattr(image, "COARSE_VOXELS", bound)
     monkeypatch.setattr(image, "COARSE_VOXELS", bound)
     source = open_image(zarr_of(tmp_path / "a.ome.zarr", pyramid(leading=(2,)), "czyx"))
     layers = reader.layer_data(source)
@@ -181,7 +181,7 @@ def test_layers_have_as_many_levels_as_needed(tmp_path, bound, count, coarse, mo
 @pytest.mark.parametrize("write", KINDS)
 @pytest.mark.slow
 def test_a_window_shows_a_coarser_level_and_reads_no_whole_plane(viewer, qtbot, tmp_path, write, monkeypatch):
-    monkeypatch.setattr(reader, "COARSE_VOXELS", 10_000)
+    monkeypatch.setattr(image, "COARSE_VOXELS", 10_000)
     monkeypatch.setattr(tiff, "_CHUNK", 512)
     levels = pyramid((4, 2048, 2048))[:1]
     for _ in range(2):

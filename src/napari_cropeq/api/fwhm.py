@@ -116,5 +116,7 @@ def estimate_fwhm(
         If the data cannot be read.
     """
     image, acquisition = sampled(data, voxel_size, axial, None, lateral_fwhm)
-    found = suggest_fwhm(ChunkCache(image.volume(channel)), acquisition, acquisition.lateral_fwhm)
+    found = suggest_fwhm(
+        ChunkCache(image.volume(channel), threads=image.threads), acquisition, acquisition.lateral_fwhm
+    )
     return FwhmEstimate(found.fwhm, (found.low, found.high), found.unit, found.reason, found)

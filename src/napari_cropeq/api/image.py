@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -50,7 +49,7 @@ def image_of(data: Any, allow_missing: float | None = None) -> Image:
     if isinstance(data, Image):
         return data
     if isinstance(data, (str, os.PathLike)):
-        return open_image(Path(data), allow_missing)
+        return open_image(data, allow_missing)
     if hasattr(data, "dims") and hasattr(data, "coords"):
         return _from_xarray(data)
     if not (hasattr(data, "shape") and hasattr(data, "dtype") and hasattr(data, "__getitem__")):

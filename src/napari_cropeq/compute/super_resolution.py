@@ -135,7 +135,7 @@ class SuperResolution:
         check_shape(shape, self.acquisition, 1)
         self.sr_shape: IntTriple = self.acquisition.sr_shape(shape)
         self.dtype = np.dtype(np.float32) if dtype == "float32" else np.dtype(source.data.dtype)
-        self._volumes = lru_cache(maxsize=4)(lambda leading: ChunkCache(source.data[leading]))
+        self._volumes = lru_cache(maxsize=4)(lambda leading: ChunkCache(source.data[leading], threads=source.threads))
         # Every channel is measured before any work, so that a constant channel is found now.
         self._normalisations: dict[int, Normalisation] = {}
         digest = hashlib.blake2b(digest_size=16)

@@ -65,14 +65,17 @@ def _fewer(shape: tuple[int, ...], chunks: Sequence[int], itemsize: int, name: s
     return tuple(sizes)
 
 
-def computed(*arrays: Any) -> list[npt.NDArray[Any]]:
+def computed(*arrays: Any, threads: int = 1) -> list[npt.NDArray[Any]]:
     """Return Dask arrays as numpy arrays, computed in the calling thread and without Dask's callbacks.
+
+    Several ``threads`` are for chunks that wait for a server, not for the processor.
 
     This package's own scheduler decides what runs in parallel, so Dask must not add threads. Dask's global callbacks
     are not thread-safe: napari's cache, which is one of them, fails in the window when another thread ends a
     computation at the same time.
     """
-    found = dask.compute(*arrays, traverse=False, scheduler=dask.get, callbacks=())  # type: ignore[attr-defined, no-untyped-call]
+    how: Any = {"scheduler": "threads", "num_workers": threads} if threads > 1 else {"scheduler": dask.get}  # type: ignore[attr-defined]
+    found = dask.compute(*arrays, traverse=False, callbacks=(), **how)  # type: ignore[attr-defined, no-untyped-call]
     return [np.asarray(voxels) for voxels in found]
 
 
@@ -88,10 +91,12 @@ class ChunkCache:
         The volume to read.
     cap : int
         Maximum number of bytes to keep.
+    threads : int
+        How many chunks are read at the same time.
     """
 
-    def __init__(self, array: Any, cap: int = CAP) -> None:
-        self._array, self._cap, self._nbytes = array, cap, 0
+    def __init__(self, array: Any, cap: int = CAP, threads: int = 1) -> None:
+        self._array, self._cap, self._threads, self._nbytes = array, cap, threads, 0
         self.shape: tuple[int, ...] = tuple(int(n) for n in array.shape)
         self.dtype = np.dtype(array.dtype)
         self.chunks = array.chunks  # sizes along z, y, x
@@ -136,7 +141,8 @@ class ChunkCache:
             found = {number: self._chunks[number] for number in numbers if number in self._chunks}
             missing = [number for number in numbers if number not in found]
             if missing:
-                found |= zip(missing, computed(*(self._array.blocks[number] for number in missing)), strict=True)
+                blocks = (self._array.blocks[number] for number in missing)
+                found |= zip(missing, computed(*blocks, threads=self._threads), strict=True)
             for number in numbers:
                 self._nbytes += 0 if number in self._chunks else found[number].nbytes
                 self._chunks[number] = found[number]

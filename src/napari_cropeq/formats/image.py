@@ -20,6 +20,8 @@ from napari_cropeq.formats.watch.files import Watch
 from napari_cropeq.short_repr import ShortRepr
 
 COARSE_VOXELS = 2**26
+REMOTE_VOXELS = 2**22  # of a coarser level at an address
+CONNECTIONS = 8  # chunks of an image at an address that are read at the same time
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,7 +66,17 @@ class Image(ShortRepr):
     @property
     def coarse(self) -> da.Array | None:
         """The finest of the coarser levels with volumes small enough to read quickly; None if there is none."""
-        return next((level for level in self.coarser if math.prod(level.shape[-3:]) <= COARSE_VOXELS), None)
+        return next((level for level in self.coarser if math.prod(level.shape[-3:]) <= self.coarse_voxels), None)
+
+    @property
+    def coarse_voxels(self) -> int:
+        """The most voxels of a volume that is read as a whole to be shown."""
+        return min(COARSE_VOXELS, REMOTE_VOXELS) if self.remote else COARSE_VOXELS
+
+    @property
+    def threads(self) -> int:
+        """How many chunks are best read at the same time."""
+        return CONNECTIONS if self.remote else 1
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -278,4 +290,4 @@ def training_volumes(
     chosen = range(source.n_channels) if channels is None else channels
     when = range(source.n_times) if times is None else times
     cap = CAP // (len(chosen) * len(when))
-    return [[ChunkCache(source.volume(channel, time), cap) for time in when] for channel in chosen]
+    return [[ChunkCache(source.volume(channel, time), cap, source.threads) for time in when] for channel in chosen]

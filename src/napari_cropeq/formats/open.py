@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,9 @@ _FOLDERS = (".ome.zarr", ".zarr")
 SUFFIXES = (*_READERS, *_FOLDERS)
 
 
-def open_image(path: str | Path, allow_missing: float | None = None, scene: str | int | None = None) -> Image:
+def open_image(
+    path: str | os.PathLike[str], allow_missing: float | None = None, scene: str | int | None = None
+) -> Image:
     """Open an image as a lazy array; its voxels are read when they are needed.
 
     Parameters

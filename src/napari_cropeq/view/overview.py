@@ -19,7 +19,7 @@ __all__ = ["Overview"]
 
 VOXELS = 2**24
 SLICES = 128
-BYTES = 2**32
+BYTES, REMOTE_BYTES = 2**32, 2**26  # of the source that are read, in a file and at an address
 KEPT = 4
 
 
@@ -28,8 +28,8 @@ class Overview:
 
     Up to 16 million voxels it is the full interpolation. Above that, it takes every few voxels laterally and the
     nearest of at most 128 slices axially, or of a coarser level if the source has one. Slices that have not been read
-    yet are replaced by the nearest that has. At most 4 GB of the source are read. The overviews of the last few
-    channels and time points are kept.
+    yet are replaced by the nearest that has. At most 4 GB of the source are read, or 64 MB at an address. The overviews
+    of the last few channels and time points are kept.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class Overview:
         if self.whole:
             self._arrays[leading] = self._result.interpolated(leading, Box.whole(self._result.sr_shape))
         elif coarse is not None:
-            self._arrays[leading] = self._from_level(computed(coarse[leading])[0])
+            self._arrays[leading] = self._from_level(computed(coarse[leading], threads=self._result.source.threads)[0])
         else:
             yield from self._from_slices(leading, near)
         self._full.add(leading)
@@ -134,7 +134,9 @@ class Overview:
     def _from_slices(self, leading: LeadingIndex, near: int) -> Iterator[None]:
         """Fill slices, chunk by chunk of the source: first ``near``, then ever finer over the volume."""
         # A separate cache, so that the chunks read for tiles stay cached.
-        volume = ChunkCache(self._result.source.data[leading], cap=0)
+        source = self._result.source
+        volume = ChunkCache(source.data[leading], cap=0, threads=source.threads)
+        most = REMOTE_BYTES if source.remote else BYTES
         acquisition, places = self._result.acquisition, self._places
         axial, (row, column) = acquisition.axial, acquisition.lateral
         positions = source_positions(0, self._result.sr_shape[axial], acquisition.factor)[places[axial]]
@@ -147,7 +149,7 @@ class Overview:
         spent = 0
         for chunk in _ever_finer(np.unique(chunk_of), chunk_of[min(near // self.step[axial], len(chunk_of) - 1)]):
             spent += plane * int(np.diff(edges[axial])[chunk])
-            if spent > BYTES and filled.any():
+            if spent > most and filled.any():
                 return
             own = np.flatnonzero(chunk_of == chunk)
             wanted = numbers[own]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from napari.layers import Layer
 
+from napari_cropeq.formats.paths import is_url
 from napari_cropeq.gui.files.field import FileField
 from napari_cropeq.run.naming import PATTERN, stem_of
 
@@ -33,7 +34,8 @@ class Destination(FileField):
         if not is_new and self.path != self._proposed:
             return
         self._layer = None if layer is None else weakref.ref(layer)
-        source = None if layer is None or layer.source.path is None else Path(layer.source.path)
+        path = None if layer is None else layer.source.path
+        source = None if path is None or is_url(str(path)) else Path(path)
         usable = source is not None and source.parent.is_dir() and os.access(source.parent, os.W_OK)
         self._proposed = source.with_name(_name(source, layer)) if usable else None
         self.value = self._proposed

@@ -15,7 +15,7 @@ __all__ = ["open_or_ask"]
 LARGEST = 2**31 - 1
 
 
-def open_or_ask(path: Path) -> Image:
+def open_or_ask(path: Path | str) -> Image:
     """Open an image; if it lacks planes, ask in the window what they are read as.
 
     Raises

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from napari_cropeq.formats.image import COARSE_VOXELS, Image
+from napari_cropeq.formats.image import Image
 from napari_cropeq.formats.open import SUFFIXES
+from napari_cropeq.formats.paths import is_url, place_of
 from napari_cropeq.formats.provenance import read_provenance
+from napari_cropeq.gui.layers.address import render_asynchronously
 from napari_cropeq.gui.layers.missing_planes import open_or_ask
 from napari_cropeq.gui.layers.source import WATCH
 from napari_cropeq.gui.layers.unfinished_layer import UNFINISHED
@@ -29,26 +31,29 @@ COLORS = (("magenta", "green"), ("cyan", "yellow", "magenta", "red", "green", "b
 
 
 def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
-    """Return a reader if every path has a suffix that it can read."""
+    """Return a reader if every path is an address, or has a suffix that it can read."""
     paths = [path] if isinstance(path, str) else path
-    return read if all(p.rstrip("/\\").lower().endswith(SUFFIXES) for p in paths) else None
+    return read if all(is_url(p) or p.rstrip("/\\").lower().endswith(SUFFIXES) for p in paths) else None
 
 
 def read(path: str | list[str]) -> list[LayerData]:
     """Return one layer for each channel of each file; voxels are read when they are shown."""
     paths = [path] if isinstance(path, str) else path
-    return [data for p in paths for data in _opened(Path(p))]
+    return [data for p in paths for data in _opened(place_of(p))]
 
 
-def _opened(path: Path) -> list[LayerData]:
+def _opened(path: Path | str) -> list[LayerData]:
     """Return the layers of a file; those of an unfinished result are named so, and the result can be resumed."""
-    layers = layer_data(open_or_ask(path))
+    source = open_or_ask(path)
+    if source.remote:
+        render_asynchronously(source.name)
+    layers = layer_data(source)
     made = read_provenance(path) or {}
     if "quantity" in made:  # of a result, so not something to super-resolve
         for _, options, _ in layers:
             options["metadata"] |= {"napari-cropeq": made}
             options["colormap"] = "inferno"
-    unfinished = Unfinished.open(path) if path.is_dir() else None
+    unfinished = Unfinished.open(path) if isinstance(path, Path) and path.is_dir() else None
     if unfinished is not None:
         for _, options, _ in layers:
             options["name"] += f" (unfinished, {unfinished.fraction:.0%})"
@@ -67,7 +72,7 @@ def layer_data(source: Image) -> list[LayerData]:
     translate = [0.0] * len(leading) + list(image.translate)
     units = [image.time_unit if letter == "t" else "pixel" for letter in leading] + [image.unit] * 3
     keep = [a for a, letter in enumerate(source.axes) if letter != "c"]
-    levels = list(takewhile(lambda level: prod(level.shape[-3:]) > COARSE_VOXELS, source.levels))
+    levels = list(takewhile(lambda level: prod(level.shape[-3:]) > source.coarse_voxels, source.levels))
     levels = list(source.levels[: len(levels) + 1])
     layers = []
     for number in range(source.n_channels):

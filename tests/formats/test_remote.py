@@ -32,9 +32,10 @@ def served(tmp_path: Path):
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again at once, and look at the metadata at each read."""
+    """Try again at once, look at the metadata at each read, and keep no chunk."""
     monkeypatch.setattr(remote, "PAUSES", (0.01, 0.01, 0.01))
     monkeypatch.setattr(remote, "RECHECK", 0.0)
+    monkeypatch.setattr(remote, "KEPT", 0)
 
 
 def a_sharded(path: Path) -> Path:
@@ -74,6 +75,25 @@ def test_only_what_is_needed_is_read(served: Served) -> None:
     assert opening <= 6
     image.data[2:4, :, 25:30].compute()
     assert served.asked(CHUNK) == 1 and served.asked("c/0/0/1") == 1 and len(served.answers) == opening + 1
+
+
+ROOM = [
+    pytest.param(2, "0101", 2, id="all"),
+    pytest.param(1, "00110", 3, id="one"),
+    pytest.param(0, "0011", 4, id="none"),
+]
+
+
+@pytest.mark.parametrize("room, read, asked", ROOM)
+def test_the_last_objects_are_kept(
+    served: Served, monkeypatch: pytest.MonkeyPatch, room: int, read: str, asked: int
+) -> None:
+    largest = max(file.stat().st_size for file in (served.folder / "a.zarr/0/c/0/0").iterdir())
+    monkeypatch.setattr(remote, "KEPT", room * largest)
+    data = open_image(f"{served.url}/a.zarr").data
+    for chunk in map(int, read):
+        data[:, :, 20 * chunk : 20 * chunk + 20].compute()
+    assert served.asked(CHUNK) == asked
 
 
 def test_only_a_part_of_a_shard_is_read(served: Served) -> None:

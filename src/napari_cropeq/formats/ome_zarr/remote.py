@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 PAUSES = 0.2, 0.5, 1.0, 2.0, 5.0  # s, before each further attempt
 TIMEOUT = {"timeout": "60s", "connect_timeout": "10s"}  # for a whole object, and for a connection
 RECHECK = 15.0  # s between two looks at the metadata while voxels are read
+KEPT = 2**29  # bytes of the last objects that are kept, as they come from the server
 
 Identity = tuple[str, int, float] | None
 """ETag, size in bytes and time of the last change of an object; None if there is no such object."""
@@ -39,7 +41,8 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
 
     An object that does not exist is fill value to Zarr; any other failure is an error, after several attempts. What an
     object is when it is first read counts; its ETag, size and time come with its content, so nothing is asked twice
-    but the metadata, from time to time.
+    but the metadata, from time to time. The last objects are kept in memory: the window, a preview and each new model
+    read the same ones.
 
     Parameters
     ----------
@@ -67,6 +70,8 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
         self.requests = self.received = 0
         self._seen: dict[str, Identity] = {}
         self._kept: dict[str, bytes] = {}  # metadata, which several parts of Zarr read again and again
+        self._last: OrderedDict[tuple[str, ByteRequest | None], bytes] = OrderedDict()
+        self._size = 0  # of the last objects
         self._checked = time.monotonic()
 
     def __str__(self) -> str:
@@ -93,8 +98,8 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
         SourceChangedError
             If the object has changed since it was first read.
         """
-        metadata = key.rsplit("/", 1)[-1] in METADATA
-        content = self._kept.get(key) if metadata else None
+        metadata, whole = key.rsplit("/", 1)[-1] in METADATA, (key, byte_range)
+        content = self._kept.get(key) if metadata else self._last.get(whole)
         if content is None:
             if self._seen.get(key, ()) is None and metadata:
                 return None
@@ -103,7 +108,17 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
             return None
         if metadata:
             self._kept[key] = content
+        else:
+            self._keep(whole, content)
         return prototype.buffer.from_bytes(content)
+
+    def _keep(self, key: tuple[str, ByteRequest | None], content: bytes) -> None:
+        """Keep an object; Zarr reads all of them in one thread."""
+        self._size += 0 if key in self._last else len(content)
+        self._last[key] = content
+        self._last.move_to_end(key)
+        while self._size > KEPT:
+            self._size -= len(self._last.popitem(last=False)[1])
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]

@@ -18,6 +18,9 @@ from napari_cropeq.core.network import ErrorTail
 from napari_cropeq.core.normalisation import Normalisation
 
 SIZE = (4.0, 1.0, 1.0)
+WELLS = {"A/1": ("0", "1"), "B/3": ("0",)}
+"""Fields of each well of :func:`a_plate`."""
+
 INTERVALS = {0.5: 0.6, 0.8: 1.6, 0.9: 2.5}  # of expected errors
 
 
@@ -50,6 +53,40 @@ def a_zarr(path: Path, size=SIZE, seed: int = 0, shape=(8, 20, 40), chunks=(8, 2
     axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
     datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": list(size)}]}]
     group.attrs["ome"] = {"version": "0.5", "multiscales": [{"name": "", "axes": axes, "datasets": datasets}]}
+    return path
+
+
+def a_plate(path: Path) -> Path:
+    """Write a plate with three fields, and a well that was never imaged."""
+    plate = zarr.open_group(path, mode="w", zarr_format=3)
+    wells = [{"path": well, "rowIndex": 0, "columnIndex": 0} for well in (*WELLS, "B/4")]
+    plate.attrs["ome"] = {"version": "0.5", "plate": {"wells": wells, "rows": [], "columns": []}}
+    for number, (well, fields) in enumerate(WELLS.items()):
+        group = plate.create_group(well)
+        group.attrs["ome"] = {"version": "0.5", "well": {"images": [{"path": field} for field in fields]}}
+        for field in fields:
+            a_zarr(path / well / field, seed=10 * number + int(field))
+    return path
+
+
+def a_collection(path: Path, names: tuple[str, ...] = ("0", "1", "2"), series: tuple[str, ...] = ()) -> Path:
+    """Write what bioformats2raw makes of a file with several images."""
+    root = zarr.open_group(path, mode="w", zarr_format=3)
+    root.attrs["ome"] = {"version": "0.5", "bioformats2raw.layout": 3}
+    if series:
+        root.create_group("OME").attrs["ome"] = {"version": "0.5", "series": list(series)}
+    for number, name in enumerate(names):
+        a_zarr(path / name, seed=number)
+    return path
+
+
+def a_tiff(path: Path) -> Path:
+    """Write an OME-TIFF of two images with names, and the second with other voxels."""
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for number, name in enumerate(("first", "second")):
+            steps = {f"PhysicalSize{axis}": (number + 2.0 if axis == "Z" else 0.5) for axis in "ZYX"}
+            data = np.random.default_rng(number).integers(0, 999, (5, 20, 30), dtype=np.uint16)
+            file.write(data, photometric="minisblack", metadata={"axes": "ZYX", "Name": name, **steps})
     return path
 
 

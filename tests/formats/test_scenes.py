@@ -7,50 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 import zarr
 
-from files import a_zarr
+from files import a_collection, a_plate, a_tiff, a_zarr
 from napari_cropeq.errors import ArgumentError, CropeqError, ImageError
 from napari_cropeq.formats.find import find_images
 from napari_cropeq.formats.open import open_image
 from web_server import serving
-
-WELLS = {"A/1": ("0", "1"), "B/3": ("0",)}
-
-
-def a_plate(path: Path) -> Path:
-    """Write a plate with three fields, and a well that was never imaged."""
-    plate = zarr.open_group(path, mode="w", zarr_format=3)
-    wells = [{"path": well, "rowIndex": 0, "columnIndex": 0} for well in (*WELLS, "B/4")]
-    plate.attrs["ome"] = {"version": "0.5", "plate": {"wells": wells, "rows": [], "columns": []}}
-    for number, (well, fields) in enumerate(WELLS.items()):
-        group = plate.create_group(well)
-        group.attrs["ome"] = {"version": "0.5", "well": {"images": [{"path": field} for field in fields]}}
-        for field in fields:
-            a_zarr(path / well / field, seed=10 * number + int(field))
-    return path
-
-
-def a_collection(path: Path, names: tuple[str, ...] = ("0", "1", "2"), series: tuple[str, ...] = ()) -> Path:
-    """Write what bioformats2raw makes of a file with several images."""
-    root = zarr.open_group(path, mode="w", zarr_format=3)
-    root.attrs["ome"] = {"version": "0.5", "bioformats2raw.layout": 3}
-    if series:
-        root.create_group("OME").attrs["ome"] = {"version": "0.5", "series": list(series)}
-    for number, name in enumerate(names):
-        a_zarr(path / name, seed=number)
-    return path
-
-
-def a_tiff(path: Path) -> Path:
-    """Write an OME-TIFF of two images with names, and the second with other voxels."""
-    with tifffile.TiffWriter(path, ome=True) as file:
-        for number, name in enumerate(("first", "second")):
-            steps = {f"PhysicalSize{axis}": (number + 2.0 if axis == "Z" else 0.5) for axis in "ZYX"}
-            data = np.random.default_rng(number).integers(0, 999, (5, 20, 30), dtype=np.uint16)
-            file.write(data, photometric="minisblack", metadata={"axes": "ZYX", "Name": name, **steps})
-    return path
 
 
 def field(path: Path, name: str) -> np.ndarray:

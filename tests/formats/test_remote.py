@@ -68,6 +68,12 @@ def test_an_image_at_an_address_is_that_in_the_folder(served: Served, write) -> 
     assert np.array_equal(there.data.compute(), here.data.compute())
 
 
+@pytest.mark.parametrize("given", [str, lambda url: f"{url}/", Path, lambda url: url.replace("http", "HTTP")])
+def test_an_address_in_any_spelling(served: Served, given) -> None:
+    url = f"{served.url}/a.zarr"
+    assert open_image(given(url)).path == url
+
+
 def test_only_what_is_needed_is_read(served: Served) -> None:
     image = open_image(f"{served.url}/a.zarr")
     assert not served.asked(CHUNK), "opening reads no voxel"

@@ -22,7 +22,7 @@ from napari_cropeq.formats.paths import place_of
 from napari_cropeq.formats.tiff import read_tiff
 from napari_cropeq.formats.watch.files import Watch
 
-__all__ = ["SUFFIXES", "open_image"]
+__all__ = ["SUFFIXES", "label_of", "name_of", "open_image"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _image(stored: Stored, watch: Watch, place: Path | str, chosen: str) -> Imag
         voxel_size=metadata.voxel_size,
         unit=metadata.unit if metadata.voxel_size is not None else PIXEL,
         translate=metadata.translate if metadata.voxel_size is not None else (0.0, 0.0, 0.0),
-        name=_name(place, chosen),
+        name=name_of(place, chosen),
         channel_names=metadata.channel_names,
         channel_colors=metadata.channel_colors,
         path=whole,
@@ -155,12 +155,18 @@ def _ever_coarser(levels: Sequence[da.Array]) -> Iterator[da.Array]:
             last = level
 
 
-def _name(place: str | Path, scene: str) -> str:
-    """Return the name of an image: that of its file or Zarr group without suffix, and what was chosen of it."""
+def label_of(place: str | Path) -> str:
+    """Return the name of a file, or of a Zarr group with the path inside it, such as ``plate.zarr/B/3/0``."""
     parts = str(place).replace("\\", "/").rstrip("/").split("/")
     first = max((n for n, part in enumerate(parts) if part.lower().endswith(_FOLDERS)), default=len(parts) - 1)
-    stem = parts[first][: len(parts[first]) - len(_suffix(Path(parts[first])))] or parts[first]
-    return "_".join([stem, *parts[first + 1 :], *([scene.replace("/", "_")] if scene else ())])
+    return "/".join(parts[first:])
+
+
+def name_of(place: str | Path, scene: str = "") -> str:
+    """Return the name of an image: that of its file or Zarr group without suffix, and what was chosen of it."""
+    first, *inside = label_of(place).split("/")
+    stem = first[: len(first) - len(_suffix(Path(first)))] or first
+    return "_".join([stem, *inside, *([scene.replace("/", "_")] if scene else ())])
 
 
 def _suffix(path: Path) -> str:

@@ -43,6 +43,7 @@ EXISTING = ("refuse", "resume", "overwrite")
 """Choices for an output, complete or unfinished, that exists already."""
 
 PARTIAL = ".partial"
+_ADDRESS = re.compile(r"(https?|s3|gs):[/\\]+(.+)", re.IGNORECASE)
 _SCHEMES = ("http://", "https://", "s3://", "gs://")
 _SUFFIXES = (".ome.zarr", ".zarr", ".ome.tiff", ".ome.tif")
 
@@ -60,8 +61,10 @@ def place_of(place: object) -> Path | str:
     WrongTypeError
         If it is neither.
     """
-    if isinstance(place, str) and is_url(place):
-        return place.rstrip("/")
+    address = _ADDRESS.fullmatch(str(place))  # also of a Path, which has taken one of two slashes for superfluous
+    if address:
+        scheme, rest = address.groups()
+        return f"{scheme.lower()}://" + rest.replace("\\", "/").rstrip("/")
     return path_of("path", place, "Give the name of an image file.")
 
 

@@ -19,7 +19,7 @@ from napari_cropeq.core.model import SUFFIX, Model
 from napari_cropeq.core.predict import plane_axes
 from napari_cropeq.errors import ArgumentError, OutputExistsError
 from napari_cropeq.formats.image import Image, acquisition_of
-from napari_cropeq.formats.open import open_image
+from napari_cropeq.formats.open import label_of, open_image
 from napari_cropeq.formats.paths import check_output, is_url
 from napari_cropeq.run.distributed.client import Cluster
 from napari_cropeq.run.error_output import error_of
@@ -190,7 +190,7 @@ class Batch:
 
     def __init__(self, inputs: Sequence[Path | str | Image], naming: Naming, settings: BatchSettings) -> None:
         self._inputs, self._naming, self._settings = list(inputs), naming, settings
-        self.items = [Item(i.name, i.name) if isinstance(i, Image) else Item(str(i), Path(i).name) for i in inputs]
+        self.items = [Item(i.name, i.name) if isinstance(i, Image) else Item(str(i), label_of(i)) for i in inputs]
 
     def run(self) -> Generator[BatchProgress, None, None]:
         """Plan, then work, yielding whenever the state of an image changes.

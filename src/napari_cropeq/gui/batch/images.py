@@ -9,9 +9,9 @@ from typing import Any
 
 from napari_cropeq.formats.find import find_images
 from napari_cropeq.formats.image import Image, acquisition_of
+from napari_cropeq.formats.open import label_of, name_of
 from napari_cropeq.gui.layers.source import source_of
 from napari_cropeq.run.batch import Item, open_input
-from napari_cropeq.run.naming import stem_of
 
 __all__ = ["ImageList"]
 
@@ -50,9 +50,9 @@ class ImageList:
             If there is no image.
         """
         paths = find_images(chosen)
-        known = {"name": stem_of(paths[0].name), "folder": paths[0].parent.name}
+        known = {"name": name_of(paths[0]), "folder": Path(paths[0]).parent.name}
         known |= _factor(lambda: open_input(paths[0], assumed))
-        items = [Item(str(path), path.name) for path in paths]
+        items = [Item(str(path), label_of(path)) for path in paths]
         yield cls(tuple(items), known)
         for number, path in enumerate(paths):
             try:

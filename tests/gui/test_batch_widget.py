@@ -15,7 +15,7 @@ from qtpy.QtGui import QGuiApplication
 from qtpy.QtTest import QTest
 
 from conftest import textured_volume, work_threads
-from files import a_model, a_stack, a_zarr, everything
+from files import a_model, a_plate, a_stack, a_zarr, everything
 from napari_cropeq.compute.fill import TileFiller
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box
@@ -101,6 +101,16 @@ def test_files_and_patterns(viewer, qtbot, folder):
     qtbot.waitUntil(lambda: batch.table.texts("Image") == ["c.ome.zarr"], timeout=TIMEOUT)
     assert run(qtbot, batch).startswith("1 done, in ")
     assert everything(folder.parent / "out") == ["c_SR.ome.zarr"]
+
+
+def test_every_field_of_a_plate(viewer, qtbot, tmp_path):
+    batch = opened(viewer, a_plate(tmp_path / "p.zarr"), a_model())
+    batch.fields.destination.value = tmp_path / "out"
+    rows = ["p.zarr/A/1/0", "p.zarr/A/1/1", "p.zarr/B/3/0"]
+    qtbot.waitUntil(lambda: batch.table.texts("Image") == rows, timeout=TIMEOUT)
+    assert batch.example.text() == "Example: p_A_1_0_SR.ome.zarr"
+    assert run(qtbot, batch).startswith("3 done, in ")
+    assert everything(tmp_path / "out") == [f"p_{place}_SR.ome.zarr" for place in ("A_1_0", "A_1_1", "B_3_0")]
 
 
 def test_a_missing_destination_is_created(viewer, qtbot, folder):

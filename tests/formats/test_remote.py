@@ -7,6 +7,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -53,7 +54,7 @@ def version_2(path: Path) -> Path:
     """Write the image of :func:`a_zarr` as OME-Zarr 0.4."""
     new = zarr.open_group(path.with_name("b.zarr"), mode="w", zarr_format=2)
     old = zarr.open_group(path, mode="r")
-    new.create_array("0", data=np.asarray(old["0"]), chunks=(8, 20, 20))
+    new.create_array("0", data=np.asarray(old["0"]), chunks=(8, 20, 20), compressors=numcodecs.Blosc())
     new.attrs.update(old.attrs.asdict()["ome"] | {"version": "0.4"})
     return path.with_name("b.zarr")
 
@@ -194,6 +195,16 @@ def test_a_change_is_noticed_by_size_without_an_etag(served: Served, brief: None
     with (served.folder / "a.zarr/0/c/0/0/0").open("ab") as file:
         file.write(b"more")
     with pytest.raises(SourceChangedError, match="c/0/0/0 was replaced or changed"):
+        image.data.compute()
+
+
+@pytest.mark.parametrize("length", [9, 2000], ids=["in its header", "in its voxels"])
+def test_a_chunk_that_is_cut_short_on_the_server_is_an_error(served: Served, length: int) -> None:
+    """The library of Blosc reads beyond its end."""
+    chunk = version_2(served.folder / "a.zarr") / "0/0.0.0"
+    chunk.write_bytes(chunk.read_bytes()[:length])
+    image = open_image(f"{served.url}/b.zarr")
+    with pytest.raises(AccessError, match=r"0/0\.0\.0 is cut short"):
         image.data.compute()
 
 

@@ -34,6 +34,7 @@ def asynchronous(monkeypatch):
 def served(tmp_path, asynchronous, monkeypatch):
     """Serve a folder with ``a.ome.zarr``."""
     monkeypatch.setattr(remote, "PAUSES", (0.01,))
+    monkeypatch.setattr(remote, "KEPT", 0)  # or a test would not know what is asked for
     volume = da.from_array(cells(SHAPE), chunks=(4, 40, 40))
     write_image(volume, tmp_path / "a.ome.zarr", ImageInfo("zyx", (2.5, 1.0, 1.0), "micrometer"))
     with serving(tmp_path) as served:
@@ -122,9 +123,10 @@ def test_an_address_is_asked_for_again_until_it_is_one(viewer, qtbot, served):
             QTimer.singleShot(0, lambda: answer(*lines[1:]))
         QTest.keyClick(field, Qt.Key_Return)
 
-    from napari_cropeq.gui.layers.address import open_address
-
+    file = next(a.menu() for a in viewer.window._qt_window.menuBar().actions() if a.text().replace("&", "") == "File")
+    utilities = next(action.menu() for action in file.actions() if action.text() == "IO Utilities")
+    entry = next(action for action in utilities.actions() if action.text().startswith("Open OME-Zarr at an address"))
     QTimer.singleShot(0, lambda: answer("a.zarr", f" {served.url}/a.ome.zarr "))
-    open_address(viewer)
+    entry.trigger()
     assert [layer.name for layer in viewer.layers] == ["a"]
     assert not seen[0].startswith("This is not an address") and seen[1].startswith("This is not an address")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 from typing import Any
 
 import zarr
@@ -13,7 +12,7 @@ from zarr.codecs import BloscCodec
 from napari_cropeq.errors import AccessError
 from napari_cropeq.formats.paths import truncated
 
-__all__ = ["check_not_cut", "is_blosc"]
+__all__ = ["HEADER", "check_not_cut", "is_blosc"]
 
 HEADER = struct.Struct("<4BIII")  # versions, flags, type size; bytes unpacked, of a block and packed
 
@@ -25,10 +24,9 @@ def is_blosc(array: zarr.Array[Any]) -> bool:
     return bool(array.metadata.codecs) and isinstance(array.metadata.codecs[-1], BloscCodec)
 
 
-def check_not_cut(path: str, size: int) -> None:
-    """Raise AccessError if a chunk of ``size`` bytes is shorter than its header says."""
-    with open(path, "rb") as file:
-        header = file.read(HEADER.size)
+def check_not_cut(name: str, start: bytes, size: int) -> None:
+    """Raise AccessError if a chunk of ``size`` bytes is shorter than its header, at its ``start``, says."""
+    header = start[: HEADER.size]
     packed = HEADER.unpack(header)[-1] if len(header) == HEADER.size else HEADER.size
     if packed > size:
-        raise AccessError(*truncated(Path(path).name, packed, size))
+        raise AccessError(*truncated(name, packed, size))

@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,12 +62,8 @@ def read_ome_zarr(place: Path | RemoteStore, watch: Watch, scene: str | int | No
     ArgumentError
         If there is no such scene.
     """
-    name, changing = watch.name, isinstance(place, Path) and (place / FOLDER).is_dir()
-    watched = isinstance(place, Path) and not changing
-    opened = partial(WatchedChunks, watch=watch) if watched else (lambda array: array)
-    watch = watch if watched else Watch(name, [])
-    if isinstance(place, Path):
-        watch.add(metadata_of(place))
+    name = watch.name
+    opened, watch = _watched(place, watch)
     try:
         group, attributes, chosen, scenes = _image_group(place, watch, scene)
         multiscale = attributes["multiscales"][0]
@@ -101,11 +97,22 @@ def read_ome_zarr(place: Path | RemoteStore, watch: Watch, scene: str | int | No
     return replace(stored, coarser=tuple(coarser))
 
 
+def _watched(place: Path | RemoteStore, watch: Watch) -> tuple[Callable[[zarr.Array[Any]], Any], Watch]:
+    """Return what makes an array of it notice changes, and what watches its metadata."""
+    if isinstance(place, RemoteStore):
+        return place.checked, watch
+    if (place / FOLDER).is_dir():  # a result that is being computed
+        return _itself, Watch(watch.name, [])
+    watch.add(metadata_of(place))
+    return partial(WatchedChunks, watch=watch), watch
+
+
 def _check_lengths(array: zarr.Array[Any]) -> None:
     """Raise ValueError if lengths are not possible; zarr takes ``true`` for 1."""
     name, store = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray", array.store
-    metadata = store.kept(f"{array.path}/{name}") if isinstance(store, RemoteStore) else _read(folder_of(array) / name)
-    lengths = json.loads(metadata)["shape"]
+    key = f"{array.path}/{name}"
+    text = store.kept(key) if isinstance(store, RemoteStore) else (folder_of(array) / name).read_bytes()
+    lengths = json.loads(text)["shape"]
     if min(array.chunks, default=1) < 1 or any(type(length) is not int for length in lengths):
         raise ValueError(f"{lengths} voxels in chunks of {array.chunks}")
 
@@ -117,8 +124,8 @@ def _member(group: zarr.Group, name: str, watch: Watch) -> Any:
     return group[name]
 
 
-def _read(path: Path) -> bytes:
-    return path.read_bytes()
+def _itself(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    return array
 
 
 def _coarser(group: zarr.Group, datasets: Sequence[Any], watch: Watch) -> Iterator[zarr.Array[Any]]:

@@ -11,12 +11,14 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import zarr
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
 from zarr.storage import ObjectStore, WrapperStore
 
 from napari_cropeq.errors import AccessError, ArgumentError, MissingPackageError
+from napari_cropeq.formats.check.blosc import check_not_cut, is_blosc
 from napari_cropeq.formats.watch.chunks import METADATA
 from napari_cropeq.formats.watch.files import Watch
 
@@ -72,6 +74,7 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
         self._kept: dict[str, bytes] = {}  # metadata, which several parts of Zarr read again and again
         self._last: OrderedDict[tuple[str, ByteRequest | None], bytes] = OrderedDict()
         self._size = 0  # of the last objects
+        self._blosc: set[str] = set()  # paths of arrays
         self._checked = time.monotonic()
 
     def __str__(self) -> str:
@@ -87,6 +90,12 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
     def kept(self, key: str) -> bytes:
         """Return metadata that have been read before."""
         return self._kept[key.lstrip("/")]
+
+    def checked(self, array: zarr.Array[Any]) -> zarr.Array[Any]:
+        """Return an array of this store; from now on, chunks of it that are cut short are errors."""
+        if is_blosc(array):
+            self._blosc.add(array.path)
+        return array
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Return an object, or a part of it; None if there is no such object.
@@ -109,6 +118,8 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
         if metadata:
             self._kept[key] = content
         else:
+            if any(key.startswith(f"{path}/") for path in self._blosc):
+                check_not_cut(key, content, len(content))
             self._keep(whole, content)
         return prototype.buffer.from_bytes(content)
 

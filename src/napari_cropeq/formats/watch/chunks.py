@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from napari_cropeq.formats.check.blosc import check_not_cut, is_blosc
+from napari_cropeq.formats.check.blosc import HEADER, check_not_cut, is_blosc
 from napari_cropeq.formats.watch.files import Identity, Watch, identity
 
 __all__ = ["WatchedChunks", "watched"]
@@ -86,7 +86,8 @@ class WatchedChunks:
         if seen is None:
             self._check_unchanged(folder)
         elif self._blosc:
-            check_not_cut(path, seen[1])
+            with open(path, "rb") as file:
+                check_not_cut(name, file.read(HEADER.size), seen[1])
         return self._seen.setdefault(path, seen)
 
     def _listed(self, folder: str) -> frozenset[str]:

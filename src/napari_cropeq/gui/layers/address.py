@@ -5,7 +5,7 @@ from __future__ import annotations
 from napari import Viewer
 from napari.settings import get_settings
 from napari.utils.notifications import show_info
-from qtpy.QtWidgets import QInputDialog
+from qtpy.QtWidgets import QApplication, QInputDialog
 
 from napari_cropeq.formats.paths import is_url
 
@@ -18,7 +18,7 @@ def open_address(viewer: Viewer) -> None:
     """Ask for the address of an image, and open it."""
     given, text = "", QUESTION
     while True:
-        given, accepted = QInputDialog.getText(viewer.window._qt_window, "Open address", text, text=given)
+        given, accepted = QInputDialog.getText(QApplication.activeWindow(), "Open address", text, text=given)
         given = given.strip()
         if not accepted or not given:
             return

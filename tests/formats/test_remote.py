@@ -59,8 +59,24 @@ def version_2(path: Path) -> Path:
     return path.with_name("b.zarr")
 
 
-@pytest.mark.parametrize("write", [lambda path: path, version_2, lambda path: a_sharded(path.with_name("c.zarr"))],
-                         ids=["0.5", "0.4", "shards"])  # fmt: skip
+def consolidated(path: Path) -> Path:
+    """Consolidate the metadata of an image."""
+    zarr.consolidate_metadata(path)
+    return path
+
+
+WAYS = [
+    pytest.param(lambda path: path, id="0.5"),
+    pytest.param(version_2, id="0.4"),
+    pytest.param(lambda path: a_sharded(path.with_name("c.zarr")), id="shards"),
+    pytest.param(lambda path: consolidated(version_2(path)), id="0.4, consolidated"),
+    pytest.param(
+        consolidated, id="0.5, consolidated", marks=pytest.mark.filterwarnings("ignore:Consolidated metadata")
+    ),
+]
+
+
+@pytest.mark.parametrize("write", WAYS)
 def test_an_image_at_an_address_is_that_in_the_folder(served: Served, write) -> None:
     path = write(served.folder / "a.zarr")
     here, there = open_image(path), open_image(f"{served.url}/{path.name}/")

@@ -111,7 +111,7 @@ def _check_lengths(array: zarr.Array[Any]) -> None:
     """Raise ValueError if lengths are not possible; zarr takes ``true`` for 1."""
     name, store = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray", array.store
     key = f"{array.path}/{name}"
-    text = store.kept(key) if isinstance(store, RemoteStore) else (folder_of(array) / name).read_bytes()
+    text = store.read(key) if isinstance(store, RemoteStore) else (folder_of(array) / name).read_bytes()
     lengths = json.loads(text)["shape"]
     if min(array.chunks, default=1) < 1 or any(type(length) is not int for length in lengths):
         raise ValueError(f"{lengths} voxels in chunks of {array.chunks}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import ObjectStore, WrapperStore
 
@@ -87,9 +87,20 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
         """Return the store itself: it cannot be written to."""
         return self
 
-    def kept(self, key: str) -> bytes:
-        """Return metadata that have been read before."""
-        return self._kept[key.lstrip("/")]
+    def read(self, key: str) -> bytes:
+        """Return metadata: those of consolidated arrays have not been read by themselves.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there are none.
+        AccessError, SourceChangedError
+            As :meth:`get`.
+        """
+        key = key.lstrip("/")
+        if key not in self._kept and sync(self.get(key, default_buffer_prototype())) is None:
+            raise FileNotFoundError(f"no {key}")
+        return self._kept[key]
 
     def checked(self, array: zarr.Array[Any]) -> zarr.Array[Any]:
         """Return an array of this store; from now on, chunks of it that are cut short are errors."""

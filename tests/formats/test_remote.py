@@ -252,6 +252,8 @@ def test_a_server_that_does_not_answer_is_an_error(brief: None) -> None:
         open_image("http://127.0.0.1:9/a.zarr")
     with pytest.raises(ArgumentError, match="not an address"):
         open_image("http://[x/a.zarr")
+    with pytest.raises(ArgumentError, match="which its objects would not get"):
+        open_image("http://127.0.0.1:9/a.zarr?token=1")
 
 
 STORES = [

@@ -247,6 +247,11 @@ def _objects(url: str) -> Objects:
             f"{url} is an address, and the package that reads those is not installed.",
             'Install it with: pip install "napari-cropeq[remote]"',
         ) from error
+    if "?" in url or "#" in url:
+        raise ArgumentError(
+            f"The address {url} has a query (?...) or a fragment (#...), which its objects would not get.",
+            "Give the plain address; keys of a private store come from the environment.",
+        )
     options: Any = {
         "client_options": {"allow_http": True, **TIMEOUT},
         "retry_config": {"max_retries": 0},

@@ -12,6 +12,7 @@ import dask.array as da
 
 from napari_cropeq.errors import ImageError, MissingFileError
 from napari_cropeq.formats.axis_order import OrderedAxes, axis_order
+from napari_cropeq.formats.bioio import read_with_bioio
 from napari_cropeq.formats.chunk_cache import lazy_array
 from napari_cropeq.formats.image import Image, check_volume
 from napari_cropeq.formats.metadata import PIXEL, Metadata, Stored, named
@@ -50,7 +51,7 @@ def open_image(
     ----------
     path
         A TIFF, OME-TIFF or ImageJ file, a NIfTI file, the folder of an OME-Zarr image, or its address, which starts
-        with http://, https://, s3:// or gs://.
+        with http://, https://, s3:// or gs://. With bioio also CZI, LIF, ND2, and whatever its plugins read.
     allow_missing : float, optional
         An OME-TIFF may lack planes, for example after an acquisition that was aborted. It is refused by default; with
         a value such as 0, all voxels of the missing planes are read as this value.
@@ -127,6 +128,9 @@ def _read(path: Path, watch: Watch, allow_missing: float | None, scene: str | in
         return read_ome_zarr(path, watch, scene)
     if suffix in _READERS:
         return _READERS[suffix](path, watch, allow_missing, scene)
+    stored = read_with_bioio(path, watch, scene)
+    if stored is not None:
+        return stored
     raise ImageError(
         f"{path.name} is of an unknown type. Known types are {', '.join(SUFFIXES)}.",
         "Save it as OME-TIFF or OME-Zarr.",

@@ -1,0 +1,305 @@
+"""Files that bioio reads, such as CZI, LIF, ND2 and IMS, as lazy arrays."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cropeq.errors import CropeqError, ImageError, MissingPackageError
+from napari_cropeq.formats.metadata import (
+    PIXEL,
+    Metadata,
+    Stored,
+    calibrated,
+    filled_names,
+    full_unit,
+    reason,
+    scene_number,
+    timing,
+)
+from napari_cropeq.formats.watch.files import Watch
+
+__all__ = ["PLUGINS", "has_plugin", "read_with_bioio"]
+
+logger = logging.getLogger(__name__)
+
+_OPEN, _JAVA = "bioio-openreadout", "bioio-bioformats"
+PLUGINS: dict[str, tuple[str, ...]] = {
+    ".czi": ("bioio-czi", _OPEN),
+    ".dm3": (_JAVA,),
+    ".dm4": (_JAVA,),
+    ".dv": ("bioio-dv",),
+    ".flex": (_JAVA,),
+    ".ics": (_JAVA,),
+    ".ids": (_JAVA,),
+    ".ims": (_OPEN, _JAVA),
+    ".lei": (_JAVA,),
+    ".lif": ("bioio-lif", _OPEN),
+    ".lsm": ("bioio-tifffile",),
+    ".mrc": (_JAVA,),
+    ".mvd2": (_JAVA,),
+    ".nd2": ("bioio-nd2", _OPEN),
+    ".oib": (_OPEN, _JAVA),
+    ".oif": (_OPEN, _JAVA),
+    ".oir": (_OPEN, _JAVA),
+    ".r3d": ("bioio-dv",),
+    ".sld": (_JAVA,),
+    ".sldy": ("bioio-sldy",),
+    ".stk": (_JAVA,),
+    ".vsi": (_OPEN, _JAVA),
+    ".zvi": (_OPEN, _JAVA),
+}
+"""Packages that teach bioio to read files of a suffix; each of them does."""
+
+_NOTES = {
+    "bioio-czi": "licence: GPL",
+    _JAVA: "runs Bio-Formats, licence: GPL, in Java",
+    "bioio-sldy": "needs Python 3.13 or newer",  # before that it asks for numpy 1
+}
+_NUMBERED = re.compile(r"Channel:\d+(:\d+)*")  # an identifier of OME, not a name
+
+
+class PluginArray:
+    """One level of an image, read by a plugin of bioio.
+
+    Parameters
+    ----------
+    path
+        The file.
+    scene
+        Number of the image in the file.
+    level
+        From 0, the finest.
+    array
+        The Dask array of the plugin.
+    lock
+        Of the plugin's reader: several plugins open a file for each read and close it afterwards, also for others.
+    """
+
+    def __init__(self, path: Path, scene: int, level: int, array: Any, lock: threading.Lock) -> None:
+        self._arguments = path, scene, level
+        self._array, self._lock = array, lock
+        self.shape: tuple[int, ...] = tuple(int(size) for size in array.shape)
+        self.dtype = np.dtype(array.dtype)
+        self.ndim = len(self.shape)
+        self.chunks: tuple[int, ...] = tuple(array.chunksize)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Read a box, in the plugin's order of axes."""
+        with self._lock:  # in the calling thread, and without Dask's callbacks, as chunk_cache.computed
+            return np.asarray(self._array[index].compute(scheduler=dask.get, callbacks=()))  # type: ignore[attr-defined]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, self._arguments
+
+
+def has_plugin(name: str) -> bool:
+    """Return whether bioio, and a plugin of it that takes files of such a name, are installed."""
+    return importlib.util.find_spec("bioio") is not None and bool(_plugins(name))
+
+
+def read_with_bioio(path: Path, watch: Watch, scene: str | int | None = None) -> Stored | None:
+    """Open a file with a plugin of bioio without reading a voxel.
+
+    Parameters
+    ----------
+    path
+        The file.
+    watch
+        Watches the file.
+    scene
+        Name or number of the image in the file, by default the first.
+
+    Returns
+    -------
+    Stored or None
+        None if there is no plugin, installed or not, that is known to read files of this suffix.
+
+    Raises
+    ------
+    MissingPackageError
+        If bioio or its plugin is not installed.
+    ImageError
+        If no plugin can read the file.
+    ArgumentError
+        If there is no such image in the file.
+    """
+    wanted = PLUGINS.get(path.suffix.lower(), ())
+    if not has_plugin(path.name):
+        if not wanted:
+            return None
+        raise _missing(path.name, wanted)
+    if path.stat().st_size == 0:
+        raise ImageError(f"{path.name} is empty (0 bytes).", "Copy or save it again.")
+    reader = _reader(path)
+    try:
+        scenes = _scenes(reader)
+        number = scene_number(scene, scenes, path.name)
+        (finest, axes), *others = _levels(path, reader, number)
+        chosen = scenes[number] if scenes else ""
+        stored = Stored(finest, axes, finest.chunks, _metadata(reader, number), scene=chosen, scenes=scenes)
+    except CropeqError:
+        raise
+    except Exception as error:  # each plugin raises its own
+        raise _unreadable(path.name, reason(error)) from error
+    coarser = (replace(stored, array=level, chunks=level.chunks) for level, letters in others if letters == axes)
+    return replace(stored, coarser=tuple(coarser))
+
+
+def _plugins(name: str) -> list[Any]:
+    """Return the plugins for a file name, the most specific first; those that are installed meanwhile count too."""
+    from bioio.plugins import get_plugins
+
+    try:
+        known = get_plugins(use_cache=False)
+    except Exception as error:  # a plugin may fail in any way when it is imported
+        raise ImageError(
+            f"{name} cannot be read by bioio, because one of its plugins fails ({reason(error)}).",
+            "Update the plugin, or uninstall it.",
+        ) from error
+    found = [plugin for suffix, plugins in known.items() if name.lower().endswith(suffix) for plugin in plugins]
+    return list(dict.fromkeys(found))
+
+
+def _missing(name: str, wanted: Sequence[str]) -> MissingPackageError:
+    """Return the error for a file whose plugin is not installed."""
+    notes = {package: f" ({_NOTES[package]})" if package in _NOTES else "" for package in wanted}
+    if importlib.util.find_spec("bioio") is None:
+        problem, first = "is read by bioio, which is not installed.", 'pip install "napari-cropeq[bioio]"'
+    else:
+        problem, first = f"is read by bioio with {' or '.join(wanted)}, which is not installed.", "pip install"
+    commands = ", or: ".join(f"{first} {package}{note}" for package, note in notes.items())
+    return MissingPackageError(f"{name} {problem}", f"Install it with: {commands}")
+
+
+def _unreadable(name: str, why: str) -> ImageError:
+    return ImageError(
+        f"{name} cannot be read by bioio ({why}): it is damaged or of another format.", "Copy or export it again."
+    )
+
+
+def _reader(path: Path) -> Any:
+    """Open a file with the first plugin that can read it."""
+    failures = []
+    for plugin in _plugins(path.name):
+        try:
+            reader = plugin.metadata.get_reader()
+            try:
+                return reader(str(path), chunk_dims=["Y", "X"])  # by default, reading a plane would read its volume
+            except TypeError:  # this plugin does not let us choose; those that do not read planes
+                return reader(str(path))
+        except Exception as error:  # noqa: BLE001 (each plugin raises its own)
+            failures.append(f"{plugin.entrypoint.name}: {reason(error)}")
+    raise _unreadable(path.name, "; ".join(failures))
+
+
+def _scenes(reader: Any) -> tuple[str, ...]:
+    """Return the names of the images of a file, or their numbers where names are not unique; none for a single one."""
+    names = tuple(map(str, reader.scenes))
+    if len(names) < 2:
+        return ()
+    return names if all(names) and len(set(names)) == len(names) else tuple(map(str, range(len(names))))
+
+
+def _levels(path: Path, reader: Any, scene: int) -> list[tuple[PluginArray, str]]:
+    """Return the levels of an image that can be read, each with the letters of its axes."""
+    reader.set_scene(scene)
+    numbers, lock = list(reader.resolution_levels), threading.Lock()
+    found: list[tuple[PluginArray, str]] = []
+    for number in numbers:
+        try:
+            reader.set_resolution_level(number)
+            data = _stitched(reader, path.name)
+        except Exception as error:  # the finest level is enough
+            if not found:
+                raise
+            logger.warning("Skipped the coarser levels of %s from number %d: %s", path.name, number, error)
+            break
+        axes = "".join(str(axis).lower() if len(str(axis)) == 1 else "q" for axis in data.dims)
+        found.append((PluginArray(path, scene, len(found), data.data, lock), axes))
+    if len(numbers) > 1:
+        reader.set_resolution_level(numbers[0])  # whose metadata are read
+    return found
+
+
+def _stitched(reader: Any, name: str) -> Any:
+    """Return the image with its axes; its tiles are put together where the plugin can do that."""
+    data = reader.xarray_dask_data
+    if "M" not in data.dims:
+        return data
+    try:
+        return reader.mosaic_xarray_dask_data
+    except NotImplementedError:
+        tiles = data.sizes["M"]
+        logger.warning("%s has %d tiles that its reader does not put together; the first is read.", name, tiles)
+        return data
+
+
+def _reopened(path: Path, scene: int, level: int) -> PluginArray:
+    return _levels(path, _reader(path), scene)[level][0]
+
+
+def _metadata(reader: Any, scene: int) -> Metadata:
+    """Read what a plugin tells of the image; what it cannot tell counts as not stored."""
+    images = getattr(_told(reader, "metadata"), "images", [])  # some plugins have all metadata in OME's model
+    pixels = images[scene].pixels if scene < len(images) else None
+    channels = [] if pixels is None else pixels.channels
+    colors = tuple(_hex(channel.color) for channel in channels)
+    names = _told(reader, "channel_names") or []
+    named = [name if isinstance(name, str) and not _NUMBERED.fullmatch(name) else None for name in names]
+    voxel_size, unit = _voxel_size(reader, pixels)
+    interval = _told(reader, "time_interval")
+    time_step, time_unit = timing(interval.total_seconds() if isinstance(interval, timedelta) else None, "second")
+    return Metadata(
+        voxel_size=voxel_size,
+        unit=unit,
+        channel_names=filled_names(named),
+        channel_colors=colors if set(colors) - {None, "#ffffff"} else (),  # white is the default of OME
+        time_step=time_step,
+        time_unit=time_unit,
+    )
+
+
+def _voxel_size(reader: Any, pixels: Any) -> tuple[tuple[float, float, float] | None, str]:
+    """Return the voxel size (z, y, x) and its unit; bioio's lengths are in micrometers where no unit is stored."""
+    sizes, properties = _told(reader, "physical_pixel_sizes"), _told(reader, "dimension_properties")
+    if sizes is None:
+        return None, PIXEL
+    units = []
+    for axis in "ZYX":
+        stored = getattr(getattr(properties, axis, None), "unit", None)
+        if stored is None and pixels is not None:
+            stored = getattr(pixels, f"physical_size_{axis.lower()}_unit", None)
+            stored = getattr(stored, "value", stored)
+        units.append(full_unit(stored))
+    voxel_size, unit = calibrated([sizes.Z, sizes.Y, sizes.X], units)
+    return voxel_size, "micrometer" if voxel_size is not None and unit == PIXEL else unit
+
+
+def _told(reader: Any, name: str) -> Any:
+    """Return a property of a reader; None if it fails, as some do for metadata that a file lacks."""
+    try:
+        return getattr(reader, name)
+    except Exception as error:  # noqa: BLE001 (as above)
+        logger.info("%s has no %s: %s", type(reader).__module__, name, reason(error))
+        return None
+
+
+def _hex(color: Any) -> str | None:
+    """Return a colour of OME's model as '#rrggbb'."""
+    try:
+        red, green, blue = color.as_rgb_tuple(alpha=False)
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return f"#{red:02x}{green:02x}{blue:02x}"

@@ -7,12 +7,14 @@ import logging
 import re
 import threading
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import dask
+import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,6 +69,14 @@ _NOTES = {
     _JAVA: "runs Bio-Formats, licence: GPL, in Java",
     "bioio-sldy": "needs Python 3.13 or newer",  # before that it asks for numpy 1
 }
+_OPTIONS: tuple[dict[str, Any], ...] = (
+    {
+        "chunk_dims": ["Y", "X"],
+        "keep_open": True,
+    },  # by default, reading a plane would read its volume, or open the file
+    {"chunk_dims": ["Y", "X"]},
+    {},
+)
 _NUMBERED = re.compile(r"Channel:\d+(:\d+)*")  # an identifier of OME, not a name
 
 
@@ -194,14 +204,22 @@ def _reader(path: Path) -> Any:
     failures = []
     for plugin in _plugins(path.name):
         try:
-            reader = plugin.metadata.get_reader()
-            try:
-                return reader(str(path), chunk_dims=["Y", "X"])  # by default, reading a plane would read its volume
-            except TypeError:  # this plugin does not let us choose; those that do not read planes
-                return reader(str(path))
+            return _with_options(plugin.metadata.get_reader(), path)
         except Exception as error:  # noqa: BLE001 (each plugin raises its own)
-            failures.append(f"{plugin.entrypoint.name}: {reason(error)}")
+            why = getattr(error, "msg_extra", None)  # of bioio's error, without the path
+            failures.append(f"{plugin.entrypoint.name}: {' '.join(str(why).split())[:200] if why else reason(error)}")
     raise _unreadable(path.name, "; ".join(failures))
+
+
+def _with_options(reader: Any, path: Path) -> Any:
+    """Open a file with the most options that the plugin knows."""
+    for options in _OPTIONS:
+        try:
+            return reader(str(path), **deepcopy(options))  # plugins add to the list
+        except TypeError:
+            if not options:
+                raise
+    return None
 
 
 def _scenes(reader: Any) -> tuple[str, ...]:
@@ -227,10 +245,17 @@ def _levels(path: Path, reader: Any, scene: int) -> list[tuple[PluginArray, str]
             logger.warning("Skipped the coarser levels of %s from number %d: %s", path.name, number, error)
             break
         axes = "".join(str(axis).lower() if len(str(axis)) == 1 else "q" for axis in data.dims)
-        found.append((PluginArray(path, scene, len(found), data.data, lock), axes))
+        found.append((PluginArray(path, scene, len(found), _flat(data.data), lock), axes))
     if len(numbers) > 1:
         reader.set_resolution_level(numbers[0])  # whose metadata are read
     return found
+
+
+def _flat(array: Any) -> Any:
+    """Return a Dask array with one layer: some plugins make two for each plane, and each read goes through them all."""
+    if type(array) is not da.Array:
+        return array
+    return da.Array(dict(array.__dask_graph__()), array.name, array.chunks, dtype=array.dtype)
 
 
 def _stitched(reader: Any, name: str) -> Any:
@@ -259,8 +284,7 @@ def _metadata(reader: Any, scene: int) -> Metadata:
     names = _told(reader, "channel_names") or []
     named = [name if isinstance(name, str) and not _NUMBERED.fullmatch(name) else None for name in names]
     voxel_size, unit = _voxel_size(reader, pixels)
-    interval = _told(reader, "time_interval")
-    time_step, time_unit = timing(interval.total_seconds() if isinstance(interval, timedelta) else None, "second")
+    time_step, time_unit = _time_step(reader, pixels)
     return Metadata(
         voxel_size=voxel_size,
         unit=unit,
@@ -285,6 +309,16 @@ def _voxel_size(reader: Any, pixels: Any) -> tuple[tuple[float, float, float] | 
         units.append(full_unit(stored))
     voxel_size, unit = calibrated([sizes.Z, sizes.Y, sizes.X], units)
     return voxel_size, "micrometer" if voxel_size is not None and unit == PIXEL else unit
+
+
+def _time_step(reader: Any, pixels: Any) -> tuple[float, str]:
+    """Return the time step and its unit."""
+    step = getattr(pixels, "time_increment", None)
+    if step is not None:
+        unit = pixels.time_increment_unit
+        return timing(float(step), getattr(unit, "value", unit))
+    interval = _told(reader, "time_interval")
+    return timing(interval.total_seconds() if isinstance(interval, timedelta) else None, "second")
 
 
 def _told(reader: Any, name: str) -> Any:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from napari_cropeq.errors import ImageError, MissingFileError, OutputExistsError
+from napari_cropeq.formats.bioio import PLUGINS, has_plugin
 from napari_cropeq.formats.ome_zarr.collection import every_image
 from napari_cropeq.formats.ome_zarr.remote import RemoteStore
 from napari_cropeq.formats.open import SUFFIXES
@@ -105,8 +106,10 @@ def _images(paths: Iterable[Path]) -> list[Path]:
 
 def _is_image(path: Path) -> bool:
     name = path.name.lower()
-    if name.startswith(".") or name.endswith(PARTIAL) or not name.endswith(SUFFIXES):
+    if name.startswith(".") or name.endswith(PARTIAL):
         return False
+    if not name.endswith(SUFFIXES):
+        return path.suffix.lower() in PLUGINS and path.is_file() and has_plugin(name)
     inside = any(parent.name.lower().endswith(".zarr") for parent in path.parents)
     return not inside and path.is_dir() == name.endswith(".zarr")
 

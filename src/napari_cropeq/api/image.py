@@ -13,7 +13,7 @@ import numpy.typing as npt
 from napari_cropeq.api.arguments import axial_index, length, voxel_size_of
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.errors import ImageError, VoxelSizeError, WrongTypeError
-from napari_cropeq.formats.chunk_cache import lazy_array
+from napari_cropeq.formats.chunk_cache import lazy_array, thread_safe
 from napari_cropeq.formats.image import Image, acquisition_of, check_volume
 from napari_cropeq.formats.metadata import PIXEL, calibrated, full_unit, timing
 from napari_cropeq.formats.open import open_image
@@ -99,7 +99,7 @@ def sampled(
 def _lazy(data: Any) -> da.Array:
     """Return an array as a Dask array, in its own chunks, or in planes if it has none."""
     if isinstance(data, da.Array):
-        return data
+        return thread_safe(data)
     shape = tuple(int(length) for length in data.shape)
     chunks = getattr(data, "chunks", None) or (*(1,) * (len(shape) - 2), *shape[-2:])
     return lazy_array(watched(data), tuple(chunks))

@@ -13,12 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import dask
 import dask.array as da
-import numpy as np
-from numpy.typing import NDArray
 
 from napari_cropeq.errors import CropeqError, ImageError, MissingPackageError
+from napari_cropeq.formats.chunk_cache import ExclusiveArray
 from napari_cropeq.formats.metadata import (
     PIXEL,
     Metadata,
@@ -80,8 +78,8 @@ _OPTIONS: tuple[dict[str, Any], ...] = (
 _NUMBERED = re.compile(r"Channel:\d+(:\d+)*")  # an identifier of OME, not a name
 
 
-class PluginArray:
-    """One level of an image, read by a plugin of bioio.
+class PluginArray(ExclusiveArray):
+    """One level of an image, read by a plugin of bioio; another process opens the file again.
 
     Parameters
     ----------
@@ -94,21 +92,12 @@ class PluginArray:
     array
         The Dask array of the plugin.
     lock
-        Of the plugin's reader: several plugins open a file for each read and close it afterwards, also for others.
+        Of all levels.
     """
 
     def __init__(self, path: Path, scene: int, level: int, array: Any, lock: threading.Lock) -> None:
+        super().__init__(array, lock)
         self._arguments = path, scene, level
-        self._array, self._lock = array, lock
-        self.shape: tuple[int, ...] = tuple(int(size) for size in array.shape)
-        self.dtype = np.dtype(array.dtype)
-        self.ndim = len(self.shape)
-        self.chunks: tuple[int, ...] = tuple(array.chunksize)
-
-    def __getitem__(self, index: Any) -> NDArray[Any]:
-        """Read a box, in the plugin's order of axes."""
-        with self._lock:  # in the calling thread, and without Dask's callbacks, as chunk_cache.computed
-            return np.asarray(self._array[index].compute(scheduler=dask.get, callbacks=()))  # type: ignore[attr-defined]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, self._arguments
@@ -276,12 +265,12 @@ def _reopened(path: Path, scene: int, level: int) -> PluginArray:
 
 
 def _metadata(reader: Any, scene: int) -> Metadata:
-    """Read what a plugin tells of the image; what it cannot tell counts as not stored."""
-    images = getattr(_told(reader, "metadata"), "images", [])  # some plugins have all metadata in OME's model
+    """Read the metadata of an image; what the plugin does not know counts as not stored."""
+    images = getattr(_property(reader, "metadata"), "images", [])  # some plugins have all metadata in OME's model
     pixels = images[scene].pixels if scene < len(images) else None
     channels = [] if pixels is None else pixels.channels
     colors = tuple(_hex(channel.color) for channel in channels)
-    names = _told(reader, "channel_names") or []
+    names = _property(reader, "channel_names") or []
     named = [name if isinstance(name, str) and not _NUMBERED.fullmatch(name) else None for name in names]
     voxel_size, unit = _voxel_size(reader, pixels)
     time_step, time_unit = _time_step(reader, pixels)
@@ -297,7 +286,7 @@ def _metadata(reader: Any, scene: int) -> Metadata:
 
 def _voxel_size(reader: Any, pixels: Any) -> tuple[tuple[float, float, float] | None, str]:
     """Return the voxel size (z, y, x) and its unit; bioio's lengths are in micrometers where no unit is stored."""
-    sizes, properties = _told(reader, "physical_pixel_sizes"), _told(reader, "dimension_properties")
+    sizes, properties = _property(reader, "physical_pixel_sizes"), _property(reader, "dimension_properties")
     if sizes is None:
         return None, PIXEL
     units = []
@@ -317,12 +306,12 @@ def _time_step(reader: Any, pixels: Any) -> tuple[float, str]:
     if step is not None:
         unit = pixels.time_increment_unit
         return timing(float(step), getattr(unit, "value", unit))
-    interval = _told(reader, "time_interval")
+    interval = _property(reader, "time_interval")
     return timing(interval.total_seconds() if isinstance(interval, timedelta) else None, "second")
 
 
-def _told(reader: Any, name: str) -> Any:
-    """Return a property of a reader; None if it fails, as some do for metadata that a file lacks."""
+def _property(reader: Any, name: str) -> Any:
+    """Return a property of a reader; None if it fails, as for metadata that a file lacks."""
     try:
         return getattr(reader, name)
     except Exception as error:  # noqa: BLE001 (as above)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from napari_cropeq.errors import ImageError
 
-__all__ = ["ChunkCache", "computed", "lazy_array"]
+__all__ = ["ChunkCache", "ExclusiveArray", "computed", "lazy_array", "thread_safe"]
 
 MOST = 2**18  # chunks of a Dask array: it lists them all before the first is read
 LARGEST = 2**32  # bytes of a chunk that is made of several
@@ -77,6 +77,44 @@ def computed(*arrays: Any, threads: int = 1) -> list[npt.NDArray[Any]]:
     how: Any = {"scheduler": "threads", "num_workers": threads} if threads > 1 else {"scheduler": dask.get}  # type: ignore[attr-defined]
     found = dask.compute(*arrays, traverse=False, callbacks=(), **how)  # type: ignore[attr-defined, no-untyped-call]
     return [np.asarray(voxels) for voxels in found]
+
+
+class ExclusiveArray:
+    """A Dask array of another package that one thread reads at a time, in the way of that package.
+
+    Several packages open their file for each read, and close it afterwards for other threads as well.
+
+    Parameters
+    ----------
+    array : dask array
+        Its own ``compute`` is called.
+    lock : lock, optional
+        Of all arrays that share a file; by default one of its own.
+    """
+
+    def __init__(self, array: Any, lock: Any = None) -> None:
+        self._array, self._lock = array, lock or threading.Lock()
+        self.shape: tuple[int, ...] = tuple(int(size) for size in array.shape)
+        self.dtype = np.dtype(array.dtype)
+        self.ndim = len(self.shape)
+        self.chunks: tuple[int, ...] = tuple(array.chunksize)
+
+    def __getitem__(self, index: Any) -> npt.NDArray[Any]:
+        """Read a box."""
+        with self._lock:  # in the calling thread and without callbacks, as above
+            return np.asarray(self._array[index].compute(scheduler=dask.get, callbacks=()))  # type: ignore[attr-defined]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ExclusiveArray, (self._array,)
+
+
+def thread_safe(array: da.Array) -> da.Array:
+    """Return a Dask array that several threads may read; one of a class of its own is read by one at a time."""
+    if type(array) is da.Array:
+        return array
+    meta = np.empty((0,) * array.ndim, array.dtype)
+    safe: da.Array = da.from_array(ExclusiveArray(array), chunks=array.chunks, name=False, fancy=True, meta=meta)
+    return safe
 
 
 class ChunkCache:

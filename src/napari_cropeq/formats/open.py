@@ -23,7 +23,7 @@ from napari_cropeq.formats.paths import place_of
 from napari_cropeq.formats.tiff import read_tiff
 from napari_cropeq.formats.watch.files import Watch
 
-__all__ = ["SUFFIXES", "label_of", "name_of", "open_image"]
+__all__ = ["SUFFIXES", "label_of", "name_of", "open_image", "scenes_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,19 +79,41 @@ def open_image(
         If a package that reads the file is not installed.
     """
     place = place_of(path)
+    stored, watch = _stored(place, allow_missing, scene)
+    several = f"{len(stored.scenes)} images ({named(stored.scenes)})" if scene is None and stored.scenes else ""
+    try:
+        image = _image(stored, watch, place, stored.scene if scene is not None else "")
+    except ImageError as error:
+        if not several or error.setting:
+            raise
+        problem = f"{error.problem} It is the first of {several}."
+        raise ImageError(problem, "Choose another one by its name or number.", setting="scene") from error
+    if several:
+        logger.warning("%s has %s; the first is read. Choose another with --scene.", watch.name, several)
+    return image
+
+
+def scenes_of(path: str | os.PathLike[str], allow_missing: float | None = None) -> tuple[str, ...]:
+    """Return the names of all images of a file or collection; none if there is only one.
+
+    Parameters
+    ----------
+    path, allow_missing
+        As for :func:`open_image`, which raises the same errors.
+    """
+    return _stored(place_of(path), allow_missing, None)[0].scenes
+
+
+def _stored(place: Path | str, allow_missing: float | None, scene: str | int | None) -> tuple[Stored, Watch]:
+    """Return an image as it is stored, and the watch over its files."""
     if isinstance(place, str):
         store = RemoteStore(place)
         watch: Watch = RemoteWatch(place.rsplit("/", 1)[-1], store)
-        stored = read_ome_zarr(store, watch, scene)
-    else:
-        if not place.exists():
-            raise MissingFileError(f"There is no file {place}.", "Check its name and folder.")
-        watch = Watch(place.name, [] if place.is_dir() else [place])  # before anything is read
-        stored = _read(place, watch, allow_missing, scene)
-    if scene is None and stored.scenes:
-        several = f"{len(stored.scenes)} images ({named(stored.scenes)})"
-        logger.warning("%s has %s; the first is read. Choose another with --scene.", watch.name, several)
-    return _image(stored, watch, place, stored.scene if scene is not None else "")
+        return read_ome_zarr(store, watch, scene), watch
+    if not place.exists():
+        raise MissingFileError(f"There is no file {place}.", "Check its name and folder.")
+    watch = Watch(place.name, [] if place.is_dir() else [place])  # before anything is read
+    return _read(place, watch, allow_missing, scene), watch
 
 
 def _image(stored: Stored, watch: Watch, place: Path | str, chosen: str) -> Image:

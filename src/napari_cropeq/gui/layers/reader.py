@@ -1,4 +1,4 @@
-"""Reader for OME-TIFF, ImageJ TIFF, OME-Zarr and NIfTI: lazy, with scale, translate, units and channels."""
+"""Reader for OME-TIFF, ImageJ TIFF, OME-Zarr, NIfTI and what bioio reads: lazy, with scale, units and channels."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from napari import current_viewer
+from napari.utils.notifications import show_error
+from npe2 import PluginManager
 
+from napari_cropeq.errors import MissingPackageError
+from napari_cropeq.formats.bioio import PLUGINS, has_plugin
 from napari_cropeq.formats.image import Image
 from napari_cropeq.formats.open import SUFFIXES
 from napari_cropeq.formats.paths import is_url, place_of
 from napari_cropeq.formats.provenance import read_provenance
 from napari_cropeq.gui.layers.address import render_asynchronously
-from napari_cropeq.gui.layers.missing_planes import open_or_ask
+from napari_cropeq.gui.layers.questions import open_or_ask
 from napari_cropeq.gui.layers.source import WATCH
 from napari_cropeq.gui.layers.unfinished_layer import UNFINISHED
 from napari_cropeq.store.unfinished import Unfinished
@@ -23,7 +28,7 @@ from napari_cropeq.store.unfinished import Unfinished
 __all__ = ["get_reader", "layer_data"]
 
 PEEK = 2048  # largest side of the part that is read to choose contrast limits, voxels
-LayerData = tuple[Any, dict[str, Any], str]
+LayerData = tuple[Any, ...]  # data, options and type of a layer
 
 
 COLORS = (("magenta", "green"), ("cyan", "yellow", "magenta", "red", "green", "blue"))
@@ -33,18 +38,50 @@ COLORS = (("magenta", "green"), ("cyan", "yellow", "magenta", "red", "green", "b
 def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
     """Return a reader if every path is an address, or has a suffix that it can read."""
     paths = [path] if isinstance(path, str) else path
-    return read if all(is_url(p) or p.rstrip("/\\").lower().endswith(SUFFIXES) for p in paths) else None
+    return read if all(map(_takes, paths)) else None
+
+
+def _takes(path: str) -> bool:
+    """Return whether to open a file.
+
+    If what bioio needs for a file is not installed, and no other plugin of napari can open the file, it is opened all
+    the same, with an error that says what to install.
+    """
+    if is_url(path) or path.rstrip("/\\").lower().endswith(SUFFIXES):
+        return True
+    if Path(path).suffix.lower() not in PLUGINS:
+        return False
+    readers = PluginManager.instance().iter_compatible_readers(path)
+    return has_plugin(path) or all(reader.plugin_name == "napari-cropeq" for reader in readers)
 
 
 def read(path: str | list[str]) -> list[LayerData]:
-    """Return one layer for each channel of each file; voxels are read when they are shown."""
+    """Return one layer for each channel of each file; voxels are read when they are shown.
+
+    Without any, as when the user cancels, this is what napari takes for no layer.
+    """
     paths = [path] if isinstance(path, str) else path
-    return [data for p in paths for data in _opened(place_of(p))]
+    return [data for p in paths for data in _opened_or_said(place_of(p))] or [(None,)]
+
+
+def _opened_or_said(path: Path | str) -> list[LayerData]:
+    """Return the layers of a file; if a package is missing, say so: napari hides the text of an error."""
+    try:
+        return _opened(path)
+    except MissingPackageError as error:
+        if current_viewer() is None:
+            raise
+        show_error(str(error))
+        return []
 
 
 def _opened(path: Path | str) -> list[LayerData]:
     """Return the layers of a file; those of an unfinished result are named so, and the result can be resumed."""
     source = open_or_ask(path)
+    if source is None:
+        return []
+    if isinstance(path, Path) and source.path is not None:
+        path = Path(source.path)  # of the image in a plate or collection
     if source.remote:
         render_asynchronously(source.name)
     layers = layer_data(source)

@@ -12,6 +12,7 @@ from napari.utils.transforms import Affine
 
 from napari_cropeq.core.geometry import Acquisition, check_voxel_size
 from napari_cropeq.errors import ArgumentError, ImageError, VoxelSizeError
+from napari_cropeq.formats.chunk_cache import thread_safe
 from napari_cropeq.formats.image import Image as Source
 from napari_cropeq.formats.image import check_volume
 from napari_cropeq.formats.watch.chunks import watched
@@ -140,8 +141,9 @@ def source_of(layer: Layer | None) -> Source:
     size = voxel_size_of(image)
     check_voxel_size(size)
     z, y, x = (float(t) for t in image.translate[-3:])
-    path = image.source.path
     known = {} if isinstance(finest(image), np.ndarray) else image.metadata  # of the file that is read
+    ours = known.get("source", {}) if WATCH in known else {}  # other readers have their own metadata
+    path = ours.get("path") or image.source.path  # the first is that of a field, not of its plate
     return Source(
         data=data,
         axes=check_axes(image) + "zyx",
@@ -152,15 +154,16 @@ def source_of(layer: Layer | None) -> Source:
         path=None if path is None else str(path),
         coarser=tuple(lazy_array(level) for level in image.data[1:]) if image.multiscale else (),
         watch=known.get(WATCH),
-        missing=known.get("source", {}).get("missing"),
-        scene=known.get("source", {}).get("scene", ""),
+        missing=ours.get("missing"),
+        scene=ours.get("scene", ""),
     )
 
 
 def lazy_array(data: Any) -> da.Array:
-    """Return an array as a Dask array with suitable chunks."""
+    """Return an array, or the array of an xarray.DataArray, as a Dask array with suitable chunks."""
+    data = data.data if hasattr(data, "dims") and hasattr(data, "coords") else data
     if isinstance(data, da.Array):
-        return data
+        return thread_safe(data)
     chunks = getattr(data, "chunks", None) or (*(1,) * (data.ndim - 2), *data.shape[-2:])
     return da.from_array(watched(data), chunks=chunks, name=False)
 

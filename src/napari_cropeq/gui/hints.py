@@ -23,6 +23,7 @@ def _of_training(name: str) -> str:
 HINTS: dict[str, str] = {field.name: _of_training(field.name) for field in dataclasses.fields(TrainingConfig)} | {
     "voxel_size": "Set the correct Voxel size under Data.",
     "allow_missing": "Open it with File > Open, which asks for a value that missing planes are read as.",
+    "scene": "Open it with File > Open, which asks which image to open.",
     "axes": "Choose its Axes under Data, which moves them.",
     "axial": "Choose another Axial axis under Data, or another image.",
     "fwhm": "Correct FWHM under Data.",
@@ -60,6 +61,7 @@ BATCH_HINTS = HINTS | {
     "voxel_size": "Open the image, set Voxel size under Data, and choose the selected layers as Images.",
     "unknown_voxel_size": "Enter Voxel size, which is used for files that store none.",
     "allow_missing": "Open the image, which asks for a value, and choose the selected layers as Images.",
+    "scene": "Open the file, which asks which image to open, and choose the selected layers as Images.",
     "minutes": "Change Minutes.",
     "filters": "Train a model with fewer Filters in Train.",
     "model": "Train or load another model in Train, or choose to train on each image.",

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from files import a_model, a_plate, a_tiff, a_zarr
+from conftest import textured_volume
+from files import SIZE, a_model, a_plate, a_stack, a_tiff, a_zarr
 from napari_cropeq.cli.main import main
 from napari_cropeq.formats.open import open_image
+from vendor_files import a_lif
 from web_server import serving
 
 
@@ -69,3 +71,17 @@ def test_a_series_of_a_tiff_file(tmp_path: Path, capsys, caplog, model: Path) ->
     assert main(["info", str(path)]) == 0
     assert "2 (first, second); choose one with --scene" in capsys.readouterr().out
     assert "the first is read" in caplog.text
+
+
+def test_an_image_of_a_file_that_bioio_reads(tmp_path: Path, capsys, model: Path) -> None:
+    volume = textured_volume((8, 20, 40))
+    path = a_lif(tmp_path / "a.lif", {"first": volume[None, None, :, ::-1], "second": volume[None, None]}, SIZE)
+    stack = a_stack(tmp_path / "b.ome.tif", volume)
+    run(capsys, "export", path, "-m", model, "-o", tmp_path / "a.ome.zarr", "--scene", "second")
+    run(capsys, "export", stack, "-m", model, "-o", tmp_path / "b.ome.zarr")
+    found, expected = (open_image(tmp_path / f"{name}.ome.zarr") for name in "ab")
+    assert np.array_equal(found.data.compute(), expected.data.compute()) and found.voxel_size == expected.voxel_size
+    made = run(capsys, "info", tmp_path / "a.ome.zarr")["result"]["source"]
+    assert (made["path"], made["scene"]) == (str(path), "second")
+    assert main(["info", str(path), "--scene", "third"]) == 1
+    assert "a.lif has no scene 'third'. Choose one with --scene NAME" in capsys.readouterr().err

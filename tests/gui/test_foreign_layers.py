@@ -49,6 +49,15 @@ def a_layer(data, **options) -> Layer:
     return Layer(data, scale=(1.0,) * ahead + SIZE, units=("pixel",) * ahead + ("µm",) * 3, **options)
 
 
+def test_a_layer_of_ndevio(tmp_path: Path) -> None:
+    image = with_bioio(tmp_path).isel(C=1)
+    labels = tuple(image.dims)  # upper case
+    layer = Layer([image.data], scale=(1.0, *SIZE), axis_labels=labels, metadata={"bioimage": object()})  # a list
+    source = source_of(layer)
+    assert (labels, source.axes, source.unit) == (("T", "Z", "Y", "X"), "tzyx", "pixel")
+    assert np.array_equal(ChunkCache(source.volume())[:, :, :], DATA[1])
+
+
 @pytest.mark.parametrize("make", LAYERS)
 def test_a_layer_of_another_reader_is_computed_as_an_array_is(tmp_path: Path, make) -> None:
     metadata = {"bioimage": object(), "source": "a.dv", "raw_image_metadata": {"b": b"\x00"}}

@@ -25,6 +25,8 @@ import tifffile  # noqa: E402
 import zarr  # noqa: E402
 from app_model import Application  # noqa: E402
 from napari.settings import get_plugin_settings  # noqa: E402
+from napari.utils.notifications import notification_manager  # noqa: E402
+from qtpy.QtCore import QTimer  # noqa: E402
 from qtpy.QtWidgets import QApplication  # noqa: E402
 
 PLUGIN = "napari-cropeq"
@@ -50,6 +52,14 @@ def nifti(path: Path) -> None:
     image = nibabel.Nifti1Image(DATA.T.astype(np.int16), np.diag([*SIZE[::-1], 1]))
     image.header.set_xyzt_units("micron")
     nibabel.save(image, path)
+
+
+def cancel_dialog(asked: list[str]) -> None:
+    """Cancel a dialog that waits for an answer, and note its title."""
+    dialog = QApplication.activeModalWidget()
+    if dialog is not None:
+        asked.append(dialog.windowTitle())
+        dialog.reject()
 
 
 FILES = {
@@ -97,21 +107,40 @@ class Tour:
         found = {entry.command.id for entry in app.menus.get_menu(menu) if hasattr(entry, "command")}
         for entry in entries:
             assert entry.command in found, (menu, entry.command)
-            before = set(self.viewer.window.dock_widgets)
+            before, asked = set(self.viewer.window.dock_widgets), []
+            timer = QTimer()
+            timer.timeout.connect(lambda asked=asked: cancel_dialog(asked))
+            timer.start(50)
             app.commands.execute_command(entry.command).result()
             QApplication.processEvents()
-            assert set(self.viewer.window.dock_widgets) - before, entry.command
+            timer.stop()
+            assert asked or set(self.viewer.window.dock_widgets) - before, entry.command
             self.note(entry.command, f"chosen in {menu}")
 
     def readers(self, reader: Any) -> None:
         for pattern in reader.filename_patterns:
             path = FOLDER / f"read_{len(os.listdir(FOLDER))}{pattern.lstrip('*')}"
+            if pattern not in FILES:
+                self.refused(path)
+                continue
             FILES[pattern](path)
             self.viewer.layers.clear()
             (layer,) = self.viewer.open(path, plugin=PLUGIN)
             assert np.allclose(layer.scale, SIZE) and np.array_equal(np.asarray(layer.data), DATA), pattern
             assert {str(unit) for unit in layer.units} == {"micrometer"}, pattern
         self.note(reader.command, "read")
+
+    def refused(self, path: Path) -> None:
+        """Open a file that bioio reads, but that is damaged: the error, or the window, names bioio."""
+        from napari_cropeq.errors import ImageError
+
+        path.write_bytes(b"no image")
+        try:
+            assert self.viewer.open(path, plugin=PLUGIN) == []
+        except ImageError as error:
+            assert "cannot be read by bioio" in str(error)
+        else:
+            assert "is read by bioio with" in notification_manager.records[-1].message
 
     def writers(self, writer: Any) -> None:
         kinds = {"image": self.viewer.add_image, "labels": self.viewer.add_labels}

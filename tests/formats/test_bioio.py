@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,6 +171,22 @@ def test_only_the_planes_of_a_box_are_read(tmp_path: Path) -> None:
     assert np.array_equal(image.data[-1, -1, :-1].compute(), DATA[-1, -1, :-1])
     with pytest.raises(AccessError, match=r"^a\.lif cannot be read any further \(.*\): the file is damaged\."):
         image.data[-1, -1, -1].compute()
+
+
+def test_opening_a_large_file_reads_none_of_it(tmp_path: Path) -> None:
+    path = a_dv(tmp_path / "a.dv", DATA[0])
+    header = bytearray(path.read_bytes()[:1024])
+    header[:12] = np.array([4096, 4096, 10], "<i4").tobytes()  # x, y and planes
+    header[196:198] = (1).to_bytes(2, "little")  # channels
+    path.write_bytes(header)
+    os.truncate(path, 1024 + 2 * 10 * 4096**2)  # 336 MB of zeros that the disk does not store
+    tracemalloc.start()
+    try:
+        image = open_image(path)
+        assert not image.data[3, :2, :2].compute().any()
+        assert image.data.shape == (10, 4096, 4096) and tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("write, data, size, facts", FILES)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dask.array as da
+from dask.base import normalize_token
 
 from napari_cropeq.errors import CropeqError, ImageError, MissingPackageError
 from napari_cropeq.formats.chunk_cache import ExclusiveArray
@@ -28,7 +29,7 @@ from napari_cropeq.formats.metadata import (
     scene_number,
     timing,
 )
-from napari_cropeq.formats.watch.files import Watch
+from napari_cropeq.formats.watch.files import Watch, identity
 
 __all__ = ["PLUGINS", "has_plugin", "read_with_bioio"]
 
@@ -76,6 +77,16 @@ _OPTIONS: tuple[dict[str, Any], ...] = (
     {},
 )
 _NUMBERED = re.compile(r"Channel:\d+(:\d+)*")  # an identifier of OME, not a name
+
+
+def _name_dv_files() -> None:
+    """Let Dask name the arrays of a DeltaVision file by its path; by default it would read the whole file for that."""
+    from mrc import DVFile  # of bioio-dv
+
+    normalize_token.register(DVFile, lambda file: (DVFile.__name__, file.path, identity(file.path)))
+
+
+normalize_token.register_lazy("mrc", _name_dv_files)
 
 
 class PluginArray(ExclusiveArray):

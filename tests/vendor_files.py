@@ -1,4 +1,4 @@
-"""Files of microscopes, written by their published structure: LIF, IMS and DV."""
+"""Files of microscopes, written as their formats are known: LIF, ND2, IMS and DV."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import mrc
 import numpy as np
 
 DIMENSIONS = {"X": 1, "Y": 2, "Z": 3, "T": 4}
+CHUNK = struct.Struct("<IIQ")  # head of a part of an ND2 file: mark, length of its name, length of its content
+MARK, NAME = 0x0ABECEDA, 4072
 
 
 def a_lif(path: Path, images: dict[str, np.ndarray], steps: tuple[float, float, float] = (0.5, 0.1083, 0.1083)) -> Path:
@@ -53,6 +55,57 @@ def _element(number: int, name: str, data: np.ndarray, steps: Sequence[float]) -
         f"<Channels>{channels}</Channels><Dimensions>{dimensions}</Dimensions></ImageDescription></Image></Data>"
         f'<Memory Size="{data.nbytes}" MemoryBlockID="MemBlock_{number}"/></Element>'
     )
+
+
+def a_nd2(path: Path, data: np.ndarray, steps: tuple[float, float, float] = (0.5, 0.1083, 0.1083)) -> Path:
+    """Write a uint16 image (t, c, z, y, x) with voxels of ``steps`` µm as ND2 of version 3."""
+    times, channels, slices, rows, columns = data.shape
+    size = {"uiWidth": columns, "uiHeight": rows, "uiWidthBytes": columns * channels * 2, "uiComp": channels}
+    bits = {"uiBpcInMemory": 16, "uiBpcSignificant": 16, "uiSequenceCount": times * slices, "eCompression": 2}
+    spectrum = {"uiCount": 1, "pPoint": {"Point0": {"eType": 1, "dWavelength": 500.0, "dTValue": 1.0}}}
+    probe = {"m_ExcitationSpectrum": spectrum, "m_EmissionSpectrum": spectrum}
+    planes = {
+        f"a{number}": {"sDescription": name, "uiCompCount": 1, "uiColor": color, "pFluorescentProbe": probe}
+        for number, (name, color) in enumerate((("DAPI", 0xFF0000), ("GFP", 0x00FF00))[:channels])  # blue, green
+    }
+    picture = {
+        "bCalibrated": True,
+        "dCalibration": steps[2],
+        "sPicturePlanes": {"uiCount": channels, "sPlaneNew": planes},
+    }
+    depth = {"uiCount": slices, "dZLow": 0.0, "dZHigh": steps[0] * (slices - 1), "dZStep": steps[0]}
+    period = {"uiCount": times, "dStart": 0.0, "dPeriod": 2500.0, "dDuration": 2500.0 * times}
+    period |= {f"d{which}PeriodDiff": 2500.0 for which in ("Min", "Max", "Avg")}
+    loops = {"eType": 1, "uLoopPars": period, "ppNextLevelEx": {"": {"eType": 4, "uLoopPars": depth}}}
+    frames = data.transpose(0, 2, 3, 4, 1).astype("<u2").reshape(times * slices, -1)
+    parts = {b"ImageAttributesLV!": _lite("SLxImageAttributes", size | bits)}
+    parts |= {f"ImageDataSeq|{n}!".encode(): bytes(8) + frame.tobytes() for n, frame in enumerate(frames)}
+    parts |= {b"ImageMetadataSeqLV|0!": _lite("SLxPictureMetadata", picture)}
+    parts |= {b"ImageMetadataLV!": _lite("SLxExperiment", loops)}
+    parts |= {b"CustomData|AcqTimesCache!": np.arange(times * slices, dtype="<f8").tobytes()}
+    with path.open("wb") as file:
+        file.write(CHUNK.pack(MARK, 32, 64) + b"ND2 FILE SIGNATURE CHUNK NAME01!" + b"Ver3.0".ljust(64, b"\0"))
+        listed = b""
+        for name, content in parts.items():
+            file.seek(-file.tell() % 4096, 1)
+            listed += name + struct.pack("<QQ", file.tell(), len(content))
+            file.write(CHUNK.pack(MARK, NAME, len(content)) + name.ljust(NAME, b"\0") + content)
+        file.seek(-file.tell() % 4096, 1)
+        listed += b"ND2 CHUNK MAP SIGNATURE 0000001!" + struct.pack("<Q", file.tell())
+        name = b"ND2 FILEMAP SIGNATURE NAME 0001!"
+        file.write(CHUNK.pack(MARK, NAME, len(listed)) + name.ljust(NAME, b"\0") + listed)
+    return path
+
+
+def _lite(name: str, value: object) -> bytes:
+    """Return a value with its name as in the metadata of ND2."""
+    kinds = {bool: (1, "<B"), int: (3, "<I"), float: (6, "<d"), str: (8, ""), dict: (11, "")}
+    kind, form = kinds[type(value)]
+    head = struct.pack("BB", kind, len(name) + 1) + f"{name}\0".encode("utf-16-le")
+    if isinstance(value, dict):
+        inside = b"".join(_lite(key, item) for key, item in value.items())
+        return head + struct.pack("<IQ", len(value), len(head) + 12 + len(inside)) + inside + bytes(8 * len(value))
+    return head + (f"{value}\0".encode("utf-16-le") if isinstance(value, str) else struct.pack(form, value))
 
 
 def an_ims(path: Path, data: np.ndarray, steps: tuple[float, float, float] = (0.5, 0.1083, 0.1083)) -> Path:

@@ -22,12 +22,13 @@ from napari_cropeq.errors import (
     MissingPackageError,
     SourceChangedError,
 )
+from napari_cropeq.formats import bioio
 from napari_cropeq.formats import open as opening
 from napari_cropeq.formats.bioio import PLUGINS, _scenes
 from napari_cropeq.formats.find import find_images
 from napari_cropeq.formats.image import Image
 from napari_cropeq.formats.open import SUFFIXES, open_image
-from vendor_files import a_dv, a_lif, an_ims
+from vendor_files import a_dv, a_lif, a_nd2, an_ims
 
 DATA = np.random.default_rng(0).integers(0, 6000, (2, 2, 6, 40, 50), dtype=np.uint16)  # t, c, z, y, x
 STEPS = (0.5, 0.1083, 0.1083)
@@ -44,6 +45,19 @@ FILES = [
         STEPS,
         {"axes": "tczyx", "channel_names": ("Green", "Red"), "scenes": ("first", "second")},
         id="LIF",
+    ),
+    pytest.param(
+        lambda folder: a_nd2(folder / "a.nd2", DATA, STEPS),
+        DATA,
+        STEPS,
+        {
+            "axes": "tczyx",
+            "channel_names": ("DAPI", "GFP"),
+            "channel_colors": ("#0000ff", "#00ff00"),
+            "time_step": 2.5,
+            "time_unit": "second",
+        },
+        id="ND2",
     ),
     pytest.param(
         lambda folder: an_ims(folder / "a.ims", DATA, STEPS),
@@ -171,6 +185,14 @@ def test_only_the_planes_of_a_box_are_read(tmp_path: Path) -> None:
     assert np.array_equal(image.data[-1, -1, :-1].compute(), DATA[-1, -1, :-1])
     with pytest.raises(AccessError, match=r"^a\.lif cannot be read any further \(.*\): the file is damaged\."):
         image.data[-1, -1, -1].compute()
+
+
+def test_of_very_many_planes_volumes_are_read(tmp_path: Path, monkeypatch) -> None:
+    path = lif(tmp_path / "a.lif")
+    assert open_image(path).data.chunksize == (1, 1, 1, 40, 50)
+    monkeypatch.setattr(bioio, "PLANES", 23)  # one less
+    image = open_image(path)
+    assert image.data.chunksize == (1, 1, 6, 40, 50) and np.array_equal(image.data.compute(), DATA)
 
 
 def test_opening_a_large_file_reads_none_of_it(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import re
 import threading
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -68,14 +68,9 @@ _NOTES = {
     _JAVA: "runs Bio-Formats, licence: GPL, in Java",
     "bioio-sldy": "needs Python 3.13 or newer",  # before that it asks for numpy 1
 }
-_OPTIONS: tuple[dict[str, Any], ...] = (
-    {
-        "chunk_dims": ["Y", "X"],
-        "keep_open": True,
-    },  # by default, reading a plane would read its volume, or open the file
-    {"chunk_dims": ["Y", "X"]},
-    {},
-)
+PLANES = 2**13
+"""Most planes of an image that are read one by one: a plugin lists them all when it opens the file."""
+
 _NUMBERED = re.compile(r"Channel:\d+(:\d+)*")  # an identifier of OME, not a name
 
 
@@ -204,22 +199,34 @@ def _reader(path: Path) -> Any:
     failures = []
     for plugin in _plugins(path.name):
         try:
-            return _with_options(plugin.metadata.get_reader(), path)
+            return _opened(plugin.metadata.get_reader(), path)
         except Exception as error:  # noqa: BLE001 (each plugin raises its own)
             why = getattr(error, "msg_extra", None)  # of bioio's error, without the path
             failures.append(f"{plugin.entrypoint.name}: {' '.join(str(why).split())[:200] if why else reason(error)}")
     raise _unreadable(path.name, "; ".join(failures))
 
 
-def _with_options(reader: Any, path: Path) -> Any:
-    """Open a file with the most options that the plugin knows."""
-    for options in _OPTIONS:
-        try:
-            return reader(str(path), **deepcopy(options))  # plugins add to the list
-        except TypeError:
-            if not options:
-                raise
-    return None
+def _opened(reader: Any, path: Path) -> Any:
+    """Open a file; it stays open where a plugin offers that, because each read would parse its index again."""
+    try:
+        return reader(str(path), keep_open=True)
+    except TypeError:
+        return reader(str(path))
+
+
+def _in_planes(path: Path, reader: Any) -> Any:
+    """Return a reader that reads planes, where this one would read a volume for each plane, or itself."""
+    data = reader.xarray_dask_data
+    count = math.prod(size for axis, size in data.sizes.items() if axis not in ("Y", "X", "S"))
+    chunks = dict(zip(data.dims, data.data.chunksize, strict=True))
+    if chunks.get("Z", 1) == 1 or count > PLANES:
+        return reader
+    try:
+        finer = type(reader)(str(path), chunk_dims=["Y", "X"])
+    except TypeError:  # this plugin has no choice
+        return reader
+    finer.set_scene(reader.current_scene_index)
+    return finer
 
 
 def _scenes(reader: Any) -> tuple[str, ...]:
@@ -233,6 +240,7 @@ def _scenes(reader: Any) -> tuple[str, ...]:
 def _levels(path: Path, reader: Any, scene: int) -> list[tuple[PluginArray, str]]:
     """Return the levels of an image that can be read, each with the letters of its axes."""
     reader.set_scene(scene)
+    reader = _in_planes(path, reader)
     numbers, lock = list(reader.resolution_levels), threading.Lock()
     found: list[tuple[PluginArray, str]] = []
     for number in numbers:
@@ -247,7 +255,7 @@ def _levels(path: Path, reader: Any, scene: int) -> list[tuple[PluginArray, str]
         axes = "".join(str(axis).lower() if len(str(axis)) == 1 else "q" for axis in data.dims)
         found.append((PluginArray(path, scene, len(found), _flat(data.data), lock), axes))
     if len(numbers) > 1:
-        reader.set_resolution_level(numbers[0])  # whose metadata are read
+        reader.set_resolution_level(numbers[0])  # whose metadata are read, where this is the same reader
     return found
 
 

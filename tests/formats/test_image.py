@@ -796,8 +796,8 @@ def test_a_file_that_shrinks_is_an_error_when_it_is_read(tmp_path: Path) -> None
 WITHOUT_IMAGECODECS = """
 import sys
 sys.modules["imagecodecs"] = None
-from napari_cropeq.formats.image import open_image
-open_image(sys.argv[1])
+import napari_cropeq
+napari_cropeq.open_image(sys.argv[1])
 """
 
 

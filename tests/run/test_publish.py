@@ -18,7 +18,7 @@ from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.errors import ArgumentError, MismatchError, MissingPackageError, OutputExistsError
+from napari_cropeq.errors import ArgumentError, MismatchError, MissingPackageError, OutputExistsError, WrongTypeError
 from napari_cropeq.run.publish.stack_network import StackNetwork
 
 AGREEMENT = 1e-5  # share of the range
@@ -156,6 +156,7 @@ REFUSED = [
     pytest.param(a_model(*PAPER), {"cite": ["a book"]}, ArgumentError, r"'a book' cannot be cited.*DOI", id="cite"),
     pytest.param(a_model(*PAPER), {"name": "x/y"}, ArgumentError, r"fewer than 5 letters", id="name"),
     pytest.param(a_model(*PAPER), {"authors": ["a/b"]}, ArgumentError, r"cannot be 'a/b'", id="author"),
+    pytest.param(a_model(*PAPER), {"authors": "Jane"}, WrongTypeError, r"authors is 'Jane', not a list", id="text"),
     pytest.param(a_model(*PAPER), {"existing": "keep"}, ArgumentError, r"'keep' of existing", id="existing"),
 ]
 

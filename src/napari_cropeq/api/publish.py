@@ -8,6 +8,7 @@ from pathlib import Path
 from napari_cropeq.api.arguments import model_of
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.whole_file import path_of
+from napari_cropeq.errors import WrongTypeError
 from napari_cropeq.run.publish.description import LICENSE, About
 from napari_cropeq.run.publish.publish import publish as published
 
@@ -62,7 +63,16 @@ def publish(
         If the extra ``bioimageio`` is not installed.
     """
     output = path_of("path", path, "Give the name of a folder, or one that ends in .zip.")
-    about = About(name, description, tuple(authors), license, tuple(cite), tuple(tags))
+    about = About(name, description, _texts("authors", authors), license, _texts("cite", cite), _texts("tags", tags))
     for _ in published(model_of("model", model), output, about, channel, existing):
         pass
     return output
+
+
+def _texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
+    """Return a list of texts as a tuple; a single text would be taken for a list of its letters."""
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise WrongTypeError(
+            f"The argument {name} is {values!r}, not a list of texts.", "Give a list, such as ['one'].", setting=name
+        )
+    return tuple(values)

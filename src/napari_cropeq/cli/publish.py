@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def _publish(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     existing = "overwrite" if arguments.overwrite else "refuse"
     steps = publish(Model.load(arguments.model), arguments.out, about, arguments.channel, existing)
-    with progress_bar() as update:
+    with progress_bar() as update, closing(steps):
         while True:
             try:
                 stage = next(steps)

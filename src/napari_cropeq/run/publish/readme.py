@@ -29,8 +29,8 @@ profile. For other images, train a model of their own with napari-cropeq. That t
   both with the range that the model was trained on, **{low:.6g} to {high:.6g}** (percentiles 0.1 and 99.9). An image
   with another range, for instance from another camera, must be mapped to this range first, and the result mapped back:
   `(image - low) / (high - low) * {span:.6g} + {low:.6g}`, with `low` and `high` its own percentiles.
-- The result is the mean of what the network gives for planes along both lateral axes.{step}
-- The output covers the whole input, but on each side a border of {halo} voxels (z, y, x) is **zero, not a
+- The result is the mean of what the network gives for planes along both lateral axes.
+{step}- The output covers the whole input, but on each side a border of {halo} voxels (z, y, x) is **zero, not a
   result**. Programs that follow the description (`halo`) give the network a margin and crop this border.
 
 ## Run it
@@ -113,6 +113,10 @@ ACQUIRED = """\
 - Output `result`, float32, same axes, with {factor} times as many voxels along {axial}. Voxel j lies at slice
   (j + 1/2) / {factor} - 1/2: the first one lies before the first slice."""
 
+CORRECTED = """\
+- A linear step then corrects local mean intensities, by what the slices show.
+"""
+
 INTERPOLATED = """\
 - Input `stack`, float32, axes batch, channel (one of each), z, y, x: the stack **interpolated** along {axial} to the
   pixel size within a slice, by a quintic spline. The factor is no integer, so the interpolation depends on where a
@@ -144,7 +148,7 @@ def readme_of(model: Model, network: StackNetwork, name: str) -> str:
         low=scale.low,
         high=scale.high,
         span=scale.high - scale.low,
-        step=" A linear step then corrects local mean intensities." if network.correction else "",
+        step=CORRECTED if network.correction else "",
         halo=" × ".join(map(str, network.halo)),
         script=SCRIPT.format(interpolation=interpolation),
         least=" × ".join(map(str, network.smallest_block)),

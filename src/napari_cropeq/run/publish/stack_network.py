@@ -36,7 +36,7 @@ def check_publishable(model: Model) -> None:
     if isinstance(network, PaddedNetwork):
         raise MismatchError(
             "The model has a zero-padded network, whose tiles have seams.",
-            "Publish a model with another network, such as one of the preset paper.",
+            "Train a model with another network and publish that.",
         )
     if _is_integer(factor):
         return
@@ -44,7 +44,7 @@ def check_publishable(model: Model) -> None:
         raise MismatchError(
             f"The factor of the model is {factor:.6g}, and the network {network.kind!r}, which works on the acquired "
             "slices, can be published for integer factors only.",
-            "Publish a model that was trained with the preset paper.",
+            "Train a model with the preset paper and publish that.",
         )
     if model.correction:
         raise MismatchError(

@@ -16,86 +16,97 @@ from napari_cropeq.core.geometry import Box
 from napari_cropeq.run.export import export
 
 DOCS = Path(__file__).parents[2] / "docs"
-AXES, CHANNELS, UNIT = "tczyx", ["DAPI", "GFP"], "micrometer"
-SCALE = (1.5, 1.0, 0.5, 0.5, 0.5)  # of the result: the source has slices 2.5 µm apart
-TRANSLATION = (
-    0.0,
-    0.0,
-    9.0,
-    -3.0,
-    0.25,
-)  # the source begins at 10 µm, 1 µm deeper
 
 
 @dataclass
 class Seen:
-    """What a program has read; None where it has no such notion."""
+    """What a program has read, by the letters of the axes; None where it has no such notion."""
 
     voxels: np.ndarray
-    axes: str = AXES
-    scale: tuple[float, ...] | None = None
-    translation: tuple[float, ...] | None = None
-    units: tuple[str | None, ...] | None = None  # along z, y and x
+    axes: str
+    scale: dict[str, float | None] | None = None
+    translation: dict[str, float] | None = None
+    units: dict[str, str | None] | None = None
     channels: list[str] | None = None
-    coarse: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # scale and translation of the second level
+    coarse: tuple[dict[str, float], ...] | None = None  # scale and translation of the second level
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """Return a folder with the same result as OME-Zarr and OME-TIFF, each with two levels, and its voxels."""
-    folder = tmp_path_factory.mktemp("results")
-    stacks = [textured_volume((4, 20, 270), seed) for seed in range(4)]
-    result = a_result(
-        np.stack(stacks).reshape(2, 2, 4, 20, 270),
-        AXES,
-        (2.5, 0.5, 0.5),
-        translate=(10.0, -3.0, 0.25),
-        channel_names=tuple(CHANNELS),
-        channel_colors=("#0000ff", "#00ff00"),
-        time_step=1.5,
-        time_unit="second",
-    )
+SPACE = {"z": 0.5, "y": 0.5, "x": 0.5}  # the slices of the source are 2.5 apart
+PLACE = {"z": 9.0, "y": -3.0, "x": 0.25}  # the source begins at z = 10, which is 1 deeper
+COARSE = {"z": 1.0, "y": 1.0, "x": 1.0}  # a coarse voxel lies at every second one
+
+STACKS = {
+    "times and channels": {
+        "axes": "tczyx",
+        "channel_names": ("DAPI", "GFP"),
+        "channel_colors": ("#0000ff", "#00ff00"),
+        "time_step": 1.5,
+        "time_unit": "second",
+    },
+    "plain": {"axes": "zyx", "unit": "nanometer", "dtype": "float32"},
+}
+
+
+@pytest.fixture(scope="module", params=STACKS)
+def result(request, tmp_path_factory) -> tuple[Path, Seen]:
+    """Return a folder with the same result as OME-Zarr and OME-TIFF, each with two levels, and what is to be seen."""
+    folder, options = tmp_path_factory.mktemp("results"), STACKS[request.param]
+    leading = (2,) * (len(options["axes"]) - 3)
+    stacks = [textured_volume((4, 20, 270), seed) for seed in range(2 ** len(leading))]
+    data = np.stack(stacks).reshape(*leading, 4, 20, 270)
+    computed = a_result(data, voxel_size=(2.5, 0.5, 0.5), translate=(10.0, -3.0, 0.25), **options)
     for name in ("stack.ome.zarr", "stack.ome.tif"):
-        list(export(result, folder / name))
-    voxels = [result.compute(index, Box.whole(result.sr_shape)) for index in result.leading_indices]
-    return folder, np.stack(voxels).reshape(2, 2, *result.sr_shape)
+        list(export(computed, folder / name))
+    voxels = [computed.compute(index, Box.whole(computed.sr_shape)) for index in computed.leading_indices]
+    time, origin, second = ({"t": value} if leading else {} for value in (1.5, 0.0, "second"))
+    units = dict.fromkeys("zyx", options.get("unit", "micrometer")) | second
+    voxels = np.stack(voxels).reshape(*leading, *computed.sr_shape)
+    channels = list(options.get("channel_names", ())) or None
+    expected = Seen(voxels, options["axes"], SPACE | time, PLACE | origin, units, channels)
+    expected.coarse = COARSE | time, PLACE | origin
+    return folder, expected
 
 
 def ome_zarr_py(folder: Path) -> Seen:
     reader = pytest.importorskip("ome_zarr.reader", reason="installed by scripts/setup only: see there")
     location = pytest.importorskip("ome_zarr.io").parse_url(folder / "stack.ome.zarr")
     (node,) = reader.Reader(location)()
-    axes = node.metadata["axes"]
-    placed = [
-        tuple(tuple(step[step["type"]]) for step in level) for level in node.metadata["coordinateTransformations"]
-    ]
-    units = tuple(axis.get("unit") for axis in axes[-3:])
-    names = "".join(axis["name"] for axis in axes)
-    return Seen(node.data[0].compute(), names, *placed[0], units, node.metadata["channel_names"], placed[1])
+    axes = {axis["name"]: axis.get("unit") for axis in node.metadata["axes"]}
+    levels = node.metadata["coordinateTransformations"]
+    fine, coarse = ([dict(zip(axes, step[step["type"]], strict=True)) for step in level] for level in levels)
+    return Seen(node.data[0].compute(), "".join(axes), *fine, axes, node.metadata.get("channel_names"), tuple(coarse))
 
 
 def ngff_zarr(folder: Path) -> Seen:
-    package = pytest.importorskip("ngff_zarr")
-    found = package.from_ngff_zarr(folder / "stack.ome.zarr")
-    image = found.images[0]
-    placed = [tuple(tuple(d[a] for a in image.dims) for d in (i.scale, i.translation)) for i in found.images]
-    units = tuple(image.axes_units[axis] for axis in "zyx")
-    channels = [channel.label for channel in found.metadata.omero.channels]
-    return Seen(np.asarray(image.data), "".join(image.dims), *placed[0], units, channels, placed[1])
+    found = pytest.importorskip("ngff_zarr").from_ngff_zarr(folder / "stack.ome.zarr")
+    fine, coarse = found.images
+    channels = [channel.label for channel in found.metadata.omero.channels] if found.metadata.omero else None
+    placed = fine.scale, fine.translation, fine.axes_units
+    return Seen(np.asarray(fine.data), "".join(fine.dims), *placed, channels, (coarse.scale, coarse.translation))
 
 
 def bioio_ome_zarr(folder: Path) -> Seen:
     reader = pytest.importorskip("bioio_ome_zarr", reason="installed by scripts/setup only: see there").Reader
     image = pytest.importorskip("bioio").BioImage(folder / "stack.ome.zarr", reader=reader)
-    units = tuple(str(image.dimension_properties._asdict()[axis].unit) for axis in "ZYX")
-    return Seen(image.data, image.dims.order.lower(), tuple(image.scale), None, units, image.channel_names)
+    units = {axis: str(image.dimension_properties._asdict()[axis.upper()].unit) for axis in "zyx"}
+    return Seen(*plain(image), lowered(image.scale), units=units, channels=image.channel_names)
 
 
 def bioio_ome_tiff(folder: Path) -> Seen:
     reader = pytest.importorskip("bioio_ome_tiff").Reader
     image = pytest.importorskip("bioio").BioImage(folder / "stack.ome.tif", reader=reader)
-    scale = (SCALE[0], 1.0, *image.physical_pixel_sizes)  # it reads no time step
-    return Seen(image.data, image.dims.order.lower(), scale, channels=image.channel_names)
+    return Seen(*plain(image), lowered(image.physical_pixel_sizes), channels=image.channel_names)
+
+
+def plain(image) -> tuple[np.ndarray, str]:
+    """Return the voxels of bioio, which adds the axes that an image lacks, and the axes, without these."""
+    if image.shape[:2] == (1, 1):
+        return image.data[0, 0], "zyx"
+    return image.data, image.dims.order.lower()
+
+
+def lowered(sizes) -> dict[str, float | None]:
+    return {axis.lower(): size for axis, size in sizes._asdict().items()}
 
 
 def through_tensorstore(folder: Path) -> Seen:
@@ -104,19 +115,22 @@ def through_tensorstore(folder: Path) -> Seen:
     return Seen(store.read().result(), "".join(store.domain.labels))
 
 
+LENGTHS = {"µm": "micrometer", "nm": "nanometer"}
+
+
 def ome_types(folder: Path) -> Seen:
     xml = pytest.importorskip("ome_types").from_tiff(folder / "stack.ome.tif", validate=True)
     (image,) = xml.images
     pixels, first = image.pixels, image.pixels.planes[0]
-    scale = (pixels.time_increment, 1.0, *(getattr(pixels, f"physical_size_{axis}") for axis in "zyx"))
-    place = (0.0, 0.0, *(getattr(first, f"position_{axis}") for axis in "zyx"))
-    units = {getattr(pixels, f"physical_size_{axis}_unit").value for axis in "zyx"}
-    units |= {getattr(first, f"position_{axis}_unit").value for axis in "zyx"}
-    assert units == {"µm"}
-    assert pixels.time_increment_unit.value == "s"
+    scale = {axis: getattr(pixels, f"physical_size_{axis}") for axis in "zyx"} | {"t": pixels.time_increment}
+    place = {axis: getattr(first, f"position_{axis}") for axis in "zyx"}
+    units = {axis: LENGTHS[getattr(pixels, f"physical_size_{axis}_unit").value] for axis in "zyx"}
+    assert units == {axis: LENGTHS[getattr(first, f"position_{axis}_unit").value] for axis in "zyx"}
+    assert pixels.time_increment is None or pixels.time_increment_unit.value == "s"
     assert [p.position_z for p in pixels.planes[: pixels.size_z]] == [9.0 + 0.5 * n for n in range(pixels.size_z)]
     voxels = tifffile.imread(folder / "stack.ome.tif")  # ome-types reads no voxels
-    return Seen(voxels, AXES, scale, place, (UNIT,) * 3, [channel.name for channel in pixels.channels])
+    axes = "".join(a for a in "tczyx" if getattr(pixels, f"size_{a}") > 1)
+    return Seen(voxels, axes, scale, place, units, [channel.name for channel in pixels.channels])
 
 
 def through_tifffile(folder: Path) -> Seen:
@@ -141,32 +155,46 @@ READERS = [
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_others_see_the_same(results: tuple[Path, np.ndarray], read: Callable[[Path], Seen]) -> None:
-    folder, voxels = results
+def test_others_see_the_same(result: tuple[Path, Seen], read: Callable[[Path], Seen]) -> None:
+    folder, expected = result
     seen = read(folder)
-    assert seen.axes == AXES
-    np.testing.assert_array_equal(seen.voxels, voxels, strict=True)
-    assert seen.scale in (None, SCALE)
-    assert seen.translation in (None, TRANSLATION)
-    assert seen.units in (None, (UNIT,) * 3)
-    assert seen.channels in (None, CHANNELS)
-    assert seen.coarse in (None, ((1.5, 1.0, 1.0, 1.0, 1.0), TRANSLATION))  # a coarse voxel lies at every second one
+    assert seen.axes == expected.axes
+    np.testing.assert_array_equal(seen.voxels, expected.voxels, strict=True)
+    for name in ("scale", "translation", "units"):
+        assert_same(getattr(seen, name), getattr(expected, name))
+    if expected.channels is not None:
+        assert seen.channels in (None, expected.channels)
+    for found, wanted in zip(seen.coarse or (), expected.coarse or (), strict=seen.coarse is not None):
+        assert_same(found, wanted)
 
 
-def test_the_hyperstack_of_the_docs(results: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Old versions of ImageJ open neither BigTIFF nor OME-XML: the docs have a script that converts a result."""
-    folder, voxels = results
+def assert_same(found: dict | None, expected: dict | None) -> None:
+    """Check all axes that a program has a value for: those in space always, if it has any."""
+    if found is None or expected is None:
+        return
+    assert {axis: found[axis] for axis in "zyx"} == {axis: expected[axis] for axis in "zyx"}
+    assert found.get("t") in (None, expected.get("t"))
+
+
+def test_the_hyperstack_of_the_docs(result: tuple[Path, Seen], monkeypatch: pytest.MonkeyPatch) -> None:
+    """ImageJ by itself opens neither BigTIFF nor OME-XML: the docs have a script that converts a result."""
+    folder, expected = result
     (script,) = (block.split("```")[0] for block in (DOCS / "volume.md").read_text().split("```python\n")[1:])
     monkeypatch.chdir(folder)
     exec(script.replace("stack_SR", "stack"), {"__name__": "__main__"})
     with tifffile.TiffFile(folder / "stack_imagej.tif") as file:
         assert file.is_imagej and not file.is_bigtiff
         (series,) = file.series
-        assert series.axes == "TZCYX"
-        np.testing.assert_array_equal(series.asarray(), voxels.swapaxes(1, 2))
+        several = expected.axes == "tczyx"
+        assert series.axes == ("TZCYX" if several else "ZYX")
+        voxels = expected.voxels.swapaxes(1, 2) if several else expected.voxels
+        np.testing.assert_array_equal(series.asarray(), voxels, strict=True)
         stored = file.imagej_metadata
-        assert stored["hyperstack"] and (stored["frames"], stored["slices"], stored["channels"]) == (2, 20, 2)
-        assert (stored["spacing"], stored["unit"], stored["finterval"]) == (0.5, "um", 1.5)
+        assert stored["slices"] == 20
+        assert (stored["spacing"], stored["unit"]) == (0.5, expected.units["x"])
+        if several:
+            assert stored["hyperstack"]
+            assert (stored["frames"], stored["channels"], stored["finterval"]) == (2, 2, 1.5)
         for axis in "XY":  # pixels per unit
             pixels, length = file.pages.first.tags[f"{axis}Resolution"].value
             assert pixels / length == 2.0

@@ -6,6 +6,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import tifffile
@@ -25,6 +26,20 @@ AGREEMENT = 1e-5  # share of the range
 
 # bioimageio.spec leaves files to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def looked_up():
+    """Let nothing look up the links of a package: tests need no connection. Return what was asked for."""
+    asked = []
+
+    def unreachable(method: str, url: str, **_) -> None:
+        asked.append(url)
+        raise httpx.ConnectError("no connection", request=httpx.Request(method, url))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx, "request", unreachable)
+        yield asked
 
 
 def a_model(
@@ -80,7 +95,7 @@ SUBPIXEL, PAPER = ("subpixel", 3.0, 0, 2.0), ("valid", 2.5, 2)
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory) -> dict[str, tuple[Path, Model]]:
+def packages(tmp_path_factory, looked_up) -> dict[str, tuple[Path, Model]]:
     """Return a ZIP file of the command line, in the place of another package, and a folder of the API."""
     folder = tmp_path_factory.mktemp("packages")
     subpixel, paper = a_model(*SUBPIXEL), a_model(*PAPER)
@@ -90,6 +105,7 @@ def packages(tmp_path_factory) -> dict[str, tuple[Path, Model]]:
     command = ["publish", folder / "model.safetensors", "-o", folder / "model.zip", "--overwrite", "--tag", "brain"]
     assert main([str(word) for word in [*command, "--author", "Jane Doe", "--cite", "10.1000/xyz123"]]) == 0
     cq.publish(paper, folder / "model", name="The model of a test", license="MIT", authors=["J. Doe"])
+    assert looked_up == []
     assert sorted(path.name for path in folder.iterdir()) == ["model", "model.safetensors", "model.zip"]
     return {"subpixel": (folder / "model.zip", subpixel), "paper": (folder / "model", paper)}
 

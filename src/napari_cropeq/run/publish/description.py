@@ -103,8 +103,8 @@ def write_package(model: Model, network: StackNetwork, trial: Trial, about: Abou
         InvalidDescr,
         ValidationContext,
         build_description,
-        save_bioimageio_package,
         save_bioimageio_package_as_folder,
+        save_bioimageio_package_to_stream,
     )
 
     np.save(work / "stack.npy", trial.input[None, None])
@@ -119,8 +119,11 @@ def write_package(model: Model, network: StackNetwork, trial: Trial, about: Abou
         if isinstance(description, InvalidDescr):
             wrong = "; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in description.validation_summary.errors)
             raise MismatchError(f"The model cannot be described as bioimage.io requires: {wrong}.", "Report it.")
-        save = save_bioimageio_package if package.suffix == ".zip" else save_bioimageio_package_as_folder
-        save(description, output_path=package)
+        if package.suffix == ".zip":
+            with package.open("wb") as file:
+                save_bioimageio_package_to_stream(description, output_stream=file)
+        else:
+            save_bioimageio_package_as_folder(description, output_path=package)
 
 
 def _content(model: Model, network: StackNetwork, trial: Trial, about: About) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from napari_cropeq.core.model import Model
+from napari_cropeq.core.whole_file import sync_file
 from napari_cropeq.errors import ArgumentError, MismatchError, MissingPackageError, OutputExistsError
 from napari_cropeq.formats.paths import PARTIAL, check_space, claim, old_of, put_back, remove_ours, replace_folder
 from napari_cropeq.run.publish.description import YAML, About, check_about, write_package
@@ -74,6 +75,8 @@ def publish(
         yield STAGES[2]
         package = work / ("package.zip" if _is_zip(path) else "package")
         write_package(model, network, trial, about, work, package)
+        for file in package.iterdir() if package.is_dir() else [package]:
+            sync_file(file)
         replace_folder(package, path, old_of(work))
         logger.info("Published %s, %.1e of the range from this package's own result", path, trial.difference)
     finally:

@@ -118,7 +118,9 @@ def write_package(model: Model, network: StackNetwork, trial: Trial, about: Abou
         description = build_description(content, context=context)
         if isinstance(description, InvalidDescr):
             wrong = "; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in description.validation_summary.errors)
-            raise MismatchError(f"The model cannot be described as bioimage.io requires: {wrong}.", "Report it.")
+            raise MismatchError(
+                f"The model cannot be described as bioimage.io requires: {wrong}.", "Correct it, or report it."
+            )
         if package.suffix == ".zip":
             with package.open("wb") as file:
                 save_bioimageio_package_to_stream(description, output_stream=file)

@@ -66,7 +66,7 @@ def publish(
         export_network(network, work / WEIGHTS)
         yield STAGES[1]
         trial = try_network(work / WEIGHTS, network, model, channel)
-        if not trial.difference <= AGREEMENT:
+        if not trial.difference <= AGREEMENT + trial.rounding:
             raise MismatchError(
                 f"The exported network differs from the model by {trial.difference:.1e} of the range of intensities, "
                 f"more than {AGREEMENT:.0e}.",

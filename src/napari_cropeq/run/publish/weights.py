@@ -33,12 +33,14 @@ WEIGHTS = "weights.onnx"
 class Trial:
     """What the network in a file gives for an input (z, y, x), and how far that is from the package's own.
 
-    The difference is a share of the range of intensities, inside the border that the network does not compute.
+    The difference is a share of the range of intensities, inside the border that the network does not compute. Rounding
+    is how far two numbers in float32 may lie apart in this range, which matters if it is far from zero.
     """
 
     input: npt.NDArray[np.float32]
     output: npt.NDArray[np.float32]
     difference: float
+    rounding: float
 
 
 def export_network(network: StackNetwork, path: Path) -> None:
@@ -85,8 +87,9 @@ def try_network(path: Path, network: StackNetwork, model: Model, channel: int) -
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     output = session.run(None, {"stack": given[None, None]})[0][0, 0]
     inside = result.grow([-halo for halo in network.halo])
-    difference = np.abs(output[inside.slices] - predictor(inside)).max() / (scale.high - scale.low)
-    return Trial(given, output, float(difference))
+    difference, span = np.abs(output[inside.slices] - predictor(inside)).max(), scale.high - scale.low
+    rounding = 4 * np.spacing(np.float32(max(abs(scale.low), abs(scale.high))))
+    return Trial(given, output, float(difference / span), float(rounding / span))
 
 
 def _example(network: StackNetwork, model: Model, channel: int) -> Predictor:

@@ -55,8 +55,8 @@ deepImageJ and other programs that run ONNX of bioimage.io were not tested.
 
 - `bioimageio test PACKAGE` runs the network on the test tensors in this package.
 - On these, the result is within 1e-5 of the range of intensities (and the rounding of float32) from that of
-  napari-cropeq, which refuses to publish a model otherwise. Within a few voxels of the borders of the image it may differ more, because napari-cropeq
-  knows where the image ends.
+  napari-cropeq, which refuses to publish a model otherwise. Within a few voxels of the borders of the image it may
+  differ more, because napari-cropeq knows where the image ends.
 - To validate the model on an image, compare with a truth: `cropeq evaluate` degrades an isotropic image and restores
   it. `cropeq trust` reports whether a result contradicts the acquired slices, and how far it may be from the truth.
 

@@ -13,6 +13,7 @@ from napari_cropeq.errors import CropeqError, StoppedError
 if TYPE_CHECKING:
     from napari_cropeq.api.export import export
     from napari_cropeq.api.fwhm import FwhmEstimate, estimate_fwhm
+    from napari_cropeq.api.publish import publish
     from napari_cropeq.api.train import train
     from napari_cropeq.api.trust import TrustReport, trust
     from napari_cropeq.api.voxels import super_resolve, super_resolve_lazy
@@ -30,6 +31,7 @@ __all__ = [
     "estimate_fwhm",
     "export",
     "open_image",
+    "publish",
     "super_resolve",
     "super_resolve_lazy",
     "train",
@@ -48,6 +50,7 @@ _HOMES = {
     "estimate_fwhm": ("api.fwhm", "estimate_fwhm"),
     "export": ("api.export", "export"),
     "open_image": ("formats.open", "open_image"),
+    "publish": ("api.publish", "publish"),
     "super_resolve": ("api.voxels", "super_resolve"),
     "super_resolve_lazy": ("api.voxels", "super_resolve_lazy"),
     "train": ("api.train", "train"),

@@ -1,4 +1,4 @@
-"""The command line: cropeq info | train | export | degrade | evaluate | verify | trust | mip."""
+"""The command line: cropeq info | train | export | degrade | evaluate | verify | trust | mip | publish."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from napari_cropeq.cli.info import add_info
 from napari_cropeq.cli.mip import add_mip
 from napari_cropeq.cli.options import add_common
 from napari_cropeq.cli.progress import interrupted, show_log
+from napari_cropeq.cli.publish import add_publish
 from napari_cropeq.cli.train import add_train
 from napari_cropeq.cli.trust import add_trust
 from napari_cropeq.cli.verify import add_verify
@@ -86,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"cropeq {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for add in (add_info, add_train, add_export, add_degrade, add_evaluate, add_verify, add_trust, add_mip):
+    adds = (add_info, add_train, add_export, add_degrade, add_evaluate, add_verify, add_trust, add_mip, add_publish)
+    for add in adds:
         add(commands)
     for command in commands.choices.values():
         add_common(command)

@@ -139,7 +139,7 @@ class ValidNetwork(nn.Module):
         return self.finished(self.tail(self.features(image)), image)
 
     @property
-    def _skip(self) -> tuple[int, int]:
+    def skip(self) -> tuple[int, int]:
         """How many px a block crops from each side of its skip path (axial, lateral); 2 px in the paper."""
         return self.kernel // 2 + self.second(self.kernel) // 2, 2 * (self.kernel // 2)
 
@@ -147,7 +147,7 @@ class ValidNetwork(nn.Module):
         """Return the feature maps from which the tail makes the result, with gradients, (N, filters, H', W')."""
         x: Tensor = self.head(channels_last(image))  # (N, C, H - 2, W - 2)
         for first, second in zip(self.body[::2], self.body[1::2], strict=True):
-            x = crop(x, *self._skip) + second(functional.relu(first(x)))
+            x = crop(x, *self.skip) + second(functional.relu(first(x)))
         return x
 
     @torch.inference_mode()
@@ -173,7 +173,7 @@ class ValidNetwork(nn.Module):
         convs: list[Any] = list(self.body)
         x = exact_conv(channels_last(image), self.head)
         for first, second in zip(convs[::2], convs[1::2], strict=True):
-            x = exact_conv(exact_conv(x, first).relu_(), second).add_(crop(x, *self._skip))
+            x = exact_conv(exact_conv(x, first).relu_(), second).add_(crop(x, *self.skip))
         return x
 
 

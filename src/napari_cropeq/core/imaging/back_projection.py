@@ -64,7 +64,7 @@ class BackProjection:
 
     def sr_box(self, box: Box) -> Box:
         """Return the SR voxels (z, y, x), inside the volume, that the step needs for those of ``box``."""
-        return hull([self._forward.sr_box(self.samples(box)), box])
+        return hull([self.forward_model.sr_box(self.samples(box)), box])
 
     def samples(self, box: Box) -> Box:
         """Return the acquired samples (z, y, x), inside the volume, that are compared for the SR voxels of ``box``."""
@@ -91,7 +91,7 @@ class BackProjection:
             The SR voxels to return.
         """
         axial, compared = self.acquisition.axial, self.samples(box)
-        lacking: Values = np.moveaxis(acquired - self._forward.image(refined, refined_box, compared), axial, 0)
+        lacking: Values = np.moveaxis(acquired - self.forward_model.image(refined, refined_box, compared), axial, 0)
         for place, axis in enumerate(self.acquisition.lateral, 1):
             reached = np.arange(box.start[axis] - self._radius, box.stop[axis] + self._radius, dtype=np.int64)
             index = mirror(reached, self.shape[axis]) - compared.start[axis]
@@ -102,7 +102,8 @@ class BackProjection:
         return corrected
 
     @property
-    def _forward(self) -> ForwardModel:
+    def forward_model(self) -> ForwardModel:
+        """How the microscope images a result."""
         return ForwardModel(self.acquisition, self.shape)
 
     @property
@@ -113,7 +114,15 @@ class BackProjection:
     def _radius(self) -> int:
         return math.ceil(TRUNCATED * self.lateral)
 
-    def _taps(self, start: int, stop: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    @property
+    def lateral_weights(self) -> npt.NDArray[np.float64]:
+        """The weights of the Gaussian along a lateral axis."""
+        offsets = np.arange(-self._radius, self._radius + 1)
+        weights = np.exp(-0.5 * (offsets / self.lateral) ** 2)
+        normalised: npt.NDArray[np.float64] = weights / weights.sum()
+        return normalised
+
+    def taps(self, start: int, stop: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Return the first slice of each SR row (n,), which may be outside, and the weights of the Gaussian there."""
         positions = source_positions(start, stop, self.acquisition.factor)
         radius = TRUNCATED * self.axial
@@ -124,18 +133,16 @@ class BackProjection:
 
     def _smoothed(self, values: Values, place: int) -> Values:
         """Return ``values`` smoothed along the axis ``place``, without the margins that this needs."""
-        offsets = np.arange(-self._radius, self._radius + 1)
-        weights = np.exp(-0.5 * (offsets / self.lateral) ** 2)
         length = values.shape[place] - 2 * self._radius
         along = np.moveaxis(values, place, 0)
         smoothed = np.zeros_like(along[:length])
-        for shift, weight in enumerate(weights / weights.sum()):
+        for shift, weight in enumerate(self.lateral_weights):
             smoothed += along[shift : shift + length] * values.dtype.type(weight)
         return np.moveaxis(smoothed, 0, place)
 
     def _upwards(self, values: Values, first: int, start: int, stop: int) -> Values:
         """Return ``values``, which begin at slice ``first``, smoothed along the axial axis at SR rows."""
-        taps, weights = self._taps(start, stop)
+        taps, weights = self.taps(start, stop)
         out = np.zeros((stop - start, *values.shape[1:]), values.dtype)
         for row, tap, row_weights in zip(out, taps, weights, strict=True):
             reached = np.flatnonzero(row_weights)

@@ -44,7 +44,7 @@ class ForwardModel:
     def sr_box(self, samples: Box) -> Box:
         """Return the SR voxels (z, y, x), inside the volume, that acquired ``samples`` (z, y, x) are an image of."""
         axial = self.acquisition.axial
-        first, last = (self._profile(sample)[0] for sample in (samples.start[axial], samples.stop[axial] - 1))
+        first, last = (self.profile(sample)[0] for sample in (samples.start[axial], samples.stop[axial] - 1))
         start, stop = list(samples.start), list(samples.stop)
         start[axial], stop[axial] = mirrored_range(int(first[0]), int(last[-1]) + 1, self._rows)
         return Box(int_triple(start), int_triple(stop))
@@ -67,7 +67,7 @@ class ForwardModel:
         start, stop = samples.start[axial], samples.stop[axial]
         imaged = np.zeros((stop - start, *rows_of.shape[1:]), voxels.dtype)
         for sample, plane in enumerate(imaged, start):
-            rows, weights = self._profile(sample)
+            rows, weights = self.profile(sample)
             for row, weight in zip(mirror(rows, self._rows) - box.start[axial], weights, strict=True):
                 plane += rows_of[row] * voxels.dtype.type(weight)
         return np.moveaxis(imaged, 0, axial)
@@ -88,14 +88,14 @@ class ForwardModel:
 
     def _beyond(self, sample: int) -> float:
         """Return the share of an acquired slice that comes from beyond the volume."""
-        rows, weights = self._profile(sample)
+        rows, weights = self.profile(sample)
         return float(weights[(rows < 0) | (rows >= self._rows)].sum())
 
     @property
     def _rows(self) -> int:
         return self.acquisition.sr_shape(self.shape)[self.acquisition.axial]
 
-    def _profile(self, sample: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    def profile(self, sample: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Return the SR rows, some perhaps outside, that an acquired slice is the weighted sum of, and the weights."""
         sigma = max(self.acquisition.blur_px / FWHM_PER_SIGMA, NARROWEST)
         centre, radius = (sample + 0.5) * self.acquisition.factor - 0.5, TRUNCATED * sigma

@@ -18,9 +18,11 @@ from conftest import textured_volume
 from files import a_collection, a_plate
 from napari_cropeq.formats.bioio import PLUGINS
 from napari_cropeq.formats.open import open_image
+from napari_cropeq.gui.layers.questions import open_or_ask
 from napari_cropeq.gui.layers.reader import get_reader
 from napari_cropeq.gui.layers.source import source_of
 from vendor_files import a_lif
+from web_server import serving
 
 VOLUMES = {
     name: textured_volume((4, 20, 30), seed)[None, None] for seed, name in enumerate(("first", "second", "third"))
@@ -133,6 +135,15 @@ def test_a_field_of_a_plate(viewer, answering, tmp_path: Path, well: list[int], 
     (layer,) = opened(viewer, plate)
     assert asked == ["Choose field"] and source_of(layer).path == str(plate / path)
     assert np.array_equal(np.asarray(layer.data), zarr.open_array(plate / path / "0"))
+
+
+def test_a_field_of_a_plate_at_an_address(viewer, answering, tmp_path: Path) -> None:
+    a_plate(tmp_path / "p.ome.zarr")
+    with serving(tmp_path) as served:
+        asked = answering(keys(Qt.Key_Down, Qt.Key_Return))
+        image = open_or_ask(f"{served.url}/p.ome.zarr")
+        assert image is not None and image.path == f"{served.url}/p.ome.zarr/B/3/0"
+    assert asked == ["Choose field"]
 
 
 def test_a_well_without_fields_cannot_be_opened(viewer, answering, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo gallery test test-all test-fast lint house bench-training bench-recipes bench-noise bench-trust bench-fwhm bench-heartbeat bench-preview bench-volume bench-cluster evidence soak fuzz clean
+.PHONY: setup demo gallery test test-all test-fast lint house bench-training bench-recipes bench-noise bench-trust bench-fwhm bench-heartbeat bench-preview bench-remote bench-volume bench-cluster evidence soak fuzz clean
 
 setup:
 	@scripts/setup
@@ -71,6 +71,10 @@ bench-heartbeat: setup
 # How soon tiles are on the screen after a pan, how late the window responds meanwhile, and memory over many pans.
 bench-preview: setup
 	scripts/with-display $(venv) benchmarks/preview.py
+
+# What a preview over HTTP costs: requests, bytes, and how late the window responds, compared to the same file here.
+bench-remote: setup
+	scripts/with-display $(venv) benchmarks/remote.py $(ARGS)
 
 # Whole volumes: memory, throughput, the cost of a kill, opening a huge layer; make bench-volume ONLY="kill open".
 bench-volume: setup

@@ -23,6 +23,7 @@ from typing import Any
 import napari
 import numpy as np
 import zarr
+from napari.settings import get_settings
 from qtpy.QtWidgets import QApplication
 
 from heartbeat import Heartbeat, spin, summary
@@ -146,6 +147,7 @@ def costs(viewer: napari.Viewer, server: Server, view: str) -> list[dict[str, An
 
 def beats(viewer: napari.Viewer, place: str, where: str, view: str, seconds: float) -> list[dict[str, Any]]:
     """Measure the delays of the window while the view is panned: first without, then with a preview."""
+    get_settings().experimental.async_ = False  # as napari is by default; an address changes it
     window, rows = Window(viewer, place), []
     window.look(view)
     number = [0]

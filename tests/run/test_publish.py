@@ -20,6 +20,7 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.errors import ArgumentError, MismatchError, MissingPackageError, OutputExistsError, WrongTypeError
+from napari_cropeq.run.publish.publish import STAGES, publish
 from napari_cropeq.run.publish.stack_network import StackNetwork
 
 AGREEMENT = 1e-5  # share of the range
@@ -198,6 +199,17 @@ def test_what_exists_is_kept(packages: dict[str, tuple[Path, Model]], tmp_path: 
         with pytest.raises(OutputExistsError, match=r"exists, and is not a published model\. Choose another name"):
             cq.publish(model, tmp_path / name, existing="overwrite")
     assert (tmp_path / "notes" / "mine.txt").read_text() == (tmp_path / "notes.zip").read_text() == "mine"
+
+
+def test_an_interrupted_run_leaves_the_old_package(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as file:
+        file.writestr("rdf.yaml", "type: model")
+    before = (tmp_path / "model.zip").read_bytes()
+    steps = publish(a_model(*PAPER), tmp_path / "model.zip", existing="overwrite")
+    assert next(steps) == STAGES[0]
+    steps.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
+    assert (tmp_path / "model.zip").read_bytes() == before
 
 
 @pytest.mark.parametrize("package", ["onnxscript", "bioimageio.spec"])

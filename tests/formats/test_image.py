@@ -820,12 +820,6 @@ def test_lzw_is_read_with_imagecodecs(tmp_path: Path) -> None:
     np.testing.assert_array_equal(open_image(path).data.compute(), stack(), strict=True)
 
 
-def test_lzw_is_read_with_imagecodecs(tmp_path: Path) -> None:
-    pytest.importorskip("imagecodecs")
-    path = write_tiff(tmp_path / "a.tif", stack(), compression="lzw")
-    np.testing.assert_array_equal(open_image(path).data.compute(), stack(), strict=True)
-
-
 def test_nifti_asks_for_nibabel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_nifti(tmp_path / "a.nii", stack(), np.eye(4))
     monkeypatch.setitem(sys.modules, "nibabel", None)

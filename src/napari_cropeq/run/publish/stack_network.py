@@ -228,8 +228,5 @@ def _along_axial(stack: Tensor, kernel: Any, stride: int = 1) -> Tensor:
 
 def _crop(image: Tensor, axial: int, lateral: int, planes: int = 2) -> Tensor:
     """Crop each side of a stack (N, 1, axial, lateral, lateral), or of planes (N, C, axial, lateral)."""
-    axis = image.ndim - 1 - planes
-    image = image.narrow(axis, axial, image.shape[axis] - 2 * axial)
-    for place in range(axis + 1, image.ndim):
-        image = image.narrow(place, lateral, image.shape[place] - 2 * lateral)
-    return image
+    rows, columns = slice(axial, -axial or None), slice(lateral, -lateral or None)
+    return image[(..., rows, *[columns] * planes)]

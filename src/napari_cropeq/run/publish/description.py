@@ -27,8 +27,8 @@ YAML = ("rdf.yaml", "bioimageio.yaml")
 """Names of the description in a package."""
 
 METHOD = (
-    "S. W. Remedios, A. Carass, Y.-T. Wu, J. A. Butman, M. Schär, D. L. Pham, Y. Kim and J. L. Prince. "
-    "Crop-equivariant networks for self-super-resolution. Medical Imaging with Deep Learning (MIDL), 2022."
+    "S. W. Remedios, A. Carass, Y.-T. Wu, J. A. Butman, M. Schär, D. L. Pham, Y. Kim and J. L. Prince: the method, "
+    "crop-equivariance in self-super-resolution. Medical Imaging with Deep Learning (MIDL), 2022."
 )
 PROCEEDINGS = "https://proceedings.mlr.press/v172/"
 REPOSITORY = "https://github.com/napari-cropeq/napari-cropeq"

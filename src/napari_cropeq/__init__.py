@@ -65,6 +65,10 @@ if not TYPE_CHECKING:  # so that a type checker finds a wrong name
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module, original = _HOMES[name]
+        if not module.startswith("formats."):
+            from napari_cropeq.torch_check import check_torch
+
+            check_torch()
         value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), original)
         return value
 

@@ -120,7 +120,7 @@ class InUseError(CropeqError, BlockingIOError):
 
 
 class MissingPackageError(CropeqError, ImportError):
-    """An optional package is not installed."""
+    """A package is not installed, is too old, or cannot be loaded."""
 
 
 class OutOfMemoryError(CropeqError, MemoryError):

@@ -12,7 +12,7 @@ import torch
 from conftest import make_predictor, textured_volume
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.network_grid import MAX_ELEMENTS
-from napari_cropeq.core.predict import choose_device, convert, plane_axes
+from napari_cropeq.core.predict import convert, plane_axes
 from napari_cropeq.errors import ArgumentError, OutOfMemoryError
 
 
@@ -33,19 +33,6 @@ def test_planes(planes, axial, expected):
 def test_the_axial_axis_is_not_a_lateral_one(axial):
     with pytest.raises(ArgumentError, match=f"The planes cannot be '{'zyx'[axial]}' if the axial axis is"):
         plane_axes("zyx"[axial], axial)
-
-
-def test_devices():
-    assert choose_device("cpu").type == "cpu"
-    with pytest.raises(ArgumentError, match=r"There is no device 'tpu'\. Choose auto, cpu or cuda"):
-        choose_device("tpu")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
-def test_no_cuda():
-    assert choose_device("auto").type == "cpu"
-    with pytest.raises(ArgumentError, match=r"torch finds no CUDA GPU\. Choose cpu or auto"):
-        choose_device("cuda")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from typing import Any
 from napari_cropeq.api.arguments import model_of, voxel_size_of
 from napari_cropeq.api.image import image_of
 from napari_cropeq.compute.super_resolution import SuperResolution, axial_of
+from napari_cropeq.core.device import choose_device
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
-from napari_cropeq.core.predict import choose_device, plane_axes
+from napari_cropeq.core.predict import plane_axes
 from napari_cropeq.formats.image import Image, acquisition_of
 
 __all__ = ["result_of"]

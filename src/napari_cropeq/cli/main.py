@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import signal
@@ -11,20 +10,10 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from napari_cropeq import __version__
-from napari_cropeq.cli.degrade import add_degrade
-from napari_cropeq.cli.evaluate import add_evaluate
-from napari_cropeq.cli.export import add_export
 from napari_cropeq.cli.hints import sentence
-from napari_cropeq.cli.info import add_info
-from napari_cropeq.cli.mip import add_mip
-from napari_cropeq.cli.options import add_common
-from napari_cropeq.cli.progress import interrupted, show_log
-from napari_cropeq.cli.publish import add_publish
-from napari_cropeq.cli.train import add_train
-from napari_cropeq.cli.trust import add_trust
-from napari_cropeq.cli.verify import add_verify
-from napari_cropeq.errors import CropeqError
+from napari_cropeq.cli.progress import interrupted, show_log, warnings_as_sentences
+from napari_cropeq.errors import CropeqError, MissingPackageError
+from napari_cropeq.torch_check import check_torch
 
 __all__ = ["main"]
 
@@ -34,12 +23,19 @@ EXPECTED = (CropeqError, ValueError, OSError, ArithmeticError, ImportError, Memo
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cropeq`` and return its exit code: 0, 1 for an error printed as a sentence, 130 when interrupted."""
-    arguments = _parser().parse_args(argv)
+    try:
+        check_torch()
+    except MissingPackageError as error:
+        print(f"cropeq: {error}", file=sys.stderr)
+        return 1
+    from napari_cropeq.cli.parser import make_parser  # imports torch
+
+    arguments = make_parser().parse_args(argv)
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # errors of a file are printed as a sentence
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces that it lists fonts
     before = _listen()
     try:
-        with show_log(arguments.verbose):
+        with show_log(arguments.verbose), warnings_as_sentences():
             report = arguments.run(arguments)
     except KeyboardInterrupt as error:
         # zarr leaves coroutines unfinished, and Python would warn about them after the sentence.
@@ -74,22 +70,3 @@ def _interrupt(*_: Any) -> None:
     # again at the next step.
     interrupted.set()
     raise KeyboardInterrupt
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="cropeq",
-        description="Self-supervised axial super-resolution of 3D images.",
-        epilog="examples:\n  cropeq train stack.ome.tif -o stack.safetensors\n"
-        "  cropeq export stack.ome.tif -m stack.safetensors -o stack_SR.ome.zarr\n\n"
-        "'cropeq COMMAND --help' shows the options of a command.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"cropeq {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="command")
-    adds = (add_info, add_train, add_export, add_degrade, add_evaluate, add_verify, add_trust, add_mip, add_publish)
-    for add in adds:
-        add(commands)
-    for command in commands.choices.values():
-        add_common(command)
-    return parser

@@ -1,19 +1,23 @@
-"""The progress bar of the command line, and the interruption that it notices."""
+"""What the command line shows while it works: progress, log and warnings; and the interruption that it notices."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["interrupted", "progress_bar", "show_log"]
+__all__ = ["interrupted", "progress_bar", "show_log", "warnings_as_sentences"]
+
+PACKAGE = Path(__file__).parents[1]
 
 interrupted = threading.Event()
 """Set by a signal, and looked at by :func:`progress_bar` at every step."""
@@ -60,6 +64,22 @@ def progress_bar() -> Iterator[Callable[[str, float, str], None]]:
             progress.update(task, description=what, completed=fraction, detail=detail)
 
         yield update
+
+
+@contextmanager
+def warnings_as_sentences() -> Iterator[None]:
+    """Print warnings of this package as sentences, without the line of code that they come from."""
+    before = warnings.formatwarning
+
+    def formatted(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> str:
+        ours = Path(filename).is_relative_to(PACKAGE)
+        return f"cropeq: {message}\n" if ours else before(message, category, filename, *rest)
+
+    warnings.formatwarning = formatted
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 @contextmanager

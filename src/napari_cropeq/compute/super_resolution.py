@@ -91,7 +91,7 @@ class SuperResolution:
     planes : 'z', 'y', 'x' or 'both', optional
         Lateral axis of the planes that go through the network, or the mean of both; automatic, which is both, if None.
     device : str
-        See :func:`napari_cropeq.core.predict.choose_device`.
+        See :func:`napari_cropeq.core.device.choose_device`.
     dtype : str
         ``source`` (rounded and clipped) or ``float32``.
     parallel : bool

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from napari_cropeq.core.device import choose_device
 from napari_cropeq.core.exactness import check_exactness, reproducible, same_bits_side_by_side
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
 from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back, is_untouched
@@ -26,7 +27,7 @@ from napari_cropeq.core.out_of_memory import is_out_of_memory
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
 from napari_cropeq.errors import ArgumentError, OutOfMemoryError, StoppedError
 
-__all__ = ["Predictor", "choose_device", "convert", "plane_axes"]
+__all__ = ["Predictor", "convert", "plane_axes"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,23 +39,6 @@ _Module = TypeVar("_Module", bound=nn.Module)
 def never() -> bool:
     """Return False: the default of ``stop`` arguments."""
     return False
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """Return the device called ``auto``, ``cpu`` or ``cuda``.
-
-    Raises
-    ------
-    ArgumentError
-        If the device is unknown or not available.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise ArgumentError(f"There is no device {name!r}.", "Choose auto, cpu or cuda.", setting="device")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ArgumentError("The device is cuda, but torch finds no CUDA GPU.", "Choose cpu or auto.", setting="device")
-    return torch.device(name)
 
 
 def plane_axes(planes: str | None, axial: int) -> tuple[int, ...]:

@@ -13,11 +13,12 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
+from napari_cropeq.core.device import choose_device
 from napari_cropeq.core.geometry import Acquisition, Box, int_triple, source_positions
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import PaddedNetwork
 from napari_cropeq.core.normalisation import Normalisation, check_finite
-from napari_cropeq.core.predict import Predictor, choose_device, plane_axes
+from napari_cropeq.core.predict import Predictor, plane_axes
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
 from napari_cropeq.core.tiles import divide, pick, read_box
 from napari_cropeq.evidence.evaluate.truth import Degraded, along

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 
-from napari_cropeq.core.model import Model
 from napari_cropeq.errors import MissingFileError
 from napari_cropeq.formats.image import Image as Source
 from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.paths import is_url
 from napari_cropeq.gui.layers.source import source_of
 from napari_cropeq.store.unfinished import Unfinished
+
+if TYPE_CHECKING:
+    from napari_cropeq.core.model import Model
 
 __all__ = ["UNFINISHED", "remove_stale", "resume_from", "source_in_place", "unfinished_in", "unfinished_layers"]
 
@@ -43,6 +45,8 @@ def resume_from(viewer: Any, store: Unfinished) -> tuple[Image, Model]:
     ValueError, OSError
         If the source cannot be found, or the model cannot be read.
     """
+    from napari_cropeq.core.model import Model  # files open without torch
+
     model = Model.load(store.model_path)
     return _find(viewer, store) or _open(viewer, store), model
 

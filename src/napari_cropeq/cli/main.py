@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import signal
@@ -23,6 +24,9 @@ EXPECTED = (CropeqError, ValueError, OSError, ArithmeticError, ImportError, Memo
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cropeq`` and return its exit code: 0, 1 for an error printed as a sentence, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file or an old console of Windows has no letters such as µ or ≤
+            stream.reconfigure(errors="replace")
     try:
         check_torch()
     except MissingPackageError as error:

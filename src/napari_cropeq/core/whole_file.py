@@ -6,20 +6,36 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from napari_cropeq.errors import AccessError, CropeqError, WrongTypeError
 
-__all__ = ["FULL", "path_of", "remove_leftovers", "sync_file", "sync_folder", "whole_file", "write_whole"]
+__all__ = [
+    "FULL",
+    "path_of",
+    "remove_file",
+    "remove_leftovers",
+    "rename",
+    "sync_file",
+    "sync_folder",
+    "sync_handle",
+    "whole_file",
+    "write_whole",
+]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a disk, or a quota, that is full."""
 
 PARTIAL = ".partial"
 DIGITS = 16
+OPEN = (5, 32)  # Windows' numbers for a file, or a folder with a file, that cannot be renamed while it is open
+WAIT_SECONDS = 5.0  # virus scanners and indexers have a new file open for a moment
+PAUSE_SECONDS = 0.05
 
 
 def path_of(name: str, path: object, remedy: str) -> Path:
@@ -53,8 +69,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             with file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
+                sync_handle(file.fileno())
+            rename(partial, path)
         finally:
             partial.unlink(missing_ok=True)
         with suppress(OSError):  # the file is complete; some network disks cannot sync a folder
@@ -94,7 +110,54 @@ def remove_leftovers(path: Path) -> None:
 def sync_file(path: Path) -> None:
     """Sync the content of a file to disk."""
     with open(path, "r+b") as file:
-        os.fsync(file.fileno())
+        sync_handle(file.fileno())
+
+
+def sync_handle(handle: int) -> None:
+    """Sync an open file to disk; on macOS, ``fsync`` leaves its content in the cache of the drive."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        with suppress(OSError):  # network disks do not have it
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(handle)
+
+
+def rename(path: Path, final: Path) -> None:
+    """Give a file or folder another name, also one that exists. Windows refuses that while either is open.
+
+    Raises
+    ------
+    AccessError
+        If another program, or a layer, has one of them open.
+    """
+    try:
+        _once_closed(lambda: os.replace(path, final))
+    except PermissionError as error:
+        if getattr(error, "winerror", None) not in OPEN:
+            raise
+        raise AccessError(
+            f"{path.name} cannot be renamed to {final}: one of them is open, or the folder is read-only.",
+            "Close it in other programs, and layers that show it, then try again.",
+        ) from error
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file if it exists."""
+    _once_closed(lambda: path.unlink(missing_ok=True))
+
+
+def _once_closed(action: Callable[[], None]) -> None:
+    """Do something that Windows refuses while a file is open, as soon as it is closed."""
+    end = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return action()
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in OPEN or time.monotonic() > end:
+                raise
+        time.sleep(PAUSE_SECONDS)
 
 
 def sync_folder(path: Path) -> None:
@@ -102,7 +165,7 @@ def sync_folder(path: Path) -> None:
     if os.name == "posix":
         handle = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            sync_handle(handle)
         finally:
             os.close(handle)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
+import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from napari_cropeq.core.whole_file import path_of, sync_folder
+from napari_cropeq.core.whole_file import path_of, rename, sync_folder
 from napari_cropeq.errors import AccessError, ArgumentError, OutputExistsError
 
 __all__ = [
@@ -43,6 +45,12 @@ EXISTING = ("refuse", "resume", "overwrite")
 """Choices for an output, complete or unfinished, that exists already."""
 
 PARTIAL = ".partial"
+LONGEST = 259
+"""Characters of a path, where Windows does not allow more."""
+
+INSIDE = 80
+"""Characters of the longest path inside a store: level, chunk, and the random name of an incomplete file."""
+
 _ADDRESS = re.compile(r"(https?|s3|gs):[/\\]+(.+)", re.IGNORECASE)
 _SCHEMES = ("http://", "https://", "s3://", "gs://")
 _SUFFIXES = (".ome.zarr", ".zarr", ".ome.tiff", ".ome.tif")
@@ -114,7 +122,7 @@ def check_output(path: Path, existing: str = "refuse", inputs: Iterable[str | Pa
     Raises
     ------
     AccessError
-        If the folder does not exist or is not writable.
+        If the folder does not exist or is not writable, or the path is too long for Windows.
     OutputExistsError
         If a complete or unfinished output exists and ``existing`` is ``refuse``, or something that this package has
         not made has the name of the unfinished output.
@@ -126,6 +134,7 @@ def check_output(path: Path, existing: str = "refuse", inputs: Iterable[str | Pa
             f"The value {existing!r} of existing is not known.", f"Choose one of {', '.join(EXISTING)}."
         )
     output_kind(path)
+    check_length(path)
     check_space(path.parent, 0)
     check_not_input(path, inputs)
     if path.exists() and existing == "refuse":
@@ -142,6 +151,26 @@ def check_output(path: Path, existing: str = "refuse", inputs: Iterable[str | Pa
             'Complete it with existing="resume", or start again with existing="overwrite".',
             setting="unfinished",
         )
+
+
+def check_length(path: Path) -> None:
+    """Raise AccessError if the files of an output would have paths that are too long for Windows."""
+    length = len(os.path.abspath(partial_of(path)))
+    if sys.platform == "win32" and length + INSIDE > LONGEST and not _long_paths():
+        raise AccessError(
+            f"The path {path} has {len(os.path.abspath(path))} characters, which leaves too few of the {LONGEST} that "
+            "Windows allows for the files inside the output.",
+            "Choose a folder with a shorter path, or allow long paths in Windows.",
+        )
+
+
+def _long_paths() -> bool:
+    """Return whether Windows allows this process paths of more than 260 characters."""
+    import ctypes
+
+    with suppress(AttributeError, OSError):  # an old Windows
+        return bool(ctypes.windll.ntdll.RtlAreLongPathsEnabled())  # type: ignore[attr-defined, unused-ignore]
+    return False
 
 
 def check_not_input(path: Path, inputs: Iterable[str | Path], name: str = "", remedy: str = "") -> None:
@@ -172,7 +201,10 @@ def check_not_input(path: Path, inputs: Iterable[str | Path], name: str = "", re
 
 def key_of(path: Path) -> str:
     """Return the same text for all names of a file, also on file systems that ignore case."""
-    return os.path.normcase(os.path.realpath(path))
+    real = os.path.realpath(path)
+    if sys.platform == "darwin":  # its file systems ignore case and composition of letters, which normcase does not do
+        real = unicodedata.normalize("NFC", real).casefold()
+    return os.path.normcase(real)
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -196,22 +228,22 @@ def replace_folder(new: Path, final: Path, old: Path) -> None:
         remove(old)
         stands = os.path.lexists(final)
         if stands:
-            os.replace(final, old)
+            rename(final, old)
         try:
-            os.replace(new, final)
+            rename(new, final)
         except BaseException:
             if stands:
-                os.replace(old, final)
+                rename(old, final)
             raise
     else:
-        os.replace(new, final)
+        rename(new, final)
     sync_folder(final.parent)
 
 
 def put_back(folder: Path, final: Path) -> None:
     """Give an old output its name again if a kill during :func:`replace_folder` left it in ``folder``."""
     if os.path.lexists(old_of(folder)) and not os.path.lexists(final):
-        os.replace(old_of(folder), final)
+        rename(old_of(folder), final)
 
 
 def is_ours(folder: Path) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.core.geometry import IntTriple, LeadingIndex
-from napari_cropeq.core.whole_file import sync_file, sync_folder
+from napari_cropeq.core.whole_file import rename, sync_file, sync_folder, sync_handle
 from napari_cropeq.errors import ImageError, MismatchError
 from napari_cropeq.formats.paths import FOLDER
 
@@ -173,7 +173,7 @@ class Journal:
             sync_folder(self.folder)
         self._file.write(record.line())
         self._file.flush()
-        os.fsync(self._file.fileno())
+        sync_handle(self._file.fileno())
 
     def end_part(self) -> None:
         """Record that this process has finished all its shards, so that the last process need not wait for it."""
@@ -217,7 +217,7 @@ class Journal:
         new = self.folder / f"{name}.new"
         new.write_text(text, encoding="utf-8")
         sync_file(new)
-        os.replace(new, self.folder / name)
+        rename(new, self.folder / name)
         sync_folder(self.folder)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from napari_cropeq.core.whole_file import rename
 from napari_cropeq.errors import InUseError, StoppedError
 from napari_cropeq.formats.paths import FOLDER, escaped
 
@@ -154,7 +155,7 @@ class WriteToken:
         self.value = uuid.uuid4().hex
         new = self._path.with_name(f"{TOKEN}.new")
         new.write_text(self.value, encoding="utf-8")
-        os.replace(new, self._path)
+        rename(new, self._path)
         return self.value
 
     def revoke(self, seconds: float = WAIT_SECONDS) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import stat
 import threading
 import uuid
@@ -20,6 +19,7 @@ from zarr.core.buffer import default_buffer_prototype
 
 from napari_cropeq.core.geometry import Box, IntTriple, int_triple
 from napari_cropeq.core.tiles import TileGrid, hull
+from napari_cropeq.core.whole_file import remove_file, rename
 from napari_cropeq.errors import AccessError
 from napari_cropeq.formats.paths import PARTIAL
 from napari_cropeq.store.journal import Record, digest_of, sync_file, sync_folder
@@ -139,7 +139,7 @@ class Shards:
             try:
                 new.write_bytes(content)
                 sync_file(new)
-                os.replace(new, path)
+                rename(new, path)
             except BaseException:
                 new.unlink(missing_ok=True)
                 raise
@@ -247,4 +247,4 @@ def sync_names(folder: Path, root: Path, synced: set[Path]) -> None:
 
 def unlink(path: Path) -> None:
     """Remove a shard's file."""
-    path.unlink(missing_ok=True)
+    remove_file(path)

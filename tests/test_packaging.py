@@ -12,7 +12,9 @@ import sys
 import sysconfig
 import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
+import npe2
 import pytest
 import yaml
 
@@ -130,6 +132,21 @@ def test_every_command_of_the_manifest_can_be_imported() -> None:
     run(sys.executable, "-m", "npe2", "validate", "--imports", "napari_cropeq")
 
 
+def test_manifest_names_its_icon_and_categories(wheel: Path) -> None:
+    manifest = npe2.PluginManifest.from_file(ROOT / MANIFEST)
+    package, name = str(manifest.icon).split(":")
+    with zipfile.ZipFile(wheel) as archive:
+        picture = archive.read(f"{package}/{name}")
+    assert ElementTree.fromstring(picture).attrib["viewBox"] == "0 0 64 64" and len(picture) < 3_000
+    assert [category.value for category in manifest.categories] == ["Image Processing", "IO"]
+
+
+def test_manifest_has_no_key_bindings() -> None:
+    """napari ignores the key bindings of manifests: widgets add theirs to the viewer's keymap."""
+    assert npe2.PluginManifest.from_file(ROOT / MANIFEST).contributions.keybindings is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="git makes a text file of a link on Windows")
 def test_manifest_at_the_root_is_a_link() -> None:
     link = ROOT / "napari.yaml"
     assert link.is_symlink()

@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo gallery test test-all test-fast lint house bench-training bench-recipes bench-noise bench-trust bench-fwhm bench-heartbeat bench-preview bench-remote bench-volume bench-cluster evidence soak fuzz clean
+.PHONY: setup demo gallery test test-all test-fast test-oldest lint house bench-training bench-recipes bench-noise bench-trust bench-fwhm bench-heartbeat bench-preview bench-remote bench-volume bench-cluster evidence soak fuzz clean
 
 setup:
 	@scripts/setup
@@ -36,6 +36,10 @@ test-fast: setup
 	$(venv) -m ruff check
 	OMP_NUM_THREADS=1 scripts/with-display $(venv) -m pytest -n 2 --dist worksteal -m "not soak and not slow" \
 	    $(addprefix tests/,$(fast)) $(ARGS)
+
+# The same tests with the oldest supported versions; ARGS="-k spline" passes arguments on to pytest.
+test-oldest:
+	scripts/test-oldest $(addprefix tests/,$(fast)) $(ARGS)
 
 # Draws the packages into CONTRIBUTING.md, with the files that an export and a viewport pass.
 house: setup
@@ -98,7 +102,7 @@ fuzz: setup
 	OMP_NUM_THREADS=1 $(venv) benchmarks/fuzz.py $(ARGS)
 
 # Everything: two hours on a slow machine.
-test-all: test soak
+test-all: test test-oldest soak
 
 clean:
 	rm -rf build dist demo-output gallery-output benchmark-output .mypy_cache .pytest_cache .ruff_cache

@@ -38,7 +38,7 @@ Identity = tuple[str, int, float] | None
 """ETag, size in bytes and time of the last change of an object; None if there is no such object."""
 
 
-class RemoteStore(WrapperStore["ObjectStore[Any]"]):  # in quotes: not generic before zarr 3.1.4
+class RemoteStore(WrapperStore[ObjectStore[Any]]):
     """The objects at an address, read only; an object that changes, appears or disappears while it is read is an error.
 
     An object that does not exist is fill value to Zarr; any other failure is an error, after several attempts. What an

@@ -72,7 +72,7 @@ def small_groups(monkeypatch) -> None:
 def held(request, monkeypatch) -> bool:
     """Whether chunks that were read are held, so that the source is hardly read again."""
     if not request.param:
-        monkeypatch.setattr(super_resolution, "ChunkCache", lambda array: ChunkCache(array, 1))
+        monkeypatch.setattr(super_resolution, "ChunkCache", lambda array, threads: ChunkCache(array, 1, threads))
     return bool(request.param)
 
 

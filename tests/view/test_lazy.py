@@ -437,5 +437,5 @@ def test_the_source_is_read_without_the_callbacks_of_the_window():
         ChunkCache(volume)[2:7, :, 3]
         chunk_cache.computed(volume)
         assert not called
-        volume.compute(scheduler="synchronous")
+        (volume + 1).compute(scheduler="synchronous")
     assert called

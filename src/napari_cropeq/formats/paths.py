@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from napari_cropeq.core.whole_file import path_of, rename, sync_folder
+from napari_cropeq.core.whole_file import path_of, remove_file, rename, sync_folder
 from napari_cropeq.errors import AccessError, ArgumentError, OutputExistsError
 
 __all__ = [
@@ -295,7 +295,7 @@ def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        remove_file(path)
 
 
 def escaped(name: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cropeq.core.geometry import IntTriple, LeadingIndex
-from napari_cropeq.core.whole_file import rename, sync_file, sync_folder, sync_handle
+from napari_cropeq.core.whole_file import remove_file, rename, sync_file, sync_folder, sync_handle
 from napari_cropeq.errors import ImageError, MismatchError
 from napari_cropeq.formats.paths import FOLDER
 
@@ -203,7 +203,7 @@ class Journal:
         """Remove the header: the first step of removing a store, so that after a kill it does not count as started."""
         self.close()
         if self.exists:
-            (self.folder / HEADER).unlink()
+            remove_file(self.folder / HEADER)
             sync_folder(self.folder)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from napari_cropeq.core.whole_file import rename
+from napari_cropeq.core.whole_file import remove_file, rename
 from napari_cropeq.errors import InUseError, StoppedError
 from napari_cropeq.formats.paths import FOLDER, escaped
 
@@ -167,7 +167,7 @@ class WriteToken:
             If one is still writing after this many seconds.
         """
         self.value = ""
-        self._path.unlink(missing_ok=True)
+        remove_file(self._path)
         end = time.monotonic() + seconds
         for path in self._store.parent.glob(f"{escaped(self._prefix)}*"):
             lock = FileLock(path, thread_local=False)

@@ -11,6 +11,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+import napari_cropeq
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIREMENTS = [Requirement(line) for line in PROJECT["dependencies"]]
@@ -58,3 +60,18 @@ def test_what_a_workflow_runs_exists(path):
     for name in re.findall(r"\b((?:tests|scripts)/[\w./-]+)", text):
         assert (ROOT / name).exists(), name
     assert "permissions" in yaml.safe_load(text)
+
+
+def test_the_citation_names_the_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == napari_cropeq.__version__
+    assert citation["repository-code"] == PROJECT["urls"]["Source"] and citation["license"] == PROJECT["license"]
+
+
+def test_the_changelog_has_the_version_and_an_upgrade_note():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    version = napari_cropeq.__version__
+    section = text.partition(f"## [{version}]")[2].partition("\n## ")[0]
+    headings = re.findall(r"(?m)^### (.*)", section)
+    assert headings == ["Upgrading", "Added", "Changed", "Fixed", "Security"]
+    assert f"\n[{version}]: " in text and "\n[Unreleased]: " in text

@@ -413,7 +413,7 @@ class BreakSource:
         from napari_cropeq.compute import fill
         from napari_cropeq.formats import chunk_cache
 
-        chunk_cache.ChunkCache.__init__.__defaults__ = (1,)  # cache almost nothing
+        chunk_cache.ChunkCache.__init__.__defaults__ = 1, 1  # cache almost nothing
         fill.RETRIES = (0.01, 0.02)
         path, reads = job.source / self.chunk, itertools.count(1)
         plain = chunk_cache.ChunkCache._read

@@ -326,7 +326,7 @@ def test_an_unreadable_chunk_is_reported_and_the_rest_is_computed(cluster, tmp_p
     def keep(cap: int) -> None:
         from napari_cropeq.formats.chunk_cache import ChunkCache
 
-        ChunkCache.__init__.__defaults__ = (cap,)
+        ChunkCache.__init__.__defaults__ = cap, 1
 
     def is_at(folder: str) -> bool:
         from napari_cropeq.run.distributed import worker as cluster_work

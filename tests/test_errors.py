@@ -21,8 +21,9 @@ def test_an_error_keeps_problem_and_remedy(kind):
     for same in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):
         assert (same.problem, same.remedy, same.setting) == ("The step is 0 µm.", "Correct it.", "step")
         assert str(same) == "The step is 0 µm. Correct it."
-        assert same.message({"step": "Use --step."}) == "The step is 0 µm. Use --step."
-        assert same.message({"other": "Use --other."}) == str(same)
+        assert same.sentence({"step": "Use --step."}) == "The step is 0 µm. Use --step."
+        assert not hasattr(same, "message"), "napari would show it"
+        assert same.sentence({"other": "Use --other."}) == str(same)
 
 
 def test_a_message_is_one_line_that_can_be_printed():

@@ -32,6 +32,8 @@ class Served:
     """Path, status and bytes of content of each answer."""
     tagged: bool = True
     """Whether answers have an ETag and a time."""
+    parts: bool = True
+    """Whether a part of a file can be asked for."""
     wait: threading.Event | None = None
     """Answers wait until it is set."""
 
@@ -71,7 +73,7 @@ def serving(folder: Path, **options) -> Iterator[Served]:
             tags = {"ETag": f'"{found.st_mtime_ns}-{found.st_ino}"', "Last-Modified": changed}
             self._headers = tags if served.tagged else {}
             part = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
-            if part is None:
+            if part is None or not served.parts:
                 self._answer(path, 200, content, cut=status == CUT)
                 return
             first, last = part.groups()

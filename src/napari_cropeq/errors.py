@@ -59,9 +59,10 @@ class CropeqError(Exception):
 
     def __str__(self) -> str:
         """Return problem and remedy; never an error number."""
-        return self.message({})
+        return self.sentence({})
 
-    def message(self, hints: Mapping[str, str]) -> str:
+    # Not `message`: napari shows an attribute of that name, and expects a text.
+    def sentence(self, hints: Mapping[str, str]) -> str:
         """Return the problem with the hint for its setting, or with the remedy where ``hints`` has none."""
         return f"{self.problem} {hints.get(self.setting, self.remedy)}".strip()
 

@@ -129,6 +129,15 @@ def test_only_a_part_of_a_shard_is_read(served: Served) -> None:
     assert sum(count for _, count in parts) < size / 2, "the index, and one of four chunks"
 
 
+def test_a_server_that_gives_only_whole_objects(served: Served) -> None:
+    path = a_sharded(served.folder / "s.zarr")
+    served.parts = False
+    image = open_image(f"{served.url}/s.zarr")
+    image.data[:, :16, :16].compute()
+    assert np.array_equal(image.data.compute(), open_image(path).data.compute())
+    assert served.asked("/0/c/") == 2, "for a part, and for the whole shard, which is kept"
+
+
 def test_a_chunk_that_does_not_exist_is_fill_value(served: Served) -> None:
     (served.folder / "a.zarr/0/c/0/0/1").unlink()
     image = open_image(f"{served.url}/a.zarr")
@@ -236,8 +245,8 @@ def test_a_chunk_that_appears_is_an_error(served: Served, brief: None) -> None:
 
 
 WRONG = [
-    pytest.param("/nothing.zarr", ImageError, "not an OME-Zarr image", id="nothing"),
-    pytest.param("/a.zarr/0", ImageError, "not an OME-Zarr image|without 'multiscales'", id="an array"),
+    pytest.param("/nothing.zarr", ImageError, "no OME-Zarr image at http.*other formats", id="nothing"),
+    pytest.param("/a.zarr/0", ImageError, "no OME-Zarr image at|without 'multiscales'", id="an array"),
 ]
 
 
@@ -252,6 +261,8 @@ def test_a_server_that_does_not_answer_is_an_error(brief: None) -> None:
         open_image("http://127.0.0.1:9/a.zarr")
     with pytest.raises(ArgumentError, match="not an address"):
         open_image("http://[x/a.zarr")
+    with pytest.raises(ArgumentError, match="Addresses start with http"):
+        open_image("ftp://127.0.0.1/a.zarr")
     with pytest.raises(ArgumentError, match="which its objects would not get"):
         open_image("http://127.0.0.1:9/a.zarr?token=1")
 

@@ -66,7 +66,7 @@ def test_the_other_images_are_named_where_the_first_is_read(tmp_path: Path, capl
 
 
 WRONG = [
-    pytest.param(a_plate, None, ImageError, r"plate of 3 wells \(A/1 to B/4\).* scene A/1/0", id="plate"),
+    pytest.param(a_plate, None, ImageError, r"plate of 3 wells \(A/1 to B/4\).* such as A/1/0", id="plate"),
     pytest.param(
         a_plate, "A/1/7", ArgumentError, "no field A/1/7. The well A/1 has the fields A/1/0, A/1/1", id="field"
     ),

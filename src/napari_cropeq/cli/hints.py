@@ -12,7 +12,6 @@ HINTS = {
     "voxel_size": VOXEL_SIZE,
     "unknown_voxel_size": VOXEL_SIZE,
     "allow_missing": "Copy it again, or give the value that missing planes are read as with --allow-missing VALUE.",
-    "scene": "Choose one with --scene NAME; cropeq info lists them.",
     "existing": "Choose another name, or replace it with --overwrite.",
     "unfinished": "Complete it with --resume, or start again with --overwrite.",
     "restart": "Choose another name, or start again with --overwrite.",
@@ -33,7 +32,7 @@ EXHAUSTED = "out of memory", "can't allocate memory"
 def sentence(error: BaseException) -> str:
     """Return an error as one line: the problem, and what to do about it."""
     if isinstance(error, CropeqError):
-        text = error.message(HINTS)
+        text = error.sentence(HINTS)
     else:
         text = str(error) or type(error).__name__
         if isinstance(error, MemoryError) or any(words in text.lower() for words in EXHAUSTED):

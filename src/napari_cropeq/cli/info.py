@@ -14,7 +14,7 @@ from rich.filesize import decimal
 from napari_cropeq.cli.hints import sentence
 from napari_cropeq.cli.options import add_command, add_device, add_opening, image_path
 from napari_cropeq.cli.progress import progress_bar
-from napari_cropeq.errors import ArgumentError
+from napari_cropeq.errors import ArgumentError, ImageError
 from napari_cropeq.short_repr import card, duration, quality_of
 
 if TYPE_CHECKING:
@@ -89,7 +89,12 @@ def _image(path: Path | str, allow_missing: float | None, scene: str | None) -> 
 
     folder = path if isinstance(path, str) or path.exists() else partial_of(path)
     unfinished = Unfinished.open(folder) if isinstance(folder, Path) and folder.is_dir() else None
-    image = open_image(path if unfinished is None else folder, allow_missing, scene)
+    try:
+        image = open_image(path if unfinished is None else folder, allow_missing, scene)
+    except ImageError as error:
+        if scene is not None or error.setting != "scene":
+            raise
+        return _plate(path, error)
     report, facts = image.describe(), _facts(image)
     if unfinished is not None:
         source = unfinished.source
@@ -112,6 +117,19 @@ def _image(path: Path | str, allow_missing: float | None, scene: str | None) -> 
     return report | more, card(f"{name}: image", facts | outlook)
 
 
+def _plate(path: Path | str, error: ImageError) -> tuple[dict[str, Any], str]:
+    """Return the record and the card of a plate, or of another file of which an image has to be chosen."""
+    from napari_cropeq.formats.find import find_images
+    from napari_cropeq.formats.metadata import named
+
+    fields = [str(image)[len(str(path)) :].strip("/\\") for image in find_images([path])]
+    if len(fields) < 2:
+        raise error
+    next_step = f"cropeq info {path} --scene {fields[0]}"
+    facts = {"images": f"{len(fields)} ({named(fields)}); choose one with --scene", "next": next_step}
+    return {"path": str(path), "images": fields}, card(f"{path}: {error.problem}", facts)
+
+
 def _facts(image: Image) -> dict[str, str]:
     from napari_cropeq.formats.metadata import named
 
@@ -130,9 +148,12 @@ def _facts(image: Image) -> dict[str, str]:
 def _outlook(image: Image, path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what super-resolution would make of an image, as JSON values and as facts."""
     from napari_cropeq.formats.image import acquisition_of
+    from napari_cropeq.formats.open import label_of
 
-    model = image.name.split(".")[0] + MODEL
-    train = f"cropeq train {path} -o {model}" + (f" --scene {shlex.quote(image.scene)}" if image.scene else "")
+    scene = f" --scene {shlex.quote(image.scene)}" if image.scene else ""
+    whole = image.path or str(path)
+    given = path if label_of(whole) == label_of(path) else whole  # an image in a Zarr group has a path of its own
+    train = f"cropeq train {given} -o {image.name}{MODEL}{scene}"
     try:
         acquisition = acquisition_of(image)
     except ValueError as error:

@@ -9,6 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from napari_cropeq.cli.hints import sentence
@@ -26,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cropeq`` and return its exit code: 0, 1 for an error printed as a sentence, 130 when interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file or an old console of Windows has no letters such as µ or ≤
-            stream.reconfigure(errors="replace")
+            with suppress(OSError):  # some terminals refuse it
+                stream.reconfigure(errors="replace")
     try:
         check_torch()
     except MissingPackageError as error:

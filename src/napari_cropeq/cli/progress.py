@@ -84,22 +84,25 @@ def warnings_as_sentences() -> Iterator[None]:
 
 @contextmanager
 def show_log(verbosity: int) -> Iterator[None]:
-    """Write the package's log to standard error, above the progress bar: 1 shows INFO, 2 DEBUG, 0 nothing."""
+    """Write the package's log to standard error, above the progress bar: 1 shows INFO, 2 DEBUG.
+
+    0 shows nothing but that a file has several images, of which the first is read.
+    """
+    logger = logging.getLogger("napari_cropeq" if verbosity else "napari_cropeq.formats.open")
     if not verbosity:
-        yield
-        return
-    logger = logging.getLogger("napari_cropeq")
-    if sys.stderr.isatty():
+        handler: logging.Handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    elif sys.stderr.isatty():
         from rich.logging import RichHandler
 
-        handler: logging.Handler = RichHandler(console=_console(), show_path=False)
+        handler = RichHandler(console=_console(), show_path=False)
         handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     before = logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO if verbosity == 1 else logging.DEBUG)
+    logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)])
     try:
         yield
     finally:

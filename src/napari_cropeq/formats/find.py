@@ -15,7 +15,7 @@ from napari_cropeq.formats.open import SUFFIXES
 from napari_cropeq.formats.paths import place_of
 from napari_cropeq.formats.provenance import read_provenance
 
-__all__ = ["check_result", "find_images", "is_result"]
+__all__ = ["check_result", "find_images", "is_result", "is_zarr"]
 
 PARTIAL = ".partial.ome.zarr"
 ZARR = ("zarr.json", ".zgroup", ".zattrs")
@@ -68,7 +68,7 @@ def check_result(path: Path) -> None:
 
 
 def _named(path: Path) -> Iterator[Path]:
-    if path.is_dir() and not _is_zarr(path):
+    if path.is_dir() and not is_zarr(path):
         images = _images(path.iterdir())
         if not images:
             known = ", ".join(SUFFIXES)
@@ -114,5 +114,6 @@ def _is_image(path: Path) -> bool:
     return not inside and path.is_dir() == name.endswith(".zarr")
 
 
-def _is_zarr(path: Path) -> bool:
+def is_zarr(path: Path) -> bool:
+    """Return whether a path is that of a Zarr group, by its name or its metadata."""
     return path.name.lower().endswith(".zarr") or any((path / name).is_file() for name in ZARR)

@@ -155,7 +155,7 @@ def _read(path: Path, watch: Watch, allow_missing: float | None, scene: str | in
         return stored
     raise ImageError(
         f"{path.name} is of an unknown type. Known types are {', '.join(SUFFIXES)}.",
-        "Save it as OME-TIFF or OME-Zarr.",
+        "Save it as OME-TIFF or OME-Zarr. With the extra bioio, CZI, LIF, ND2, IMS and others are read as well.",
     )
 
 

@@ -68,11 +68,17 @@ def place_of(place: object) -> Path | str:
     ------
     WrongTypeError
         If it is neither.
+    ArgumentError
+        If it is an address of another kind.
     """
     address = _ADDRESS.fullmatch(str(place))  # also of a Path, which has taken one of two slashes for superfluous
     if address:
         scheme, rest = address.groups()
         return f"{scheme.lower()}://" + rest.replace("\\", "/").rstrip("/")
+    if isinstance(place, str) and re.match(r"[a-z]{2,}://", place, re.IGNORECASE):
+        raise ArgumentError(
+            f"The address {place} cannot be read.", "Addresses start with http://, https://, s3:// or gs://."
+        )
     return path_of("path", place, "Give the name of an image file.")
 
 

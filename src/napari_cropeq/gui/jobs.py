@@ -189,7 +189,7 @@ def sentence(error: BaseException, hints: Mapping[str, str] = HINTS) -> str:
         What to do, by the error's setting; see :mod:`napari_cropeq.gui.hints`.
     """
     if isinstance(error, CropeqError):
-        return " ".join(error.message(hints).split())
+        return " ".join(error.sentence(hints).split())
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate" in text.lower():
         return f"There is not enough memory ({text[:160]}). Close other images, use fewer filters or another device."

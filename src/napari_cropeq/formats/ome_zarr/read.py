@@ -153,10 +153,14 @@ def _image_group(
     except CropeqError:
         raise
     except Exception as error:  # as above
-        where = "folder" if isinstance(place, Path) else "address"
+        if isinstance(place, RemoteStore):
+            raise ImageError(
+                f"There is no OME-Zarr image at {place.url}.",
+                "Check the address. Files of other formats are not read from addresses: download them first.",
+            ) from error
         raise ImageError(
-            f"The {where} {name} is not an OME-Zarr image.",
-            f"Open the {where} whose zarr.json (0.5) or .zattrs (0.4) names 'multiscales'.",
+            f"The folder {name} is not an OME-Zarr image.",
+            "Open the folder whose zarr.json (0.5) or .zattrs (0.4) names 'multiscales'.",
         ) from error
     plate, scenes, chosen = wells_of(group), images_in(group), ""
     if plate or scenes:
@@ -184,7 +188,7 @@ def _field(group: zarr.Group, name: str, wells: tuple[str, ...], scene: str | in
     if scene is None:
         raise ImageError(
             f"{name} is a plate of {len(wells)} wells ({wells[0]} to {wells[-1]}), not one image.",
-            f"Choose a field of a well, such as scene {wells[0]}/0.",
+            f"Choose a field of a well by its path, the scene, such as {wells[0]}/0.",
             setting="scene",
         )
     asked = str(scene).strip("/")

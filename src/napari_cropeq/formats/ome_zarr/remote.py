@@ -75,7 +75,9 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
         self._last: OrderedDict[tuple[str, ByteRequest | None], bytes] = OrderedDict()
         self._size = 0  # of the last objects
         self._blosc: set[str] = set()  # paths of arrays
+        self._gives_parts = True  # whether the server gives parts of objects, not only whole ones
         self._checked = time.monotonic()
+        logging.getLogger("asyncio").addFilter(_is_news)
 
     def __str__(self) -> str:
         return self.url
@@ -118,12 +120,17 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
         SourceChangedError
             If the object has changed since it was first read.
         """
-        metadata, whole = key.rsplit("/", 1)[-1] in METADATA, (key, byte_range)
-        content = self._kept.get(key) if metadata else self._last.get(whole)
+        metadata, asked = key.rsplit("/", 1)[-1] in METADATA, (key, byte_range)
+        content = self._kept.get(key) if metadata else self._last.get(asked)
+        if content is None and byte_range is not None and (key, None) in self._last:
+            content = _part(self._last[key, None], byte_range)
         if content is None:
             if self._seen.get(key, ()) is None and metadata:
                 return None
-            content = await self._fetch(key, byte_range)
+            content = await self._fetch(key, byte_range if self._gives_parts else None)
+            if content is not None and byte_range is not None and not self._gives_parts:
+                self._keep((key, None), content)
+                content = _part(content, byte_range)
         if content is None:
             return None
         if metadata:
@@ -131,7 +138,7 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
         else:
             if any(key.startswith(f"{path}/") for path in self._blosc):
                 check_not_cut(key, content, len(content))
-            self._keep(whole, content)
+            self._keep(asked, content)
         return prototype.buffer.from_bytes(content)
 
     def _keep(self, key: tuple[str, ByteRequest | None], content: bytes) -> None:
@@ -175,7 +182,7 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
     async def _fetch(self, key: str, part: ByteRequest | None = None) -> bytes | None:
         """Read an object, with several attempts, and compare it with what it was."""
         import obstore
-        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+        from obstore.exceptions import BaseError, NotSupportedError, PermissionDeniedError, UnauthenticatedError
 
         options = _options(part)
         for number, pause in enumerate((*PAUSES, None), 1):
@@ -186,6 +193,11 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
             except FileNotFoundError:
                 self._compare(key, None)
                 return None
+            except NotSupportedError:
+                if part is None:
+                    raise
+                self._gives_parts = False
+                return await self._fetch(key)
             except (PermissionDeniedError, UnauthenticatedError) as error:
                 raise AccessError(
                     f"{self.url} refuses to give {key} ({_reason(error)}).",
@@ -264,6 +276,24 @@ def _objects(url: str) -> Objects:
         return HTTPStore.from_url(url, **options)
     except Exception as error:
         raise ArgumentError(f"{url} is not an address ({_reason(error)}).", "Check its spelling.") from error
+
+
+def _part(content: bytes, part: ByteRequest) -> bytes:
+    """Return a part of an object."""
+    match part:
+        case RangeByteRequest(start, end):
+            return content[start:end]
+        case OffsetByteRequest(offset):
+            return content[offset:]
+        case SuffixByteRequest(suffix):
+            return content[-suffix:]
+    raise TypeError(part)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether to log what asyncio says: of several requests that fail, Zarr looks only at the first."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, AccessError) or type(error).__module__.startswith("obstore"))
 
 
 def _has_keys(prefix: str) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from napari import Viewer
 from napari.settings import get_settings
 from napari.utils.notifications import show_info
-from qtpy.QtWidgets import QApplication, QInputDialog
+from qtpy.QtWidgets import QInputDialog
 
 from napari_cropeq.formats.paths import is_url
+from napari_cropeq.gui.layers.questions import window
 
 __all__ = ["open_address", "render_asynchronously"]
 
@@ -18,7 +19,7 @@ def open_address(viewer: Viewer) -> None:
     """Ask for the address of an image, and open it."""
     given, text = "", QUESTION
     while True:
-        given, accepted = QInputDialog.getText(QApplication.activeWindow(), "Open address", text, text=given)
+        given, accepted = QInputDialog.getText(window(), "Open address", text, text=given)
         given = given.strip()
         if not accepted or not given:
             return

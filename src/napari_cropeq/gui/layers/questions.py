@@ -27,7 +27,7 @@ from napari_cropeq.formats.ome_zarr.collection import fields_of, wells_of
 from napari_cropeq.formats.ome_zarr.remote import RemoteStore
 from napari_cropeq.formats.open import open_image, scenes_of
 
-__all__ = ["open_or_ask"]
+__all__ = ["open_or_ask", "window"]
 
 LARGEST = 2**31 - 1
 
@@ -72,7 +72,7 @@ def _can_ask() -> bool:
     return QApplication.instance() is not None
 
 
-def _window() -> QWidget | None:
+def window() -> QWidget | None:
     """Return the window to show a dialog in, which gives it its colours."""
     viewer = napari.current_viewer()
     return None if viewer is None else viewer.window._qt_window
@@ -81,7 +81,7 @@ def _window() -> QWidget | None:
 def _value(problem: str) -> float | None:
     """Ask for the value of missing planes."""
     question = f"{problem}\nRead all voxels of the missing planes as:"
-    value, given = QInputDialog.getDouble(_window(), "Missing planes", question, 0.0, -LARGEST, LARGEST, 3)
+    value, given = QInputDialog.getDouble(window(), "Missing planes", question, 0.0, -LARGEST, LARGEST, 3)
     return float(value) if given else None
 
 
@@ -102,7 +102,7 @@ class _OpenDialog(QDialog):
     """A question with the buttons Open and Cancel."""
 
     def __init__(self, title: str, question: str) -> None:
-        super().__init__(_window())
+        super().__init__(window())
         self.setWindowTitle(title)
         self.setMinimumWidth(400)
         self.form = QFormLayout()

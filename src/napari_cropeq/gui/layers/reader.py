@@ -15,6 +15,7 @@ from npe2 import PluginManager
 
 from napari_cropeq.errors import MissingPackageError
 from napari_cropeq.formats.bioio import PLUGINS, has_plugin
+from napari_cropeq.formats.find import is_zarr
 from napari_cropeq.formats.image import Image
 from napari_cropeq.formats.open import SUFFIXES
 from napari_cropeq.formats.paths import is_url, place_of
@@ -47,7 +48,7 @@ def _takes(path: str) -> bool:
     If what bioio needs for a file is not installed, and no other plugin of napari can open the file, it is opened all
     the same, with an error that says what to install.
     """
-    if is_url(path) or path.rstrip("/\\").lower().endswith(SUFFIXES):
+    if is_url(path) or path.rstrip("/\\").lower().endswith(SUFFIXES) or is_zarr(Path(path)):
         return True
     if Path(path).suffix.lower() not in PLUGINS:
         return False

@@ -230,7 +230,8 @@ class SRLayer(QObject):
             self._release()
         elif event.value is self.image or event.value is self._source:
             if event.value is self.image and self.hid_source:
-                self._source.visible = True
+                with contextlib.suppress(RuntimeError):  # a viewer that closes slices nothing any more
+                    self._source.visible = True
             self.removed.emit()
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
 from napari.layers import Image as Layer
+from napari.utils.notifications import ErrorNotification, notification_manager
 from npe2 import DynamicPlugin, PluginManager
 from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtTest import QTest
@@ -16,6 +18,7 @@ from qtpy.QtWidgets import QApplication, QDialogButtonBox, QLabel
 
 from conftest import textured_volume
 from files import a_collection, a_plate
+from napari_cropeq.errors import ImageError
 from napari_cropeq.formats.bioio import PLUGINS
 from napari_cropeq.formats.open import open_image
 from napari_cropeq.gui.layers.questions import open_or_ask
@@ -144,6 +147,20 @@ def test_a_field_of_a_plate_at_an_address(viewer, answering, tmp_path: Path) -> 
         image = open_or_ask(f"{served.url}/p.ome.zarr")
         assert image is not None and image.path == f"{served.url}/p.ome.zarr/B/3/0"
     assert asked == ["Choose field"]
+
+
+def test_a_field_is_opened_by_its_path(viewer, tmp_path: Path) -> None:
+    """And the error of what is not an image says more than napari's."""
+    path = a_plate(tmp_path / "p.zarr")
+    (layer,) = viewer.open(path / "B/3/0", plugin="napari-cropeq")
+    assert layer.name == "p_B_3_0" and get_reader(str(tmp_path)) is None
+    notices: list[Any] = []
+    notification_manager.notification_ready.connect(notices.append)
+    try:
+        notification_manager.dispatch(ErrorNotification(ImageError("It is a plate.", "Choose a field.")))
+    finally:
+        notification_manager.notification_ready.disconnect(notices.append)
+    assert [notice.message for notice in notices] == ["It is a plate. Choose a field."]
 
 
 def test_a_well_without_fields_cannot_be_opened(viewer, answering, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def _networks(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _image(path: Path | str, allow_missing: float | None, scene: str | None) -> tuple[dict[str, Any], str]:
     """Return the record and the card of an image: a source, a result of ours, or a result that is not complete."""
-    from napari_cropeq.formats.open import open_image
+    from napari_cropeq.formats.open import label_of, open_image
     from napari_cropeq.formats.paths import partial_of
     from napari_cropeq.formats.provenance import read_provenance
     from napari_cropeq.store.unfinished import Unfinished
@@ -110,7 +110,7 @@ def _image(path: Path | str, allow_missing: float | None, scene: str | None) -> 
         }
         return report, card(f"{folder.name}: unfinished result of napari-cropeq", facts)
     more, outlook = _outlook(image, path)
-    name, made = image.name if isinstance(path, str) else path.name, read_provenance(path)
+    name, made = label_of(path), read_provenance(path)
     if made is not None:
         what = "expected errors of a result" if "quantity" in made else "result"
         return report | more | {"result": made}, card(f"{name}: {what} of napari-cropeq", facts | _origin(made))

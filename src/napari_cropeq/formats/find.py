@@ -95,7 +95,8 @@ def _parts(place: Path | str) -> Iterator[Path | str]:
             several = every_image(RemoteStore(place) if isinstance(place, str) else place)
     if len(several) < 2:
         yield place
-    for name in several if len(several) > 1 else ():
+        return
+    for name in several:
         yield f"{place}/{name}" if isinstance(place, str) else place / name
 
 

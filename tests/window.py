@@ -82,6 +82,23 @@ def stopped(volume, qtbot, gate=None) -> None:
     qtbot.waitUntil(lambda: not volume.result.busy, timeout=TIMEOUT)
 
 
+def settle(viewer, qtbot, panel) -> None:
+    """Wait until all tiles in view are computed and shown, and the message is up to date."""
+
+    def settled() -> bool:
+        """Return whether nothing is due: while this waited, the canvas may have got another size, and so the view."""
+        if panel.result.layer not in viewer.layers or panel.result.looking:
+            return False
+        panel.result.shown._refresh_soon.flush()
+        panel._show_soon.flush()
+        return not panel.result.looking and all(layer.loaded for layer in viewer.layers)
+
+    qtbot.wait(80)  # tiles are requested once the view has stopped changing
+    qtbot.waitUntil(settled, timeout=TIMEOUT)
+    qtbot.wait(120)
+    qtbot.waitUntil(settled, timeout=TIMEOUT)
+
+
 def small(train, **budget: float) -> None:
     """Choose a small network and a budget."""
     train.config.fields["filters"].value, train.config.fields["blocks"].value = 8, 2

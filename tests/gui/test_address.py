@@ -18,7 +18,7 @@ from napari_cropeq.formats.ome_zarr import remote
 from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.write import write_image
 from web_server import serving
-from window import TIMEOUT, cells, dock, model_for
+from window import TIMEOUT, cells, dock, model_for, settle
 
 SHAPE = (12, 72, 80)
 
@@ -45,21 +45,6 @@ def loaded(viewer, qtbot) -> None:
     qtbot.waitUntil(lambda: all(layer.loaded for layer in viewer.layers), timeout=TIMEOUT)
 
 
-def settle(qtbot, panel) -> None:
-    """Wait until all tiles in view are computed and shown."""
-    viewer = panel.viewer
-
-    def settled() -> bool:
-        if panel.result.layer not in viewer.layers or panel.result.looking:
-            return False
-        panel.result.shown._refresh_soon.flush()
-        panel._show_soon.flush()
-        return not panel.result.looking and all(layer.loaded for layer in viewer.layers)
-
-    qtbot.wait(80)
-    qtbot.waitUntil(settled, timeout=TIMEOUT)
-
-
 def test_preview_of_an_image_at_an_address(viewer, qtbot, served):
     url = f"{served.url}/a.ome.zarr"
     (layer,) = viewer.open(url, plugin="napari-cropeq")
@@ -69,7 +54,7 @@ def test_preview_of_an_image_at_an_address(viewer, qtbot, served):
     panel = dock(viewer, "Preview")
     panel.session.use_model(model_for(), "a model")
     panel.buttons["preview"].native.click()
-    settle(qtbot, panel)
+    settle(viewer, qtbot, panel)
     view = panel.result.follower.view
     here = SuperResolution(open_image(served.folder / "a.ome.zarr"), panel.session.model, device="cpu")
     assert np.array_equal(np.asarray(panel.result.layer.data[view.box.slices]), here.compute((), view.box))
@@ -105,7 +90,7 @@ def test_a_failing_server_is_a_sentence_and_the_preview_goes_on_when_it_answers_
     assert "did not give" in text and "503 Service Unavailable" in text and "Check the connection" in text
     served.fail = lambda path, number: None
     panel.buttons["preview"].native.click()
-    settle(qtbot, panel)
+    settle(viewer, qtbot, panel)
     assert not panel.complaining
 
 

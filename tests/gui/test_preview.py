@@ -22,7 +22,7 @@ from napari_cropeq.gui.layers.viewport import view_of, view_signals
 from napari_cropeq.gui.session import Session
 from napari_cropeq.run.export import export
 from napari_cropeq.view import overview
-from window import TIMEOUT, cells, dock, model_for, small
+from window import TIMEOUT, cells, dock, model_for, settle, small
 
 SHAPE = (12, 72, 80)
 SR_SHAPE = (30, 72, 80)
@@ -37,23 +37,6 @@ def begin(viewer, qtbot, model=None, **options):
     panel.buttons["preview"].native.click()
     settle(viewer, qtbot, panel)
     return panel
-
-
-def settle(viewer, qtbot, panel) -> None:
-    """Wait until all tiles in view are computed and shown, and the message is up to date."""
-
-    def settled() -> bool:
-        """Return whether nothing is due: while this waited, the canvas may have got another size, and so the view."""
-        if panel.result.layer not in viewer.layers or panel.result.looking:
-            return False
-        panel.result.shown._refresh_soon.flush()
-        panel._show_soon.flush()
-        return not panel.result.looking and all(layer.loaded for layer in viewer.layers)
-
-    qtbot.wait(80)  # tiles are requested once the view has stopped changing
-    qtbot.waitUntil(settled, timeout=TIMEOUT)
-    qtbot.wait(120)
-    qtbot.waitUntil(settled, timeout=TIMEOUT)
 
 
 def shown(layer) -> np.ndarray:

@@ -127,10 +127,7 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
         if content is None:
             if self._seen.get(key, ()) is None and metadata:
                 return None
-            content = await self._fetch(key, byte_range if self._gives_parts else None)
-            if content is not None and byte_range is not None and not self._gives_parts:
-                self._keep((key, None), content)
-                content = _part(content, byte_range)
+            content = await self._fetch_part(key, byte_range)
         if content is None:
             return None
         if metadata:
@@ -158,7 +155,7 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
     async def exists(self, key: str) -> bool:
         """Return whether there is an object."""
         if key not in self._seen:
-            await self._fetch(key, RangeByteRequest(0, 1))
+            await self._fetch_part(key, RangeByteRequest(0, 1))
         return self._seen[key] is not None
 
     def check(self) -> None:
@@ -179,6 +176,21 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
     async def _check(self) -> None:
         await asyncio.gather(*(self._fetch(key) for key in list(self._kept)))
 
+    async def _fetch_part(self, key: str, part: ByteRequest | None) -> bytes | None:
+        """Read a part of an object, or cut it from the whole one where the server gives no parts."""
+        from obstore.exceptions import NotSupportedError
+
+        if part is not None and self._gives_parts:
+            try:
+                return await self._fetch(key, part)
+            except NotSupportedError:
+                self._gives_parts = False
+        whole = await self._fetch(key)
+        if whole is None or part is None:
+            return whole
+        self._keep((key, None), whole)
+        return _part(whole, part)
+
     async def _fetch(self, key: str, part: ByteRequest | None = None) -> bytes | None:
         """Read an object, with several attempts, and compare it with what it was."""
         import obstore
@@ -194,10 +206,7 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
                 self._compare(key, None)
                 return None
             except NotSupportedError:
-                if part is None:
-                    raise
-                self._gives_parts = False
-                return await self._fetch(key)
+                raise
             except (PermissionDeniedError, UnauthenticatedError) as error:
                 raise AccessError(
                     f"{self.url} refuses to give {key} ({_reason(error)}).",

@@ -55,8 +55,6 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
     ----------
     url : str
         As given, without a slash at its end.
-    requests, received : int
-        Number of requests and of bytes of content so far, also of failed attempts.
 
     Raises
     ------
@@ -69,7 +67,6 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         super().__init__(ObjectStore(_objects(self.url), read_only=True))
-        self.requests = self.received = 0
         self._seen: dict[str, Identity] = {}
         self._kept: dict[str, bytes] = {}  # metadata, which several parts of Zarr read again and again
         self._last: OrderedDict[tuple[str, ByteRequest | None], bytes] = OrderedDict()
@@ -198,7 +195,6 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
 
         options = _options(part)
         for number, pause in enumerate((*PAUSES, None), 1):
-            self.requests += 1
             try:
                 answer = await obstore.get_async(self._store.store, key, options=options)
                 content = bytes(await answer.bytes_async())
@@ -223,7 +219,6 @@ class RemoteStore(WrapperStore[ObjectStore[Any]]):
                 logger.warning("%s did not give %s (%s); trying again in %g s", self.url, key, _reason(error), pause)
                 await asyncio.sleep(pause)
                 continue
-            self.received += len(content)
             meta = answer.meta
             self._compare(key, (str(meta["e_tag"] or ""), int(meta["size"]), meta["last_modified"].timestamp()))
             return content

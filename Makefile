@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo gallery test test-all test-fast test-oldest lint house bench-training bench-recipes bench-noise bench-trust bench-fwhm bench-heartbeat bench-preview bench-remote bench-volume bench-cluster evidence soak fuzz clean
+.PHONY: setup demo docs gallery test test-all test-fast test-oldest lint house bench-training bench-recipes bench-noise bench-trust bench-fwhm bench-heartbeat bench-preview bench-remote bench-volume bench-cluster evidence soak fuzz clean
 
 setup:
 	@scripts/setup
@@ -10,6 +10,10 @@ setup:
 # make demo INPUT=path/to/volume.tif runs it on a volume of your own.
 demo: setup
 	scripts/with-display $(venv) scripts/demo.py $(if $(INPUT),--input "$(INPUT)")
+
+# The documentation, in site/; every warning is an error.
+docs: setup
+	$(venv) -m sphinx --fail-on-warning --keep-going -q -b html docs site
 
 # Every state of the window, at two sizes and in both themes; ARGS="--docs" makes the pictures of docs again.
 gallery: setup
@@ -41,7 +45,7 @@ test-fast: setup
 test-oldest:
 	scripts/test-oldest $(addprefix tests/,$(fast)) $(ARGS)
 
-# Draws the packages into CONTRIBUTING.md, with the files that an export and a viewport pass.
+# Draws the packages into docs/developers.md, with the files that an export and a viewport pass.
 house: setup
 	scripts/with-display $(venv) scripts/house.py
 
@@ -105,5 +109,5 @@ fuzz: setup
 test-all: test test-oldest soak
 
 clean:
-	rm -rf build dist demo-output gallery-output benchmark-output .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist site demo-output gallery-output benchmark-output .mypy_cache .pytest_cache .ruff_cache
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,6 @@
 """Draw the packages of this project by floors, with the files that an export and a viewport pass.
 
-The picture is in CONTRIBUTING.md. Usage: python scripts/house.py [--check]
+The picture is in docs/developers.md. Usage: python scripts/house.py [--check]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "napari_cropeq"
-PAGE = ROOT / "CONTRIBUTING.md"
+PAGE = ROOT / "docs" / "developers.md"
 BEGIN, END = "<!-- made by scripts/house.py -->\n", "<!-- end -->\n"
 FLOORS = ("gui", "cli", "api", "evidence", "run", "view", "compute", "store", "formats", "core")
 """From the top down: a package imports only from those below it; gui and cli do not import each other."""

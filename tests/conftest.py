@@ -242,3 +242,18 @@ def viewer(request, no_thread_is_left, shared_window, qtbot, preferences_file, m
     monkeypatch.setattr("napari_cropeq.gui.jobs.lower_priority", lambda: None)
     yield shared_window.viewer(qtbot)
     shared_window.clean(request.node.rep_call.failed)
+
+
+@pytest.fixture(scope="module")
+def looked_up():
+    """Let nothing look up the links of a published model: tests need no connection. Return what was asked for."""
+    httpx = pytest.importorskip("httpx")
+    asked = []
+
+    def unreachable(method: str, url: str, **_) -> None:
+        asked.append(url)
+        raise httpx.ConnectError("no connection", request=httpx.Request(method, url))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx, "request", unreachable)
+        yield asked

@@ -1,4 +1,4 @@
-"""The code is laid out as CONTRIBUTING.md says: sizes of classes, files and functions, and the ways through it."""
+"""The code is laid out as docs/developers.md says: sizes of classes, files and functions, and the ways through it."""
 
 from __future__ import annotations
 

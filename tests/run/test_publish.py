@@ -6,7 +6,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 import tifffile
@@ -26,21 +25,10 @@ from napari_cropeq.run.publish.stack_network import StackNetwork
 AGREEMENT = 1e-5  # share of the range
 
 # bioimageio.spec leaves files to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def looked_up():
-    """Let nothing look up the links of a package: tests need no connection. Return what was asked for."""
-    asked = []
-
-    def unreachable(method: str, url: str, **_) -> None:
-        asked.append(url)
-        raise httpx.ConnectError("no connection", request=httpx.Request(method, url))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(httpx, "request", unreachable)
-        yield asked
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.usefixtures("looked_up"),
+]
 
 
 def a_model(

@@ -44,7 +44,9 @@ def add_export(commands: Any) -> None:
     add_voxel_size(parser)
     add_opening(parser)
     parser.add_argument(
-        "--name", metavar="PATTERN", help="names of the results in a folder (default {name}_SR); see docs/batch.md"
+        "--name",
+        metavar="PATTERN",
+        help="names of the results in a folder, such as {name}_x{factor} (default {name}_SR)",
     )
     parser.add_argument("--format", choices=FORMATS, help="format of the results in a folder (default ome-zarr)")
     parser.add_argument(
@@ -57,7 +59,7 @@ def add_export(commands: Any) -> None:
     parser.add_argument(
         "--error",
         action="store_true",
-        help="also write the expected error of every voxel, as NAME.error beside the result (see docs/trust.md)",
+        help="also write the expected error of every voxel, as NAME.error beside the result",
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
@@ -67,7 +69,7 @@ def add_export(commands: Any) -> None:
     )
     existing.add_argument("--overwrite", action="store_true", help="replace existing results")
     add_device(parser)
-    several = parser.add_argument_group("several processes or machines (see docs/cluster.md)")
+    several = parser.add_argument_group("several processes or machines (see the page on clusters of the documentation)")
     several.add_argument("--workers", type=int, metavar="N", help="start N processes on this machine")
     several.add_argument("--scheduler", metavar="ADDRESS", help="use the Dask scheduler at, say, tcp://10.0.0.1:8786")
     several.add_argument("--shard-id", type=int, metavar="I", help="number of this process, from 0 to --num-shards - 1")

@@ -18,6 +18,8 @@ from napari_cropeq.cli.verify import add_verify
 
 __all__ = ["make_parser"]
 
+DOCUMENTATION = "https://napari-cropeq.github.io/napari-cropeq/"
+
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of ``cropeq`` and of all its commands."""
@@ -26,7 +28,8 @@ def make_parser() -> argparse.ArgumentParser:
         description="Self-supervised axial super-resolution of 3D images.",
         epilog="examples:\n  cropeq train stack.ome.tif -o stack.safetensors\n"
         "  cropeq export stack.ome.tif -m stack.safetensors -o stack_SR.ome.zarr\n\n"
-        "'cropeq COMMAND --help' shows the options of a command.",
+        "'cropeq COMMAND --help' shows the options of a command.\n"
+        f"Documentation: {DOCUMENTATION}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"cropeq {__version__}")

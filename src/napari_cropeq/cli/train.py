@@ -41,7 +41,7 @@ def add_train(commands: Any) -> None:
         "cropeq train stack.tif -o stack.safetensors --voxel-size 2.31 0.32 0.32 --channel all --minutes 10",
     ]
     parser = add_command(commands, "train", "train a model on an image itself", examples, _train)
-    parser.add_argument("input", type=image_path, metavar="IMAGE", help="an image (docs/formats.md), or its address")
+    parser.add_argument("input", type=image_path, metavar="IMAGE", help="an image, or its address")
     add_out(parser, "MODEL", "file to save the model in; its name ends in .safetensors", type=Path)
     add_voxel_size(parser)
     add_opening(parser)

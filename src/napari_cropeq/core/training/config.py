@@ -268,4 +268,4 @@ PRESETS: Mapping[str, dict[str, Any]] = {
     "paper": PAPER,
     "light-sheet": PAPER | {"patches": 500_000, "gradient": 1.0, "poisson": 0.01, "uniform": 0.02},
 }
-"""Settings that differ from the defaults; docs/training.md has the reasons."""
+"""Settings that differ from the defaults; the page Train of the documentation has the reasons."""

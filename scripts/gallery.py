@@ -12,23 +12,18 @@ from __future__ import annotations
 import argparse
 import html
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import napari
 import numpy as np
 import tifffile
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QAbstractButton, QApplication, QLabel, QPushButton
 
-from napari_cropeq.gui.widgets.dock import Steps
+from driven_window import PLUGIN, Window, save, write_stack
 from napari_cropeq.store import disk as store
 
 ROOT = Path(__file__).resolve().parents[1]
-PLUGIN = "napari-cropeq"
 SIZES, THEMES = ((1500, 950), (1280, 720)), ("dark", "light")
 STACKS = ("embryo_01", "embryo_02", "embryo_03", "embryo_04")
 DOCS = {
@@ -48,69 +43,6 @@ DOCS = {
 Caption = tuple[str, str]  # title of a state, and what it shows
 
 
-class Window:
-    """A napari window that is used with mouse and keyboard; :attr:`clicks` counts."""
-
-    def __init__(self) -> None:
-        self.viewer = napari.Viewer(show=True)
-        self.viewer.window.resize(*SIZES[0])
-        self.clicks = 0
-        self.words: set[tuple[str, str]] = set()  # of each step, those in sight
-        self.spin(1)
-
-    @staticmethod
-    def spin(seconds: float, until: Callable[[], Any] = lambda: False) -> None:
-        """Process events of the window for some time, or until a condition holds."""
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end and not until():
-            QApplication.processEvents()
-            time.sleep(0.005)
-
-    def open(self, step: str) -> Any:
-        """Open a step as the menu does, which takes three clicks, and return its panel."""
-        widget = self.viewer.window.add_plugin_dock_widget(PLUGIN, step)[1]
-        self.clicks += 3
-        self.spin(0.5)
-        self.viewer.fit_to_view()
-        self.steps: Steps = widget.steps
-        return self._read(widget.panels[step])
-
-    def go(self, step: str) -> Any:
-        """Click on the tab of a step, and return its panel."""
-        tabs = self.steps.tabs
-        bar, index = tabs.tabBar(), tabs.indexOf(self.steps.panels[step])
-        QTest.mouseClick(bar, Qt.MouseButton.LeftButton, pos=bar.tabRect(index).center())
-        self.clicks += 1
-        self.spin(0.3)
-        return self._read(self.steps.panels[step])
-
-    def click(self, button: QPushButton) -> None:
-        """Click on a button."""
-        QTest.mouseClick(button, Qt.MouseButton.LeftButton)
-        self.clicks += 1
-        self.spin(0.1)
-
-    def type(self, field: Any, text: str) -> None:
-        """Replace the text of a field, and press Return."""
-        field.setFocus()
-        field.selectAll()
-        QTest.keyClicks(field, text)
-        QTest.keyClick(field, Qt.Key.Key_Return)
-        self.spin(0.2)
-
-    def axial(self) -> None:
-        """Roll the axes, so that y is the axis of the slider."""
-        self.viewer.dims.order = (1, 0, 2)
-        self.viewer.fit_to_view()
-
-    def _read(self, panel: Any) -> Any:
-        """Collect the words that a step shows."""
-        for label in [*panel.findChildren(QLabel), *panel.findChildren(QAbstractButton)]:
-            if not label.visibleRegion().isEmpty():
-                self.words.add((type(panel).__name__, label.text()))
-        return panel
-
-
 class Gallery:
     """The pictures of all states, and the page that shows them."""
 
@@ -127,7 +59,7 @@ class Gallery:
                 window.viewer.window.resize(width, height)
                 window.spin(0.8)
                 name = f"{len(self.rows) + 1:02}-{width}x{height}-{theme}.png"
-                window.viewer.screenshot(str(self.out / name), canvas_only=False, flash=False)
+                save(window.picture(), self.out / name)
                 names.append(name)
         window.viewer.theme = THEMES[0]
         window.viewer.window.resize(*SIZES[0])
@@ -293,8 +225,10 @@ class States:
         data.mkdir(), results.mkdir()
         for number, name in enumerate(STACKS):
             y, x = 128 * (number // 2), 128 * (number % 2)
-            write(data / f"{name}.ome.tif", np.asarray(source.data[:, y : y + 128, x : x + 128]), source.scale)
-        write(data / "embryo_02_max.ome.tif", np.asarray(source.data[:5]).max(0, keepdims=True).repeat(5, 0), (1, 1, 1))
+            write_stack(data / f"{name}.ome.tif", np.asarray(source.data[:, y : y + 128, x : x + 128]), source.scale)
+        write_stack(
+            data / "embryo_02_max.ome.tif", np.asarray(source.data[:5]).max(0, keepdims=True).repeat(5, 0), (1, 1, 1)
+        )
         panel = window.go("Batch")
         fields = panel.fields
         fields.folder.value, fields.destination.value = data, results
@@ -311,14 +245,6 @@ class States:
         yield "batch, at its end", "What was done, and what failed."
 
 
-def write(path: Path, stack: np.ndarray, scale: Any) -> None:
-    """Write a stack (z, y, x) with its voxel size in micrometres."""
-    metadata: dict[str, Any] = {"axes": "ZYX"}
-    for axis, step in zip("ZYX", scale, strict=True):
-        metadata |= {f"PhysicalSize{axis}": float(step), f"PhysicalSize{axis}Unit": "µm"}
-    tifffile.imwrite(path, stack, metadata=metadata, photometric="minisblack", ome=True)
-
-
 def main() -> None:
     """Show all states, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -328,7 +254,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     store.BULK = (64, 64, 64)  # so that the small sample has several tiles
-    window = Window()
+    window = Window(*SIZES[0])
     gallery = Gallery(window, options.out, options.docs)
     with tempfile.TemporaryDirectory() as folder:
         states = States(window, Path(folder), options.minutes)

@@ -1,7 +1,7 @@
 """Every command and script of README and documentation runs, in a folder with the files that they name.
 
 Trainings run on a few patches instead of minutes, with one factor and one worker. What cannot run here (installing,
-and ``make``) is checked: each extra and each target exists.
+``make``, and napari, whose window the tests of the window open) is checked: each extra and each target exists.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from itertools import chain
 from pathlib import Path
 
@@ -189,6 +190,8 @@ def run(command: str, background: Background, capsys: pytest.CaptureFixture[str]
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), command
         case "pip":
             check_install(words)
+        case "napari":
+            assert entry_points(group="console_scripts", name="napari"), command
         case "python":
             assert words[1] == "-m" or (ROOT / words[1]).is_file(), command
         case _:

@@ -51,7 +51,8 @@ def open_image(
     ----------
     path
         A TIFF, OME-TIFF or ImageJ file, a NIfTI file, the folder of an OME-Zarr image, or its address, which starts
-        with http://, https://, s3:// or gs://. With bioio also CZI, LIF, ND2, and whatever its plugins read.
+        with ``http://``, ``https://``, ``s3://`` or ``gs://``. With bioio also CZI, LIF, ND2, and whatever its plugins
+        read.
     allow_missing : float, optional
         An OME-TIFF may lack planes, for example after an acquisition that was aborted. It is refused by default; with
         a value such as 0, all voxels of the missing planes are read as this value.

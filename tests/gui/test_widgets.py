@@ -220,7 +220,7 @@ def test_the_real_sample_opens_from_the_menu_as_its_file_does(viewer):
     (layer,) = viewer.layers
     assert (layer.name, layer.data.shape, layer.data.dtype) == ("yeast_mitochondria", (17, 192, 279), np.uint16)
     assert np.allclose(layer.scale, (0.25, 0.0655, 0.0655)) and [str(u) for u in layer.units] == ["micrometer"] * 3
-    assert layer.axis_labels == ("z", "y", "x")
+    assert layer.axis_labels == ("z", "y", "x") and layer.contrast_limits == [100, 170]
     assert dock(viewer, "Data").source.acquisition().factor == pytest.approx(3.817, abs=5e-4), "as the menu says"
     volume = dock(viewer, "Volume")
     assert volume.layer.value is layer and volume.destination.value is None, "no result beside the installed package"

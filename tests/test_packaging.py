@@ -62,6 +62,17 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert not [name for name in names if name.endswith(("ruff.toml", ".pyc"))]
 
 
+def test_wheel_holds_the_real_sample_with_its_licence_and_stays_small(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {info.filename: info.compress_size for info in archive.infolist()}
+        texts = {name: archive.read(f"napari_cropeq/samples/{name}").decode() for name in ("README.md", "LICENSE.txt")}
+    assert 500_000 < sizes["napari_cropeq/samples/yeast_mitochondria.ome.tif"] < 1_000_000
+    assert sum(sizes.values()) < 2_000_000
+    for text in texts.values():
+        assert "Austin E. Y. T. Lefebvre" in text and "https://creativecommons.org/licenses/by/4.0/" in text
+    assert read(wheel, "licenses/src/napari_cropeq/samples/LICENSE.txt") == texts["LICENSE.txt"]
+
+
 def test_wheel_declares_manifest_and_command(wheel: Path) -> None:
     entry_points = read(wheel, "entry_points.txt").splitlines()
     assert "napari-cropeq = napari_cropeq:napari.yaml" in entry_points
@@ -70,7 +81,7 @@ def test_wheel_declares_manifest_and_command(wheel: Path) -> None:
 
 def test_metadata_lets_the_hub_list_it(metadata: email.message.Message) -> None:
     assert metadata["Name"] == "napari-cropeq"
-    assert metadata["License-Expression"] == "BSD-3-Clause"
+    assert metadata["License-Expression"] == "BSD-3-Clause AND CC-BY-4.0", "the code, and the real sample"
     assert "Framework :: napari" in metadata.get_all("Classifier", [])
 
 

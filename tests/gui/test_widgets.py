@@ -213,6 +213,19 @@ def test_the_sample_opens_with_its_truth(viewer, monkeypatch):
     assert train.source.fwhm.value == pytest.approx(2.2)
 
 
+def test_the_real_sample_opens_from_the_menu_as_its_file_does(viewer):
+    top = {a.text().replace("&", ""): a.menu() for a in viewer.window._qt_window.menuBar().actions()}
+    (action,) = (a for a in actions_below(top["File"]) if a.text().startswith("Mitochondria of yeast"))
+    action.trigger()
+    (layer,) = viewer.layers
+    assert (layer.name, layer.data.shape, layer.data.dtype) == ("yeast_mitochondria", (17, 192, 279), np.uint16)
+    assert np.allclose(layer.scale, (0.25, 0.0655, 0.0655)) and [str(u) for u in layer.units] == ["micrometer"] * 3
+    assert layer.axis_labels == ("z", "y", "x") and layer.contrast_limits == [100, 170]
+    assert dock(viewer, "Data").source.acquisition().factor == pytest.approx(3.817, abs=5e-4), "as the menu says"
+    volume = dock(viewer, "Volume")
+    assert volume.layer.value is layer and volume.destination.value is None, "no result beside the installed package"
+
+
 def test_ome_tiff_opens_lazily_with_scale_units_and_channels(viewer, tmp_path):
     data = np.random.default_rng(0).integers(0, 999, (5, 2, 70, 80)).astype(np.uint16)
     metadata = {"axes": "ZCYX", "Channel": {"Name": ["dapi", "gfp"]}}

@@ -1,8 +1,9 @@
-"""A synthetic light-sheet volume with known ground truth."""
+"""Sample data: a synthetic light-sheet volume with known ground truth, and a real volume."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -12,6 +13,9 @@ from scipy import ndimage
 
 from napari_cropeq.formats.image import Image
 from napari_cropeq.formats.phantom import draw_background, draw_neurons, draw_vessels
+
+YEAST_MITOCHONDRIA = Path(__file__).parents[1] / "samples" / "yeast_mitochondria.ome.tif"
+"""A real volume; samples/README.md says where it is from, and its licence."""
 
 STEP = 1.0  # µm between slices
 AXIAL_FWHM = 2.2  # µm, width of the slice profile

@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo docs gallery test test-all test-fast test-oldest lint house bench-training bench-recipes bench-noise bench-trust bench-fwhm bench-heartbeat bench-preview bench-remote bench-volume bench-cluster evidence soak fuzz clean
+.PHONY: setup demo docs gallery pictures test test-all test-fast test-oldest lint house bench-training bench-recipes bench-noise bench-trust bench-fwhm bench-heartbeat bench-preview bench-remote bench-volume bench-cluster evidence soak fuzz clean
 
 setup:
 	@scripts/setup
@@ -18,6 +18,12 @@ docs: setup
 # Every state of the window, at two sizes and in both themes; ARGS="--docs" makes the pictures of docs again.
 gallery: setup
 	scripts/with-display $(venv) scripts/gallery.py $(ARGS)
+
+# The other pictures of the window and of exactness: docs/start.md, docs/exactness.md and the animation of the README.
+pictures: setup
+	scripts/with-display $(venv) scripts/start_pictures.py
+	scripts/with-display $(venv) scripts/preview_animation.py
+	$(venv) scripts/exactness_pictures.py
 
 lint: setup
 	$(venv) -m ruff check

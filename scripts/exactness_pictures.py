@@ -183,8 +183,8 @@ def caption(found: TilesFound, extent: float) -> str:
     agreement = found.agreement
     if agreement.exact:
         return f"tiles of {found.tile} − whole:\nall {agreement.voxels:,} voxels identical"
-    share, largest = agreement.differing / agreement.voxels, agreement.largest / extent
-    return f"tiles of {found.tile} − whole: {100 * share:.0f} % of voxels\ndiffer, by up to {100 * largest:.0f} % of the range"
+    share, largest = 100 * agreement.differing / agreement.voxels, 100 * agreement.largest / extent
+    return f"tiles of {found.tile} − whole: {share:.0f} % of voxels\ndiffer, by up to {largest:.0f} % of the range"
 
 
 class Strided(nn.Module):

@@ -9,8 +9,6 @@ does nothing else.
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
-from driven_window import Window, marked, save
+from driven_window import Window, folder_named, marked, save
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "images" / "start"
 WIDTH, HEIGHT = 1280, 780
@@ -116,18 +114,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0, help="of training")
     options = parser.parse_args()
     started = time.perf_counter()
-    folder = Path(tempfile.gettempdir()) / "cropeq-start"  # a name that can be read in a picture
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
+    with folder_named("cropeq-start") as folder:
         start = Start(folder, options.minutes)
         start.seconds["window"] = round(time.perf_counter() - started, 1)
         for step in (start.open, start.data, start.train, start.preview, start.volume):
             step()
             print(step.__name__, flush=True)
         start.window.viewer.close()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     start.seconds["everything"] = round(time.perf_counter() - started, 1)
     for what, seconds in start.seconds.items():
         print(f"{what:26} {seconds:6.1f} s")

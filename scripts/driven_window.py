@@ -5,8 +5,11 @@ The pictures have a palette of 256 colours, which makes them a third as large, w
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -152,6 +155,18 @@ def save(image: Image.Image, path: Path) -> None:
     """Write a picture as a PNG with a palette of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+@contextmanager
+def folder_named(name: str) -> Iterator[Path]:
+    """Give an empty folder whose path can be read in a picture, and remove it at the end."""
+    folder = Path(tempfile.gettempdir()) / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_stack(path: Path, stack: np.ndarray, scale: Any) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import html
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import tifffile
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
-from driven_window import PLUGIN, Window, save, write_stack
+from driven_window import PLUGIN, Window, folder_named, save, write_stack
 from napari_cropeq.store import disk as store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -256,8 +255,8 @@ def main() -> None:
     store.BULK = (64, 64, 64)  # so that the small sample has several tiles
     window = Window(*SIZES[0])
     gallery = Gallery(window, options.out, options.docs)
-    with tempfile.TemporaryDirectory() as folder:
-        states = States(window, Path(folder), options.minutes)
+    with folder_named("cropeq-gallery") as folder:
+        states = States(window, folder, options.minutes)
         for part in (states.data, states.train, states.preview, states.volume, states.trust, states.batch):
             for caption in part():
                 gallery.add(caption)

@@ -9,8 +9,6 @@ does nothing else.
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,11 @@ from typing import Any
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
-from driven_window import Window, marked, save
+from driven_window import Window, folder_named, marked, save
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "images" / "start"
 WIDTH, HEIGHT = 1280, 780
+LOW, MENUS = 600, (0, 0, 1030, 480)  # height of most pictures, and what is shown of the open menus, px
 EYE = 44  # pixels from the left of a row of the layer list to its eye
 
 
@@ -32,10 +31,13 @@ class Start:
         self.window, self.folder, self.minutes = Window(WIDTH, HEIGHT), folder, minutes
         self.seconds: dict[str, float] = {}
 
-    def write(self, name: str, *widgets: Any) -> None:
-        """Write the picture of a step, with frames around widgets."""
-        self.window.spin(0.5)
-        save(marked(self.window.picture(), map(self.window.place, widgets)), PICTURES / f"{name}.png")
+    def write(self, name: str, *widgets: Any, height: int = LOW, whole: bool = False) -> None:
+        """Write the picture of a step, with frames around widgets; without the layer list, it is easier to read."""
+        window = self.window
+        window.spin(0.5)
+        left = 0 if whole else window.place(window.native.centralWidget()).left()
+        picture = marked(window.picture(), map(window.place, widgets))
+        save(picture.crop((left, 0, picture.width, height)), PICTURES / f"{name}.png")
 
     def timed(self, what: str, until: Any, most: float) -> None:
         """Wait for a condition, and keep how long that took."""
@@ -49,7 +51,7 @@ class Start:
         """Open the sample, and leave one of its two channels."""
         window = self.window
         entries = window.menu("File", "Open Sample", "cropeq", "Light-sheet (")
-        save(marked(window.screen(), entries[-1:]), PICTURES / "1-open.png")
+        save(marked(window.screen(), entries[-1:]).crop(MENUS), PICTURES / "1-open.png")
         started = time.perf_counter()
         window.choose()
         self.seconds["sample opened"] = round(time.perf_counter() - started, 1)
@@ -70,7 +72,7 @@ class Start:
         window.steps = dock.steps
         source = window.steps.panels["Data"].source
         assert window.steps.layer.value is window.viewer.layers[0]
-        self.write("2-data", *(field.native for field in (*source.voxel_size, source.fwhm)))
+        self.write("2-data", *(field.native for field in (*source.voxel_size, source.fwhm)), whole=True)
 
     def train(self) -> None:
         """Train for some minutes."""
@@ -79,7 +81,7 @@ class Start:
         window.click(train.buttons["start"].native)
         self.timed("first point of the curves", lambda: len(train.curves.points) > 0, 300)
         self.timed("training", lambda: train._job is None, 900)
-        self.write("3-train", train.buttons["start"].native)
+        self.write("3-train", train.buttons["start"].native, height=HEIGHT)
 
     def preview(self) -> None:
         """Compute an axial view, and compare it with the acquired one."""
@@ -112,18 +114,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0, help="of training")
     options = parser.parse_args()
     started = time.perf_counter()
-    folder = Path(tempfile.gettempdir()) / "cropeq-start"  # a name that can be read in a picture
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
+    with folder_named("cropeq-start") as folder:
         start = Start(folder, options.minutes)
         start.seconds["window"] = round(time.perf_counter() - started, 1)
         for step in (start.open, start.data, start.train, start.preview, start.volume):
             step()
             print(step.__name__, flush=True)
         start.window.viewer.close()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     start.seconds["everything"] = round(time.perf_counter() - started, 1)
     for what, seconds in start.seconds.items():
         print(f"{what:26} {seconds:6.1f} s")

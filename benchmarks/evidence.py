@@ -35,6 +35,7 @@ KEPT = RESULTS / "evidence"
 PAGE = ROOT / "docs" / "evidence.md"
 PICTURES = ROOT / "docs" / "images" / "evidence"
 RUNS = "runs.json"
+PROGRAM = (sys.executable, "-m", "napari_cropeq.cli")  # not a `cropeq` that may be in the path
 
 MRI, EM, BRAIN = (f"data/{name}" for name in VOLUMES.values())
 SHOWN = (4, "valid")  # factor and network of the comparison with pictures on the page
@@ -101,8 +102,7 @@ def run(todo: Iterable[Step], folder: Path) -> None:
             continue
         print(step.command, flush=True)
         load, started = load_average(), time.perf_counter()
-        # With this interpreter, not a `cropeq` that may be in the path.
-        words = [sys.executable, "-m", "napari_cropeq.cli.main", *expanded(step.command, folder)[1:]]
+        words = [*PROGRAM, *expanded(step.command, folder)[1:]]
         done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
         seconds = time.perf_counter() - started
         print(done.stdout, flush=True)

@@ -322,7 +322,7 @@ def heartbeat(folder: Path, seconds: float, runs: int) -> dict[str, Any]:
 def real(folder: Path, data: Path) -> dict[str, Any]:
     """Train on a real volume and export both of its channels, with the command line."""
     model, output = folder / "brain.safetensors", folder / "brain_SR.ome.zarr"
-    cropeq = [sys.executable, "-m", "napari_cropeq.cli.main"]
+    cropeq = [sys.executable, "-m", "napari_cropeq.cli"]
     seconds = []
     for command in (
         ["train", data / BRAIN, "-o", model, "--minutes", "3", "--channel", "all"],

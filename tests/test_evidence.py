@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from napari_cropeq import __version__
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
@@ -24,6 +27,11 @@ def evidence():
     finally:
         sys.path.remove(str(BENCHMARKS))
     return module
+
+
+def test_the_program_that_runs_the_commands_exists(evidence):
+    ran = subprocess.run([*evidence.PROGRAM, "--version"], capture_output=True, text=True, check=True)
+    assert __version__ in ran.stdout
 
 
 def test_every_table_agrees_with_the_stored_results(evidence):

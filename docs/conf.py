@@ -28,6 +28,7 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["_ext"]
+smartquotes = False  # commands are copied, also those in sentences
 nitpicky = False  # types such as "float, optional" are words, not references
 
 myst_enable_extensions = ["colon_fence", "deflist"]

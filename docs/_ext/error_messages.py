@@ -41,6 +41,10 @@ AREAS = {
 """The heading for each folder of the source; the first that fits counts."""
 
 
+PLAINER = {"self": "value", "of": "...", "str": "...", "where": "place", "what": "..."}
+"""What is shown for names of the source that say nothing to a reader."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Message:
     """A message of an error.
@@ -105,7 +109,7 @@ def as_markdown() -> str:
 
 def _cures(message: Message) -> Iterator[str]:
     """Yield the remedy, and what the window and the terminal say instead."""
-    yield message.remedy or "The message of the operating system says what to do."
+    yield "The message says what to do." if re.fullmatch(r"|\*[^*]+\*", message.remedy) else message.remedy
     for where, hints in (("In the window", WINDOW), ("On the command line", TERMINAL)):
         if message.setting in hints and hints[message.setting] != message.remedy:
             yield f"{where}: {_escaped(hints[message.setting])}"
@@ -117,13 +121,15 @@ def _with_constants(text: str, name: str) -> str:
     def value(match: re.Match[str]) -> str:
         module = import_module(f"napari_cropeq.{name.removesuffix('.py').replace('/', '.')}")
         constant = getattr(module, match[1].replace(" ", "_"), None)
+        if match[2]:
+            constant = constant[int(match[2])]
         if isinstance(constant, str | int | float):
             return _escaped(str(constant))
         return (
             _escaped(", ".join(map(str, constant))) if isinstance(constant, tuple | list | dict) else match[0].lower()
         )
 
-    return re.sub(r"\*([A-Z][A-Z ]+)\*", value, text)
+    return re.sub(r"\*([A-Z]+(?: [A-Z]+)*)(?: (\d))?\*", value, text)
 
 
 def _meaning(kind: str) -> str:
@@ -163,6 +169,8 @@ def _texts(
         arguments = returned.value.elts
     remedies = list(_alternatives(arguments[1], variables)) if len(arguments) > 1 else [""]
     for problem in _alternatives(arguments[0], variables):
+        if re.fullmatch(r"\*[^*]+\*", problem):  # another error's
+            continue
         for remedy in remedies:
             yield problem, remedy
 
@@ -193,7 +201,8 @@ def _text(node: ast.expr) -> str:
             return _escaped(text)
         case ast.JoinedStr():
             parts = (p.value if isinstance(p, ast.FormattedValue) else p for p in node.values)
-            return "".join(_text(part) if _is_text(part) else _filled_in(part) for part in parts)
+            text = "".join(_text(part) if _is_text(part) else _filled_in(part) for part in parts)
+            return re.sub(r"(?<=[\w.])\*\*(?=[\w.])", "* *", text)  # a number and its unit
         case ast.BinOp(op=ast.Add()):
             return _text(node.left) + _text(node.right)
         case _:
@@ -208,7 +217,7 @@ def _filled_in(node: ast.expr) -> str:
     """Return the name of what is filled in."""
     match node:
         case ast.Name(id=name) | ast.Attribute(attr=name):
-            return f"*{name.strip('_').replace('_', ' ')}*"
+            return f"*{PLAINER.get(name.strip('_'), name.strip('_').replace('_', ' '))}*"
         case ast.IfExp(body=ast.Constant(value=str(text))):
             return _escaped(text)
         case ast.IfExp():
@@ -217,12 +226,16 @@ def _filled_in(node: ast.expr) -> str:
             return ""
         case ast.BinOp():
             return _filled_in(node.left)
+        case ast.Subscript(value=ast.Name(id=constant), slice=ast.Constant(value=index)) if constant.isupper():
+            return f"*{constant} {index}*"
         case ast.Subscript(value=ast.Name(id=constant), slice=index) if constant.isupper():
             return _filled_in(index)
         case ast.Subscript():
             return _filled_in(node.value)
         case ast.Call(func=ast.Name(id="len" | "sum")):
             return "*number*"
+        case ast.Call(func=ast.Name(id="map"), args=[_, mapped]):
+            return _filled_in(mapped)
         case ast.Call(args=[first, *_]) if not isinstance(first, ast.GeneratorExp | ast.Constant):
             return _filled_in(first)
         case ast.Call(func=ast.Attribute(value=ast.Name() | ast.Attribute() as of)):

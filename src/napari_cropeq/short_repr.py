@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ def quality_of(training: Mapping[str, Any]) -> dict[str, str]:
     gain = training.get("gain")
     if gain is None:
         return {}
+    if math.isnan(gain):
+        return {"quality": "not compared with interpolation yet"}
     how = f"{gain:.1f} dB better than" if gain >= LEAST else "not better than"
     return {"quality": f"{how} interpolation on held-out patches"}
 

@@ -26,7 +26,8 @@ class Progress:
     note: str = ""  # message for the user: out of memory, converged
     seconds_left: float = math.inf  # estimated, to the end of the budget
     settled: bool = True  # whether the loss is the mean of enough batches to be compared with later ones
-    gain: float = 0.0  # dB, how much better than interpolation the best weights so far are on held-out patches
+    # dB, how much better than interpolation the best weights so far are on held-out patches; NaN before the first look
+    gain: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

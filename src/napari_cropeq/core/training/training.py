@@ -42,6 +42,8 @@ LEAST_GAIN = 0.5
 LEAST_PATCHES = 512
 """A network that was trained on fewer gets no expected error."""
 
+TOO_FEW = f"The model has no expected error, which needs {LEAST_PATCHES} patches: train longer if Trust shall show it."
+
 MIN_TARGET = 3
 """Smallest target with an edge, px."""
 
@@ -193,7 +195,7 @@ class Training:
                 self._parts.note,
                 budget.seconds_left,
                 mean.settled,
-                self.gain,
+                self.gain if self.history else math.nan,
             )
             if budget.is_validation_due:
                 progress = self._check(progress)
@@ -321,8 +323,9 @@ class Training:
             checked = replace(checked, fraction=1.0, note=note, seconds_left=0.0)
         if checked.fraction == 1:
             learnt = "" if self.gain >= LEAST_GAIN else hardly_learnt(self.gain)
+            few = TOO_FEW if progress.patches < LEAST_PATCHES and self.config.network != PaddedNetwork.kind else ""
             doubts = dict.fromkeys(transfer.doubt for _, transfer in sorted(self._sampler.transfer.items()))
-            checked = replace(checked, note=" ".join(filter(None, (checked.note, learnt, *doubts))))
+            checked = replace(checked, note=" ".join(filter(None, (checked.note, learnt, few, *doubts))))
         self.history.append(checked)
         return checked
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from magicgui.widgets import ComboBox
 from superqt.utils import QSignalThrottler
 
@@ -83,4 +85,4 @@ class ResultPanel(Panel):
 
     def say_saved(self, path: str) -> None:
         """Show that a file is complete."""
-        self.say(f"Saved {path}.")
+        self.say(f"Saved {Path(path).absolute()}.")

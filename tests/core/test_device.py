@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from napari_cropeq.cli.progress import warnings_as_sentences
-from napari_cropeq.core import device
-from napari_cropeq.core.device import choose_device
+from napari_cropeq.core.devices import device
+from napari_cropeq.core.devices.device import choose_device
 from napari_cropeq.errors import ArgumentError
 
 UPDATE = "pip install --upgrade --force-reinstall torch"

@@ -10,12 +10,11 @@ import torch
 
 from conftest import make_predictor, random_network, textured_volume
 from napari_cropeq.core import network_grid
-from napari_cropeq.core.exactness import Exactness
-from napari_cropeq.core.geometry import Acquisition, Box
+from napari_cropeq.core.devices.exactness import Exactness
+from napari_cropeq.core.geometry import TAPS, Acquisition, Box
 from napari_cropeq.core.network import PaddedNetwork, ValidNetwork, shrink
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.spline import TAPS
 from napari_cropeq.core.tiles import TileGrid, divide
 
 FACTORS = [pytest.param(f, id=f"factor{f}") for f in (2, 2.433, 2.5, 4)]

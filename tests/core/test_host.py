@@ -11,9 +11,9 @@ import torch
 
 from conftest import acquired, blobs, make_predictor, textured_volume
 from napari_cropeq.core import host
+from napari_cropeq.core.devices.out_of_memory import is_out_of_memory
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.host import freed_memory_kept, short_turns, torch_threads
-from napari_cropeq.core.out_of_memory import is_out_of_memory
 from napari_cropeq.core.thread_map import ThreadMap
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training

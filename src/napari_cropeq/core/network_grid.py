@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from torch import Tensor
 
 from napari_cropeq.core.axial_grid import AxialGrid
 from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, int_triple
@@ -107,12 +105,11 @@ class NetworkGrid:
             inputs = [read_box(b, self.acquisition) for b in inputs]
         return hull([*inputs, read_box(box, self.acquisition)])
 
-    def carry(self, outputs: npt.NDArray[Any], samples: Box, box: Box) -> npt.NDArray[Any]:
+    def carry(self, outputs: Tensor, samples: Box, box: Box) -> Tensor:
         """Return the SR voxels of ``box`` (z, y, x) from the outputs for input ``samples``."""
         axial = self.acquisition.axial
         start, stop = box.start[axial], box.stop[axial]
-        carried = self.axial_grid.carry(np.moveaxis(outputs, axial, 0), samples.start[axial], start, stop)
-        return np.moveaxis(carried, 0, axial)
+        return self.axial_grid.carry(outputs.movedim(axial, 0), samples.start[axial], start, stop).movedim(0, axial)
 
     def _tiles_of(self, samples: Box, plane: int, calls: CallSize | None) -> Iterator[Box]:
         in_plane = (self.acquisition.axial, plane)

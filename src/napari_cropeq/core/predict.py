@@ -15,15 +15,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from napari_cropeq.core.device import choose_device
-from napari_cropeq.core.exactness import check_exactness, reproducible, same_bits_side_by_side
+from napari_cropeq.core.devices.device import choose_device
+from napari_cropeq.core.devices.exactness import check_exactness, reproducible, same_bits_side_by_side
+from napari_cropeq.core.devices.out_of_memory import is_out_of_memory
+from napari_cropeq.core.devices.transfer import download, own_stream, rounded
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
 from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back, is_untouched
 from napari_cropeq.core.imaging.back_projection import BackProjection
 from napari_cropeq.core.network import ErrorTail, Network, PaddedNetwork, spread, use_channels_last, work
 from napari_cropeq.core.network_grid import WHOLE_PLANES, CallSize, NetworkGrid
 from napari_cropeq.core.normalisation import Normalisation, check_finite
-from napari_cropeq.core.out_of_memory import is_out_of_memory
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
 from napari_cropeq.errors import ArgumentError, OutOfMemoryError, StoppedError
 
@@ -130,7 +131,7 @@ class Predictor:
         self.network = _twin(network, self.device, dtype)
         self._second = None if error_tail is None else _twin(error_tail.tail, self.device, dtype)
         self._grid = NetworkGrid.of(network, acquisition, self.planes)
-        self.dtype = np.dtype(np.float64 if dtype is torch.float64 else np.float32)
+        self.dtype = dtype
         self.sr_shape = acquisition.sr_shape(source.shape)
         self._correction = BackProjection(acquisition, int_triple(source.shape), correction) if correction else None
         self.exactness = check_exactness(self.network, self.device)
@@ -181,10 +182,16 @@ class Predictor:
             total += tile.shape[3 - axial - plane] * work(self.network, tile.shape[axial], tile.shape[plane])
         return total
 
-    def __call__(self, box: Box, stop: Callable[[], bool] = never, with_error: bool = False) -> npt.NDArray[Any]:
-        """Return the SR voxels of ``box`` (z, y, x) in source intensities, float32.
+    def __call__(
+        self,
+        box: Box,
+        stop: Callable[[], bool] = never,
+        with_error: bool = False,
+        dtype: npt.DTypeLike | None = None,
+    ) -> npt.NDArray[Any]:
+        """Return the SR voxels of ``box`` (z, y, x) in source intensities, in ``dtype`` or else as they are computed.
 
-        ``with_error`` adds their expected absolute errors, (2, z, y, x); there must be an error tail.
+        ``with_error`` adds their expected absolute errors, (2, z, y, x); there must be an error tail, and no ``dtype``.
 
         The bits do not depend on the box they are computed in: if the bits depend on the shape of a call on this
         device, whole tiles of the canonical grid are computed and cropped.
@@ -202,10 +209,11 @@ class Predictor:
             calls = self._calls.size
             try:
                 started = time.perf_counter()
-                with freed_memory_kept():
-                    voxels = self._compute(box, calls, stop, with_error)
+                with freed_memory_kept(), own_stream(self.device):
+                    computed = self._compute(box, calls, stop, with_error)
+                    voxels = download(computed if dtype is None else rounded(computed, dtype))
                 logger.debug("Computed %s in %.3f s", box, time.perf_counter() - started)
-                return voxels
+                return voxels if dtype is None else convert(voxels, dtype)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -219,7 +227,8 @@ class Predictor:
                     ) from error
             give_freed_memory_back()
 
-    def _compute(self, box: Box, calls: CallSize, stop: Callable[[], bool], with_error: bool) -> npt.NDArray[Any]:
+    @torch.inference_mode()
+    def _compute(self, box: Box, calls: CallSize, stop: Callable[[], bool], with_error: bool) -> Tensor:
         wide = self._refined_box(box)
         tiles = self._tiles(box, calls)
         window = self._read(wide, [self._grid.with_halo(tile, plane) for plane, tile in tiles])
@@ -229,10 +238,9 @@ class Predictor:
             refined = self._correction.apply(refined, wide, acquired, box)
         voxels = self.normalisation.undo(refined)
         if not logarithms:
-            return voxels
-        inside = np.ascontiguousarray(logarithms[0][box.relative_to(wide.start).slices])
-        span = self.dtype.type(self.normalisation.high - self.normalisation.low)
-        return np.stack([voxels, spread(torch.from_numpy(inside)).numpy() * span])
+            return voxels.contiguous()
+        inside = logarithms[0][box.relative_to(wide.start).slices]
+        return torch.stack([voxels, spread(inside) * (self.normalisation.high - self.normalisation.low)])
 
     def _refined_box(self, box: Box) -> Box:
         """Return the SR voxels that the network must give for those of ``box``."""
@@ -245,11 +253,12 @@ class Predictor:
         tiles: list[tuple[int, Box]],
         stop: Callable[[], bool],
         tails: int,
-    ) -> list[npt.NDArray[Any]]:
+    ) -> list[Tensor]:
         """Return the normalised SR voxels of ``box`` that each of the ``tails`` gives, computed in ``tiles``."""
         grid = self._grid
         samples = grid.input_samples(box)
-        outputs = {plane: np.empty((tails, *grid.outputs(samples).shape), self.dtype) for plane in self.planes}
+        shape = tails, *grid.outputs(samples).shape
+        outputs = {plane: torch.empty(shape, dtype=self.dtype, device=self.device) for plane in self.planes}
         for plane, tile in tiles:
             part = tile.intersect(samples)
             if stop():
@@ -258,10 +267,10 @@ class Predictor:
                 into, taken = (grid.outputs(part.relative_to(b.start)).slices for b in (samples, tile))
                 for number, output in enumerate(self._refine(window, tile, plane, tails)):
                     outputs[plane][number][into] = output[taken]
-        half, found = self.dtype.type(0.5), []
+        found = []
         for number in range(tails):
             parts = [grid.carry(output[number], samples, box) for output in outputs.values()]
-            found.append(parts[0] if len(parts) == 1 else (parts[0] + parts[1]) * half)
+            found.append(parts[0] if len(parts) == 1 else (parts[0] + parts[1]) * 0.5)
         if grid.axial_grid.on_source_grid:  # the network predicts the residual
             found[0] = found[0] + window.interpolated(box)
         return found
@@ -276,58 +285,58 @@ class Predictor:
         inputs = [self._grid.with_halo(tile, plane) for plane, tile in self._tiles(box, self._calls.size)]
         return self._grid.source_box(self._refined_box(box), inputs)
 
-    def interpolated(self, box: Box) -> npt.NDArray[Any]:
+    @torch.inference_mode()
+    def interpolated(self, box: Box, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
         """Return the quintic interpolation of ``box``, without the network, in source intensities."""
-        return self.normalisation.undo(self._read(box, []).interpolated(box))
+        computed = self.normalisation.undo(self._read(box, []).interpolated(box)).contiguous()
+        return download(computed) if dtype is None else convert(download(rounded(computed, dtype)), dtype)
 
     def _read(self, box: Box, inputs: list[Box]) -> Window:
         """Read the normalised source samples for the SR voxels of ``box`` and boxes of input samples, once."""
         read = self._grid.source_box(box, inputs)
         raw = read_mirrored(self.source, read)
         check_finite(raw, "the volume", tuple(max(s, 0) for s in read.start))
-        samples = np.moveaxis(self.normalisation.apply(raw, self.dtype), self.acquisition.axial, 0)
-        return Window(np.ascontiguousarray(samples), read, self.acquisition)
+        samples = self.normalisation.on_device(raw, self.device, self.dtype)
+        return Window(samples.movedim(self.acquisition.axial, 0).contiguous(), read, self.acquisition)
 
-    def _refine(self, window: Window, samples: Box, plane: int, tails: int) -> Iterator[npt.NDArray[Any]]:
+    def _refine(self, window: Window, samples: Box, plane: int, tails: int) -> Iterator[Tensor]:
         """Yield the outputs (z, y, x) of the tails for input ``samples``, computed in planes (axial, ``plane``)."""
         box = self._grid.with_halo(samples, plane)
         image = window.samples_of(box) if self._grid.axial_grid.on_source_grid else window.interpolated(box)
         order = (3 - self.acquisition.axial - plane, self.acquisition.axial, plane)
-        batch = torch.from_numpy(np.ascontiguousarray(image.transpose(order))[:, None])  # (rows, 1, axial, plane)
+        batch = image.permute(order).contiguous()[:, None]  # (rows, 1, axial, plane)
         with reproducible(self.device):
-            on_device = batch.to(self.device)
             if tails == 1:
-                outputs: tuple[Tensor, ...] = (self.network.predict(on_device),)
+                outputs: tuple[Tensor, ...] = (self.network.predict(batch),)
             else:
                 assert self._second is not None and not isinstance(self.network, PaddedNetwork)
-                outputs = self.network.predict_both(on_device, self._second)
+                outputs = self.network.predict_both(batch, self._second)
         for output in outputs:
-            yield output.cpu().numpy()[:, 0].transpose(np.argsort(order))
+            yield output[:, 0].permute(*np.argsort(order).tolist())
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Normalised source samples in memory, from which tiles are interpolated."""
+    """Normalised source samples on a device, from which tiles are interpolated."""
 
-    samples: npt.NDArray[Any]  # axial axis first
+    samples: Tensor  # axial axis first
     box: Box  # their place in the source, voxels (z, y, x); may cross the border
     acquisition: Acquisition
 
-    def samples_of(self, box: Box) -> npt.NDArray[Any]:
+    def samples_of(self, box: Box) -> Tensor:
         """Return the normalised samples of a source box (z, y, x) inside the window."""
         inside = box.relative_to(self.box.start).slices
         axial = self.acquisition.axial
         lateral = [inside[a] for a in self.acquisition.lateral]
-        return np.moveaxis(self.samples[inside[axial], lateral[0], lateral[1]], 0, axial)
+        return self.samples[inside[axial], lateral[0], lateral[1]].movedim(0, axial)
 
-    def interpolated(self, box: Box) -> npt.NDArray[Any]:
+    def interpolated(self, box: Box) -> Tensor:
         """Return normalised, interpolated voxels of an SR box (z, y, x) inside the window."""
         axial = self.acquisition.axial
         lateral = [box.relative_to(self.box.start).slices[a] for a in self.acquisition.lateral]
         start, stop = box.start[axial], box.stop[axial]
         part = self.samples[:, lateral[0], lateral[1]]
-        out = interpolate(part, self.box.start[axial], start, stop, self.acquisition.factor)
-        return np.moveaxis(out, 0, axial)
+        return interpolate(part, self.box.start[axial], start, stop, self.acquisition.factor).movedim(0, axial)
 
 
 def _twin(network: _Module, device: torch.device, dtype: torch.dtype) -> _Module:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
+from napari_cropeq.core.devices.out_of_memory import is_out_of_memory
 from napari_cropeq.core.host import give_freed_memory_back
-from napari_cropeq.core.out_of_memory import is_out_of_memory
 from napari_cropeq.core.training.patches import TrainingBatch
 
 __all__ = ["Parts"]

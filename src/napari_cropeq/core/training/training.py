@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from napari_cropeq.core.device import choose_device
+from napari_cropeq.core.devices.device import choose_device
+from napari_cropeq.core.devices.out_of_memory import is_out_of_memory
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back
 from napari_cropeq.core.model import Model, State, provenance
 from napari_cropeq.core.network import ErrorTail, Network, PaddedNetwork, build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.out_of_memory import is_out_of_memory
 from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.core.training.budget import Budget
 from napari_cropeq.core.training.config import TrainingConfig

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from magicgui.widgets import ComboBox
 from napari.layers import Layer
 
-from napari_cropeq.core.device import choose_device
+from napari_cropeq.core.devices.device import choose_device
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.noise import recorded_noise

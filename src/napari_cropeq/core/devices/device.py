@@ -8,7 +8,7 @@ import warnings
 
 import torch
 
-from napari_cropeq.core.out_of_memory import is_out_of_memory
+from napari_cropeq.core.devices.out_of_memory import is_out_of_memory
 from napari_cropeq.errors import ArgumentError
 
 __all__ = ["choose_device"]

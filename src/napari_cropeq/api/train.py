@@ -61,7 +61,7 @@ def train(
     checkpoint : path, optional
         A ``.safetensors`` file that keeps the training while it runs. If it exists already, that training is
         completed. It is removed at the end, but stays if the training is stopped or fails.
-    device : {'auto', 'cpu', 'cuda'}
+    device : {'auto', 'cpu', 'cuda', 'mps', 'xpu'}
         Where to compute.
     allow_missing : float, optional
         As in :func:`~napari_cropeq.formats.open.open_image`.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,15 +17,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from napari_cropeq.core.devices.device import choose_device
-from napari_cropeq.core.devices.exactness import check_exactness, reproducible, same_bits_side_by_side
-from napari_cropeq.core.devices.out_of_memory import is_out_of_memory
-from napari_cropeq.core.devices.transfer import download, own_stream, rounded
+from napari_cropeq.core.devices.exactness import (
+    canonical_tile,
+    check_exactness,
+    device_for,
+    same_bits_side_by_side,
+)
+from napari_cropeq.core.devices.out_of_memory import give_memory_back, is_out_of_memory
+from napari_cropeq.core.devices.transfer import PINNED, download, own_stream, rounded
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
-from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back, is_untouched
+from napari_cropeq.core.host import exact_convolutions, freed_memory_kept, is_untouched
 from napari_cropeq.core.imaging.back_projection import BackProjection
 from napari_cropeq.core.network import ErrorTail, Network, PaddedNetwork, spread, use_channels_last, work
-from napari_cropeq.core.network_grid import WHOLE_PLANES, CallSize, NetworkGrid
+from napari_cropeq.core.network_grid import WHOLE_PLANES, CallSize, CanonicalTile, NetworkGrid
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
 from napari_cropeq.errors import ArgumentError, OutOfMemoryError, StoppedError
@@ -75,16 +81,16 @@ def plane_axes(planes: str | None, axial: int) -> tuple[int, ...]:
 class _Calls:
     """The size of network calls, shared by the threads and siblings of a predictor; halved when memory runs out."""
 
-    def __init__(self, size: CallSize) -> None:
+    def __init__(self, size: CallSize | CanonicalTile) -> None:
         self.size, self._lock = size, threading.Lock()
 
-    def halve(self, tried: CallSize) -> bool:
+    def halve(self, tried: CallSize | CanonicalTile) -> bool:
         """Make calls smaller than ``tried``, unless another thread has; return whether they are smaller now."""
         with self._lock:
             smaller = tried.halved()
-            if smaller is not None and self.size.elements >= tried.elements:
+            if smaller is not None and self.size == tried:
                 self.size = smaller
-                logger.info("Out of memory: calls of the network now have %d feature-map elements", smaller.elements)
+                logger.info("Out of memory: calls of the network now have %s", smaller)
         return smaller is not None
 
 
@@ -104,7 +110,7 @@ class Predictor:
     planes : str, optional
         See :func:`plane_axes`.
     device : str
-        ``auto``, ``cpu`` or ``cuda``.
+        See :func:`napari_cropeq.core.devices.device.choose_device`.
     dtype : torch.dtype
         Precision of interpolation and network; float64 is for tests.
     correction : float
@@ -125,7 +131,7 @@ class Predictor:
         correction: float = 0.0,
         error_tail: ErrorTail | None = None,
     ) -> None:
-        self.device = choose_device(device)
+        self.device = device_for(network, device, dtype)
         self.acquisition, self.source, self.normalisation = acquisition, source, normalisation
         self.planes = plane_axes(planes, acquisition.axial)
         self.network = _twin(network, self.device, dtype)
@@ -136,6 +142,7 @@ class Predictor:
         self._correction = BackProjection(acquisition, int_triple(source.shape), correction) if correction else None
         self.exactness = check_exactness(self.network, self.device)
         self._calls = _Calls(CallSize())
+        self._canonical = _Calls(canonical_tile(self.network, self._grid.axial_grid.step, self.device))
         self._at_once = False
         threads = torch.get_num_threads()
         logger.info(
@@ -144,17 +151,30 @@ class Predictor:
 
     @property
     def side_by_side(self) -> int:
-        """How many boxes to compute at the same time: two, each on half of a CPU's cores, if that changes no bits."""
-        if is_untouched():  # torch's threads cannot be divided then
-            return 1
-        if self.device.type != "cpu" or not self.exactness.bit_exact or torch.get_num_threads() < SIDE_BY_SIDE:
+        """How many boxes to compute at the same time, if that changes no bits: two, or one.
+
+        Each has half of a CPU's cores; on a CUDA GPU, one is copied while the other is computed.
+        """
+        if self.device.type == "cpu":
+            if is_untouched():  # torch's threads cannot be divided then
+                return 1
+            if not self.exactness.bit_exact or torch.get_num_threads() < SIDE_BY_SIDE:
+                return 1
+        elif self.device.type not in PINNED:
             return 1
         return SIDE_BY_SIDE if same_bits_side_by_side(self.network, self.device, SIDE_BY_SIDE) else 1
 
     @property
     def canonical_tile(self) -> IntTriple:
         """SR voxels (axial axis, in the plane, across planes) that whole canonical tiles fill."""
-        return self._grid.canonical_tile
+        tile = self._canonical.size
+        assert isinstance(tile, CanonicalTile)
+        return self._grid.voxels_of(tile)
+
+    @property
+    def _sizes(self) -> _Calls:
+        """The size of calls: free, unless other shapes would give other bits."""
+        return self._calls if self.exactness.bit_exact or self._at_once else self._canonical
 
     def over(self, source: ArrayLike, normalisation: Normalisation) -> Predictor:
         """Return a predictor for another volume of the same grid, with the same network."""
@@ -178,7 +198,7 @@ class Predictor:
     def work(self, box: Box) -> int:
         """Return the multiply-adds of the network for the SR voxels of ``box``, with halos."""
         total, axial = 0, self.acquisition.axial
-        for plane, tile in self._tiles(box, self._calls.size):
+        for plane, tile in self._tiles(box, self._sizes.size):
             total += tile.shape[3 - axial - plane] * work(self.network, tile.shape[axial], tile.shape[plane])
         return total
 
@@ -206,7 +226,7 @@ class Predictor:
             If there is too little memory even for small calls of the network.
         """
         while True:
-            calls = self._calls.size
+            calls = self._sizes.size
             try:
                 started = time.perf_counter()
                 with freed_memory_kept(), own_stream(self.device):
@@ -217,22 +237,22 @@ class Predictor:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                # Calls of another shape are only possible if every shape gives the same bits.
-                if not (self.exactness.bit_exact and self._calls.halve(calls)):
+                if not self._sizes.halve(calls):
                     raise OutOfMemoryError(
                         f"There is too little memory for a box of {' x '.join(map(str, box.shape))} voxels with "
                         f"{self.network.filters} filters.",
                         "Close other programs, or use smaller tiles or fewer filters.",
                         setting="memory",
                     ) from error
-            give_freed_memory_back()
+            give_memory_back(self.device)
 
     @torch.inference_mode()
-    def _compute(self, box: Box, calls: CallSize, stop: Callable[[], bool], with_error: bool) -> Tensor:
+    def _compute(self, box: Box, calls: CallSize | CanonicalTile, stop: Callable[[], bool], with_error: bool) -> Tensor:
         wide = self._refined_box(box)
         tiles = self._tiles(box, calls)
         window = self._read(wide, [self._grid.with_halo(tile, plane) for plane, tile in tiles])
-        refined, *logarithms = self._refined(window, wide, tiles, stop, 2 if with_error else 1)
+        groups = _groups(tiles, calls.together)
+        refined, *logarithms = self._refined(window, wide, groups, stop, 2 if with_error else 1)
         if self._correction is not None:
             acquired = window.samples_of(self._correction.samples(box))
             refined = self._correction.apply(refined, wide, acquired, box)
@@ -250,23 +270,24 @@ class Predictor:
         self,
         window: Window,
         box: Box,
-        tiles: list[tuple[int, Box]],
+        groups: list[tuple[int, list[Box]]],
         stop: Callable[[], bool],
         tails: int,
     ) -> list[Tensor]:
-        """Return the normalised SR voxels of ``box`` that each of the ``tails`` gives, computed in ``tiles``."""
+        """Return the normalised SR voxels of ``box`` that each of the ``tails`` gives, from one call for each group."""
         grid = self._grid
         samples = grid.input_samples(box)
         shape = tails, *grid.outputs(samples).shape
         outputs = {plane: torch.empty(shape, dtype=self.dtype, device=self.device) for plane in self.planes}
-        for plane, tile in tiles:
-            part = tile.intersect(samples)
+        for plane, tiles in groups:
             if stop():
                 raise StoppedError
-            if part is not None:
-                into, taken = (grid.outputs(part.relative_to(b.start)).slices for b in (samples, tile))
-                for number, output in enumerate(self._refine(window, tile, plane, tails)):
-                    outputs[plane][number][into] = output[taken]
+            for number, refined in enumerate(self._refine(window, tiles, plane, tails)):
+                for tile, output in zip(tiles, refined, strict=True):
+                    part = tile.intersect(samples)
+                    if part is not None:
+                        into, taken = (grid.outputs(part.relative_to(b.start)).slices for b in (samples, tile))
+                        outputs[plane][number][into] = output[taken]
         found = []
         for number in range(tails):
             parts = [grid.carry(output[number], samples, box) for output in outputs.values()]
@@ -275,14 +296,13 @@ class Predictor:
             found[0] = found[0] + window.interpolated(box)
         return found
 
-    def _tiles(self, box: Box, calls: CallSize) -> list[tuple[int, Box]]:
-        """Return what the network computes for ``box``; canonical tiles, if other shapes would give other bits."""
-        size = calls if self.exactness.bit_exact or self._at_once else None
+    def _tiles(self, box: Box, size: CallSize | CanonicalTile) -> list[tuple[int, Box]]:
+        """Return what the network computes for ``box``."""
         return self._grid.tiles(self._grid.input_samples(self._refined_box(box)), size)
 
     def source_box(self, box: Box) -> Box:
         """Return the source voxels that the SR voxels of ``box``, and of its parts, need; may cross the border."""
-        inputs = [self._grid.with_halo(tile, plane) for plane, tile in self._tiles(box, self._calls.size)]
+        inputs = [self._grid.with_halo(tile, plane) for plane, tile in self._tiles(box, self._sizes.size)]
         return self._grid.source_box(self._refined_box(box), inputs)
 
     @torch.inference_mode()
@@ -299,20 +319,27 @@ class Predictor:
         samples = self.normalisation.on_device(raw, self.device, self.dtype)
         return Window(samples.movedim(self.acquisition.axial, 0).contiguous(), read, self.acquisition)
 
-    def _refine(self, window: Window, samples: Box, plane: int, tails: int) -> Iterator[Tensor]:
-        """Yield the outputs (z, y, x) of the tails for input ``samples``, computed in planes (axial, ``plane``)."""
-        box = self._grid.with_halo(samples, plane)
-        image = window.samples_of(box) if self._grid.axial_grid.on_source_grid else window.interpolated(box)
+    def _refine(self, window: Window, tiles: list[Box], plane: int, tails: int) -> Iterator[Iterator[Tensor]]:
+        """Yield the outputs (z, y, x) for each of the input ``tiles``, for one tail after the other.
+
+        They are computed in one call, in planes (axial, ``plane``); several tiles have the same shape.
+        """
+        images = []
         order = (3 - self.acquisition.axial - plane, self.acquisition.axial, plane)
-        batch = image.permute(order).contiguous()[:, None]  # (rows, 1, axial, plane)
-        with reproducible(self.device):
+        for tile in tiles:
+            box = self._grid.with_halo(tile, plane)
+            image = window.samples_of(box) if self._grid.axial_grid.on_source_grid else window.interpolated(box)
+            images.append(image.permute(order).contiguous())  # (rows, axial, plane)
+        batch = (images[0] if len(images) == 1 else torch.cat(images))[:, None]  # (N, 1, axial, plane)
+        with exact_convolutions(self.device):
             if tails == 1:
                 outputs: tuple[Tensor, ...] = (self.network.predict(batch),)
             else:
                 assert self._second is not None and not isinstance(self.network, PaddedNetwork)
                 outputs = self.network.predict_both(batch, self._second)
         for output in outputs:
-            yield output[:, 0].permute(*np.argsort(order).tolist())
+            parts = output[:, 0].split(len(images[0]))
+            yield (part.permute(*np.argsort(order).tolist()) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +364,18 @@ class Window:
         start, stop = box.start[axial], box.stop[axial]
         part = self.samples[:, lateral[0], lateral[1]]
         return interpolate(part, self.box.start[axial], start, stop, self.acquisition.factor).movedim(0, axial)
+
+
+def _groups(tiles: list[tuple[int, Box]], together: int) -> list[tuple[int, list[Box]]]:
+    """Return the plane and the tiles of each call: a power of two of them, at most ``together``."""
+    groups: list[tuple[int, list[Box]]] = []
+    for plane, each in itertools.groupby(tiles, operator.itemgetter(0)):
+        rest = [tile for _, tile in each]
+        while rest:
+            count = min(together, 1 << (len(rest).bit_length() - 1))
+            groups.append((plane, rest[:count]))
+            rest = rest[count:]
+    return groups
 
 
 def _twin(network: _Module, device: torch.device, dtype: torch.dtype) -> _Module:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["HELD", "download", "own_stream", "rounded", "upload"]
+__all__ = ["HELD", "PINNED", "download", "own_stream", "rounded", "upload"]
 
 PINNED = ("cuda",)
 """Devices that copy from and to pinned memory while they compute."""

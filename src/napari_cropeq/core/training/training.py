@@ -62,7 +62,7 @@ class Training:
     config : TrainingConfig
         Budget and settings. With a patch budget the same seed gives the same bits on the CPU.
     device : str
-        ``auto``, ``cpu`` or ``cuda``.
+        ``auto``, ``cpu``, ``cuda``, ``mps`` or ``xpu``.
     normalisations : sequence of Normalisation, optional
         Intensity scale of each channel; measured on its first time point by default.
     start : Model, optional

@@ -72,7 +72,7 @@ class Experiment:
     planes : str, optional
         See :class:`napari_cropeq.core.predict.Predictor`.
     device : str
-        ``auto``, ``cpu`` or ``cuda``.
+        ``auto``, ``cpu``, ``cuda``, ``mps`` or ``xpu``.
     """
 
     truth: Truth

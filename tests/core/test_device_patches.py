@@ -67,18 +67,18 @@ def test_without_noise_pairs_are_those_of_numpy(volume, factor, kind, share):
 
 
 NOISES = [
-    pytest.param(NoiseModel(0.02, 0.0), {}, id="photons"),
-    pytest.param(NoiseModel(0.0, 1e-3), {}, id="read-out"),
-    pytest.param(NoiseModel(0.01, 5e-4), {}, id="both"),
-    pytest.param(NoiseModel(0.01, -5e-4), {}, id="light-without-signal"),
-    pytest.param(NoiseModel(0.01, 5e-4), {"share_noise": False}, id="top-up"),
-    pytest.param(NoiseModel(0.0, 0.0), {"share_noise": False, "poisson": 0.05, "uniform": 0.1}, id="paper"),
+    pytest.param(NoiseModel(0.02, 0.0), {}, 0.1, id="photons"),
+    pytest.param(NoiseModel(0.0, 1e-3), {}, 0.1, id="read-out"),
+    pytest.param(NoiseModel(0.01, 5e-4), {}, 0.1, id="both"),
+    pytest.param(NoiseModel(0.01, -5e-4), {}, 0.1, id="light-without-signal"),
+    pytest.param(NoiseModel(0.01, 5e-4), {"share_noise": False}, 0.1, id="top-up"),
+    pytest.param(NoiseModel(0.0, 0.0), {"share_noise": False, "poisson": 0.05, "uniform": 0.1}, 0.4, id="paper"),
 ]
 
 
-@pytest.mark.parametrize(("noise", "options"), NOISES)
-def test_noise_is_of_the_same_kind(volume, noise, options):
-    """Mean, variance and kurtosis of many draws at one place, over all voxels."""
+@pytest.mark.parametrize(("noise", "options", "tolerance"), NOISES)
+def test_noise_is_of_the_same_kind(volume, noise, options, tolerance):
+    """Mean, variance and kurtosis of many draws at one place, over all voxels. The paper's noise varies in strength."""
     sampler, device = both(volume, "subpixel", 2.0, noise, **options)
     plane = sampler._held_out[3]
     cut = sampler.cut(plane, np.random.default_rng(3))
@@ -95,9 +95,9 @@ def test_noise_is_of_the_same_kind(volume, noise, options):
         one, other = (np.array(values[which], np.float64) for values in drawn)
         assert np.abs(one.mean(0).mean() - other.mean(0).mean()) < 3e-3
         spread = [values.var(axis=0).mean() for values in (one, other)]
-        assert spread[1] == pytest.approx(spread[0], rel=0.1, abs=1e-9)
+        assert spread[1] == pytest.approx(spread[0], rel=tolerance, abs=1e-9)
         fourth = [((v - v.mean(axis=0)) ** 4).mean() / max(v.var(axis=0).mean() ** 2, 1e-12) for v in (one, other)]
-        assert fourth[1] == pytest.approx(fourth[0], rel=0.3, abs=1e-3)
+        assert fourth[1] == pytest.approx(fourth[0], rel=3 * tolerance, abs=1e-3)
 
 
 def test_a_training_with_them_learns(volume, monkeypatch):

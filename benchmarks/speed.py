@@ -181,15 +181,20 @@ def products(device: torch.device) -> tuple[dict[str, Task], float]:
 # -- measurements ------------------------------------------------------------------------------------------------------
 
 
-def in_turns(tasks: dict[str, Task], rounds: int) -> dict[str, list[float]]:
+def clock(device: str) -> Callable[[], float]:
+    """Return the clock: with one thread on the CPU, its time for this process, which other programs hardly change."""
+    return time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+
+
+def in_turns(tasks: dict[str, Task], rounds: int, now: Callable[[], float]) -> dict[str, list[float]]:
     """Return the seconds of each task in each round; each is run once before."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for number in range(rounds + 1):
         for name, task in tasks.items():
-            started = time.perf_counter()
+            started = now()
             task()
             if number:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(now() - started)
     return seconds
 
 
@@ -209,7 +214,7 @@ def compare(filters: int, device: str) -> dict[str, Any]:
     if device == "cpu":
         with suppress(ImportError):
             tasks["dask.map_overlap"] = dask_way(network, shape)
-    seconds = in_turns(tasks, rounds)
+    seconds = in_turns(tasks, rounds, clock(device))
     computed = sum(2.0 * n * work(network, h - 32, w - 32) for n, _, h, w in shapes_of(predictor, shape))
     rate = {name: statistics.median(times) for name, times in seconds.items()}
     ours = seconds["ours"]
@@ -237,14 +242,14 @@ def compare(filters: int, device: str) -> dict[str, Any]:
 
 def growth(device: str) -> dict[str, Any]:
     """Return the seconds for volumes of increasing size, by the default network, and the exponent."""
-    rows = []
+    rows, now = [], clock(device)
     for times in GROWTH:
         shape = SMALLEST[0], round(SMALLEST[1] * times**0.5), round(SMALLEST[2] * times**0.5)
         predictor = predictor_of("subpixel", 32, shape, device)
         whole(predictor, SMALLEST)  # what is done only once
-        started = time.perf_counter()
+        started = now()
         whole(predictor, shape)
-        seconds = time.perf_counter() - started
+        seconds = now() - started
         rows.append({"times": times, "voxels": math.prod(shape), "seconds": round(seconds, 3), "load": load()})
         print(rows[-1], flush=True)
     exponent = np.polyfit(*(np.log([row[key] for row in rows]) for key in ("voxels", "seconds")), 1)[0]
@@ -266,6 +271,7 @@ def machine(device: str) -> dict[str, Any]:
         "processor": cpu if device == "cpu" else processor_of(torch.device(device)),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
+        "clock": clock(device).__name__,
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "torch": str(torch.__version__),
     }
@@ -290,8 +296,9 @@ def report(values: dict[str, Any]) -> str:
         if not found:
             continue
         about = found["machine"]
-        threads = f", {about['torch_threads']} threads" if device == "cpu" else ""
-        lines += [f"Measured on {about['processor']} ({about['cores']} cores{threads}), torch {about['torch']}.", ""]
+        used = f", {about['torch_threads']} used" if device == "cpu" else ""
+        time_of = "CPU time of the process" if about["clock"] == "process_time" else "elapsed time"
+        lines += [f"{about['processor']}, {about['cores']} cores{used}; torch {about['torch']}; {time_of}.", ""]
         head = ["filters", "Mvoxel/s", *COLUMNS, "load"]
         lines += [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
         for row in found["rows"]:

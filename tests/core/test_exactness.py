@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from conftest import make_predictor, random_network, textured_volume
-from napari_cropeq.core import network_grid
+from napari_cropeq.core import network_grid, predict
 from napari_cropeq.core.devices.exactness import Exactness, freedom, unreliable
+from napari_cropeq.core.devices.transfer import convert
 from napari_cropeq.core.geometry import TAPS, Acquisition, Box
 from napari_cropeq.core.network import PaddedNetwork, ValidNetwork, build_network, shrink
 from napari_cropeq.core.network_grid import CanonicalTile
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.predict import Predictor, _Calls
+from napari_cropeq.core.predict import Predictor, _Calls, samples_for
 from napari_cropeq.core.tiles import TileGrid, divide
 from napari_cropeq.errors import OutOfMemoryError
 
@@ -150,19 +151,61 @@ def test_out_of_memory_reduces_the_tiles_in_a_call_and_never_the_tile():
         predictor(Box.whole(predictor.sr_shape))
 
 
+GPUS = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "xpu": torch.xpu.is_available}
+CPU_AGREES = 1e-4  # share of the range of intensities
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("planes", ["x", "both"])
+@pytest.mark.parametrize("device", GPUS)
+def test_tiles_on_a_gpu_are_the_whole_and_near_to_that_of_the_cpu(device, planes, kind):
+    if not GPUS[device]():
+        pytest.skip(f"needs {device}")
+    one = make_predictor(textured_volume((14, 20, 70)), 2.433, planes=planes, kind=kind)
+    other = Predictor(one.network, one.acquisition, one.source, one.normalisation, planes, device, correction=2.0)
+    near = Predictor(one.network, one.acquisition, one.source, one.normalisation, planes, "cpu", correction=2.0)
+    box = Box.whole(one.sr_shape)
+    whole = other(box)
+    assert np.array_equal(assemble(other, divide(box, (31, 13, 50))), whole)
+    assert np.abs(whole - near(box)).max() < CPU_AGREES * (one.normalisation.high - one.normalisation.low)
+    assert other.side_by_side in (1, 2) and np.array_equal(other(box, dtype=np.uint16), convert(whole, np.uint16))
+
+
 MEMORIES = [
-    pytest.param("valid", 32, 1.0, 0, (64, 64, 16), id="cpu"),
-    pytest.param("valid", 256, 1.0, 139 * 2**30, (256, 256, 16), id="h200-paper"),
-    pytest.param("valid", 256, 1.0, 12 * 2**30, (128, 128, 16), id="12-gb-paper"),
-    pytest.param("subpixel", 32, 4.0, 8 * 2**30, (64, 256, 16), id="8-gb-default"),
-    pytest.param("subpixel", 32, 4.0, 2**28, (64, 64, 16), id="little"),
+    pytest.param("valid", 32, 0, (64, 64, 16), id="cpu"),
+    pytest.param("valid", 256, 139 * 2**30, (256, 256, 16), id="h200-paper"),
+    pytest.param("valid", 256, 12 * 2**30, (128, 128, 16), id="12-gb-paper"),
+    pytest.param("subpixel", 32, 8 * 2**30, (256, 256, 16), id="8-gb-default"),
+    pytest.param("subpixel", 32, 2**28, (64, 64, 16), id="little"),
 ]
 
 
-@pytest.mark.parametrize(("kind", "filters", "step", "memory", "size"), MEMORIES)
-def test_canonical_tiles_are_as_large_as_memory_allows(kind, filters, step, memory, size):
-    tile = CanonicalTile.of(build_network(kind, filters, 7, 3, round(step)), step, memory)
+@pytest.mark.parametrize(("kind", "filters", "memory", "size"), MEMORIES)
+def test_canonical_tiles_are_as_large_as_memory_allows(kind, filters, memory, size):
+    sizes = [(256, 256, 16), (128, 128, 16)]
+    tile = CanonicalTile.of(build_network(kind, filters, 7, 3, 4 if kind == "subpixel" else 1), sizes, memory)
     assert (tile.axial, tile.side, tile.rows, tile.together, tile.anchored) == (*size, 1, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("correction", [0.0, 2.0])
+@pytest.mark.parametrize("factor", FACTORS)
+def test_a_box_of_the_size_for_a_tile_needs_one_call(factor, correction, kind, monkeypatch):
+    monkeypatch.setattr(predict, "LARGE_TILES", (32,))
+    plain = make_predictor(textured_volume((60, 40, 90)), factor, kind=kind)
+    predictor = Predictor(
+        plain.network, plain.acquisition, plain.source, plain.normalisation, "x", "cpu", correction=correction
+    )
+    free = predictor(Box.whole(predictor.sr_shape))
+    calls = []
+    with_canonical(predictor, CanonicalTile(*samples_for(predictor._grid, predictor._correction, 32), anchored=False))
+    inner = predictor.network.predict
+    predictor.network.predict = lambda image: calls.append(image) or inner(image)
+    assert predictor.canonical_tile == (32, 32, 16)
+    for start in ((32, 10, 25), (41, 12, 32), (50, 11, 40)):
+        box = Box.whole((32, 16, 32)).relative_to([-s for s in start])
+        assert np.array_equal(predictor(box), free[box.slices])
+    assert len(calls) == 3
 
 
 FREEDOM = [

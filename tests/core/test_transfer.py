@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cropeq.core.devices.transfer import HELD, download, own_stream, rounded, upload
+from napari_cropeq.core.devices.transfer import HELD, convert, download, own_stream, rounded, upload
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.predict import convert
 
 CPU = torch.device("cpu")
 SCALE = Normalisation(-3.7, 201.3)

@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from napari_cropeq.compute.tile_shapes import TileShapes
 from napari_cropeq.core.devices.exactness import Exactness
+from napari_cropeq.core.devices.transfer import convert
 from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, LeadingIndex, check_shape, guess_axial
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation, sample
-from napari_cropeq.core.predict import Predictor, convert, never
+from napari_cropeq.core.predict import Predictor, never
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.formats.chunk_cache import ChunkCache
 from napari_cropeq.formats.image import Image, acquisition_of, check_volume

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -13,7 +15,7 @@ from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, int_triple
 from napari_cropeq.core.network import Network
 from napari_cropeq.core.tiles import TileGrid, divide, hull, pick, read_box
 
-__all__ = ["CallSize", "CanonicalTile", "NetworkGrid"]
+__all__ = ["CallSize", "CanonicalTile", "NetworkGrid", "in_calls"]
 
 FREE_TILE = 256
 # Feature-map elements in one call: limits memory, and keeps tensors far below 2**31 elements.
@@ -23,7 +25,6 @@ LEAST_ELEMENTS, LEAST_TILE = 2**17, 32
 
 CANONICAL_TILE, CANONICAL_ROWS = 64, 16
 LARGE_TILES = (256, 128)  # sides of canonical tiles, SR voxels, that the memory of a GPU may have room for
-LEAST_AXIAL = 16
 SHARE = 0.25  # of a GPU's memory, for one call
 TEMPORARIES = 6  # arrays of the network's largest layer in memory at once, including copies and padding
 
@@ -72,8 +73,8 @@ class CanonicalTile:
     anchored: bool = True
 
     @classmethod
-    def of(cls, network: Network, step: float, memory: int) -> CanonicalTile:
-        """Return the largest tile that a device with so much ``memory`` (bytes) has room for; the smallest for the CPU.
+    def of(cls, network: Network, sizes: Iterable[IntTriple], memory: int) -> CanonicalTile:
+        """Return the first of some tiles that a device with so much ``memory`` has room for, or else the smallest one.
 
         It depends on the total memory only, so that an unfinished result can be resumed.
 
@@ -81,13 +82,13 @@ class CanonicalTile:
         ----------
         network : Network
             Its filters and halo determine the memory of a call.
-        step : float
-            SR voxels per input sample along the axial axis.
+        sizes : iterable of (axial, side, rows)
+            The largest first.
         memory : int
-            Of the device; 0 for the CPU.
+            Of the device, bytes; 0 for the CPU.
         """
-        for side in LARGE_TILES:
-            tile = cls(max(LEAST_AXIAL, round(side / step)), side)
+        for size in sizes:
+            tile = cls(*size)
             if 4 * TEMPORARIES * math.prod(tile.input_shape(network)) * network.filters <= SHARE * memory:
                 return tile
         return cls()
@@ -200,3 +201,15 @@ class NetworkGrid:
         ends = zip(pick((axial,), 1, 0), box.start, box.stop, strict=True)
         ranges = [(start, stop) if is_axial else (a, b) for is_axial, a, b in ends]
         return Box(int_triple([a for a, _ in ranges]), int_triple([b for _, b in ranges]))
+
+
+def in_calls(tiles: list[tuple[int, Box]], together: int) -> list[tuple[int, list[Box]]]:
+    """Return the plane and the tiles of each call: a power of two of them, at most ``together``."""
+    groups: list[tuple[int, list[Box]]] = []
+    for plane, each in itertools.groupby(tiles, operator.itemgetter(0)):
+        rest = [tile for _, tile in each]
+        while rest:
+            count = min(together, 1 << (len(rest).bit_length() - 1))
+            groups.append((plane, rest[:count]))
+            rest = rest[count:]
+    return groups

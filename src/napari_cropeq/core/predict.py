@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import logging
-import operator
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,21 +23,31 @@ from napari_cropeq.core.devices.exactness import (
     same_bits_side_by_side,
 )
 from napari_cropeq.core.devices.out_of_memory import give_memory_back, is_out_of_memory
-from napari_cropeq.core.devices.transfer import PINNED, download, own_stream, rounded
+from napari_cropeq.core.devices.transfer import PINNED, convert, download, own_stream, rounded
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
 from napari_cropeq.core.host import exact_convolutions, freed_memory_kept, is_untouched
 from napari_cropeq.core.imaging.back_projection import BackProjection
 from napari_cropeq.core.network import ErrorTail, Network, PaddedNetwork, spread, use_channels_last, work
-from napari_cropeq.core.network_grid import WHOLE_PLANES, CallSize, CanonicalTile, NetworkGrid
+from napari_cropeq.core.network_grid import (
+    CANONICAL_ROWS,
+    LARGE_TILES,
+    WHOLE_PLANES,
+    CallSize,
+    CanonicalTile,
+    NetworkGrid,
+    in_calls,
+)
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
+from napari_cropeq.core.tiles import pick
 from napari_cropeq.errors import ArgumentError, OutOfMemoryError, StoppedError
 
-__all__ = ["Predictor", "convert", "plane_axes"]
+__all__ = ["Predictor", "plane_axes"]
 
 logger = logging.getLogger(__name__)
 
 SIDE_BY_SIDE = 2
+PHASE = 2  # acquired samples along the axial axis that a box may need more at another place
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -142,7 +151,8 @@ class Predictor:
         self._correction = BackProjection(acquisition, int_triple(source.shape), correction) if correction else None
         self.exactness = check_exactness(self.network, self.device)
         self._calls = _Calls(CallSize())
-        self._canonical = _Calls(canonical_tile(self.network, self._grid.axial_grid.step, self.device))
+        sizes = [samples_for(self._grid, self._correction, side) for side in LARGE_TILES]
+        self._canonical = _Calls(canonical_tile(self.network, sizes, self.device))
         self._at_once = False
         threads = torch.get_num_threads()
         logger.info(
@@ -166,9 +176,12 @@ class Predictor:
 
     @property
     def canonical_tile(self) -> IntTriple:
-        """SR voxels (axial axis, in the plane, across planes) that whole canonical tiles fill."""
+        """SR voxels (axial axis, in the plane, across planes) that one canonical tile, or several whole ones, fill."""
         tile = self._canonical.size
         assert isinstance(tile, CanonicalTile)
+        for side in LARGE_TILES:
+            if (tile.axial, tile.side, tile.rows) == samples_for(self._grid, self._correction, side):
+                return side, side, CANONICAL_ROWS
         return self._grid.voxels_of(tile)
 
     @property
@@ -251,7 +264,7 @@ class Predictor:
         wide = self._refined_box(box)
         tiles = self._tiles(box, calls)
         window = self._read(wide, [self._grid.with_halo(tile, plane) for plane, tile in tiles])
-        groups = _groups(tiles, calls.together)
+        groups = in_calls(tiles, calls.together)
         refined, *logarithms = self._refined(window, wide, groups, stop, 2 if with_error else 1)
         if self._correction is not None:
             acquired = window.samples_of(self._correction.samples(box))
@@ -366,30 +379,21 @@ class Window:
         return interpolate(part, self.box.start[axial], start, stop, self.acquisition.factor).movedim(0, axial)
 
 
-def _groups(tiles: list[tuple[int, Box]], together: int) -> list[tuple[int, list[Box]]]:
-    """Return the plane and the tiles of each call: a power of two of them, at most ``together``."""
-    groups: list[tuple[int, list[Box]]] = []
-    for plane, each in itertools.groupby(tiles, operator.itemgetter(0)):
-        rest = [tile for _, tile in each]
-        while rest:
-            count = min(together, 1 << (len(rest).bit_length() - 1))
-            groups.append((plane, rest[:count]))
-            rest = rest[count:]
-    return groups
+def samples_for(grid: NetworkGrid, correction: BackProjection | None, side: int) -> IntTriple:
+    """Return the input samples (axial axis, in the plane, across planes) for SR voxels with this side in planes.
+
+    They include the margin of the step that keeps intensities: a box of that size needs one tile, not several.
+    """
+    axial, plane = grid.acquisition.axial, grid.planes[0]
+    box = Box.whole(pick((axial, plane), side, CANONICAL_ROWS)).relative_to((-side, -side, -side))
+    if correction is not None:  # far from the border
+        box = replace(correction, shape=(2**16, 2**16, 2**16)).sr_box(box)
+    samples = grid.input_samples(box).shape
+    phase = math.ceil(PHASE * grid.acquisition.factor / grid.axial_grid.step)
+    return samples[axial] + phase, samples[plane], samples[3 - axial - plane]
 
 
 def _twin(network: _Module, device: torch.device, dtype: torch.dtype) -> _Module:
     twin = copy.deepcopy(network).to(device=device, dtype=dtype)
     use_channels_last(twin)
     return twin.eval().requires_grad_(False)
-
-
-def convert(voxels: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return voxels in the dtype of the export: integers are rounded and clipped."""
-    target = np.dtype(dtype)
-    if target.kind == "f":
-        return voxels.astype(target)
-    limits = np.iinfo(target)
-    # float64 holds every 32-bit limit; the largest 64-bit ones are clipped to the float below them.
-    high = np.nextafter(float(limits.max), 0.0) if target.itemsize == 8 else float(limits.max)
-    return np.clip(np.rint(voxels.astype(np.float64)), float(limits.min), high).astype(target)

@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from napari_cropeq.core.devices.device import choose_device, memory_of, warn_once
 from napari_cropeq.core.devices.out_of_memory import give_memory_back, is_out_of_memory
 from napari_cropeq.core.devices.transfer import own_stream
+from napari_cropeq.core.geometry import IntTriple
 from napari_cropeq.core.host import exact_convolutions
 from napari_cropeq.core.network import Network, build_network, use_channels_last
 from napari_cropeq.core.network_grid import CanonicalTile
@@ -115,7 +117,7 @@ def unreliable(build: _Build, device: torch.device, dtype: torch.dtype) -> str:
     return ""
 
 
-def canonical_tile(network: Network, step: float, device: torch.device) -> CanonicalTile:
+def canonical_tile(network: Network, sizes: Sequence[IntTriple], device: torch.device) -> CanonicalTile:
     """Return the tile for a device on which bits depend on the shape, and how it may be used there.
 
     A GPU is asked with calls of that very shape whether tiles have the same bits anywhere, and several at once.
@@ -124,12 +126,12 @@ def canonical_tile(network: Network, step: float, device: torch.device) -> Canon
     ----------
     network : Network
         On the device.
-    step : float
-        SR voxels per input sample along the axial axis.
+    sizes : sequence of (axial, side, rows)
+        Sizes for a GPU, the largest first.
     device : torch.device
         Decides the size by its memory; on the CPU the tile is that of version 0.1.0.
     """
-    tile = CanonicalTile.of(network, step, memory_of(device))
+    tile = CanonicalTile.of(network, sizes, memory_of(device))
     if device.type == "cpu":
         return tile
     return freedom(tile, _build_of(network), device, next(network.parameters()).dtype)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["HELD", "PINNED", "download", "own_stream", "rounded", "upload"]
+__all__ = ["HELD", "PINNED", "convert", "download", "own_stream", "rounded", "upload"]
 
 PINNED = ("cuda",)
 """Devices that copy from and to pinned memory while they compute."""
@@ -60,7 +60,7 @@ def own_stream(device: torch.device) -> Iterator[None]:
 
 
 def rounded(tensor: Tensor, dtype: npt.DTypeLike) -> Tensor:
-    """Return intensities in the dtype of a result, as :func:`~.predict.convert` does.
+    """Return intensities in the dtype of a result, as :func:`convert` does.
 
     Only types whose limits a float32 holds are rounded here, on the device; others stay as they are.
     """
@@ -69,3 +69,14 @@ def rounded(tensor: Tensor, dtype: npt.DTypeLike) -> Tensor:
         return tensor
     limits = np.iinfo(target)
     return tensor.round().clamp_(int(limits.min), int(limits.max)).to(getattr(torch, target.name))
+
+
+def convert(voxels: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return voxels in the dtype of the export: integers are rounded and clipped."""
+    target = np.dtype(dtype)
+    if target.kind == "f":
+        return voxels.astype(target)
+    limits = np.iinfo(target)
+    # float64 holds every 32-bit limit; the largest 64-bit ones are clipped to the float below them.
+    high = np.nextafter(float(limits.max), 0.0) if target.itemsize == 8 else float(limits.max)
+    return np.clip(np.rint(voxels.astype(np.float64)), float(limits.min), high).astype(target)

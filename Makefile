@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo docs gallery pictures test test-all test-fast test-oldest lint house bench-training bench-recipes bench-noise bench-trust bench-fwhm bench-heartbeat bench-preview bench-remote bench-volume bench-cluster evidence soak fuzz clean
+.PHONY: setup demo docs gallery pictures test test-all test-fast test-oldest lint house bench-training bench-recipes bench-noise bench-trust bench-fwhm bench-heartbeat bench-preview bench-remote bench-volume bench-speed bench-cluster evidence soak fuzz clean
 
 setup:
 	@scripts/setup
@@ -93,6 +93,11 @@ bench-remote: setup
 # Whole volumes: memory, throughput, the cost of a kill, opening a huge layer; make bench-volume ONLY="kill open".
 bench-volume: setup
 	scripts/with-display $(venv) benchmarks/volume.py $(if $(ONLY),--only $(ONLY))
+
+# Ratios of speed, each taken side by side in one run: the paper's way, the network alone, MONAI, Dask. At most 30 minutes.
+# MONAI is compared if it is installed: pip install --no-deps --target monai monai; PYTHONPATH=monai make bench-speed
+bench-speed: setup
+	$(venv) benchmarks/speed.py $(ARGS)
 
 # Two workers with one thread each, compared to one process with two threads.
 bench-cluster: setup

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, mirror, sr_length
+from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, mirror, source_range, sr_length
 from napari_cropeq.core.slice_profile.suggestion import suggest_fwhm
-from napari_cropeq.core.spline import degradation, source_range
+from napari_cropeq.core.spline import degradation
 from napari_cropeq.formats.open import open_image
 from napari_cropeq.formats.phantom import draw_background, draw_neurons, draw_vessels
 

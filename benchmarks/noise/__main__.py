@@ -34,8 +34,8 @@ from report import write_report
 from scores import BORDER, against_acquired, against_truth
 from volumes import CLEAN, CORE, FULL, REAL, Acquired, Cell, image, real_stack, real_truth
 
+from napari_cropeq.core.devices.transfer import convert
 from napari_cropeq.core.geometry import Acquisition
-from napari_cropeq.core.predict import convert
 from napari_cropeq.evidence.machine import describe_machine
 from napari_cropeq.formats.image import acquisition_of
 

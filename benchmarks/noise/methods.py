@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 from skimage.restoration import richardson_lucy
 
-from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, Box, sr_length
+from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, Box, source_range, sr_length
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation
 from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.spline import interpolate, read_mirrored, source_range
+from napari_cropeq.core.spline import interpolate, read_mirrored
 from napari_cropeq.core.training.training import Training, TrainingConfig
 
 Volume = npt.NDArray[Any]
@@ -36,7 +37,8 @@ def quintic(raw: Volume, acquisition: Acquisition) -> Volume:
     rows = sr_length(len(moved), acquisition.factor)
     first, last = source_range(0, rows, acquisition.factor)
     wide = read_mirrored(moved, Box((first, 0, 0), (last, *moved.shape[1:])))
-    return np.moveaxis(interpolate(wide, first, 0, rows, acquisition.factor), 0, axial)
+    interpolated = interpolate(torch.from_numpy(np.ascontiguousarray(wide)), first, 0, rows, acquisition.factor)
+    return np.moveaxis(interpolated.numpy(), 0, axial)
 
 
 def smoothed(base: Volume, sigma: float) -> Volume:

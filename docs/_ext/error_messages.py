@@ -25,6 +25,7 @@ AREAS = {
     "formats": "Files and layers",
     "core/slice_profile": "Voxel size and slice profile",
     "core/training": "Training",
+    "core/devices": "Devices",
     "core": "Models, images and devices",
     "compute": "Computing a result",
     "store": "Results on disk",

@@ -459,3 +459,12 @@ def test_a_box_uses_finished_tiles_and_only_the_rest_is_computed():
     assert len(compute.boxes) == 1, "all tiles were finished"
     assert np.array_equal(source((1,), box), expected[box.slices])
     assert compute.boxes[-1] == ((1,), box), "tiles of another channel are not used"
+
+
+def test_freed_memory_is_given_back_after_each_group(monkeypatch):
+    """Not after each part: pages that are mapped again cost time."""
+    memory, given, give_back = MemoryStore((64, 128, 128)), [], fill.give_freed_memory_back
+    monkeypatch.setattr(fill, "give_freed_memory_back", lambda: given.append(len(memory)) or give_back())
+    events = list(filler(memory, [()], (32, 64, 64), Counted()).events(lambda: False, lambda: 0))
+    groups = [event.tiles for event in events if isinstance(event, Done) and event.tiles]
+    assert given == np.cumsum(groups).tolist() and given[-1] == memory.grid.count

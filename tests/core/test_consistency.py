@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from test_back_projection import filtered
 
 from conftest import a_result, blobs, textured_volume
@@ -72,7 +73,7 @@ def imaged_with_noise(photons: float, slices: int = 24, factor: int = 4):
     truth = (20 + 980 * blobs((slices * factor, 64, 72))).astype(np.float64)
     acquisition = Acquisition((factor, 1.0, 1.0))
     forward = ForwardModel(acquisition, (slices, 64, 72))
-    clean = forward.image(truth, Box.whole(truth.shape), Box.whole(forward.shape))
+    clean = forward.image(torch.from_numpy(truth), Box.whole(truth.shape), Box.whole(forward.shape)).numpy()
     gain = 1000 / photons
     noisy = gain * np.random.default_rng(0).poisson(clean / gain)
     return truth, noisy, Consistency(forward, NoiseLevel(gain, 0.0, 1.0, 20.0, 1000.0))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import warnings
+from importlib import resources
 
 import pytest
 import torch
+import yaml
 
+from napari_cropeq.cli.options import add_device
 from napari_cropeq.cli.progress import warnings_as_sentences
-from napari_cropeq.core import device
-from napari_cropeq.core.device import choose_device
+from napari_cropeq.core.devices import device
+from napari_cropeq.core.devices.device import choose_device, memory_of
 from napari_cropeq.errors import ArgumentError
 
 UPDATE = "pip install --upgrade --force-reinstall torch"
@@ -45,10 +49,10 @@ def gpu(monkeypatch, request):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "ones", fail)
-    for remembered in (device._problem_of_gpu, device._warn):
+    for remembered in (device._problem_of_gpu, device.warn_once):
         remembered.cache_clear()
     yield
-    for remembered in (device._problem_of_gpu, device._warn):
+    for remembered in (device._problem_of_gpu, device.warn_once):
         remembered.cache_clear()
 
 
@@ -75,15 +79,34 @@ def test_the_command_line_prints_its_warning_as_a_sentence():
 
 def test_devices():
     assert choose_device("cpu").type == "cpu"
-    with pytest.raises(ArgumentError, match=r"There is no device 'tpu'\. Choose auto, cpu or cuda"):
+    with pytest.raises(ArgumentError, match=r"There is no device 'tpu'\. Choose auto, cpu, cuda, mps or xpu"):
         choose_device("tpu")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
-def test_no_cuda():
-    assert choose_device("auto").type == "cpu"
-    with pytest.raises(ArgumentError, match=r"torch finds no CUDA GPU\. Choose cpu or auto"):
-        choose_device("cuda")
+GPUS = [
+    pytest.param("cuda", torch.cuda.is_available, "a CUDA GPU", id="cuda"),
+    pytest.param("mps", torch.backends.mps.is_available, "a GPU of an Apple processor", id="mps"),
+    pytest.param("xpu", torch.xpu.is_available, "an Intel GPU", id="xpu"),
+]
+
+
+@pytest.mark.parametrize(("name", "is_there", "words"), GPUS)
+def test_a_gpu_is_used_or_said_to_be_missing(name, is_there, words):
+    if is_there():
+        assert choose_device(name).type == name and memory_of(choose_device(name)) > 0
+    else:
+        with pytest.raises(ArgumentError, match=f"The device is {name}, but torch does not find {words}"):
+            choose_device(name)
+
+
+def test_every_list_of_devices_is_the_same():
+    """The command line and the manifest do not import torch."""
+    parser = argparse.ArgumentParser()
+    add_device(parser)
+    (option,) = (action for action in parser._actions if action.dest == "device")
+    manifest = yaml.safe_load(resources.files("napari_cropeq").joinpath("napari.yaml").read_text(encoding="utf-8"))
+    chosen = manifest["contributions"]["configurations"]["computing"]["properties"]["device"]["enum"]
+    assert tuple(option.choices) == tuple(chosen) == device.DEVICES
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

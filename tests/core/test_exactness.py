@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from conftest import make_predictor, random_network, textured_volume
-from napari_cropeq.core import network_grid
-from napari_cropeq.core.exactness import Exactness
-from napari_cropeq.core.geometry import Acquisition, Box
-from napari_cropeq.core.network import PaddedNetwork, ValidNetwork, shrink
+from napari_cropeq.core import network_grid, predict
+from napari_cropeq.core.devices.exactness import Exactness, freedom, unreliable
+from napari_cropeq.core.devices.transfer import convert
+from napari_cropeq.core.geometry import TAPS, Acquisition, Box
+from napari_cropeq.core.network import PaddedNetwork, ValidNetwork, build_network, shrink
+from napari_cropeq.core.network_grid import CanonicalTile
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.predict import Predictor
-from napari_cropeq.core.spline import TAPS
+from napari_cropeq.core.predict import Predictor, _Calls, samples_for
 from napari_cropeq.core.tiles import TileGrid, divide
+from napari_cropeq.errors import OutOfMemoryError
 
 FACTORS = [pytest.param(f, id=f"factor{f}") for f in (2, 2.433, 2.5, 4)]
 KINDS = ("valid", "subpixel")
@@ -96,28 +99,158 @@ def test_threads_do_not_matter(kind, threads):
         torch.set_num_threads(before)
 
 
+CANONICAL = [
+    pytest.param(CanonicalTile(), id="cpu"),
+    pytest.param(CanonicalTile(20, 24, 5), id="one-by-one"),
+    pytest.param(CanonicalTile(20, 24, 5, together=4), id="several"),
+    pytest.param(CanonicalTile(20, 24, 5, together=4, anchored=False), id="several-anywhere"),
+]
+
+
+def with_canonical(predictor: Predictor, tile: CanonicalTile) -> set[tuple[int, ...]]:
+    """Let a predictor use one tile, as on a device whose kernels depend on the shape; return the shapes it uses."""
+    predictor.exactness, predictor._canonical = Exactness("cpu", 1e-7), _Calls(tile)
+    shapes, inner = set(), predictor.network.predict
+    predictor.network.predict = lambda image: (shapes.add(tuple(image.shape)), inner(image))[1]
+    return shapes
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("planes", ["x", "both"])
-def test_canonical_tiles_give_the_same_voxels_for_any_box(kind, planes):
+@pytest.mark.parametrize("tile", CANONICAL)
+def test_canonical_tiles_give_the_same_voxels_for_any_box(kind, planes, tile):
     predictor = make_predictor(textured_volume((14, 20, 70)), 2.433, planes=planes, kind=kind)
     free = predictor(Box.whole(predictor.sr_shape))
-    predictor.exactness = Exactness("cpu", 1e-7)  # as on a device whose kernels depend on the shape
+    shapes = with_canonical(predictor, tile)
     whole = predictor(Box.whole(predictor.sr_shape))
     assert np.array_equal(assemble(predictor, divide(Box.whole(predictor.sr_shape), (31, 13, 50))), whole)
     assert np.array_equal(whole, free)
+    rows, *plane = tile.input_shape(predictor.network)
+    assert {tuple(shape[1:]) for shape in shapes} == {(1, *plane)}, "one shape of tiles"
+    assert {shape[0] // rows for shape in shapes} <= {1, 2, 4} and max(shapes)[0] == rows * tile.together
+
+
+def test_out_of_memory_reduces_the_tiles_in_a_call_and_never_the_tile():
+    """torch itself raises the error, for an allocation that fails on every machine."""
+    predictor = make_predictor(textured_volume((14, 20, 70)), 2.433)
+    free = predictor(Box.whole(predictor.sr_shape))
+    shapes = with_canonical(predictor, CanonicalTile(20, 24, 5, together=4))
+    predict = predictor.network.predict
+
+    def scarce(batch):
+        if len(batch) > 5:
+            torch.empty(2**55)
+        return predict(batch)
+
+    predictor.network.predict = scarce
+    assert np.array_equal(predictor(Box.whole(predictor.sr_shape)), free)
+    assert shapes == {(5, 1, *CanonicalTile(20, 24, 5).input_shape(predictor.network)[1:])}
+    assert predictor._canonical.size.together == 1
+    predictor.network.predict = lambda batch: torch.empty(2**55)
+    with pytest.raises(OutOfMemoryError):
+        predictor(Box.whole(predictor.sr_shape))
+
+
+GPUS = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "xpu": torch.xpu.is_available}
+CPU_AGREES = 1e-4  # share of the range of intensities
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_canonical_tiles_use_one_input_shape(kind, monkeypatch):
-    predictor = make_predictor(textured_volume((30, 40, 80)), 2.433, kind=kind)
-    predictor.exactness = Exactness("cpu", 1e-7)
-    shapes = set()
+@pytest.mark.parametrize("planes", ["x", "both"])
+@pytest.mark.parametrize("device", GPUS)
+def test_tiles_on_a_gpu_are_the_whole_and_near_to_that_of_the_cpu(device, planes, kind):
+    if not GPUS[device]():
+        pytest.skip(f"needs {device}")
+    one = make_predictor(textured_volume((14, 20, 70)), 2.433, planes=planes, kind=kind)
+    other = Predictor(one.network, one.acquisition, one.source, one.normalisation, planes, device, correction=2.0)
+    near = Predictor(one.network, one.acquisition, one.source, one.normalisation, planes, "cpu", correction=2.0)
+    box = Box.whole(one.sr_shape)
+    whole = other(box)
+    assert np.array_equal(assemble(other, divide(box, (31, 13, 50))), whole)
+    assert np.abs(whole - near(box)).max() < CPU_AGREES * (one.normalisation.high - one.normalisation.low)
+    assert other.side_by_side in (1, 2) and np.array_equal(other(box, dtype=np.uint16), convert(whole, np.uint16))
+
+
+MEMORIES = [
+    pytest.param("valid", 32, 0, (64, 64, 16), id="cpu"),
+    pytest.param("valid", 256, 139 * 2**30, (256, 256, 16), id="h200-paper"),
+    pytest.param("valid", 256, 12 * 2**30, (128, 128, 16), id="12-gb-paper"),
+    pytest.param("subpixel", 32, 8 * 2**30, (256, 256, 16), id="8-gb-default"),
+    pytest.param("subpixel", 32, 2**28, (64, 64, 16), id="little"),
+]
+
+
+@pytest.mark.parametrize(("kind", "filters", "memory", "size"), MEMORIES)
+def test_canonical_tiles_are_as_large_as_memory_allows(kind, filters, memory, size):
+    sizes = [(256, 256, 16), (128, 128, 16)]
+    tile = CanonicalTile.of(build_network(kind, filters, 7, 3, 4 if kind == "subpixel" else 1), sizes, memory)
+    assert (tile.axial, tile.side, tile.rows, tile.together, tile.anchored) == (*size, 1, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("correction", [0.0, 2.0])
+@pytest.mark.parametrize("factor", FACTORS)
+def test_a_box_of_the_size_for_a_tile_needs_one_call(factor, correction, kind, monkeypatch):
+    monkeypatch.setattr(predict, "LARGE_TILES", (32,))
+    plain = make_predictor(textured_volume((60, 40, 90)), factor, kind=kind)
+    predictor = Predictor(
+        plain.network, plain.acquisition, plain.source, plain.normalisation, "x", "cpu", correction=correction
+    )
+    free = predictor(Box.whole(predictor.sr_shape))
+    calls = []
+    with_canonical(predictor, CanonicalTile(*samples_for(predictor._grid, predictor._correction, 32), anchored=False))
     inner = predictor.network.predict
-    monkeypatch.setattr(predictor.network, "predict", lambda image: (shapes.add(tuple(image.shape)), inner(image))[1])
-    predictor(Box((3, 30, 5), (70, 40, 80)))
-    network = predictor.network
-    high, wide = (network_grid.CANONICAL_TILE + 2 * halo for halo in (network.axial_halo, network.halo))
-    assert shapes == {(network_grid.CANONICAL_ROWS, 1, high, wide)}
+    predictor.network.predict = lambda image: calls.append(image) or inner(image)
+    assert predictor.canonical_tile == (32, 32, 16)
+    for start in ((32, 10, 25), (41, 12, 32), (50, 11, 40)):
+        box = Box.whole((32, 16, 32)).relative_to([-s for s in start])
+        assert np.array_equal(predictor(box), free[box.slices])
+    assert len(calls) == 3
+
+
+FREEDOM = [
+    pytest.param("valid", 0.0, 8, False, id="any-place-and-number"),
+    pytest.param("subpixel", 0.0, 8, False, id="on-the-source-grid"),
+    pytest.param("padded", 0.0, 8, True, id="depends-on-the-place"),
+    pytest.param("valid", 1e-3, 1, False, id="depends-on-the-number"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change", "together", "anchored"), FREEDOM)
+def test_a_device_is_asked_how_canonical_tiles_may_be_used(kind, change, together, anchored, monkeypatch):
+    network = random_network(kind, 4, blocks=2)
+    predict = type(network).predict
+    monkeypatch.setattr(type(network), "predict", lambda self, image: predict(self, image) + change * len(image))
+    tile = CanonicalTile(8, 12, 3)
+    build = (kind, 4, 2, 3, network.subpositions)
+    freedom.cache_clear()
+    found = freedom(tile, build, torch.device("cpu"), torch.float32)
+    freedom.cache_clear()
+    assert found == replace(tile, together=together, anchored=anchored)
+
+
+NOISE = [
+    pytest.param(lambda image, calls: 0 * image, "", id="reliable"),
+    pytest.param(lambda image, calls: calls * 1e-6, "computes other bits each time", id="other-bits"),
+    pytest.param(lambda image, calls: -0.5 * (calls > 2), "differ from those of the CPU by up to", id="other-values"),
+]
+
+
+@pytest.mark.parametrize(("noise", "words"), NOISE)
+def test_an_unreliable_device_is_found(noise, words, monkeypatch):
+    """The first two calls are those of the device, the third is that of the CPU."""
+    predict, calls = ValidNetwork.predict, []
+
+    def changed(self, image):
+        calls.append(image)
+        found = predict(self, image)
+        return found + noise(found, len(calls))
+
+    monkeypatch.setattr(ValidNetwork, "predict", changed)
+    unreliable.cache_clear()
+    text = unreliable(("valid", 4, 2, 3, 1), torch.device("cpu"), torch.float32)
+    unreliable.cache_clear()
+    assert (words in text) if words else not text
 
 
 @pytest.mark.parametrize("kind", KINDS)

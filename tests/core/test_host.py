@@ -11,9 +11,9 @@ import torch
 
 from conftest import acquired, blobs, make_predictor, textured_volume
 from napari_cropeq.core import host
+from napari_cropeq.core.devices.out_of_memory import is_out_of_memory
 from napari_cropeq.core.geometry import Acquisition, Box
-from napari_cropeq.core.host import freed_memory_kept, short_turns, torch_threads
-from napari_cropeq.core.out_of_memory import is_out_of_memory
+from napari_cropeq.core.host import exact_convolutions, freed_memory_kept, short_turns, torch_threads
 from napari_cropeq.core.thread_map import ThreadMap
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.training import Training
@@ -123,3 +123,17 @@ ERRORS = [
 @pytest.mark.parametrize(("error", "expected"), ERRORS)
 def test_errors_that_mean_out_of_memory(error, expected):
     assert is_out_of_memory(error) == expected
+
+
+@pytest.mark.parametrize("variable", ["", "untouched"])
+def test_convolutions_stay_exact_until_the_last_thread_has_left(variable, monkeypatch):
+    """torch has one setting for all threads: the first to leave must not restore it. It decides the bits of results."""
+    monkeypatch.setenv("NAPARI_CROPEQ_HOST", variable)
+    before, gpu = torch.backends.cudnn.allow_tf32, torch.device("cuda")
+    with exact_convolutions(gpu):
+        with exact_convolutions(gpu):
+            pass
+        assert not torch.backends.cudnn.allow_tf32 and torch.backends.cudnn.deterministic
+    assert torch.backends.cudnn.allow_tf32 == before
+    with exact_convolutions(torch.device("cpu")):
+        assert torch.backends.cudnn.allow_tf32 == before

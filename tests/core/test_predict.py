@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from conftest import make_predictor, textured_volume
+from napari_cropeq.core.devices.transfer import convert
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.network_grid import MAX_ELEMENTS
-from napari_cropeq.core.predict import convert, plane_axes
+from napari_cropeq.core.predict import plane_axes
 from napari_cropeq.errors import ArgumentError, OutOfMemoryError
 
 

@@ -6,18 +6,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from conftest import Recorded, textured_volume
-from napari_cropeq.core.geometry import Box
-from napari_cropeq.core.spline import (
-    TAPS,
-    degradation,
-    interpolate,
-    interpolation_weights,
-    read_mirrored,
-    source_range,
-)
+from napari_cropeq.core.geometry import TAPS, Box, source_range
+from napari_cropeq.core.spline import degradation, interpolate, interpolation_weights, read_mirrored
 
 FACTORS = [2, 2.433, 2.5, 4, 7.333]
 BEYOND = 16  # SR samples beyond either border that the network's halo needs
@@ -27,7 +21,7 @@ def interpolated(volume: np.ndarray, start: int, stop: int, factor: float) -> np
     """Interpolate along z from the samples that a tile reads."""
     low, high = source_range(start, stop, factor)
     samples = read_mirrored(volume, Box((low, 0, 0), (high, *volume.shape[1:])))
-    return interpolate(samples, low, start, stop, factor)
+    return interpolate(torch.from_numpy(samples), low, start, stop, factor).numpy()
 
 
 def scipy_spline(volume: np.ndarray, start: int, stop: int, factor: float) -> np.ndarray:
@@ -84,6 +78,20 @@ def test_bits_do_not_depend_on_the_box(factor):
     for start, stop, y, x in ((-16, -15, 0, 0), (3, 30, 2, 4), (17, 60, 5, 8), (59, 60, 0, 3)):
         part = interpolated(np.ascontiguousarray(volume[:, y:, x:]), start, stop, factor)
         assert np.array_equal(part, whole[start + BEYOND : stop + BEYOND, y:, x:])
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_and_tiles_do_not_change_bits(threads, factor):
+    """Each part of the columns is large enough for torch's threads, and the whole is summed in several parts."""
+    volume = textured_volume((30, 50, 61)).astype(np.float32)
+    expected, before = interpolated(volume[:, 7:8, 3:9], -3, 70, factor), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        whole = interpolated(volume, -BEYOND, 71, factor)
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(whole[BEYOND - 3 : BEYOND + 70, 7:8, 3:9], expected)
 
 
 READS = [

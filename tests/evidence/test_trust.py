@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 import napari_cropeq as cq
@@ -49,7 +50,7 @@ def test_the_finest_structure_along_z_is_that_of_the_truth():
     truth = blobs((96, 64, 64))
     slices = acquired(truth, FACTOR)
     mirrored = np.concatenate([slices[:0:-1], slices, slices[-2::-1]])
-    interpolated = interpolate(mirrored, -(len(slices) - 1), 0, len(truth), float(FACTOR))
+    interpolated = interpolate(torch.from_numpy(mirrored), -(len(slices) - 1), 0, len(truth), float(FACTOR)).numpy()
     soft = ndimage.gaussian_filter1d(truth, 2.5 / FWHM_PER_SIGMA, axis=0)
     before, softer, sharp, turned = (
         _finest(check_cubic(), v, axis) for v, axis in ((interpolated, 0), (soft, 0), (truth, 0), (truth[:64], 2))

@@ -19,8 +19,8 @@ from napari_cropeq.compute.fill import TileFiller
 from napari_cropeq.compute.scheduler import Scheduler
 from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core import normalisation
+from napari_cropeq.core.devices.transfer import convert
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.core.predict import convert
 from napari_cropeq.errors import ArgumentError, ImageError
 from napari_cropeq.formats import ome_tiff, pyramid
 from napari_cropeq.formats.open import open_image

@@ -10,7 +10,7 @@ from conftest import Recorded, a_result, textured_volume
 from napari_cropeq.compute.fingerprint import store_spec
 from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core import predict
-from napari_cropeq.core.exactness import Exactness
+from napari_cropeq.core.devices.exactness import Exactness
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.tiles import divide
 from napari_cropeq.errors import ArgumentError

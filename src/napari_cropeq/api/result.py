@@ -9,7 +9,7 @@ from typing import Any
 from napari_cropeq.api.arguments import model_of, voxel_size_of
 from napari_cropeq.api.image import image_of
 from napari_cropeq.compute.super_resolution import SuperResolution, axial_of
-from napari_cropeq.core.device import choose_device
+from napari_cropeq.core.devices.device import choose_device
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.predict import plane_axes

@@ -14,7 +14,7 @@ import numpy as np
 from napari_cropeq.api.arguments import check_callback, model_of
 from napari_cropeq.api.image import sampled
 from napari_cropeq.api.progress import Callback, reporting
-from napari_cropeq.core.device import choose_device
+from napari_cropeq.core.devices.device import choose_device
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.model import SUFFIX, Model, check_model_path
 from napari_cropeq.core.training.checkpoint import Checkpoint
@@ -61,7 +61,7 @@ def train(
     checkpoint : path, optional
         A ``.safetensors`` file that keeps the training while it runs. If it exists already, that training is
         completed. It is removed at the end, but stays if the training is stopped or fails.
-    device : {'auto', 'cpu', 'cuda'}
+    device : {'auto', 'cpu', 'cuda', 'mps', 'xpu'}
         Where to compute.
     allow_missing : float, optional
         As in :func:`~napari_cropeq.formats.open.open_image`.

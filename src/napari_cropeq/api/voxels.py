@@ -96,7 +96,7 @@ def super_resolve(
         to the truth, and takes twice the time of one.
     dtype : {'source', 'float32'}
         The voxel type of the data, rounded and clipped, or float32.
-    device : {'auto', 'cpu', 'cuda'}
+    device : {'auto', 'cpu', 'cuda', 'mps', 'xpu'}
         Where to compute.
     return_error : bool
         Whether to return the expected absolute error of every voxel as well. Half of the errors are expected within

@@ -115,7 +115,10 @@ def add_opening(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
     parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto (default): a CUDA GPU if there is one"
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps", "xpu"),
+        default="auto",
+        help="auto (default): a CUDA GPU or that of an Apple processor if there is one; xpu: an Intel GPU",
     )
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from napari_cropeq.compute.tile_source import TileSource
 from napari_cropeq.core.geometry import Box, IntTriple, LeadingIndex, int_triple
+from napari_cropeq.core.host import give_freed_memory_back
 from napari_cropeq.core.predict import never
 from napari_cropeq.core.thread_map import ThreadMap
 from napari_cropeq.core.tiles import TileGrid, divide
@@ -233,6 +234,7 @@ class TileFiller:
                 voxels[piece.part.relative_to(group.box.start).slices] = part
                 if piece.last:
                     self._put(group, voxels)
+                    give_freed_memory_back()  # each thread keeps freed blocks of its own: without this, more and more
                 yield Done(self._store, group.leading, piece.part, len(group.missing) * piece.last, generation())
         finally:
             threads.dismiss()

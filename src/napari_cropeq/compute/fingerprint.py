@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.core.devices.device import processor_of
 from napari_cropeq.core.model import Model
 from napari_cropeq.store.spec import StoreSpec
 
@@ -58,6 +59,7 @@ def fingerprint_of(result: SuperResolution) -> dict[str, Any]:
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "torch": str(torch.__version__),
         "training": _training_of(result.model),
+        **_device_of(result),
     }
 
 
@@ -72,4 +74,16 @@ def _training_of(model: Model) -> dict[str, Any]:
         "lateral fwhm": acquisition.lateral_fwhm,
         "normalisation": [[n.low, n.high] for n in model.normalisations],
         **({"correction": model.correction} if model.correction else {}),
+    }
+
+
+def _device_of(result: SuperResolution) -> dict[str, Any]:
+    """Return what decides the bits on a GPU besides its kind; nothing on the CPU."""
+    device, canonical = torch.device(result.exactness.device), result.shapes.canonical
+    if device.type == "cpu":
+        return {}
+    return {
+        "processor": processor_of(device),
+        "precision": "float32 without TF32",
+        **({} if canonical is None else {"canonical tile": list(canonical)}),
     }

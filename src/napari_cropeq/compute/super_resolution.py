@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.compute.tile_shapes import TileShapes
-from napari_cropeq.core.exactness import Exactness
+from napari_cropeq.core.devices.exactness import Exactness
+from napari_cropeq.core.devices.transfer import convert
 from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, LeadingIndex, check_shape, guess_axial
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import Normalisation, sample
-from napari_cropeq.core.predict import Predictor, convert, never
+from napari_cropeq.core.predict import Predictor, never
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.formats.chunk_cache import ChunkCache
 from napari_cropeq.formats.image import Image, acquisition_of, check_volume
@@ -91,7 +92,7 @@ class SuperResolution:
     planes : 'z', 'y', 'x' or 'both', optional
         Lateral axis of the planes that go through the network, or the mean of both; automatic, which is both, if None.
     device : str
-        See :func:`napari_cropeq.core.device.choose_device`.
+        See :func:`napari_cropeq.core.devices.device.choose_device`.
     dtype : str
         ``source`` (rounded and clipped) or ``float32``.
     parallel : bool
@@ -260,7 +261,7 @@ class SuperResolution:
         if region is not None:
             predictor = predictor.over(region, predictor.normalisation)
         if dtype is None or dtype.fields is None:
-            voxels = convert(predictor(box, stop), self.dtype)
+            voxels = predictor(box, stop, dtype=self.dtype)
         else:
             voxels = np.empty(box.shape, dtype)
             refined, voxels["error"] = predictor(box, stop, with_error=True)
@@ -277,7 +278,7 @@ class SuperResolution:
 
     def interpolated(self, leading: LeadingIndex, box: Box) -> npt.NDArray[Any]:
         """Return the quintic interpolation of ``box`` (z, y, x) in the result's dtype."""
-        return convert(self.predictor(leading).interpolated(box), self.dtype)
+        return self.predictor(leading).interpolated(box, self.dtype)
 
     def describe(self) -> dict[str, Any]:
         """Describe how the result is computed, in JSON values."""

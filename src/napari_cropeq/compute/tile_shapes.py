@@ -40,9 +40,14 @@ class TileShapes:
     def bulk(self) -> IntTriple:
         """The best box to compute at once in bulk: one to three seconds of work.
 
-        It is thick along every axis, because the step that keeps intensities needs a halo on all sides.
+        It is thick along every axis, because the step that keeps intensities needs a halo on all sides. It consists of
+        whole canonical tiles if there are such tiles.
         """
-        return self.oriented(128, 256, 64) if len(self.planes) == 1 else self.oriented(128, 128, 128)
+        sizes = (128, 256, 64) if len(self.planes) == 1 else (128, 128, 128)
+        if self.canonical is not None:
+            axial, plane, row = (-(-size // tile) * tile for size, tile in zip(sizes, self.canonical, strict=True))
+            sizes = axial, plane, row
+        return self.oriented(*sizes)
 
     def for_view(self, across: int | None) -> IntTriple:
         """Return the tile for a view along the axis ``across``, or for a 3D display if it is None.

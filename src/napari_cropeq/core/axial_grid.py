@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
+from napari_cropeq.core.geometry import source_range
 from napari_cropeq.core.network import Network
-from napari_cropeq.core.spline import interpolate, interpolation_weights, source_range
+from napari_cropeq.core.spline import interpolate, interpolation_weights
 
 __all__ = ["AxialGrid"]
 
@@ -63,9 +65,7 @@ class AxialGrid:
             start, stop = source_range(start, stop, self.factor / self.subpositions, TAPS)
         return start // self.subpositions, -(-stop // self.subpositions)
 
-    def carry(
-        self, outputs: npt.NDArray[np.floating], first_input: int, start: int, stop: int
-    ) -> npt.NDArray[np.floating]:
+    def carry(self, outputs: Tensor, first_input: int, start: int, stop: int) -> Tensor:
         """Return SR voxels ``start`` to ``stop`` from outputs (n, ...), which start with those of ``first_input``."""
         first = first_input * self.subpositions
         if self.exact:

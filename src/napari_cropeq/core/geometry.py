@@ -28,6 +28,8 @@ MIN_SLICES = 4
 # A larger ratio of the axial to the lateral step is a mistyped voxel size, not a microscope.
 MAX_FACTOR = 32.0
 AXIS_NAMES = "zyx"
+TAPS = 20
+"""Samples of the source that an SR sample is interpolated from, on either side of its position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +305,12 @@ def source_positions(start: int, stop: int, factor: float) -> npt.NDArray[np.flo
     """
     index = np.arange(start, stop, dtype=np.float64)
     return (index + 0.5) / factor - 0.5
+
+
+def source_range(start: int, stop: int, factor: float, taps: int = TAPS) -> tuple[int, int]:
+    """Return the absolute range of source samples that SR samples ``start`` to ``stop`` need; may cross the border."""
+    low, high = source_positions(start, start + 1, factor)[0], source_positions(stop - 1, stop, factor)[0]
+    return int(np.floor(low)) - (taps - 1), int(np.floor(high)) + taps + 1
 
 
 def mirror(index: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """Process-wide changes that the package makes: what each gains, and how long it lasts.
 
-A plugin shares its process. Three changes affect more than our own objects, and each ends with the work that needs it:
+A plugin shares its process. Four changes affect more than our own objects, and each ends with the work that needs it:
 
 - :func:`freed_memory_kept`: glibc keeps large freed blocks while a box is computed or a model is trained. Without it,
   training loses up to three quarters of its throughput, and prediction about a sixth. Afterwards the thresholds are
@@ -8,16 +8,20 @@ A plugin shares its process. Three changes affect more than our own objects, and
 - :func:`short_turns`: threads switch ten times as often while a job works in a window, not while it waits. 50
   calls into Qt next to a thread that computes in Python took 270 ms, and 37 ms with it. Afterwards the interval is
   restored.
+- :func:`exact_convolutions`: a GPU computes in float32, in the same way each time, while a box is computed. Afterwards
+  the settings are restored.
 - :func:`torch_threads`: how many threads torch computes with, while our threads start, or while a task computes on a
   cluster worker, which has some cores. Afterwards the number is restored.
 
-``NAPARI_CROPEQ_HOST=untouched`` in the environment switches all of them off. Results have the same bits either way.
+``NAPARI_CROPEQ_HOST=untouched`` in the environment switches all but the third off. Results have the same bits either
+way.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import sys
 import threading
@@ -26,7 +30,14 @@ from contextlib import AbstractContextManager
 
 import torch
 
-__all__ = ["freed_memory_kept", "give_freed_memory_back", "is_untouched", "short_turns", "torch_threads"]
+__all__ = [
+    "exact_convolutions",
+    "freed_memory_kept",
+    "give_freed_memory_back",
+    "is_untouched",
+    "short_turns",
+    "torch_threads",
+]
 
 VARIABLE = "NAPARI_CROPEQ_HOST"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -49,15 +60,17 @@ class _Change:
     ----------
     make : callable
         Makes the change, and returns a function that undoes it.
+    decides_bits : bool
+        Results depend on it, so it cannot be switched off.
     """
 
-    def __init__(self, make: Callable[[], Callable[[], object]]) -> None:
-        self._make, self._lock, self._users = make, threading.Lock(), 0
+    def __init__(self, make: Callable[[], Callable[[], object]], decides_bits: bool = False) -> None:
+        self._make, self._lock, self._users, self._decides_bits = make, threading.Lock(), 0, decides_bits
         self._undo: Callable[[], object] | None = None
 
     def __enter__(self) -> None:
         with self._lock:
-            if self._users == 0 and not is_untouched():
+            if self._users == 0 and (self._decides_bits or not is_untouched()):
                 self._undo = self._make()
             self._users += 1
 
@@ -146,4 +159,23 @@ def _shorten_turns() -> Callable[[], object]:
     return undo
 
 
+def exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
+    """Convolve in float32 without TF32, deterministically and without autotuning.
+
+    torch has one setting for all threads. The CPU and Apple's GPUs have none.
+    """
+    return _convolutions.get(device.type) or contextlib.nullcontext()
+
+
+def _set_flags(kind: str) -> Callable[[], object]:
+    flags = (
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        if kind == "cuda"
+        else torch.backends.mkldnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    )
+    flags.__enter__()
+    return lambda: flags.__exit__(None, None, None)
+
+
 _memory, _turns = _Change(_keep), _Change(_shorten_turns)
+_convolutions = {kind: _Change(functools.partial(_set_flags, kind), decides_bits=True) for kind in ("cuda", "xpu")}

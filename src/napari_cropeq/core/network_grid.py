@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import itertools
+import math
+import operator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
+from torch import Tensor
 
 from napari_cropeq.core.axial_grid import AxialGrid
 from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, int_triple
 from napari_cropeq.core.network import Network
 from napari_cropeq.core.tiles import TileGrid, divide, hull, pick, read_box
 
-__all__ = ["CallSize", "NetworkGrid"]
+__all__ = ["CallSize", "CanonicalTile", "NetworkGrid", "in_calls"]
 
-CANONICAL_TILE = 64
-CANONICAL_ROWS = 16
 FREE_TILE = 256
 # Feature-map elements in one call: limits memory, and keeps tensors far below 2**31 elements.
 MAX_ELEMENTS = 2**22
 # Smaller calls than these would need no less memory than the box itself.
 LEAST_ELEMENTS, LEAST_TILE = 2**17, 32
+
+CANONICAL_TILE, CANONICAL_ROWS = 64, 16
+LARGE_TILES = (256, 128)  # sides of canonical tiles, SR voxels, that the memory of a GPU may have room for
+SHARE = 0.25  # of a GPU's memory, for one call
+TEMPORARIES = 6  # arrays of the network's largest layer in memory at once, including copies and padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,7 @@ class CallSize:
 
     elements: int = MAX_ELEMENTS
     side: int = FREE_TILE
+    together = 1  # tiles
 
     def halved(self) -> CallSize | None:
         """Return the next smaller size, or None if this is the smallest."""
@@ -39,9 +44,65 @@ class CallSize:
         elements = self.elements // 2
         return CallSize(elements, max(LEAST_TILE, int(FREE_TILE * (elements / MAX_ELEMENTS) ** 0.5)))
 
+    def __str__(self) -> str:
+        return f"{self.elements} feature-map elements"
+
 
 WHOLE_PLANES = CallSize(elements=1, side=2**31)
 """One plane in each call, of any size."""
+
+
+@dataclass(frozen=True, slots=True)
+class CanonicalTile:
+    """The one tile that goes through the network where bits depend on its shape, in input samples.
+
+    Parameters
+    ----------
+    axial, side, rows : int
+        Its size along the axial axis, in the plane, and across planes.
+    together : int
+        How many tiles go through the network in one call, where that changes no bits.
+    anchored : bool
+        Whether tiles lie on one grid from the origin of the volume, or anywhere, where that changes no bits.
+    """
+
+    axial: int = CANONICAL_TILE
+    side: int = CANONICAL_TILE
+    rows: int = CANONICAL_ROWS
+    together: int = 1
+    anchored: bool = True
+
+    @classmethod
+    def of(cls, network: Network, sizes: Iterable[IntTriple], memory: int) -> CanonicalTile:
+        """Return the first of some tiles that a device with so much ``memory`` has room for, or else the smallest one.
+
+        It depends on the total memory only, so that an unfinished result can be resumed.
+
+        Parameters
+        ----------
+        network : Network
+            Its filters and halo determine the memory of a call.
+        sizes : iterable of (axial, side, rows)
+            The largest first.
+        memory : int
+            Of the device, bytes; 0 for the CPU.
+        """
+        for size in sizes:
+            tile = cls(*size)
+            if 4 * TEMPORARIES * math.prod(tile.input_shape(network)) * network.filters <= SHARE * memory:
+                return tile
+        return cls()
+
+    def input_shape(self, network: Network) -> IntTriple:
+        """Return planes, rows and columns of one tile with the halo of a network."""
+        return self.rows, self.axial + 2 * network.axial_halo, self.side + 2 * network.halo
+
+    def halved(self) -> CanonicalTile | None:
+        """Return the same tile in smaller calls, or None if a call has one: another shape would have other bits."""
+        return replace(self, together=self.together // 2) if self.together > 1 else None
+
+    def __str__(self) -> str:
+        return f"{self.together} tile{'s' * (self.together > 1)} of {self.axial} x {self.side} x {self.rows} samples"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +136,9 @@ class NetworkGrid:
         axial_grid = AxialGrid.of(network, acquisition.factor)
         return cls(acquisition, axial_grid, network.halo, network.axial_halo, network.filters, planes)
 
-    @property
-    def canonical_tile(self) -> IntTriple:
-        """SR voxels (axial axis, in the plane, across planes) that whole canonical tiles fill."""
-        return max(1, int(CANONICAL_TILE * self.axial_grid.step)), CANONICAL_TILE, CANONICAL_ROWS
+    def voxels_of(self, tile: CanonicalTile) -> IntTriple:
+        """Return the SR voxels (axial axis, in the plane, across planes) that whole canonical tiles fill."""
+        return max(1, int(tile.axial * self.axial_grid.step)), tile.side, tile.rows
 
     def input_samples(self, box: Box) -> Box:
         """Return the input samples whose outputs the SR voxels of ``box`` need."""
@@ -90,10 +150,10 @@ class NetworkGrid:
         axial, each = self.acquisition.axial, self.axial_grid.subpositions
         return self._along(samples, samples.start[axial] * each, samples.stop[axial] * each)
 
-    def tiles(self, samples: Box, calls: CallSize | None) -> list[tuple[int, Box]]:
-        """Return what the network computes for input ``samples`` in each call: the plane's lateral axis, and the box.
+    def tiles(self, samples: Box, calls: CallSize | CanonicalTile) -> list[tuple[int, Box]]:
+        """Return the tiles that the network computes for input ``samples``: the plane's lateral axis, and the box.
 
-        Boxes lie inside ``samples`` and have a size for ``calls``; if that is None, they are whole canonical tiles.
+        Boxes lie inside ``samples`` and have a size for ``calls``, or they are whole canonical tiles.
         """
         return [(plane, tile) for plane in self.planes for tile in self._tiles_of(samples, plane, calls)]
 
@@ -107,18 +167,22 @@ class NetworkGrid:
             inputs = [read_box(b, self.acquisition) for b in inputs]
         return hull([*inputs, read_box(box, self.acquisition)])
 
-    def carry(self, outputs: npt.NDArray[Any], samples: Box, box: Box) -> npt.NDArray[Any]:
+    def carry(self, outputs: Tensor, samples: Box, box: Box) -> Tensor:
         """Return the SR voxels of ``box`` (z, y, x) from the outputs for input ``samples``."""
         axial = self.acquisition.axial
         start, stop = box.start[axial], box.stop[axial]
-        carried = self.axial_grid.carry(np.moveaxis(outputs, axial, 0), samples.start[axial], start, stop)
-        return np.moveaxis(carried, 0, axial)
+        return self.axial_grid.carry(outputs.movedim(axial, 0), samples.start[axial], start, stop).movedim(0, axial)
 
-    def _tiles_of(self, samples: Box, plane: int, calls: CallSize | None) -> Iterator[Box]:
+    def _tiles_of(self, samples: Box, plane: int, calls: CallSize | CanonicalTile) -> Iterator[Box]:
         in_plane = (self.acquisition.axial, plane)
-        if calls is None:
-            return TileGrid(None, pick(in_plane, CANONICAL_TILE, CANONICAL_ROWS)).touching(samples)
-        return divide(samples, pick(in_plane, calls.side, self._rows(samples, plane, calls)))
+        if isinstance(calls, CallSize):
+            return divide(samples, pick(in_plane, calls.side, self._rows(samples, plane, calls)))
+        sizes = {self.acquisition.axial: calls.axial, plane: calls.side}
+        size = int_triple([sizes.get(axis, calls.rows) for axis in range(3)])
+        if calls.anchored:
+            return TileGrid(None, size).touching(samples)
+        starts = (part.start for part in divide(samples, size))  # the last tiles reach beyond the samples
+        return (Box(start, int_triple([a + n for a, n in zip(start, size, strict=True)])) for start in starts)
 
     def _rows(self, samples: Box, plane: int, calls: CallSize) -> int:
         """Return how many planes of input ``samples`` go through the network in one call."""
@@ -137,3 +201,15 @@ class NetworkGrid:
         ends = zip(pick((axial,), 1, 0), box.start, box.stop, strict=True)
         ranges = [(start, stop) if is_axial else (a, b) for is_axial, a, b in ends]
         return Box(int_triple([a for a, _ in ranges]), int_triple([b for _, b in ranges]))
+
+
+def in_calls(tiles: list[tuple[int, Box]], together: int) -> list[tuple[int, list[Box]]]:
+    """Return the plane and the tiles of each call: a power of two of them, at most ``together``."""
+    groups: list[tuple[int, list[Box]]] = []
+    for plane, each in itertools.groupby(tiles, operator.itemgetter(0)):
+        rest = [tile for _, tile in each]
+        while rest:
+            count = min(together, 1 << (len(rest).bit_length() - 1))
+            groups.append((plane, rest[:count]))
+            rest = rest[count:]
+    return groups

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from napari_cropeq.core.devices.transfer import HELD, upload
 from napari_cropeq.core.geometry import AXIS_NAMES
 from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.errors import ImageError
+
+_Values = TypeVar("_Values", npt.NDArray[Any], Tensor)
 
 __all__ = ["Normalisation", "check_dtype", "check_finite", "sample"]
 
 SAMPLE_VOXELS = 8_000_000
 GRID = 512  # spacing of the boxes that are read from wide planes, voxels
 PERCENTILES = (0.1, 99.9)
+WITHOUT_FLOAT64 = ("mps", "xpu")  # on many Intel GPUs it is missing, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,16 @@ class Normalisation:
         """Return normalised voxels; computed in float64, so 32-bit integers keep their precision before the scaling."""
         return ((voxels.astype(np.float64) - self.low) / (self.high - self.low)).astype(dtype)
 
-    def undo(self, voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def on_device(self, voxels: npt.NDArray[Any], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Return what :meth:`apply` does as a tensor, computed on ``device`` if that has float64."""
+        if device.type in WITHOUT_FLOAT64 or voxels.dtype.newbyteorder("=") not in HELD:
+            kind = np.float64 if dtype is torch.float64 else np.float32
+            return upload(self.apply(voxels, kind), device)
+        return (upload(voxels, device).to(torch.float64) - self.low).div_(self.high - self.low).to(dtype)
+
+    def undo(self, voxels: _Values) -> _Values:
         """Return source intensities from normalised voxels, in their dtype."""
-        kind = voxels.dtype.type
-        restored: npt.NDArray[Any] = voxels * kind(self.high - self.low) + kind(self.low)
-        return restored
+        return voxels * (self.high - self.low) + self.low
 
 
 def sample(source: ArrayLike, seed: int = 0) -> npt.NDArray[Any]:

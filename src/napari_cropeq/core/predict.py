@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,23 +16,38 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from napari_cropeq.core.device import choose_device
-from napari_cropeq.core.exactness import check_exactness, reproducible, same_bits_side_by_side
+from napari_cropeq.core.devices.exactness import (
+    canonical_tile,
+    check_exactness,
+    device_for,
+    same_bits_side_by_side,
+)
+from napari_cropeq.core.devices.out_of_memory import give_memory_back, is_out_of_memory
+from napari_cropeq.core.devices.transfer import PINNED, convert, download, own_stream, rounded
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
-from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back, is_untouched
+from napari_cropeq.core.host import exact_convolutions, freed_memory_kept, is_untouched
 from napari_cropeq.core.imaging.back_projection import BackProjection
 from napari_cropeq.core.network import ErrorTail, Network, PaddedNetwork, spread, use_channels_last, work
-from napari_cropeq.core.network_grid import WHOLE_PLANES, CallSize, NetworkGrid
+from napari_cropeq.core.network_grid import (
+    CANONICAL_ROWS,
+    LARGE_TILES,
+    WHOLE_PLANES,
+    CallSize,
+    CanonicalTile,
+    NetworkGrid,
+    in_calls,
+)
 from napari_cropeq.core.normalisation import Normalisation, check_finite
-from napari_cropeq.core.out_of_memory import is_out_of_memory
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
+from napari_cropeq.core.tiles import pick
 from napari_cropeq.errors import ArgumentError, OutOfMemoryError, StoppedError
 
-__all__ = ["Predictor", "convert", "plane_axes"]
+__all__ = ["Predictor", "plane_axes"]
 
 logger = logging.getLogger(__name__)
 
 SIDE_BY_SIDE = 2
+PHASE = 2  # acquired samples along the axial axis that a box may need more at another place
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -74,16 +90,16 @@ def plane_axes(planes: str | None, axial: int) -> tuple[int, ...]:
 class _Calls:
     """The size of network calls, shared by the threads and siblings of a predictor; halved when memory runs out."""
 
-    def __init__(self, size: CallSize) -> None:
+    def __init__(self, size: CallSize | CanonicalTile) -> None:
         self.size, self._lock = size, threading.Lock()
 
-    def halve(self, tried: CallSize) -> bool:
+    def halve(self, tried: CallSize | CanonicalTile) -> bool:
         """Make calls smaller than ``tried``, unless another thread has; return whether they are smaller now."""
         with self._lock:
             smaller = tried.halved()
-            if smaller is not None and self.size.elements >= tried.elements:
+            if smaller is not None and self.size == tried:
                 self.size = smaller
-                logger.info("Out of memory: calls of the network now have %d feature-map elements", smaller.elements)
+                logger.info("Out of memory: calls of the network now have %s", smaller)
         return smaller is not None
 
 
@@ -103,7 +119,7 @@ class Predictor:
     planes : str, optional
         See :func:`plane_axes`.
     device : str
-        ``auto``, ``cpu`` or ``cuda``.
+        See :func:`napari_cropeq.core.devices.device.choose_device`.
     dtype : torch.dtype
         Precision of interpolation and network; float64 is for tests.
     correction : float
@@ -124,17 +140,19 @@ class Predictor:
         correction: float = 0.0,
         error_tail: ErrorTail | None = None,
     ) -> None:
-        self.device = choose_device(device)
+        self.device = device_for(network, device, dtype)
         self.acquisition, self.source, self.normalisation = acquisition, source, normalisation
         self.planes = plane_axes(planes, acquisition.axial)
         self.network = _twin(network, self.device, dtype)
         self._second = None if error_tail is None else _twin(error_tail.tail, self.device, dtype)
         self._grid = NetworkGrid.of(network, acquisition, self.planes)
-        self.dtype = np.dtype(np.float64 if dtype is torch.float64 else np.float32)
+        self.dtype = dtype
         self.sr_shape = acquisition.sr_shape(source.shape)
         self._correction = BackProjection(acquisition, int_triple(source.shape), correction) if correction else None
         self.exactness = check_exactness(self.network, self.device)
         self._calls = _Calls(CallSize())
+        sizes = [samples_for(self._grid, self._correction, side) for side in LARGE_TILES]
+        self._canonical = _Calls(canonical_tile(self.network, sizes, self.device))
         self._at_once = False
         threads = torch.get_num_threads()
         logger.info(
@@ -143,17 +161,33 @@ class Predictor:
 
     @property
     def side_by_side(self) -> int:
-        """How many boxes to compute at the same time: two, each on half of a CPU's cores, if that changes no bits."""
-        if is_untouched():  # torch's threads cannot be divided then
-            return 1
-        if self.device.type != "cpu" or not self.exactness.bit_exact or torch.get_num_threads() < SIDE_BY_SIDE:
+        """How many boxes to compute at the same time, if that changes no bits: two, or one.
+
+        Each has half of a CPU's cores; on a CUDA GPU, one is copied while the other is computed.
+        """
+        if self.device.type == "cpu":
+            if is_untouched():  # torch's threads cannot be divided then
+                return 1
+            if not self.exactness.bit_exact or torch.get_num_threads() < SIDE_BY_SIDE:
+                return 1
+        elif self.device.type not in PINNED:
             return 1
         return SIDE_BY_SIDE if same_bits_side_by_side(self.network, self.device, SIDE_BY_SIDE) else 1
 
     @property
     def canonical_tile(self) -> IntTriple:
-        """SR voxels (axial axis, in the plane, across planes) that whole canonical tiles fill."""
-        return self._grid.canonical_tile
+        """SR voxels (axial axis, in the plane, across planes) that one canonical tile, or several whole ones, fill."""
+        tile = self._canonical.size
+        assert isinstance(tile, CanonicalTile)
+        for side in LARGE_TILES:
+            if (tile.axial, tile.side, tile.rows) == samples_for(self._grid, self._correction, side):
+                return side, side, CANONICAL_ROWS
+        return self._grid.voxels_of(tile)
+
+    @property
+    def _sizes(self) -> _Calls:
+        """The size of calls: free, unless other shapes would give other bits."""
+        return self._calls if self.exactness.bit_exact or self._at_once else self._canonical
 
     def over(self, source: ArrayLike, normalisation: Normalisation) -> Predictor:
         """Return a predictor for another volume of the same grid, with the same network."""
@@ -177,14 +211,20 @@ class Predictor:
     def work(self, box: Box) -> int:
         """Return the multiply-adds of the network for the SR voxels of ``box``, with halos."""
         total, axial = 0, self.acquisition.axial
-        for plane, tile in self._tiles(box, self._calls.size):
+        for plane, tile in self._tiles(box, self._sizes.size):
             total += tile.shape[3 - axial - plane] * work(self.network, tile.shape[axial], tile.shape[plane])
         return total
 
-    def __call__(self, box: Box, stop: Callable[[], bool] = never, with_error: bool = False) -> npt.NDArray[Any]:
-        """Return the SR voxels of ``box`` (z, y, x) in source intensities, float32.
+    def __call__(
+        self,
+        box: Box,
+        stop: Callable[[], bool] = never,
+        with_error: bool = False,
+        dtype: npt.DTypeLike | None = None,
+    ) -> npt.NDArray[Any]:
+        """Return the SR voxels of ``box`` (z, y, x) in source intensities, in ``dtype`` or else as they are computed.
 
-        ``with_error`` adds their expected absolute errors, (2, z, y, x); there must be an error tail.
+        ``with_error`` adds their expected absolute errors, (2, z, y, x); there must be an error tail, and no ``dtype``.
 
         The bits do not depend on the box they are computed in: if the bits depend on the shape of a call on this
         device, whole tiles of the canonical grid are computed and cropped.
@@ -199,40 +239,41 @@ class Predictor:
             If there is too little memory even for small calls of the network.
         """
         while True:
-            calls = self._calls.size
+            calls = self._sizes.size
             try:
                 started = time.perf_counter()
-                with freed_memory_kept():
-                    voxels = self._compute(box, calls, stop, with_error)
+                with freed_memory_kept(), own_stream(self.device):
+                    computed = self._compute(box, calls, stop, with_error)
+                    voxels = download(computed if dtype is None else rounded(computed, dtype))
                 logger.debug("Computed %s in %.3f s", box, time.perf_counter() - started)
-                return voxels
+                return voxels if dtype is None else convert(voxels, dtype)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                # Calls of another shape are only possible if every shape gives the same bits.
-                if not (self.exactness.bit_exact and self._calls.halve(calls)):
+                if not self._sizes.halve(calls):
                     raise OutOfMemoryError(
                         f"There is too little memory for a box of {' x '.join(map(str, box.shape))} voxels with "
                         f"{self.network.filters} filters.",
                         "Close other programs, or use smaller tiles or fewer filters.",
                         setting="memory",
                     ) from error
-            give_freed_memory_back()
+            give_memory_back(self.device)
 
-    def _compute(self, box: Box, calls: CallSize, stop: Callable[[], bool], with_error: bool) -> npt.NDArray[Any]:
+    @torch.inference_mode()
+    def _compute(self, box: Box, calls: CallSize | CanonicalTile, stop: Callable[[], bool], with_error: bool) -> Tensor:
         wide = self._refined_box(box)
         tiles = self._tiles(box, calls)
         window = self._read(wide, [self._grid.with_halo(tile, plane) for plane, tile in tiles])
-        refined, *logarithms = self._refined(window, wide, tiles, stop, 2 if with_error else 1)
+        groups = in_calls(tiles, calls.together)
+        refined, *logarithms = self._refined(window, wide, groups, stop, 2 if with_error else 1)
         if self._correction is not None:
             acquired = window.samples_of(self._correction.samples(box))
             refined = self._correction.apply(refined, wide, acquired, box)
         voxels = self.normalisation.undo(refined)
         if not logarithms:
-            return voxels
-        inside = np.ascontiguousarray(logarithms[0][box.relative_to(wide.start).slices])
-        span = self.dtype.type(self.normalisation.high - self.normalisation.low)
-        return np.stack([voxels, spread(torch.from_numpy(inside)).numpy() * span])
+            return voxels.contiguous()
+        inside = logarithms[0][box.relative_to(wide.start).slices]
+        return torch.stack([voxels, spread(inside) * (self.normalisation.high - self.normalisation.low)])
 
     def _refined_box(self, box: Box) -> Box:
         """Return the SR voxels that the network must give for those of ``box``."""
@@ -242,106 +283,117 @@ class Predictor:
         self,
         window: Window,
         box: Box,
-        tiles: list[tuple[int, Box]],
+        groups: list[tuple[int, list[Box]]],
         stop: Callable[[], bool],
         tails: int,
-    ) -> list[npt.NDArray[Any]]:
-        """Return the normalised SR voxels of ``box`` that each of the ``tails`` gives, computed in ``tiles``."""
+    ) -> list[Tensor]:
+        """Return the normalised SR voxels of ``box`` that each of the ``tails`` gives, from one call for each group."""
         grid = self._grid
         samples = grid.input_samples(box)
-        outputs = {plane: np.empty((tails, *grid.outputs(samples).shape), self.dtype) for plane in self.planes}
-        for plane, tile in tiles:
-            part = tile.intersect(samples)
+        shape = tails, *grid.outputs(samples).shape
+        outputs = {plane: torch.empty(shape, dtype=self.dtype, device=self.device) for plane in self.planes}
+        for plane, tiles in groups:
             if stop():
                 raise StoppedError
-            if part is not None:
-                into, taken = (grid.outputs(part.relative_to(b.start)).slices for b in (samples, tile))
-                for number, output in enumerate(self._refine(window, tile, plane, tails)):
-                    outputs[plane][number][into] = output[taken]
-        half, found = self.dtype.type(0.5), []
+            for number, refined in enumerate(self._refine(window, tiles, plane, tails)):
+                for tile, output in zip(tiles, refined, strict=True):
+                    part = tile.intersect(samples)
+                    if part is not None:
+                        into, taken = (grid.outputs(part.relative_to(b.start)).slices for b in (samples, tile))
+                        outputs[plane][number][into] = output[taken]
+        found = []
         for number in range(tails):
             parts = [grid.carry(output[number], samples, box) for output in outputs.values()]
-            found.append(parts[0] if len(parts) == 1 else (parts[0] + parts[1]) * half)
+            found.append(parts[0] if len(parts) == 1 else (parts[0] + parts[1]) * 0.5)
         if grid.axial_grid.on_source_grid:  # the network predicts the residual
             found[0] = found[0] + window.interpolated(box)
         return found
 
-    def _tiles(self, box: Box, calls: CallSize) -> list[tuple[int, Box]]:
-        """Return what the network computes for ``box``; canonical tiles, if other shapes would give other bits."""
-        size = calls if self.exactness.bit_exact or self._at_once else None
+    def _tiles(self, box: Box, size: CallSize | CanonicalTile) -> list[tuple[int, Box]]:
+        """Return what the network computes for ``box``."""
         return self._grid.tiles(self._grid.input_samples(self._refined_box(box)), size)
 
     def source_box(self, box: Box) -> Box:
         """Return the source voxels that the SR voxels of ``box``, and of its parts, need; may cross the border."""
-        inputs = [self._grid.with_halo(tile, plane) for plane, tile in self._tiles(box, self._calls.size)]
+        inputs = [self._grid.with_halo(tile, plane) for plane, tile in self._tiles(box, self._sizes.size)]
         return self._grid.source_box(self._refined_box(box), inputs)
 
-    def interpolated(self, box: Box) -> npt.NDArray[Any]:
+    @torch.inference_mode()
+    def interpolated(self, box: Box, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
         """Return the quintic interpolation of ``box``, without the network, in source intensities."""
-        return self.normalisation.undo(self._read(box, []).interpolated(box))
+        computed = self.normalisation.undo(self._read(box, []).interpolated(box)).contiguous()
+        return download(computed) if dtype is None else convert(download(rounded(computed, dtype)), dtype)
 
     def _read(self, box: Box, inputs: list[Box]) -> Window:
         """Read the normalised source samples for the SR voxels of ``box`` and boxes of input samples, once."""
         read = self._grid.source_box(box, inputs)
         raw = read_mirrored(self.source, read)
         check_finite(raw, "the volume", tuple(max(s, 0) for s in read.start))
-        samples = np.moveaxis(self.normalisation.apply(raw, self.dtype), self.acquisition.axial, 0)
-        return Window(np.ascontiguousarray(samples), read, self.acquisition)
+        samples = self.normalisation.on_device(raw, self.device, self.dtype)
+        return Window(samples.movedim(self.acquisition.axial, 0).contiguous(), read, self.acquisition)
 
-    def _refine(self, window: Window, samples: Box, plane: int, tails: int) -> Iterator[npt.NDArray[Any]]:
-        """Yield the outputs (z, y, x) of the tails for input ``samples``, computed in planes (axial, ``plane``)."""
-        box = self._grid.with_halo(samples, plane)
-        image = window.samples_of(box) if self._grid.axial_grid.on_source_grid else window.interpolated(box)
+    def _refine(self, window: Window, tiles: list[Box], plane: int, tails: int) -> Iterator[Iterator[Tensor]]:
+        """Yield the outputs (z, y, x) for each of the input ``tiles``, for one tail after the other.
+
+        They are computed in one call, in planes (axial, ``plane``); several tiles have the same shape.
+        """
+        images = []
         order = (3 - self.acquisition.axial - plane, self.acquisition.axial, plane)
-        batch = torch.from_numpy(np.ascontiguousarray(image.transpose(order))[:, None])  # (rows, 1, axial, plane)
-        with reproducible(self.device):
-            on_device = batch.to(self.device)
+        for tile in tiles:
+            box = self._grid.with_halo(tile, plane)
+            image = window.samples_of(box) if self._grid.axial_grid.on_source_grid else window.interpolated(box)
+            images.append(image.permute(order).contiguous())  # (rows, axial, plane)
+        batch = (images[0] if len(images) == 1 else torch.cat(images))[:, None]  # (N, 1, axial, plane)
+        with exact_convolutions(self.device):
             if tails == 1:
-                outputs: tuple[Tensor, ...] = (self.network.predict(on_device),)
+                outputs: tuple[Tensor, ...] = (self.network.predict(batch),)
             else:
                 assert self._second is not None and not isinstance(self.network, PaddedNetwork)
-                outputs = self.network.predict_both(on_device, self._second)
+                outputs = self.network.predict_both(batch, self._second)
         for output in outputs:
-            yield output.cpu().numpy()[:, 0].transpose(np.argsort(order))
+            parts = output[:, 0].split(len(images[0]))
+            yield (part.permute(*np.argsort(order).tolist()) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Normalised source samples in memory, from which tiles are interpolated."""
+    """Normalised source samples on a device, from which tiles are interpolated."""
 
-    samples: npt.NDArray[Any]  # axial axis first
+    samples: Tensor  # axial axis first
     box: Box  # their place in the source, voxels (z, y, x); may cross the border
     acquisition: Acquisition
 
-    def samples_of(self, box: Box) -> npt.NDArray[Any]:
+    def samples_of(self, box: Box) -> Tensor:
         """Return the normalised samples of a source box (z, y, x) inside the window."""
         inside = box.relative_to(self.box.start).slices
         axial = self.acquisition.axial
         lateral = [inside[a] for a in self.acquisition.lateral]
-        return np.moveaxis(self.samples[inside[axial], lateral[0], lateral[1]], 0, axial)
+        return self.samples[inside[axial], lateral[0], lateral[1]].movedim(0, axial)
 
-    def interpolated(self, box: Box) -> npt.NDArray[Any]:
+    def interpolated(self, box: Box) -> Tensor:
         """Return normalised, interpolated voxels of an SR box (z, y, x) inside the window."""
         axial = self.acquisition.axial
         lateral = [box.relative_to(self.box.start).slices[a] for a in self.acquisition.lateral]
         start, stop = box.start[axial], box.stop[axial]
         part = self.samples[:, lateral[0], lateral[1]]
-        out = interpolate(part, self.box.start[axial], start, stop, self.acquisition.factor)
-        return np.moveaxis(out, 0, axial)
+        return interpolate(part, self.box.start[axial], start, stop, self.acquisition.factor).movedim(0, axial)
+
+
+def samples_for(grid: NetworkGrid, correction: BackProjection | None, side: int) -> IntTriple:
+    """Return the input samples (axial axis, in the plane, across planes) for SR voxels with this side in planes.
+
+    They include the margin of the step that keeps intensities: a box of that size needs one tile, not several.
+    """
+    axial, plane = grid.acquisition.axial, grid.planes[0]
+    box = Box.whole(pick((axial, plane), side, CANONICAL_ROWS)).relative_to((-side, -side, -side))
+    if correction is not None:  # far from the border
+        box = replace(correction, shape=(2**16, 2**16, 2**16)).sr_box(box)
+    samples = grid.input_samples(box).shape
+    phase = math.ceil(PHASE * grid.acquisition.factor / grid.axial_grid.step)
+    return samples[axial] + phase, samples[plane], samples[3 - axial - plane]
 
 
 def _twin(network: _Module, device: torch.device, dtype: torch.dtype) -> _Module:
     twin = copy.deepcopy(network).to(device=device, dtype=dtype)
     use_channels_last(twin)
     return twin.eval().requires_grad_(False)
-
-
-def convert(voxels: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return voxels in the dtype of the export: integers are rounded and clipped."""
-    target = np.dtype(dtype)
-    if target.kind == "f":
-        return voxels.astype(target)
-    limits = np.iinfo(target)
-    # float64 holds every 32-bit limit; the largest 64-bit ones are clipped to the float below them.
-    high = np.nextafter(float(limits.max), 0.0) if target.itemsize == 8 else float(limits.max)
-    return np.clip(np.rint(voxels.astype(np.float64)), float(limits.min), high).astype(target)

@@ -1,26 +1,30 @@
 """Quintic B-spline interpolation as a finite FIR filter at absolute coordinates.
 
 The cardinal quintic spline decays as 0.4306**|n|; with 20 taps on each side the error is 6e-8 of the data range.
-Weights depend on the absolute SR index alone, and taps are summed elementwise, one by one in a fixed order, so the
-bits of a voxel do not depend on the box it is computed in. (A matrix product or a convolution may use another order
-for another shape.)
+Weights depend on the absolute SR index alone and are computed on the CPU in float64. Taps are summed elementwise, one
+by one in a fixed order, so the bits of a voxel do not depend on the box it is computed in, on any device. (A matrix
+product or a convolution may use another order for another shape, and an operation that multiplies and adds at once
+rounds once or twice.)
 """
 
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
+from torch import Tensor
 
-from napari_cropeq.core.geometry import Box, mirror, source_positions
+from napari_cropeq.core.devices.transfer import upload
+from napari_cropeq.core.geometry import TAPS, Box, mirror, source_positions, source_range
 
-__all__ = ["TAPS", "ArrayLike", "degradation", "interpolate", "interpolation_weights", "read_mirrored"]
+__all__ = ["TAPS", "ArrayLike", "degradation", "interpolate", "interpolation_weights", "read_mirrored", "weighted_sums"]
 
-TAPS = 20
-"""Taps on either side of a sample position."""
+AT_ONCE = 2**15 - 1  # results that are summed at once on the CPU; torch uses its threads for more
 
 
 class ArrayLike(Protocol):
@@ -90,9 +94,7 @@ def read_mirrored(source: ArrayLike, box: Box) -> npt.NDArray[Any]:
     return data
 
 
-def interpolate(
-    samples: npt.NDArray[Any], first_sample: int, start: int, stop: int, factor: float, taps: int = TAPS
-) -> npt.NDArray[Any]:
+def interpolate(samples: Tensor, first_sample: int, start: int, stop: int, factor: float, taps: int = TAPS) -> Tensor:
     """Interpolate along the first axis to SR samples ``start`` to ``stop``.
 
     Parameters
@@ -110,24 +112,54 @@ def interpolate(
 
     Returns
     -------
-    (stop - start, ...) array of the dtype of ``samples``
+    (stop - start, ...) tensor of the dtype of ``samples``, on their device
     """
     first, weights = interpolation_weights(start, stop, factor, taps)
-    weights = weights.astype(samples.dtype)
-    out = np.zeros((stop - start, *samples.shape[1:]), samples.dtype)
-    term = np.empty(samples.shape[1:], samples.dtype)
-    # Plane by plane: the working set is two planes, which stay in the cache.
-    for row, tap0, plane_weights in zip(out, first - first_sample, weights, strict=True):
-        for tap, weight in enumerate(plane_weights, int(tap0)):
-            np.multiply(samples[tap], weight, out=term)
-            row += term
-    return out
+    return weighted_sums(samples, (first - first_sample)[:, None] + np.arange(2 * taps), weights)
 
 
-def source_range(start: int, stop: int, factor: float, taps: int = TAPS) -> tuple[int, int]:
-    """Return the absolute range of source samples that SR samples ``start`` to ``stop`` need; may cross the border."""
-    low, high = source_positions(start, start + 1, factor)[0], source_positions(stop - 1, stop, factor)[0]
-    return int(np.floor(low)) - (taps - 1), int(np.floor(high)) + taps + 1
+def weighted_sums(values: Tensor, index: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]) -> Tensor:
+    """Return sums of weighted rows, added one by one in the given order.
+
+    Parameters
+    ----------
+    values : (m, ...) float32 or float64
+        The rows.
+    index : (n, taps)
+        Which rows are added for each result.
+    weights : (n, taps) float64
+        Rounded to the dtype of ``values``; a weight of 0 changes no bit.
+
+    Returns
+    -------
+    (n, ...) tensor of the dtype of ``values``, on their device
+    """
+    flat = values.reshape(len(values), -1)
+    kind = np.float64 if values.dtype is torch.float64 else np.float32
+    places = upload(index.T, values.device)  # (taps, n)
+    factors = upload(weights.T.astype(kind), values.device)[..., None]  # (taps, n, 1)
+    sums = torch.zeros(len(index), flat.shape[1], dtype=values.dtype, device=values.device)
+
+    @torch.inference_mode()
+    def add(columns: slice) -> None:
+        part, into = flat[:, columns].contiguous(), sums[:, columns]
+        for rows, factor in zip(places, factors, strict=True):
+            into += part.index_select(0, rows).mul_(factor)
+
+    if values.device.type != "cpu":
+        add(slice(None))
+        return sums.reshape(len(index), *values.shape[1:])
+    # Parts stay in the cache, and torch computes each operation in one thread: it would wait for others at each end.
+    each = max(1, AT_ONCE // max(1, len(index)))
+    parts = [slice(start, start + each) for start in range(0, flat.shape[1], each)]
+    threads = min(torch.get_num_threads(), len(parts))
+    if threads < 2:
+        for part in parts:
+            add(part)
+    else:
+        with ThreadPoolExecutor(threads, "cropeq sums") as pool:
+            list(pool.map(add, parts))
+    return sums.reshape(len(index), *values.shape[1:])
 
 
 def degradation(

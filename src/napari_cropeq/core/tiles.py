@@ -7,8 +7,7 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, int_triple
-from napari_cropeq.core.spline import source_range
+from napari_cropeq.core.geometry import Acquisition, Box, IntTriple, int_triple, source_range
 
 __all__ = ["TileGrid", "divide", "hull", "pick", "read_box"]
 

@@ -83,7 +83,7 @@ def network_facts(filters: int, factor: float, device: str = "auto") -> Iterator
     factor : float
         Axial step over lateral step; sets the number of outputs of the network on the source grid.
     device : str
-        ``auto``, ``cpu`` or ``cuda``.
+        ``auto``, ``cpu``, ``cuda``, ``mps`` or ``xpu``.
 
     Raises
     ------

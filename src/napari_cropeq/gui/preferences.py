@@ -23,7 +23,7 @@ PRIVATE = 0o700
 class Preferences:
     """The values chosen in *File > Preferences*; the manifest declares the same fields and defaults."""
 
-    device: str = "auto"  # where to compute: auto, cpu or cuda
+    device: str = "auto"  # where to compute: auto, cpu, cuda, mps or xpu
     cache_bytes: int = 2 * GIGABYTE  # limit of computed tiles kept in memory
     cache_folder: Path = field(default_factory=lambda: user_cache_path(PLUGIN))  # of files that survive a crash
 

@@ -53,7 +53,7 @@ class Result(QObject):
     dtype : str
         ``source`` or ``float32``.
     device : str
-        ``auto``, ``cpu`` or ``cuda``.
+        ``auto``, ``cpu``, ``cuda``, ``mps`` or ``xpu``.
     cache : TileCache, optional
         Keeps the tiles in memory, shared with other results.
     label : str

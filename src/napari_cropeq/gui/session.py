@@ -117,7 +117,7 @@ class Session(QObject):
         planes : str, optional
             See :class:`Result`.
         device : str, optional
-            ``auto``, ``cpu`` or ``cuda``; by default the one chosen in the Preferences.
+            ``auto``, ``cpu``, ``cuda``, ``mps`` or ``xpu``; by default the one chosen in the Preferences.
         dtype : str, optional
             ``source`` or ``float32``; by default that of the existing result.
         model : Model, optional

@@ -14,7 +14,7 @@ from numcodecs import blosc
 
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.core.geometry import Box, LeadingIndex, int_triple
-from napari_cropeq.core.network_grid import MAX_ELEMENTS
+from napari_cropeq.core.network_grid import MAX_ELEMENTS, TEMPORARIES
 from napari_cropeq.core.predict import never
 from napari_cropeq.core.thread_map import ThreadMap
 from napari_cropeq.formats.chunk_cache import CAP
@@ -26,7 +26,6 @@ from napari_cropeq.store.write_queue import WAITING
 __all__ = ["Estimate"]
 
 PART = 64  # side of the part that is measured, SR voxels
-TEMPORARIES = 6  # arrays of the network's largest layer in memory at once, including copies and padding
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ def train_to_file(
     how : OwnTraining
         Channels, time points and settings.
     device : str
-        ``auto``, ``cpu`` or ``cuda``.
+        ``auto``, ``cpu``, ``cuda``, ``mps`` or ``xpu``.
     existing : str
         ``refuse``: raise an error if a model or checkpoint exists; ``resume``: complete the checkpoint, or return the
         model if there is no checkpoint; ``overwrite``.

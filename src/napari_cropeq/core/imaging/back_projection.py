@@ -17,7 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from napari_cropeq.core.devices.transfer import upload
 from napari_cropeq.core.geometry import (
     Acquisition,
     Box,
@@ -28,6 +31,7 @@ from napari_cropeq.core.geometry import (
     source_positions,
 )
 from napari_cropeq.core.imaging.forward_model import ForwardModel
+from napari_cropeq.core.spline import weighted_sums
 from napari_cropeq.core.tiles import hull
 
 __all__ = ["WIDEST", "BackProjection"]
@@ -37,8 +41,6 @@ WIDEST = 64.0
 
 TRUNCATED = 2.0
 """Radius of the Gaussian that smooths, in standard deviations."""
-
-Values = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,30 +78,28 @@ class BackProjection:
         ranges = [mirrored_range(a, b, n) for a, b, n in zip(start, stop, self.shape, strict=True)]
         return Box(int_triple([a for a, _ in ranges]), int_triple([b for _, b in ranges]))
 
-    def apply(self, refined: Values, refined_box: Box, acquired: Values, box: Box) -> Values:
+    def apply(self, refined: Tensor, refined_box: Box, acquired: Tensor, box: Box) -> Tensor:
         """Return the SR voxels of ``box`` (z, y, x), corrected.
 
         Parameters
         ----------
-        refined : array
+        refined : tensor
             The SR voxels of ``refined_box``.
         refined_box : Box
             Their place: :meth:`sr_box`, or more.
-        acquired : array
+        acquired : tensor
             The acquired voxels of :meth:`samples`, in the same units.
         box : Box
             The SR voxels to return.
         """
         axial, compared = self.acquisition.axial, self.samples(box)
-        lacking: Values = np.moveaxis(acquired - self.forward_model.image(refined, refined_box, compared), axial, 0)
+        lacking = (acquired - self.forward_model.image(refined, refined_box, compared)).movedim(axial, 0)
         for place, axis in enumerate(self.acquisition.lateral, 1):
             reached = np.arange(box.start[axis] - self._radius, box.stop[axis] + self._radius, dtype=np.int64)
-            index = mirror(reached, self.shape[axis]) - compared.start[axis]
-            lacking = self._smoothed(np.take(lacking, index, axis=place), place)
+            index = upload(mirror(reached, self.shape[axis]) - compared.start[axis], lacking.device)
+            lacking = self._smoothed(lacking.index_select(place, index), place)
         step = self._upwards(lacking, compared.start[axial], box.start[axial], box.stop[axial])
-        kept = refined[box.relative_to(refined_box.start).slices]
-        corrected: Values = kept + np.moveaxis(step, 0, axial)
-        return corrected
+        return refined[box.relative_to(refined_box.start).slices] + step.movedim(0, axial)
 
     @property
     def forward_model(self) -> ForwardModel:
@@ -131,22 +131,17 @@ class BackProjection:
         weights = np.exp(-0.5 * (distance / self.axial) ** 2) * (np.abs(distance) <= radius)
         return first, weights / weights.sum(axis=1, keepdims=True)
 
-    def _smoothed(self, values: Values, place: int) -> Values:
+    def _smoothed(self, values: Tensor, place: int) -> Tensor:
         """Return ``values`` smoothed along the axis ``place``, without the margins that this needs."""
         length = values.shape[place] - 2 * self._radius
-        along = np.moveaxis(values, place, 0)
-        smoothed = np.zeros_like(along[:length])
+        smoothed = torch.zeros_like(values.narrow(place, 0, length))
         for shift, weight in enumerate(self.lateral_weights):
-            smoothed += along[shift : shift + length] * values.dtype.type(weight)
-        return np.moveaxis(smoothed, 0, place)
+            smoothed += values.narrow(place, shift, length) * float(weight)
+        return smoothed
 
-    def _upwards(self, values: Values, first: int, start: int, stop: int) -> Values:
+    def _upwards(self, values: Tensor, first: int, start: int, stop: int) -> Tensor:
         """Return ``values``, which begin at slice ``first``, smoothed along the axial axis at SR rows."""
         taps, weights = self.taps(start, stop)
-        out = np.zeros((stop - start, *values.shape[1:]), values.dtype)
-        for row, tap, row_weights in zip(out, taps, weights, strict=True):
-            reached = np.flatnonzero(row_weights)
-            index = mirror(tap + reached.astype(np.int64), self._slices) - first
-            for sample, weight in zip(index, row_weights[reached], strict=True):
-                row += values[sample] * values.dtype.type(weight)
-        return out
+        index = mirror(taps[:, None] + np.arange(weights.shape[1]), self._slices) - first
+        # A weight of 0 may belong to a slice that is not there.
+        return weighted_sums(values, np.where(weights > 0, index, 0), weights)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from napari_cropeq.core.geometry import Box, int_triple, source_positions
 from napari_cropeq.core.imaging.forward_model import ForwardModel
@@ -96,8 +97,9 @@ class Consistency:
         samples : Box
             Their place.
         """
-        imaged = self.forward.image(result.astype(np.float64), result_box, samples)
-        return ((acquired - imaged) / self.noise.deviation(imaged)).astype(np.float32)
+        imaged = self.forward.image(torch.from_numpy(result.astype(np.float64)), result_box, samples).numpy()
+        differences: Values = ((acquired - imaged) / self.noise.deviation(imaged)).astype(np.float32)
+        return differences
 
     def map(self, result: npt.NDArray[Any], result_box: Box, acquired: npt.NDArray[Any], box: Box) -> Values:
         """Return the differences on the SR grid, (z, y, x) of ``box``: each row has those of the nearest slice.

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, Box, IntTriple, int_triple, mirror, mirrored_range
+from napari_cropeq.core.spline import weighted_sums
 
 __all__ = ["ForwardModel"]
 
@@ -22,8 +24,6 @@ TRUNCATED = 3.0
 NARROWEST = 0.5  # standard deviation of the slice profile, SR voxels: a narrower one has no voxel at some samples
 
 BEYOND = 0.02  # share of a slice that may come from beyond the volume
-
-Values = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class ForwardModel:
         start[axial], stop[axial] = mirrored_range(int(first[0]), int(last[-1]) + 1, self._rows)
         return Box(int_triple(start), int_triple(stop))
 
-    def image(self, voxels: Values, box: Box, samples: Box) -> Values:
+    def image(self, voxels: Tensor, box: Box, samples: Box) -> Tensor:
         """Return acquired ``samples`` (z, y, x), as they show SR voxels, in the dtype of these.
 
         Parameters
         ----------
-        voxels : array (z, y, x)
+        voxels : tensor (z, y, x)
             The SR voxels of ``box``.
         box : Box
             Their place: :meth:`sr_box`, or more.
@@ -62,15 +62,14 @@ class ForwardModel:
             The samples to return.
         """
         axial, inside = self.acquisition.axial, samples.relative_to(box.start).slices
-        lateral = tuple(slice(None) if axis == axial else inside[axis] for axis in range(3))
-        rows_of = np.moveaxis(voxels[lateral], axial, 0)
-        start, stop = samples.start[axial], samples.stop[axial]
-        imaged = np.zeros((stop - start, *rows_of.shape[1:]), voxels.dtype)
-        for sample, plane in enumerate(imaged, start):
-            rows, weights = self.profile(sample)
-            for row, weight in zip(mirror(rows, self._rows) - box.start[axial], weights, strict=True):
-                plane += rows_of[row] * voxels.dtype.type(weight)
-        return np.moveaxis(imaged, 0, axial)
+        z, y, x = (slice(None) if axis == axial else inside[axis] for axis in range(3))
+        profiles = [self.profile(sample) for sample in range(samples.start[axial], samples.stop[axial])]
+        taps = max(len(rows) for rows, _ in profiles)
+        index, weights = np.zeros((len(profiles), taps), np.int64), np.zeros((len(profiles), taps))
+        for place, row_weights, (rows, profile) in zip(index, weights, profiles, strict=True):
+            place[: len(rows)] = mirror(rows, self._rows) - box.start[axial]
+            row_weights[: len(rows)] = profile
+        return weighted_sums(voxels[z, y, x].movedim(axial, 0), index, weights).movedim(0, axial)
 
     @property
     def covered(self) -> tuple[int, int]:

@@ -51,6 +51,7 @@ class Budget:
         """Start the clock. The budget counts from here, unless an interrupted training is resumed."""
         self._first = (0, 0.0) if self._resume else (self.patches, self.seconds)
         self._validated = (self.patches, self.seconds)
+        self._patches_before = self.patches
         self._seconds_before, self._clock = self.seconds, time.monotonic() - self.seconds
         self.fraction, self.steps = 0.0, 0
         self._validation_seconds = 0.0
@@ -68,7 +69,7 @@ class Budget:
     @property
     def rate(self) -> float:
         """Patches per second since :meth:`start`."""
-        return self._config.batch * self.steps / max(self.seconds - self._seconds_before, 1e-9)
+        return (self.patches - self._patches_before) / max(self.seconds - self._seconds_before, 1e-9)
 
     @property
     def seconds_left(self) -> float:

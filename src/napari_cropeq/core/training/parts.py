@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from napari_cropeq.core.host import give_freed_memory_back
-from napari_cropeq.core.out_of_memory import is_out_of_memory
+from napari_cropeq.core.devices.out_of_memory import give_memory_back, is_out_of_memory
 from napari_cropeq.core.training.patches import TrainingBatch
 
 __all__ = ["Parts"]
@@ -53,6 +52,4 @@ class Parts:
             self.size = -(-self.size // 2)
             self.note = f"Out of memory: {self.size} patches at a time, the result is the same."
             logger.info("Out of memory: batches are split into parts of %d patches", self.size)
-            give_freed_memory_back()
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
+            give_memory_back(self._device)

@@ -82,6 +82,19 @@ class TrainingBatch:
         return TrainingBatch(*(None if tensor is None else change(tensor) for tensor in tensors))  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The place of a patch in a plane."""
+
+    first: int  # input sample
+    column: int  # the first one, without halo
+    target: slice  # SR rows of the target
+    columns: npt.NDArray[np.int64]  # with the halo, mirrored at the border of the plane
+    rows: slice  # of the matrix that interpolates the samples of the plane
+    taken: npt.NDArray[np.int64]  # samples of the input image, if it is not interpolated, mirrored likewise
+    samples: slice  # all that are needed
+
+
 class PatchSampler:
     """Draws (LR, HR) pairs from lateral slices of the volumes.
 
@@ -162,6 +175,11 @@ class PatchSampler:
         planes = (self._held_out[n % len(self._held_out)] for n in range(count))
         return self._pairs(planes, np.random.default_rng((self.config.seed, 0, 3)))
 
+    def draw_planes(self, count: int) -> list[Plane]:
+        """Return the planes of the next ``count`` pairs."""
+        self._planes.renew(self.rng)
+        return [self._planes.draw(self.rng) for _ in range(count)]
+
     def close(self) -> None:
         """Stop reading ahead."""
         self._planes.close()
@@ -175,23 +193,32 @@ class PatchSampler:
         base, variance = (None if x is None else x[:, None] for x in (base, variance))
         return TrainingBatch(image[:, None], target[:, None], base, carry, noise, variance)
 
-    def _draw_one(self, plane: Plane, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32] | None, ...]:
+    def cut(self, plane: Plane, rng: np.random.Generator) -> Cut:
+        """Return a random place for a patch in a plane, and what it is made from."""
         axial_grid, halo, deep = self.axial_grid, self.halo, self.axial_halo
         samples = len(plane.coarse)
         first, column = self._place(plane, rng)
         start, stop = axial_grid.inside(first, self.inputs)
         columns = mirror(np.arange(column - halo, column + self.columns + halo), plane.sharp.shape[1])
-        left, right = int(columns.min()), int(columns.max()) + 1
         up = upwards(samples, deep, axial_grid.factor)  # row deep + j is SR px j
         if axial_grid.on_source_grid:
-            rows = up[deep + start : deep + stop]
+            rows = slice(deep + start, deep + stop)
             taken = mirror(np.arange(first - deep, first + self.inputs + deep), samples)
         else:
-            rows = up[start : stop + 2 * deep]
+            rows = slice(start, stop + 2 * deep)
             taken = np.zeros(0, np.int64)
-        needed = np.flatnonzero(rows.any(axis=0))
+        needed = np.flatnonzero(up[rows].any(axis=0))
         low = int(min(needed[0], *taken)) if len(taken) else int(needed[0])
         high = int(max(needed[-1], *taken)) + 1 if len(taken) else int(needed[-1]) + 1
+        return Cut(first, column, slice(start, stop), columns, rows, taken, slice(low, high))
+
+    def _draw_one(self, plane: Plane, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32] | None, ...]:
+        axial_grid, halo = self.axial_grid, self.halo
+        cut = self.cut(plane, rng)
+        first, column, columns, taken = cut.first, cut.column, cut.columns, cut.taken
+        start, stop, low, high = cut.target.start, cut.target.stop, cut.samples.start, cut.samples.stop
+        left, right = int(columns.min()), int(columns.max()) + 1
+        rows = upwards(len(plane.coarse), self.axial_halo, axial_grid.factor)[cut.rows]
         noise = self.noise[plane.channel]
         coarse, sharp = plane.coarse[low:high, left:right], plane.sharp[start:stop, column : column + self.columns]
         variance = None

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, mirror, sr_length
+from napari_cropeq.core.geometry import FWHM_PER_SIGMA, Acquisition, mirror, source_range, sr_length
 from napari_cropeq.core.normalisation import Normalisation, check_finite
-from napari_cropeq.core.spline import ArrayLike, degradation, interpolation_weights, source_range
+from napari_cropeq.core.spline import ArrayLike, degradation, interpolation_weights
 
 __all__ = ["HELD_OUT", "LEAST_WEIGHT", "Orientation", "Plane", "PlanePool", "PlaneReader", "Volume"]
 

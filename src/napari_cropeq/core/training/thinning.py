@@ -25,7 +25,7 @@ import numpy.typing as npt
 from napari_cropeq.core.training.noise import NoiseModel
 from napari_cropeq.core.training.plane_pool import LEAST_WEIGHT
 
-__all__ = ["share_noise", "target_variance"]
+__all__ = ["chances_of", "dark_of", "share_noise", "target_variance"]
 
 MOST_SHARED = 0.9  # largest share of a voxel's photons that samples get
 LEAST_FRESH = 0.2  # of the read-out noise of a sample: with less, the target would get too much
@@ -57,7 +57,7 @@ def share_noise(
     """
     of_samples = np.zeros((len(down), sharp.shape[1]), np.float32)
     of_target = np.zeros(sharp.shape, np.float32)
-    dark, variance = _dark(model)
+    dark, variance = dark_of(model)
     if model.slope > 0:
         _share_photons(np.maximum(sharp - np.float32(dark), 0), model.slope, down, rng, of_samples, of_target)
     if variance > 0:
@@ -84,9 +84,9 @@ def target_variance(model: NoiseModel, target: Values, down: Values, kept: Value
     kept : (samples,)
         Share of a voxel's noise variance that remains in each sample.
     """
-    _, chances = _chances(down)
+    _, chances = chances_of(down)
     remaining = 1 - chances.sum(axis=0)
-    dark, variance = _dark(model)
+    dark, variance = dark_of(model)
     light = np.maximum(target - np.float32(dark), 0)
     fresh = np.maximum(1 - kept, 0)
     read_out = variance * (1 + np.square(down.T) @ (fresh / np.square(np.maximum(fresh, LEAST_FRESH))))
@@ -94,7 +94,7 @@ def target_variance(model: NoiseModel, target: Values, down: Values, kept: Value
     return found
 
 
-def _dark(model: NoiseModel) -> tuple[float, float]:
+def dark_of(model: NoiseModel) -> tuple[float, float]:
     """Return the intensity without light, and the variance of the read-out noise."""
     if model.offset < 0:  # there is light of this intensity where the line reaches 0
         return -model.offset / model.slope, 0.0
@@ -105,7 +105,7 @@ def _share_photons(
     light: Values, photon: float, down: Values, rng: np.random.Generator, of_samples: Values, of_target: Values
 ) -> None:
     """Share the photons of ``light`` (rows, columns); add what samples and target get beyond their mean."""
-    samples, chances = _chances(down)
+    samples, chances = chances_of(down)
     count = np.floor(light / photon + rng.random(light.shape)).astype(np.int64)
     left = np.where(light > 0, np.maximum(count, 1), 0)
     size = light / np.maximum(left, 1)
@@ -117,7 +117,7 @@ def _share_photons(
     of_target += (left * size / remaining[:, None] - light).astype(np.float32)
 
 
-def _chances(down: Values) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+def chances_of(down: Values) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
     """Return the samples that each row's photons can go to, and the probabilities, both (n, rows).
 
     Rows of samples that no weight reaches have a probability of 0.

@@ -12,16 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from napari_cropeq.core.device import choose_device
+from napari_cropeq.core.devices.device import choose_device
+from napari_cropeq.core.devices.out_of_memory import is_out_of_memory
 from napari_cropeq.core.geometry import Acquisition
 from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back
 from napari_cropeq.core.model import Model, State, provenance
 from napari_cropeq.core.network import ErrorTail, Network, PaddedNetwork, build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.out_of_memory import is_out_of_memory
 from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.core.training.budget import Budget
 from napari_cropeq.core.training.config import TrainingConfig
+from napari_cropeq.core.training.device_patches import DevicePatches
 from napari_cropeq.core.training.learn_error import learn_error
 from napari_cropeq.core.training.loss import loss_of
 from napari_cropeq.core.training.parts import Parts
@@ -44,6 +45,9 @@ LEAST_PATCHES = 512
 
 TOO_FEW = f"The model has no expected error, which needs {LEAST_PATCHES} patches: train longer if Trust shall show it."
 
+GPU_BATCH = 32
+"""Least number of patches in a step of a training for a time on a GPU."""
+
 MIN_TARGET = 3
 """Smallest target with an edge, px."""
 
@@ -64,7 +68,7 @@ class Training:
     config : TrainingConfig
         Budget and settings. With a patch budget the same seed gives the same bits on the CPU.
     device : str
-        ``auto``, ``cpu`` or ``cuda``.
+        ``auto``, ``cpu``, ``cuda``, ``mps`` or ``xpu``.
     normalisations : sequence of Normalisation, optional
         Intensity scale of each channel; measured on its first time point by default.
     start : Model, optional
@@ -118,8 +122,9 @@ class Training:
         ]
         self._weights = LearntWeights(network.to(self.device), config, start)
         self._budget = Budget(config, state, resume)
-        self._parts = Parts(config.batch, self.device)
+        self._parts = Parts(batch_size(config, self.device), self.device)
         self._sampler = PatchSampler(volumes, acquisition, network, config, self._budget.patches)
+        self._on_device = DevicePatches.of(self._sampler, self.device, (config.seed, self._budget.patches))
         self._held_out = self._sampler.held_out(config.validation).to(self.device)
         interpolated, target = self._held_out.interpolated(network), self._held_out.target
         self._interpolated = max(float((interpolated - target).square().sum()), 1e-30)
@@ -173,10 +178,11 @@ class Training:
         budget.start()
         # Bits depend on the number of threads: a patch budget, with which equal seeds give equal bits, leaves it alone.
         threads = ThreadChoice(torch.get_num_threads()) if config.patches is None else None
-        mean = RunningMean()
+        mean, size = RunningMean(), batch_size(config, self.device)
         while budget.fraction < 1:
             weights.set_rate(config.rate * schedule(config.schedule, budget.fraction, budget.steps, config.warm_up))
-            batch = self._sampler.draw(config.batch).to(self.device)
+            patches = self._sampler if self._on_device is None else self._on_device
+            batch = patches.draw(size).to(self.device)
             loss = self._step(batch) if threads is None else threads.run(self._step, batch)
             if not math.isfinite(loss):
                 raise DivergedError(
@@ -184,7 +190,7 @@ class Training:
                     "Lower the learning rate or check the volume for extreme voxels.",
                     setting="rate",
                 )
-            budget.spend(config.batch)
+            budget.spend(size)
             progress = Progress(
                 budget.patches,
                 budget.seconds,
@@ -349,6 +355,14 @@ class Training:
         if self._weights.keep_if_best(weights, loss):
             self.gain = 10 * math.log10(self._interpolated / max(sum(squares), 1e-30))
         return loss
+
+
+def batch_size(config: TrainingConfig, device: torch.device) -> int:
+    """Return the patches in each step: more on a GPU, which is not busy with few, unless their number is the budget.
+
+    Steps are then as many as it makes in the time, each along a gradient with less noise.
+    """
+    return config.batch if device.type == "cpu" or config.patches is not None else max(config.batch, GPU_BATCH)
 
 
 def hardly_learnt(gain: float) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cropeq.core.device import choose_device
+from napari_cropeq.core.devices.device import choose_device
 from napari_cropeq.core.geometry import AXIS_NAMES, MIN_SLICES, Acquisition, IntTriple, sr_length
 from napari_cropeq.core.network import NETWORKS
 from napari_cropeq.core.predict import plane_axes
@@ -72,7 +72,7 @@ class Experiment:
     planes : str, optional
         See :class:`napari_cropeq.core.predict.Predictor`.
     device : str
-        ``auto``, ``cpu`` or ``cuda``.
+        ``auto``, ``cpu``, ``cuda``, ``mps`` or ``xpu``.
     """
 
     truth: Truth

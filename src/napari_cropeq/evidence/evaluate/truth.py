@@ -20,10 +20,11 @@ from napari_cropeq.core.geometry import (
     Box,
     IntTriple,
     mirror,
+    source_range,
     sr_length,
 )
 from napari_cropeq.core.normalisation import check_dtype, check_finite
-from napari_cropeq.core.spline import degradation, source_range
+from napari_cropeq.core.spline import degradation
 from napari_cropeq.errors import ArgumentError, ImageError
 from napari_cropeq.formats.image import Image, check_volume
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
-from napari_cropeq.core.device import choose_device
+from napari_cropeq.core.devices.device import choose_device
 from napari_cropeq.core.geometry import Acquisition, Box, int_triple, source_positions
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import PaddedNetwork
@@ -87,8 +87,9 @@ def quintic(degraded: Degraded) -> npt.NDArray[np.float32]:
     axial, length = acquisition.axial, degraded.sr_shape[acquisition.axial]
     box = read_box(Box.whole(degraded.sr_shape), acquisition)
     samples = np.moveaxis(read_mirrored(degraded.source, box), axial, 0)
-    image = interpolate(np.ascontiguousarray(samples), box.start[axial], 0, length, acquisition.factor)
-    return np.ascontiguousarray(np.moveaxis(image, 0, axial))
+    voxels = torch.from_numpy(np.ascontiguousarray(samples))
+    image = interpolate(voxels, box.start[axial], 0, length, acquisition.factor)
+    return np.ascontiguousarray(np.moveaxis(image.numpy(), 0, axial))
 
 
 INTERPOLATIONS = {"cubic": cubic, "quintic": quintic}

@@ -38,7 +38,7 @@ class Baseline:
     minutes, patches : float, int, optional
         Budget; 2 minutes by default.
     device : str
-        ``auto``, ``cpu`` or ``cuda``.
+        ``auto``, ``cpu``, ``cuda``, ``mps`` or ``xpu``.
 
     Attributes
     ----------

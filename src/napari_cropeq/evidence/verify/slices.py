@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cropeq.compute.super_resolution import SuperResolution, axial_of
-from napari_cropeq.core.exactness import Exactness
+from napari_cropeq.core.devices.exactness import Exactness
 from napari_cropeq.core.geometry import AXIS_NAMES, Box, int_triple
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.normalisation import sample

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from magicgui.widgets import ComboBox
 from napari.layers import Layer
 
-from napari_cropeq.core.device import choose_device
+from napari_cropeq.core.devices.device import DEVICES, choose_device
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.training.checkpoint import Checkpoint
 from napari_cropeq.core.training.noise import recorded_noise
@@ -238,7 +238,7 @@ def label_of(model: Model) -> str:
 def _devices() -> list[str]:
     """Return the names of the available devices."""
     found = []
-    for name in ("auto", "cpu", "cuda"):
+    for name in DEVICES:
         try:
             choose_device(name)
         except ValueError:

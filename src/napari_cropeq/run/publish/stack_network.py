@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_cropeq.core.geometry import IntTriple
+from napari_cropeq.core.geometry import TAPS, IntTriple
 from napari_cropeq.core.imaging.back_projection import BackProjection
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import PaddedNetwork, ValidNetwork, interleave
-from napari_cropeq.core.spline import TAPS, interpolation_weights
+from napari_cropeq.core.spline import interpolation_weights
 from napari_cropeq.errors import MismatchError
 
 __all__ = ["STEPS", "StackNetwork", "check_publishable"]

@@ -1,10 +1,12 @@
-"""Whether an error means that memory has run out."""
+"""Whether an error means that memory has run out, and what to do then."""
 
 from __future__ import annotations
 
 import torch
 
-__all__ = ["is_out_of_memory"]
+from napari_cropeq.core.host import give_freed_memory_back
+
+__all__ = ["give_memory_back", "is_out_of_memory"]
 
 ANYWHERE = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
 """In messages of torch's allocators on Linux and Windows, of CUDA and of C++."""
@@ -20,3 +22,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     message = str(error).lower()
     matches = message.startswith(AT_THE_START) or any(words in message for words in ANYWHERE)
     return isinstance(error, RuntimeError) and matches
+
+
+def give_memory_back(device: torch.device) -> None:
+    """Return freed memory to the system, and that of a GPU to other programs: after an allocation has failed."""
+    give_freed_memory_back()
+    if device.type != "cpu":
+        torch.get_device_module(device).empty_cache()

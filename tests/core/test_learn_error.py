@@ -196,5 +196,5 @@ NONE = [
 def test_no_expected_error(options):
     config = TrainingConfig(minutes=None, filters=4, blocks=2, batch=8, **options)
     training = Training(acquired(TRUTH, FACTOR).astype(np.float32), ACQUISITION, config, "cpu")
-    assert all("expected error" not in progress.note for progress in training.run())
+    assert all("Learning the expected error" not in progress.note for progress in training.run())
     assert training.model({}).error_tail is None

@@ -152,7 +152,7 @@ def test_progress(spots):
 @pytest.mark.parametrize("seconds", [0.6, 2.0])
 def test_a_training_ends_with_its_time_budget(seconds, spots):
     training = Training(spots[1], Z4, small(minutes=seconds / 60, patches=None), "cpu")
-    steps = list(itertools.takewhile(lambda step: "expected error" not in step.note, training.run()))
+    steps = list(itertools.takewhile(lambda step: "Learning the expected error" not in step.note, training.run()))
     assert steps[-1].fraction == 1 and steps[-1].seconds >= seconds
     assert all(step.seconds < seconds for step in steps[:-1]), "the first step beyond the budget is the last"
     assert steps[0].fraction == pytest.approx(min(1, steps[0].seconds / seconds))

@@ -64,7 +64,7 @@ MESSAGES = {
     "one-of-two": ("ArgumentError", "A file and --networks are given.", "Give one of them."),
     "from-a-variable": (
         "ImageError",
-        "Voxels in *where* are NaN or infinite (at *place*).",
+        "Voxels in *place* are NaN or infinite (at *place*).",
         "Replace them, for instance by 0, and try again.",
     ),
     "from-a-function": (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Progress", "RunningMean", "Thumbnail"]
+__all__ = ["Progress", "RunningMean", "Thumbnail", "hardly_learnt"]
 
 KEPT = 0.95  # weight of the earlier values
 
@@ -59,3 +59,11 @@ class RunningMean:
         self._sum = KEPT * self._sum + (1 - KEPT) * value
         self._weight = KEPT * self._weight + (1 - KEPT)
         return self._sum / self._weight
+
+
+def hardly_learnt(gain: float) -> str:
+    """Return a warning about a network that is only ``gain`` dB better than interpolation."""
+    return (
+        f"The network has hardly learnt: on held-out patches it is {gain:.1f} dB better than interpolation. "
+        "Train longer, or check the axial axis and the FWHM."
+    )

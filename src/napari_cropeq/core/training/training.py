@@ -28,7 +28,7 @@ from napari_cropeq.core.training.loss import loss_of
 from napari_cropeq.core.training.parts import Parts
 from napari_cropeq.core.training.patches import PatchSampler, TrainingBatch
 from napari_cropeq.core.training.plane_pool import Volume
-from napari_cropeq.core.training.progress import Progress, RunningMean, Thumbnail
+from napari_cropeq.core.training.progress import Progress, RunningMean, Thumbnail, hardly_learnt
 from napari_cropeq.core.training.threads import ThreadChoice
 from napari_cropeq.core.training.weights import LearntWeights
 from napari_cropeq.errors import ArgumentError, DivergedError, MismatchError, OutOfMemoryError
@@ -363,14 +363,6 @@ def batch_size(config: TrainingConfig, device: torch.device) -> int:
     Steps are then as many as it makes in the time, each along a gradient with less noise.
     """
     return config.batch if device.type == "cpu" or config.patches is not None else max(config.batch, GPU_BATCH)
-
-
-def hardly_learnt(gain: float) -> str:
-    """Return a warning about a network that is only ``gain`` dB better than interpolation."""
-    return (
-        f"The network has hardly learnt: on held-out patches it is {gain:.1f} dB better than interpolation. "
-        "Train longer, or check the axial axis and the FWHM."
-    )
 
 
 def _check_start(start: Model, network: Network, acquisition: Acquisition) -> State | None:

@@ -493,7 +493,7 @@ def test_a_field_of_view_too_small_says_the_minimum(tmp_path, capsys):
 def test_no_cuda(tmp_path, capsys, name):
     stack, model = write(tmp_path / "a.ome.tif"), a_model(tmp_path / "m.safetensors")
     words = {"train": ["-o", tmp_path / "n.safetensors"], "export": ["-m", model, "-o", tmp_path / "o.ome.zarr"]}
-    refused(capsys, tmp_path, [name, stack, *words[name], "--device", "cuda"], "torch finds no CUDA GPU. Choose")
+    refused(capsys, tmp_path, [name, stack, *words[name], "--device", "cuda"], "torch does not find a CUDA GPU. Choose")
 
 
 OUTPUTS = [

@@ -31,6 +31,7 @@ from napari_cropeq.cli.main import main
 from napari_cropeq.cli.parser import make_parser
 from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import NETWORKS
+from napari_cropeq.evidence import network_table
 from napari_cropeq.formats import open as opening
 
 ROOT = Path(__file__).parents[2]
@@ -209,6 +210,7 @@ def test_snippets_of_a_page_run(page, files, tmp_path, monkeypatch, capsys, back
     shutil.copytree(files, folder, ignore=shutil.ignore_patterns(*unnamed))
     monkeypatch.chdir(folder)
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    monkeypatch.setattr(network_table, "SECONDS", 0.1)
     names: dict[str, object] = {"__name__": "__main__", "cq": napari_cropeq, "model": "stack.safetensors"}
     for language, snippet in steps(PAGES[page]):
         if language == "sh":

@@ -138,7 +138,7 @@ def monai_way(filters: int, shape: tuple[int, int, int], device: torch.device) -
     planes = torch.randn(shape[1], 1, shape[0], shape[2], device=device)
 
     def run() -> None:
-        with torch.inference_mode(), freed_memory_kept():
+        with torch.inference_mode(), freed_memory_kept(), exact_convolutions(device):
             sliding_window_inference(planes, (PAPER_TILE, PAPER_TILE), PAPER_BATCH, network.predict).sum().item()
 
     return run

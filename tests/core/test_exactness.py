@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from conftest import make_predictor, random_network, textured_volume
-from napari_cropeq.core import network_grid, predict
-from napari_cropeq.core.devices.exactness import Exactness, freedom, unreliable
+from napari_cropeq.core import network_grid
+from napari_cropeq.core.devices import exactness
+from napari_cropeq.core.devices.exactness import Exactness, in_batches, unreliable
 from napari_cropeq.core.devices.transfer import convert
 from napari_cropeq.core.geometry import TAPS, Acquisition, Box
+from napari_cropeq.core.host import exact_convolutions
 from napari_cropeq.core.network import PaddedNetwork, ValidNetwork, build_network, shrink
 from napari_cropeq.core.network_grid import CanonicalTile
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.predict import Predictor, _Calls, samples_for
+from napari_cropeq.core.predict import Predictor, _Calls
 from napari_cropeq.core.tiles import TileGrid, divide
 from napari_cropeq.errors import OutOfMemoryError
 
@@ -103,7 +105,6 @@ CANONICAL = [
     pytest.param(CanonicalTile(), id="cpu"),
     pytest.param(CanonicalTile(20, 24, 5), id="one-by-one"),
     pytest.param(CanonicalTile(20, 24, 5, together=4), id="several"),
-    pytest.param(CanonicalTile(20, 24, 5, together=4, anchored=False), id="several-anywhere"),
 ]
 
 
@@ -184,49 +185,56 @@ MEMORIES = [
 def test_canonical_tiles_are_as_large_as_memory_allows(kind, filters, memory, size):
     sizes = [(256, 256, 16), (128, 128, 16)]
     tile = CanonicalTile.of(build_network(kind, filters, 7, 3, 4 if kind == "subpixel" else 1), sizes, memory)
-    assert (tile.axial, tile.side, tile.rows, tile.together, tile.anchored) == (*size, 1, True)
+    assert (tile.axial, tile.side, tile.rows, tile.together) == (*size, 1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("correction", [0.0, 2.0])
-@pytest.mark.parametrize("factor", FACTORS)
-def test_a_box_of_the_size_for_a_tile_needs_one_call(factor, correction, kind, monkeypatch):
-    monkeypatch.setattr(predict, "LARGE_TILES", (32,))
-    plain = make_predictor(textured_volume((60, 40, 90)), factor, kind=kind)
-    predictor = Predictor(
-        plain.network, plain.acquisition, plain.source, plain.normalisation, "x", "cpu", correction=correction
-    )
-    free = predictor(Box.whole(predictor.sr_shape))
-    calls = []
-    with_canonical(predictor, CanonicalTile(*samples_for(predictor._grid, predictor._correction, 32), anchored=False))
-    inner = predictor.network.predict
-    predictor.network.predict = lambda image: calls.append(image) or inner(image)
-    assert predictor.canonical_tile == (32, 32, 16)
-    for start in ((32, 10, 25), (41, 12, 32), (50, 11, 40)):
-        box = Box.whole((32, 16, 32)).relative_to([-s for s in start])
-        assert np.array_equal(predictor(box), free[box.slices])
-    assert len(calls) == 3
-
-
-FREEDOM = [
-    pytest.param("valid", 0.0, 8, False, id="any-place-and-number"),
-    pytest.param("subpixel", 0.0, 8, False, id="on-the-source-grid"),
-    pytest.param("padded", 0.0, 8, True, id="depends-on-the-place"),
-    pytest.param("valid", 1e-3, 1, False, id="depends-on-the-number"),
+TOGETHER = [
+    pytest.param("valid", 0.0, 8, id="any-number"),
+    pytest.param("subpixel", 0.0, 8, id="on-the-source-grid"),
+    pytest.param("valid", 1e-3, 1, id="depends-on-the-number"),
 ]
 
 
-@pytest.mark.parametrize(("kind", "change", "together", "anchored"), FREEDOM)
-def test_a_device_is_asked_how_canonical_tiles_may_be_used(kind, change, together, anchored, monkeypatch):
+@pytest.mark.parametrize(("kind", "change", "together"), TOGETHER)
+def test_a_device_is_asked_how_many_canonical_tiles_go_at_once(kind, change, together, monkeypatch):
     network = random_network(kind, 4, blocks=2)
     predict = type(network).predict
     monkeypatch.setattr(type(network), "predict", lambda self, image: predict(self, image) + change * len(image))
     tile = CanonicalTile(8, 12, 3)
     build = (kind, 4, 2, 3, network.subpositions)
-    freedom.cache_clear()
-    found = freedom(tile, build, torch.device("cpu"), torch.float32)
-    freedom.cache_clear()
-    assert found == replace(tile, together=together, anchored=anchored)
+    in_batches.cache_clear()
+    found = in_batches(tile, build, torch.device("cpu"), torch.float32)
+    in_batches.cache_clear()
+    assert found == replace(tile, together=together)
+
+
+def test_what_a_device_is_tried_with_is_drawn_on_the_cpu(monkeypatch):
+    """A GPU has random numbers of its own: it would compute another network than the CPU, and be refused."""
+    drawn, inner = [], torch.nn.init.normal_
+    monkeypatch.setattr(torch.nn.init, "normal_", lambda x, **how: drawn.append(x.device.type) or inner(x, **how))
+    network, image = exactness._trial(("valid", 4, 2, 3, 1), torch.device("meta"), torch.float32)
+    assert set(drawn) == {"cpu"} and image.device.type == network.tail.weight.device.type == "meta"
+
+
+FLAGS = [
+    pytest.param("cuda", torch.backends.cudnn, id="cuda"),
+    pytest.param("xpu", torch.backends.mkldnn, id="xpu"),
+]
+
+
+@pytest.mark.parametrize(("kind", "backend"), FLAGS)
+def test_convolutions_are_in_float32_whatever_the_process_has_chosen(kind, backend):
+    if not hasattr(torch.backends, "fp32_precision"):
+        pytest.skip("needs torch 2.9, which has a precision for all of torch")
+    before = torch.backends.fp32_precision
+    try:
+        torch.backends.fp32_precision = "tf32"
+        chosen = backend.conv.fp32_precision, backend.deterministic
+        with exact_convolutions(torch.device(kind)):
+            assert (backend.conv.fp32_precision, backend.deterministic) == ("ieee", True)
+        assert (backend.conv.fp32_precision, backend.deterministic) == chosen
+    finally:
+        torch.backends.fp32_precision = before
 
 
 NOISE = [

@@ -159,7 +159,7 @@ class SuperResolution:
             error_tail=model.error_tail,
         )
         self.planes = self._predictor.planes
-        canonical = None if self.exactness.bit_exact else self._predictor.canonical_tile
+        canonical = self._predictor.canonical_tile
         self.shapes = TileShapes(self.acquisition.axial, self.planes, canonical)
         self.predictor = lru_cache(maxsize=4)(self._make_predictor)
         tiles = "any tiles" if canonical is None else f"tiles {canonical} (axial, plane, row)"

@@ -27,6 +27,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 
@@ -168,13 +169,28 @@ def exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
 
 
 def _set_flags(kind: str) -> Callable[[], object]:
-    flags = (
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        if kind == "cuda"
-        else torch.backends.mkldnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-    )
-    flags.__enter__()
-    return lambda: flags.__exit__(None, None, None)
+    backend: Any = torch.backends.cudnn if kind == "cuda" else torch.backends.mkldnn
+    # Since torch 2.9, `allow_tf32 = False` alone lets operations take the precision of all of torch, which may be TF32.
+    parts = [getattr(backend, name, None) for name in ("conv", "rnn")]
+    precise = [(part, "fp32_precision", "ieee") for part in parts if hasattr(part, "fp32_precision")]
+    wanted: list[tuple[Any, str, Any]] = [(backend, "deterministic", True), *precise]
+    if kind == "cuda":
+        wanted = [(backend, "benchmark", False), (backend, "allow_tf32", False), *wanted]
+    elif not precise:
+        wanted = [(backend, "allow_tf32", False), *wanted]
+    before = []
+    for owner, name, _ in wanted:
+        with contextlib.suppress(AttributeError, RuntimeError):  # an older torch, or settings that it cannot sum up
+            before.append((owner, name, getattr(owner, name)))
+    for owner, name, value in wanted:
+        with contextlib.suppress(AttributeError):
+            setattr(owner, name, value)
+
+    def undo() -> None:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+    return undo
 
 
 _memory, _turns = _Change(_keep), _Change(_shorten_turns)

@@ -25,6 +25,7 @@ LEAST_ELEMENTS, LEAST_TILE = 2**17, 32
 
 CANONICAL_TILE, CANONICAL_ROWS = 64, 16
 LARGE_TILES = (256, 128)  # sides of canonical tiles, SR voxels, that the memory of a GPU may have room for
+LEAST_AXIAL = 16  # input samples
 SHARE = 0.25  # of a GPU's memory, for one call
 TEMPORARIES = 6  # arrays of the network's largest layer in memory at once, including copies and padding
 
@@ -62,15 +63,12 @@ class CanonicalTile:
         Its size along the axial axis, in the plane, and across planes.
     together : int
         How many tiles go through the network in one call, where that changes no bits.
-    anchored : bool
-        Whether tiles lie on one grid from the origin of the volume, or anywhere, where that changes no bits.
     """
 
     axial: int = CANONICAL_TILE
     side: int = CANONICAL_TILE
     rows: int = CANONICAL_ROWS
     together: int = 1
-    anchored: bool = True
 
     @classmethod
     def of(cls, network: Network, sizes: Iterable[IntTriple], memory: int) -> CanonicalTile:
@@ -179,10 +177,7 @@ class NetworkGrid:
             return divide(samples, pick(in_plane, calls.side, self._rows(samples, plane, calls)))
         sizes = {self.acquisition.axial: calls.axial, plane: calls.side}
         size = int_triple([sizes.get(axis, calls.rows) for axis in range(3)])
-        if calls.anchored:
-            return TileGrid(None, size).touching(samples)
-        starts = (part.start for part in divide(samples, size))  # the last tiles reach beyond the samples
-        return (Box(start, int_triple([a + n for a, n in zip(start, size, strict=True)])) for start in starts)
+        return TileGrid(None, size).touching(samples)
 
     def _rows(self, samples: Box, plane: int, calls: CallSize) -> int:
         """Return how many planes of input ``samples`` go through the network in one call."""

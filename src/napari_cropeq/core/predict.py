@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from napari_cropeq.core.network import ErrorTail, Network, PaddedNetwork, spread
 from napari_cropeq.core.network_grid import (
     CANONICAL_ROWS,
     LARGE_TILES,
+    LEAST_AXIAL,
     WHOLE_PLANES,
     CallSize,
     CanonicalTile,
@@ -39,7 +39,6 @@ from napari_cropeq.core.network_grid import (
 )
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
-from napari_cropeq.core.tiles import pick
 from napari_cropeq.errors import ArgumentError, OutOfMemoryError, StoppedError
 
 __all__ = ["Predictor", "plane_axes"]
@@ -151,7 +150,8 @@ class Predictor:
         self._correction = BackProjection(acquisition, int_triple(source.shape), correction) if correction else None
         self.exactness = check_exactness(self.network, self.device)
         self._calls = _Calls(CallSize())
-        sizes = [samples_for(self._grid, self._correction, side) for side in LARGE_TILES]
+        step = self._grid.axial_grid.step
+        sizes = [(max(LEAST_AXIAL, round(side / step)), side, CANONICAL_ROWS) for side in LARGE_TILES]
         self._canonical = _Calls(canonical_tile(self.network, sizes, self.device))
         self._at_once = False
         threads = torch.get_num_threads()
@@ -175,19 +175,19 @@ class Predictor:
         return SIDE_BY_SIDE if same_bits_side_by_side(self.network, self.device, SIDE_BY_SIDE) else 1
 
     @property
-    def canonical_tile(self) -> IntTriple:
-        """SR voxels (axial axis, in the plane, across planes) that one canonical tile, or several whole ones, fill."""
-        tile = self._canonical.size
-        assert isinstance(tile, CanonicalTile)
-        for side in LARGE_TILES:
-            if (tile.axial, tile.side, tile.rows) == samples_for(self._grid, self._correction, side):
-                return side, side, CANONICAL_ROWS
-        return self._grid.voxels_of(tile)
+    def canonical_tile(self) -> IntTriple | None:
+        """SR voxels (axial axis, in the plane, across planes) of a canonical tile; None if tiles may have any shape."""
+        tile = self._sizes.size
+        return self._grid.voxels_of(tile) if isinstance(tile, CanonicalTile) else None
 
     @property
     def _sizes(self) -> _Calls:
-        """The size of calls: free, unless other shapes would give other bits."""
-        return self._calls if self.exactness.bit_exact or self._at_once else self._canonical
+        """The size of calls: free, unless other shapes would give other bits.
+
+        On a GPU the check of exactness says so for small images only, so tiles are canonical there.
+        """
+        free = self._at_once or (self.exactness.bit_exact and self.device.type == "cpu")
+        return self._calls if free else self._canonical
 
     def over(self, source: ArrayLike, normalisation: Normalisation) -> Predictor:
         """Return a predictor for another volume of the same grid, with the same network."""
@@ -377,20 +377,6 @@ class Window:
         start, stop = box.start[axial], box.stop[axial]
         part = self.samples[:, lateral[0], lateral[1]]
         return interpolate(part, self.box.start[axial], start, stop, self.acquisition.factor).movedim(0, axial)
-
-
-def samples_for(grid: NetworkGrid, correction: BackProjection | None, side: int) -> IntTriple:
-    """Return the input samples (axial axis, in the plane, across planes) for SR voxels with this side in planes.
-
-    They include the margin of the step that keeps intensities: a box of that size needs one tile, not several.
-    """
-    axial, plane = grid.acquisition.axial, grid.planes[0]
-    box = Box.whole(pick((axial, plane), side, CANONICAL_ROWS)).relative_to((-side, -side, -side))
-    if correction is not None:  # far from the border
-        box = replace(correction, shape=(2**16, 2**16, 2**16)).sr_box(box)
-    samples = grid.input_samples(box).shape
-    phase = math.ceil(PHASE * grid.acquisition.factor / grid.axial_grid.step)
-    return samples[axial] + phase, samples[plane], samples[3 - axial - plane]
 
 
 def _twin(network: _Module, device: torch.device, dtype: torch.dtype) -> _Module:

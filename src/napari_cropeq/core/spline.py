@@ -24,7 +24,8 @@ from napari_cropeq.core.geometry import TAPS, Box, mirror, source_positions, sou
 
 __all__ = ["TAPS", "ArrayLike", "degradation", "interpolate", "interpolation_weights", "read_mirrored", "weighted_sums"]
 
-AT_ONCE = 2**15 - 1  # results that are summed at once on the CPU; torch uses its threads for more
+AT_ONCE = 2**15 - 1  # values that are summed at once on the CPU; torch uses its threads for more
+MOST_THREADS = 8  # an operation takes 20 µs: more threads would wait for Python's lock
 
 
 class ArrayLike(Protocol):
@@ -150,9 +151,9 @@ def weighted_sums(values: Tensor, index: npt.NDArray[np.int64], weights: npt.NDA
         add(slice(None))
         return sums.reshape(len(index), *values.shape[1:])
     # Parts stay in the cache, and torch computes each operation in one thread: it would wait for others at each end.
-    each = max(1, AT_ONCE // max(1, len(index)))
+    each = max(1, AT_ONCE // max(1, len(index), len(values)))
     parts = [slice(start, start + each) for start in range(0, flat.shape[1], each)]
-    threads = min(torch.get_num_threads(), len(parts))
+    threads = min(torch.get_num_threads(), MOST_THREADS, len(parts))
     if threads < 2:
         for part in parts:
             add(part)

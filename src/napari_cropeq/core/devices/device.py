@@ -67,6 +67,8 @@ def memory_of(device: torch.device) -> int:
 
 def processor_of(device: torch.device) -> str:
     """Return the name of the processor that a device is: bits may differ from one to another."""
+    if device.type == "mps" and _is_there("mps") and hasattr(torch.backends.mps, "get_name"):
+        return str(torch.backends.mps.get_name())  # such as Apple M4
     if device.type in ("cpu", "mps"):
         return platform.processor() or platform.machine()
     return str(_module(device.type).get_device_name(device))

@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 HEIGHT, WIDTH = 64, 56  # of the test image
 MOST_DIFFERENCE = 1e-3  # between a device and the CPU, share of the largest value
-SHIFTED = (1, 5, 7)  # planes, rows and columns between two tiles: no multiples of the squares that kernels compute
 MOST_TOGETHER = 8
+MOST_ELEMENTS = 2**30  # in one array: Apple's GPUs end the process beyond 4 GB, and CUDA's kernels count in 32 bits
 
 _Build = tuple[str, int, int, int, int]
 """The arguments of a network: kind, filters, blocks, kernel, subpositions."""
@@ -104,9 +104,13 @@ def device_for(network: Network, name: str, dtype: torch.dtype = torch.float32) 
 @functools.lru_cache(maxsize=64)
 def unreliable(build: _Build, device: torch.device, dtype: torch.dtype) -> str:
     """Return why the results of a device cannot be used, as a sentence; empty if they can."""
-    network, image = _trial(build, device, dtype)
-    with exact_convolutions(device):
-        one, other = (network.predict(image).cpu() for _ in range(2))
+    try:
+        network, image = _trial(build, device, dtype)
+        with exact_convolutions(device):
+            one, other = (network.predict(image).cpu() for _ in range(2))
+    except (RuntimeError, TypeError) as error:  # an operation that the device does not have, or too little memory
+        reason = str(error).partition("\n")[0][:200]
+        return f"The device {device.type} cannot compute this network ({reason})."
     if not torch.equal(one, other):
         return f"The device {device.type} computes other bits each time, so tiles would not fit together."
     network, image = _trial(build, torch.device("cpu"), dtype)
@@ -118,9 +122,9 @@ def unreliable(build: _Build, device: torch.device, dtype: torch.dtype) -> str:
 
 
 def canonical_tile(network: Network, sizes: Sequence[IntTriple], device: torch.device) -> CanonicalTile:
-    """Return the tile for a device on which bits depend on the shape, and how it may be used there.
+    """Return the tile for a device on which bits depend on the shape, and how many go through the network at once.
 
-    A GPU is asked with calls of that very shape whether tiles have the same bits anywhere, and several at once.
+    A GPU is asked with calls of that very shape whether several at once have the same bits.
 
     Parameters
     ----------
@@ -134,33 +138,30 @@ def canonical_tile(network: Network, sizes: Sequence[IntTriple], device: torch.d
     tile = CanonicalTile.of(network, sizes, memory_of(device))
     if device.type == "cpu":
         return tile
-    return freedom(tile, _build_of(network), device, next(network.parameters()).dtype)
+    return in_batches(tile, _build_of(network), device, next(network.parameters()).dtype)
 
 
 @functools.lru_cache(maxsize=64)
-def freedom(tile: CanonicalTile, build: _Build, device: torch.device, dtype: torch.dtype) -> CanonicalTile:
-    """Return the tile, at any place and several at once where that changes no bits."""
-    rows, down, right = SHIFTED
-    planes, high, wide = tile.input_shape(build_network(*build))
-    each, most, anywhere = build[-1], 1, False
+def in_batches(tile: CanonicalTile, build: _Build, device: torch.device, dtype: torch.dtype) -> CanonicalTile:
+    """Return the tile, several at once if that changes no bits and fits into memory."""
+    most = 1
     try:
-        network, image = _trial(build, device, dtype, (tile.rows + rows, tile.axial + down, tile.side + right))
-        tiles = [image[:planes, :, :high, :wide], image[rows:, :, down:, right:]]
+        network, image = _trial(build, device, dtype, (2 * tile.rows, tile.axial, tile.side))
+        tiles = image.split(tile.rows)
+        elements = tiles[0].numel() * network.filters
         with exact_convolutions(device):
-            one, other = found = [network.predict(image.contiguous()) for image in tiles]
-            anywhere = torch.equal(one[rows:, :, down * each :, right:], other[:-rows, :, : -down * each, :-right])
-            while most < MOST_TOGETHER:
-                several = network.predict(torch.cat(tiles * most)).split(planes)
+            found = [network.predict(one) for one in tiles]
+            while most < MOST_TOGETHER and 2 * most * elements < MOST_ELEMENTS:
+                several = network.predict(torch.cat(tiles * most)).split(tile.rows)
                 if not all(itertools.starmap(torch.equal, zip(several, found * most, strict=True))):
                     break
                 most *= 2
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        give_memory_back(device)
-    place = "any place" if anywhere else "the places of a grid"
-    logger.info("%s on %s: the same bits at %s, and up to %d at once", tile, device, place, most)
-    return replace(tile, together=most, anchored=not anywhere)
+    give_memory_back(device)
+    logger.info("%s on %s: the same bits with up to %d at once", tile, device, most)
+    return replace(tile, together=most)
 
 
 def same_bits_side_by_side(network: Network, device: torch.device, size: int) -> bool:
@@ -199,12 +200,14 @@ def _trial(
 
     The outputs of an axial sample count as one row.
     """
+    # All is drawn on the CPU, so that every device gets the same; a GPU has random numbers of its own.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = build_network(*build).to(device=device, dtype=dtype)
+        torch.default_generator.manual_seed(0)
+        network = build_network(*build).to(dtype=dtype)
         torch.nn.init.normal_(network.tail.weight, std=0.1)  # an untrained tail is zero: every tile would agree
         high, wide = 2 * network.axial_halo, 2 * network.halo
-        image = torch.randn(shape[0], 1, shape[1] + high, shape[2] + wide, dtype=dtype).to(device)
+        image = torch.randn(shape[0], 1, shape[1] + high, shape[2] + wide, dtype=dtype)
+    network, image = network.to(device), image.to(device)
     use_channels_last(network)
     network.requires_grad_(False)
     return network, image

@@ -8,8 +8,18 @@ from napari_cropeq.core.host import give_freed_memory_back
 
 __all__ = ["give_memory_back", "is_out_of_memory"]
 
-ANYWHERE = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
-"""In messages of torch's allocators on Linux and Windows, of CUDA and of C++."""
+ANYWHERE = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "status_alloc_failed",
+    "unable to find an engine",
+    "out_of_device_memory",
+    "out_of_host_memory",
+    "out_of_resources",
+)
+"""In messages of torch's allocators on Linux and Windows, of C++, of CUDA and its libraries, and of Intel's GPUs."""
 
 AT_THE_START = ("could not create a primitive", "could not create a memory")
 """In messages of oneDNN, torch's CPU library, which says no more when it cannot allocate its kernels or buffers."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +19,10 @@ PINNED = ("cuda",)
 HELD = tuple(np.dtype(kind) for kind in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"))
 """Types of voxels that torch has."""
 
-_threads = threading.local()
+ROUNDING = ("cpu", "cuda")
+"""Devices with all integers of 8 and 16 bits; Apple's GPUs have no uint16."""
+
+_idle_streams: list[Any] = []
 
 
 def upload(voxels: npt.NDArray[Any], device: torch.device) -> Tensor:
@@ -53,19 +55,23 @@ def own_stream(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    if not hasattr(_threads, "stream"):
-        _threads.stream = torch.cuda.Stream(device)
-    with torch.cuda.stream(_threads.stream):
-        yield
+    # Streams are used again, because freed memory belongs to the stream that it was allocated for.
+    stream = _idle_streams.pop() if _idle_streams else torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        _idle_streams.append(stream)
 
 
 def rounded(tensor: Tensor, dtype: npt.DTypeLike) -> Tensor:
     """Return intensities in the dtype of a result, as :func:`convert` does.
 
-    Only types whose limits a float32 holds are rounded here, on the device; others stay as they are.
+    Only types whose limits a float32 holds are rounded here, on a device that has them; others stay as they are.
     """
     target = np.dtype(dtype)
-    if target.kind not in "ui" or target.itemsize > 2:
+    if tensor.device.type not in ROUNDING or target.kind not in "ui" or target.itemsize > 2:
         return tensor
     limits = np.iinfo(target)
     return tensor.round().clamp_(int(limits.min), int(limits.max)).to(getattr(torch, target.name))

@@ -15,7 +15,7 @@ from torch import Tensor
 from napari_cropeq.core.devices.device import choose_device
 from napari_cropeq.core.devices.out_of_memory import is_out_of_memory
 from napari_cropeq.core.geometry import Acquisition
-from napari_cropeq.core.host import freed_memory_kept, give_freed_memory_back
+from napari_cropeq.core.host import exact_convolutions, freed_memory_kept, give_freed_memory_back
 from napari_cropeq.core.model import Model, State, provenance
 from napari_cropeq.core.network import ErrorTail, Network, PaddedNetwork, build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
@@ -315,7 +315,8 @@ class Training:
             loss.backward()
             return float(loss.detach())
 
-        loss = self._parts.sum(batch, accumulate, self._weights.forget_gradients)
+        with exact_convolutions(self.device):
+            loss = self._parts.sum(batch, accumulate, self._weights.forget_gradients)
         self._weights.step()
         return loss
 
@@ -349,7 +350,7 @@ class Training:
             return float(loss_of(output, part.target, part.noise, self.config)) * len(part)
 
         started = time.monotonic()
-        with torch.no_grad():
+        with torch.no_grad(), exact_convolutions(self.device):
             loss = self._parts.sum(self._held_out, measure, prepare) / len(self._held_out)
         self._budget.validated(time.monotonic() - started)
         if self._weights.keep_if_best(weights, loss):

@@ -46,7 +46,6 @@ __all__ = ["Predictor", "plane_axes"]
 logger = logging.getLogger(__name__)
 
 SIDE_BY_SIDE = 2
-PHASE = 2  # acquired samples along the axial axis that a box may need more at another place
 
 _Module = TypeVar("_Module", bound=nn.Module)
 

@@ -171,9 +171,9 @@ def test_another_model_does_not_use_the_store_on_disk(tmp_path, finished):
     assert np.array_equal(np.asarray(worker.in_view.lazy.levels[0])[box.slices], two.compute((), box))
     kept = [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")]
     assert kept == (["one.ome.zarr"] if finished else ["one.partial.ome.zarr"])
-    if not finished:  # others can resume it at once
+    if not finished:  # others can resume it at once; its writer may have been done with every tile
         again = DiskStore(tmp_path / "one.ome.zarr", store_spec(one), 16, "resume")
-        assert 0 < len(again) < again.grid.count
+        assert 0 < len(again) <= again.grid.count
         again.release()
 
 

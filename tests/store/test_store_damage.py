@@ -10,6 +10,7 @@ import pytest
 
 from conftest import a_result, textured_volume
 from napari_cropeq.compute.fingerprint import store_spec
+from napari_cropeq.compute.tile_shapes import TileShapes
 from napari_cropeq.errors import AccessError, ImageError
 from napari_cropeq.formats import pyramid
 from napari_cropeq.formats.paths import partial_of
@@ -25,6 +26,12 @@ METADATA = ("zarr.json", "0/zarr.json", "1/zarr.json", "2/zarr.json")
 @pytest.fixture(autouse=True)
 def three_levels(monkeypatch):
     monkeypatch.setattr(pyramid, "SMALLEST", 20)
+
+
+@pytest.fixture(autouse=True)
+def one_tile_after_another(monkeypatch):
+    """Compute each tile by itself, so that a step never ends with all of them."""
+    monkeypatch.setattr(TileShapes, "bulk", property(lambda _: (32,) * 3))
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_cropeq.compute.tile_shapes import TileShapes
 from napari_cropeq.core.devices.device import processor_of
 from napari_cropeq.core.geometry import Acquisition, Box
 from napari_cropeq.core.host import exact_convolutions, freed_memory_kept
@@ -39,7 +40,6 @@ from napari_cropeq.core.tiles import divide
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTOR = 2.5
-BULK = (128, 64, 256)  # z, y, x: boxes of a run over a volume
 # SR voxels of a comparison (z, y, x), in an even number of boxes, and rounds: seconds for each method on two CPU cores.
 SIZES = {32: ((256, 6, 256), 3), 64: ((256, 2, 256), 3), 256: ((256, 1, 128), 2)}
 ON_GPU = (256, 128, 512)
@@ -73,8 +73,9 @@ def predictor_of(kind: str, filters: int, shape: tuple[int, int, int], device: s
 def whole(predictor: Predictor, shape: tuple[int, int, int]) -> None:
     """Compute SR voxels of ``shape`` from raw voxels, box by box, as a run over a volume does."""
     threads = ThreadMap(predictor.side_by_side)
+    boxes = divide(Box.whole(shape), TileShapes(0, predictor.planes, predictor.canonical_tile).bulk)
     try:
-        for _, found in threads.map(lambda box: predictor(box, dtype=np.uint16), divide(Box.whole(shape), BULK)):
+        for _, found in threads.map(lambda box: predictor(box, dtype=np.uint16), boxes):
             found.result()
     finally:
         threads.dismiss()

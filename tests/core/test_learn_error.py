@@ -14,12 +14,12 @@ from napari_cropeq.core.model import Model
 from napari_cropeq.core.network import LEVELS, ErrorTail
 from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.training.config import TrainingConfig
-from napari_cropeq.core.training.learn_error import learn_error
+from napari_cropeq.core.training.learn_error import LEAST_PATCHES, learn_error
 from napari_cropeq.core.training.noise import NoiseModel
 from napari_cropeq.core.training.patches import PatchSampler
 from napari_cropeq.core.training.plane_pool import Volume, downwards
 from napari_cropeq.core.training.thinning import share_noise, target_variance
-from napari_cropeq.core.training.training import LEAST_PATCHES, Training
+from napari_cropeq.core.training.training import Training
 from napari_cropeq.errors import ModelFileError
 
 FACTOR = 3

@@ -91,6 +91,23 @@ def test_out_of_memory_makes_calls_smaller(room, monkeypatch, caplog):
         assert caught.value.setting == "memory"
 
 
+def test_bits_of_a_library_that_silently_went_without_memory_are_not_used(monkeypatch):
+    """cuDNN takes another kernel then; only torch's count of failed allocations shows it."""
+    predictor = make_predictor(textured_volume((16, 100, 288)), 2.0, filters=8)
+    box, failures = Box((0, 0, 0), (20, 64, 288)), []
+    expected, predict = predictor(box), predictor.network.predict
+
+    def scarce(batch):
+        if batch.numel() * 8 <= 2**19:
+            return predict(batch)
+        failures.append(batch.numel())
+        return predict(batch) * (1 + 2**-23)
+
+    monkeypatch.setattr(predictor.network, "predict", scarce)
+    monkeypatch.setattr("napari_cropeq.core.predict.failed_allocations", lambda device: len(failures))
+    assert np.array_equal(predictor(box), expected) and failures
+
+
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_threads_that_run_out_of_memory_together_make_calls_smaller_once(threads, monkeypatch):
     predictor = make_predictor(textured_volume((16, 100, 288)), 2.0, filters=8)

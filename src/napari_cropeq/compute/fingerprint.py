@@ -85,5 +85,6 @@ def _device_of(result: SuperResolution) -> dict[str, Any]:
     return {
         "processor": processor_of(device),
         "precision": "float32 without TF32",
+        **({"cudnn": torch.backends.cudnn.version()} if device.type == "cuda" else {}),
         **({} if canonical is None else {"canonical tile": list(canonical)}),
     }

@@ -9,12 +9,14 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from napari_cropeq.compute.fill import Done, Failed, Filled, TileFiller
 from napari_cropeq.compute.scheduler import Scheduler
 from napari_cropeq.compute.super_resolution import SuperResolution
 from napari_cropeq.compute.tile_source import TileSource
+from napari_cropeq.core.devices.out_of_memory import give_memory_back
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.core.host import give_freed_memory_back
 from napari_cropeq.errors import ArgumentError
 from napari_cropeq.run.export import failure_of
 from napari_cropeq.store.disk import DiskStore
@@ -320,11 +322,12 @@ class LiveWorker:
             return self._scheduler, self.whole
 
     def _events(self, scheduler: Scheduler, whole: WholeVolume) -> Iterator[RunState | None]:
-        idle = 0
+        assert self.result is not None
+        idle, device = 0, torch.device(self.result.exactness.device)
         for event in scheduler.run(wait=True):
             idle = 0 if event is not None else idle + 1
             if idle == IDLE_STEPS:  # this frees memory of the window's large images, too
-                give_freed_memory_back()
+                give_memory_back(device)
             if event is not None and not (isinstance(event, Done) and not event.tiles):
                 self._changes += 1
             if isinstance(event, Done):

@@ -6,7 +6,7 @@ import torch
 
 from napari_cropeq.core.host import give_freed_memory_back
 
-__all__ = ["give_memory_back", "is_out_of_memory"]
+__all__ = ["failed_allocations", "give_memory_back", "is_out_of_memory"]
 
 ANYWHERE = (
     "out of memory",
@@ -34,8 +34,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and matches
 
 
+def failed_allocations(device: torch.device) -> int:
+    """Return how many allocations on a CUDA GPU have failed in this process; 0 for other devices.
+
+    cuDNN tries another kernel when there is no memory for the workspace of the best one, and says nothing: the values
+    are right, but their bits are others.
+    """
+    return int(torch.cuda.memory_stats(device).get("num_ooms", 0)) if device.type == "cuda" else 0
+
+
 def give_memory_back(device: torch.device) -> None:
-    """Return freed memory to the system, and that of a GPU to other programs: after an allocation has failed."""
+    """Return freed memory to the system, and that of a GPU to other programs.
+
+    It is for when an allocation has failed, and for when there is no more work.
+    """
     give_freed_memory_back()
     if device.type != "cpu":
         torch.get_device_module(device).empty_cache()

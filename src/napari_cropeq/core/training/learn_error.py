@@ -14,9 +14,14 @@ from torch.nn import functional
 from napari_cropeq.core.network import LEVELS, ErrorTail, Network, PaddedNetwork, spread
 from napari_cropeq.core.training.patches import PatchSampler, TrainingBatch
 
-__all__ = ["learn_error"]
+__all__ = ["LEAST_PATCHES", "TOO_FEW", "learn_error"]
 
 Values = npt.NDArray[np.float64]
+
+LEAST_PATCHES = 512
+"""A network that was trained on fewer gets no expected error."""
+
+TOO_FEW = f"The model has no expected error, which needs {LEAST_PATCHES} patches: train longer if Trust shall show it."
 
 PATCHES = 3072
 BATCH = 32
@@ -42,21 +47,21 @@ def learn_error(network: Network, sampler: PatchSampler, patches: int) -> Genera
     Parameters
     ----------
     network : Network
-        Trained, without padding.
+        Trained, without padding; its device computes, and the tail is on the CPU.
     sampler : PatchSampler
         Draws the pairs, and those of the held-out rotation that the intervals are measured on.
     patches : int
         Pairs to draw.
     """
     assert not isinstance(network, PaddedNetwork)
-    sampler.with_variance = True
+    device, sampler.with_variance = network.tail.weight.device, True
     steps = max(FEWEST_STEPS, min(patches, PATCHES) // BATCH)
     weight = torch.zeros_like(network.tail.weight).requires_grad_()
-    bias = torch.zeros(len(weight), requires_grad=True)
+    bias = torch.zeros_like(weight[:, 0, 0, 0]).requires_grad_()
     optimiser = torch.optim.Adam([weight, bias], lr=RATE)
     mean, deviation = torch.zeros(1), torch.ones(1)
     for step in range(steps):
-        batch = sampler.draw(BATCH)
+        batch = sampler.draw(BATCH).to(device)
         features, difference = _evaluated(network, batch)
         square = difference.square() - _variance(batch)
         if step == 0:
@@ -79,7 +84,7 @@ def learn_error(network: Network, sampler: PatchSampler, patches: int) -> Genera
     with torch.no_grad():  # the scale of the feature maps becomes a part of the weights
         folded = weight / deviation
         found = ErrorTail.of(folded, bias - (folded * mean).sum((1, 2, 3)), {})
-    return _calibrated(network, found, sampler.held_out(HELD_OUT))
+    return _calibrated(network, found, sampler.held_out(HELD_OUT).to(device))
 
 
 def _calibrated(network: Network, found: ErrorTail, batch: TrainingBatch) -> ErrorTail:
@@ -89,8 +94,9 @@ def _calibrated(network: Network, found: ErrorTail, batch: TrainingBatch) -> Err
         expected = torch.cat([spread(_carried(network, found.tail(f), p)) for p, f, _ in parts]).square()
     square = torch.cat([d for _, _, d in parts]).square()
     noise = torch.cat([_variance(p).expand_as(d) for p, _, d in parts])
-    scale, power = _regression(*(x.flatten().numpy().astype(np.float64) for x in (expected, square - noise, noise)))
-    ratio = torch.sqrt(square / (scale * expected**power + noise)).flatten().numpy()
+    values = expected, square - noise, noise
+    scale, power = _regression(*(x.flatten().cpu().numpy().astype(np.float64) for x in values))
+    ratio = torch.sqrt(square / (scale * expected**power + noise)).flatten().cpu().numpy()
     low, high = NOISY
     assumed = float(np.clip((float(noise.mean() / square.mean()) - low) / (high - low), 0, 1))
     each = (1 - assumed) * float(ratio.mean()) + assumed * MEAN_OF_LAPLACE
@@ -98,7 +104,8 @@ def _calibrated(network: Network, found: ErrorTail, batch: TrainingBatch) -> Err
     intervals = {level: float((1 - assumed) * of_ratio[level] + assumed * LAPLACE[level]) for level in LEVELS}
     shift = math.log(each * scale**0.5)
     assert found.tail.bias is not None
-    return ErrorTail.of(found.tail.weight * power, found.tail.bias * power + shift, intervals)
+    weight, bias = found.tail.weight * power, found.tail.bias * power + shift
+    return ErrorTail.of(weight.cpu(), bias.cpu(), intervals)
 
 
 def _regression(expected: Values, square: Values, noise: Values) -> tuple[float, float]:
@@ -135,4 +142,4 @@ def _carried(network: Network, output: Tensor, batch: TrainingBatch) -> Tensor:
 
 
 def _variance(batch: TrainingBatch) -> Tensor:
-    return torch.zeros(1) if batch.variance is None else batch.variance
+    return batch.target.new_zeros(1) if batch.variance is None else batch.variance

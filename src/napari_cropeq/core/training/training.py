@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from napari_cropeq.core.devices.device import choose_device
-from napari_cropeq.core.devices.out_of_memory import is_out_of_memory
+from napari_cropeq.core.devices.exactness import device_for
+from napari_cropeq.core.devices.out_of_memory import give_memory_back, is_out_of_memory
 from napari_cropeq.core.geometry import Acquisition
-from napari_cropeq.core.host import exact_convolutions, freed_memory_kept, give_freed_memory_back
+from napari_cropeq.core.host import exact_convolutions, freed_memory_kept
 from napari_cropeq.core.model import Model, State, provenance
 from napari_cropeq.core.network import ErrorTail, Network, PaddedNetwork, build_network, subpositions_for
 from napari_cropeq.core.normalisation import Normalisation
@@ -23,7 +23,7 @@ from napari_cropeq.core.spline import ArrayLike
 from napari_cropeq.core.training.budget import Budget
 from napari_cropeq.core.training.config import TrainingConfig
 from napari_cropeq.core.training.device_patches import DevicePatches
-from napari_cropeq.core.training.learn_error import learn_error
+from napari_cropeq.core.training.learn_error import LEAST_PATCHES, TOO_FEW, learn_error
 from napari_cropeq.core.training.loss import loss_of
 from napari_cropeq.core.training.parts import Parts
 from napari_cropeq.core.training.patches import PatchSampler, TrainingBatch
@@ -39,11 +39,6 @@ logger = logging.getLogger(__name__)
 
 LEAST_GAIN = 0.5
 """Improvement over interpolation on held-out patches, dB; with less, a network has hardly learnt."""
-
-LEAST_PATCHES = 512
-"""A network that was trained on fewer gets no expected error."""
-
-TOO_FEW = f"The model has no expected error, which needs {LEAST_PATCHES} patches: train longer if Trust shall show it."
 
 GPU_BATCH = 32
 """Least number of patches in a step of a training for a time on a GPU."""
@@ -99,12 +94,12 @@ class Training:
         if resume and start is not None:
             config = config.resuming(start.training.get("recipe") or {})
         self.acquisition, self.config = acquisition, config
-        self.device = choose_device(device)
         channels = source if isinstance(source, Sequence) else [[source]]
         subpositions = subpositions_for(config.network, acquisition.factor)
         with torch.random.fork_rng(devices=[]):  # do not change the user's random numbers
             torch.manual_seed(config.seed)
             network = build_network(config.network, config.filters, config.depth, config.kernel, subpositions)
+        self.device = device_for(network, device)
         if network.shrink and config.patch - network.shrink < MIN_TARGET:
             raise ArgumentError(
                 f"A patch of {config.patch} px is too small for a network that crops {network.shrink} px; it needs "
@@ -158,7 +153,7 @@ class Training:
             logger.info("Out of memory: %s", error)
         finally:
             self._sampler.close()
-            give_freed_memory_back()
+            give_memory_back(self.device)
         # Not raised from the first error, whose traceback would keep the tensors in memory.
         raise OutOfMemoryError(
             "There is too little memory to train, even with a single patch at a time.",
@@ -222,13 +217,14 @@ class Training:
 
     def _learn_error(self, last: Progress) -> Iterator[Progress]:
         """Learn the expected error of the best weights, if the network has seen enough patches to have one."""
-        network, started = self.network, time.monotonic()
-        if isinstance(network, PaddedNetwork) or last.patches < LEAST_PATCHES:
+        started = time.monotonic()
+        if not self._learns_error or last.patches < LEAST_PATCHES:
             return
-        steps = learn_error(network, self._sampler, last.patches // 4)
+        steps = learn_error(self.network.to(self.device), self._sampler, last.patches // 4)
         try:
             while True:
-                next(steps)
+                with exact_convolutions(self.device):
+                    next(steps)
                 yield replace(last, validation=None, note="Learning the expected error.")
         except StopIteration as end:
             self._error_tail = end.value
@@ -273,6 +269,11 @@ class Training:
         network = self._weights.frozen(self._weights.current)
         about = self.summary(), provenance(source)
         return Model(network, self.acquisition, self.normalisations, *about, correction=self._correction)
+
+    @property
+    def _learns_error(self) -> bool:
+        """Whether a training on enough patches ends with the expected error of its network."""
+        return not isinstance(self._weights.network, PaddedNetwork)
 
     @property
     def _correction(self) -> float:
@@ -330,7 +331,7 @@ class Training:
             checked = replace(checked, fraction=1.0, note=note, seconds_left=0.0)
         if checked.fraction == 1:
             learnt = "" if self.gain >= LEAST_GAIN else hardly_learnt(self.gain)
-            few = TOO_FEW if progress.patches < LEAST_PATCHES and self.config.network != PaddedNetwork.kind else ""
+            few = TOO_FEW if progress.patches < LEAST_PATCHES and self._learns_error else ""
             doubts = dict.fromkeys(transfer.doubt for _, transfer in sorted(self._sampler.transfer.items()))
             checked = replace(checked, note=" ".join(filter(None, (checked.note, learnt, few, *doubts))))
         self.history.append(checked)

@@ -51,7 +51,8 @@ class LearntWeights:
         self.network = network
         self.best = copy.deepcopy(network.state_dict() if start is None else start.network.state_dict())
         self.best_loss = math.inf
-        self.average: dict[str, Tensor] = {} if state is None else state.group("average")
+        device, average = network.tail.weight.device, {} if state is None else state.group("average")
+        self.average: dict[str, Tensor] = {k: v.to(device) for k, v in average.items()}
         self.steps = 0 if state is None else state.steps
         self._share_kept = config.average
         self._optimiser = _optimiser(network, config, state)
@@ -117,7 +118,7 @@ class LearntWeights:
             return
         keep = min(self._share_kept, (self.steps + 1) / (self.steps + 10))
         for name, mean in self.average.items():
-            mean.lerp_(weights[name].to(mean.device), 1 - keep)
+            mean.lerp_(weights[name], 1 - keep)
 
 
 def _optimiser(network: Network, config: TrainingConfig, state: State | None) -> torch.optim.Optimizer | Muon:

@@ -30,11 +30,12 @@ lint: setup
 	$(venv) -m ruff format --check
 	$(venv) -m mypy
 
-# Two processes share the tests, with one thread each: more threads than cores would wait for each other.
+# Two processes share the tests, with one thread each, also to draw: more threads than cores would wait for each other.
 # The tests of the window then run again with the other binding of Qt: pytest-qt reads PYTEST_QT_API, napari QT_API.
 # make test QT=pyside6 (or pyqt6) runs only these, with one binding.
 # make test ARGS="-k spline -x" passes arguments on to pytest, ARGS="-n 0" runs it in one process; only one binding.
-under = PYTEST_QT_API=$(1) QT_API=$(1) OMP_NUM_THREADS=1 scripts/with-display $(venv) -m pytest -n 2 --dist worksteal
+under = PYTEST_QT_API=$(1) QT_API=$(1) OMP_NUM_THREADS=1 LP_NUM_THREADS=1 \
+    scripts/with-display $(venv) -m pytest -n 2 --dist worksteal
 test: lint
 	$(call under,$(or $(QT),pyqt6)) $(if $(QT),tests/gui) $(ARGS)
 	$(if $(QT)$(ARGS),,$(call under,pyside6) tests/gui)

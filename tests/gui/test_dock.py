@@ -115,6 +115,13 @@ def test_the_axial_view_and_back(viewer, qtbot):
     assert viewer.dims.order == (0, 1, 2)
 
 
+def test_without_a_layer_the_dock_says_what_to_do(viewer):
+    layer = dock(viewer, "Data").layer
+    assert layer.value is None and layer.current_choice == "none: open or choose a 3D image"
+    viewer.add_image(cells())
+    assert layer.value is viewer.layers[0]
+
+
 def test_only_images_in_grey_levels_are_offered(viewer):
     viewer.add_labels(np.zeros((4, 8, 8), int), name="labels")
     viewer.add_image(np.zeros((4, 8, 8, 3), np.uint8), rgb=True, name="colours")

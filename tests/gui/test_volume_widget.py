@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 
 import dask.array as da
@@ -134,13 +135,17 @@ def test_progress_in_the_dock_and_in_the_activity_bar(viewer, qtbot, gate, tmp_p
     assert not progress._all_instances
 
 
-def test_a_saving_that_ends_during_a_run_leaves_the_display_of_the_run(viewer, qtbot, gate, tmp_path):
+def test_a_saving_that_ends_during_a_run_leaves_the_display_of_the_run(viewer, qtbot, gate, tmp_path, monkeypatch):
     volume = started(viewer, qtbot, None)
     press(qtbot, volume, "pause")
     gate.set()
     volume.destination.value = tmp_path / "out.ome.tif"
+    said, say = [], volume.say
+    monkeypatch.setattr(volume, "say", lambda text: (said.append(text), say(text)))
     press(qtbot, volume, "save")
     qtbot.waitUntil(lambda: volume.saving is None, timeout=TIMEOUT)
+    assert "out.ome.tif: all tiles are computed, the file is being written." in said
+    assert any(re.fullmatch(r"out\.ome\.tif: \d+ of \d+ tiles are computed, with a model\.", text) for text in said)
     assert volume.message.text() == f"Saved {tmp_path / 'out.ome.tif'}."
     assert volume.result.running_all and able(volume) == {"pause", "stop", "save"}
     assert text_of(volume, "pause") == "Continue"

@@ -19,6 +19,8 @@ class LayerChoice(ComboBox):
         Whose layers are offered.
     """
 
+    null_string = "none: open or choose a 3D image"  # magicgui's is a line
+
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
         super().__init__(

@@ -182,7 +182,8 @@ class VolumeWidget(ResultPanel):
         model = f"with {self.session.name_of(result)}"
         if running:
             self.buttons["pause"].enabled = total > 0
-            text = f"{done} of {total} tiles, {clock.text(state)}, {model}" if total else "Checking finished tiles"
+            tiles = f"{state.fraction:.0%}, {done} of {total} tiles"  # a small volume is a single tile
+            text = f"{tiles}, {clock.text(state)}, {model}" if total else "Checking finished tiles"
             self.say("; ".join(filter(None, (text, mended(state.damaged), state.exactness))) + ".")
             if self._activity is not None:
                 self._activity.show(state.fraction, f"{result.source_layer.name}: {done} of {total} tiles")
@@ -202,8 +203,13 @@ class VolumeWidget(ResultPanel):
 
     def _on_saving(self, progress: ExportProgress, model: str) -> None:
         self.bar.setValue(int(1000 * progress.done / max(progress.total, 1)))
-        text = f"Saving: {progress.done} of {progress.total} tiles, with {model}"
-        self.say("; ".join(filter(None, (text, mended(progress.damaged)))) + ".")
+        assert self.saving is not None
+        text = f"{progress.done} of {progress.total} tiles are computed, with {model}"
+        if not progress.total:
+            text = "the result is being prepared"
+        elif progress.stage == "saving":
+            text = "all tiles are computed, the file is being written"
+        self.say("; ".join(filter(None, (f"{self.saving.path.name}: {text}", mended(progress.damaged)))) + ".")
         if self._activity is not None:
             self._activity.show(progress.done / max(progress.total, 1), "Saving")
 

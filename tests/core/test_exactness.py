@@ -11,15 +11,15 @@ import torch
 
 from conftest import make_predictor, random_network, textured_volume
 from napari_cropeq.core import network_grid
+from napari_cropeq.core.call_size import Calls, CanonicalTile
 from napari_cropeq.core.devices import exactness
 from napari_cropeq.core.devices.exactness import Exactness, in_batches, unreliable
 from napari_cropeq.core.devices.transfer import convert
 from napari_cropeq.core.geometry import TAPS, Acquisition, Box
 from napari_cropeq.core.host import exact_convolutions
 from napari_cropeq.core.network import PaddedNetwork, ValidNetwork, build_network, shrink
-from napari_cropeq.core.network_grid import CanonicalTile
 from napari_cropeq.core.normalisation import Normalisation
-from napari_cropeq.core.predict import Predictor, _Calls
+from napari_cropeq.core.predict import Predictor
 from napari_cropeq.core.tiles import TileGrid, divide
 from napari_cropeq.errors import OutOfMemoryError
 
@@ -110,7 +110,7 @@ CANONICAL = [
 
 def with_canonical(predictor: Predictor, tile: CanonicalTile) -> set[tuple[int, ...]]:
     """Let a predictor use one tile, as on a device whose kernels depend on the shape; return the shapes it uses."""
-    predictor.exactness, predictor._canonical = Exactness("cpu", 1e-7), _Calls(tile)
+    predictor.exactness, predictor._canonical = Exactness("cpu", 1e-7), Calls(tile)
     shapes, inner = set(), predictor.network.predict
     predictor.network.predict = lambda image: (shapes.add(tuple(image.shape)), inner(image))[1]
     return shapes

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from conftest import make_predictor, textured_volume
+from napari_cropeq.core.call_size import LEAST_ELEMENTS, MAX_ELEMENTS, Calls, CallSize
 from napari_cropeq.core.devices.transfer import convert
 from napari_cropeq.core.geometry import Box
-from napari_cropeq.core.network_grid import MAX_ELEMENTS
 from napari_cropeq.core.predict import plane_axes
 from napari_cropeq.errors import ArgumentError, OutOfMemoryError
 
@@ -89,6 +89,34 @@ def test_out_of_memory_makes_calls_smaller(room, monkeypatch, caplog):
         with pytest.raises(OutOfMemoryError, match=message) as caught:
             predictor(box)
         assert caught.value.setting == "memory"
+
+
+def test_boxes_that_do_not_fit_beside_each_other_are_computed_in_turn(monkeypatch, caplog):
+    predictor = make_predictor(textured_volume((16, 100, 100)), 2.0, filters=8)
+    predictor._calls = Calls(CallSize(LEAST_ELEMENTS))
+    box = Box((0, 0, 0), (20, 64, 64))
+    expected, predict, room = predictor(box), predictor.network.predict, threading.Semaphore(1)
+    together, local = threading.Barrier(2), threading.local()
+
+    def scarce(batch):
+        first = not hasattr(local, "tried")
+        if first:
+            together.wait()
+        local.tried = room.acquire(blocking=False)
+        if first:
+            together.wait()
+        if not local.tried:
+            torch.empty(2**55)
+        try:
+            return predict(batch)
+        finally:
+            room.release()
+
+    monkeypatch.setattr(predictor.network, "predict", scarce)
+    with ThreadPoolExecutor(2) as pool, caplog.at_level("INFO", logger="napari_cropeq"):
+        found = list(pool.map(predictor, [box] * 2))
+    assert all(np.array_equal(voxels, expected) for voxels in found)
+    assert "Out of memory: boxes are computed in turn" in caplog.messages
 
 
 def test_bits_of_a_library_that_silently_went_without_memory_are_not_used(monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +14,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from napari_cropeq.core.call_size import (
+    CANONICAL_ROWS,
+    LARGE_TILES,
+    LEAST_AXIAL,
+    WHOLE_PLANES,
+    Calls,
+    CallSize,
+    CanonicalTile,
+    in_calls,
+)
 from napari_cropeq.core.devices.exactness import (
     canonical_tile,
     check_exactness,
@@ -27,16 +36,7 @@ from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple,
 from napari_cropeq.core.host import exact_convolutions, freed_memory_kept, is_untouched
 from napari_cropeq.core.imaging.back_projection import BackProjection
 from napari_cropeq.core.network import ErrorTail, Network, PaddedNetwork, spread, use_channels_last, work
-from napari_cropeq.core.network_grid import (
-    CANONICAL_ROWS,
-    LARGE_TILES,
-    LEAST_AXIAL,
-    WHOLE_PLANES,
-    CallSize,
-    CanonicalTile,
-    NetworkGrid,
-    in_calls,
-)
+from napari_cropeq.core.network_grid import NetworkGrid
 from napari_cropeq.core.normalisation import Normalisation, check_finite
 from napari_cropeq.core.spline import ArrayLike, interpolate, read_mirrored
 from napari_cropeq.errors import ArgumentError, OutOfMemoryError, StoppedError
@@ -83,22 +83,6 @@ def plane_axes(planes: str | None, axial: int) -> tuple[int, ...]:
             setting="planes",
         )
     return (AXIS_NAMES.index(planes),)
-
-
-class _Calls:
-    """The size of network calls, shared by the threads and siblings of a predictor; halved when memory runs out."""
-
-    def __init__(self, size: CallSize | CanonicalTile) -> None:
-        self.size, self._lock = size, threading.Lock()
-
-    def halve(self, tried: CallSize | CanonicalTile) -> bool:
-        """Make calls smaller than ``tried``, unless another thread has; return whether they are smaller now."""
-        with self._lock:
-            smaller = tried.halved()
-            if smaller is not None and self.size == tried:
-                self.size = smaller
-                logger.info("Out of memory: calls of the network now have %s", smaller)
-        return smaller is not None
 
 
 class Predictor:
@@ -148,10 +132,10 @@ class Predictor:
         self.sr_shape = acquisition.sr_shape(source.shape)
         self._correction = BackProjection(acquisition, int_triple(source.shape), correction) if correction else None
         self.exactness = check_exactness(self.network, self.device)
-        self._calls = _Calls(CallSize())
+        self._calls = Calls(CallSize())
         step = self._grid.axial_grid.step
         sizes = [(max(LEAST_AXIAL, round(side / step)), side, CANONICAL_ROWS) for side in LARGE_TILES]
-        self._canonical = _Calls(canonical_tile(self.network, sizes, self.device))
+        self._canonical = Calls(canonical_tile(self.network, sizes, self.device))
         self._at_once = False
         threads = torch.get_num_threads()
         logger.info(
@@ -180,7 +164,7 @@ class Predictor:
         return self._grid.voxels_of(tile) if isinstance(tile, CanonicalTile) else None
 
     @property
-    def _sizes(self) -> _Calls:
+    def _sizes(self) -> Calls:
         """The size of calls: free, unless other shapes would give other bits.
 
         On a GPU the check of exactness says so for small images only, so tiles are canonical there.
@@ -204,7 +188,7 @@ class Predictor:
         it.
         """
         sibling = copy.copy(self)
-        sibling._calls, sibling._at_once = _Calls(WHOLE_PLANES), True
+        sibling._calls, sibling._at_once = Calls(WHOLE_PLANES), True
         return sibling
 
     def work(self, box: Box) -> int:
@@ -237,12 +221,13 @@ class Predictor:
         OutOfMemoryError
             If there is too little memory even for small calls of the network.
         """
+        sizes = self._sizes
         while True:
-            calls = self._sizes.size
+            tried = sizes.begin()
             try:
                 started, failed = time.perf_counter(), failed_allocations(self.device)
                 with freed_memory_kept(), own_stream(self.device):
-                    computed = self._compute(box, calls, stop, with_error)
+                    computed = self._compute(box, tried[0], stop, with_error)
                     voxels = download(computed if dtype is None else rounded(computed, dtype))
                 if failed_allocations(self.device) != failed:  # unnoticed, and with other bits
                     raise torch.OutOfMemoryError
@@ -251,13 +236,15 @@ class Predictor:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                if not self._sizes.halve(calls):
+                if not sizes.use_less(tried):
                     raise OutOfMemoryError(
                         f"There is too little memory for a box of {' x '.join(map(str, box.shape))} voxels with "
                         f"{self.network.filters} filters.",
                         "Close other programs, or use smaller tiles or fewer filters.",
                         setting="memory",
                     ) from error
+            finally:
+                sizes.end()
             give_memory_back(self.device)
 
     @torch.inference_mode()

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from numcodecs import blosc
 
 from napari_cropeq.compute.super_resolution import SuperResolution
+from napari_cropeq.core.call_size import MAX_ELEMENTS, TEMPORARIES
 from napari_cropeq.core.geometry import Box, LeadingIndex, int_triple
-from napari_cropeq.core.network_grid import MAX_ELEMENTS, TEMPORARIES
 from napari_cropeq.core.predict import never
 from napari_cropeq.core.thread_map import ThreadMap
 from napari_cropeq.formats.chunk_cache import CAP

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from napari_cropeq.core.call_size import CanonicalTile
 from napari_cropeq.core.devices.device import choose_device, memory_of, warn_once
 from napari_cropeq.core.devices.out_of_memory import give_memory_back, is_out_of_memory
 from napari_cropeq.core.devices.transfer import own_stream
 from napari_cropeq.core.geometry import IntTriple
 from napari_cropeq.core.host import exact_convolutions
 from napari_cropeq.core.network import Network, build_network, use_channels_last
-from napari_cropeq.core.network_grid import CanonicalTile
 from napari_cropeq.core.thread_map import ThreadMap
 from napari_cropeq.errors import ArgumentError
 

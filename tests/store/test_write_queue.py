@@ -81,6 +81,21 @@ def test_after_a_failure_nothing_is_written_until_it_has_been_raised(called):
 
 
 @pytest.mark.usefixtures("no_writer_is_left")
+def test_a_tile_that_waits_for_room_is_refused_if_the_disk_gets_full_meanwhile():
+    disk = Disk(full=True)
+    for number in range(WAITING):
+        disk.put(number)
+    threading.Timer(0.2, disk.ready.set).start()
+    with pytest.raises(ValueError, match="wrapped: full"):
+        disk.put(WAITING)
+    disk.full = False
+    for number in range(2 * WAITING):
+        disk.put(number)
+    disk.queue.flush()
+    assert len(disk.tried) == 1 + 2 * WAITING, "no room is lost"
+
+
+@pytest.mark.usefixtures("no_writer_is_left")
 def test_dropped_tiles_are_not_written():
     disk = Disk()
     for number in range(WAITING):

@@ -56,8 +56,12 @@ class WriteQueue:
         Exception
             If an earlier tile could not be written.
         """
-        self._check()
         self._room.acquire()
+        try:
+            self._check()  # also for the tile that there was no room for: it may have failed meanwhile
+        except BaseException:
+            self._room.release()
+            raise
         self._waiting[tile] = voxels
         if self._writer is None:  # started here to get the priority of the computing thread
             self._writer = ThreadPoolExecutor(1, "cropeq store")
@@ -100,6 +104,6 @@ class WriteQueue:
             self._waiting.pop(tile, None)
 
     def _written(self, future: Future[None]) -> None:
-        self._room.release()
         if not future.cancelled() and future.exception() is not None:
             self._error = future.exception()
+        self._room.release()

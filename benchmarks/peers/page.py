@@ -1,0 +1,180 @@
+"""Writes the report of the comparison with peers from the cells that are finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from plan import TRAINED, plan
+from stacks import VOLUMES
+
+CELLS = "peers-cells"
+MARKS = "<!-- {} -->\n", "\n<!-- end -->"
+"""A part of docs/peers.md stands between them."""
+
+OURS = "ours"
+TITLES = {"padded": "padded", "CARE": "IsotropicCARE", "ECLARE": "ECLARE, batch 16"}
+HEAD = ("method", "training (min)", "n", "PSNR (dB)", "SSIM", "largest bias (%)", "noise gain, dim", "bright")
+COSTS = ("training (CPU s)", "applying (CPU s)", "memory (MB)")
+
+Row = dict[str, Any]
+
+
+def read_cells(results: Path) -> list[dict[str, Any]]:
+    """Return the records of the finished cells, in the order of the plan."""
+    files = {cell.name: results / CELLS / f"{cell.name}.json" for cell in plan()}
+    return [json.loads(path.read_text(encoding="utf-8")) for path in files.values() if path.exists()]
+
+
+def read(path: Path) -> Any:
+    """Return what a JSON file holds, None if there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def rows_of(records: Sequence[dict[str, Any]]) -> list[Row]:
+    """Return the rows of one volume: means over seeds, with what the method costs."""
+    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
+    for record in records:
+        for name in record["rows"]:
+            groups.setdefault((record["method"], name, record["minutes"]), []).append(record)
+    return [_row(*key, found) for key, found in sorted(groups.items(), key=_place)]
+
+
+def _place(group: tuple[tuple[str, str, float], Any]) -> tuple[int, float, str]:
+    method, name, minutes = group[0]
+    order = ("interpolation", "Richardson-Lucy", *reversed(TRAINED))
+    return order.index(method), minutes, name.replace("one", "a")
+
+
+def _row(method: str, name: str, minutes: float, records: Sequence[dict[str, Any]]) -> Row:
+    found = [record["rows"][name] for record in records]
+    stages = [record["stages"] for record in records]
+    psnr = [scores["psnr"] for scores in found]
+    bias = np.mean([scores["bias"] for scores in found], axis=0)
+    title = {"interpolation": name, "Richardson-Lucy": f"Richardson-Lucy, {name}"}.get(
+        method, TITLES.get(method, method)
+    )
+    row = {
+        "method": title if name not in ("one plane", "both planes") else f"{method}, {name}",
+        "ours": method == OURS,
+        "minutes": minutes,
+        "n": len(records),
+        "psnr": float(np.mean(psnr)),
+        "psnr, sd": float(np.std(psnr)),
+        "ssim": float(np.mean([scores["ssim"] for scores in found])),
+        "bias": float(max(bias, key=abs)),
+        "applying": float(np.mean([stage[f"infer, {name}"]["cpu_seconds"] for stage in stages])),
+        "memory": float(
+            max(stage[key]["peak_mb"] for stage in stages for key in ("train", f"infer, {name}") if key in stage)
+        ),
+    }
+    if minutes:
+        row["training"] = float(np.mean([stage["train"]["cpu_seconds"] for stage in stages]))
+    gains = {key: float(np.mean([scores[key] for scores in found])) for key in found[0] if key.startswith("gain")}
+    return row | gains
+
+
+def first_line(rows: Sequence[Row]) -> str:
+    """Return where a peer wins, from the rows of a volume."""
+    wins = []
+    for minutes in sorted({row["minutes"] for row in rows if row["ours"]}):
+        mine = [row for row in rows if row["ours"] and row["minutes"] == minutes]
+        peers = [row for row in rows if not row["ours"] and row["minutes"] in (0, minutes)]
+        for key, what, sign, text in (
+            ("psnr", "PSNR", 1, "{:.2f} dB"),
+            ("ssim", "SSIM", 1, "{:.4f}"),
+            ("bias", "largest bias", -1, "{:+.1f} %"),
+            ("gain dim", "noise gain in dim regions", -1, "{:.3f}"),
+            ("gain bright", "noise gain in bright regions", -1, "{:.3f}"),
+            ("applying", "seconds to apply", -1, "{:.1f} s"),
+            ("memory", "memory", -1, "{:.0f} MB"),
+        ):
+            if not all(key in row for row in (*mine, *peers)):
+                continue
+
+            def value(row: Row, key: str = key, sign: int = sign) -> float:
+                return sign * abs(row[key])
+
+            best, own = max(peers, key=value, default=None), max(mine, key=value)
+            if best is not None and value(best) > value(own):
+                values = f"{text.format(best[key])}, ours {text.format(own[key])}"
+                wins.append(f"{what} after {minutes:g} min ({best['method']} {values})")
+    if not any(row["ours"] for row in rows):
+        return "Ours has not been measured yet."
+    return f"**Peers win** in {'; '.join(wins)}." if wins else "No peer wins in any column."
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows of a volume as Markdown."""
+    noisy = any("gain dim" in row for row in rows)
+    head = [*(HEAD if noisy else HEAD[:-2]), *COSTS]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        spread = f" ± {row['psnr, sd']:.2f}" if row["n"] > 1 else ""
+        line = [row["method"], f"{row['minutes']:g}" if row["minutes"] else "", str(row["n"])]
+        line += [f"{row['psnr']:.2f}{spread}", f"{row['ssim']:.4f}", f"{row['bias']:+.1f}"]
+        line += [f"{row[key]:.3f}" for key in ("gain dim", "gain bright") if noisy]
+        line += [
+            f"{row['training']:.0f}" if "training" in row else "",
+            f"{row['applying']:.1f}",
+            f"{row['memory']:.0f}",
+        ]
+        lines.append(line)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def tables(records: Sequence[dict[str, Any]], total: int) -> str:
+    """Return the tables of all volumes, each after the line that says where a peer wins."""
+    parts = []
+    for name in VOLUMES:
+        rows = rows_of([record for record in records if record["volume"] == name])
+        if rows:
+            parts.append(f"### {name}\n\n{first_line(rows)}\n\n{table(rows)}")
+    left = total - len(records)
+    if left:
+        parts.append(f"{len(records)} of {total} cells have been measured.")
+    return "\n\n".join(parts)
+
+
+def details(records: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines of a table with a row for each cell: its budget, its times, and the bias by intensity."""
+    head = ["volume", "method", "min", "seed", "patches", "steps", "training (CPU s)", "(clock s)", "start-up (CPU s)"]
+    yield f"| {' | '.join([*head, 'shift', 'load', 'bias by intensity (%)'])} |"
+    yield f"|{' --- |' * (len(head) + 3)}"
+    for record in records:
+        stages, load = record["stages"], record["load"]["end"]
+        trained = stages.get("train", {})
+        bias = "; ".join(
+            f"{name}: {' '.join(f'{b:+.1f}' for b in row['bias'])}" for name, row in record["rows"].items()
+        )
+        line = [record["volume"], record["method"], f"{record['minutes']:g}", record["seed"]]
+        line += [record.get("patches", ""), record.get("steps", ""), trained.get("cpu_seconds", "")]
+        line += [trained.get("seconds", ""), stages["start"]["cpu_seconds"]]
+        line += [record.get("placement", {}).get("shift", ""), load[0] if load else "", bias]
+        yield f"| {' | '.join(map(str, line))} |"
+
+
+def write_report(results: Path, page: Path) -> list[dict[str, Any]]:
+    """Write ``peers.json`` and ``peers.md`` into ``results``, and the tables into ``page``; return the records."""
+    records, tilers = read_cells(results), results / "peers-tilers.json"
+    text = tables(records, len(plan())) if records else "No cell has been measured yet."
+    machines = list({json.dumps(record["machine"]): record["machine"] for record in records}.values())
+    cells = [record | {"machine": machines.index(record["machine"])} for record in records]
+    values = {"machines": machines, "cells": cells, "tilers": read(tilers)}
+    (results / "peers.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    made = "Made by `make bench-peers`; [docs/peers.md](../../docs/peers.md) says how, and has the tables."
+    lines = ["# Beside other methods", "", made, "", *details(records)]
+    (results / "peers.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    fill(page, "tables", text)
+    return records
+
+
+def fill(page: Path, name: str, content: str) -> None:
+    """Replace what stands between the marks of a part of a page."""
+    text = page.read_text(encoding="utf-8")
+    before = text.index(MARKS[0].format(name)) + len(MARKS[0].format(name))
+    after = text.index(MARKS[1], before - 1)
+    page.write_text(text[:before] + content + text[after:], encoding="utf-8")

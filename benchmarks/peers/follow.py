@@ -106,7 +106,8 @@ class Program:
         self.stages.setdefault(stage, Stage())
 
     def _close(self) -> None:
-        """Count the time since the last stage started."""
+        """Count the time since the last stage started, and look at the memory: a stage may be short."""
+        self._look()
         clock, cpu = self._since
         self._since = time.perf_counter(), self._cpu()
         stage = self.stages[self._now]
@@ -135,15 +136,18 @@ class Program:
 
     def _watch(self) -> None:
         while not self._ended:
-            memory = 0
-            for member in self._tree():
-                try:
-                    memory += member.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            stage = self.stages[self._now]
-            stage.peak_mb = max(stage.peak_mb, memory / 2**20)
+            self._look()
             time.sleep(EVERY)
+
+    def _look(self) -> None:
+        """Note the memory of all processes."""
+        stage, memory = self.stages[self._now], 0
+        for member in self._tree():
+            try:
+                memory += member.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        stage.peak_mb = max(stage.peak_mb, memory / 2**20)
 
 
 def said(text: str) -> str | None:

@@ -20,6 +20,17 @@ TITLES = {"padded": "padded", "CARE": "IsotropicCARE", "ECLARE": "ECLARE, batch 
 HEAD = ("method", "training (min)", "n", "PSNR (dB)", "SSIM", "largest bias (%)", "noise gain, dim", "bright")
 COSTS = ("training (CPU s)", "applying (CPU s)", "memory (MB)")
 
+COLUMNS = (
+    ("psnr", "PSNR", 1, "{:.2f} dB"),
+    ("ssim", "SSIM", 1, "{:.4f}"),
+    ("bias", "largest bias", -1, "{:.2f} %"),
+    ("gain dim", "noise gain in dim regions", -1, "{:.3f}"),
+    ("gain bright", "noise gain in bright regions", -1, "{:.3f}"),
+    ("applying", "time to apply a network", -1, "{:.0f} s"),
+    ("memory", "memory of a network", -1, "{:.0f} MB"),
+)
+"""What a peer can win in: key of a row, name, sign of better values, format."""
+
 Row = dict[str, Any]
 
 
@@ -54,9 +65,8 @@ def _row(method: str, name: str, minutes: float, records: Sequence[dict[str, Any
     stages = [record["stages"] for record in records]
     psnr = [scores["psnr"] for scores in found]
     bias = np.mean([scores["bias"] for scores in found], axis=0)
-    title = {"interpolation": name, "Richardson-Lucy": f"Richardson-Lucy, {name}"}.get(
-        method, TITLES.get(method, method)
-    )
+    deconvolved = f"Richardson-Lucy, {name}".replace(" 1 iterations", " 1 iteration")
+    title = {"interpolation": name, "Richardson-Lucy": deconvolved}.get(method, TITLES.get(method, method))
     row = {
         "method": title if name not in ("one plane", "both planes") else f"{method}, {name}",
         "ours": method == OURS,
@@ -78,32 +88,26 @@ def _row(method: str, name: str, minutes: float, records: Sequence[dict[str, Any
 
 
 def first_line(rows: Sequence[Row]) -> str:
-    """Return where a peer wins, from the rows of a volume."""
-    wins = []
-    for minutes in sorted({row["minutes"] for row in rows if row["ours"]}):
-        mine = [row for row in rows if row["ours"] and row["minutes"] == minutes]
-        peers = [row for row in rows if not row["ours"] and row["minutes"] in (0, minutes)]
-        for key, what, sign, text in (
-            ("psnr", "PSNR", 1, "{:.2f} dB"),
-            ("ssim", "SSIM", 1, "{:.4f}"),
-            ("bias", "largest bias", -1, "{:+.1f} %"),
-            ("gain dim", "noise gain in dim regions", -1, "{:.3f}"),
-            ("gain bright", "noise gain in bright regions", -1, "{:.3f}"),
-            ("applying", "seconds to apply", -1, "{:.1f} s"),
-            ("memory", "memory", -1, "{:.0f} MB"),
-        ):
-            if not all(key in row for row in (*mine, *peers)):
-                continue
-
-            def value(row: Row, key: str = key, sign: int = sign) -> float:
-                return sign * abs(row[key])
-
-            best, own = max(peers, key=value, default=None), max(mine, key=value)
-            if best is not None and value(best) > value(own):
-                values = f"{text.format(best[key])}, ours {text.format(own[key])}"
-                wins.append(f"{what} after {minutes:g} min ({best['method']} {values})")
-    if not any(row["ours"] for row in rows):
+    """Return where a peer wins, from the rows of a volume: against the better row of ours, at equal training times."""
+    times = sorted({row["minutes"] for row in rows if row["ours"]})
+    if not times:
         return "Ours has not been measured yet."
+    wins = []
+    for key, what, sign, text in COLUMNS:
+        costs = key in ("applying", "memory")  # which do not depend on the training time
+        for minutes in times[:1] if costs else times:
+            after = "" if costs else f" after {minutes:g} min"
+            mine = [row for row in rows if row["ours"] and row["minutes"] == minutes and key in row]
+            equal = (minutes,) if costs else (0, minutes)
+            peers = [row for row in rows if not row["ours"] and row["minutes"] in equal and key in row]
+            if not mine or not peers:
+                continue
+            own, best = (max(sign * abs(row[key]) for row in these) for these in (mine, peers))
+            if best > own:
+                winner = next(row for row in peers if sign * abs(row[key]) == best)
+                wins.append(
+                    f"{what}{after} ({winner['method']} {text.format(abs(best))}, ours {text.format(abs(own))})"
+                )
     return f"**Peers win** in {'; '.join(wins)}." if wins else "No peer wins in any column."
 
 
@@ -169,7 +173,31 @@ def write_report(results: Path, page: Path) -> list[dict[str, Any]]:
     lines = ["# Beside other methods", "", made, "", *details(records)]
     (results / "peers.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     fill(page, "tables", text)
+    fill(page, "tilers", tilers_table(values["tilers"]))
     return records
+
+
+def tilers_table(values: Any) -> str:
+    """Return the table of the ways to compute tiles, after the line that says where another one wins."""
+    if not values:
+        return "Not measured yet."
+    rows = values["rows"]
+    own, peers = (next(row for row in rows if row["way"] == OURS), [row for row in rows if row["way"] != OURS])
+    wins = [
+        f"{what} ({row['way']} {row['tiles'][key]:.0f} {unit}, ours {own['tiles'][key]:.0f} {unit})"
+        for key, what, unit in (("cpu_seconds", "time", "s"), ("peak_mb", "memory", "MB"))
+        for row in [min(peers, key=lambda row: row["tiles"][key])]
+        if row["tiles"][key] < own["tiles"][key]
+    ]
+    wins += [f"exactness ({row['way']} is exact, too)" for row in peers if row["equal"]]
+    first = f"**Others win, or equal ours,** in {'; '.join(wins)}." if wins else "No other wins in any column."
+    head = ["way", "network", "tiles", "largest difference (% of the range)", "tiles (CPU s)", "whole (CPU s)"]
+    lines = [[*head, "memory, tiles (MB)"], ["---"] * (len(head) + 1)]
+    for row in rows:
+        difference = "0, bit for bit" if row["equal"] else f"{row['difference (%)']:.2g}"
+        costs = f"{row['tiles']['cpu_seconds']:.1f}", f"{row['whole']['cpu_seconds']:.1f}"
+        lines.append([row["way"], row["network"], row["how"], difference, *costs, f"{row['tiles']['peak_mb']:.0f}"])
+    return first + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def fill(page: Path, name: str, content: str) -> None:

@@ -195,6 +195,7 @@ def main() -> None:
         print(rows[-1], flush=True)
     values = {"machine": describe_machine() | {"torch_threads": 1}, "rows": rows}
     (arguments.results / "peers-tilers.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    print("make bench-peers ARGS=--report writes the table.")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from volumes import Volume
 
 from napari_cropeq.evidence.picture import write_picture
 
-BRIGHT = 99.8
-"""Percentile of the truth that is white."""
+WHITE = 99.3
+"""Percentile of the plane of the truth that is white; as many of its voxels are black."""
 
 PART = 96
 """Side of what is shown, from the middle of the plane, voxels."""
@@ -34,7 +34,7 @@ FLAT = {("interpolation", "quintic"): "quintic", ("Richardson-Lucy", None): "Ric
 
 def keep_planes(folder: Path, cell: Cell, results: dict[str, Volume], stack: Stack) -> None:
     """Write the middle plane (z, x) of each result, and of the truth, with the intensity scale of the truth."""
-    low, high = np.percentile(stack.truth, (100 - BRIGHT, BRIGHT))
+    low, high = np.percentile(stack.truth[:, stack.truth.shape[1] // 2], (100 - WHITE, WHITE))
     truth = {folder / f"{Cell(cell.volume, 'truth').name}.png": stack.truth}
     for path, volume in (truth | {plane_of(folder, cell, row): result for row, result in results.items()}).items():
         plane = (volume[:, volume.shape[1] // 2] - low) / (high - low)
@@ -85,11 +85,14 @@ def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def draw_picture(folder: Path, records: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw the middle part of one plane of all methods, after the longest training that all networks have."""
+    """Draw the middle part of one plane of all methods, after the longest training that all networks have.
+
+    If there is none, what there is.
+    """
     rows = {}
     for name in VOLUMES:
         done = {(record["method"], record["minutes"]) for record in records if record["volume"] == name}
-        times = [t for t in (60, 15, 3) if all((method, t) in done for method in TRAINED)]
+        times = [t for many in (all, any) for t in (60, 15, 3) if many((method, t) in done for method in TRAINED)]
         if times:
             cells = {"truth": (Cell(name, "truth"), "")}
             cells |= {"quintic": (Cell(name, "interpolation"), "quintic")}
@@ -105,6 +108,9 @@ def draw_picture(folder: Path, records: Sequence[dict[str, Any]], path: Path) ->
     for line, ((name, minutes), cells) in zip(panels, rows.items(), strict=True):
         for axes, (title, (cell, row)) in zip(line, cells.items(), strict=True):
             file = folder / f"{cell.name}.png" if title == "truth" else plane_of(folder, cell, row)
+            if not file.exists():
+                axes.set_axis_off()
+                continue
             plane = np.asarray(Image.open(file))
             z, x = ((n - PART) // 2 for n in plane.shape)
             axes.imshow(plane[z : z + PART, x : x + PART], cmap="gray", vmin=0, vmax=255)

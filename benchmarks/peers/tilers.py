@@ -37,7 +37,7 @@ FACTOR = 2.5
 ROWS, WIDTH = 150, 192
 """Planes of the phantom, and px of a slice along x."""
 
-PLANES = 24
+PLANES = 64
 TILE, BATCH, BLOCK = 64, 32, 64
 PATCHES = 1500
 """Of a training: enough that the network does something, too few for a good result."""
@@ -141,7 +141,8 @@ def others(way: str, model: Model, raw: Volume, acquisition: Acquisition) -> tup
         from monai.inferers import SlidingWindowInferer
 
         inferer = SlidingWindowInferer((TILE, TILE), BATCH, overlap=0.25, mode="gaussian")
-        return inferer(planes, apply)[:, 0].numpy()
+        with torch.inference_mode():
+            return inferer(planes, apply)[:, 0].numpy()
 
     return {"paper": paper, "dask.map_overlap": dask_way, "MONAI": monai_way}[way], whole
 

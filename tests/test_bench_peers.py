@@ -110,7 +110,7 @@ def a_record(method, minutes, seed=0, **rows):
 def test_the_first_line_says_where_a_peer_wins(peers):
     ours = [a_record("ours", 3, seed, **{"one plane": 29.0 + seed}) for seed in (0, 1)]
     rows = peers.page.rows_of([*ours, a_record("CARE", 3, result=28.0), a_record("CARE", 15, result=31.0)])
-    assert peers.page.first_line(rows) == "No peer wins in any column."
+    assert peers.page.first_line(rows) == "No peer wins in any column. Not measured yet: ECLARE, batch 16, padded."
     mean = next(row for row in rows if row["ours"])
     assert (mean["n"], mean["psnr"], mean["psnr, sd"]) == (2, 29.5, 0.5)
     assert "| ours, one plane | 3 | 2 | 29.50 ± 0.50 |" in peers.page.table(rows)
@@ -138,6 +138,8 @@ def test_the_committed_page_has_the_committed_figures(peers):
     records = peers.page.read_cells(results)
     page = (ROOT / "docs" / "peers.md").read_text(encoding="utf-8")
     assert records and peers.page.tables(records, len(peers.plan.plan())) in page
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert peers.page.sentence(records) in readme
     summary = json.loads((results / "peers.json").read_text(encoding="utf-8"))
     assert len(summary["cells"]) == len(records)
 
@@ -145,7 +147,10 @@ def test_the_committed_page_has_the_committed_figures(peers):
 def test_a_report_of_nothing(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- tables -->\nold\n<!-- end -->\nafter\n<!-- tilers -->\nold\n<!-- end -->\n")
-    words = ["--report", "--results", str(tmp_path), "--page", str(page)]
+    readme = tmp_path / "readme.md"
+    readme.write_text("before\n<!-- peers -->\nold\n<!-- end -->\nafter\n")
+    words = ["--report", "--results", str(tmp_path), "--page", str(page), "--readme", str(readme)]
     subprocess.run([sys.executable, str(BENCHMARKS / "peers"), *words], check=True, timeout=120)
     assert page.read_text().startswith("before\n<!-- tables -->\nNo cell has been measured yet.\n<!-- end -->\nafter\n")
+    assert "not measured yet" in readme.read_text() and "old" not in readme.read_text()
     assert json.loads((tmp_path / "peers.json").read_text())["cells"] == []

@@ -79,7 +79,7 @@ def save(cell: Cell, record: dict[str, Any], results: dict[str, Any], stack: Sta
 
 def report(arguments: argparse.Namespace) -> None:
     """Write the report and its pictures."""
-    records = write_report(arguments.results, arguments.page)
+    records = write_report(arguments.results, arguments.page, arguments.readme)
     images = arguments.page.with_name("images")
     if records:
         images.mkdir(exist_ok=True)
@@ -99,6 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmark-output" / "peers", help="folder of the results")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "peers.md", help="page with the tables")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="page with one sentence")
     return parser.parse_args()
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plan import plan
+from plan import TRAINED, plan
 from stacks import VOLUMES
 
 CELLS = "peers-cells"
 MARKS = "<!-- {} -->\n", "\n<!-- end -->"
-"""A part of docs/peers.md stands between them."""
+"""A part of docs/peers.md, or of the README, stands between them."""
 
-OURS = "ours"
+OURS, SHORT = "ours", 3
+SITE = "https://napari-cropeq.github.io/napari-cropeq/peers.html"
 TITLES = {"padded": "padded", "CARE": "IsotropicCARE", "ECLARE": "ECLARE, batch 16"}
 HEAD = ("method", "training (min)", "n", "PSNR (dB)", "SSIM", "largest bias (%)", "noise gain, dim", "bright")
 COSTS = ("training (CPU s)", "applying (CPU s)", "memory (MB)")
@@ -69,6 +71,7 @@ def _row(method: str, name: str, minutes: float, records: Sequence[dict[str, Any
     title = {"interpolation": name, "Richardson-Lucy": deconvolved}.get(method, TITLES.get(method, method))
     row = {
         "method": title if name not in ("one plane", "both planes") else f"{method}, {name}",
+        "group": method,
         "ours": method == OURS,
         "minutes": minutes,
         "n": len(records),
@@ -108,7 +111,9 @@ def first_line(rows: Sequence[Row]) -> str:
                 wins.append(
                     f"{what}{after} ({winner['method']} {text.format(abs(best))}, ours {text.format(abs(own))})"
                 )
-    return f"**Peers win** in {'; '.join(wins)}." if wins else "No peer wins in any column."
+    left = ", ".join(TITLES.get(name, name) for name in TRAINED if all(row["group"] != name for row in rows))
+    found = f"**Peers win** in {'; '.join(wins)}." if wins else "No peer wins in any column."
+    return f"{found} Not measured yet: {left}." if left else found
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -161,8 +166,24 @@ def details(records: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"| {' | '.join(map(str, line))} |"
 
 
-def write_report(results: Path, page: Path) -> list[dict[str, Any]]:
-    """Write ``peers.json`` and ``peers.md`` into ``results``, and the tables into ``page``; return the records."""
+def sentence(records: Sequence[dict[str, Any]]) -> str:
+    """Return the sentence of the README: PSNR after the shortest training, where all networks have been measured."""
+    parts = []
+    for name in VOLUMES:
+        rows = rows_of([record for record in records if record["volume"] == name])
+        short = [row for row in rows if row["minutes"] in (0, SHORT)]
+        best = {row["group"]: row["psnr"] for row in sorted(short, key=lambda row: row["psnr"])}
+        if set(best) >= set(TRAINED):
+            peers = [(TITLES.get(group, group), psnr) for group, psnr in best.items() if group != OURS]
+            others = ", ".join(f"{title} {psnr:.1f}" for title, psnr in reversed(peers))
+            parts.append(f"{best[OURS]:.1f} dB on *{name}* ({others})")
+    found = "; ".join(parts) or "not measured yet"
+    where = f"The [tables]({SITE}) say where another method is better."
+    return f"**Compared**, by PSNR after {SHORT} CPU minutes of training: {found}. {where}"
+
+
+def write_report(results: Path, page: Path, readme: Path) -> list[dict[str, Any]]:
+    """Write ``peers.json`` and ``peers.md`` into ``results``, and fill ``page`` and ``readme``; return the records."""
     records, tilers = read_cells(results), results / "peers-tilers.json"
     text = tables(records, len(plan())) if records else "No cell has been measured yet."
     machines = list({json.dumps(record["machine"]): record["machine"] for record in records}.values())
@@ -173,6 +194,7 @@ def write_report(results: Path, page: Path) -> list[dict[str, Any]]:
     lines = ["# Beside other methods", "", made, "", *details(records)]
     (results / "peers.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     fill(page, "tables", text)
+    fill(readme, "peers", textwrap.fill(sentence(records), 120, break_on_hyphens=False))
     fill(page, "tilers", tilers_table(values["tilers"]))
     return records
 

@@ -120,6 +120,17 @@ def test_the_first_line_says_where_a_peer_wins(peers):
     )
 
 
+def test_the_table_of_tilers_says_who_is_better(peers):
+    def row(way, difference, seconds):
+        costs = dict.fromkeys(("tiles", "whole"), {"cpu_seconds": seconds, "peak_mb": 700.0})
+        return {"way": way, "network": "", "how": "", "difference (%)": difference, "equal": not difference} | costs
+
+    text = peers.page.tilers_table({"rows": [row("ours", 0.0, 9.0), row("paper", 0.0, 20.0), row("MONAI", 4.0, 5.0)]})
+    first, _, _, *lines = text.splitlines()
+    assert first == ("**Others win, or equal ours,** in time (MONAI 5 s, ours 9 s); exactness (paper is exact, too).")
+    assert [line.split(" | ")[3] for line in lines[1:]] == ["0, bit for bit", "0, bit for bit", "4"]
+
+
 def test_a_tiny_cell_of_ours(peers, stack, tmp_path):
     """It is trained and applied in a process of its own, and scored."""
     cell = peers.plan.Cell("phantom x2.433", "ours", minutes=0.002)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from stacks import VOLUMES
 
 TRAINED = ("ours", "ECLARE", "CARE", "padded")
-MORE = {"interpolation": 0.3, "Richardson-Lucy": 1.5, "ours": 1.5, "padded": 4.0, "CARE": 2.0, "ECLARE": 5.0}
+MORE = {"interpolation": 0.3, "Richardson-Lucy": 1.5, "ours": 1.5, "padded": 4.0, "CARE": 2.0, "ECLARE": 8.0}
 """Minutes of a method besides its training, about."""
 
 MRI, PHANTOM = "MRI x4", "phantom x2.433"

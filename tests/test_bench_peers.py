@@ -122,7 +122,7 @@ def test_the_first_line_says_where_a_peer_wins(peers):
 
 def test_the_table_of_tilers_says_who_is_better(peers):
     def row(way, difference, seconds):
-        costs = dict.fromkeys(("tiles", "whole"), {"cpu_seconds": seconds, "peak_mb": 700.0})
+        costs = {name: {"cpu_seconds": seconds, "peak_mb": 700.0} for name in ("tiles", "whole")}
         return {"way": way, "network": "", "how": "", "difference (%)": difference, "equal": not difference} | costs
 
     text = peers.page.tilers_table({"rows": [row("ours", 0.0, 9.0), row("paper", 0.0, 20.0), row("MONAI", 4.0, 5.0)]})

@@ -211,7 +211,8 @@ def tilers_table(values: Any) -> str:
         for row in [min(peers, key=lambda row: row["tiles"][key])]
         if row["tiles"][key] < own["tiles"][key]
     ]
-    wins += [f"exactness ({row['way']} is exact, too)" for row in peers if row["equal"]]
+    exact = [row["way"] for row in peers if row["equal"]]
+    wins += [f"exactness (bit for bit, too: {', '.join(exact)})"] if exact else []
     first = f"**Others win, or equal ours,** in {'; '.join(wins)}." if wins else "No other wins in any column."
     head = ["way", "network", "tiles", "largest difference (% of the range)", "tiles (CPU s)", "whole (CPU s)"]
     lines = [[*head, "memory, tiles (MB)"], ["---"] * (len(head) + 1)]

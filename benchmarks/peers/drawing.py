@@ -66,7 +66,9 @@ def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
             if found:
                 times = sorted(found)
                 means, spread = ([float(of(found[t])) for t in times] for of in (np.mean, np.std))
-                axes.errorbar(times, means, spread, label=label, color=colour, linestyle=line, marker="o", capsize=3)
+                fill = "white" if line == ":" else colour
+                style = {"color": colour, "linestyle": line, "marker": "o", "markerfacecolor": fill}
+                axes.errorbar(times, means, spread, label=label, capsize=3, **style)
         axes.set_xscale("log")
         axes.set_xticks([3, 15, 60], ["3", "15", "60"])
         axes.minorticks_off()

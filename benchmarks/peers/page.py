@@ -174,7 +174,7 @@ def sentence(records: Sequence[dict[str, Any]]) -> str:
         short = [row for row in rows if row["minutes"] in (0, SHORT)]
         best = {row["group"]: row["psnr"] for row in sorted(short, key=lambda row: row["psnr"])}
         if set(best) >= set(TRAINED):
-            peers = [(TITLES.get(group, group), psnr) for group, psnr in best.items() if group != OURS]
+            peers = [(TITLES.get(peer, peer).split(",")[0], psnr) for peer, psnr in best.items() if peer != OURS]
             others = ", ".join(f"{title} {psnr:.1f}" for title, psnr in reversed(peers))
             parts.append(f"{best[OURS]:.1f} dB on *{name}* ({others})")
     found = "; ".join(parts) or "not measured yet"

@@ -2,7 +2,7 @@
 
 venv := .venv/bin/python
 
-.PHONY: setup demo docs gallery pictures test test-all test-fast test-oldest lint house bench-training bench-recipes bench-noise bench-trust bench-fwhm bench-heartbeat bench-preview bench-remote bench-volume bench-speed bench-cluster evidence soak fuzz clean
+.PHONY: setup demo docs gallery pictures test test-all test-fast test-oldest lint house bench-training bench-recipes bench-noise bench-trust bench-fwhm bench-heartbeat bench-preview bench-remote bench-volume bench-speed bench-cluster peers bench-peers evidence soak fuzz clean
 
 setup:
 	@scripts/setup
@@ -103,6 +103,15 @@ bench-speed: setup
 # Two workers with one thread each, compared to one process with two threads.
 bench-cluster: setup
 	$(venv) benchmarks/cluster.py
+
+# The environments of the programs that bench-peers compares with.
+peers:
+	scripts/peers
+
+# Other programs for the same job, with equal training times (make peers first). If it is stopped, the same command
+# resumes; make bench-peers ARGS="--list" shows what is missing, ARGS="--budget 120" runs two hours.
+bench-peers: setup
+	$(venv) benchmarks/peers $(ARGS)
 
 # The tables and pictures of docs/evidence.md; commands that have not been run yet are run first.
 evidence: setup

@@ -7,7 +7,6 @@ stopped run continues with the same command. ``--report`` only writes the report
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -139,7 +138,6 @@ def report(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
     shown = list(dict.fromkeys([*wanted, *(w for w in plan(full=True) if match(w, found, arguments.share))]))
     machines: list[Any] = []
     experiments = [entry(w, found, arguments.share, machines) for w in shown]
-    eclare = read_eclare(arguments.results / "eclare.json")
     about = {
         "axis": "z",
         "rim": 16,
@@ -147,7 +145,7 @@ def report(wanted: Sequence[Wanted], arguments: argparse.Namespace) -> None:
         "fwhm": "the factor",
         "share_of_budgets": arguments.share,
     }
-    values = {"about": about, "machines": machines, "cells": experiments, "eclare": eclare}
+    values = {"about": about, "machines": machines, "cells": experiments}
     arguments.results.mkdir(parents=True, exist_ok=True)
     write_json(arguments.results / "training.json", values)
     (arguments.results / "training.md").write_text(text_of(values), encoding="utf-8")
@@ -179,11 +177,6 @@ def entry(wanted: Wanted, found: Sequence[Any], share: float, machines: list[Any
     return {**wanted._asdict(), "column": wanted.column, **done, **kept, "recipe": result["key"].get("recipe")}
 
 
-def read_eclare(path: Path) -> dict[str, Any] | None:
-    """Return the results of the ECLARE benchmark, None if it has not been run."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
 def text_of(values: dict[str, Any]) -> str:
     """Return the report in Markdown."""
     parts = [
@@ -201,8 +194,6 @@ def text_of(values: dict[str, Any]) -> str:
         "## Each training\n",
         details(values["cells"]),
     ]
-    if values["eclare"] is not None:
-        parts += ["## Beside ECLARE\n", beside_eclare(values["eclare"])]
     return "\n".join(parts)
 
 
@@ -246,24 +237,6 @@ def _scores(experiment: Any) -> str:
     gain = experiment["over_quintic"]
     against = "" if gain is None or experiment["method"] == "quintic" else f" ({gain:+.2f})"
     return f"{decibels(experiment['scores']['psnr'])}{against} / {experiment['scores']['ssim']:.4f}"
-
-
-def beside_eclare(eclare: dict[str, Any]) -> str:
-    """Return the table of the ECLARE benchmark, which has its own volume."""
-    about = [f"- {name}: {text}" for name, text in eclare.get("about", {}).items()]
-    about += [
-        f"- {experiment['method']}: {experiment['note']}" for experiment in eclare["cells"] if "note" in experiment
-    ]
-    rows = []
-    for experiment in eclare["cells"]:
-        minutes = NONE if experiment.get("minutes") is None else f"{experiment['minutes']:.2f}"
-        scores = (
-            [f"{experiment['psnr']:.2f}", f"{experiment['ssim']:.4f}"]
-            if "psnr" in experiment
-            else ["not run", "not run"]
-        )
-        rows.append([experiment["method"], minutes, *scores])
-    return "\n".join([*about, "", markdown(["method", "minutes", "PSNR (dB)", "SSIM"], rows)])
 
 
 def details(experiments: Sequence[Any]) -> str:

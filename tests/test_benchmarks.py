@@ -51,7 +51,7 @@ def test_a_report_without_experiments(tmp_path):
     printed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert "No experiment has been run yet." in printed and printed.count("not run") == 20
     report = json.loads((tmp_path / "results" / "training.json").read_text())
-    assert {cell["status"] for cell in report["cells"]} == {"not run"} and report["eclare"] is None
+    assert {cell["status"] for cell in report["cells"]} == {"not run"}
     assert not (tmp_path / "out").exists()
 
 
@@ -60,9 +60,6 @@ def test_measuring_and_reporting(training, tmp_path, capsys):
     (tmp_path / "data").mkdir()
     spots = (blobs((48, 72, 80)) * 250).astype(np.uint8)
     tifffile.imwrite(tmp_path / "data" / "em_isotropic_8nm.tif", spots, photometric="minisblack")
-    (tmp_path / "results").mkdir()
-    other = {"about": {"truth": "a crop"}, "cells": [{"method": "ECLARE", "psnr": 31.5, "ssim": 0.9, "minutes": 60}]}
-    (tmp_path / "results" / "eclare.json").write_text(json.dumps(other))
     arguments = training.parse(options(tmp_path, "--share", "0.001"))
     wanted = [training.Wanted("EM", 4.0, name) for name in ("cubic", "quintic")]
     wanted += [training.Wanted("EM", 4.0, "fast", 1.0), training.Wanted("MRI", 2.0, "cubic")]
@@ -73,7 +70,7 @@ def test_measuring_and_reporting(training, tmp_path, capsys):
     assert len(lines) == 3 and all("em_isotropic_8nm x4" in line and "load [" in line for line in lines)
     text = (tmp_path / "results" / "training.md").read_text()
     (row,) = (line for line in text.splitlines() if line.startswith("| EM ") and " / " in line)
-    assert "not run" not in row and "| ECLARE | 60.00   | 31.50     | 0.9000 |" in text and "- truth: a crop" in text
+    assert "not run" not in row
     assert text.count("not run") == 1 and "torch threads" in text and "0.001 of every training time" in text
     report = json.loads((tmp_path / "results" / "training.json").read_text())
     done = [cell for cell in report["cells"] if cell["status"] == "done"]

@@ -1,0 +1,231 @@
+"""Writes the report of the comparison with peers from the cells that are finished."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from plan import TRAINED, plan
+from stacks import VOLUMES
+
+CELLS = "peers-cells"
+MARKS = "<!-- {} -->\n", "\n<!-- end -->"
+"""A part of docs/peers.md, or of the README, stands between them."""
+
+OURS, SHORT = "ours", 3
+SITE = "https://napari-cropeq.github.io/napari-cropeq/peers.html"
+TITLES = {"padded": "padded", "CARE": "IsotropicCARE", "ECLARE": "ECLARE, batch 16"}
+HEAD = ("method", "training (min)", "n", "PSNR (dB)", "SSIM", "largest bias (%)", "noise gain, dim", "bright")
+COSTS = ("training (CPU s)", "applying (CPU s)", "memory (MB)")
+
+COLUMNS = (
+    ("psnr", "PSNR", 1, "{:.2f} dB"),
+    ("ssim", "SSIM", 1, "{:.4f}"),
+    ("bias", "largest bias", -1, "{:.2f} %"),
+    ("gain dim", "noise gain in dim regions", -1, "{:.3f}"),
+    ("gain bright", "noise gain in bright regions", -1, "{:.3f}"),
+    ("applying", "time to apply a network", -1, "{:.0f} s"),
+    ("memory", "memory of a network", -1, "{:.0f} MB"),
+)
+"""What a peer can win in: key of a row, name, sign of better values, format."""
+
+Row = dict[str, Any]
+
+
+def read_cells(results: Path) -> list[dict[str, Any]]:
+    """Return the records of the finished cells, in the order of the plan."""
+    files = {cell.name: results / CELLS / f"{cell.name}.json" for cell in plan()}
+    return [json.loads(path.read_text(encoding="utf-8")) for path in files.values() if path.exists()]
+
+
+def read(path: Path) -> Any:
+    """Return what a JSON file holds, None if there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def rows_of(records: Sequence[dict[str, Any]]) -> list[Row]:
+    """Return the rows of one volume: means over seeds, with what the method costs."""
+    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
+    for record in records:
+        for name in record["rows"]:
+            groups.setdefault((record["method"], name, record["minutes"]), []).append(record)
+    return [_row(*key, found) for key, found in sorted(groups.items(), key=_place)]
+
+
+def _place(group: tuple[tuple[str, str, float], Any]) -> tuple[int, float, str]:
+    method, name, minutes = group[0]
+    order = ("interpolation", "Richardson-Lucy", "padded", "CARE", "ECLARE", OURS)
+    return order.index(method), minutes, name.replace("one", "a")
+
+
+def _row(method: str, name: str, minutes: float, records: Sequence[dict[str, Any]]) -> Row:
+    found = [record["rows"][name] for record in records]
+    stages = [record["stages"] for record in records]
+    psnr = [scores["psnr"] for scores in found]
+    bias = np.mean([scores["bias"] for scores in found], axis=0)
+    deconvolved = f"Richardson-Lucy, {name}".replace(" 1 iterations", " 1 iteration")
+    title = {"interpolation": name, "Richardson-Lucy": deconvolved}.get(method, TITLES.get(method, method))
+    row = {
+        "method": title if name not in ("one plane", "both planes") else f"{method}, {name}",
+        "group": method,
+        "ours": method == OURS,
+        "minutes": minutes,
+        "n": len(records),
+        "psnr": float(np.mean(psnr)),
+        "psnr, sd": float(np.std(psnr)),
+        "ssim": float(np.mean([scores["ssim"] for scores in found])),
+        "bias": float(max(bias, key=abs)),
+        "applying": float(np.mean([stage[f"infer, {name}"]["cpu_seconds"] for stage in stages])),
+        "memory": float(
+            max(stage[key]["peak_mb"] for stage in stages for key in ("train", f"infer, {name}") if key in stage)
+        ),
+    }
+    if minutes:
+        row["training"] = float(np.mean([stage["train"]["cpu_seconds"] for stage in stages]))
+    gains = {key: float(np.mean([scores[key] for scores in found])) for key in found[0] if key.startswith("gain")}
+    return row | gains
+
+
+def first_line(rows: Sequence[Row]) -> str:
+    """Return where a peer wins, from the rows of a volume: against the better row of ours, at equal training times."""
+    times = sorted({row["minutes"] for row in rows if row["ours"]})
+    if not times:
+        return "Ours has not been measured yet."
+    wins = []
+    for key, what, sign, text in COLUMNS:
+        costs = key in ("applying", "memory")  # which do not depend on the training time
+        for minutes in times[:1] if costs else times:
+            after = "" if costs else f" after {minutes:g} min"
+            mine = [row for row in rows if row["ours"] and row["minutes"] == minutes and key in row]
+            equal = (minutes,) if costs else (0, minutes)
+            peers = [row for row in rows if not row["ours"] and row["minutes"] in equal and key in row]
+            if not mine or not peers:
+                continue
+            own, best = (max(sign * abs(row[key]) for row in these) for these in (mine, peers))
+            if best > own:
+                winner = next(row for row in peers if sign * abs(row[key]) == best)
+                wins.append(
+                    f"{what}{after} ({winner['method']} {text.format(abs(best))}, ours {text.format(abs(own))})"
+                )
+    left = ", ".join(TITLES.get(name, name) for name in TRAINED if all(row["group"] != name for row in rows))
+    found = f"**Peers win** in {'; '.join(wins)}." if wins else "No peer wins in any column."
+    return f"{found} Not measured yet: {left}." if left else found
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows of a volume as Markdown."""
+    noisy = any("gain dim" in row for row in rows)
+    head = [*(HEAD if noisy else HEAD[:-2]), *COSTS]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        spread = f" ± {row['psnr, sd']:.2f}" if row["n"] > 1 else ""
+        line = [row["method"], f"{row['minutes']:g}" if row["minutes"] else "", str(row["n"])]
+        line += [f"{row['psnr']:.2f}{spread}", f"{row['ssim']:.4f}", f"{row['bias']:+.1f}"]
+        line += [f"{row[key]:.3f}" for key in ("gain dim", "gain bright") if noisy]
+        line += [
+            f"{row['training']:.0f}" if "training" in row else "",
+            f"{row['applying']:.1f}",
+            f"{row['memory']:.0f}",
+        ]
+        lines.append(line)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def tables(records: Sequence[dict[str, Any]], total: int) -> str:
+    """Return the tables of all volumes, each after the line that says where a peer wins."""
+    parts = []
+    for name in VOLUMES:
+        rows = rows_of([record for record in records if record["volume"] == name])
+        if rows:
+            parts.append(f"### {name}\n\n{first_line(rows)}\n\n{table(rows)}")
+    left = total - len(records)
+    if left:
+        parts.append(f"{len(records)} of {total} cells have been measured.")
+    return "\n\n".join(parts)
+
+
+def details(records: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines of a table with a row for each cell: its budget, its times, and the bias by intensity."""
+    head = ["volume", "method", "min", "seed", "patches", "steps", "training (CPU s)", "(clock s)", "start-up (CPU s)"]
+    yield f"| {' | '.join([*head, 'shift', 'load', 'bias by intensity (%)'])} |"
+    yield f"|{' --- |' * (len(head) + 3)}"
+    for record in records:
+        stages, load = record["stages"], record["load"]["end"]
+        trained = stages.get("train", {})
+        bias = "; ".join(
+            f"{name}: {' '.join(f'{b:+.1f}' for b in row['bias'])}" for name, row in record["rows"].items()
+        )
+        line = [record["volume"], record["method"], f"{record['minutes']:g}", record["seed"]]
+        line += [record.get("patches", ""), record.get("steps", ""), trained.get("cpu_seconds", "")]
+        line += [trained.get("seconds", ""), stages["start"]["cpu_seconds"]]
+        line += [record.get("placement", {}).get("shift", ""), load[0] if load else "", bias]
+        yield f"| {' | '.join(map(str, line))} |"
+
+
+def sentence(records: Sequence[dict[str, Any]]) -> str:
+    """Return the sentence of the README: PSNR after the shortest training, where all networks have been measured."""
+    parts = []
+    for name in VOLUMES:
+        rows = rows_of([record for record in records if record["volume"] == name])
+        short = [row for row in rows if row["minutes"] in (0, SHORT)]
+        best = {row["group"]: row["psnr"] for row in sorted(short, key=lambda row: row["psnr"])}
+        if set(best) >= set(TRAINED):
+            peers = [(TITLES.get(peer, peer).split(",")[0], psnr) for peer, psnr in best.items() if peer != OURS]
+            others = ", ".join(f"{title} {psnr:.1f}" for title, psnr in reversed(peers))
+            parts.append(f"{best[OURS]:.1f} dB on *{name}* ({others})")
+    found = "; ".join(parts) or "not measured yet"
+    where = f"The [tables]({SITE}) say where another method is better."
+    return f"**Compared**, by PSNR after {SHORT} CPU minutes of training: {found}. {where}"
+
+
+def write_report(results: Path, page: Path, readme: Path) -> list[dict[str, Any]]:
+    """Write ``peers.json`` and ``peers.md`` into ``results``, and fill ``page`` and ``readme``; return the records."""
+    records, tilers = read_cells(results), results / "peers-tilers.json"
+    text = tables(records, len(plan())) if records else "No cell has been measured yet."
+    machines = list({json.dumps(record["machine"]): record["machine"] for record in records}.values())
+    cells = [record | {"machine": machines.index(record["machine"])} for record in records]
+    values = {"machines": machines, "cells": cells, "tilers": read(tilers)}
+    (results / "peers.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    made = "Made by `make bench-peers`; [docs/peers.md](../../docs/peers.md) says how, and has the tables."
+    lines = ["# Beside other methods", "", made, "", *details(records)]
+    (results / "peers.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    fill(page, "tables", text)
+    fill(readme, "peers", textwrap.fill(sentence(records), 120, break_on_hyphens=False))
+    fill(page, "tilers", tilers_table(values["tilers"]))
+    return records
+
+
+def tilers_table(values: Any) -> str:
+    """Return the table of the ways to compute tiles, after the line that says where another one wins."""
+    if not values:
+        return "Not measured yet."
+    rows = values["rows"]
+    own, peers = (next(row for row in rows if row["way"] == OURS), [row for row in rows if row["way"] != OURS])
+    wins = [
+        f"{what} ({row['way']} {row['tiles'][key]:.0f} {unit}, ours {own['tiles'][key]:.0f} {unit})"
+        for key, what, unit in (("cpu_seconds", "time", "s"), ("peak_mb", "memory", "MB"))
+        for row in [min(peers, key=lambda row: row["tiles"][key])]
+        if row["tiles"][key] < own["tiles"][key]
+    ]
+    exact = [row["way"] for row in peers if row["equal"]]
+    wins += [f"exactness (bit for bit, too: {', '.join(exact)})"] if exact else []
+    first = f"**Others win, or equal ours,** in {'; '.join(wins)}." if wins else "No other wins in any column."
+    head = ["way", "network", "tiles", "largest difference (% of the range)", "tiles (CPU s)", "whole (CPU s)"]
+    lines = [[*head, "memory, tiles (MB)"], ["---"] * (len(head) + 1)]
+    for row in rows:
+        difference = "0, bit for bit" if row["equal"] else f"{row['difference (%)']:.2g}"
+        costs = f"{row['tiles']['cpu_seconds']:.1f}", f"{row['whole']['cpu_seconds']:.1f}"
+        lines.append([row["way"], row["network"], row["how"], difference, *costs, f"{row['tiles']['peak_mb']:.0f}"])
+    return first + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def fill(page: Path, name: str, content: str) -> None:
+    """Replace what stands between the marks of a part of a page."""
+    text = page.read_text(encoding="utf-8")
+    before = text.index(MARKS[0].format(name)) + len(MARKS[0].format(name))
+    after = text.index(MARKS[1], before - 1)
+    page.write_text(text[:before] + content + text[after:], encoding="utf-8")

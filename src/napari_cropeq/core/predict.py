@@ -30,7 +30,7 @@ from napari_cropeq.core.devices.exactness import (
     device_for,
     same_bits_side_by_side,
 )
-from napari_cropeq.core.devices.out_of_memory import failed_allocations, give_memory_back, is_out_of_memory
+from napari_cropeq.core.devices.out_of_memory import give_memory_back, is_out_of_memory, watched
 from napari_cropeq.core.devices.transfer import PINNED, convert, download, own_stream, rounded
 from napari_cropeq.core.geometry import AXIS_NAMES, Acquisition, Box, IntTriple, int_triple
 from napari_cropeq.core.host import exact_convolutions, freed_memory_kept, is_untouched
@@ -219,18 +219,17 @@ class Predictor:
         StoppedError
             If ``stop``, called before every call of the network, returned True.
         OutOfMemoryError
-            If there is too little memory even for small calls of the network.
+            If there is too little memory even for small calls of the network, or a GPU whose memory was full may compute
+            other bits.
         """
         sizes = self._sizes
         while True:
             tried = sizes.begin()
             try:
-                started, failed = time.perf_counter(), failed_allocations(self.device)
-                with freed_memory_kept(), own_stream(self.device):
+                started = time.perf_counter()
+                with watched(self.device), freed_memory_kept(), own_stream(self.device):
                     computed = self._compute(box, tried[0], stop, with_error)
                     voxels = download(computed if dtype is None else rounded(computed, dtype))
-                if failed_allocations(self.device) != failed:  # unnoticed, and with other bits
-                    raise torch.OutOfMemoryError
                 logger.debug("Computed %s in %.3f s", box, time.perf_counter() - started)
                 return voxels if dtype is None else convert(voxels, dtype)
             except Exception as error:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from napari_cropeq.core.call_size import CanonicalTile
 from napari_cropeq.core.devices.device import choose_device, memory_of, warn_once
-from napari_cropeq.core.devices.out_of_memory import give_memory_back, is_out_of_memory
+from napari_cropeq.core.devices.out_of_memory import give_memory_back, is_out_of_memory, is_spoilt, watched
 from napari_cropeq.core.devices.transfer import own_stream
 from napari_cropeq.core.geometry import IntTriple
 from napari_cropeq.core.host import exact_convolutions
@@ -93,6 +93,8 @@ def device_for(network: Network, name: str, dtype: torch.dtype = torch.float32) 
     """
     device = choose_device(name)
     problem = "" if device.type == "cpu" else unreliable(_build_of(network), device, dtype)
+    if is_spoilt(device):
+        problem = "The memory of the GPU was full, and since then it may compute other bits."
     if not problem:
         return device
     if name != "auto":
@@ -149,7 +151,7 @@ def in_batches(tile: CanonicalTile, build: _Build, device: torch.device, dtype: 
         network, image = _trial(build, device, dtype, (2 * tile.rows, tile.axial, tile.side))
         tiles = image.split(tile.rows)
         elements = tiles[0].numel() * network.filters
-        with exact_convolutions(device):
+        with watched(device), exact_convolutions(device):
             found = [network.predict(one) for one in tiles]
             while most < MOST_TOGETHER and 2 * most * elements < MOST_ELEMENTS:
                 several = network.predict(torch.cat(tiles * most)).split(tile.rows)

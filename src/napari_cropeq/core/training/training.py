@@ -220,8 +220,8 @@ class Training:
         started = time.monotonic()
         if not self._learns_error or last.patches < LEAST_PATCHES:
             return
-        steps = learn_error(self.network.to(self.device), self._sampler, last.patches // 4)
         try:
+            steps = learn_error(self.network.to(self.device), self._sampler, last.patches // 4)
             while True:
                 with exact_convolutions(self.device):
                     next(steps)

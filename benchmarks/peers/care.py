@@ -113,7 +113,10 @@ def main() -> None:
     steps = steps_for(model_of("trial"), data, settings["seconds"])
     stage("start")
     epochs = _epochs(steps)
-    model = model_of("model", train_epochs=epochs, train_steps_per_epoch=max(1, round(steps / epochs)))
+    patience = max(1, epochs // 10)  # 10 of the default's 100
+    rate = {"factor": 0.5, "patience": patience, "min_delta": 0}
+    steps = max(1, round(steps / epochs))
+    model = model_of("model", train_epochs=epochs, train_steps_per_epoch=steps, train_reduce_lr=rate)
     stage("train")
     history = model.train(*data[0], validation_data=data[1], augmenter=augmented)
     stage("infer, result")

@@ -65,7 +65,8 @@ def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
                     found[record["minutes"]].append(record["rows"][row]["psnr"])
             if found:
                 times = sorted(found)
-                means, spread = ([float(of(found[t])) for t in times] for of in (np.mean, np.std))
+                means = [float(np.mean(found[t])) for t in times]
+                spread = [float(np.std(found[t], ddof=1)) if len(found[t]) > 1 else np.nan for t in times]
                 fill = "white" if line == ":" else colour
                 style = {"color": colour, "linestyle": line, "marker": "o", "markerfacecolor": fill}
                 axes.errorbar(times, means, spread, label=label, capsize=3, **style)
@@ -118,6 +119,6 @@ def draw_picture(folder: Path, records: Sequence[dict[str, Any]], path: Path) ->
             axes.imshow(plane[z : z + PART, x : x + PART], cmap="gray", vmin=0, vmax=255)
             axes.set_xticks([])
             axes.set_yticks([])
-            axes.set_title(title, fontsize=9)
+            axes.set_title("ECLARE, batch 16" if title == "ECLARE" else title, fontsize=9)
         line[0].set_ylabel(f"{name}\n{minutes:g} min", fontsize=8)
     write_picture(figure, path)

@@ -63,7 +63,7 @@ class Program:
         log : path
             File for the output.
         stage_of : function
-            Returns the stage that starts, if any, from the latest output.
+            Returns the stage that starts, if any, from a line of the output, which may not be complete yet.
         last : str, optional
             Stop the program when this stage starts.
 
@@ -74,16 +74,19 @@ class Program:
         """
         watcher = threading.Thread(target=self._watch, daemon=True)
         watcher.start()
-        text = ""  # the end of it
+        text = ""  # the line that is not complete yet
         with open(log, "wb") as file:
             while chunk := os.read(self._process.stdout.fileno(), 2**16):
                 file.write(chunk)
                 file.flush()
-                text = text[-(2**12) :] + chunk.decode(errors="replace")
-                stage = stage_of(text)
-                if stage is not None and stage != self._now:
-                    self._enter(stage)
-                if last is not None and stage == last:
+                *lines, text = (text + chunk.decode(errors="replace")).splitlines(keepends=True) or [""]
+                if text.endswith(("\n", "\r")):
+                    lines, text = [*lines, text], ""
+                stages = [stage for stage in map(stage_of, (*lines, text)) if stage is not None]
+                for stage in stages:
+                    if stage != self._now:
+                        self._enter(stage)
+                if last is not None and last in stages:
                     self._end()
                     break
         self._close()
@@ -150,7 +153,6 @@ class Program:
         stage.peak_mb = max(stage.peak_mb, memory / 2**20)
 
 
-def said(text: str) -> str | None:
-    """Return the stage that a driver printed last."""
-    lines = [line for line in text.splitlines() if line.startswith(SAYS)]
-    return lines[-1].removeprefix(SAYS) if lines else None
+def said(line: str) -> str | None:
+    """Return the stage that a driver prints in a line, if it is complete."""
+    return line.strip().removeprefix(SAYS) if line.startswith(SAYS) and line.endswith("\n") else None

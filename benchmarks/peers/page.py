@@ -17,8 +17,15 @@ MARKS = "<!-- {} -->\n", "\n<!-- end -->"
 """A part of docs/peers.md, or of the README, stands between them."""
 
 OURS, SHORT = "ours", 3
+AGAINST = "ours, both planes"
+"""The row that peers are compared with, in every column."""
+
 SITE = "https://napari-cropeq.github.io/napari-cropeq/peers.html"
 TITLES = {"padded": "padded", "CARE": "IsotropicCARE", "ECLARE": "ECLARE, batch 16"}
+IN_WORDS = {
+    "Richardson-Lucy": "Richardson-Lucy, iterations by the truth",
+    "ECLARE": "ECLARE, batch 16 and 0.5 % of its default patches",
+}
 HEAD = ("method", "training (min)", "n", "PSNR (dB)", "SSIM", "largest bias (%)", "noise gain, dim", "bright")
 COSTS = ("training (CPU s)", "applying (CPU s)", "memory (MB)")
 
@@ -28,12 +35,15 @@ COLUMNS = (
     ("bias", "largest bias", -1, "{:.2f} %"),
     ("gain dim", "noise gain in dim regions", -1, "{:.3f}"),
     ("gain bright", "noise gain in bright regions", -1, "{:.3f}"),
-    ("applying", "time to apply a network", -1, "{:.0f} s"),
-    ("memory", "memory of a network", -1, "{:.0f} MB"),
+    ("applying", "time to apply", -1, "{:.1f} s"),
+    ("memory", "memory", -1, "{:.0f} MB"),
 )
 """What a peer can win in: key of a row, name, sign of better values, format."""
 
 Row = dict[str, Any]
+
+MEASURED = ("train", "expected error")
+"""Stages before a result that need memory of their own."""
 
 
 def read_cells(results: Path) -> list[dict[str, Any]]:
@@ -76,12 +86,12 @@ def _row(method: str, name: str, minutes: float, records: Sequence[dict[str, Any
         "minutes": minutes,
         "n": len(records),
         "psnr": float(np.mean(psnr)),
-        "psnr, sd": float(np.std(psnr)),
+        "psnr, sd": float(np.std(psnr, ddof=1)) if len(psnr) > 1 else 0.0,
         "ssim": float(np.mean([scores["ssim"] for scores in found])),
         "bias": float(max(bias, key=abs)),
         "applying": float(np.mean([stage[f"infer, {name}"]["cpu_seconds"] for stage in stages])),
         "memory": float(
-            max(stage[key]["peak_mb"] for stage in stages for key in ("train", f"infer, {name}") if key in stage)
+            max(stage[key]["peak_mb"] for stage in stages for key in (*MEASURED, f"infer, {name}") if key in stage)
         ),
     }
     if minutes:
@@ -91,8 +101,12 @@ def _row(method: str, name: str, minutes: float, records: Sequence[dict[str, Any
 
 
 def first_line(rows: Sequence[Row]) -> str:
-    """Return where a peer wins, from the rows of a volume: against the better row of ours, at equal training times."""
-    times = sorted({row["minutes"] for row in rows if row["ours"]})
+    """Return where a peer wins, from the rows of a volume: against :data:`AGAINST`, at equal training times.
+
+    A method without training is compared with every training time.
+    """
+    own_rows = [row for row in rows if row["method"] == AGAINST]
+    times = sorted({row["minutes"] for row in own_rows})
     if not times:
         return "Ours has not been measured yet."
     wins = []
@@ -100,9 +114,8 @@ def first_line(rows: Sequence[Row]) -> str:
         costs = key in ("applying", "memory")  # which do not depend on the training time
         for minutes in times[:1] if costs else times:
             after = "" if costs else f" after {minutes:g} min"
-            mine = [row for row in rows if row["ours"] and row["minutes"] == minutes and key in row]
-            equal = (minutes,) if costs else (0, minutes)
-            peers = [row for row in rows if not row["ours"] and row["minutes"] in equal and key in row]
+            mine = [row for row in own_rows if row["minutes"] == minutes and key in row]
+            peers = [row for row in rows if not row["ours"] and row["minutes"] in (0, minutes) and key in row]
             if not mine or not peers:
                 continue
             own, best = (max(sign * abs(row[key]) for row in these) for these in (mine, peers))
@@ -112,8 +125,8 @@ def first_line(rows: Sequence[Row]) -> str:
                     f"{what}{after} ({winner['method']} {text.format(abs(best))}, ours {text.format(abs(own))})"
                 )
     left = ", ".join(TITLES.get(name, name) for name in TRAINED if all(row["group"] != name for row in rows))
-    found = f"**Peers win** in {'; '.join(wins)}." if wins else "No peer wins in any column."
-    return f"{found} Not measured yet: {left}." if left else found
+    found = f"**Peers win** in {'; '.join(wins)}" if wins else "No peer wins in any column"
+    return f"{found}, of those measured; not yet: {left}." if left else f"{found}."
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -123,7 +136,7 @@ def table(rows: Sequence[Row]) -> str:
     lines = [head, ["---"] * len(head)]
     for row in rows:
         spread = f" ± {row['psnr, sd']:.2f}" if row["n"] > 1 else ""
-        line = [row["method"], f"{row['minutes']:g}" if row["minutes"] else "", str(row["n"])]
+        line = [row["method"], *((f"{row['minutes']:g}", str(row["n"])) if row["minutes"] else ("", ""))]
         line += [f"{row['psnr']:.2f}{spread}", f"{row['ssim']:.4f}", f"{row['bias']:+.1f}"]
         line += [f"{row[key]:.3f}" for key in ("gain dim", "gain bright") if noisy]
         line += [
@@ -174,8 +187,8 @@ def sentence(records: Sequence[dict[str, Any]]) -> str:
         short = [row for row in rows if row["minutes"] in (0, SHORT)]
         best = {row["group"]: row["psnr"] for row in sorted(short, key=lambda row: row["psnr"])}
         if set(best) >= set(TRAINED):
-            peers = [(TITLES.get(peer, peer).split(",")[0], psnr) for peer, psnr in best.items() if peer != OURS]
-            others = ", ".join(f"{title} {psnr:.1f}" for title, psnr in reversed(peers))
+            peers = [(IN_WORDS.get(peer, TITLES.get(peer, peer)), psnr) for peer, psnr in best.items() if peer != OURS]
+            others = "; ".join(f"{title}: {psnr:.1f}" for title, psnr in reversed(peers))
             parts.append(f"{best[OURS]:.1f} dB on *{name}* ({others})")
     found = "; ".join(parts) or "not measured yet"
     where = f"The [tables]({SITE}) say where another method is better."
@@ -204,7 +217,8 @@ def tilers_table(values: Any) -> str:
     if not values:
         return "Not measured yet."
     rows = values["rows"]
-    own, peers = (next(row for row in rows if row["way"] == OURS), [row for row in rows if row["way"] != OURS])
+    own = next(row for row in rows if row["way"] == OURS)
+    peers = [row for row in rows if row["way"] != OURS and row["network"] == own["network"]]  # the same work
     wins = [
         f"{what} ({row['way']} {row['tiles'][key]:.0f} {unit}, ours {own['tiles'][key]:.0f} {unit})"
         for key, what, unit in (("cpu_seconds", "time", "s"), ("peak_mb", "memory", "MB"))

@@ -219,8 +219,8 @@ class Predictor:
         StoppedError
             If ``stop``, called before every call of the network, returned True.
         OutOfMemoryError
-            If there is too little memory even for small calls of the network, or a GPU may compute other bits because its
-            memory was full.
+            If there is too little memory even for small calls of the network, or a GPU whose memory was full may have
+            computed other bits.
         """
         sizes = self._sizes
         while True:

@@ -130,6 +130,9 @@ def viewport(folder: Path, trip: Trip) -> None:
     import napari
     from qtpy.QtWidgets import QApplication
 
+    from napari_cropeq.gui import jobs
+
+    jobs.lower_priority = lambda: None  # with idle priority, work would hardly proceed beside other programs
     viewer = napari.Viewer()
     viewer.open(a_stack(folder), plugin="napari-cropeq")
     preview = viewer.window.add_plugin_dock_widget("napari-cropeq", "Preview")[1].panels["Preview"]
@@ -139,6 +142,7 @@ def viewport(folder: Path, trip: Trip) -> None:
         end = time.monotonic() + WAIT_SECONDS
         while not true():
             QApplication.processEvents()
+            time.sleep(0.01)
             if time.monotonic() > end:
                 raise TimeoutError("the preview does not end")
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gc
 import os
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, ClassVar
 
 import pytest
 from napari import Viewer
@@ -17,12 +18,29 @@ from napari._qt.qt_viewer import QtViewer
 from napari.components import ViewerModel
 from napari.plugins import _initialize_plugins
 from napari.settings import get_settings
+from qtpy import API_NAME
 from qtpy.QtCore import QCoreApplication, QEvent
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_cropeq.gui import session
 
 SIZE = (800, 560)
+
+
+class KeptFuture(Future):
+    """A future that stays until it has its result.
+
+    superqt makes one for each slice that napari computes in the background, and napari drops it in that thread. With
+    PySide6 a signal is then disconnected there: PySide6 waits for the interpreter while it holds one of Qt's locks, and
+    the window's thread may hold the interpreter while it waits for that lock.
+    """
+
+    _waiting: ClassVar[set[Future]] = set()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting.add(self)
+        self.add_done_callback(self._waiting.discard)
 
 
 class SharedWindow:
@@ -33,6 +51,8 @@ class SharedWindow:
         self._viewer: Viewer | None = None
         patch.setattr("napari._qt.threads.status_checker.StatusChecker.start", lambda _: None)
         patch.setattr("napari._qt.qt_viewer.QtViewer._get_console", lambda _: QWidget())
+        if API_NAME == "PySide6":
+            patch.setattr("superqt.utils._ensure_thread.Future", KeptFuture)
 
     def viewer(self, qtbot: Any) -> Viewer:
         """Return the viewer, which is empty."""

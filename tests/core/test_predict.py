@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import make_predictor, textured_volume
+from conftest import make_predictor, random_network, textured_volume
 from napari_cropeq.core.call_size import LEAST_ELEMENTS, MAX_ELEMENTS, Calls, CallSize
-from napari_cropeq.core.devices import out_of_memory
+from napari_cropeq.core.devices import exactness, out_of_memory
 from napari_cropeq.core.devices.transfer import convert
 from napari_cropeq.core.geometry import Box
 from napari_cropeq.core.predict import plane_axes
@@ -136,6 +136,16 @@ def test_after_a_library_has_silently_gone_without_memory_its_bits_are_not_used(
         with pytest.raises(OutOfMemoryError, match=r"it may compute other bits\. Finished tiles are right\."):
             predictor(box)
     assert len(failures) == 1 and out_of_memory.is_spoilt(torch.device("cpu"))
+
+
+def test_a_gpu_that_may_compute_other_bits_is_not_asked_again(monkeypatch):
+    monkeypatch.setattr(out_of_memory, "_spoilt", {"cuda"})
+    monkeypatch.setattr(exactness, "choose_device", lambda name: torch.device("cuda"))
+    network = random_network("valid", 4, blocks=2)
+    with pytest.warns(RuntimeWarning, match=r"other bits\. The CPU is used\. Start this program again"):
+        assert exactness.device_for(network, "auto").type == "cpu"
+    with pytest.raises(ArgumentError, match=r"^The memory of the GPU was full"):
+        exactness.device_for(network, "cuda")
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])

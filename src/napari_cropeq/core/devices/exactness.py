@@ -14,7 +14,7 @@ from torch import Tensor
 
 from napari_cropeq.core.call_size import CanonicalTile
 from napari_cropeq.core.devices.device import choose_device, memory_of, warn_once
-from napari_cropeq.core.devices.out_of_memory import give_memory_back, is_out_of_memory, is_spoilt, watched
+from napari_cropeq.core.devices.out_of_memory import SPOILT, give_memory_back, is_out_of_memory, is_spoilt, watched
 from napari_cropeq.core.devices.transfer import own_stream
 from napari_cropeq.core.geometry import IntTriple
 from napari_cropeq.core.host import exact_convolutions
@@ -92,14 +92,16 @@ def device_for(network: Network, name: str, dtype: torch.dtype = torch.float32) 
         If the device is not available, or was named and is not reliable.
     """
     device = choose_device(name)
-    problem = "" if device.type == "cpu" else unreliable(_build_of(network), device, dtype)
+    remedy = "Update the driver of the GPU, and torch."
     if is_spoilt(device):
-        problem = "The memory of the GPU was full, and since then it may compute other bits."
+        problem, remedy = SPOILT, "Start this program again to use the GPU."
+    else:
+        problem = "" if device.type == "cpu" else unreliable(_build_of(network), device, dtype)
     if not problem:
         return device
     if name != "auto":
         raise ArgumentError(problem, "Choose cpu or auto.", setting="device")
-    warn_once(f"{problem} The CPU is used. Update the driver of the GPU, and torch.")
+    warn_once(f"{problem} The CPU is used. {remedy}")
     return torch.device("cpu")
 
 

@@ -10,7 +10,7 @@ import torch
 from napari_cropeq.core.host import give_freed_memory_back
 from napari_cropeq.errors import OutOfMemoryError
 
-__all__ = ["give_memory_back", "is_out_of_memory", "is_spoilt", "watched"]
+__all__ = ["SPOILT", "give_memory_back", "is_out_of_memory", "is_spoilt", "watched"]
 
 ANYWHERE = (
     "out of memory",
@@ -24,6 +24,8 @@ ANYWHERE = (
     "out_of_resources",
 )
 """In messages of torch's allocators on Linux and Windows, of C++, of CUDA and its libraries, and of Intel's GPUs."""
+
+SPOILT = "The memory of the GPU was full, and since then it may compute other bits."
 
 _spoilt: set[str] = set()  # kinds of devices
 
@@ -56,7 +58,7 @@ def watched(device: torch.device) -> Iterator[None]:
             return
         _spoilt.add(device.type)
     raise OutOfMemoryError(
-        "The memory of the GPU was full, and since then it may compute other bits. Finished tiles are right.",
+        f"{SPOILT} Finished tiles are right.",
         "Close other programs that use the GPU, then start this program again and resume.",
     )
 

@@ -24,8 +24,11 @@ SITE = "https://napari-cropeq.github.io/napari-cropeq/peers.html"
 TITLES = {"padded": "padded", "CARE": "IsotropicCARE", "ECLARE": "ECLARE, batch 16"}
 IN_WORDS = {
     "Richardson-Lucy": "Richardson-Lucy, iterations by the truth",
-    "ECLARE": "ECLARE, batch 16 and 0.5 % of its default patches",
+    "ECLARE": "ECLARE, batch 16 and {share:.1f} % of its default patches",
 }
+DEFAULT_PATCHES = 1_000_000
+"""Of ECLARE."""
+
 HEAD = ("method", "training (min)", "n", "PSNR (dB)", "SSIM", "largest bias (%)", "noise gain, dim", "bright")
 COSTS = ("training (CPU s)", "applying (CPU s)", "memory (MB)")
 
@@ -84,6 +87,7 @@ def _row(method: str, name: str, minutes: float, records: Sequence[dict[str, Any
         "group": method,
         "ours": method == OURS,
         "minutes": minutes,
+        "patches": float(np.mean([record.get("patches", 0) for record in records])),
         "n": len(records),
         "psnr": float(np.mean(psnr)),
         "psnr, sd": float(np.std(psnr, ddof=1)) if len(psnr) > 1 else 0.0,
@@ -185,14 +189,19 @@ def sentence(records: Sequence[dict[str, Any]]) -> str:
     for name in VOLUMES:
         rows = rows_of([record for record in records if record["volume"] == name])
         short = [row for row in rows if row["minutes"] in (0, SHORT)]
-        best = {row["group"]: row["psnr"] for row in sorted(short, key=lambda row: row["psnr"])}
+        best = {row["group"]: row for row in sorted(short, key=lambda row: row["psnr"])}
         if set(best) >= set(TRAINED):
-            peers = [(IN_WORDS.get(peer, TITLES.get(peer, peer)), psnr) for peer, psnr in best.items() if peer != OURS]
-            others = "; ".join(f"{title}: {psnr:.1f}" for title, psnr in reversed(peers))
-            parts.append(f"{best[OURS]:.1f} dB on *{name}* ({others})")
+            peers = [row for row in reversed(best.values()) if not row["ours"]]
+            others = "; ".join(f"{_in_words(row)}: {row['psnr']:.1f}" for row in peers)
+            parts.append(f"{best[OURS]['psnr']:.1f} dB on *{name}* ({others})")
     found = "; ".join(parts) or "not measured yet"
     where = f"The [tables]({SITE}) say where another method is better."
     return f"**Compared**, by PSNR after {SHORT} CPU minutes of training: {found}. {where}"
+
+
+def _in_words(row: Row) -> str:
+    title = IN_WORDS.get(row["group"], TITLES.get(row["group"], row["group"]))
+    return title.format(share=100 * row["patches"] / DEFAULT_PATCHES)
 
 
 def write_report(results: Path, page: Path, readme: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,9 @@ AGAINST = "ours, both planes"
 
 SITE = "https://napari-cropeq.github.io/napari-cropeq/peers.html"
 TITLES = {"padded": "padded", "CARE": "IsotropicCARE", "ECLARE": "ECLARE, batch 16"}
+PROGRAMS = ("CARE", "ECLARE", "Richardson-Lucy")
 IN_WORDS = {
+    "padded": "zero-padded network",
     "Richardson-Lucy": "Richardson-Lucy, iterations by the truth",
     "ECLARE": "ECLARE, batch 16 and {share:.1f} % of its default patches",
 }
@@ -184,19 +186,25 @@ def details(records: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def sentence(records: Sequence[dict[str, Any]]) -> str:
-    """Return the sentence of the README: PSNR after the shortest training, where all networks have been measured."""
+    """Return the sentence of the README, with the volumes that all networks have been measured on.
+
+    It names the network of the paper that is padded, and the best of the other programs on each volume.
+    """
     parts = []
     for name in VOLUMES:
         rows = rows_of([record for record in records if record["volume"] == name])
         short = [row for row in rows if row["minutes"] in (0, SHORT)]
         best = {row["group"]: row for row in sorted(short, key=lambda row: row["psnr"])}
         if set(best) >= set(TRAINED):
-            peers = [row for row in reversed(best.values()) if not row["ours"]]
-            others = "; ".join(f"{_in_words(row)}: {row['psnr']:.1f}" for row in peers)
-            parts.append(f"{best[OURS]['psnr']:.1f} dB on *{name}* ({others})")
+            others = max((best[program] for program in PROGRAMS), key=lambda row: row["psnr"])
+            parts.append(
+                f"{best[OURS]['psnr']:.1f} dB on *{name}* ({_in_words(best['padded'])}: {best['padded']['psnr']:.1f}; "
+                f"{_in_words(others)}: {others['psnr']:.1f}; interpolation: {best['interpolation']['psnr']:.1f})"
+            )
     found = "; ".join(parts) or "not measured yet"
     where = f"The [tables]({SITE}) say where another method is better."
-    return f"**Compared**, by PSNR after {SHORT} CPU minutes of training: {found}. {where}"
+    beside = f"with the best of {len(PROGRAMS)} other programs"
+    return f"**Compared**, by PSNR after {SHORT} CPU minutes of training, {beside}: {found}. {where}"
 
 
 def _in_words(row: Row) -> str:

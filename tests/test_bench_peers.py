@@ -118,19 +118,23 @@ def a_record(method, minutes, seed=0, **rows):
 def test_the_first_line_says_where_a_peer_wins(peers):
     ours = [a_record("ours", 3, seed, **{"both planes": 29.0 + seed}) for seed in (0, 1)]
     rows = peers.page.rows_of([*ours, a_record("CARE", 3, result=28.0), a_record("CARE", 15, result=31.0)])
-    first = "No peer wins in any column, of those measured; not yet: ECLARE, batch 16, padded."
+    first = "No peer wins in any column. Not measured yet: ECLARE, batch 16, padded."
     assert peers.page.first_line(rows) == first
     mean = next(row for row in rows if row["ours"])
     assert (mean["n"], mean["psnr"], mean["psnr, sd"]) == (2, 29.5, pytest.approx(0.5**0.5))
     assert "| ours, both planes | 3 | 2 | 29.50 ± 0.71 |" in peers.page.table(rows)
     rows = peers.page.rows_of([*ours, a_record("CARE", 3, result=30.0)])
     assert peers.page.first_line(rows).startswith(
-        "**Peers win** in PSNR after 3 min (IsotropicCARE 30.00 dB, ours 29.50 dB); SSIM after 3 min"
+        "**Peers win** in PSNR after 3 min (IsotropicCARE: 30.00 dB, ours: 29.50 dB); SSIM after 3 min"
     )
+    both = a_record("ours", 3, **{"both planes": 29.0, "one plane": 27.0})
+    said = peers.page.first_line(peers.page.rows_of([both, a_record("CARE", 3, result=28.0)]))
+    alone = "Against *ours, one plane*, peers also win in PSNR after 3 min (IsotropicCARE: 28.00 dB, ours: 27.00 dB"
+    assert said.startswith(f"No peer wins in any column. {alone}); SSIM")
     cheap = a_record("interpolation", 0, cubic=20.0)
     cheap["stages"] = {"infer, cubic": {"cpu_seconds": 0.1, "seconds": 0.1, "peak_mb": 100.0}}
     rows = peers.page.rows_of([*ours, cheap])
-    assert "time to apply (cubic 0.1 s, ours 5.0 s); memory (cubic 100 MB" in peers.page.first_line(rows)
+    assert "time to apply (cubic: 0.1 s, ours: 5.0 s); memory (cubic: 100 MB" in peers.page.first_line(rows)
 
 
 def test_the_table_of_tilers_says_who_is_better(peers):

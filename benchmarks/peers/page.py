@@ -17,8 +17,8 @@ MARKS = "<!-- {} -->\n", "\n<!-- end -->"
 """A part of docs/peers.md, or of the README, stands between them."""
 
 OURS, SHORT = "ours", 3
-AGAINST = "ours, both planes"
-"""The row that peers are compared with, in every column."""
+AGAINST, ONE_PLANE = "ours, both planes", "ours, one plane"
+"""The row that peers are compared with, in every column; then the other one."""
 
 SITE = "https://napari-cropeq.github.io/napari-cropeq/peers.html"
 TITLES = {"padded": "padded", "CARE": "IsotropicCARE", "ECLARE": "ECLARE, batch 16"}
@@ -107,32 +107,45 @@ def _row(method: str, name: str, minutes: float, records: Sequence[dict[str, Any
 
 
 def first_line(rows: Sequence[Row]) -> str:
-    """Return where a peer wins, from the rows of a volume: against :data:`AGAINST`, at equal training times.
+    """Return where a peer wins, from the rows of a volume: against :data:`AGAINST`, then where only against one plane.
 
-    A method without training is compared with every training time.
+    Networks are compared at equal training times, a method without training with every training time.
     """
-    own_rows = [row for row in rows if row["method"] == AGAINST]
+    wins = _wins(rows, AGAINST)
+    if wins is None:
+        return "Ours has not been measured yet."
+    alone = {what: how for what, how in (_wins(rows, ONE_PLANE) or {}).items() if what not in wins}
+    left = ", ".join(TITLES.get(name, name) for name in TRAINED if all(row["group"] != name for row in rows))
+    parts = [f"**Peers win** in {_listed(wins)}." if wins else "No peer wins in any column."]
+    parts += [f"Against *{ONE_PLANE}*, peers also win in {_listed(alone)}."] if alone else []
+    parts += [f"Not measured yet: {left}."] if left else []
+    return " ".join(parts)
+
+
+def _listed(wins: dict[str, str]) -> str:
+    return "; ".join(f"{what} ({how})" for what, how in wins.items())
+
+
+def _wins(rows: Sequence[Row], against: str) -> dict[str, str] | None:
+    """Return in what a peer is better than a row of ours, and by how much; None if that is not measured."""
+    own_rows = [row for row in rows if row["method"] == against]
     times = sorted({row["minutes"] for row in own_rows})
     if not times:
-        return "Ours has not been measured yet."
-    wins = []
+        return None
+    wins = {}
     for key, what, sign, text in COLUMNS:
         costs = key in ("applying", "memory")  # which do not depend on the training time
         for minutes in times[:1] if costs else times:
-            after = "" if costs else f" after {minutes:g} min"
             mine = [row for row in own_rows if row["minutes"] == minutes and key in row]
             peers = [row for row in rows if not row["ours"] and row["minutes"] in (0, minutes) and key in row]
             if not mine or not peers:
                 continue
-            own, best = (max(sign * abs(row[key]) for row in these) for these in (mine, peers))
-            if best > own:
-                winner = next(row for row in peers if sign * abs(row[key]) == best)
-                wins.append(
-                    f"{what}{after} ({winner['method']} {text.format(abs(best))}, ours {text.format(abs(own))})"
-                )
-    left = ", ".join(TITLES.get(name, name) for name in TRAINED if all(row["group"] != name for row in rows))
-    found = f"**Peers win** in {'; '.join(wins)}" if wins else "No peer wins in any column"
-    return f"{found}, of those measured; not yet: {left}." if left else f"{found}."
+            winner = max(peers, key=lambda row: sign * abs(row[key]))
+            own, best = abs(mine[0][key]), abs(winner[key])
+            if sign * best > sign * own:
+                after = "" if costs else f" after {minutes:g} min"
+                wins[f"{what}{after}"] = f"{winner['method']}: {text.format(best)}, ours: {text.format(own)}"
+    return wins
 
 
 def table(rows: Sequence[Row]) -> str:

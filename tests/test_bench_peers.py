@@ -43,7 +43,7 @@ def test_cells_of_the_plan_have_names_of_their_own(peers):
     assert len({cell.name for cell in cells}) == len(cells)
     assert {cell.method for cell in cells} == {"interpolation", "Richardson-Lucy", *peers.plan.TRAINED}
     three = [cell for cell in cells if cell.minutes == 3 and cell.method == "ECLARE"]
-    assert len(three) == len(peers.stacks.VOLUMES) + 2, "three seeds on the MRI"
+    assert len(three) == len(peers.stacks.VOLUMES) + 4, "three seeds on the MRI and the mouse brain"
     assert sum(cell.estimate for cell in cells) < 2 * 6 * 60, "six hours, two at a time"
 
 
@@ -155,9 +155,10 @@ def test_the_table_of_tilers_says_who_is_better(peers):
     assert [line.split(" | ")[3] for line in lines[1:]] == ["0, bit for bit", "0, bit for bit", "4"]
 
 
-def test_a_tiny_cell_of_ours(peers, stack, tmp_path):
-    """It is trained and applied in a process of its own, and scored."""
-    cell = peers.plan.Cell("phantom x2.433", "ours", minutes=0.002)
+@pytest.mark.parametrize("method", ["ours", "padded"])
+def test_a_tiny_cell_of_this_project(peers, stack, tmp_path, method):
+    """It is trained on photons and applied in a process of its own, and scored."""
+    cell = peers.plan.Cell("phantom x2.433", method, minutes=0.002)
     results, cost = peers.programs.measure(cell, stack, tmp_path, core=None)
     assert set(results) == {"one plane", "both planes"}
     stages = cost["stages"]

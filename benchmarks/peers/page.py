@@ -156,7 +156,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         spread = f" ± {row['psnr, sd']:.2f}" if row["n"] > 1 else ""
         line = [row["method"], *((f"{row['minutes']:g}", str(row["n"])) if row["minutes"] else ("", ""))]
-        line += [f"{row['psnr']:.2f}{spread}", f"{row['ssim']:.4f}", f"{row['bias']:+.1f}"]
+        line += [f"{row['psnr']:.2f}{spread}", f"{row['ssim']:.4f}", f"{row['bias']:+.2f}"]
         line += [f"{row[key]:.3f}" for key in ("gain dim", "gain bright") if noisy]
         line += [
             f"{row['training']:.0f}" if "training" in row else "",

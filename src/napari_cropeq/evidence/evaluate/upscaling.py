@@ -87,7 +87,7 @@ def quintic(degraded: Degraded) -> npt.NDArray[np.float32]:
     axial, length = acquisition.axial, degraded.sr_shape[acquisition.axial]
     box = read_box(Box.whole(degraded.sr_shape), acquisition)
     samples = np.moveaxis(read_mirrored(degraded.source, box), axial, 0)
-    voxels = torch.from_numpy(np.ascontiguousarray(samples))
+    voxels = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
     image = interpolate(voxels, box.start[axial], 0, length, acquisition.factor)
     return np.ascontiguousarray(np.moveaxis(image.numpy(), 0, axial))
 

@@ -43,7 +43,7 @@ def test_cells_of_the_plan_have_names_of_their_own(peers):
     assert len({cell.name for cell in cells}) == len(cells)
     assert {cell.method for cell in cells} == {"interpolation", "Richardson-Lucy", *peers.plan.TRAINED}
     three = [cell for cell in cells if cell.minutes == 3 and cell.method == "ECLARE"]
-    assert len(three) == len(peers.stacks.VOLUMES) + 4, "three seeds on the MRI and the mouse brain"
+    assert len(three) == len(peers.stacks.VOLUMES) + 2, "three seeds on the MRI"
     assert sum(cell.estimate for cell in cells) < 2 * 6 * 60, "six hours, two at a time"
 
 

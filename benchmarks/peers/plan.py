@@ -11,7 +11,7 @@ TRAINED = ("ours", "ECLARE", "CARE", "padded")
 MORE = {"interpolation": 0.3, "Richardson-Lucy": 1.5, "ours": 1.0, "padded": 2.0, "CARE": 1.5, "ECLARE": 7.0}
 """Minutes of a method besides its training, about."""
 
-MRI, PHANTOM, BRAIN = "MRI x4", "phantom x2.433", "mouse brain x3"
+MRI, PHANTOM = "MRI x4", "phantom x2.433"
 SEEDS = (0, 1, 2)
 
 
@@ -47,7 +47,6 @@ def _cells() -> Iterator[Cell]:
         yield Cell(volume, "Richardson-Lucy")
     yield from (Cell(volume, method, 3) for volume in VOLUMES for method in TRAINED)
     yield from (Cell(MRI, method, 3, seed) for seed in SEEDS for method in TRAINED)
-    yield from (Cell(BRAIN, "ECLARE", 3, seed) for seed in SEEDS)  # its trainings differ much there
     yield from (Cell(MRI, method, 60) for method in TRAINED if method != "padded")
     yield from (Cell(volume, method, 15) for volume in (MRI, PHANTOM) for method in TRAINED)
     yield from (Cell(PHANTOM, method, 3, seed) for seed in SEEDS for method in TRAINED if method != "ECLARE")

@@ -123,7 +123,7 @@ class Degraded:
 
     Parameters
     ----------
-    source : (z, y, x) float32
+    source : (z, y, x) float32 or integers
         The samples; fewer than those of the truth along the axial axis of ``acquisition``.
     acquisition : Acquisition
         Its grid, in truth voxels (unit ``pixel``).
@@ -133,7 +133,7 @@ class Degraded:
         Truth voxels at the end of the axial axis that the SR grid does not cover.
     """
 
-    source: npt.NDArray[np.float32]
+    source: npt.NDArray[Any]
     acquisition: Acquisition
     sr_shape: IntTriple
     cut: int
